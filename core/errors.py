@@ -1,0 +1,59 @@
+"""What can be refused, and why: a stable code for programs and a sentence for people."""
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Stable codes of refusals. `api.problems` maps each to its HTTP status."""
+
+    MALFORMED_REQUEST = "malformed_request"
+    EMPTY_BODY = "empty_body"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    FOREIGN_ORIGIN = "foreign_origin"
+    NOT_FOUND = "not_found"
+    RECIPE_UNKNOWN = "recipe_unknown"
+    RECIPE_EXISTS = "recipe_exists"
+    RECIPE_WITHOUT_MODEL = "recipe_without_model"
+    MODEL_NOT_READY = "model_not_ready"
+    INVALID_TRANSITION = "invalid_transition"
+    UPLOAD_TOO_LARGE = "upload_too_large"
+    IMAGE_TOO_LARGE = "image_too_large"
+    TOO_MANY_IMAGES = "too_many_images"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    MULTIPLE_FRAMES = "multiple_frames"
+    INVALID_FIELD = "invalid_field"
+    INVALID_CURSOR = "invalid_cursor"
+    INVALID_BUNDLE = "invalid_bundle"
+    CALLBACK_UNREGISTERED = "callback_unregistered"
+    QUEUE_FULL = "queue_full"
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    STORE_FULL = "store_full"
+    STORE_UNAVAILABLE = "store_unavailable"
+    TIMEOUT = "timeout"
+
+
+class Failure(StrEnum):
+    """Stable codes of inspections that failed."""
+
+    IMAGE_UNDECODABLE = "image_undecodable"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_CHECKSUM_MISMATCH = "image_checksum_mismatch"
+    POISON = "poison"
+    SCORE_NOT_FINITE = "score_not_finite"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+
+
+class Refused(Exception):  # noqa: N818 - it reads as what happened: the request was refused
+    """A request that cannot be carried out as it stands; nothing of it was kept.
+
+    Attributes:
+        code: stable, for programs.
+        detail: what is wrong, with what, and what to do, for people.
+    """
+
+    def __init__(self, code: Code, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail

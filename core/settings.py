@@ -1,0 +1,83 @@
+"""The one place where configuration is read: the environment variables `LINEWATCH_*`."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+class Settings(BaseSettings):
+    """Every setting of every process. Durations are in seconds and sizes in bytes unless a name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="LINEWATCH_", extra="ignore", frozen=True)
+
+    database_url: SecretStr = Field(
+        SecretStr("postgresql+psycopg://linewatch@localhost/linewatch"), description="PostgreSQL 18 or newer"
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"), description="Redis or Valkey: redis://, rediss:// or unix://"
+    )
+    store_url: str = Field("file:///var/lib/linewatch/store", description="where images and bundles are kept")
+
+    host: str = Field("127.0.0.1", description="the address the api listens on")
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    auth: Literal["on", "off"] | None = Field(
+        None, description="API keys; off by default on a loopback address, on elsewhere (where off is refused)"
+    )
+
+    default_recipe: str = Field("default", description="the recipe of an upload that names none, and of /predict")
+    max_upload_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    max_batch_images: Annotated[int, Field(ge=1)] = 1000
+    max_bundle_bytes: Annotated[int, Field(ge=1)] = 512 * 1024 * 1024
+    max_queue_depth: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="inspections in flight above which uploads are answered 503 queue_full"
+    )
+
+    minibatch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="pictures the network scores at once")
+    lease_seconds: Annotated[float, Field(ge=1)] = Field(
+        30.0, description="how long a worker may hold a claim before the dispatcher gives it to another"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    scoring_slots: Annotated[int, Field(ge=1, le=16)] = Field(
+        2, description="minibatches that one scoring process has in hand: one is scored while others load or finish"
+    )
+    decode_threads: Annotated[int, Field(ge=1)] = 4
+    models_kept: Annotated[int, Field(ge=1)] = Field(3, description="model versions a worker keeps loaded")
+    ready_file: Path | None = Field(
+        None, description="a worker creates this file when it takes work and removes it when it cannot"
+    )
+
+    dispatch_interval: Annotated[float, Field(gt=0)] = Field(1.0, description="pause between two dispatcher rounds")
+    predict_timeout: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="how long /predict and /heatmap wait for a worker"
+    )
+
+    @field_validator("store_url")
+    @classmethod
+    def _store_is_a_folder(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
+            raise ValueError(f"LINEWATCH_STORE_URL must look like file:///absolute/path, not {url!r}")
+        return url
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Whether only this machine can reach the api."""
+        return self.host in LOOPBACK_HOSTS
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether requests need an API key."""
+        return not self.listens_on_loopback if self.auth is None else self.auth == "on"
+
+
+@lru_cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
