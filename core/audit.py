@@ -1,0 +1,12 @@
+"""Who changed what, and when: one append-only table, written in the transaction of the change."""
+
+from typing import Any
+
+from sqlalchemy import Connection, insert
+
+from core.tables import audit_events
+
+
+def record(connection: Connection, *, actor: str, action: str, subject: str, **detail: Any) -> None:
+    """Note a change, for example `record(…, actor="key:mes", action="model.activated", subject="recipe:bottle")`."""
+    connection.execute(insert(audit_events).values(actor=actor, action=action, subject=subject, detail=detail))

@@ -1,0 +1,52 @@
+"""Connections to PostgreSQL: every one is bounded in time, below the lease that its holder works under."""
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from core.settings import Settings
+
+# Shares of the lease: whoever holds a claim must come to an end, or be ended, before the claim is given to another.
+TRANSACTION_SHARE = 0.7
+STATEMENT_SHARE = 0.5
+LOCK_SHARE = 0.3
+
+
+def _options(settings: Settings) -> str:
+    lease_ms = settings.lease_seconds * 1000
+    timeouts = {
+        "transaction_timeout": lease_ms * TRANSACTION_SHARE,
+        "statement_timeout": lease_ms * STATEMENT_SHARE,
+        "idle_in_transaction_session_timeout": lease_ms * STATEMENT_SHARE,
+        "lock_timeout": lease_ms * LOCK_SHARE,
+    }
+    return " ".join(f"-c {name}={value:.0f}ms" for name, value in timeouts.items()) + " -c timezone=UTC"
+
+
+def create_pool(settings: Settings, *, size: int, name: str) -> Engine:
+    """An engine with at most `size` connections; `name` is what pg_stat_activity shows.
+
+    A connection that broke while idle is replaced on checkout, so a restarted database costs no request.
+    """
+    return create_engine(
+        make_url(settings.database_url.get_secret_value()),
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=settings.lease_seconds * STATEMENT_SHARE,
+        pool_pre_ping=True,
+        connect_args={
+            "options": _options(settings),
+            "application_name": f"linewatch {name}",
+            "connect_timeout": 5,
+            "keepalives_idle": 30,
+        },
+    )
+
+
+def create_unbounded(settings: Settings, *, name: str) -> Engine:
+    """An engine without statement timeouts, for migrations, which bound themselves."""
+    return create_engine(
+        make_url(settings.database_url.get_secret_value()),
+        poolclass=NullPool,
+        connect_args={"application_name": f"linewatch {name}", "connect_timeout": 5},
+    )

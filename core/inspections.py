@@ -1,0 +1,198 @@
+"""Inspections as they are read: one image examined for one part, whether still in flight or long finished."""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, and_, literal, null, select, union_all
+from sqlalchemy.dialects.postgresql import JSONB
+
+from core.errors import Code, Refused
+from core.partitions import first_id_of
+from core.tables import SUBMITTED, images, inspections, model_versions, recipes, work
+
+MAX_PAGE = 1000
+FINAL = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One inspection with its image, recipe and model version."""
+
+    id: UUID
+    status: str
+    recipe: str
+    priority: str
+    batch_id: UUID | None
+    external_id: str | None
+    part_id: str | None
+    lot_id: str | None
+    line_id: str | None
+    station_id: str | None
+    metadata: dict[str, Any]
+    anomaly_score: float | None
+    threshold: float | None
+    review_threshold: float | None
+    verdict: str | None
+    model_version: int | None
+    model_sha256: bytes | None
+    image_day: dt.date
+    image_sha256: bytes
+    image_media_type: str
+    image_width: int
+    image_height: int
+    image_bytes: int
+    reasons: list[str]
+    error_code: str | None
+    error_detail: str | None
+    attempt: int
+    captured_at: dt.datetime | None
+    deadline_at: dt.datetime | None
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    timings_ms: dict[str, float]
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a listing is narrowed to; None means any. `since` (inclusive) and `until` (exclusive) mean `created_at`."""
+
+    recipe: str | None = None
+    part_id: str | None = None
+    lot_id: str | None = None
+    line_id: str | None = None
+    station_id: str | None = None
+    batch_id: UUID | None = None
+    verdict: str | None = None
+    status: str | None = None
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+
+
+_OUTCOME = ("status", "anomaly_score", "verdict", "reasons", "error_code", "error_detail", "finished_at", "timings_ms")
+
+
+def _in_flight() -> Select[Any]:
+    types = {name: inspections.c[name].type for name in _OUTCOME}
+    blank: dict[str, Any] = {name: null().cast(types[name]) for name in _OUTCOME}
+    blank |= {"status": work.c.state, "reasons": literal([], types["reasons"]), "timings_ms": literal({}, JSONB)}
+    return select(*(work.c[name] for name in SUBMITTED), *(blank[name].label(name) for name in _OUTCOME))
+
+
+def _finished() -> Select[Any]:
+    return select(*(inspections.c[name] for name in (*SUBMITTED, *_OUTCOME)))
+
+
+def _described(branches: Sequence[Select[Any]]) -> Select[Any]:
+    """The rows of both tables, with what the tables beside them say."""
+    one = union_all(*branches).subquery("inspection")
+    return (
+        select(
+            *(one.c[name] for name in (*SUBMITTED, *_OUTCOME)),
+            recipes.c.name.label("recipe"),
+            model_versions.c.version.label("model_version"),
+            model_versions.c.sha256.label("model_sha256"),
+            images.c.media_type.label("image_media_type"),
+            images.c.width.label("image_width"),
+            images.c.height.label("image_height"),
+            images.c.bytes.label("image_bytes"),
+        )
+        .join(recipes, recipes.c.id == one.c.recipe_id)
+        .join(images, and_(images.c.day == one.c.image_day, images.c.sha256 == one.c.image_sha256))
+        .join(model_versions, model_versions.c.id == one.c.model_version_id, isouter=True)
+        .order_by(one.c.id.desc())
+    )
+
+
+_NOT_SHOWN = {"recipe_id", "model_version_id", "threshold_id"}
+
+
+def _inspection(row: Row[Any]) -> Inspection:
+    return Inspection(**{name: value for name, value in row._mapping.items() if name not in _NOT_SHOWN})
+
+
+def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Inspection]:
+    """The inspections of these ids, as far as they exist."""
+    wanted = list(ids)
+    branches = [_in_flight().where(work.c.id.in_(wanted)), _finished().where(inspections.c.id.in_(wanted))]
+    return {row.id: _inspection(row) for row in connection.execute(_described(branches))}
+
+
+def get(connection: Connection, inspection_id: UUID) -> Inspection:
+    """One inspection; refuses an unknown id."""
+    found = by_ids(connection, [inspection_id])
+    if inspection_id not in found:
+        raise unknown(inspection_id)
+    return found[inspection_id]
+
+
+def unknown(inspection_id: UUID) -> Refused:
+    """The refusal of an id that no inspection has."""
+    return Refused(Code.NOT_FOUND, f"There is no inspection {inspection_id}.")
+
+
+def list_page(
+    connection: Connection, filters: Filters, *, before: UUID | None, limit: int
+) -> tuple[list[Inspection], UUID | None]:
+    """One page, newest first, and the id to give as `before` for the next one, or None at the end."""
+    branches: list[Select[Any]] = []
+    for branch, table in ((_in_flight(), work), (_finished(), inspections)):
+        narrowed = branch.where(*_conditions(connection, filters, table))
+        if before is not None:
+            narrowed = narrowed.where(table.c.id < before)
+        # Each branch is sorted and cut by its own index before the two are merged.
+        branches.append(select(narrowed.order_by(table.c.id.desc()).limit(limit + 1).subquery()))
+    rows = connection.execute(_described(branches).limit(limit + 1)).all()
+    items = [_inspection(row) for row in rows[:limit]]
+    return items, items[-1].id if len(rows) > limit else None
+
+
+def _conditions(connection: Connection, filters: Filters, table: Any) -> list[Any]:
+    in_flight = table is work
+    conditions = [
+        table.c[name] == value
+        for name in ("part_id", "lot_id", "line_id", "station_id", "batch_id")
+        if (value := getattr(filters, name)) is not None
+    ]
+    if filters.recipe is not None:
+        recipe_id = connection.execute(select(recipes.c.id).where(recipes.c.name == filters.recipe)).scalar()
+        conditions.append(table.c.recipe_id == (recipe_id or 0))
+    if filters.status is not None:
+        conditions.append((table.c.state if in_flight else table.c.status) == filters.status)
+    if filters.verdict is not None:
+        conditions.append(literal(False) if in_flight else table.c.verdict == filters.verdict)
+    # The id begins with the time, so a bound on the time is also one on the index and on the partitions.
+    if filters.since is not None:
+        conditions += [table.c.id >= _just_before(filters.since), table.c.created_at >= filters.since]
+    if filters.until is not None:
+        conditions += [table.c.id < _just_after(filters.until), table.c.created_at < filters.until]
+    return conditions
+
+
+# An id is drawn within the transaction whose start is `created_at`, so it may be a little later than that; the margin
+# covers a transaction of the longest kind.
+_MARGIN = dt.timedelta(minutes=5)
+
+
+def _just_before(moment: dt.datetime) -> UUID:
+    return first_id_of(max(moment - _MARGIN, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)))
+
+
+def _just_after(moment: dt.datetime) -> UUID:
+    return first_id_of(min(max(moment, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)), _LATEST) + _MARGIN)
+
+
+_LATEST = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
+
+
+def final_among(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
+    """Which of these inspections are final."""
+    rows = connection.execute(select(inspections.c.id).where(inspections.c.id.in_(list(ids)))).scalars()
+    return set(rows)

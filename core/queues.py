@@ -1,0 +1,75 @@
+"""The names of queues, tasks and channels, and the settings of Celery: what every process has to agree on.
+
+Redis is the queue and nothing more: a message is a hint that names rows of `work`, and Postgres is the truth.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+from core.settings import Settings
+
+SCORING_QUEUES = ("sync", "live", "bulk")  # in the order in which a scoring worker empties them
+IO_QUEUE = "io"
+
+FINISHED_CHANNEL = "linewatch:finished"
+"""Pub/sub: after a finish, the ids of the inspections and batches that became final, separated by spaces."""
+
+MAP_CHANNEL = "linewatch:anomaly-map"
+"""Pub/sub: the store key of an anomaly map that was just written."""
+
+SOCKET_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 2.0
+
+
+class Task(StrEnum):
+    """Names of tasks, as they stand in messages."""
+
+    SCORE = "linewatch.score"
+    CHECK_MODEL = "linewatch.check_model"
+    ANOMALY_MAP = "linewatch.anomaly_map"
+    HOUSEKEEPING = "linewatch.housekeeping"
+
+
+def score_arguments(recipe_id: int, ids: Sequence[UUID]) -> tuple[int, list[str]]:
+    """The arguments of `Task.SCORE`: a minibatch is of one recipe."""
+    return recipe_id, [str(one) for one in ids]
+
+
+def broker_url(redis_url: str) -> str:
+    """The broker's address as kombu spells it; it differs from redis-py's for Unix sockets only."""
+    parts = urlsplit(redis_url)
+    return urlunsplit(parts._replace(scheme="redis+socket")) if parts.scheme == "unix" else redis_url
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration, the same in every process that publishes or consumes."""
+    return {
+        "broker_url": broker_url(settings.redis_url.get_secret_value()),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            # Not the recovery (the lease is): only after this long does kombu deliver an unacknowledged message again.
+            "visibility_timeout": max(30.0, 2 * settings.lease_seconds),
+            "queue_order_strategy": "priority",
+            "socket_timeout": SOCKET_TIMEOUT,
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": False,  # a task that kills its process must not run without end
+        "task_ignore_result": True,
+        "task_store_errors_even_if_ignored": False,
+        "result_backend": None,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_default_queue": IO_QUEUE,
+        "worker_prefetch_multiplier": 1,
+        "worker_send_task_events": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": False,
+        "task_publish_retry": False,
+    }
