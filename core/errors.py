@@ -12,6 +12,7 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     FOREIGN_ORIGIN = "foreign_origin"
     NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
     RECIPE_UNKNOWN = "recipe_unknown"
     RECIPE_EXISTS = "recipe_exists"
     RECIPE_WITHOUT_MODEL = "recipe_without_model"
@@ -31,6 +32,7 @@ class Code(StrEnum):
     STORE_FULL = "store_full"
     STORE_UNAVAILABLE = "store_unavailable"
     TIMEOUT = "timeout"
+    INTERNAL_ERROR = "internal_error"
 
 
 class Failure(StrEnum):

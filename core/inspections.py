@@ -36,6 +36,7 @@ class Inspection:
     threshold: float | None
     review_threshold: float | None
     verdict: str | None
+    model_version_id: int | None
     model_version: int | None
     model_sha256: bytes | None
     image_day: dt.date
@@ -59,6 +60,11 @@ class Inspection:
     def final(self) -> bool:
         return self.status in FINAL
 
+    @property
+    def is_anomaly(self) -> bool | None:
+        """Whether the machine's verdict is `ng`; None while there is none."""
+        return None if self.verdict is None else self.verdict == "ng"
+
 
 @dataclass(frozen=True)
 class Filters:
@@ -76,13 +82,26 @@ class Filters:
     until: dt.datetime | None = None
 
 
-_OUTCOME = ("status", "anomaly_score", "verdict", "reasons", "error_code", "error_detail", "finished_at", "timings_ms")
+_OUTCOME = (
+    "status",
+    "anomaly_score",
+    "verdict",
+    "reasons",
+    "error_code",
+    "error_detail",
+    "finished_at",
+    "timings_ms",
+)
 
 
 def _in_flight() -> Select[Any]:
     types = {name: inspections.c[name].type for name in _OUTCOME}
     blank: dict[str, Any] = {name: null().cast(types[name]) for name in _OUTCOME}
-    blank |= {"status": work.c.state, "reasons": literal([], types["reasons"]), "timings_ms": literal({}, JSONB)}
+    blank |= {
+        "status": work.c.state,
+        "reasons": literal([], types["reasons"]),
+        "timings_ms": literal({}, JSONB),
+    }
     return select(*(work.c[name] for name in SUBMITTED), *(blank[name].label(name) for name in _OUTCOME))
 
 
@@ -111,7 +130,7 @@ def _described(branches: Sequence[Select[Any]]) -> Select[Any]:
     )
 
 
-_NOT_SHOWN = {"recipe_id", "model_version_id", "threshold_id"}
+_NOT_SHOWN = {"recipe_id", "threshold_id"}
 
 
 def _inspection(row: Row[Any]) -> Inspection:

@@ -33,9 +33,12 @@ class Task(StrEnum):
     HOUSEKEEPING = "linewatch.housekeeping"
 
 
-def score_arguments(recipe_id: int, ids: Sequence[UUID]) -> tuple[int, list[str]]:
-    """The arguments of `Task.SCORE`: a minibatch is of one recipe."""
-    return recipe_id, [str(one) for one in ids]
+def score_arguments(recipe_id: int, priority: str, ids: Sequence[UUID]) -> tuple[int, str, list[str]]:
+    """The arguments of `Task.SCORE`: a minibatch is of one recipe and one priority.
+
+    Bulk work may travel on the live queue, so the priority is not always the queue's name.
+    """
+    return recipe_id, priority, [str(one) for one in ids]
 
 
 def broker_url(redis_url: str) -> str:

@@ -39,7 +39,7 @@ _SELECT = select(
 ).join_from(recipes, model_versions, recipes.c.active_version_id == model_versions.c.id, isouter=True)
 
 
-def _recipe(row: Row[Any]) -> Recipe:
+def _recipe(row: Row[*tuple[Any, ...]]) -> Recipe:
     return Recipe(**row._mapping)
 
 
@@ -80,10 +80,7 @@ def lock(connection: Connection, name: str) -> Recipe:
 def create(connection: Connection, name: str, *, without_model: str = "refuse", actor: str) -> Recipe:
     """A new recipe; refuses a name that is taken."""
     made = connection.execute(
-        upsert(recipes)
-        .values(name=name, without_model=without_model)
-        .on_conflict_do_nothing()
-        .returning(recipes.c.id)
+        upsert(recipes).values(name=name, without_model=without_model).on_conflict_do_nothing().returning(recipes.c.id)
     ).one_or_none()
     if made is None:
         raise Refused(Code.RECIPE_EXISTS, f"There is a recipe {name!r} already.")

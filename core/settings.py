@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="the address the api listens on")
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     auth: Literal["on", "off"] | None = Field(
-        None, description="API keys; off by default on a loopback address, on elsewhere (where off is refused)"
+        None,
+        description="API keys; off by default on a loopback address, on elsewhere (where off is refused)",
     )
 
     default_recipe: str = Field("default", description="the recipe of an upload that names none, and of /predict")
@@ -45,7 +46,8 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     scoring_slots: Annotated[int, Field(ge=1, le=16)] = Field(
-        2, description="minibatches that one scoring process has in hand: one is scored while others load or finish"
+        2,
+        description="minibatches that one scoring process has in hand: one is scored while others load or finish",
     )
     decode_threads: Annotated[int, Field(ge=1)] = 4
     models_kept: Annotated[int, Field(ge=1)] = Field(3, description="model versions a worker keeps loaded")

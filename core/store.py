@@ -32,6 +32,11 @@ def anomaly_map_key(image_sha256: bytes, model_sha256: bytes) -> str:
     return f"anomaly-maps/{model_sha256.hex()}/{image_sha256.hex()}.npy"
 
 
+def failure_key(key: str) -> str:
+    """Where it is kept why an anomaly map could not be made."""
+    return f"{key}.failed"
+
+
 class Staged:
     """A file that is being received: written and measured, but not yet in its place. Not thread-safe."""
 

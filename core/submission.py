@@ -87,26 +87,38 @@ def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Ac
     return [next(accepted) if refused is None else refused for refused in refusals]
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse a recipe that takes no images now."""
+    if recipe.state == "archived":
+        raise Refused(Code.INVALID_TRANSITION, f"Recipe {recipe.name!r} is archived and takes no images.")
+    if recipe.active_version_id is None and recipe.without_model == "refuse":
+        raise Refused(
+            Code.RECIPE_WITHOUT_MODEL,
+            f"Recipe {recipe.name!r} has no active model version. Train or import one, or let its inspections "
+            'wait for one: PATCH /v1/recipes/NAME with {"without_model": "wait"}.',
+        )
+
+
 def _refusal(submission: Submission, known: dict[str, Recipe], states: dict[UUID, str]) -> Refused | None:
-    for one in submission.inspections:
-        recipe = known.get(one.recipe)
-        if recipe is None:
-            return recipes.unknown(one.recipe)
-        if recipe.state == "archived":
-            return Refused(Code.INVALID_TRANSITION, f"Recipe {recipe.name!r} is archived and takes no images.")
-        if recipe.active_version_id is None and recipe.without_model == "refuse":
-            return Refused(
-                Code.RECIPE_WITHOUT_MODEL,
-                f"Recipe {recipe.name!r} has no active model version. Train or import one, or let its inspections "
-                'wait for one: PATCH /v1/recipes/NAME with {"without_model": "wait"}.',
-            )
-        if one.batch_id is not None and one.batch_id not in states:
-            return batches.unknown(one.batch_id)
-        if one.batch_id is not None and states[one.batch_id] != "open":
-            return Refused(
-                Code.INVALID_TRANSITION, f"Batch {one.batch_id} is {states[one.batch_id]}; only an open one is filled."
-            )
+    try:
+        for one in submission.inspections:
+            if one.recipe not in known:
+                raise recipes.unknown(one.recipe)
+            check_recipe(known[one.recipe])
+            if one.batch_id is not None:
+                _check_joined(one.batch_id, states)
+    except Refused as refused:
+        return refused
     return None
+
+
+def _check_joined(batch_id: UUID, states: dict[UUID, str]) -> None:
+    if batch_id not in states:
+        raise batches.unknown(batch_id)
+    if states[batch_id] != "open":
+        raise Refused(
+            Code.INVALID_TRANSITION, f"Batch {batch_id} is {states[batch_id]}; only an open one can be filled."
+        )
 
 
 def _draw_ids(connection: Connection, number: int) -> tuple[list[UUID], dt.datetime]:

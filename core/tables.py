@@ -187,7 +187,11 @@ work = Table(
     Index("ix_work_running", "lease_until", postgresql_where=text("state = 'running'")),
     Index("ix_work_deadline", "deadline_at", postgresql_where=text("deadline_at IS NOT NULL")),
     Index("ix_work_batch_id", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
-    postgresql_with={"fillfactor": 50, "autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 2000},
+    postgresql_with={
+        "fillfactor": 50,
+        "autovacuum_vacuum_scale_factor": 0.0,
+        "autovacuum_vacuum_threshold": 2000,
+    },
 )
 
 inspections = Table(
@@ -205,7 +209,8 @@ inspections = Table(
     _one_of("status", "completed", "failed", "cancelled"),
     _one_of("verdict", "ok", "ng", "review"),
     CheckConstraint(
-        "(status = 'completed') = (anomaly_score IS NOT NULL AND verdict IS NOT NULL)", name="completed_has_result"
+        "(status = 'completed') = (anomaly_score IS NOT NULL AND verdict IS NOT NULL)",
+        name="completed_has_result",
     ),
     CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", name="failed_has_error"),
     Index(None, "recipe_id", "id"),

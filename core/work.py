@@ -123,7 +123,7 @@ def claim(
     """Claim the named inspections as far as they are still queued, then the oldest queued ones up to `at_most`.
 
     The second step makes full minibatches of small messages, and claims rows whose message was lost as long as any
-    message of their queue arrives. All of them get the version that is active now. Nothing is claimed for a recipe
+    message of their kind arrives. All of them get the version that is active now. Nothing is claimed for a recipe
     without one.
     """
     common = {"recipe_id": recipe_id, "lease": lease_seconds, "worker": worker}

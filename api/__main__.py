@@ -1,0 +1,34 @@
+"""`python -m api`: serve the api on the address of the settings."""
+
+import sys
+
+import uvicorn
+
+from core.settings import settings
+
+
+def main() -> int:
+    """Serve until told to stop; 2 if the settings would leave the api open to others."""
+    own = settings()
+    if not own.listens_on_loopback and not own.auth_required:
+        print(
+            f"linewatch: LINEWATCH_AUTH=off is for loopback addresses; {own.host} can be reached by others. "
+            "Leave it on and create a key with `linewatch keys create`.",
+            file=sys.stderr,
+        )
+        return 2
+    uvicorn.run(
+        "api.app:create_app",
+        factory=True,
+        host=own.host,
+        port=own.port,
+        access_log=False,
+        log_level="warning",
+        backlog=2048,
+        timeout_graceful_shutdown=5,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The api: `create_app` puts the routes, the guard and the services together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from api import problems
+from api.context import POOL_SIZE, Services
+from api.guard import Guard
+from api.routes import batches, health, inspections, model_versions, page, predict, recipes
+from core.settings import Settings, settings
+
+DESCRIPTION = """Asynchronous visual inspection: images in, scores and verdicts out, nothing lost.
+
+Errors are `application/problem+json` (RFC 9457) with a stable `code`."""
+
+
+def create_app(configuration: Settings | None = None) -> FastAPI:
+    """The api with everything in place; connections are opened when it starts."""
+    own = configuration or settings()
+    services = Services.create(own)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # As many threads as there are connections: more would only wait for each other.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="work"))
+        await services.start()
+        try:
+            yield
+        finally:
+            await services.stop()
+
+    app = FastAPI(title="Linewatch", version=version("linewatch"), description=DESCRIPTION, lifespan=lifespan)
+    app.state.services = services
+    problems.install(app)
+    app.add_middleware(Guard, settings=own, engine=services.engine)
+    for routes in (inspections, batches, recipes, model_versions, predict, health, page):
+        app.include_router(routes.router)
+    return app

@@ -1,0 +1,98 @@
+"""What the routes share: the connections and services of one api process."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Self
+from uuid import UUID
+
+from fastapi import Depends, Request
+from sqlalchemy import Connection, Engine
+
+from api.door import Door
+from api.publisher import Publisher
+from api.receiving import Receiver
+from api.waiting import Kind, Look, Waiters
+from core import batches, inspections
+from core.database import create_pool
+from core.hints import Hints
+from core.settings import Settings
+from core.store import Store, failure_key
+
+POOL_SIZE = 12
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that lives as long as the process."""
+
+    settings: Settings
+    engine: Engine
+    store: Store
+    publisher: Publisher
+    door: Door
+    receiver: Receiver
+    waiters: Waiters
+    hints: Hints
+
+    @classmethod
+    def create(cls, settings: Settings) -> Self:
+        engine = create_pool(settings, size=POOL_SIZE, name="api")
+        store = Store(settings.store_url)
+        publisher = Publisher(settings, engine)
+
+        def final_inspections(names: Iterable[str]) -> set[str]:
+            with engine.begin() as connection:
+                return {str(one) for one in inspections.final_among(connection, map(UUID, names))}
+
+        def final_batches(names: Iterable[str]) -> set[str]:
+            with engine.begin() as connection:
+                return {str(one) for one in batches.final_among(connection, map(UUID, names))}
+
+        def written_maps(names: Iterable[str]) -> set[str]:
+            return {name for name in names if store.holds(name) or store.holds(failure_key(name))}
+
+        looks: dict[Kind, Look] = {"inspection": final_inspections, "batch": final_batches, "anomaly_map": written_maps}
+        return cls(
+            settings,
+            engine,
+            store,
+            publisher,
+            Door(settings, engine, store, publisher),
+            Receiver(settings, store),
+            Waiters(settings, looks),
+            Hints(settings),
+        )
+
+    async def start(self) -> None:
+        self.publisher.start()
+        await self.door.start()
+        await self.waiters.start()
+
+    async def stop(self) -> None:
+        await self.waiters.stop()
+        await self.door.stop()
+        self.publisher.stop()
+        self.receiver.stop()
+        self.hints.close()
+        self.engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection within one transaction."""
+        with self.engine.begin() as connection:
+            yield connection
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def _actor(request: Request) -> str:
+    actor: str = request.state.actor
+    return actor
+
+
+Context = Annotated[Services, Depends(_services)]
+Actor = Annotated[str, Depends(_actor)]

@@ -1,0 +1,164 @@
+"""The door: concurrent uploads share one transaction and, after it, one message.
+
+While a group is being committed the next one gathers, so a lone upload never waits and a burst is committed in few
+transactions. A 202 goes out only when the images are in their places, synced, and the rows are committed.
+"""
+
+import asyncio
+import errno
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from api.problems import UNAVAILABLE, database_unavailable
+from api.publisher import Publisher
+from core import recipes, submission, work
+from core.errors import Code, Refused
+from core.settings import Settings
+from core.store import Staged, Store, image_key
+from core.submission import Accepted, NewInspection, Submission
+
+log = logging.getLogger(__name__)
+
+GROUP_IMAGES = 256
+"""A group that has this many images is committed without looking for more."""
+
+DEPTH_SECONDS = 1.0
+RECIPE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image that was received and flushed to stable storage, and what came with it."""
+
+    staged: Staged
+    new: NewInspection
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What one request brings, and where its answer goes."""
+
+    uploads: Sequence[Upload]
+    as_batch: bool
+    answer: asyncio.Future[Accepted]
+
+    @property
+    def submission(self) -> Submission:
+        return Submission([upload.new for upload in self.uploads], self.as_batch)
+
+
+class Door:
+    """Takes uploads in and answers once they are durable."""
+
+    def __init__(self, settings: Settings, engine: Engine, store: Store, publisher: Publisher) -> None:
+        self._engine = engine
+        self._store = store
+        self._publisher = publisher
+        self._max_depth = settings.max_queue_depth
+        self._depth = 0
+        self._recipes_seen: dict[str, float] = {}
+        self._arriving: asyncio.Queue[_Entry] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._watch_depth())]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def check(self, recipe: str) -> None:
+        """Refuse what could not be accepted, before its body is read; the commit decides again.
+
+        A recipe that was fine a moment ago is not asked for again.
+        """
+        if self._depth >= self._max_depth:
+            raise Refused(
+                Code.QUEUE_FULL, f"{self._depth} inspections are in flight, and the limit is {self._max_depth}. Wait."
+            )
+        now = time.monotonic()
+        if self._recipes_seen.get(recipe, 0.0) < now:
+            await asyncio.to_thread(self._check_recipe, recipe)
+            self._recipes_seen[recipe] = now + RECIPE_SECONDS
+
+    async def submit(self, uploads: Sequence[Upload], *, as_batch: bool = False) -> Accepted:
+        """Accept the uploads of one request, together or not at all."""
+        answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        await self._arriving.put(_Entry(uploads, as_batch, answer))
+        return await answer
+
+    def _check_recipe(self, name: str) -> None:
+        with self._engine.begin() as connection:
+            submission.check_recipe(recipes.get(connection, name))
+
+    async def _watch_depth(self) -> None:
+        while True:
+            try:
+                self._depth = await asyncio.to_thread(self._count)
+            except UNAVAILABLE as error:
+                log.warning("could not count the inspections in flight: %s", error)
+            await asyncio.sleep(DEPTH_SECONDS)
+
+    def _count(self) -> int:
+        with self._engine.begin() as connection:
+            return work.depth(connection)
+
+    async def _commit_groups(self) -> None:
+        while True:
+            group = [await self._arriving.get()]
+            images = len(group[0].uploads)
+            while images < GROUP_IMAGES and not self._arriving.empty():
+                group.append(self._arriving.get_nowait())
+                images += len(group[-1].uploads)
+            results = await asyncio.to_thread(self._commit, group)
+            for entry, result in zip(group, results, strict=True):
+                _answer(entry.answer, result)
+            self._publish([result for result in results if isinstance(result, Accepted)])
+
+    def _publish(self, accepted: Sequence[Accepted]) -> None:
+        for one in accepted:
+            self._depth += len(one.inspections)
+            for inspection, recipe_id in zip(one.inspections, one.recipe_ids, strict=True):
+                self._publisher.queued(recipe_id, inspection.priority, inspection.id)
+
+    def _commit(self, group: Sequence[_Entry]) -> Sequence[Accepted | Exception]:
+        try:
+            uploads = [upload for entry in group for upload in entry.uploads]
+            self._store.publish(
+                (upload.staged, image_key(upload.new.image.day, upload.new.image.sha256)) for upload in uploads
+            )
+            with self._engine.begin() as connection:
+                return submission.accept(connection, [entry.submission for entry in group])
+        except UNAVAILABLE as error:
+            log.warning("could not commit a group of %d uploads: %s", len(group), error)
+            return [database_unavailable()] * len(group)
+        except OSError as error:
+            return [store_refusal(error)] * len(group)
+        except (DBAPIError, SQLAlchemyError) as error:
+            if len(group) == 1:
+                return [error]
+            # One of them is at fault; the others must not suffer for it.
+            return [result for entry in group for result in self._commit([entry])]
+
+
+def _answer(answer: asyncio.Future[Accepted], result: Accepted | Exception) -> None:
+    if answer.done():  # the client went away; what was accepted stays accepted
+        return
+    if isinstance(result, Accepted):
+        answer.set_result(result)
+    else:
+        answer.set_exception(result)
+
+
+def store_refusal(error: OSError) -> Refused:
+    """The refusal when the image store cannot be written."""
+    log.error("the image store cannot be written: %s", error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refused(Code.STORE_FULL, "The image store is full; nothing was accepted.")
+    return Refused(Code.STORE_UNAVAILABLE, "The image store cannot be written at the moment; nothing was accepted.")

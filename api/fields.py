@@ -1,0 +1,153 @@
+"""What a client may say: the fields of an upload and the types of query and path parameters, checked in one place."""
+
+import base64
+import binascii
+import datetime as dt
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import Path, Query
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from api.problems import invalid_fields
+from core.errors import Code, Refused
+
+METADATA_BYTES = 16 * 1024
+EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+MAX_WAIT_SECONDS = 60
+RECIPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+def _storable(value: str) -> str:
+    """PostgreSQL stores neither U+0000 nor lone surrogates."""
+    if "\x00" in value:
+        raise ValueError("must not hold U+0000")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not hold lone surrogates") from None
+    return value
+
+
+def _in_our_time(value: dt.datetime) -> dt.datetime:
+    if not EARLIEST <= value < LATEST:
+        raise ValueError(f"must lie between {EARLIEST:%Y} and {LATEST:%Y}")
+    return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON strictly: no NaN, no infinities, nothing that Postgres could not store. Raises ValueError."""
+    try:
+        value = json.loads(text)
+        encoded = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    _storable(encoded)
+    if "\\u0000" in encoded:
+        raise ValueError("must not hold U+0000")
+    return value
+
+
+def _metadata(value: Any) -> Any:
+    if isinstance(value, str):
+        if len(value.encode(errors="replace")) > METADATA_BYTES:
+            raise ValueError(f"must not be larger than {METADATA_BYTES} bytes")
+        value = parse_json(value)
+    else:
+        parse_json(json.dumps(value))
+    if not isinstance(value, dict):
+        raise ValueError("must be a JSON object")  # noqa: TRY004 - pydantic takes ValueError
+    return value
+
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_storable)]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
+RecipeName = Annotated[str, StringConstraints(pattern=RECIPE_NAME)]
+RecipePath = Annotated[str, Path(pattern=RECIPE_NAME)]
+VersionPath = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Wait = Annotated[
+    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="answer as soon as it is final, or after this many seconds")
+]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+class UploadFields(BaseModel):
+    """What a client says of one image."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: RecipeName | None = None
+    external_id: Label | None = None
+    part_id: Label | None = None
+    lot_id: Label | None = None
+    line_id: Label | None = None
+    station_id: Label | None = None
+    captured_at: Moment | None = None
+    priority: Literal["live", "bulk"] = "live"
+    deadline_ms: Annotated[int, Field(ge=1, le=7 * 24 * 3600 * 1000)] | None = None
+    batch_id: UUID | None = None
+    callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    metadata: Annotated[dict[str, Any], BeforeValidator(_metadata)] = Field(default_factory=dict)
+
+
+def upload_fields(given: Mapping[str, Any]) -> UploadFields:
+    """The fields of an upload; refuses unknown names and wrong values."""
+    try:
+        fields = UploadFields.model_validate(given)
+    except ValidationError as error:
+        raise invalid_fields(error.errors(include_url=False, include_input=False)) from None
+    if fields.callback_url is not None:
+        raise Refused(
+            Code.CALLBACK_UNREGISTERED,
+            f"callback_url: no webhook endpoint is registered for {urlsplit(fields.callback_url).netloc!r}.",
+        )
+    return fields
+
+
+def once_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names and values as a mapping; refuses a name that comes twice."""
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name in given:
+            raise Refused(Code.INVALID_FIELD, f"{name}: given more than once.")
+        given[name] = value
+    return given
+
+
+def items_of_files(text: str) -> dict[str, dict[str, Any]]:
+    """The part `items` of a batch: a JSON object from file name to fields."""
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise Refused(Code.INVALID_FIELD, f"items: not valid JSON: {error}") from None
+    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+        raise Refused(Code.INVALID_FIELD, "items: must be a JSON object that maps file names to objects of fields.")
+    return value
+
+
+def encode_cursor(inspection_id: UUID | None) -> str | None:
+    """The opaque cursor of the page after this inspection."""
+    return None if inspection_id is None else base64.urlsafe_b64encode(inspection_id.bytes).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None) -> UUID | None:
+    """The inspection that a cursor stands for; refuses what is none of ours."""
+    if cursor is None:
+        return None
+    try:
+        return UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):
+        raise Refused(Code.INVALID_CURSOR, "cursor: not one that this listing gave out.") from None

@@ -1,0 +1,126 @@
+"""Who may ask. With keys: a bearer key with the right scope. Without: only this machine, and no foreign web page."""
+
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+from sqlalchemy import Engine
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import UNAVAILABLE, database_unavailable, response
+from core import keys
+from core.errors import Code, Refused
+from core.keys import Key
+from core.settings import LOOPBACK_HOSTS, Settings
+
+ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/health", "/"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SUBMITTING = ("/v1/inspections", "/v1/batches", "/predict", "/heatmap")
+KEY_SECONDS = 5.0
+"""How long a key that was found is trusted without another look: a revoked one works no longer than this."""
+
+JSON_BYTES = 1024 * 1024
+
+
+def scope_needed(method: str, path: str) -> str:
+    """The scope of an API key that a request needs."""
+    if method in SAFE_METHODS:
+        return "read"
+    return "submit" if path.startswith(SUBMITTING) else "admin"
+
+
+class Guard:
+    """ASGI middleware that refuses requests before anything is read of them, and bounds JSON bodies."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, engine: Engine) -> None:
+        self._app = app
+        self._needs_key = settings.auth_required
+        self._engine = engine
+        self._keys: dict[str, tuple[float, Key]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope.setdefault("state", {})["actor"] = await self._actor(scope)
+        except Refused as refused:
+            await response(refused)(scope, receive, send)
+            return
+        bounded = (
+            _bounded(receive)
+            if Headers(scope=scope).get("content-type", "").startswith("application/json")
+            else receive
+        )
+        await self._app(scope, bounded, send)
+
+    async def _actor(self, scope: Scope) -> str:
+        """The name under which the request's changes are audited."""
+        headers = Headers(scope=scope)
+        if not self._needs_key:
+            _refuse_strangers(scope["method"], headers)
+            return "local"
+        if scope["path"] in ALWAYS_OPEN:
+            return "anonymous"
+        scheme, _, text = headers.get("authorization", "").partition(" ")
+        key = await self._find(text.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            raise Refused(
+                Code.UNAUTHENTICATED, "Send an API key: `Authorization: Bearer lw_…` (`linewatch keys create`)."
+            )
+        needed = scope_needed(scope["method"], scope["path"])
+        if not key.allows(needed):
+            raise Refused(Code.FORBIDDEN, f"The key {key.prefix!r} lacks the scope {needed!r}.")
+        return f"key:{key.prefix}"
+
+    async def _find(self, text: str) -> Key | None:
+        now = time.monotonic()
+        if text in self._keys and self._keys[text][0] > now:
+            return self._keys[text][1]
+        try:
+            key = await anyio.to_thread.run_sync(self._look_up, text)
+        except UNAVAILABLE as error:
+            raise database_unavailable() from error
+        self._keys = {known: entry for known, entry in self._keys.items() if entry[0] > now}
+        if key is not None:
+            self._keys[text] = (now + KEY_SECONDS, key)
+        return key
+
+    def _look_up(self, text: str) -> Key | None:
+        with self._engine.begin() as connection:
+            return keys.find(connection, text)
+
+
+def _refuse_strangers(method: str, headers: Headers) -> None:
+    """Without keys, any web page that a user of this machine visits could post here, or rebind its name to us."""
+    host = headers.get("host", "")
+    if _host_name(host) not in LOOPBACK_HOSTS:
+        raise Refused(Code.FOREIGN_ORIGIN, "Without API keys only localhost, 127.0.0.1 and [::1] are served.")
+    if method in SAFE_METHODS:
+        return
+    origin = headers.get("origin")
+    if (origin is not None and urlsplit(origin).netloc != host) or headers.get("sec-fetch-site") == "cross-site":
+        raise Refused(Code.FOREIGN_ORIGIN, "Another web page may not change anything here.")
+
+
+def _host_name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _bounded(receive: Receive) -> Receive:
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message: Any = await receive()
+        received += len(message.get("body", b""))
+        if received > JSON_BYTES:
+            raise Refused(Code.UPLOAD_TOO_LARGE, f"A JSON body may have at most {JSON_BYTES} bytes.")
+        return message  # type: ignore[no-any-return]
+
+    return bounded

@@ -1,0 +1,152 @@
+"""`/v1/batches`: bursts, and batches that are opened first and filled."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import text
+
+from api.context import Context, Services
+from api.door import Upload
+from api.fields import Wait, items_of_files, upload_fields
+from api.problems import STATUS
+from api.receiving import Form, Received, RefusedPart, is_form
+from api.routes.inspections import new_inspection
+from api.schemas import Batch, BatchError, Inspection, SubmittedBatch
+from core import batches, work
+from core.errors import Code, Refused
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "items": {"type": "string", "description": "JSON: file name to fields of its own"},
+                    },
+                }
+            }
+        }
+    }
+}
+
+
+@router.post("", status_code=202, openapi_extra=_BODY)
+async def submit(request: Request, response: Response, services: Context) -> SubmittedBatch:
+    """Hand in a burst: a form with many parts `images`. Without a body, open a batch to be filled by `batch_id`.
+
+    An image that is refused appears in `errors` and harms no other.
+    """
+    if not is_form(request):
+        return await _open(request, response, services)
+    async with services.receiver.form(request, image="images", most=services.settings.max_batch_images) as form:
+        errors = [_error(one) for one in form.images if isinstance(one, RefusedPart)]
+        if not form.images:
+            return await _open(request, response, services)
+        uploads = _uploads(services, form)
+        for recipe in {upload.new.recipe for upload in uploads}:
+            await services.door.check(recipe)
+        if not uploads:
+            raise _all_refused(form)
+        accepted = await services.door.submit(uploads, as_batch=True)
+    assert accepted.batch_id is not None  # noqa: S101 - it was submitted as a batch
+    batch = await asyncio.to_thread(view, services, accepted.batch_id)
+    response.headers["Location"] = f"/v1/batches/{batch.id}"
+    return _submitted(batch, [Inspection.of(one) for one in accepted.inspections], errors)
+
+
+def _uploads(services: Services, form: Form) -> list[Upload]:
+    common = dict(form.fields)
+    of_file = items_of_files(common.pop("items", "{}"))
+    if "batch_id" in common or any("batch_id" in own for own in of_file.values()):
+        raise Refused(Code.INVALID_FIELD, "batch_id: a burst becomes a batch of its own.")
+    unmatched = sorted(of_file.keys() - {one.file_name for one in form.images})
+    if unmatched:
+        raise Refused(Code.INVALID_FIELD, f"items: no image has the file name {unmatched[0]!r}.")
+    return [_upload(services, one, common, of_file.get(one.file_name or "", {})) for one in form.received]
+
+
+def _upload(services: Services, received: Received, common: Mapping[str, Any], own: Mapping[str, Any]) -> Upload:
+    fields = upload_fields({**common, **own})
+    return Upload(received.staged, new_inspection(services, received, fields))
+
+
+def _error(part: RefusedPart) -> BatchError:
+    return BatchError(
+        external_id=part.file_name,
+        code=part.refused.code,
+        detail=part.refused.detail,
+        status=STATUS[part.refused.code].value,
+    )
+
+
+def _all_refused(form: Form) -> Refused:
+    first = next(one for one in form.images if isinstance(one, RefusedPart))
+    return Refused(first.refused.code, f"None of the {len(form.images)} image(s) was accepted: {first.refused.detail}")
+
+
+async def _open(request: Request, response: Response, services: Services) -> SubmittedBatch:
+    if not is_form(request) and await request.body() not in (b"", b"{}"):
+        raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "Send images as multipart/form-data, or no body to open a batch.")
+    batch = await asyncio.to_thread(_open_batch, services)
+    response.headers["Location"] = f"/v1/batches/{batch.id}"
+    return _submitted(batch, [], [])
+
+
+def _open_batch(services: Services) -> batches.Batch:
+    with services.transaction() as connection:
+        batch_id = connection.execute(text("SELECT uuidv7()")).scalar_one()
+        batches.create(connection, batch_id, closed=False)
+        return batches.get(connection, batch_id)
+
+
+def _submitted(batch: batches.Batch, accepted: list[Inspection], errors: list[BatchError]) -> SubmittedBatch:
+    return SubmittedBatch(**Batch.of(batch).model_dump(), inspections=accepted, errors=errors)
+
+
+def view(services: Services, batch_id: UUID) -> batches.Batch:
+    """One batch as it stands; refuses an unknown id."""
+    with services.transaction() as connection:
+        return batches.get(connection, batch_id)
+
+
+@router.get("/{batch_id}")
+async def get_batch(batch_id: UUID, services: Context, wait: Wait = 0) -> Batch:
+    """One batch and its counts; with `wait`, as soon as it is final."""
+    async with services.waiters.expecting("batch", str(batch_id)) as final:
+        found = await asyncio.to_thread(view, services, batch_id)
+        if found.final or wait == 0:
+            return Batch.of(found)
+        try:
+            async with asyncio.timeout(wait):
+                await final.wait()
+        except TimeoutError:
+            return Batch.of(await asyncio.to_thread(view, services, batch_id))
+    return Batch.of(await asyncio.to_thread(view, services, batch_id))
+
+
+@router.post("/{batch_id}/close")
+def close(batch_id: UUID, services: Context) -> Batch:
+    """Close an open batch: it completes when all of its inspections are final."""
+    with services.transaction() as connection:
+        completed = batches.close(connection, batch_id)
+        found = batches.get(connection, batch_id)
+    if completed:
+        services.hints.finished(work.Finished([], [batch_id]))
+    return Batch.of(found)
+
+
+@router.post("/{batch_id}/cancel")
+def cancel(batch_id: UUID, services: Context) -> Batch:
+    """Cancel a batch and every inspection of it that is not final."""
+    with services.transaction() as connection:
+        finished = work.cancel_batch(connection, batch_id)
+        found = batches.get(connection, batch_id)
+    services.hints.finished(finished)
+    return Batch.of(found)

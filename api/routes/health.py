@@ -1,0 +1,27 @@
+"""`/healthz` and `/readyz`: alive, and able to accept."""
+
+from fastapi import APIRouter
+from sqlalchemy import text
+
+from api.context import Context
+from api.door import store_refusal
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process is alive. Touches nothing."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz")
+def readyz(services: Context) -> dict[str, str]:
+    """Uploads can be accepted: Postgres answers and the store can be written. Redis is not needed for that."""
+    with services.transaction() as connection:
+        connection.execute(text("SELECT FROM recipes LIMIT 1"))
+    try:
+        services.store.check()
+    except OSError as error:
+        raise store_refusal(error) from error
+    return {"status": "ready"}

@@ -1,0 +1,202 @@
+"""`/v1/inspections`: handing images in and reading what became of them."""
+
+import asyncio
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict
+
+from api import maps
+from api.context import Context, Services
+from api.door import Upload
+from api.fields import (
+    Label,
+    Limit,
+    Moment,
+    RecipeName,
+    UploadFields,
+    Wait,
+    decode_cursor,
+    encode_cursor,
+    once_each,
+    upload_fields,
+)
+from api.receiving import Received, is_form, is_image
+from api.schemas import Inspection, InspectionPage
+from core import inspections, work
+from core.errors import Code, Refused
+from core.inspections import Filters
+from core.pictures import MEDIA_TYPES, Header
+from core.store import image_key
+from core.submission import Accepted, NewInspection, StoredImage
+
+router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        **UploadFields.model_json_schema()["properties"],
+                    },
+                }
+            },
+        },
+    },
+    "parameters": [
+        {"name": name, "in": "query", "required": False, "schema": schema}
+        for name, schema in UploadFields.model_json_schema()["properties"].items()
+    ],
+}
+
+
+def new_inspection(services: Services, received: Received, fields: UploadFields) -> NewInspection:
+    """An image and its fields, with the default recipe where none was named."""
+    own = fields.model_dump(exclude={"callback_url", "recipe", "external_id"})
+    return NewInspection(
+        image=received.image,
+        recipe=fields.recipe or services.settings.default_recipe,
+        external_id=fields.external_id or received.file_name,
+        **own,
+    )
+
+
+@router.post("", status_code=202, openapi_extra=_BODY)
+async def submit(request: Request, response: Response, services: Context) -> Inspection:
+    """Hand in one image: the raw bytes with the fields as query parameters, or a form with one part `image`.
+
+    The answer comes when the image and its row are durable, not when it has been examined.
+    """
+    if is_form(request):
+        accepted = await _submit_form(request, services)
+    elif is_image(request):
+        accepted = await _submit_raw(request, services)
+    else:
+        raise Refused(
+            Code.UNSUPPORTED_MEDIA_TYPE, "Send the picture with an image/* content type, or as multipart/form-data."
+        )
+    inspection = accepted.inspections[0]
+    response.headers["Location"] = f"/v1/inspections/{inspection.id}"
+    return Inspection.of(inspection)
+
+
+async def _submit_raw(request: Request, services: Services) -> Accepted:
+    fields = upload_fields(once_each(request.query_params.multi_items()))
+    await services.door.check(fields.recipe or services.settings.default_recipe)
+    async with services.receiver.raw(request) as received:
+        return await services.door.submit([Upload(received.staged, new_inspection(services, received, fields))])
+
+
+async def _submit_form(request: Request, services: Services) -> Accepted:
+    async with services.receiver.form(request, image="image", most=1) as form:
+        given = once_each([*request.query_params.multi_items(), *form.fields.items()])
+        received = form.the_image("image")
+        new = new_inspection(services, received, upload_fields(given))
+        await services.door.check(new.recipe)
+        return await services.door.submit([Upload(received.staged, new)])
+
+
+def view(services: Services, inspection_id: UUID) -> inspections.Inspection:
+    """One inspection as it stands; refuses an unknown id."""
+    with services.transaction() as connection:
+        return inspections.get(connection, inspection_id)
+
+
+async def final_view(services: Services, inspection_id: UUID, wait: float) -> inspections.Inspection:
+    """One inspection once it is final, or as it stands after `wait` seconds."""
+    async with services.waiters.expecting("inspection", str(inspection_id)) as final:
+        found = await asyncio.to_thread(view, services, inspection_id)
+        if found.final or wait == 0:
+            return found
+        try:
+            async with asyncio.timeout(wait):
+                await final.wait()
+        except TimeoutError:
+            return found
+    return await asyncio.to_thread(view, services, inspection_id)
+
+
+class _Listing(BaseModel):
+    """The filters of a listing, its cursor and its size."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: RecipeName | None = None
+    part_id: Label | None = None
+    lot_id: Label | None = None
+    line_id: Label | None = None
+    station_id: Label | None = None
+    batch_id: UUID | None = None
+    verdict: Literal["ok", "ng", "review"] | None = None
+    status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    cursor: str | None = None
+    limit: Limit = 100
+
+
+@router.get("")
+def list_inspections(listing: Annotated[_Listing, Query()], services: Context) -> InspectionPage:
+    """Inspections, newest first."""
+    filters = Filters(**listing.model_dump(exclude={"cursor", "limit"}))
+    with services.transaction() as connection:
+        items, following = inspections.list_page(
+            connection, filters, before=decode_cursor(listing.cursor), limit=listing.limit
+        )
+    return InspectionPage(items=[Inspection.of(one) for one in items], next_cursor=encode_cursor(following))
+
+
+@router.get("/{inspection_id}")
+async def get_inspection(inspection_id: UUID, services: Context, wait: Wait = 0) -> Inspection:
+    """One inspection; with `wait`, as soon as it is final."""
+    return Inspection.of(await final_view(services, inspection_id, wait))
+
+
+@router.post("/{inspection_id}/cancel")
+def cancel(inspection_id: UUID, services: Context) -> Inspection:
+    """Cancel an inspection that is not final."""
+    with services.transaction() as connection:
+        finished = work.cancel(connection, inspection_id)
+        found = inspections.get(connection, inspection_id)
+    if not finished.inspections and found.status != "cancelled":
+        raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status} and cannot be cancelled.")
+    services.hints.finished(finished)
+    return Inspection.of(found)
+
+
+@router.get("/{inspection_id}/image", response_class=FileResponse)
+def image(inspection_id: UUID, services: Context) -> FileResponse:
+    """The stored bytes of the picture."""
+    found = view(services, inspection_id)
+    path = services.store.path(image_key(found.image_day, found.image_sha256))
+    if not path.is_file():
+        raise Refused(Code.NOT_FOUND, f"The picture of inspection {inspection_id} is no longer in the store.")
+    return FileResponse(
+        path,
+        media_type=found.image_media_type,
+        headers={
+            "Cache-Control": "private, max-age=31536000, immutable",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+@router.get("/{inspection_id}/anomaly-map", response_class=Response)
+async def anomaly_map(inspection_id: UUID, services: Context) -> Response:
+    """The anomaly map of the version that scored: float32, height by width, as a NumPy `.npy` file."""
+    found = await asyncio.to_thread(view, services, inspection_id)
+    if found.model_version_id is None or found.model_sha256 is None or found.status != "completed":
+        raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status}; it has no anomaly map.")
+    header = Header(found.image_media_type, found.image_width, found.image_height)
+    stored = StoredImage(found.image_day, found.image_sha256, found.image_bytes, header)
+    data = await maps.anomaly_map(services, stored, found.model_version_id, found.model_sha256)
+    return Response(data, media_type="application/octet-stream")

@@ -1,0 +1,169 @@
+"""`/v1/recipes/{name}/model-versions`: bundles, which of them scores, and at which threshold."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
+from sqlalchemy import Connection
+
+from api.context import Actor, Context, Services
+from api.fields import Label, RecipePath, VersionPath
+from api.schemas import ModelVersion, ModelVersionList, Threshold
+from core import model_versions, recipes, thresholds
+from core.errors import Code, Refused
+from core.queues import Task
+from core.store import Staged, bundle_key
+from core.vision.bundle import MANIFEST, Calibration, InvalidBundle, Manifest, digest, manifest_of, unpack
+
+router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"])
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def _described(connection: Connection, version: model_versions.ModelVersion) -> ModelVersion:
+    return ModelVersion.of(version, thresholds.current(connection, version.id))
+
+
+@router.get("/model-versions")
+def list_versions(name: RecipePath, services: Context) -> ModelVersionList:
+    """The versions of a recipe, newest first."""
+    with services.transaction() as connection:
+        found = model_versions.list_all(connection, name)
+        return ModelVersionList(items=[_described(connection, one) for one in found])
+
+
+@router.post("/model-versions", status_code=201, openapi_extra=_BODY)
+async def upload(
+    name: RecipePath, request: Request, response: Response, services: Context, actor: Actor
+) -> ModelVersion:
+    """Upload a bundle: an uncompressed tar of exactly the files that its manifest lists.
+
+    A worker loads it and reproduces its golden scores; then it is `ready`. The same bundle twice is one version.
+    """
+    await asyncio.to_thread(_check_recipe, services, name)
+    staged = await services.receiver.in_thread(services.store.stage)
+    try:
+        await _receive(request, staged, services)
+        manifest, sha256 = await asyncio.to_thread(_checked, staged, services.settings.max_bundle_bytes)
+        version, new = await services.receiver.in_thread(
+            lambda: _register(services, staged, name, manifest, sha256, actor)
+        )
+    finally:
+        await services.receiver.in_thread(staged.discard)
+    if not new:
+        response.status_code = 200
+    response.headers["Location"] = f"/v1/recipes/{name}/model-versions/{version.version}"
+    return version
+
+
+def _check_recipe(services: Services, name: str) -> None:
+    with services.transaction() as connection:
+        recipes.get(connection, name)
+
+
+async def _receive(request: Request, staged: Staged, services: Services) -> None:
+    limit = services.settings.max_bundle_bytes
+    async for chunk in request.stream():
+        if staged.size + len(chunk) > limit:
+            raise Refused(Code.UPLOAD_TOO_LARGE, f"A bundle may have at most {limit} bytes.")
+        await services.receiver.in_thread(lambda data=chunk: staged.write(data))  # type: ignore[misc]
+    if staged.size == 0:
+        raise Refused(Code.EMPTY_BODY, "The body is empty; send the bundle as an uncompressed tar.")
+    await services.receiver.in_thread(staged.flush)
+
+
+def _checked(staged: Staged, max_bytes: int) -> tuple[Manifest, bytes]:
+    staged.file.seek(0)
+    try:
+        files = unpack(staged.file, max_bytes=max_bytes)
+        return manifest_of(files), bytes.fromhex(digest(files[MANIFEST]))
+    except InvalidBundle as error:
+        raise Refused(Code.INVALID_BUNDLE, f"The bundle is not accepted: {error}.") from error
+
+
+def _register(
+    services: Services, staged: Staged, name: str, manifest: Manifest, sha256: bytes, actor: str
+) -> tuple[ModelVersion, bool]:
+    services.store.publish([(staged, bundle_key(sha256))])
+    with services.transaction() as connection:
+        version, new = model_versions.register(
+            connection, name, sha256=sha256, manifest=manifest.model_dump(mode="json"), actor=actor
+        )
+        described = _described(connection, version)
+    if version.state == "uploaded":
+        services.publisher.call(Task.CHECK_MODEL, version.id, queue="sync")
+    return described, new
+
+
+@router.get("/model-versions/{version}")
+def get(name: RecipePath, version: VersionPath, services: Context) -> ModelVersion:
+    """One version, with its manifest and the thresholds in force."""
+    with services.transaction() as connection:
+        return _described(connection, model_versions.get(connection, name, version))
+
+
+@router.get("/model-versions/{version}/bundle", response_class=FileResponse)
+def bundle(name: RecipePath, version: VersionPath, services: Context) -> FileResponse:
+    """The bundle as it was uploaded."""
+    with services.transaction() as connection:
+        found = model_versions.get(connection, name, version)
+    return FileResponse(
+        services.store.path(bundle_key(found.sha256)), media_type="application/x-tar", filename=f"{name}-{version}.tar"
+    )
+
+
+@router.post("/model-versions/{version}/activate")
+def activate(name: RecipePath, version: VersionPath, services: Context, actor: Actor) -> ModelVersion:
+    """Let a ready version score from the next minibatch on."""
+    with services.transaction() as connection:
+        return _described(connection, model_versions.activate(connection, name, version, actor=actor))
+
+
+@router.post("/rollback")
+def rollback(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
+    """Go back to the version that was active before."""
+    with services.transaction() as connection:
+        return _described(connection, model_versions.rollback(connection, name, actor=actor))
+
+
+class _NewThreshold(BaseModel):
+    """A threshold to set; `calibration` says where it comes from and is left out when it was set by hand."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: FiniteFloat
+    review_threshold: FiniteFloat | None = None
+    station_id: Label | None = None
+    calibration: Calibration | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "_NewThreshold":
+        if self.review_threshold is not None and self.review_threshold > self.threshold:
+            raise ValueError("review_threshold must not be above threshold")
+        if self.calibration is not None and self.calibration.threshold != self.threshold:
+            raise ValueError("threshold differs from the one of its calibration")
+        return self
+
+
+@router.post("/model-versions/{version}/threshold", status_code=201)
+def set_threshold(
+    name: RecipePath, version: VersionPath, new: _NewThreshold, services: Context, actor: Actor
+) -> Threshold:
+    """Set the threshold of a version; it counts for what is claimed from now on."""
+    with services.transaction() as connection:
+        made = thresholds.append(
+            connection,
+            model_versions.get(connection, name, version),
+            threshold=new.threshold,
+            review_threshold=new.review_threshold,
+            station_id=new.station_id,
+            calibration=new.calibration.model_dump(mode="json") if new.calibration else None,
+            actor=actor,
+        )
+    return Threshold.of(made)

@@ -1,0 +1,24 @@
+"""`/`: the page for people. It is static and reads the same api as everybody else."""
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+router = APIRouter(include_in_schema=False)
+
+_PAGE = Path(__file__).parent.parent / "page.html"
+
+
+@router.get("/", response_class=FileResponse)
+def page() -> FileResponse:
+    """The page."""
+    return FileResponse(
+        _PAGE,
+        headers={
+            "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; "
+            "script-src 'unsafe-inline'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-cache",
+        },
+    )

@@ -1,0 +1,132 @@
+"""The interface of the synchronous demo that Linewatch began as: the same addresses, fields and answers.
+
+It goes through the same queue as everything else, ahead of other work, with the default recipe.
+"""
+
+import asyncio
+import io
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from PIL import Image
+
+from api import maps
+from api.context import Context, Services
+from api.door import Upload
+from api.receiving import Received, is_form
+from api.routes.inspections import final_view
+from api.schemas import Prediction
+from core import model_versions, recipes, thresholds
+from core.errors import Code, Failure, Refused
+from core.inspections import Inspection
+from core.store import image_key
+from core.submission import NewInspection
+
+router = APIRouter(tags=["synchronous"])
+
+ACCEPTED = ("image/jpeg", "image/png")
+WHITE_AT = 10.0
+"""The heatmap's white is this many times the threshold, always, so that a good part stays dark."""
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+_NOT_AN_IMAGE = {Code.EMPTY_BODY, Code.UNSUPPORTED_MEDIA_TYPE, Code.MULTIPLE_FRAMES, Code.INVALID_FIELD}
+
+
+@router.post("/predict", openapi_extra=_BODY)
+async def predict(request: Request, services: Context) -> Prediction:
+    """The anomaly score of one JPEG or PNG."""
+    recipe = services.settings.default_recipe
+    timeout = services.settings.predict_timeout
+    try:
+        _require_form(request)
+        await services.door.check(recipe)
+        async with services.receiver.form(request, image="file", most=1) as form:
+            received = _jpeg_or_png(form.the_image("file"))
+            new = NewInspection(received.image, recipe, priority="sync", deadline_ms=int(timeout * 1000))
+            accepted = await services.door.submit([Upload(received.staged, new)])
+    except Refused as refused:
+        raise _as_before(refused) from refused
+    return _prediction(await final_view(services, accepted.inspections[0].id, timeout))
+
+
+@router.post("/heatmap", openapi_extra=_BODY, response_class=Response)
+async def heatmap(request: Request, services: Context) -> Response:
+    """A grey PNG of the reconstruction error of one JPEG or PNG, at the network's resolution."""
+    try:
+        _require_form(request)
+        version, threshold = await asyncio.to_thread(_active, services)
+        async with services.receiver.form(request, image="file", most=1) as form:
+            received = _jpeg_or_png(form.the_image("file"))
+            key = image_key(received.image.day, received.image.sha256)
+            await services.receiver.in_thread(lambda: services.store.publish([(received.staged, key)]))
+    except Refused as refused:
+        raise _as_before(refused) from refused
+    data = await maps.anomaly_map(services, received.image, version.id, version.sha256)
+    return Response(await asyncio.to_thread(_grey_png, data, threshold), media_type="image/png")
+
+
+@router.get("/health")
+def health() -> dict[str, str]:
+    """Alive."""
+    return {"status": "ok"}
+
+
+def _require_form(request: Request) -> None:
+    if not is_form(request):
+        raise Refused(Code.MALFORMED_REQUEST, "Send the picture as multipart/form-data, in a part named 'file'.")
+
+
+def _jpeg_or_png(received: Received) -> Received:
+    if received.image.header.media_type not in ACCEPTED:
+        raise Refused(Code.MALFORMED_REQUEST, f"A JPEG or PNG is needed, not {received.image.header.media_type}.")
+    return received
+
+
+def _as_before(refused: Refused) -> Refused:
+    """The demo answered 400 to whatever was no JPEG or PNG."""
+    return Refused(Code.MALFORMED_REQUEST, refused.detail) if refused.code in _NOT_AN_IMAGE else refused
+
+
+def _active(services: Services) -> tuple[model_versions.ModelVersion, float]:
+    """The active version of the default recipe and its general threshold."""
+    with services.transaction() as connection:
+        recipe = recipes.get(connection, services.settings.default_recipe)
+        if recipe.active_version_id is None:
+            raise Refused(Code.RECIPE_WITHOUT_MODEL, f"Recipe {recipe.name!r} has no active model version.")
+        limits = thresholds.current(connection, recipe.active_version_id)
+        return model_versions.by_id(connection, recipe.active_version_id), limits[0].threshold
+
+
+def _prediction(inspection: Inspection) -> Prediction:
+    if inspection.anomaly_score is not None and inspection.threshold is not None:
+        return Prediction(
+            anomaly_score=inspection.anomaly_score,
+            threshold=inspection.threshold,
+            is_anomaly=bool(inspection.is_anomaly),
+        )
+    if inspection.error_code in (Failure.IMAGE_UNDECODABLE, Failure.POISON):
+        raise Refused(Code.MALFORMED_REQUEST, f"{inspection.error_detail}")
+    why = inspection.error_detail or "No worker has examined the picture in time."
+    raise Refused(Code.TIMEOUT, f"{why} Its result, if any, is at /v1/inspections/{inspection.id}.")
+
+
+def _grey_png(anomaly_map: bytes, threshold: float) -> bytes:
+    errors = np.load(io.BytesIO(anomaly_map), allow_pickle=False)
+    grey = np.clip(errors / max(WHITE_AT * threshold, np.finfo(np.float32).tiny), 0, 1) * 255
+    out = io.BytesIO()
+    Image.fromarray(grey.round().astype(np.uint8), mode="L").save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,66 @@
+"""`/v1/recipes`: what is inspected, and how."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict
+
+from api.context import Actor, Context
+from api.fields import RecipeName, RecipePath
+from api.schemas import Recipe, RecipeList
+from core import recipes
+
+router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
+
+WithoutModel = Literal["refuse", "wait"]
+
+
+class _NewRecipe(BaseModel):
+    """A recipe to create."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: RecipeName
+    without_model: WithoutModel = "refuse"
+
+
+class _Changes(BaseModel):
+    """What to change of a recipe."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["active", "archived"] | None = None
+    without_model: WithoutModel | None = None
+
+
+@router.get("")
+def list_recipes(services: Context, name: Annotated[RecipeName | None, Query()] = None) -> RecipeList:
+    """All recipes, by name."""
+    with services.transaction() as connection:
+        found = recipes.list_all(connection)
+    return RecipeList(items=[Recipe.of(one) for one in found if name in (None, one.name)])
+
+
+@router.post("", status_code=201)
+def create(new: _NewRecipe, response: Response, services: Context, actor: Actor) -> Recipe:
+    """Create a recipe. It takes images once it has a model version."""
+    with services.transaction() as connection:
+        made = recipes.create(connection, new.name, without_model=new.without_model, actor=actor)
+    response.headers["Location"] = f"/v1/recipes/{made.name}"
+    return Recipe.of(made)
+
+
+@router.get("/{name}")
+def get(name: RecipePath, services: Context) -> Recipe:
+    """One recipe."""
+    with services.transaction() as connection:
+        return Recipe.of(recipes.get(connection, name))
+
+
+@router.patch("/{name}")
+def change(name: RecipePath, changes: _Changes, services: Context, actor: Actor) -> Recipe:
+    """Archive or revive a recipe, or say whether its images may wait for a model version."""
+    with services.transaction() as connection:
+        wanted = changes.model_dump(exclude_none=True)
+        changed = recipes.change(connection, name, actor=actor, **wanted) if wanted else recipes.get(connection, name)
+    return Recipe.of(changed)

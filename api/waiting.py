@@ -1,0 +1,103 @@
+"""Waiting for something to become final, without a thread or a query per waiter.
+
+A hint on Redis' pub/sub wakes local waiters at once. Hints can be lost, so once a second one query asks for all of
+them together; with Redis down, waiting gets slower by that second and nothing else.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from api.problems import UNAVAILABLE
+from core.queues import CONNECT_TIMEOUT, FINISHED_CHANNEL, MAP_CHANNEL
+from core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["inspection", "batch", "anomaly_map"]
+Look = Callable[[Iterable[str]], set[str]]
+"""Which of these are final now. Runs in a thread."""
+
+POLL_SECONDS = 1.0
+
+
+class Waiters:
+    """All who wait in this process, by the name of what they wait for."""
+
+    def __init__(self, settings: Settings, looks: Mapping[Kind, Look]) -> None:
+        self._redis_url = settings.redis_url.get_secret_value()
+        self._looks = looks
+        self._waiting: dict[tuple[Kind, str], set[asyncio.Event]] = defaultdict(set)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._poll())]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._wake(list(self._waiting))
+
+    @asynccontextmanager
+    async def expecting(self, kind: Kind, name: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set once `name` may be final. Look once inside, then wait: nothing is missed between."""
+        event = asyncio.Event()
+        self._waiting[kind, name].add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[kind, name].discard(event)
+            if not self._waiting[kind, name]:
+                del self._waiting[kind, name]
+
+    def _wake(self, keys: Iterable[tuple[Kind, str]]) -> None:
+        for key in keys:
+            for event in self._waiting.get(key, ()):
+                event.set()
+
+    async def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(RedisError, OSError):  # polling goes on while Redis is away
+                await self._receive()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _receive(self) -> None:
+        client = redis.asyncio.from_url(
+            self._redis_url,
+            socket_connect_timeout=CONNECT_TIMEOUT,
+            socket_keepalive=True,
+            health_check_interval=10,
+            retry=Retry(NoBackoff(), 0),
+        )
+        async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
+            await subscription.subscribe(FINISHED_CHANNEL, MAP_CHANNEL)
+            async for message in subscription.listen():
+                names = message["data"].decode().split()
+                kinds: tuple[Kind, ...] = ("inspection", "batch")
+                if message["channel"].decode() == MAP_CHANNEL:
+                    kinds = ("anomaly_map",)
+                self._wake((kind, name) for name in names for kind in kinds)
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            for kind, look in self._looks.items():
+                names = [name for waited_kind, name in self._waiting if waited_kind == kind]
+                if not names:
+                    continue
+                try:
+                    final = await asyncio.to_thread(look, names)
+                except UNAVAILABLE as error:
+                    log.warning("could not look for what became final: %s", error)
+                    continue
+                self._wake((kind, name) for name in final)

@@ -1,0 +1,57 @@
+"""`python -m migrations`: bring the schema to the newest version; safe to run twice at once."""
+
+import sys
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from core import partitions
+from core.database import create_unbounded
+from core.settings import settings
+
+OLDEST_SERVER = 180000  # uuidv7() came with PostgreSQL 18
+
+
+class MigrationError(Exception):
+    """The schema was not changed; the message is one line that says why."""
+
+
+def migrate(engine: Engine) -> None:
+    """Upgrade to head and make the partitions that are missing, in one transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    try:
+        with engine.connect() as connection:
+            version = connection.execute(text("SELECT current_setting('server_version_num')::int")).scalar_one()
+            if version < OLDEST_SERVER:
+                raise MigrationError(f"PostgreSQL 18 or newer is needed; the server is {version // 10000}.")
+            connection.rollback()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            with connection.begin():
+                partitions.ensure(connection)
+    except CommandError as error:
+        raise MigrationError(f"the schema is not one that this version knows: {error}") from error
+    except DBAPIError as error:
+        raise MigrationError(str(error.orig).strip().splitlines()[0]) from error
+
+
+def main() -> int:
+    """Migrate the database of the settings; 1 if that fails."""
+    engine = create_unbounded(settings(), name="migrate")
+    try:
+        migrate(engine)
+    except MigrationError as error:
+        print(f"linewatch: the database cannot be migrated: {error}", file=sys.stderr)
+        return 1
+    finally:
+        engine.dispose()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The Celery app of the workers: its settings, its log, and the file that says that it takes work."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, signals
+
+from core.queues import celery_settings
+from core.settings import Settings
+
+
+def create_app(name: str, settings: Settings) -> Celery:
+    """A Celery app; the tasks are those of the module that creates it."""
+    app = Celery(name)
+    app.conf.update(celery_settings(settings))
+    # Receivers are kept by the signals themselves (weak=False): they live as long as the process.
+    signals.setup_logging.connect(set_up_logging, weak=False)
+    readiness = Readiness(settings.ready_file)
+    signals.worker_ready.connect(readiness.on_worker_ready, weak=False)
+    signals.worker_shutting_down.connect(readiness.on_worker_shutting_down, weak=False)
+    return app
+
+
+def set_up_logging(**_: Any) -> None:
+    """One line a record on standard error; whoever runs the process adds the time."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    for chatty in ("celery", "kombu"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class Readiness:
+    """A file that is there while the worker takes work; supervisors and probes look for it."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+
+    def set(self, ready: bool) -> None:
+        """Say whether work is taken."""
+        if self._file is None:
+            return
+        if ready:
+            self._file.touch()
+        else:
+            self._file.unlink(missing_ok=True)
+
+    def on_worker_ready(self, **_: Any) -> None:
+        self.set(True)
+
+    def on_worker_shutting_down(self, **_: Any) -> None:
+        self.set(False)

@@ -1,0 +1,146 @@
+"""The dispatcher: finds what was forgotten and publishes it. Several may run; they skip each other's rows.
+
+Redis may lose every message. What counts is in Postgres, and within seconds this finds: leases that ran out, deadlines
+that passed, rows that were never published, rows whose message was lost, and model versions that nobody has checked.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from core import hints, model_versions, work
+from core.database import create_pool
+from core.hints import Hints
+from core.queues import IO_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
+from core.settings import Settings, settings
+from core.work import Publishable
+from worker.app import set_up_logging
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 2000
+CHECK_MODELS_SECONDS = 5.0
+HOUSEKEEPING_SECONDS = 600.0
+
+
+class Dispatcher:
+    """One dispatcher; `round` does everything once."""
+
+    def __init__(self, own: Settings) -> None:
+        self._settings = own
+        self._engine: Engine = create_pool(own, size=2, name="dispatcher")
+        self._celery = Celery("linewatch-dispatcher", set_as_current=False)
+        self._celery.conf.update(celery_settings(own))
+        self._redis = hints.connect(own)
+        self._hints = Hints(own)
+        self._due: dict[Callable[[], None], float] = {}
+
+    def close(self) -> None:
+        self._celery.close()
+        self._hints.close()
+        self._redis.close()
+        self._engine.dispose()
+
+    def round(self) -> None:
+        """Put right what is wrong now.
+
+        Raises:
+            OperationalError, InterfaceError: the database cannot be used.
+            RedisError, BrokerError: Redis cannot be used; what was put right in the database stands.
+        """
+        self._rescue()
+        self._fail_overdue()
+        self._publish_forgotten()
+        self._every(CHECK_MODELS_SECONDS, self._ask_for_checks)
+        self._every(HOUSEKEEPING_SECONDS, self._ask_for_housekeeping)
+
+    def _rescue(self) -> None:
+        with self._engine.begin() as connection:
+            rescued = work.rescue(connection)
+        if rescued:
+            log.warning("%d leases ran out; their inspections are queued again", rescued)
+
+    def _fail_overdue(self) -> None:
+        with self._engine.begin() as connection:
+            finished = work.fail_overdue(connection)
+        if finished.inspections:
+            log.warning("%d inspections passed their deadline", len(finished.inspections))
+        self._hints.finished(finished)
+
+    def _publish_forgotten(self) -> None:
+        # Redis is asked first: while it is away, nothing is marked as published.
+        empty = {queue: self._redis.llen(queue) == 0 for queue in SCORING_QUEUES}
+        with self._engine.begin() as connection:
+            forgotten = work.take_unpublished(connection, at_most=AT_ONCE)
+        for queue, queue_is_empty in empty.items():
+            with self._engine.begin() as connection:
+                forgotten += work.take_lost(connection, priority=queue, queue_is_empty=queue_is_empty, at_most=AT_ONCE)
+        self._publish(forgotten)
+
+    def _publish(self, forgotten: Sequence[Publishable]) -> None:
+        groups: dict[tuple[int, str], list[UUID]] = defaultdict(list)
+        for one in forgotten:
+            groups[one.recipe_id, one.priority].append(one.id)
+        for (recipe_id, priority), ids in groups.items():
+            log.info("published %d forgotten inspections on %s", len(ids), priority)
+            for start in range(0, len(ids), self._settings.minibatch):
+                some = ids[start : start + self._settings.minibatch]
+                self._send(Task.SCORE, *score_arguments(recipe_id, priority, some), queue=priority)
+
+    def _ask_for_checks(self) -> None:
+        with self._engine.begin() as connection:
+            undecided = model_versions.undecided(connection, older_than_seconds=CHECK_MODELS_SECONDS)
+        for version_id in undecided:
+            self._send(Task.CHECK_MODEL, version_id, queue="sync")
+
+    def _ask_for_housekeeping(self) -> None:
+        self._send(Task.HOUSEKEEPING, queue=IO_QUEUE)
+
+    def _every(self, seconds: float, action: Callable[[], None]) -> None:
+        now = time.monotonic()
+        if self._due.get(action, 0.0) <= now:
+            action()
+            self._due[action] = now + seconds
+
+    def _send(self, task: Task, *arguments: Any, queue: str) -> None:
+        self._celery.send_task(task, args=list(arguments), queue=queue, ignore_result=True, retry=False)
+
+
+def run(dispatcher: Dispatcher, stopping: threading.Event, interval: float) -> None:
+    """Round after round, until told to stop; a server that is away is waited for."""
+    while not stopping.is_set():
+        try:
+            dispatcher.round()
+        except (OperationalError, InterfaceError) as error:
+            log.warning("the database cannot be used, trying again: %s", error)
+        except (RedisError, BrokerError) as error:
+            log.warning("Redis cannot be used, trying again: %s", error)
+        stopping.wait(interval)
+
+
+def main() -> None:
+    """Dispatch until SIGTERM or SIGINT."""
+    set_up_logging()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    dispatcher = Dispatcher(settings())
+    try:
+        run(dispatcher, stopping, settings().dispatch_interval)
+    finally:
+        dispatcher.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The model versions that this process has loaded: each once, the few most recently used."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine
+
+from core import model_versions
+from core.settings import Settings
+from core.store import Store, bundle_key
+from core.vision import bundle, detector
+from core.vision.detector import Detector
+from core.vision.preprocessing import Picture, Preprocessing
+
+log = logging.getLogger(__name__)
+
+
+class ModelUnavailable(Exception):  # noqa: N818 - it reads as what the model is
+    """This worker cannot load a version; that is the worker's fault and no picture's."""
+
+
+class LoadedModel:
+    """A detector behind the lock that lets one minibatch at a time onto the device."""
+
+    def __init__(self, loaded: Detector, on_device: threading.Lock) -> None:
+        self._detector = loaded
+        self._on_device = on_device
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self._detector.preprocessing
+
+    def prepare(self, data: bytes) -> Picture:
+        """See `Detector.prepare`; needs no lock."""
+        return self._detector.prepare(data)
+
+    def score(self, pictures: Sequence[Picture]) -> NDArray[np.float64]:
+        """See `Detector.score`."""
+        with self._on_device:
+            return self._detector.score(pictures)
+
+    def anomaly_map(self, picture: Picture) -> NDArray[np.float32]:
+        """The anomaly map of one prepared picture: float32, (height, width)."""
+        with self._on_device:
+            return np.asarray(self._detector.anomaly_maps([picture])[0])
+
+
+class Models:
+    """Loads versions from the store and keeps the most recently used. Thread-safe."""
+
+    def __init__(self, settings: Settings, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self._store = store
+        self._max_pixels = settings.max_image_pixels
+        self._max_bytes = settings.max_bundle_bytes
+        self._kept = settings.models_kept
+        self._device = detector.resolve_device(settings.device)
+        self._loaded: OrderedDict[int, LoadedModel] = OrderedDict()
+        self._loading = threading.Lock()
+        self._on_device = threading.Lock()
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda`."""
+        return self._device
+
+    def get(self, version_id: int) -> LoadedModel:
+        """A version, loaded if it is not yet.
+
+        Raises:
+            ModelUnavailable: it cannot be loaded here and now.
+        """
+        with self._loading:
+            if version_id not in self._loaded:
+                self._loaded[version_id] = LoadedModel(self._load(version_id), self._on_device)
+                while len(self._loaded) > self._kept:
+                    dropped, _ = self._loaded.popitem(last=False)
+                    log.info("model version %d is no longer kept", dropped)
+            self._loaded.move_to_end(version_id)
+            return self._loaded[version_id]
+
+    def check(self, version_id: int) -> None:
+        """Load a version afresh and reproduce its golden scores.
+
+        Raises:
+            core.vision.bundle.InvalidBundle: the bundle is at fault.
+        """
+        files = self._files(version_id)
+        loaded = detector.load(files, device=self._device, max_pixels=self._max_pixels)
+        with self._on_device:
+            detector.check_golden(loaded, files)
+
+    def _load(self, version_id: int) -> Detector:
+        try:
+            loaded = detector.load(self._files(version_id), device=self._device, max_pixels=self._max_pixels)
+        except (bundle.InvalidBundle, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
+            raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
+        log.info("loaded model version %d on %s", version_id, self._device)
+        return loaded
+
+    def _files(self, version_id: int) -> dict[str, bytes]:
+        with self._engine.begin() as connection:
+            sha256 = model_versions.by_id(connection, version_id).sha256
+        with self._store.path(bundle_key(sha256)).open("rb") as tar:
+            files = bundle.unpack(tar, max_bytes=self._max_bytes)
+        if bundle.digest(files[bundle.MANIFEST]) != sha256.hex():
+            raise bundle.InvalidBundle("the stored bundle is not the one that was registered")
+        return files

@@ -1,0 +1,112 @@
+"""The scoring worker's tasks: `celery -A worker.scoring worker --queues sync,live,bulk --pool threads`."""
+
+import io
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from celery import signals
+
+from core import model_versions
+from core.database import create_pool
+from core.hints import Hints
+from core.pictures import Undecodable
+from core.queues import Task
+from core.settings import settings
+from core.store import Store, failure_key
+from core.vision.bundle import InvalidBundle
+from worker.app import Readiness, create_app
+from worker.examination import Examiner
+from worker.models import Models, ModelUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class Process:
+    """What lives as long as the process; made when the worker starts."""
+
+    def __init__(self) -> None:
+        self.settings = settings()
+        self.engine = create_pool(self.settings, size=self.settings.scoring_slots + 1, name="scoring")
+        self.store = Store(self.settings.store_url)
+        self.hints = Hints(self.settings)
+        self.models = Models(self.settings, self.engine, self.store)
+        self.readiness = Readiness(self.settings.ready_file)
+        self.examiner = Examiner(
+            self.settings,
+            self.engine,
+            self.store,
+            self.models,
+            self.hints,
+            worker=f"{socket.gethostname()}/{os.getpid()}",
+        )
+
+
+class _Worker:
+    """Holds the process's things; they are made once, by the worker's start or by the first task."""
+
+    @cached_property
+    def process(self) -> Process:
+        return Process()
+
+    def on_init(self, **_: Any) -> None:
+        log.info("scoring on %s", self.process.models.device)
+
+    def on_shutdown(self, **_: Any) -> None:
+        self.process.examiner.close()
+        self.process.hints.close()
+        self.process.engine.dispose()
+
+
+app = create_app("linewatch-scoring", settings())
+worker = _Worker()
+signals.worker_init.connect(worker.on_init, weak=False)
+signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
+
+
+@app.task(name=Task.SCORE)
+def score(recipe_id: int, priority: str, ids: Sequence[str]) -> None:
+    """Examine a minibatch."""
+    process = worker.process
+    try:
+        process.examiner.examine(recipe_id, priority, [UUID(one) for one in ids])
+    except ModelUnavailable as error:
+        process.readiness.set(False)
+        log.error("%s; its inspections were given back", error)
+    else:
+        process.readiness.set(True)
+
+
+@app.task(name=Task.CHECK_MODEL)
+def check_model(version_id: int) -> None:
+    """Decide whether an uploaded version is ready: it must load here and reproduce its golden scores."""
+    process = worker.process
+    try:
+        process.models.check(version_id)
+    except InvalidBundle as error:
+        with process.engine.begin() as connection:
+            model_versions.reject(connection, version_id, str(error))
+        log.warning("model version %d is rejected: %s", version_id, error)
+        return
+    with process.engine.begin() as connection:
+        model_versions.mark_ready(connection, version_id)
+
+
+@app.task(name=Task.ANOMALY_MAP)
+def anomaly_map(source: str, version_id: int, key: str) -> None:
+    """Make an anomaly map and keep it in the store under `key`, or the reason why there is none beside it."""
+    process = worker.process
+    if not process.store.holds(key):
+        try:
+            model = process.models.get(version_id)
+            out = io.BytesIO()
+            np.save(out, model.anomaly_map(model.prepare(process.store.read(source))), allow_pickle=False)
+            process.store.put(key, out.getvalue())
+        except Undecodable as error:
+            process.store.put(failure_key(key), error.detail.encode())
+    process.hints.map_written(key)
