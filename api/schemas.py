@@ -83,15 +83,7 @@ class Inspection(BaseModel):
             media_type=one.image_media_type,
         )
         error = Error(code=one.error_code, detail=one.error_detail) if one.error_code else None
-        return cls(
-            **own,
-            is_anomaly=one.is_anomaly,
-            effective_verdict=one.verdict,
-            reviews=[],
-            model=model,
-            image=image,
-            error=error,
-        )
+        return cls(**own, effective_verdict=one.verdict, reviews=[], model=model, image=image, error=error)
 
 
 class InspectionPage(BaseModel):

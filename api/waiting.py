@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from api.problems import UNAVAILABLE
-from core.queues import CONNECT_TIMEOUT, FINISHED_CHANNEL, MAP_CHANNEL
+from core.queues import FINISHED_CHANNEL, MAP_CHANNEL, connection_options
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Waiters:
     """All who wait in this process, by the name of what they wait for."""
 
     def __init__(self, settings: Settings, looks: Mapping[Kind, Look]) -> None:
-        self._redis_url = settings.redis_url.get_secret_value()
+        self._settings = settings
         self._looks = looks
         self._waiting: dict[tuple[Kind, str], set[asyncio.Event]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
@@ -73,11 +73,9 @@ class Waiters:
 
     async def _receive(self) -> None:
         client = redis.asyncio.from_url(
-            self._redis_url,
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            socket_keepalive=True,
-            health_check_interval=10,
+            self._settings.redis_url.get_secret_value(),
             retry=Retry(NoBackoff(), 0),
+            **connection_options(self._settings),
         )
         async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
             await subscription.subscribe(FINISHED_CHANNEL, MAP_CHANNEL)

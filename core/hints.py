@@ -7,7 +7,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from core.queues import CONNECT_TIMEOUT, FINISHED_CHANNEL, MAP_CHANNEL
+from core.queues import CONNECT_TIMEOUT, FINISHED_CHANNEL, MAP_CHANNEL, connection_options
 from core.settings import Settings
 from core.work import Finished
 
@@ -19,10 +19,8 @@ def connect(settings: Settings) -> redis.Redis:
     return redis.Redis.from_url(
         settings.redis_url.get_secret_value(),
         socket_timeout=CONNECT_TIMEOUT,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_keepalive=True,
-        health_check_interval=10,
         retry=Retry(NoBackoff(), 0),
+        **connection_options(settings),
     )
 
 

@@ -6,7 +6,6 @@ Redis is the queue and nothing more: a message is a hint that names rows of `wor
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 from core.settings import Settings
@@ -43,8 +42,16 @@ def score_arguments(recipe_id: int, priority: str, ids: Sequence[UUID]) -> tuple
 
 def broker_url(redis_url: str) -> str:
     """The broker's address as kombu spells it; it differs from redis-py's for Unix sockets only."""
-    parts = urlsplit(redis_url)
-    return urlunsplit(parts._replace(scheme="redis+socket")) if parts.scheme == "unix" else redis_url
+    scheme, _, rest = redis_url.partition("://")
+    return f"redis+socket://{rest}" if scheme == "unix" else redis_url
+
+
+def connection_options(settings: Settings) -> dict[str, Any]:
+    """What every connection to Redis is made with. A Unix socket needs no keepalive, and its client takes none."""
+    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT, "health_check_interval": 10}
+    if not settings.redis_url.get_secret_value().startswith("unix:"):
+        options["socket_keepalive"] = True
+    return options
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
@@ -58,9 +65,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": max(30.0, 2 * settings.lease_seconds),
             "queue_order_strategy": "priority",
             "socket_timeout": SOCKET_TIMEOUT,
-            "socket_connect_timeout": CONNECT_TIMEOUT,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
+            **connection_options(settings),
         },
         "task_acks_late": True,
         "task_reject_on_worker_lost": False,  # a task that kills its process must not run without end

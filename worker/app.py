@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from core.settings import Settings
 
 def create_app(name: str, settings: Settings) -> Celery:
     """A Celery app; the tasks are those of the module that creates it."""
+    # Celery warns root because pickled messages could run anything; ours are JSON only.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
     app = Celery(name)
     app.conf.update(celery_settings(settings))
     # Receivers are kept by the signals themselves (weak=False): they live as long as the process.
