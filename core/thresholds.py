@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from core import audit
 from core.model_versions import ModelVersion
@@ -29,7 +30,7 @@ def current(connection: Connection, model_version_id: int) -> list[Threshold]:
     rows = connection.execute(
         select(thresholds)
         .where(thresholds.c.model_version_id == model_version_id)
-        .distinct(thresholds.c.station_id)
+        .ext(distinct_on(thresholds.c.station_id))
         .order_by(thresholds.c.station_id.asc().nulls_first(), thresholds.c.id.desc())
     )
     return [Threshold(**row._mapping) for row in rows]

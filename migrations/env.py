@@ -1,30 +1,18 @@
 """How Alembic runs here: one migration at a time, and none that waits long for a lock."""
 
-from collections.abc import Callable
-from typing import Any
-
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.schema import SchemaItem
 
-from core.database import create_unbounded
-from core.settings import settings
+from core.partitions import is_no_partition
 from core.tables import metadata
 
 LOCK_TIMEOUT = "10s"  # a migration that cannot get its lock gives up, rather than stop the line behind it
 ONE_AT_A_TIME = 0x4C57_0002  # an advisory lock: a second `linewatch migrate` waits for the first
 
-IncludeObject = Callable[[SchemaItem, str | None, str, bool, SchemaItem | None], bool]
 
-
-def include_object(_: SchemaItem, name: str | None, kind: str, reflected: bool, __: SchemaItem | None) -> bool:
-    """Leave the partitions of `inspections` out of comparisons: they come and go with the months."""
-    return not (kind == "table" and reflected and (name or "").startswith("inspections_"))
-
-
-def _run(connection: Connection) -> None:
-    options: dict[str, Any] = {"target_metadata": metadata, "include_object": include_object, "compare_type": True}
-    context.configure(connection=connection, **options)
+def run(connection: Connection) -> None:
+    """Migrate over the connection that `migrations.__main__` opened."""
+    context.configure(connection=connection, target_metadata=metadata, include_object=is_no_partition)
     with context.begin_transaction():
         # Held until the transaction ends; waiting for another migration is not bounded by the lock timeout below.
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ONE_AT_A_TIME})
@@ -32,9 +20,4 @@ def _run(connection: Connection) -> None:
         context.run_migrations()
 
 
-given: Connection | None = context.config.attributes.get("connection")
-if given is not None:
-    _run(given)
-else:
-    with create_unbounded(settings(), name="migrate").connect() as own:
-        _run(own)
+run(context.config.attributes["connection"])

@@ -1,0 +1,371 @@
+"""Pictures as they arrive: what is accepted, how big it is, and the one rule by which it becomes 8-bit RGB.
+
+Everything here reads files that strangers sent. Nothing is decompressed before the size is known, Pillow's global
+limits are left alone, and whatever its parsers raise becomes one of two exceptions.
+"""
+
+import io
+import re
+import struct
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import BinaryIO, Final, cast
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from core.errors import Code, Failure, Refused
+
+MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "JPEG": "image/jpeg",
+        "PNG": "image/png",
+        "BMP": "image/bmp",
+        "WebP": "image/webp",
+        "TIFF": "image/tiff",
+    }
+)
+"""The formats that are accepted, and their media types."""
+
+# The plug-ins are called directly: Image.open would warn about sizes by a limit that is global to the process.
+_PARSERS: Final[Mapping[str, Callable[[BinaryIO], ImageFile.ImageFile]]] = MappingProxyType(
+    {
+        "JPEG": JpegImagePlugin.jpeg_factory,
+        "PNG": PngImagePlugin.PngImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "WebP": WebPImagePlugin.WebPImageFile,
+        "TIFF": TiffImagePlugin.TiffImageFile,
+    }
+)
+_FROM_PILLOW = re.compile(r"PIL\.")
+_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+# A header is parsed by Python, read by read: a file of nothing but tiny segments would occupy it for minutes.
+_HEADER_READS = 20_000
+_BODY_READS = 2_000_000
+# Each scan of a progressive JPEG passes over the whole picture; encoders write about ten.
+_JPEG_SCANS = 100
+
+_ORIENTATION = 0x0112
+_TRANSPOSE: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
+    {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's header says.
+
+    Attributes:
+        media_type: by its content, never by what the sender declared; one of `MEDIA_TYPES`' values.
+        width: pixels, as displayed, that is, after its EXIF orientation.
+        height: pixels, as displayed.
+    """
+
+    media_type: str
+    width: int
+    height: int
+
+
+class Undecodable(Exception):  # noqa: N818 - it reads as what the picture is
+    """A picture that cannot be turned into pixels. It fails alone.
+
+    Attributes:
+        failure: `IMAGE_UNDECODABLE` or `IMAGE_TOO_LARGE`.
+        detail: why, for people.
+    """
+
+    def __init__(self, failure: Failure, detail: str) -> None:
+        super().__init__(detail)
+        self.failure = failure
+        self.detail = detail
+
+
+def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
+    """Identify a picture and its size without decoding it.
+
+    Args:
+        file: seekable; read from its start, and left at its start.
+        max_pixels: the largest width times height that is accepted.
+
+    Raises:
+        Refused: EMPTY_BODY; UNSUPPORTED_MEDIA_TYPE for anything but the five formats; MULTIPLE_FRAMES for
+            animations, pages and multi-picture JPEGs; IMAGE_TOO_LARGE; MALFORMED_REQUEST for a broken header.
+    """
+    try:
+        image, kind = _parse(file, max_pixels)
+        width, height = _displayed_size(image)
+    finally:
+        file.seek(0)
+    return Header(MEDIA_TYPES[kind], width, height)
+
+
+def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """Decode a picture to 8-bit RGB, upright. This is the one rule for every kind of picture:
+
+    ============================  =====================================================================
+    stored as                     becomes
+    ============================  =====================================================================
+    1-bit, 2- to 8-bit grey       spread over 0 to 255, replicated to three channels
+    16-bit grey                   value / 257, rounded: 0 to 65535 become 0 to 255, nothing is clipped
+    12-bit grey (packed TIFF)     value * 255 / 4095, rounded
+    32-bit integer grey           as 16-bit grey; refused where a value is outside 0 to 65535
+    floating point                refused: it has no agreed range
+    palette                       its colours
+    16-bit RGB                    the upper byte of each channel
+    CMYK, YCCK (JPEG, TIFF)       Pillow's conversion, (255 - C)(255 - K) / 255; Adobe's inverted JPEGs are
+                                  read as such
+    YCbCr                         BT.601, full range
+    alpha, transparency           dropped: the stored colour counts. A picture of a part has no
+                                  background to blend it with, and blending would invent one
+    colour profiles               ignored: numbers, not appearances, are compared
+    EXIF orientation              applied
+    ============================  =====================================================================
+
+    Args:
+        data: an encoded picture.
+        max_pixels: the largest width times height that is accepted.
+        at_least: (width, height) in pixels as displayed; a JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size
+            while both sides stay at least this large. Other formats are decoded in full.
+
+    Returns:
+        A loaded picture of mode RGB.
+
+    Raises:
+        Undecodable: for whatever is wrong with the data. Nothing else is raised.
+    """
+    try:
+        image, _ = _parse(io.BytesIO(data), max_pixels)
+    except Refused as refusal:
+        too_large = refusal.code is Code.IMAGE_TOO_LARGE
+        failure = Failure.IMAGE_TOO_LARGE if too_large else Failure.IMAGE_UNDECODABLE
+        raise Undecodable(failure, refusal.detail) from refusal
+    try:
+        return _load(image, at_least)
+    except Undecodable:
+        raise
+    except Image.DecompressionBombError as error:
+        raise Undecodable(Failure.IMAGE_TOO_LARGE, f"the picture is too large: {error}") from error
+    except Exception as error:  # Pillow's decoders raise every kind
+        detail = f"the picture cannot be decoded: {_reason(error)}"
+        raise Undecodable(Failure.IMAGE_UNDECODABLE, detail) from error
+
+
+def _load(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Image.Image:
+    """Decode the pixels of a parsed picture, at a reduced scale where allowed, upright, as RGB."""
+    orientation = _orientation(image)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        _refuse_scan_bomb(image)
+        if at_least is not None:
+            # The stored picture lies on its side where the displayed one is turned by 90°.
+            image.draft("RGB", at_least[::-1] if orientation >= 5 else at_least)
+    bits = _bits_per_sample(image)
+    image.load()
+    upright: Image.Image = image
+    if orientation in _TRANSPOSE and not isinstance(image, TiffImagePlugin.TiffImageFile):
+        upright = image.transpose(_TRANSPOSE[orientation])  # TIFF's loader has turned it already
+    return _to_rgb(upright, bits)
+
+
+def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
+    """The table of `decode`. `bits` is the depth of a grey picture that is deeper than 8 bits."""
+    mode = image.mode
+    if mode == "F":
+        raise Undecodable(
+            Failure.IMAGE_UNDECODABLE,
+            "floating-point pictures have no agreed range: store 8 or 16 bits a channel",
+        )
+    if mode == "I" or mode.startswith("I;16"):
+        return _deep_grey(image, bits)
+    if mode in ("P", "PA", "RGBa"):
+        image = image.convert("RGBA")  # a direct conversion would blend, or warn about, the transparency
+    if "transparency" in image.info:
+        # Pillow would give the marked colour to the alpha channel that is dropped anyway.
+        del image.info["transparency"]
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _deep_grey(image: Image.Image, bits: int) -> Image.Image:
+    """Grey of 9 to 16 bits, or 32-bit integers within 16 bits, scaled linearly to 8 bits and replicated."""
+    values = np.asarray(image)
+    full = (1 << bits) - 1
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > full:
+        detail = f"a grey picture's values must lie within 0 to {full}, these lie within {low} to {high}"
+        raise Undecodable(Failure.IMAGE_UNDECODABLE, detail)
+    scaled = (np.arange(full + 1, dtype=np.uint32) * 255 + full // 2) // full
+    return Image.fromarray(scaled.astype(np.uint8)[values]).convert("RGB")
+
+
+def _bits_per_sample(image: ImageFile.ImageFile) -> int:
+    """12 for a packed 12-bit TIFF, which Pillow hands out as 16 bits without scaling; else 16."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        stored = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE)
+        return 12 if stored in (12, (12,)) else 16
+    return 16
+
+
+def _refuse_scan_bomb(image: JpegImagePlugin.JpegImageFile) -> None:
+    """Refuse a progressive JPEG whose many scans make a small file cost minutes."""
+    if "progressive" not in image.info or image.fp is None:
+        return
+    position = image.fp.tell()
+    image.fp.seek(0)
+    scans = image.fp.read().count(b"\xff\xda")
+    image.fp.seek(position)
+    if scans > _JPEG_SCANS:
+        detail = f"the JPEG has {scans} scans, more than the {_JPEG_SCANS} that are decoded"
+        raise Undecodable(Failure.IMAGE_UNDECODABLE, detail)
+
+
+def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
+    """Parse the header of one of the five formats: its lazily loaded picture and the format's name."""
+    _silence_pillow()
+    file.seek(0)
+    kind = _kind(file.read(32))
+    try:
+        if kind == "WebP":
+            _check_webp(file, max_pixels)  # Pillow allocates the canvas as soon as it opens one
+        file.seek(0)
+        bounded = _Bounded(file, _HEADER_READS)
+        image = _PARSERS[kind](cast(BinaryIO, bounded))
+    except Refused:
+        raise
+    except Image.DecompressionBombError as error:
+        raise Refused(Code.IMAGE_TOO_LARGE, f"the picture is too large: {error}") from error
+    except Exception as error:  # Pillow's parsers raise every kind
+        detail = f"the file begins like a {kind} picture, but its header cannot be read: {_reason(error)}"
+        raise Refused(Code.MALFORMED_REQUEST, detail) from error
+    _check_size(image.size, max_pixels)
+    if getattr(image, "is_animated", False):
+        raise _many_frames(kind)
+    bounded.reads_left = _BODY_READS
+    return image, kind
+
+
+def _kind(start: bytes) -> str:
+    """The format that a file's first bytes announce, as named in `MEDIA_TYPES`."""
+    if not start:
+        raise Refused(Code.EMPTY_BODY, "the picture is empty: send the bytes of an image file")
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if start.startswith(b"BM"):
+        return "BMP"
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "WebP"
+    if start.startswith(_TIFF_MAGIC):
+        return "TIFF"
+    raise Refused(
+        Code.UNSUPPORTED_MEDIA_TYPE,
+        f"the file is none of {', '.join(MEDIA_TYPES)}: convert it to one of these",
+    )
+
+
+def _check_webp(file: BinaryIO, max_pixels: int) -> None:
+    """Refuse a WebP that is too large or animated, by its first chunk (RFC 9649, sections 2.5 to 2.7)."""
+    file.seek(12)
+    chunk, payload = file.read(4), file.read(14)[4:]
+    if chunk == b"VP8X":
+        width, height = (int.from_bytes(payload[at : at + 3], "little") + 1 for at in (4, 7))
+        if payload[0] & 0x02:
+            raise _many_frames("WebP")
+    elif chunk == b"VP8L":
+        (packed,) = struct.unpack("<I", payload[1:5])
+        width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+    elif chunk == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", payload[6:10]))
+    else:
+        raise ValueError("its first chunk is none of VP8, VP8L and VP8X")
+    _check_size((width, height), max_pixels)
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise Refused(
+            Code.IMAGE_TOO_LARGE,
+            f"the picture has {width} × {height} = {width * height} pixels, at most {max_pixels} are accepted",
+        )
+
+
+def _many_frames(kind: str) -> Refused:
+    return Refused(Code.MULTIPLE_FRAMES, f"the {kind} file holds more than one picture: send one picture a file")
+
+
+def _displayed_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """(width, height) in pixels once the orientation is applied."""
+    width, height = image.size
+    if _orientation(image) >= 5 and not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return height, width  # TIFF's size is as displayed already
+    return width, height
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read.
+
+    Only a header's EXIF counts; XMP, and a PNG's EXIF after its pixels, do not: Pillow decodes to find it.
+    """
+    try:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            value = image.tag_v2.get(_ORIENTATION, 1)
+        else:
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+            value = exif.get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - broken metadata is no reason to refuse sound pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _reason(error: Exception) -> str:
+    """The last line of an exception's message, or its kind where it has none."""
+    return str(error).strip().rpartition("\n")[2] or type(error).__name__
+
+
+def _silence_pillow() -> None:
+    """Drop Pillow's warnings about what is in a file, now and from now on: they are not about our code.
+
+    `warnings.catch_warnings` swaps process-wide state and is not safe where threads decode; a filter that stays is.
+    It is looked for each time because whoever leaves such a context puts older filters back.
+    """
+    if not any(filter_[3] == _FROM_PILLOW for filter_ in warnings.filters):
+        warnings.filterwarnings("ignore", module=_FROM_PILLOW.pattern)
+
+
+class _Bounded:
+    """A file that gives up after a number of reads."""
+
+    def __init__(self, file: BinaryIO, reads_left: int) -> None:
+        self._file = file
+        self.reads_left = reads_left
+
+    def read(self, size: int = -1) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise ValueError("it is made of too many small pieces")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()

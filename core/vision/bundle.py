@@ -1,0 +1,357 @@
+"""The bundle: one immutable trained artefact, and the only form in which models travel.
+
+A folder, or an uncompressed tar of it, holding `manifest.json` and exactly the files that the manifest lists with
+their SHA-256. The SHA-256 of `manifest.json` therefore names the whole. Nothing in it can execute: pickles are not
+among the accepted files, and loading needs no torch before `core.vision.detector.load`.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from core.vision.preprocessing import Preprocessing
+
+FORMAT_VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+WEIGHTS: Final = "weights.safetensors"
+CURVE: Final = "training_curve.json"
+
+_MAX_MANIFEST_BYTES = 1024 * 1024
+_MAX_FILES = 200
+_SUFFIXES = "safetensors|json|png|jpg|jpeg|bmp|webp|tif|tiff|html|svg"
+
+
+class InvalidBundle(ValueError):  # noqa: N818 - it reads as what it is
+    """A bundle that is not accepted; the message is one line that says why."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[
+    str,
+    Field(max_length=120, pattern=rf"^([A-Za-z0-9][A-Za-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*\.({_SUFFIXES})$"),
+]
+Rate = Annotated[float, Field(ge=0, le=1)]
+Score = float
+
+
+class Calibration(_Part):
+    """Where a threshold comes from, and what it means. See `core.vision.calibration`.
+
+    Attributes:
+        threshold: scores at or above it are `ng`.
+        percentile: of the calibration scores, 0 to 100, that the threshold stands for.
+        false_reject_rate: what was wished for, 0 to 1.
+        expected_false_reject_rate: the mean share of good parts that will be rejected.
+        confidence_interval: (low, high) of that share, given this sample.
+        confidence: the probability that the share lies within the interval.
+        sample_size: good parts that were scored.
+    """
+
+    threshold: Score
+    percentile: Annotated[float, Field(ge=0, le=100)]
+    false_reject_rate: Rate
+    expected_false_reject_rate: Rate
+    confidence_interval: Annotated[tuple[Rate, Rate], Field(strict=False)]
+    confidence: Rate
+    sample_size: Annotated[int, Field(ge=1)]
+
+
+class Threshold(_Part):
+    """The first threshold of a model version; `calibration` is null where a person set it by hand."""
+
+    value: Score
+    calibration: Calibration | None
+
+    @model_validator(mode="after")
+    def _agrees_with_its_calibration(self) -> Self:
+        if self.calibration is not None and self.calibration.threshold != self.value:
+            raise ValueError("the threshold differs from the one of its calibration")
+        return self
+
+
+class Architecture(_Part):
+    """Which detector, and the settings that its network is built from."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    settings: dict[str, bool | int | float | str]
+
+
+class Metrics(_Part):
+    """Detection on the folder's `test/` pictures, with trivial controls beside it. AUROCs are 0 to 1.
+
+    Attributes:
+        good, defective: pictures of each kind.
+        auroc: of the detector; `auroc_interval` its 95 % bootstrap interval.
+        controls: AUROC of trivial scores, by name: if one of them is as good, the detector has shown nothing.
+        false_reject_rate: share of the good pictures at or above the threshold.
+        recall: share of the defective pictures at or above the threshold.
+    """
+
+    good: Annotated[int, Field(ge=1)]
+    defective: Annotated[int, Field(ge=1)]
+    auroc: Rate
+    auroc_interval: Annotated[tuple[Rate, Rate], Field(strict=False)]
+    controls: dict[str, Rate]
+    false_reject_rate: Rate
+    recall: Rate
+
+
+class Training(_Part):
+    """How the weights were made; the loss of every epoch is in `training_curve.json`.
+
+    Attributes:
+        training_set_digest: SHA-256 over names and contents of all good pictures, see `core.vision.dataset`.
+        parts: pictures in each split.
+        unreadable: pictures that were skipped because they could not be decoded.
+        options: what training was asked to do, seed included.
+        epochs, best_epoch: run, and whose weights these are (counted from 1).
+        device: `cpu` or `cuda`.
+    """
+
+    training_set_digest: Sha256
+    parts: dict[Literal["training", "validation", "calibration"], int]
+    unreadable: Annotated[int, Field(ge=0)]
+    options: dict[str, bool | int | float | str]
+    epochs: Annotated[int, Field(ge=1)]
+    best_epoch: Annotated[int, Field(ge=1)]
+    device: str
+
+
+class Golden(_Part):
+    """An encoded picture of the bundle, and the score that it got when the bundle was made."""
+
+    file: FileName
+    score: Score
+
+
+class Manifest(_Part):
+    """`manifest.json`, format version 1. Every number is finite and no text holds U+0000.
+
+    Attributes:
+        review_threshold: scores between it and the threshold are for a person to judge; null for none.
+        training: null for imported weights, whose training is not known.
+        metrics: null where the training folder had no `test/`.
+        golden_tolerance: the relative difference at which a golden score still counts as reproduced, by
+            `<device>/<dtype>`.
+        files: SHA-256 of every file but the manifest.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    architecture: Architecture
+    preprocessing: Preprocessing
+    score_method: Annotated[str, Field(min_length=1, max_length=100)]
+    threshold: Threshold
+    review_threshold: Score | None = None
+    training: Training | None
+    metrics: Metrics | None
+    libraries: dict[str, str]
+    golden: Annotated[list[Golden], Field(min_length=1)]
+    golden_tolerance: dict[str, Annotated[float, Field(gt=0, lt=1)]]
+    files: Annotated[dict[FileName, Sha256], Field(max_length=_MAX_FILES)]
+
+    @model_validator(mode="after")
+    def _lists_what_it_uses(self) -> Self:
+        if WEIGHTS not in self.files:
+            raise ValueError(f"files does not list {WEIGHTS}")
+        if MANIFEST in self.files:
+            raise ValueError(f"files lists {MANIFEST} itself")
+        missing = sorted({golden.file for golden in self.golden} - self.files.keys())
+        if missing:
+            raise ValueError(f"files does not list the golden picture {missing[0]}")
+        if self.review_threshold is not None and self.review_threshold > self.threshold.value:
+            raise ValueError("review_threshold is above the threshold")
+        return self
+
+    def encoded(self) -> bytes:
+        """The bytes of `manifest.json`: UTF-8 JSON, sorted, the same for the same content."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False)
+        return (text + "\n").encode()
+
+
+def digest(manifest: bytes) -> str:
+    """SHA-256, in hexadecimal, of the bytes of `manifest.json`: the name of the whole bundle."""
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def manifest_of(files: Mapping[str, bytes]) -> Manifest:
+    """The manifest of a bundle, once every file has been compared with it.
+
+    Raises:
+        InvalidBundle: the manifest is missing, newer than this program or wrong; a file is missing, differs from its
+            checksum or is not listed.
+    """
+    if MANIFEST not in files:
+        raise InvalidBundle(f"the bundle has no {MANIFEST}: is it a folder that `linewatch train` wrote?")
+    manifest = _parse(files[MANIFEST])
+    listed = manifest.files.keys() | {MANIFEST}
+    if missing := sorted(listed - files.keys()):
+        raise InvalidBundle(f"the bundle lacks {missing[0]}, which its manifest lists")
+    if extra := sorted(files.keys() - listed):
+        raise InvalidBundle(f"the bundle holds {extra[0]}, which its manifest does not list")
+    for name, expected in sorted(manifest.files.items()):
+        if digest(files[name]) != expected:
+            raise InvalidBundle(f"{name} differs from the SHA-256 in the manifest: the bundle was changed or damaged")
+    return manifest
+
+
+def _parse(encoded: bytes) -> Manifest:
+    if len(encoded) > _MAX_MANIFEST_BYTES:
+        raise InvalidBundle(f"{MANIFEST} is larger than {_MAX_MANIFEST_BYTES} bytes")
+    try:
+        version = json.loads(encoded).get("format_version")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise InvalidBundle(f"{MANIFEST} is not a JSON object in UTF-8") from error
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InvalidBundle(
+            f"the bundle has format version {version}, this program reads up to {FORMAT_VERSION}: upgrade Linewatch"
+        )
+    if b"\\u0000" in encoded:
+        raise InvalidBundle(f"{MANIFEST} holds U+0000")
+    try:
+        return Manifest.model_validate_json(encoded)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "its content"
+        raise InvalidBundle(f"{MANIFEST} is not valid: {place}: {first['msg']}") from error
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Every file of a bundle's folder by its name, verified.
+
+    Raises:
+        InvalidBundle: see `manifest_of`; also for links.
+        OSError: a file cannot be read.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise InvalidBundle(f"{folder} has no {MANIFEST}: is it a folder that `linewatch train` wrote?")
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise InvalidBundle(f"{name} is a link or a device: a bundle holds plain files")
+        if path.is_file():
+            files[name] = path.read_bytes()
+    manifest_of(files)
+    return files
+
+
+def checksums(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The SHA-256 of each file: what a manifest lists."""
+    return {name: digest(content) for name, content in files.items()}
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a bundle all at once: it appears complete or not at all, and replaces nothing.
+
+    Args:
+        folder: must not exist; its parents are made.
+        files: all of them by name, `manifest.json` included.
+
+    Raises:
+        FileExistsError: `folder` exists.
+        InvalidBundle: see `manifest_of`.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already, and a bundle never changes: name another folder")
+    manifest_of(files)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for name, content in files.items():
+            (draft / name).parent.mkdir(exist_ok=True)
+            (draft / name).write_bytes(content)
+        draft.chmod(0o755)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def pack(folder: Path, out: BinaryIO) -> None:
+    """Write a bundle's folder as an uncompressed tar, the same bytes for the same bundle.
+
+    Raises:
+        InvalidBundle: see `read_folder`.
+    """
+    files = read_folder(folder)
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(files):
+            member = tarfile.TarInfo(name)
+            member.size = len(files[name])
+            member.mode = 0o644
+            archive.addfile(member, io.BytesIO(files[name]))
+
+
+def unpack(tar: BinaryIO, *, max_bytes: int) -> dict[str, bytes]:
+    """Read a bundle's tar into memory and verify it. Nothing is written to disk.
+
+    Args:
+        tar: an uncompressed tar, seekable.
+        max_bytes: the largest sum of the files' sizes that is accepted.
+
+    Returns:
+        Every file by its name, `manifest.json` among them.
+
+    Raises:
+        InvalidBundle: it is not an uncompressed tar; it holds links, devices, odd names, a name twice or too much;
+            see also `manifest_of`.
+    """
+    files: dict[str, bytes] = {}
+    left = max_bytes
+    try:
+        with tarfile.open(fileobj=tar, mode="r:") as archive:
+            members = 0
+            while (member := archive.next()) is not None:
+                members += 1
+                name = _plain_name(member)
+                if name is None:
+                    continue
+                left -= member.size
+                if left < 0 or members > 2 * _MAX_FILES:
+                    raise InvalidBundle(f"the bundle is larger than {max_bytes} bytes or {_MAX_FILES} files")
+                if name in files:
+                    raise InvalidBundle(f"the bundle holds {name} twice")
+                files[name] = _content(archive, member)
+    except InvalidBundle:
+        raise
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, IndexError, RecursionError) as error:
+        raise InvalidBundle("the bundle is not an uncompressed tar, or it is damaged or truncated") from error
+    manifest_of(files)
+    return files
+
+
+def _plain_name(member: tarfile.TarInfo) -> str | None:
+    """The name of a regular file; None for a folder, which says nothing that file names do not."""
+    name = member.name.removeprefix("./")
+    if member.isdir() and ".." not in name.split("/") and not name.startswith("/"):
+        return None
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+        raise InvalidBundle(f"{name!r} is a link, a device or a sparse file: a bundle holds plain files")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise InvalidBundle(f"{name!r} points outside the bundle")
+    return name
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    source = archive.extractfile(member)
+    content = b"" if source is None else source.read()
+    if len(content) != member.size:
+        raise InvalidBundle("the bundle is truncated")
+    return content
+
+
+def json_file(content: Any) -> bytes:
+    """A JSON file of the bundle: UTF-8, finite numbers only, the same bytes for the same content."""
+    return (json.dumps(content, sort_keys=True, allow_nan=False) + "\n").encode()

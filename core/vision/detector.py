@@ -1,0 +1,198 @@
+"""The interface behind which every detector stands, and how one is loaded from a bundle."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.vision.bundle import Architecture, Calibration, InvalidBundle, manifest_of
+from core.vision.calibration import calibrate
+from core.vision.preprocessing import Picture, Preprocessing, prepare
+
+GOLDEN_TOLERANCE: Final[Mapping[str, float]] = {"cpu/float32": 1e-5, "cuda/float32": 1e-4}
+"""Relative differences of a golden score that other machines may show, by device and dtype.
+
+Other processors and versions of the libraries add in another order, which float32 shows in its sixth or seventh digit.
+"""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training pictures. Losses are means over it, in the unit of the detector's score."""
+
+    number: int
+    training_loss: float
+    validation_loss: float
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a detector learns; each uses what applies to it.
+
+    Attributes:
+        epochs: passes over the training pictures, at most.
+        patience: epochs without a better validation loss after which training stops.
+        batch_size: pictures a step.
+        learning_rate: the highest of the schedule.
+        flips: whether parts may also appear mirrored; off, because most parts have a handedness.
+        seed: of everything random.
+    """
+
+    epochs: int = 8
+    patience: int = 3
+    batch_size: int = 4
+    learning_rate: float = 2e-3
+    flips: bool = False
+    seed: int = 0
+
+
+class Detector(ABC):
+    """Tells how unlike good parts a picture is. One per process and model version; scoring is not thread-safe.
+
+    A detector's file holds its network, its settings, its fit and this class, and reads from top to bottom.
+
+    Attributes:
+        architecture: its name and settings, as in the manifest.
+        score_method: how its anomaly map becomes a score.
+        preprocessing: what `prepare` does.
+        max_pixels: the largest picture that `prepare` decodes.
+    """
+
+    architecture: Architecture
+    score_method: str
+    preprocessing: Preprocessing
+    max_pixels: int
+    device: str
+
+    def prepare(self, data: bytes) -> Picture:
+        """Decode and resize one encoded picture: uint8, (height, width, 3). Thread-safe; Pillow frees the interpreter.
+
+        Raises:
+            core.pictures.Undecodable: this picture cannot be decoded.
+        """
+        return prepare(data, self.preprocessing, max_pixels=self.max_pixels)
+
+    def calibrate(self, pictures: Sequence[Picture], false_reject_rate: float) -> Calibration:
+        """A threshold from prepared pictures of good parts that `fit` has not seen.
+
+        Raises:
+            core.vision.calibration.SampleTooSmall: there are too few.
+        """
+        return calibrate(self.score(pictures), false_reject_rate)
+
+    @classmethod
+    @abstractmethod
+    def fit(
+        cls,
+        training: NDArray[np.uint8],
+        validation: NDArray[np.uint8],
+        preprocessing: Preprocessing,
+        options: FitOptions,
+        *,
+        device: str,
+        max_pixels: int,
+        on_epoch: Callable[[Epoch], None],
+    ) -> Self:
+        """Learn what is normal from prepared pictures of good parts: uint8, (N, height, width, 3).
+
+        The validation pictures tell when to stop; the weights are those of the best epoch. On a CPU the same
+        pictures, options and number of threads give the same weights.
+        """
+
+    @abstractmethod
+    def score(self, pictures: Sequence[Picture]) -> NDArray[np.float64]:
+        """Score N prepared pictures: float64, (N,); higher is less normal. Not-finite values are passed on.
+
+        A picture's score does not depend on its neighbours beyond 1e-5, relative.
+        """
+
+    @abstractmethod
+    def anomaly_maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """Where N prepared pictures are unlike good parts: float32, (N, height, width), 0 and up."""
+
+    @abstractmethod
+    def save(self) -> dict[str, bytes]:
+        """The files that `load` needs, by name; `weights.safetensors` among them."""
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        files: Mapping[str, bytes],
+        architecture: Architecture,
+        preprocessing: Preprocessing,
+        *,
+        device: str,
+        max_pixels: int,
+    ) -> Self:
+        """The detector of verified files, on `cpu` or `cuda`.
+
+        Raises:
+            InvalidBundle: the settings or the weights are not those of this detector.
+        """
+
+
+def resolve_device(device: str) -> str:
+    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"the device must be auto, cpu or cuda, not {device!r}")
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ValueError("there is no CUDA device here: set LINEWATCH_DEVICE or --device to auto or cpu")
+    return "cuda" if device != "cpu" and available else "cpu"
+
+
+def architectures() -> Mapping[str, type[Detector]]:
+    """Every detector there is, by the name of its architecture."""
+    from core.vision.autoencoder import AutoencoderDetector  # it implements the interface above
+
+    return {AutoencoderDetector.name: AutoencoderDetector}
+
+
+def load(files: Mapping[str, bytes], *, device: str, max_pixels: int) -> Detector:
+    """The detector of a bundle, ready to score.
+
+    Args:
+        files: all files of the bundle by name, as `bundle.unpack` and `bundle.read_folder` return them.
+        device: `auto`, `cpu` or `cuda`.
+        max_pixels: the largest picture that it decodes.
+
+    Raises:
+        InvalidBundle: the bundle is damaged, of an unknown architecture, or its weights do not fit.
+        ValueError: there is no such device here (InvalidBundle is one too).
+    """
+    manifest = manifest_of(files)
+    known, name = architectures(), manifest.architecture.name
+    if name not in known:
+        raise InvalidBundle(f"the architecture {name!r} is not one of {', '.join(known)}: upgrade Linewatch")
+    return known[name].load(
+        files, manifest.architecture, manifest.preprocessing, device=resolve_device(device), max_pixels=max_pixels
+    )
+
+
+def check_golden(detector: Detector, files: Mapping[str, bytes]) -> None:
+    """Prove that this machine reproduces the golden scores of a bundle, from the encoded pictures on.
+
+    Raises:
+        InvalidBundle: a score differs by more than the manifest's tolerance for this device, or is not finite.
+        core.pictures.Undecodable: a golden picture cannot be decoded here.
+    """
+    manifest = manifest_of(files)
+    kind = f"{detector.device}/float32"
+    tolerance = manifest.golden_tolerance.get(kind, GOLDEN_TOLERANCE[kind])
+    scores = detector.score([detector.prepare(files[golden.file]) for golden in manifest.golden])
+    for golden, score in zip(manifest.golden, scores.tolist(), strict=True):
+        difference = abs(score - golden.score) / max(abs(golden.score), np.finfo(np.float32).tiny)
+        if not difference <= tolerance:
+            raise InvalidBundle(
+                f"the golden score of {golden.file} is not reproduced: {golden.score:.9g} expected, {score:.9g} found, "
+                f"a relative difference of {difference:.2g} where {tolerance:g} is allowed on {kind}"
+            )

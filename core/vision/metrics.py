@@ -1,0 +1,71 @@
+"""How well scores tell good parts from defective ones, and how well the trivial controls do."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from core.vision.preprocessing import Picture
+
+Scores = NDArray[np.float64]
+
+
+def auroc(good: Scores, defective: Scores) -> float:
+    """The probability that a defective part scores above a good one, ties counting one half: 0 to 1.
+
+    By ranks, as the Mann-Whitney U statistic (Hanley & McNeil, Radiology 143 (1982), 29-36).
+
+    Args:
+        good, defective: float64, (N,) and (M,), neither empty.
+    """
+    if good.size == 0 or defective.size == 0:
+        raise ValueError("an AUROC needs scores of good and of defective parts")
+    ranks = stats.rankdata(np.concatenate([good, defective]))
+    above = ranks[good.size :].sum() - defective.size * (defective.size + 1) / 2
+    return float(above / (good.size * defective.size))
+
+
+def auroc_interval(
+    good: Scores, defective: Scores, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the AUROC; good and defective parts are resampled separately."""
+    random = np.random.default_rng(seed)
+    values = [auroc(random.choice(good, good.size), random.choice(defective, defective.size)) for _ in range(resamples)]
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def control_scores(pictures: Sequence[Picture], training: Sequence[Picture]) -> dict[str, Scores]:
+    """Scores that need no network, by name, each float64, (N,). A detector must beat them to have shown anything.
+
+    Args:
+        pictures: N prepared pictures to score.
+        training: the good pictures that the detector was trained on.
+
+    Returns:
+        `mean_brightness` (dark is suspicious), `mean_brightness_deviation` (its distance from the training mean),
+        `standard_deviation` (contrast is suspicious) and `nearest_thumbnail` (the root mean square distance to the
+        nearest 16 × 16 thumbnail of a training picture).
+    """
+    thumbnails, known = _thumbnails(pictures), _thumbnails(training)
+    brightness = thumbnails.mean(axis=1)
+    squares = (thumbnails**2).sum(axis=1)[:, None] + (known**2).sum(axis=1)[None, :] - 2 * thumbnails @ known.T
+    return {
+        "mean_brightness": -brightness,
+        "mean_brightness_deviation": np.abs(brightness - known.mean()),
+        "standard_deviation": np.array([picture.std(dtype=np.float64) for picture in pictures]),
+        "nearest_thumbnail": np.sqrt(np.maximum(squares.min(axis=1), 0) / thumbnails.shape[1]),
+    }
+
+
+def _thumbnails(pictures: Sequence[Picture], side: int = 16) -> Scores:
+    """Block means of the grey pictures: float64, (N, side · side), 0 to 255. Remainders at the edges are left out."""
+    grey = np.stack([picture.mean(axis=2, dtype=np.float32) for picture in pictures])
+    count, height, width = grey.shape
+    side = min(side, height, width)
+    rows, columns = height // side, width // side
+    cut = grey[:, : rows * side, : columns * side].reshape(count, side, rows, side, columns)
+    blocks: Scores = cut.mean(axis=(2, 4), dtype=np.float64)
+    return blocks.reshape(count, side * side)

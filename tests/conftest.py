@@ -1,0 +1,177 @@
+"""Real servers and a real running system for the tests. A missing wheel fails them; nothing is skipped."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
+
+from core.database import create_pool, create_unbounded
+from core.settings import Settings
+from linewatch.embedded.servers import EmbeddedServers
+from migrations.__main__ import migrate
+from tests.parts import write_bundle
+
+READY_SECONDS = 120
+LEASE_SECONDS = 6
+
+
+@pytest.fixture(scope="session")
+def reachable_folder() -> Iterator[Path]:
+    """A folder that the servers' account can reach; pytest's own is below one that only its owner enters."""
+    with tempfile.TemporaryDirectory(prefix="lw-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def servers(reachable_folder: Path) -> Iterator[EmbeddedServers]:
+    """PostgreSQL and Valkey, without anything of Linewatch."""
+    with EmbeddedServers(reachable_folder / "servers", fsync=False) as running:
+        yield running
+
+
+def _settings(database_url: str, redis_url: str, store: Path) -> Settings:
+    return Settings(
+        database_url=SecretStr(database_url),
+        redis_url=SecretStr(redis_url),
+        store_url=f"file://{store}",
+        lease_seconds=LEASE_SECONDS,
+    )
+
+
+@pytest.fixture(scope="session")
+def template(servers: EmbeddedServers) -> str:
+    """A migrated database to copy."""
+    url = make_url(servers.database_url)
+    admin = create_unbounded(_settings(servers.database_url, servers.redis_url, Path("/tmp")), name="tests")
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE template_of_tests"))
+    admin.dispose()
+    own = url.set(database="template_of_tests").render_as_string(hide_password=False)
+    engine = create_unbounded(_settings(own, servers.redis_url, Path("/tmp")), name="tests")
+    migrate(engine)
+    engine.dispose()
+    return "template_of_tests"
+
+
+@pytest.fixture
+def settings(servers: EmbeddedServers, template: str, tmp_path: Path) -> Settings:
+    """Settings with a fresh migrated database and an empty Valkey."""
+    name = f"test_{uuid4().hex}"
+    admin = create_unbounded(_settings(servers.database_url, servers.redis_url, tmp_path), name="tests")
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    admin.dispose()
+    url = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
+    return _settings(url, servers.redis_url, tmp_path / "store")
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    """Connections to the fresh database."""
+    pool = create_pool(settings, size=12, name="tests")
+    yield pool
+    pool.dispose()
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the reference network."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "first")
+
+
+@pytest.fixture(scope="session")
+def another_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, with other weights and another threshold."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "second", seed=1, threshold=0.5)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class System:
+    """A running `linewatch up`."""
+
+    url: str
+    data: Path
+    process: subprocess.Popen[str]
+
+    def child(self, words: str) -> psutil.Process:
+        """The child process whose command line holds these words."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            for child in psutil.Process(self.process.pid).children():
+                try:
+                    if words in " ".join(child.cmdline()):
+                        return child
+                except psutil.NoSuchProcess:
+                    continue
+            time.sleep(0.1)
+        raise AssertionError(f"no child runs {words!r}")
+
+    def wait_until_ready(self) -> None:
+        """Wait until uploads are accepted."""
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        raise AssertionError("the api is not ready")
+
+
+@pytest.fixture(scope="session")
+def system(reachable_folder: Path) -> Iterator[System]:
+    """The whole system, started as a person would start it. Tests keep out of each other's way by recipe."""
+    data = reachable_folder / "system"
+    log = reachable_folder / "system.log"
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LINEWATCH_")}
+    environment |= {"LINEWATCH_LEASE_SECONDS": str(LEASE_SECONDS), "LINEWATCH_MAX_UPLOAD_BYTES": "1000000"}
+    environment |= {"LINEWATCH_MAX_IMAGE_PIXELS": "4000000"}
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "linewatch", "up", "--port", str(port), "--data", str(data), "--device", "cpu"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            text=True,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if line.strip() != f"ready: http://127.0.0.1:{port}":
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            pytest.fail(f"the system did not start: {line!r}\n{log.read_text()[-4000:]}")
+        yield System(f"http://127.0.0.1:{port}", data, process)
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(40) == 0
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
