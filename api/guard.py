@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 from sqlalchemy import Engine
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import UNAVAILABLE, database_unavailable, response
@@ -120,7 +121,8 @@ def _bounded(receive: Receive) -> Receive:
         message: Any = await receive()
         received += len(message.get("body", b""))
         if received > JSON_BYTES:
-            raise Refused(Code.UPLOAD_TOO_LARGE, f"A JSON body may have at most {JSON_BYTES} bytes.")
+            # FastAPI, which reads JSON bodies, lets this exception alone through.
+            raise HTTPException(413, f"A JSON body may have at most {JSON_BYTES} bytes.")
         return message  # type: ignore[no-any-return]
 
     return bounded

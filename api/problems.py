@@ -117,7 +117,7 @@ def invalid_fields(faults: Any) -> Refused:
 
 def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type only
-    codes = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}
+    codes = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.UPLOAD_TOO_LARGE}
     answer = response(Refused(codes.get(error.status_code, Code.MALFORMED_REQUEST), str(error.detail)))
     if error.headers:
         answer.headers.update(error.headers)

@@ -25,6 +25,7 @@ FIELD_BYTES = 64 * 1024
 ITEMS_BYTES = 4 * 1024 * 1024
 MAX_FIELDS = 64
 DRAIN_SECONDS = 10
+DRAIN_BYTES = 64 * 1024 * 1024
 _THREADS = 16
 
 T = TypeVar("T")
@@ -148,7 +149,7 @@ class Receiver:
             yield await incoming.finish(None)
         except BaseException as error:
             await incoming.discard()
-            await _drain(stream, error)
+            await _drain(request, stream, error)
             raise
 
     @asynccontextmanager
@@ -169,7 +170,7 @@ class Receiver:
             yield reader.form
         except BaseException as error:
             await reader.discard()
-            await _drain(stream, error)
+            await _drain(request, stream, error)
             if isinstance(error, MultipartError):
                 raise Refused(Code.MALFORMED_REQUEST, f"The body is not valid multipart/form-data: {error}.") from error
             raise
@@ -210,6 +211,10 @@ class _FormReader:
             if len(self.form.images) >= self._most:
                 raise Refused(Code.TOO_MANY_IMAGES, f"A request may bring at most {self._most} image(s).")
             self._incoming = _Incoming(self._receiver)
+        elif segment.filename is not None:
+            raise Refused(
+                Code.INVALID_FIELD, f"{segment.name}: a file is expected under the name {self._image!r} only."
+            )
 
     async def _continue(self, chunk: bytes) -> None:
         assert self._segment is not None  # noqa: S101 - the parser sends a segment first
@@ -271,13 +276,15 @@ def _text(name: str | None, value: bytes) -> str:
         raise Refused(Code.INVALID_FIELD, f"{name}: not valid UTF-8.") from None
 
 
-async def _drain(stream: AsyncIterator[bytes], error: BaseException) -> None:
+async def _drain(request: Request, stream: AsyncIterator[bytes], error: BaseException) -> None:
     """Read what is still coming of a refused body, for a while, so that the sender gets to read the answer.
 
     A server that answers and closes while the client is still sending makes many clients see a broken connection
-    instead of the refusal.
+    instead of the refusal. A sender that waits for leave to send, or announces too much, is answered at once.
     """
     if not isinstance(error, Refused | MultipartError):
+        return
+    if _declared_size(request) > DRAIN_BYTES or "expect" in request.headers:
         return
     try:
         async with asyncio.timeout(DRAIN_SECONDS):

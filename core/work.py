@@ -76,7 +76,7 @@ WITH picked AS (
     WHERE state = 'queued' AND recipe_id = :recipe_id AND {which}
     ORDER BY id
     LIMIT :at_most
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE {locked}
 )
 UPDATE work SET
     state = 'running',
@@ -106,8 +106,9 @@ RETURNING work.id, work.attempt, work.model_version_id, work.threshold, work.rev
     coalesce(work.deadline_at < clock_timestamp(), false) AS overdue
 """
 
-_NAMED = text(_CLAIM.format(which="id = ANY(CAST(:ids AS uuid[]))"))
-_OLDEST = text(_CLAIM.format(which="priority = :priority"))
+# A message must not be spent on rows that its publisher is just marking as published, so these are waited for.
+_NAMED = text(_CLAIM.format(which="id = ANY(CAST(:ids AS uuid[]))", locked=""))
+_OLDEST = text(_CLAIM.format(which="priority = :priority", locked="SKIP LOCKED"))
 
 
 def claim(
@@ -345,11 +346,15 @@ def take_lost(connection: Connection, *, priority: str, queue_is_empty: bool, at
 
 
 def mark_published(connection: Connection, ids: Sequence[UUID]) -> None:
-    """Note that a message names these rows now."""
+    """Note that a message names these rows now; one that is being claimed already needs no note."""
     connection.execute(
         text("""
-            UPDATE work SET published_at = clock_timestamp()
-            WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' AND published_at IS NULL
+            WITH waiting AS (
+                SELECT id FROM work
+                WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' AND published_at IS NULL
+                ORDER BY id FOR UPDATE SKIP LOCKED
+            )
+            UPDATE work SET published_at = clock_timestamp() FROM waiting WHERE work.id = waiting.id
         """),
         {"ids": list(ids)},
     )

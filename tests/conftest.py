@@ -1,5 +1,6 @@
 """Real servers and a real running system for the tests. A missing wheel fails them; nothing is skipped."""
 
+import io
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from sqlalchemy.engine import make_url
 
 from core.database import create_pool, create_unbounded
 from core.settings import Settings
+from core.vision.bundle import pack
 from linewatch.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.parts import write_bundle
@@ -55,15 +57,15 @@ def _settings(database_url: str, redis_url: str, store: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def template(servers: EmbeddedServers) -> str:
+def template(servers: EmbeddedServers, reachable_folder: Path) -> str:
     """A migrated database to copy."""
     url = make_url(servers.database_url)
-    admin = create_unbounded(_settings(servers.database_url, servers.redis_url, Path("/tmp")), name="tests")
+    admin = create_unbounded(_settings(servers.database_url, servers.redis_url, reachable_folder), name="tests")
     with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("CREATE DATABASE template_of_tests"))
     admin.dispose()
     own = url.set(database="template_of_tests").render_as_string(hide_password=False)
-    engine = create_unbounded(_settings(own, servers.redis_url, Path("/tmp")), name="tests")
+    engine = create_unbounded(_settings(own, servers.redis_url, reachable_folder), name="tests")
     migrate(engine)
     engine.dispose()
     return "template_of_tests"
@@ -154,7 +156,7 @@ def system(reachable_folder: Path) -> Iterator[System]:
     environment |= {"LINEWATCH_MAX_IMAGE_PIXELS": "4000000"}
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "linewatch", "up", "--port", str(port), "--data", str(data), "--device", "cpu"],
+            [sys.executable, "-m", "linewatch.cli", "up", "--port", str(port), "--data", str(data), "--device", "cpu"],
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environment,
@@ -175,3 +177,48 @@ def system(reachable_folder: Path) -> Iterator[System]:
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+@pytest.fixture
+def client(system: System) -> Iterator[httpx.Client]:
+    """A client of the running system that knows nothing of Linewatch."""
+    with httpx.Client(base_url=system.url, timeout=70) as http:
+        yield http
+
+
+def upload_bundle(client: httpx.Client, recipe: str, folder: Path) -> int:
+    """Upload a bundle, wait until a worker has decided, and return the number of the ready version."""
+    packed = io.BytesIO()
+    pack(folder, packed)
+    answer = client.post(
+        f"/v1/recipes/{recipe}/model-versions",
+        content=packed.getvalue(),
+        headers={"Content-Type": "application/x-tar"},
+    )
+    assert answer.status_code in (200, 201), answer.text
+    version: int = answer.json()["version"]
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = client.get(f"/v1/recipes/{recipe}/model-versions/{version}").json()
+        if found["state"] != "uploaded":
+            assert found["state"] == "ready", found["rejection"]
+            return version
+        time.sleep(0.1)
+    raise AssertionError("no worker has checked the version")
+
+
+@pytest.fixture
+def recipe(client: httpx.Client, bundle: Path) -> str:
+    """A recipe of this test's own, with an active version."""
+    name = f"recipe-{uuid4().hex[:12]}"
+    assert client.post("/v1/recipes", json={"name": name}).status_code == 201
+    upload_bundle(client, name, bundle)
+    return name
+
+
+@pytest.fixture
+def default_recipe(client: httpx.Client, bundle: Path) -> str:
+    """The recipe of uploads that name none, with an active version."""
+    client.post("/v1/recipes", json={"name": "default"})
+    upload_bundle(client, "default", bundle)
+    return "default"

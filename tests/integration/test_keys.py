@@ -1,10 +1,11 @@
 """API keys are shown once and stored hashed."""
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select
 
 from core import keys
 from core.errors import Refused
+from core.tables import api_keys, audit_events
 
 
 def test_a_key_is_found_by_its_text_until_it_is_revoked(engine: Engine) -> None:
@@ -26,8 +27,8 @@ def test_the_secret_is_nowhere_in_the_database(engine: Engine) -> None:
     with engine.begin() as connection:
         _, key = keys.create(connection, "mes", ["admin"], actor="test")
         secret = key.rsplit("_", 1)[1]
-        for table in ("api_keys", "audit_events"):
-            assert secret not in str(connection.execute(text(f"SELECT * FROM {table}")).all())
+        for table in (api_keys, audit_events):
+            assert secret not in str(connection.execute(select(table)).all())
 
 
 @pytest.mark.parametrize("scopes", [[], ["write"], ["read", "root"]])

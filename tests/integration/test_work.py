@@ -3,6 +3,8 @@
 import datetime as dt
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -95,6 +97,23 @@ def test_a_lease_that_has_not_run_out_is_left_alone(engine: Engine, recipe_id: i
         assert work.rescue(connection) == 0
 
 
+def test_a_message_is_not_spent_on_rows_that_are_just_being_marked(engine: Engine, recipe_id: int) -> None:
+    with engine.begin() as connection:
+        ids = submit(connection, 2)
+    with ThreadPoolExecutor(1) as worker, engine.begin() as api:
+        work.mark_published(api, ids)
+
+        def take() -> list[Claim]:
+            with engine.begin() as connection:
+                return claim(connection, recipe_id, ids)
+
+        taken = worker.submit(take)
+        with pytest.raises(TimeoutError):
+            taken.result(0.2)
+        api.commit()
+        assert {one.id for one in taken.result(10)} == set(ids)
+
+
 def test_small_messages_are_topped_up_to_a_minibatch_of_their_own_kind(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 5)
@@ -121,7 +140,7 @@ def test_version_and_threshold_are_those_of_the_moment_of_the_claim(engine: Engi
         second = make_version(connection, sha256=b"\3" * 32)
         model_versions.activate(connection, "ring", 2, actor="test")
         version = model_versions.by_id(connection, second)
-        common = {"review_threshold": None, "calibration": None, "actor": "test"}
+        common: Any = {"review_threshold": None, "calibration": None, "actor": "test"}
         thresholds.append(connection, version, threshold=0.7, station_id=None, **common)
         thresholds.append(connection, version, threshold=0.9, station_id="st-7", **common)
         thresholds.append(connection, version, threshold=0.6, station_id=None, **common)
@@ -167,7 +186,9 @@ def test_a_batch_counts_verdicts_and_completes_with_its_last_inspection(engine: 
         batch = batches.get(connection, batch_id)
     assert batch.state == "completed"
     assert batch.counts == {
-        "total": 4, "queued": 0, "running": 0, "completed": 3, "failed": 1, "cancelled": 0, "ok": 2, "ng": 1, "review": 0,
+        "total": 4, "queued": 0, "running": 0,
+        "completed": 3, "failed": 1, "cancelled": 0,
+        "ok": 2, "ng": 1, "review": 0,
     }  # fmt: skip
 
 
