@@ -7,6 +7,7 @@ Run as a program, this module is that child: it reads one JSON line a picture fr
 with one JSON line, followed by the bytes of the prepared picture where there are any.
 """
 
+import faulthandler
 import json
 import logging
 import selectors
@@ -113,8 +114,12 @@ class IsolatedDecoder:
 
 
 def main(questions: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer until there are no more questions; that is also when the parent has died."""
+    """Answer until there are no more questions; that is also when the parent has died.
+
+    A picture that hangs ends the child by the child's own clock, for there may be no parent left to do so.
+    """
     for line in questions:
+        faulthandler.dump_traceback_later(2 * SECONDS_A_PICTURE, exit=True)
         question = json.loads(line)
         preprocessing = Preprocessing.model_validate(question["preprocessing"])
         data = Path(question["path"]).read_bytes()
@@ -124,6 +129,7 @@ def main(questions: IO[bytes], answers: IO[bytes]) -> None:
             _say(answers, {"failure": error.failure, "detail": error.detail})
             continue
         _say(answers, {"shape": picture.shape, "bytes": picture.nbytes}, picture.tobytes())
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _say(answers: IO[bytes], answer: dict[str, Any], data: bytes = b"") -> None:
