@@ -31,6 +31,13 @@ READY_SECONDS = 120
 LEASE_SECONDS = 6
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_settings() -> None:
+    """Settings of whoever runs the tests mean nothing here."""
+    for name in [name for name in os.environ if name.startswith("LINEWATCH_")]:
+        del os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def reachable_folder() -> Iterator[Path]:
     """A folder that the servers' account can reach; pytest's own is below one that only its owner enters."""

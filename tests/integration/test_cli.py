@@ -1,0 +1,89 @@
+"""`keys`, `migrate` and `doctor`, which work on the servers of the settings."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from core import keys
+from core.settings import Settings
+from core.settings import settings as read_settings
+from linewatch.cli import run
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def _environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("LINEWATCH_DATABASE_URL", settings.database_url.get_secret_value())
+    monkeypatch.setenv("LINEWATCH_REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("LINEWATCH_STORE_URL", settings.store_url)
+    read_settings.cache_clear()
+    yield
+    read_settings.cache_clear()
+
+
+def test_a_key_is_shown_once_and_works_until_it_is_revoked(capsys: pytest.CaptureFixture[str], engine: Engine) -> None:
+    assert run(["keys", "create", "line-2", "--scope", "submit"]) == 0
+    text = capsys.readouterr().out.strip()
+    with engine.begin() as connection:
+        found = keys.find(connection, text)
+    assert found is not None
+    assert (found.name, found.scopes) == ("line-2", ["submit"])
+
+    assert run(["keys", "list", "--json"]) == 0
+    listed = capsys.readouterr().out
+    assert [one["prefix"] for one in json.loads(listed)] == [found.prefix]
+    assert text not in listed
+
+    assert run(["keys", "revoke", text]) == 0
+    with engine.begin() as connection:
+        assert keys.find(connection, text) is None
+    assert run(["keys", "revoke", "nonsense"]) == 1
+
+
+def test_doctor_finds_everything_and_tells_no_secret(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+    Path(settings.store_url.removeprefix("file://")).mkdir()
+    assert run(["doctor", "--json", "--url", NOBODY]) == 0
+    told = capsys.readouterr().out
+    states = {one["what"]: one["state"] for one in json.loads(told)["findings"]}
+    assert states == {"PostgreSQL": "ok", "Redis": "ok", "store": "ok", "torch": "ok", "api": "absent"}
+    password = settings.database_url.get_secret_value().partition("linewatch:")[2].partition("@")[0]
+    assert password
+    assert password not in told
+
+
+def test_doctor_says_what_is_missing_and_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINEWATCH_DATABASE_URL", "postgresql+psycopg://nobody:s3cret@127.0.0.1:9/none")
+    monkeypatch.setenv("LINEWATCH_REDIS_URL", "redis://127.0.0.1:9/0")
+    read_settings.cache_clear()
+    assert run(["doctor", "--json", "--url", NOBODY]) == 1
+    told = capsys.readouterr().out
+    found = {one["what"]: one for one in json.loads(told)["findings"]}
+    for what in ("PostgreSQL", "Redis", "store"):
+        assert found[what]["state"] == "missing"
+        assert found[what]["remedy"]
+    assert "s3cret" not in told
+
+
+def test_migrate_may_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["migrate"]) == 0
+    assert run(["migrate"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_database_that_is_away_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINEWATCH_DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:9/none")
+    read_settings.cache_clear()
+    for arguments in (["keys", "list"], ["migrate"]):
+        assert run(arguments) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith("linewatch: ")
+        assert told.err.count("\n") == 1
