@@ -98,7 +98,7 @@ def test_a_listing_is_filtered_and_paged(client: httpx.Client, recipe: str) -> N
     ids = [submit(client, recipe, png(number), lot_id=f"L-{number % 2}")["id"] for number in range(7)]
     for one in ids:
         final(client, one)
-    params = {"recipe": recipe, "lot_id": "L-0", "limit": 3}
+    params: dict[str, str | int] = {"recipe": recipe, "lot_id": "L-0", "limit": 3}
     first = client.get("/v1/inspections", params=params).json()
     second = client.get("/v1/inspections", params={**params, "cursor": first["next_cursor"]}).json()
     assert [one["id"] for one in first["items"] + second["items"]] == ids[::-2]

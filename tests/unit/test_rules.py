@@ -140,7 +140,7 @@ def test_a_store_that_is_no_folder_is_refused(url: str) -> None:
 
 
 def test_no_secret_shows_when_settings_are_printed() -> None:
-    shown = repr(Settings(database_url="postgresql+psycopg://u:hidden@h/d", redis_url="redis://:hidden@h"))  # type: ignore[arg-type]
+    shown = repr(Settings(database_url="postgresql+psycopg://u:hidden@h/d", redis_url="redis://:hidden@h"))
     assert "hidden" not in shown
 
 
