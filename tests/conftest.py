@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -184,6 +185,34 @@ def system(reachable_folder: Path) -> Iterator[System]:
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+@contextmanager
+def serving(settings: Settings, **own: str) -> Iterator[httpx.Client]:
+    """An api of one's own, without workers, with settings of one's own."""
+    port = free_port()
+    environment = os.environ | {
+        "LINEWATCH_DATABASE_URL": settings.database_url.get_secret_value(),
+        "LINEWATCH_REDIS_URL": settings.redis_url.get_secret_value(),
+        "LINEWATCH_STORE_URL": settings.store_url,
+        "LINEWATCH_LEASE_SECONDS": str(settings.lease_seconds),
+        "LINEWATCH_PORT": str(port),
+        **own,
+    }
+    process = subprocess.Popen([sys.executable, "-m", "api"], env=environment)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            deadline = time.monotonic() + READY_SECONDS
+            while time.monotonic() < deadline:
+                try:
+                    http.get("/healthz")
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.1)
+            yield http
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @pytest.fixture

@@ -99,13 +99,16 @@ class Dispatcher:
                 self._send(Task.SCORE, *score_arguments(recipe_id, priority, some), queue=priority)
 
     def _ask_for_checks(self) -> None:
+        if self._redis.llen("sync"):  # what was asked for is still waiting for a worker
+            return
         with self._engine.begin() as connection:
             undecided = model_versions.undecided(connection, older_than_seconds=CHECK_MODELS_SECONDS)
         for version_id in undecided:
             self._send(Task.CHECK_MODEL, version_id, queue="sync")
 
     def _ask_for_housekeeping(self) -> None:
-        self._send(Task.HOUSEKEEPING, queue=IO_QUEUE)
+        if self._redis.llen(IO_QUEUE) == 0:
+            self._send(Task.HOUSEKEEPING, queue=IO_QUEUE)
 
     def _every(self, seconds: float, action: Callable[[], None]) -> None:
         now = time.monotonic()

@@ -88,6 +88,7 @@ class Models:
 
         Raises:
             core.vision.bundle.InvalidBundle: the bundle is at fault.
+            core.pictures.Undecodable: one of its golden pictures is.
         """
         files = self._files(version_id)
         loaded = detector.load(files, device=self._device, max_pixels=self._max_pixels)

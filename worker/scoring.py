@@ -88,7 +88,7 @@ def check_model(version_id: int) -> None:
     process = worker.process
     try:
         process.models.check(version_id)
-    except InvalidBundle as error:
+    except (InvalidBundle, Undecodable) as error:  # Undecodable: one of its golden pictures
         with process.engine.begin() as connection:
             model_versions.reject(connection, version_id, str(error))
         log.warning("model version %d is rejected: %s", version_id, error)

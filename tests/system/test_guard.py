@@ -1,10 +1,6 @@
 """Who may ask: other web pages never; with keys, who has one with the right scope."""
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -12,7 +8,7 @@ from sqlalchemy import Engine
 
 from core import keys
 from core.settings import Settings
-from tests.conftest import System, free_port
+from tests.conftest import System, serving
 from tests.parts import png
 
 
@@ -52,51 +48,29 @@ def test_the_page_is_served_with_a_policy(client: httpx.Client) -> None:
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
 
 
-@pytest.fixture
-def guarded(settings: Settings) -> Iterator[str]:
-    """An api with keys on."""
-    port = free_port()
-    environment = os.environ | {
-        "LINEWATCH_DATABASE_URL": settings.database_url.get_secret_value(),
-        "LINEWATCH_REDIS_URL": settings.redis_url.get_secret_value(),
-        "LINEWATCH_STORE_URL": settings.store_url,
-        "LINEWATCH_PORT": str(port),
-        "LINEWATCH_AUTH": "on",
-    }
-    process = subprocess.Popen([sys.executable, "-m", "api"], env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                httpx.get(f"{url}/healthz", timeout=1)
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
+def test_with_keys_on_each_request_needs_its_scope(settings: Settings, engine: Engine) -> None:
+    with serving(settings, LINEWATCH_AUTH="on") as http:
+        assert_scopes_hold(http, engine)
 
 
-def test_with_keys_on_each_request_needs_its_scope(guarded: str, engine: Engine) -> None:
+def assert_scopes_hold(http: httpx.Client, engine: Engine) -> None:
     with engine.begin() as connection:
         made = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
     for path in ("/healthz", "/readyz", "/health", "/"):
-        assert httpx.get(f"{guarded}{path}").status_code == 200
+        assert http.get(path).status_code == 200
     for headers in (
         {},
         {"Authorization": "Bearer lw_x_y"},
         {"Authorization": "Basic abc"},
         {"Authorization": "Bearer"},
     ):
-        answer = httpx.get(f"{guarded}/v1/recipes", headers=headers)
+        answer = http.get("/v1/recipes", headers=headers)
         assert_refused(answer, 401, "unauthenticated")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
     def ask(scope: str, method: str, path: str, **body: object) -> int:
         headers = {"Authorization": f"Bearer {made[scope][1]}", "Host": "plant.example"}
-        return httpx.request(method, f"{guarded}{path}", headers=headers, **body).status_code  # type: ignore[arg-type]
+        return http.request(method, path, headers=headers, **body).status_code  # type: ignore[arg-type]
 
     image = {"files": {"image": ("a.png", png(1))}}
     assert ask("admin", "POST", "/v1/recipes", json={"name": "ring"}) == 201

@@ -1,0 +1,5 @@
+"""`python -m linewatch.cli`: the same as `linewatch`."""
+
+from linewatch.cli import main
+
+main()

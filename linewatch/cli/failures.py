@@ -1,0 +1,132 @@
+"""The one place where failures become a line on standard error, and an exit code."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from typer._click.exceptions import ClickException, UsageError
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is told of a failure."""
+
+    line: str
+    exit_code: int
+
+
+class CommandFailed(Exception):  # noqa: N818 - it reads as what happened
+    """The work of a command failed; the message says what to do."""
+
+
+class WrongUse(Exception):  # noqa: N818
+    """A command was called wrongly; the message says how to call it."""
+
+
+def tell(line: str) -> None:
+    """Write the one line of a failure."""
+    sys.stderr.write(f"linewatch: {' '.join(line.split())}\n")
+
+
+def explain(error: Exception) -> Failure | None:
+    """What to tell of an error; None for one that was not foreseen.
+
+    An error's class is looked up in the modules that are loaded: one that is not loaded has raised nothing.
+    """
+    for module, name, described in _FAMILIES:
+        family = getattr(sys.modules.get(module), name, None)
+        if family is not None and isinstance(error, family):
+            return described(error)
+    return None
+
+
+def _plain(error: Any) -> Failure:
+    return Failure(str(error), FAILED)
+
+
+def _click(error: ClickException) -> Failure:
+    command = error.ctx.command_path if isinstance(error, UsageError) and error.ctx else "linewatch"
+    return Failure(
+        f"{error.format_message().replace('Value error, ', '').rstrip('.')} (see `{command} --help`)", error.exit_code
+    )
+
+
+def _answer(error: Any) -> Failure:
+    remedy = "; name a key with --api-key or LINEWATCH_API_KEY" if error.status == 401 else ""
+    return Failure(f"{error}{remedy}", FAILED)
+
+
+def _up(error: Any) -> Failure:
+    return Failure(str(error), error.exit_code)
+
+
+def _bad_use(error: Any) -> Failure:
+    return Failure(str(error), WRONG_USE)
+
+
+def _setting(error: Any) -> Failure | None:
+    if error.title != "Settings":
+        return None
+    fault = error.errors(include_url=False, include_input=False)[0]
+    name = "_".join(str(step) for step in fault["loc"]).upper()
+    return Failure(f"LINEWATCH_{name}: {fault['msg'].removeprefix('Value error, ')} (change or unset it)", WRONG_USE)
+
+
+def _database(error: Any) -> Failure:
+    why = str(error.orig).strip().splitlines()[0]
+    return Failure(f"the database cannot be used: {why} (see `linewatch doctor`)", FAILED)
+
+
+def _schema(error: Any) -> Failure:
+    why = str(error.orig).strip().splitlines()[0]
+    return Failure(f"the database is not as this version needs it: {why} (run `linewatch migrate`)", FAILED)
+
+
+def _database_url(error: Any) -> Failure:
+    return Failure(f"LINEWATCH_DATABASE_URL: {error} (it looks like postgresql+psycopg://user@host/name)", WRONG_USE)
+
+
+def _module(error: ModuleNotFoundError) -> Failure | None:
+    missing = (error.name or "").partition(".")[0]
+    if missing in ("torch", "torchvision", "safetensors", "scipy"):
+        return Failure(f"this needs {missing}, which is not installed: pip install 'linewatch[worker]'", FAILED)
+    return None
+
+
+def _gpu(_: Any) -> Failure:
+    return Failure("the GPU's memory is full: end what else uses it, or use --device cpu", FAILED)
+
+
+def _system(error: OSError) -> Failure:
+    if error.strerror is None:
+        return _plain(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return Failure(f"{where}{error.strerror}", FAILED)
+
+
+_FAMILIES: tuple[tuple[str, str, Callable[[Any], Failure | None]], ...] = (
+    ("linewatch.cli.failures", "CommandFailed", _plain),
+    ("linewatch.cli.failures", "WrongUse", _bad_use),
+    ("linewatch.cli.failures", "ClickException", _click),
+    ("linewatch.errors", "Refused", _answer),
+    ("linewatch.errors", "BadAddress", _bad_use),
+    ("linewatch.errors", "LinewatchError", _plain),
+    ("linewatch.embedded", "UpError", _up),
+    ("core.errors", "Refused", _plain),
+    ("core.vision.bundle", "InvalidBundle", _plain),
+    ("core.vision.dataset", "InvalidFolder", _plain),
+    ("core.vision.calibration", "SampleTooSmall", _plain),
+    ("core.vision.state_dict", "InvalidStateDict", _plain),
+    ("core.pictures", "Undecodable", _plain),
+    ("migrations.__main__", "MigrationError", _plain),
+    ("pydantic", "ValidationError", _setting),
+    ("sqlalchemy.exc", "ProgrammingError", _schema),
+    ("sqlalchemy.exc", "OperationalError", _database),
+    ("sqlalchemy.exc", "ArgumentError", _database_url),
+    ("torch", "OutOfMemoryError", _gpu),
+    ("builtins", "ModuleNotFoundError", _module),
+    ("builtins", "OSError", _system),
+)

@@ -1,0 +1,34 @@
+"""The settings of commands that work on the servers themselves, also while those are the ones that `up` started."""
+
+import os
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from core.settings import Settings, settings
+from linewatch.embedded.data import absolute, server_account, socket_folder
+from linewatch.embedded.postgres import Postgres
+from linewatch.embedded.valkey import Valkey
+from linewatch.up import default_data_directory
+
+
+def settings_of(data: Path | None) -> Settings:
+    """The settings; servers that they do not name are those in the data directory of a `linewatch up`.
+
+    Raises:
+        UpError: the data directory is not one.
+    """
+    own = settings()
+    folder = absolute(default_data_directory() if data is None else data)
+    if not (folder / "postgres").is_dir():
+        return own
+    account = server_account(folder)
+    sockets = socket_folder(folder, account)
+    embedded: dict[str, object] = {}
+    if "LINEWATCH_DATABASE_URL" not in os.environ:
+        embedded["database_url"] = SecretStr(Postgres(folder, account, sockets).url)
+    if "LINEWATCH_REDIS_URL" not in os.environ:
+        embedded["redis_url"] = SecretStr(Valkey(folder, account, sockets).url)
+    if "LINEWATCH_STORE_URL" not in os.environ:
+        embedded["store_url"] = (folder / "store").as_uri()
+    return own.model_copy(update=embedded)

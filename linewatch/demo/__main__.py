@@ -1,0 +1,197 @@
+"""`python -m linewatch.demo`: train, activate, submit a burst, print what came of it, keep serving until Ctrl-C."""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from core.vision.bundle import Manifest
+from core.vision.dataset import content_digests, set_digest
+from core.vision.preprocessing import Preprocessing
+from core.vision.training import TrainingOptions
+from linewatch.cli import failures
+from linewatch.cli.models import register
+from linewatch.cli.terminal import progress
+from linewatch.cli.train import learn
+from linewatch.client import Client
+from linewatch.demo.cells import Cells, lay_out
+from linewatch.demo.report import Burst, detection, print_counts, print_detection, print_speed, print_verdicts
+from linewatch.demo.system import port_is_free, running
+from linewatch.embedded.data import open_data_directory
+from linewatch.results import Batch, Inspection, ModelVersion
+
+RECIPE = "solar-cells"
+PORT = 8000
+_WIDTH_WITHOUT_TERMINAL = 110
+_ALONE = 20  # pictures that are sent one at a time
+_LOOK = 0.5  # seconds between two looks at the batch
+_BURST_PATIENCE = 600.0  # seconds
+
+
+def main() -> int:
+    """Run the demo: 0 done or stopped, 1 failed, 130 interrupted before the figures were there."""
+    arguments = _arguments()
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    try:
+        _run(out, arguments.data, arguments.port, serve=not arguments.exit)
+    except KeyboardInterrupt:
+        out.print("\nInterrupted. The next run goes on with what is there.")
+        return failures.INTERRUPTED
+    except Exception as error:
+        failure = failures.explain(error)
+        if failure is None:  # not foreseen: a defect, whose traceback is wanted
+            raise
+        failures.tell(failure.line)
+        return failure.exit_code
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m linewatch.demo", description=__doc__)
+    parser.add_argument("--exit", action="store_true", help="end once the figures are printed")
+    parser.add_argument("--data", type=Path, default=_default_data(), help="where everything is kept (%(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="where to serve (%(default)s)")
+    return parser.parse_args()
+
+
+def _default_data() -> Path:
+    """Below the current folder; as root a folder that the database's unprivileged account can reach."""
+    return Path("/var/lib/linewatch-demo") if os.geteuid() == 0 else Path.cwd() / ".demo"
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(out: Console, given: Path, port: int, *, serve: bool) -> None:
+    data, _ = open_data_directory(given)
+    cells = lay_out(data)
+    out.rule("[bold]Linewatch demo[/]", align="left")
+    out.print(
+        f"Electroluminescence pictures of solar cells (ELPV dataset, CC BY-NC-SA 4.0): {len(cells.training)} good ones "
+        f"to learn from; a burst of {len(cells.good)} other good and {len(cells.defective)} defective ones. "
+        f"{cells.unsure} whose experts were unsure are left out. Everything is kept in {data}."
+    )
+    if not port_is_free(port):
+        out.print(f"Port {port} is taken, so a free one is used.")
+        port = 0
+    _step(out, 1, "Starting the system: PostgreSQL, Valkey, api, dispatcher, workers")
+    started = time.monotonic()
+    with running(data, port) as system, Client(system.url) as client:
+        out.print(f"It took {time.monotonic() - started:.1f} s: {system.url}")
+        version = _version(out, client, cells)
+        _step(out, 3, f"Submitting {len(cells.good) + len(cells.defective)} pictures in one request")
+        burst = _burst(client, cells)
+        _step(out, 4, "What came of it")
+        _report(out, burst, cells, version, system.url)
+        if serve:
+            out.print(f"\nThe page: [bold]{system.url}/[/]   Ctrl-C stops the system.")
+            try:
+                system.serve()
+            except KeyboardInterrupt:
+                out.print("\nStopping.")
+        else:
+            out.print("\nStopping, as --exit says; without it, the page would be served until Ctrl-C.")
+
+
+def _step(out: Console, number: int, what: str) -> None:
+    out.print(f"\n[bold]{number}. {what}[/]")
+
+
+def _version(out: Console, client: Client, cells: Cells) -> ModelVersion:
+    """The active version, trained on exactly these cells with these options: an earlier run's, or a new one."""
+    options = TrainingOptions()
+    client.create_recipe(RECIPE, exist_ok=True)
+    paths = sorted(cells.training)
+    digest = set_digest(cells.folder, paths, content_digests(paths))
+    for known in client.model_versions(RECIPE):
+        if known.state == "ready" and _is_of(known, digest, options):
+            _step(out, 2, "Training: nothing to do")
+            out.print(f"Version {known.version} of recipe {RECIPE} was trained on the same {len(paths)} cells.")
+            return known if known.active else client.activate(RECIPE, known.version)
+    _step(out, 2, f"Training on {len(paths)} good cells, about a minute on two cores")
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
+        bundle = Path(folder, "bundle")
+        manifest = learn(cells.folder, bundle, options)
+        version = register(client, RECIPE, bundle, activate=True)
+    out.print(_trained(manifest, version, time.monotonic() - started))
+    return version
+
+
+def _is_of(version: ModelVersion, digest: str, options: TrainingOptions) -> bool:
+    training = version.manifest["training"]
+    wanted = {name: value for name, value in asdict(options).items() if name != "device"}
+    return training is not None and training["training_set_digest"] == digest and training["options"] == wanted
+
+
+def _trained(manifest: Manifest, version: ModelVersion, seconds: float) -> str:
+    training = manifest.training
+    assert training is not None  # noqa: S101 - it was trained here
+    return (
+        f"{training.epochs} epochs on {training.parts['training']} cells, {training.parts['validation']} to tell when "
+        f"to stop, {training.parts['calibration']} to calibrate the threshold. A worker has loaded the bundle and "
+        f"reproduced its golden scores: version {version.version} of recipe {version.recipe} is active, "
+        f"after {seconds:.0f} s."
+    )
+
+
+def _burst(client: Client, cells: Cells) -> Burst:
+    """Submit the held-out cells at once, wait for their verdicts, then send a few one at a time."""
+    pictures = {f"good/{path.name}": path for path in cells.good}
+    pictures |= {f"defective/{path.name}": path for path in cells.defective}
+    client.submit(cells.good[0], recipe=RECIPE, lot_id="warm-up", wait=60)  # the version is loaded by now
+    with progress() as bar:
+        sending = bar.add_task("sent", total=len(pictures))
+        verdicts = bar.add_task("verdicts", total=len(pictures))
+        started = time.monotonic()
+        sent = client.submit_batch(
+            dict(pictures), recipe=RECIPE, lot_id="burst", progress=lambda done: bar.update(sending, completed=done)
+        )
+        accepted_after = time.monotonic() - started
+        batch = sent
+        while not batch.final:
+            batch = client.batch(sent.id, wait=_LOOK)
+            bar.update(verdicts, completed=batch.done)
+            if time.monotonic() - started > _BURST_PATIENCE:
+                raise failures.CommandFailed(f"only {batch.done} verdicts after {_BURST_PATIENCE:g} s: see the log")
+        finished_after = time.monotonic() - started
+    good, defective = _by_truth(client, batch)
+    alone = [_alone(client, path) for path in cells.good[:_ALONE]]
+    return Burst(good, defective, len(sent.errors), accepted_after, finished_after, alone)
+
+
+def _by_truth(client: Client, batch: Batch) -> tuple[list[Inspection], list[Inspection]]:
+    """The inspections of good and of defective cells, in the order of their names, as the pictures lie."""
+    found = sorted(client.inspections(batch_id=batch.id, page_size=1000), key=lambda one: one.external_id or "")
+    good = [one for one in found if (one.external_id or "").startswith("good/")]
+    return good, [one for one in found if one not in good]
+
+
+def _alone(client: Client, path: Path) -> float:
+    started = time.monotonic()
+    client.submit(path, recipe=RECIPE, lot_id="alone", wait=60)
+    return (time.monotonic() - started) * 1000
+
+
+def _report(out: Console, burst: Burst, cells: Cells, version: ModelVersion, url: str) -> None:
+    print_speed(out, burst)
+    out.print()
+    print_counts(out, burst)
+    out.print()
+    preprocessing = Preprocessing.model_validate(version.manifest["preprocessing"])
+    print_detection(out, detection(burst, cells, preprocessing), burst, version)
+    out.print()
+    print_verdicts(out, burst, url)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

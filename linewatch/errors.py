@@ -1,0 +1,37 @@
+"""What can go wrong between a client and a running system; every message says what to do."""
+
+
+class LinewatchError(Exception):
+    """Something that was asked of a running system was not done; the message is one line for people."""
+
+
+class Refused(LinewatchError):  # noqa: N818 - it reads as what happened: the request was refused
+    """The system answered, and refused.
+
+    Attributes:
+        code: stable, for programs, such as `recipe_unknown`; `http_<status>` where the answer was not Linewatch's.
+        status: of HTTP.
+        detail: what is wrong and what to do, for people.
+    """
+
+    def __init__(self, code: str, status: int, detail: str) -> None:
+        super().__init__(f"{detail} ({code})")
+        self.code = code
+        self.status = status
+        self.detail = detail
+
+
+class BadAddress(LinewatchError):  # noqa: N818
+    """What should be the address of a system is none."""
+
+
+class Unreachable(LinewatchError):  # noqa: N818
+    """No answer came: nothing listens at the address, or the connection broke."""
+
+
+class TimedOut(LinewatchError):  # noqa: N818
+    """What was waited for did not happen in time; it may still happen."""
+
+
+class BundleRejected(LinewatchError):  # noqa: N818
+    """A worker could not load an uploaded bundle or did not reproduce its golden scores; the version stays unusable."""

@@ -1,0 +1,179 @@
+"""What a running system answers, typed. Fields that a newer system adds are kept and appear in `model_dump`."""
+
+import datetime as dt
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Result(BaseModel):
+    """An answer; immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Model(Result):
+    """The model version that scored."""
+
+    version: int
+    sha256: str
+
+
+class Image(Result):
+    """The stored picture; width and height are in pixels, as displayed."""
+
+    sha256: str
+    width: int
+    height: int
+    bytes: int
+    media_type: str
+
+
+class Failure(Result):
+    """Why an inspection failed; `code` is stable."""
+
+    code: str
+    detail: str | None
+
+
+class Inspection(Result):
+    """One image examined for one part.
+
+    Attributes:
+        status: `queued`, `running`, `completed`, `failed` or `cancelled`.
+        anomaly_score, threshold, verdict: null unless completed; the verdict is `ok`, `ng` or `review`.
+        timings_ms: milliseconds by the system's clock: `queue`, `load`, `decode`, `score`, and `total` from the
+            moment that it was accepted to the moment that its result was written.
+    """
+
+    id: UUID
+    status: str
+    recipe: str
+    batch_id: UUID | None
+    external_id: str | None
+    part_id: str | None
+    lot_id: str | None
+    line_id: str | None
+    station_id: str | None
+    metadata: dict[str, Any]
+    anomaly_score: float | None
+    threshold: float | None
+    review_threshold: float | None
+    is_anomaly: bool | None
+    verdict: str | None
+    effective_verdict: str | None
+    reviews: list[dict[str, Any]]
+    model: Model | None
+    image: Image
+    reasons: list[str]
+    error: Failure | None
+    attempt: int
+    captured_at: dt.datetime | None
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    timings_ms: dict[str, float]
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing will change it any more."""
+        return self.status in ("completed", "failed", "cancelled")
+
+
+class RefusedImage(Result):
+    """An image of a burst that was refused; its neighbours were not."""
+
+    external_id: str | None
+    code: str
+    detail: str
+    status: int
+
+
+class Batch(Result):
+    """Images that were submitted together.
+
+    Attributes:
+        status: `open`, `running`, `completed` or `cancelled`.
+        counts: `total`, `queued`, `running`, `completed`, `failed`, `cancelled`, `ok`, `ng`, `review`.
+        inspections, errors: what was accepted and what was refused of a burst; only in the answer to the burst itself.
+    """
+
+    id: UUID
+    status: str
+    counts: dict[str, int]
+    created_at: dt.datetime
+    closed_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    inspections: list[Inspection] = []
+    errors: list[RefusedImage] = []
+
+    @property
+    def final(self) -> bool:
+        """Whether every one of its inspections is final."""
+        return self.status in ("completed", "cancelled")
+
+    @property
+    def done(self) -> int:
+        """How many of its inspections are final."""
+        return sum(self.counts[name] for name in ("completed", "failed", "cancelled"))
+
+
+class Recipe(Result):
+    """What is inspected; `active_version` is the number of the model version that scores, null where none does."""
+
+    name: str
+    state: str
+    without_model: str
+    active_version: int | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+
+class Threshold(Result):
+    """A threshold in force: scores at or above it are `ng`.
+
+    Attributes:
+        station_id: null for every station that has none of its own.
+        calibration: what the threshold costs and how that is known; null where a person set it.
+    """
+
+    threshold: float
+    review_threshold: float | None
+    station_id: str | None
+    calibration: dict[str, Any] | None
+    created_at: dt.datetime
+
+
+class ModelVersion(Result):
+    """One immutable trained artefact of a recipe.
+
+    Attributes:
+        state: `uploaded`, `ready`, `rejected` or `retired`.
+        rejection: why a worker did not take it.
+        manifest: `manifest.json` of its bundle.
+        thresholds: those in force.
+    """
+
+    recipe: str
+    version: int
+    state: str
+    active: bool
+    sha256: str
+    rejection: str | None
+    manifest: dict[str, Any]
+    thresholds: list[Threshold]
+    created_at: dt.datetime
+    decided_at: dt.datetime | None
+
+    @property
+    def threshold(self) -> Threshold:
+        """The threshold of every station that has none of its own."""
+        return next(one for one in self.thresholds if one.station_id is None)
+
+
+class InspectionPage(Result):
+    """One page of a listing."""
+
+    items: list[Inspection]
+    next_cursor: str | None

@@ -1,0 +1,111 @@
+"""The bodies of uploads: pictures, their fields, bundles. Each can be made again for another try."""
+
+import io
+import json
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+from linewatch.transport import Body
+
+Picture = str | os.PathLike[str] | bytes | BinaryIO
+"""A picture: a path, its encoded bytes, or an open binary file."""
+
+
+class Counter:
+    """Counts pictures that have been sent, and tells."""
+
+    def __init__(self, tell: Callable[[int], None] | None) -> None:
+        self._tell = tell
+        self._sent = 0
+
+    def count(self) -> None:
+        self._sent += 1
+        if self._tell is not None:
+            self._tell(self._sent)
+
+
+class Part:
+    """A picture as httpx reads it. It is open only while it is read, so a burst of a thousand holds one descriptor."""
+
+    def __init__(self, source: Path | bytes, on_end: Callable[[], None] = lambda: None) -> None:
+        self._source = source
+        self._on_end = on_end
+        self._file: IO[bytes] | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        if self._file is None:
+            self._file = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source.open("rb")
+        chunk = self._file.read(size)
+        if not chunk:
+            self._file.close()
+            self._on_end()
+        return chunk
+
+    def tell(self) -> int:
+        return 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """httpx asks for the end, which is the size, and goes to the start."""
+        if whence != io.SEEK_END:
+            return 0
+        return len(self._source) if isinstance(self._source, bytes) else self._source.stat().st_size
+
+
+def opened(picture: Picture) -> tuple[str | None, Path | bytes]:
+    """The name of a picture, where it has one, and what can be read more than once."""
+    if isinstance(picture, bytes):
+        return None, picture
+    if isinstance(picture, str | os.PathLike):
+        path = Path(picture)
+        return storable(path.name), path
+    name = getattr(picture, "name", None)
+    return storable(Path(name).name) if isinstance(name, str) else None, picture.read()
+
+
+def storable(name: str) -> str:
+    """A file's name as Unicode: what of it was not UTF-8 becomes `?`."""
+    return name.encode(errors="replace").decode()
+
+
+def texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Fields as the text that forms and queries carry."""
+    return {name: _text(value) for name, value in fields.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return json.dumps(value) if isinstance(value, Mapping) else str(value)
+
+
+def form(fields: Mapping[str, Any], name: str, parts: list[tuple[str | None, Part]]) -> dict[str, Any]:
+    """A multipart body. The server looks into the pictures, so their type is not said."""
+    return {
+        "data": texts(fields),
+        "files": [(name, (file_name, cast(BinaryIO, part), "application/octet-stream")) for file_name, part in parts],
+    }
+
+
+def tar_of(bundle: Path) -> IO[bytes]:
+    """A bundle as an uncompressed tar, the same bytes for the same folder."""
+    if not bundle.is_dir():
+        return bundle.open("rb")
+    tar = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
+            member = tarfile.TarInfo(path.relative_to(bundle).as_posix())
+            member.size = path.stat().st_size
+            member.mode = 0o644
+            with path.open("rb") as file:
+                archive.addfile(member, file)
+    return tar
+
+
+def rewound(tar: IO[bytes]) -> Body:
+    tar.seek(0)
+    return {"content": tar, "headers": {"Content-Type": "application/x-tar"}}
