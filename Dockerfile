@@ -34,7 +34,6 @@ FROM api-packages AS api
 COPY --from=wheel /opt/linewatch/dist dist
 RUN pip install --no-deps --force-reinstall dist/*.whl
 USER 10001:10001
-EXPOSE 8000
 CMD ["python", "-m", "api"]
 
 FROM api-packages AS worker-packages
