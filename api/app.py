@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+import anyio.to_thread
 from fastapi import FastAPI
 
 from api import problems
@@ -26,8 +27,10 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # As many threads as there are connections: more would only wait for each other.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="work"))
+        # Fewer threads than connections, or they would wait for each other: half for what async routes and the door
+        # do, a third for plain routes; the publisher's thread takes one more.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE // 2, thread_name_prefix="work"))
+        anyio.to_thread.current_default_thread_limiter().total_tokens = POOL_SIZE // 3
         await services.start()
         try:
             yield

@@ -15,11 +15,10 @@ from api.receiving import Receiver
 from api.waiting import Kind, Look, Waiters
 from core import batches, inspections
 from core.database import create_pool
-from core.hints import Hints
 from core.settings import Settings
 from core.store import Store, failure_key
 
-POOL_SIZE = 12
+POOL_SIZE = 24
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,6 @@ class Services:
     door: Door
     receiver: Receiver
     waiters: Waiters
-    hints: Hints
 
     @classmethod
     def create(cls, settings: Settings) -> Self:
@@ -61,7 +59,6 @@ class Services:
             Door(settings, engine, store, publisher),
             Receiver(settings, store),
             Waiters(settings, looks),
-            Hints(settings),
         )
 
     async def start(self) -> None:
@@ -74,7 +71,6 @@ class Services:
         await self.door.stop()
         self.publisher.stop()
         self.receiver.stop()
-        self.hints.close()
         self.engine.dispose()
 
     @contextmanager

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from api.problems import UNAVAILABLE, database_unavailable
+from api.problems import database_unavailable
 from api.publisher import Publisher
 from core import recipes, submission, work
+from core.database import UNUSABLE
 from core.errors import Code, Refused
 from core.settings import Settings
 from core.store import Staged, Store, image_key
@@ -101,7 +101,7 @@ class Door:
         while True:
             try:
                 self._depth = await asyncio.to_thread(self._count)
-            except UNAVAILABLE as error:
+            except Exception as error:  # noqa: BLE001 - this loop must go on, whatever happens
                 log.warning("could not count the inspections in flight: %s", error)
             await asyncio.sleep(DEPTH_SECONDS)
 
@@ -133,18 +133,23 @@ class Door:
             self._store.publish(
                 (upload.staged, image_key(upload.new.image.day, upload.new.image.sha256)) for upload in uploads
             )
-            with self._engine.begin() as connection:
-                return submission.accept(connection, [entry.submission for entry in group])
-        except UNAVAILABLE as error:
-            log.warning("could not commit a group of %d uploads: %s", len(group), error)
-            return [database_unavailable()] * len(group)
         except OSError as error:
             return [store_refusal(error)] * len(group)
-        except (DBAPIError, SQLAlchemyError) as error:
+        return self._enter(group)
+
+    def _enter(self, group: Sequence[_Entry]) -> Sequence[Accepted | Exception]:
+        try:
+            with self._engine.begin() as connection:
+                return submission.accept(connection, [entry.submission for entry in group])
+        except UNUSABLE as error:
+            log.warning("could not commit a group of %d uploads: %s", len(group), error)
+            return [database_unavailable()] * len(group)
+        except Exception as error:
             if len(group) == 1:
+                log.exception("an upload could not be entered")
                 return [error]
             # One of them is at fault; the others must not suffer for it.
-            return [result for entry in group for result in self._commit([entry])]
+            return [result for entry in group for result in self._enter([entry])]
 
 
 def _answer(answer: asyncio.Future[Accepted], result: Accepted | Exception) -> None:

@@ -1,5 +1,6 @@
 """Who may ask. With keys: a bearer key with the right scope. Without: only this machine, and no foreign web page."""
 
+import re
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,19 +11,23 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import UNAVAILABLE, database_unavailable, response
+from api.problems import database_unavailable, response
 from core import keys
+from core.database import UNUSABLE
 from core.errors import Code, Refused
 from core.keys import Key
 from core.settings import LOOPBACK_HOSTS, Settings
 
-ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/health", "/"})
+PROBES = frozenset({"/healthz", "/readyz"})
+NEED_NO_KEY = frozenset({"/health", "/"})
+STREAMED = re.compile(r"/v1/(inspections|batches|recipes/[^/]+/model-versions)|/predict|/heatmap")
+"""Whose bodies are measured while they stream."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SUBMITTING = ("/v1/inspections", "/v1/batches", "/predict", "/heatmap")
 KEY_SECONDS = 5.0
 """How long a key that was found is trusted without another look: a revoked one works no longer than this."""
 
-JSON_BYTES = 1024 * 1024
+BODY_BYTES = 1024 * 1024
 
 
 def scope_needed(method: str, path: str) -> str:
@@ -33,7 +38,7 @@ def scope_needed(method: str, path: str) -> str:
 
 
 class Guard:
-    """ASGI middleware that refuses requests before anything is read of them, and bounds JSON bodies."""
+    """ASGI middleware that refuses requests before anything is read of them, and bounds bodies that are read whole."""
 
     def __init__(self, app: ASGIApp, settings: Settings, engine: Engine) -> None:
         self._app = app
@@ -50,20 +55,18 @@ class Guard:
         except Refused as refused:
             await response(refused)(scope, receive, send)
             return
-        bounded = (
-            _bounded(receive)
-            if Headers(scope=scope).get("content-type", "").startswith("application/json")
-            else receive
-        )
-        await self._app(scope, bounded, send)
+        streamed = STREAMED.fullmatch(scope["path"]) is not None
+        await self._app(scope, receive if streamed else _bounded(receive), send)
 
     async def _actor(self, scope: Scope) -> str:
         """The name under which the request's changes are audited."""
         headers = Headers(scope=scope)
+        if scope["path"] in PROBES:
+            return "anonymous"
         if not self._needs_key:
             _refuse_strangers(scope["method"], headers)
             return "local"
-        if scope["path"] in ALWAYS_OPEN:
+        if scope["path"] in NEED_NO_KEY:
             return "anonymous"
         scheme, _, text = headers.get("authorization", "").partition(" ")
         key = await self._find(text.strip()) if scheme.lower() == "bearer" else None
@@ -82,7 +85,7 @@ class Guard:
             return self._keys[text][1]
         try:
             key = await anyio.to_thread.run_sync(self._look_up, text)
-        except UNAVAILABLE as error:
+        except UNUSABLE as error:
             raise database_unavailable() from error
         self._keys = {known: entry for known, entry in self._keys.items() if entry[0] > now}
         if key is not None:
@@ -102,7 +105,7 @@ def _refuse_strangers(method: str, headers: Headers) -> None:
     if method in SAFE_METHODS:
         return
     origin = headers.get("origin")
-    if (origin is not None and urlsplit(origin).netloc != host) or headers.get("sec-fetch-site") == "cross-site":
+    if (origin is not None and origin.partition("://")[2] != host) or headers.get("sec-fetch-site") == "cross-site":
         raise Refused(Code.FOREIGN_ORIGIN, "Another web page may not change anything here.")
 
 
@@ -120,9 +123,9 @@ def _bounded(receive: Receive) -> Receive:
         nonlocal received
         message: Any = await receive()
         received += len(message.get("body", b""))
-        if received > JSON_BYTES:
+        if received > BODY_BYTES:
             # FastAPI, which reads JSON bodies, lets this exception alone through.
-            raise HTTPException(413, f"A JSON body may have at most {JSON_BYTES} bytes.")
+            raise HTTPException(413, f"This body may have at most {BODY_BYTES} bytes.")
         return message  # type: ignore[no-any-return]
 
     return bounded

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from core.database import UNUSABLE
 from core.errors import Code, Refused
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,6 @@ STATUS: Mapping[Code, HTTPStatus] = {
 RETRY_AFTER_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
 
-# The driver's ways of saying that the database cannot be used now.
-UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
-
 
 def body(refused: Refused) -> dict[str, Any]:
     """The problem document of a refusal."""
@@ -86,7 +83,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    for kind in UNAVAILABLE:
+    app.add_exception_handler(ClientDisconnect, _gone)
+    for kind in UNUSABLE:
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(Exception, _unforeseen)
 
@@ -127,6 +125,11 @@ def _http(_: Request, error: Exception) -> JSONResponse:
 def _unavailable(_: Request, error: Exception) -> JSONResponse:
     log.warning("database unavailable: %s", error)
     return response(database_unavailable())
+
+
+def _gone(_: Request, __: Exception) -> JSONResponse:
+    """The client broke its upload off: nothing was kept, and nobody is left to read this."""
+    return response(Refused(Code.MALFORMED_REQUEST, "The upload broke off; nothing was accepted."))
 
 
 def _unforeseen(_: Request, __: Exception) -> JSONResponse:

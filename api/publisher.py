@@ -19,8 +19,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from core import work
+from core.hints import Hints
 from core.queues import Task, celery_settings, score_arguments
 from core.settings import Settings
+from core.work import Finished
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,16 @@ class _Call:
     queue: str
 
 
+@dataclass(frozen=True)
+class _Hint:
+    """What became final in this process, for who waits in any."""
+
+    finished: Finished
+
+
+_Item = _Queued | _Call | _Hint
+
+
 class Publisher:
     """Sends messages in the order in which they were handed over, inspections as minibatches."""
 
@@ -53,7 +65,8 @@ class Publisher:
         self._minibatch = settings.minibatch
         self._celery = Celery("linewatch-api", set_as_current=False)
         self._celery.conf.update(celery_settings(settings))
-        self._waiting: SimpleQueue[_Queued | _Call | None] = SimpleQueue()
+        self._hints = Hints(settings)
+        self._waiting: SimpleQueue[_Item | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._broker_is_down = False
 
@@ -65,6 +78,7 @@ class Publisher:
         self._waiting.put(None)
         self._thread.join(timeout=5)
         self._celery.close()
+        self._hints.close()
 
     def queued(self, recipe_id: int, priority: str, inspection_id: UUID) -> None:
         """Hand over an inspection that was committed. Returns at once."""
@@ -74,6 +88,10 @@ class Publisher:
         """Hand over any other task. Returns at once."""
         self._waiting.put(_Call(task, arguments, queue))
 
+    def hint(self, finished: Finished) -> None:
+        """Hand over what became final. Returns at once."""
+        self._waiting.put(_Hint(finished))
+
     def _run(self) -> None:
         while True:
             items, more = self._take()
@@ -81,6 +99,8 @@ class Publisher:
             for item in items:
                 if isinstance(item, _Call):
                     self._send(item.task, item.arguments, item.queue)
+                elif isinstance(item, _Hint):
+                    self._hints.finished(item.finished)
                 else:
                     groups[item.recipe_id, item.priority].append(item.id)
             for (recipe_id, priority), ids in groups.items():
@@ -88,9 +108,9 @@ class Publisher:
             if not more:
                 return
 
-    def _take(self) -> tuple[list[_Queued | _Call], bool]:
+    def _take(self) -> tuple[list[_Item], bool]:
         """Wait for one item, take all others that are there, and say whether there will be more."""
-        items: list[_Queued | _Call] = []
+        items: list[_Item] = []
         item = self._waiting.get()
         while item is not None:
             items.append(item)

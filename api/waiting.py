@@ -17,7 +17,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from api.problems import UNAVAILABLE
 from core.queues import FINISHED_CHANNEL, MAP_CHANNEL, connection_options
 from core.settings import Settings
 
@@ -95,7 +94,7 @@ class Waiters:
                     continue
                 try:
                     final = await asyncio.to_thread(look, names)
-                except UNAVAILABLE as error:
+                except Exception as error:  # noqa: BLE001 - this loop must go on, whatever happens
                     log.warning("could not look for what became final: %s", error)
                     continue
                 self._wake((kind, name) for name in final)

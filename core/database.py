@@ -2,9 +2,14 @@
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool
 
 from core.settings import Settings
+
+# The ways of saying that the database cannot be used now: away, recovering, too slow, read-only, no connection free.
+UNUSABLE = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 # Shares of the lease: whoever holds a claim must come to an end, or be ended, before the claim is given to another.
 TRANSACTION_SHARE = 0.7

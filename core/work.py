@@ -227,16 +227,46 @@ def _count_cancelled(connection: Connection, rows: Sequence[Row[Any]]) -> Finish
     return Finished([row.id for row in rows], batches.count(connection, counts))
 
 
-def release(connection: Connection, claims: Sequence[Claim], because: Failure) -> None:
-    """Give claims back unharmed: `running → queued`. The dispatcher publishes them again after a while."""
+def release(connection: Connection, claims: Sequence[Claim], because: Failure | None) -> None:
+    """Give claims back unharmed: `running → queued`. The dispatcher publishes them again after a while.
+
+    `because` is what they fail with at their deadline; None where the deadline itself is the reason.
+    """
     connection.execute(
         text("""
+            WITH mine AS (
+                SELECT work.id FROM work
+                JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS held(id, attempt)
+                  ON work.id = held.id AND work.attempt = held.attempt
+                WHERE work.state = 'running' ORDER BY work.id FOR UPDATE OF work
+            )
             UPDATE work SET state = 'queued', released_because = :because, published_at = clock_timestamp(),
-                lease_until = NULL, worker = NULL
-            FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS mine(id, attempt)
-            WHERE work.id = mine.id AND work.attempt = mine.attempt AND work.state = 'running'
+                lease_until = NULL, worker = NULL, started_at = NULL, model_version_id = NULL, threshold_id = NULL,
+                threshold = NULL, review_threshold = NULL
+            FROM mine WHERE work.id = mine.id
         """),
         {"ids": [one.id for one in claims], "attempts": [one.attempt for one in claims], "because": because},
+    )
+
+
+def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float) -> None:
+    """Extend the leases of claims that are still held and still worked on."""
+    connection.execute(
+        text("""
+            WITH mine AS (
+                SELECT work.id FROM work
+                JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS held(id, attempt)
+                  ON work.id = held.id AND work.attempt = held.attempt
+                WHERE work.state = 'running' ORDER BY work.id FOR UPDATE OF work SKIP LOCKED
+            )
+            UPDATE work SET lease_until = clock_timestamp() + make_interval(secs => :lease)
+            FROM mine WHERE work.id = mine.id
+        """),
+        {
+            "ids": [one.id for one in claims],
+            "attempts": [one.attempt for one in claims],
+            "lease": lease_seconds,
+        },
     )
 
 
@@ -249,7 +279,8 @@ def rescue(connection: Connection, *, at_most: int = 1000) -> int:
                 ORDER BY id LIMIT :at_most FOR UPDATE SKIP LOCKED
             )
             UPDATE work SET state = 'queued', rescues = rescues + 1, published_at = NULL, lease_until = NULL,
-                worker = NULL
+                worker = NULL, started_at = NULL, model_version_id = NULL, threshold_id = NULL, threshold = NULL,
+                review_threshold = NULL
             FROM expired WHERE work.id = expired.id
         """),
         {"at_most": at_most},
@@ -317,7 +348,7 @@ _LOST = text(
             AND (:queue_is_empty OR EXISTS (
                 SELECT FROM work AS later
                 WHERE later.state = 'running' AND later.priority = work.priority
-                  AND later.recipe_id = work.recipe_id AND later.published_at > work.published_at
+                  AND later.published_at > work.published_at
             ))"""
     )
 )

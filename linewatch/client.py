@@ -259,7 +259,7 @@ class Client:
 
     def rollback(self, recipe: str) -> ModelVersion:
         """Go back to the version that was active before; it is returned."""
-        return self._post(ModelVersion, _at("recipes", recipe, "rollback"))
+        return self._post(ModelVersion, _at("recipes", recipe, "model-versions", "rollback"))
 
     def set_threshold(
         self,

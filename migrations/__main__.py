@@ -21,7 +21,7 @@ class MigrationError(Exception):
 
 
 def migrate(engine: Engine) -> None:
-    """Upgrade to head and make the partitions that are missing, in one transaction."""
+    """Upgrade to head, then make the partitions that are missing; each is one transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     try:

@@ -209,6 +209,8 @@ def serving(settings: Settings, **own: str) -> Iterator[httpx.Client]:
                     break
                 except httpx.TransportError:
                     time.sleep(0.1)
+            else:
+                raise AssertionError("the api did not start")
             yield http
     finally:
         process.terminate()

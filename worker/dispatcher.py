@@ -17,10 +17,9 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from core import hints, model_versions, work
-from core.database import create_pool
+from core.database import UNUSABLE, create_pool
 from core.hints import Hints
 from core.queues import IO_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
 from core.settings import Settings, settings
@@ -56,7 +55,7 @@ class Dispatcher:
         """Put right what is wrong now.
 
         Raises:
-            OperationalError, InterfaceError: the database cannot be used.
+            OperationalError and the like: the database cannot be used.
             RedisError, BrokerError: Redis cannot be used; what was put right in the database stands.
         """
         self._rescue()
@@ -125,7 +124,7 @@ def run(dispatcher: Dispatcher, stopping: threading.Event, interval: float) -> N
     while not stopping.is_set():
         try:
             dispatcher.round()
-        except (OperationalError, InterfaceError) as error:
+        except UNUSABLE as error:
             log.warning("the database cannot be used, trying again: %s", error)
         except (RedisError, BrokerError) as error:
             log.warning("Redis cannot be used, trying again: %s", error)

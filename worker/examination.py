@@ -3,18 +3,20 @@
 import hashlib
 import logging
 import math
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
 from uuid import UUID
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from core import work
+from core.database import UNUSABLE
 from core.errors import Failure
 from core.hints import Hints
 from core.pictures import Undecodable
@@ -29,6 +31,10 @@ from worker.models import LoadedModel, Models, ModelUnavailable
 log = logging.getLogger(__name__)
 
 FINISH_TRIES = 4
+RENEW_SHARE = 0.3
+"""Leases are renewed after this share of their length."""
+MOST_RENEWALS = 40
+"""Whoever is not done after so many hangs; its leases are left to run out."""
 
 
 @dataclass
@@ -87,16 +93,44 @@ class Examiner:
         due = [claim for claim in claims if not claim.overdue]
         try:
             if due:
-                model = self._models.get(version_id)
-                examined = self._prepare(model, due)
-                outcomes += self._score(model, examined)
-        except (ModelUnavailable, RuntimeError, OSError):
-            # The device, the store or the bundle is at fault: no part fails for that.
-            self._release(due)
+                with self._held(due):
+                    model = self._models.get(version_id)
+                    outcomes += self._score(model, self._prepare(model, due))
+        except ModelUnavailable:
+            self._release(due, Failure.MODEL_UNAVAILABLE)
+            raise
+        except (RuntimeError, OSError, MemoryError):
+            # The device, the store or this machine is at fault: no part fails for that.
+            self._release(due, None)
             raise
         finally:
             if outcomes:
                 self._finish(outcomes)
+
+    @contextmanager
+    def _held(self, claims: Sequence[Claim]) -> Iterator[None]:
+        """Renew the leases while a minibatch is worked on, so that a slow one is not taken for a lost one.
+
+        A worker that is killed renews nothing, and its leases run out.
+        """
+        done = threading.Event()
+        renewing = threading.Thread(target=self._renew, args=(claims, done), name="renew", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            done.set()
+            renewing.join()
+
+    def _renew(self, claims: Sequence[Claim], done: threading.Event) -> None:
+        for _ in range(MOST_RENEWALS):
+            if done.wait(self._settings.lease_seconds * RENEW_SHARE):
+                return
+            try:
+                with self._engine.begin() as connection:
+                    work.renew(connection, claims, self._settings.lease_seconds)
+            except UNUSABLE as error:
+                log.warning("could not renew %d leases: %s", len(claims), error)
 
     def _prepare(self, model: LoadedModel, claims: Sequence[Claim]) -> list[_Examined]:
         trusted = [claim for claim in claims if claim.rescues == 0]
@@ -152,7 +186,7 @@ class Examiner:
             try:
                 finished = self._write(outcomes)
                 break
-            except OperationalError as error:
+            except UNUSABLE as error:
                 if tries == FINISH_TRIES:
                     raise
                 log.warning("could not write %d results, trying again: %s", len(outcomes), error)
@@ -163,9 +197,9 @@ class Examiner:
         with self._engine.begin() as connection:
             return work.finish(connection, outcomes)
 
-    def _release(self, claims: Sequence[Claim]) -> None:
+    def _release(self, claims: Sequence[Claim], because: Failure | None) -> None:
         with self._engine.begin() as connection:
-            work.release(connection, claims, Failure.MODEL_UNAVAILABLE)
+            work.release(connection, claims, because)
 
 
 def _key(claim: Claim) -> str:

@@ -32,7 +32,7 @@ class Process:
 
     def __init__(self) -> None:
         self.settings = settings()
-        self.engine = create_pool(self.settings, size=self.settings.scoring_slots + 1, name="scoring")
+        self.engine = create_pool(self.settings, size=2 * self.settings.scoring_slots + 1, name="scoring")
         self.store = Store(self.settings.store_url)
         self.hints = Hints(self.settings)
         self.models = Models(self.settings, self.engine, self.store)

@@ -73,7 +73,7 @@ def _uploads(services: Services, form: Form) -> list[Upload]:
 
 
 def _upload(services: Services, received: Received, common: Mapping[str, Any], own: Mapping[str, Any]) -> Upload:
-    fields = upload_fields({**common, **own})
+    fields = upload_fields({"external_id": received.file_name or None, **common, **own})
     return Upload(received.staged, new_inspection(services, received, fields))
 
 
@@ -92,8 +92,12 @@ def _all_refused(form: Form) -> Refused:
 
 
 async def _open(request: Request, response: Response, services: Services) -> SubmittedBatch:
-    if not is_form(request) and await request.body() not in (b"", b"{}"):
-        raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "Send images as multipart/form-data, or no body to open a batch.")
+    if not is_form(request):
+        async for chunk in request.stream():
+            if chunk.strip() not in (b"", b"{}"):
+                raise Refused(
+                    Code.UNSUPPORTED_MEDIA_TYPE, "Send images as multipart/form-data, or no body to open a batch."
+                )
     batch = await asyncio.to_thread(_open_batch, services)
     response.headers["Location"] = f"/v1/batches/{batch.id}"
     return _submitted(batch, [], [])
@@ -138,7 +142,7 @@ def close(batch_id: UUID, services: Context) -> Batch:
         completed = batches.close(connection, batch_id)
         found = batches.get(connection, batch_id)
     if completed:
-        services.hints.finished(work.Finished([], [batch_id]))
+        services.publisher.hint(work.Finished([], [batch_id]))
     return Batch.of(found)
 
 
@@ -148,5 +152,5 @@ def cancel(batch_id: UUID, services: Context) -> Batch:
     with services.transaction() as connection:
         finished = work.cancel_batch(connection, batch_id)
         found = batches.get(connection, batch_id)
-    services.hints.finished(finished)
+    services.publisher.hint(finished)
     return Batch.of(found)

@@ -64,7 +64,7 @@ def new_inspection(services: Services, received: Received, fields: UploadFields)
     return NewInspection(
         image=received.image,
         recipe=fields.recipe or services.settings.default_recipe,
-        external_id=fields.external_id or received.file_name,
+        external_id=fields.external_id,
         **own,
     )
 
@@ -99,7 +99,8 @@ async def _submit_form(request: Request, services: Services) -> Accepted:
     async with services.receiver.form(request, image="image", most=1) as form:
         given = once_each([*request.query_params.multi_items(), *form.fields.items()])
         received = form.the_image("image")
-        new = new_inspection(services, received, upload_fields(given))
+        fields = upload_fields({"external_id": received.file_name or None, **given})
+        new = new_inspection(services, received, fields)
         await services.door.check(new.recipe)
         return await services.door.submit([Upload(received.staged, new)])
 
@@ -168,7 +169,7 @@ def cancel(inspection_id: UUID, services: Context) -> Inspection:
         found = inspections.get(connection, inspection_id)
     if not finished.inspections and found.status != "cancelled":
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status} and cannot be cancelled.")
-    services.hints.finished(finished)
+    services.publisher.hint(finished)
     return Inspection.of(found)
 
 

@@ -125,7 +125,8 @@ def activate(name: RecipePath, version: VersionPath, services: Context, actor: A
         return _described(connection, model_versions.activate(connection, name, version, actor=actor))
 
 
-@router.post("/rollback")
+@router.post("/model-versions/rollback")
+@router.post("/rollback", include_in_schema=False)
 def rollback(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
     """Go back to the version that was active before."""
     with services.transaction() as connection:

@@ -130,12 +130,13 @@ def _bursts(files: Sequence[_File]) -> Iterator[list[_File]]:
 def _sent(system: "Client", files: Sequence[_File], fields: "Fields") -> _Outcome:
     """Send all files; the accepted ones come back in the order of the files."""
     outcome = _Outcome()
-    readable = [file for file in files if os.access(file.path, os.R_OK)]
-    outcome.refused = [
-        _Refusal(file.name, "unreadable", "The file cannot be read: see its permissions.")
-        for file in files
-        if file not in readable
-    ]
+    readable = []
+    for file in files:
+        if os.access(file.path, os.R_OK):
+            readable.append(file)
+        else:
+            refusal = _Refusal(file.name, "unreadable", "The file cannot be read: see its permissions.")
+            outcome.refused.append(refusal)
     bursts = list(_bursts(readable)) if readable else []
     with progress() as bar, ThreadPoolExecutor(_SENDERS) as pool:
         task = bar.add_task("submitting", total=len(files), completed=len(outcome.refused))

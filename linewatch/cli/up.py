@@ -1,11 +1,9 @@
 """`linewatch up`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-from linewatch.cli.options import Device
 
 
 def up(
@@ -15,7 +13,10 @@ def up(
     ] = 8000,
     data: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
     scoring_workers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 1,
-    device: Device = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option("--device", envvar="LINEWATCH_DEVICE", help="What computes."),
+    ] = "auto",
 ) -> None:
     """Run the whole system on this machine.
 

@@ -267,6 +267,41 @@ def test_forgotten_rows_are_found_once_by_whoever_comes_first(engine: Engine, re
         assert work.take_lost(connection, priority="live", queue_is_empty=True, at_most=10) == []
 
 
+def test_a_lease_is_renewed_while_it_is_held_and_only_then(engine: Engine, recipe_id: int) -> None:
+    with engine.begin() as connection:
+        [inspection_id] = submit(connection, 1)
+        [lost] = claim(connection, recipe_id, [inspection_id], lease=-1)
+    with engine.begin() as connection:
+        work.renew(connection, [lost], 60)
+        assert work.rescue(connection) == 0
+        work.renew(connection, [lost], -1)
+    with engine.begin() as connection:
+        assert work.rescue(connection) == 1
+        waiting = inspections.get(connection, inspection_id)
+        assert (waiting.status, waiting.started_at, waiting.threshold, waiting.model_version) == ("queued", *[None] * 3)
+        [mine] = claim(connection, recipe_id, [inspection_id], lease=-1)
+        work.renew(connection, [lost], 60)  # it is no longer its to renew
+    with engine.begin() as connection:
+        assert mine.attempt == 2
+        assert work.rescue(connection) == 1
+
+
+def test_a_message_that_was_overtaken_by_another_recipe_is_taken_for_lost(engine: Engine, recipe_id: int) -> None:
+    with engine.begin() as connection:
+        other_id = make_recipe(connection, "other")
+        make_version(connection, "other")
+        [overtaken] = submit(connection, 1)
+        [accepted] = submission.accept(connection, [Submission([NewInspection(IMAGE, "other")])])
+        assert isinstance(accepted, Accepted)
+        connection.execute(
+            text("UPDATE work SET published_at = now() - CASE WHEN id = :id THEN interval '60 s' ELSE '30 s' END"),
+            {"id": overtaken},
+        )
+        claim(connection, other_id, [accepted.inspections[0].id], at_most=1)
+        found = work.take_lost(connection, priority="live", queue_is_empty=False, at_most=10)
+    assert [one.id for one in found] == [overtaken]
+
+
 def test_a_message_that_was_overtaken_is_taken_for_lost(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         overtaken, later = submit(connection, 2)

@@ -20,6 +20,8 @@ def test_a_rebound_name_gets_nothing(client: httpx.Client) -> None:
     assert_refused(client.get("/v1/recipes", headers={"Host": "evil.example"}), 403, "foreign_origin")
     assert_refused(client.get("/v1/recipes", headers={"Host": "["}), 403, "foreign_origin")
     assert client.get("/v1/recipes", headers={"Host": "localhost:1"}).status_code == 200
+    for probe in ("/healthz", "/readyz"):
+        assert client.get(probe, headers={"Host": "pod.cluster"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,7 @@ def test_a_rebound_name_gets_nothing(client: httpx.Client) -> None:
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://127.0.0.1:1"},
         {"Sec-Fetch-Site": "cross-site"},
     ],

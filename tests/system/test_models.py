@@ -74,7 +74,8 @@ def test_an_activation_takes_effect_without_a_restart_and_is_rolled_back(
     second = score(client, recipe, png(1))
     assert (second["model"]["version"], second["threshold"]) == (version, 0.5)
     assert second["anomaly_score"] != first["anomaly_score"]
-    assert client.post(f"/v1/recipes/{recipe}/rollback").json()["version"] == first["model"]["version"]
+    back = client.post(f"/v1/recipes/{recipe}/model-versions/rollback")
+    assert back.json()["version"] == first["model"]["version"]
     third = score(client, recipe, png(1))
     np.testing.assert_allclose(third["anomaly_score"], first["anomaly_score"], rtol=1e-5)
     answer = client.post(f"/v1/recipes/{recipe}/rollback")

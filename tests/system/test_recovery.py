@@ -1,4 +1,4 @@
-"""What was accepted survives: a flushed Redis, killed servers and workers, a picture that kills whoever decodes it."""
+"""What was accepted survives: a flushed Redis, killed servers and workers, a damaged image store."""
 
 import os
 import time

@@ -159,6 +159,26 @@ def test_wrong_fields(client: httpx.Client, recipe: str, fields: dict[str, str])
     assert next(iter(fields)) in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("name", ["nul\x00.png", "x" * 201], ids=["nul", "long"])
+def test_a_file_name_that_cannot_be_kept(client: httpx.Client, recipe: str, name: str) -> None:
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="%s"; filename="'
+        + name.encode()
+        + b'"\r\n\r\n'
+        + png(1)
+        + b"\r\n--x--\r\n"
+    )
+    for path, part_name in (("/v1/inspections", b"image"), ("/v1/batches", b"images")):
+        answer = client.post(
+            path,
+            params={"recipe": recipe} if part_name == b"image" else None,
+            content=body.replace(b"%s", part_name),
+            headers={"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        assert answer.status_code in (400, 422), answer.text
+        assert answer.json()["code"] in ("malformed_request", "invalid_field")
+
+
 def test_a_field_that_comes_twice(client: httpx.Client, recipe: str) -> None:
     answer = client.post(
         f"/v1/inspections?recipe={recipe}&part_id=a&part_id=b",
@@ -224,6 +244,11 @@ def test_a_recipe_that_cannot_be(client: httpx.Client, body: bytes) -> None:
 def test_a_json_body_without_end(client: httpx.Client) -> None:
     answer = client.post("/v1/recipes", content=b" " * 1_100_000, headers={"Content-Type": "application/json"})
     assert_problem(answer, 413, "upload_too_large")
+    for path in ("/v1/recipes", f"/v1/batches/{uuid4()}/close"):
+        answer = client.post(path, content=b" " * 1_100_000, headers={"Content-Type": "text/plain"})
+        assert answer.status_code in (404, 413, 422)
+    answer = client.post("/v1/batches", content=b"x" * 1_100_000, headers={"Content-Type": "text/plain"})
+    assert_problem(answer, 415, "unsupported_media_type")
 
 
 def test_an_address_or_method_that_is_not_there(client: httpx.Client) -> None:
