@@ -75,14 +75,15 @@ def register(
 ) -> tuple[ModelVersion, bool]:
     """Enter a bundle as the next version of a recipe, its threshold with it.
 
-    Returns the version and whether it is new: the same bundle twice is the same version.
+    Returns the version and whether it is new: the same bundle twice is the same version. One that was rejected is
+    checked again, for the worker that rejected it may have been at fault.
     """
     owner = recipes.lock(connection, recipe)
     known = connection.execute(
         _SELECT.where(model_versions.c.recipe_id == owner.id, model_versions.c.sha256 == sha256)
     ).one_or_none()
     if known is not None:
-        return _version(known), False
+        return _checked_again(connection, _version(known)), False
     latest = connection.execute(
         select(func.coalesce(func.max(model_versions.c.version), 0)).where(model_versions.c.recipe_id == owner.id)
     ).scalar_one()
@@ -110,6 +111,16 @@ def register(
         sha256=sha256.hex(),
     )
     return version, True
+
+
+def _checked_again(connection: Connection, version: ModelVersion) -> ModelVersion:
+    """`rejected → uploaded`; any other version stays as it is."""
+    connection.execute(
+        update(model_versions)
+        .where(model_versions.c.id == version.id, model_versions.c.state == "rejected")
+        .values(state="uploaded", rejection=None, decided_at=None)
+    )
+    return by_id(connection, version.id)
 
 
 def undecided(connection: Connection, *, older_than_seconds: float = 0) -> list[int]:

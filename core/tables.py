@@ -217,6 +217,8 @@ inspections = Table(
     Index("ix_inspections_batch_id_id", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
     Index("ix_inspections_part_id_id", "part_id", "id", postgresql_where=text("part_id IS NOT NULL")),
     Index("ix_inspections_lot_id_id", "lot_id", "id", postgresql_where=text("lot_id IS NOT NULL")),
+    Index("ix_inspections_line_id_id", "line_id", "id", postgresql_where=text("line_id IS NOT NULL")),
+    Index("ix_inspections_station_id_id", "station_id", "id", postgresql_where=text("station_id IS NOT NULL")),
     postgresql_partition_by="RANGE (id)",
 )
 

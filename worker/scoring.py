@@ -22,6 +22,7 @@ from core.store import Store, failure_key
 from core.vision.bundle import InvalidBundle
 from worker.app import Readiness, create_app
 from worker.examination import Examiner
+from worker.isolation import IsolatedDecoder
 from worker.models import Models, ModelUnavailable
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,11 @@ def anomaly_map(source: str, version_id: int, key: str) -> None:
     if not process.store.holds(key):
         try:
             model = process.models.get(version_id)
+            # Nobody has examined this picture yet, so it may be one that kills whoever decodes it.
+            with IsolatedDecoder(model.preprocessing, max_pixels=process.settings.max_image_pixels) as decoder:
+                picture = decoder.prepare(process.store.path(source))
             out = io.BytesIO()
-            np.save(out, model.anomaly_map(model.prepare(process.store.read(source))), allow_pickle=False)
+            np.save(out, model.anomaly_map(picture), allow_pickle=False)
             process.store.put(key, out.getvalue())
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())

@@ -120,6 +120,20 @@ def upgrade() -> None:
         postgresql_where=sa.text("lot_id IS NOT NULL"),
     )
     op.create_index(
+        "ix_inspections_line_id_id",
+        "inspections",
+        ["line_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("line_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_inspections_station_id_id",
+        "inspections",
+        ["station_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("station_id IS NOT NULL"),
+    )
+    op.create_index(
         "ix_inspections_part_id_id",
         "inspections",
         ["part_id", "id"],

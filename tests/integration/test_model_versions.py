@@ -73,6 +73,15 @@ def test_only_a_ready_version_can_be_activated(three_ready: Engine) -> None:
     assert refused.value.code is Code.MODEL_NOT_READY
 
 
+def test_a_rejected_bundle_that_is_uploaded_again_is_checked_again(three_ready: Engine) -> None:
+    with three_ready.begin() as connection:
+        version, _ = model_versions.register(connection, "ring", sha256=b"x" * 32, manifest=MANIFEST, actor="test")
+        model_versions.reject(connection, version.id, "no memory")
+        again, new = model_versions.register(connection, "ring", sha256=b"x" * 32, manifest=MANIFEST, actor="test")
+        assert (again.version, again.state, again.rejection, new) == (4, "uploaded", None, False)
+        assert model_versions.mark_ready(connection, version.id)
+
+
 def test_every_change_is_audited_with_its_author(three_ready: Engine) -> None:
     with three_ready.begin() as connection:
         model_versions.activate(connection, "ring", 3, actor="key:abc")
