@@ -169,7 +169,7 @@ class Examiner:
     def _score(self, model: LoadedModel, examined: Sequence[_Examined]) -> list[Outcome]:
         pictures = [one.picture for one in examined if one.picture is not None]
         begun = time.perf_counter()
-        scores = iter(model.score(pictures).tolist() if pictures else [])
+        scores = iter(model.score(pictures).scores.tolist() if pictures else [])
         took = _ms(time.perf_counter() - begun)
         outcomes = []
         for one in examined:

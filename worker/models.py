@@ -5,15 +5,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from core import model_versions
 from core.settings import Settings
 from core.store import Store, bundle_key
 from core.vision import bundle, detector
-from core.vision.detector import Detector
+from core.vision.detector import Detector, Scored
 from core.vision.preprocessing import Picture, Preprocessing
 
 log = logging.getLogger(__name__)
@@ -38,15 +36,10 @@ class LoadedModel:
         """See `Detector.prepare`; needs no lock."""
         return self._detector.prepare(data)
 
-    def score(self, pictures: Sequence[Picture]) -> NDArray[np.float64]:
+    def score(self, pictures: Sequence[Picture]) -> Scored:
         """See `Detector.score`."""
         with self._on_device:
             return self._detector.score(pictures)
-
-    def anomaly_map(self, picture: Picture) -> NDArray[np.float32]:
-        """The anomaly map of one prepared picture: float32, (height, width)."""
-        with self._on_device:
-            return np.asarray(self._detector.anomaly_maps([picture])[0])
 
 
 class Models:

@@ -109,7 +109,7 @@ def anomaly_map(source: str, version_id: int, key: str) -> None:
             with IsolatedDecoder(model.preprocessing, max_pixels=process.settings.max_image_pixels) as decoder:
                 picture = decoder.prepare(process.store.path(source))
             out = io.BytesIO()
-            np.save(out, model.anomaly_map(picture), allow_pickle=False)
+            np.save(out, model.score([picture]).maps[0], allow_pickle=False)
             process.store.put(key, out.getvalue())
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())

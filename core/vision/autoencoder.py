@@ -12,13 +12,12 @@ from typing import ClassVar, Final, Self
 import numpy as np
 import safetensors
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from core.vision.bundle import WEIGHTS, Architecture, InvalidBundle
-from core.vision.detector import Detector, Epoch, FitOptions
+from core.vision.detector import Checkpoint, Detector, Epoch, FitOptions, Pictures, Scored
 from core.vision.preprocessing import Picture, Preprocessing
 
 _CHUNK: Final = {"cpu": 16, "cuda": 256}
@@ -120,16 +119,23 @@ class AutoencoderDetector(Detector):
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @classmethod
+    def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
+        """See `Detector.input_size`: a square, whatever the picture's shape."""
+        side = 128 if side is None else side
+        return side, side
+
+    @classmethod
     def fit(
         cls,
-        training: NDArray[np.uint8],
-        validation: NDArray[np.uint8],
+        training: Pictures,
+        validation: Pictures,
         preprocessing: Preprocessing,
         options: FitOptions,
         *,
         device: str,
         max_pixels: int,
         on_epoch: Callable[[Epoch], None],
+        checkpoint: Checkpoint | None = None,
     ) -> Self:
         """See `Detector.fit`. Adam (Kingma & Ba, 2015) on the mean squared error, its rate falling as a half cosine."""
         settings = AutoencoderSettings(width=preprocessing.width, height=preprocessing.height)
@@ -144,7 +150,7 @@ class AutoencoderDetector(Detector):
         for number in range(1, options.epochs + 1):
             training_loss = _train_epoch(network, optimizer, training, options, random, device)
             schedule.step()
-            validation_loss = float(detector.score(list(validation)).mean())
+            validation_loss = detector.mean_error(validation)
             on_epoch(Epoch(number, training_loss, validation_loss))
             if validation_loss < best_loss:
                 best, best_loss, best_epoch = copy.deepcopy(network.state_dict()), validation_loss, number
@@ -153,25 +159,21 @@ class AutoencoderDetector(Detector):
         network.load_state_dict(best)
         return detector
 
-    def anomaly_maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """The squared error of each pixel, averaged over the channels: float32, (N, height, width), 0 to 1."""
-        height, width = self.preprocessing.height, self.preprocessing.width
-        maps = np.empty((len(pictures), height, width), dtype=np.float32)
-        step = _CHUNK[self.device]
-        with torch.inference_mode():
-            for start in range(0, len(pictures), step):
-                maps[start : start + step] = self._errors(pictures[start : start + step]).cpu().numpy()
-        return maps
-
-    def score(self, pictures: Sequence[Picture]) -> NDArray[np.float64]:
-        """The mean of each anomaly map: float64, (N,), 0 to 1."""
+    def score(self, pictures: Sequence[Picture]) -> Scored:
+        """The map is the squared error of each pixel, averaged over the channels, 0 to 1; the score is its mean."""
         scores = np.empty(len(pictures), dtype=np.float64)
+        maps = np.empty((len(pictures), self.preprocessing.height, self.preprocessing.width), dtype=np.float32)
         step = _CHUNK[self.device]
         with torch.inference_mode():
             for start in range(0, len(pictures), step):
                 errors = self._errors(pictures[start : start + step])
                 scores[start : start + step] = errors.mean(dim=(1, 2), dtype=torch.float64).cpu().numpy()
-        return scores
+                maps[start : start + step] = errors.cpu().numpy()
+        return Scored(scores, maps)
+
+    def mean_error(self, pictures: Pictures) -> float:
+        """The mean score of many pictures."""
+        return float(np.concatenate([self.score(list(some)).scores for some in pictures.minibatches(64)]).mean())
 
     def _errors(self, pictures: Sequence[Picture]) -> Tensor:
         original = to_network(pictures, self.device)
@@ -208,7 +210,7 @@ class AutoencoderDetector(Detector):
 def _train_epoch(
     network: Autoencoder,
     optimizer: torch.optim.Optimizer,
-    training: NDArray[np.uint8],
+    training: Pictures,
     options: FitOptions,
     random: np.random.Generator,
     device: str,
@@ -217,9 +219,8 @@ def _train_epoch(
     network.train()
     order = random.permutation(len(training))
     losses = []
-    for start in range(0, len(order), options.batch_size):
-        chosen = np.sort(order[start : start + options.batch_size])
-        pictures = augment(to_network(list(training[chosen]), device), random, flips=options.flips)
+    for some in training.minibatches(options.batch_size, order.tolist()):
+        pictures = augment(to_network(list(some), device), random, flips=options.flips)
         optimizer.zero_grad(set_to_none=True)
         loss = nn.functional.mse_loss(network(pictures), pictures)
         loss.backward()  # type: ignore[no-untyped-call]

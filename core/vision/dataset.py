@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,22 @@ class Folder:
     good: list[Path]
     test_good: list[Path]
     test_defective: list[Path]
+
+
+class PictureSet:
+    """Prepared pictures of a folder: `core.vision.detector.Pictures`."""
+
+    def __init__(self, pictures: NDArray[np.uint8]) -> None:
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def minibatches(self, size: int, order: Sequence[int] | None = None) -> Iterator[NDArray[np.uint8]]:
+        """All pictures, or those of `order`, `size` at a time: uint8, (n, height, width, 3)."""
+        chosen = range(len(self)) if order is None else order
+        for start in range(0, len(chosen), size):
+            yield self._pictures[list(chosen[start : start + size])]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The interface behind which every detector stands, and how one is loaded from a bundle."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,39 @@ GOLDEN_TOLERANCE: Final[Mapping[str, float]] = {"cpu/float32": 1e-5, "cuda/float
 
 Other processors and versions of the libraries add in another order, which float32 shows in its sixth or seventh digit.
 """
+
+
+class Pictures(Protocol):
+    """Prepared pictures that may be too many for the memory; see `core.vision.dataset.PictureSet`."""
+
+    def __len__(self) -> int: ...
+
+    def minibatches(self, size: int, order: Sequence[int] | None = None) -> Iterator[NDArray[np.uint8]]:
+        """All pictures, or those of `order`, `size` at a time: uint8, (n, height, width, 3)."""
+
+
+class Checkpoint(Protocol):
+    """Where an interrupted `fit` left its state; see `core.vision.checkpoint`."""
+
+    def read(self) -> dict[str, Any] | None:
+        """What was written last, or None at the first start."""
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Keep tensors, numbers, texts, and lists and dicts of them, in place of what was written before."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a detector says of N pictures.
+
+    Attributes:
+        scores: float64, (N,); higher is less normal. Not-finite values are passed on.
+        maps: float32, (N, rows, columns), 0 and up: where the pictures are unlike good parts. The grid is the
+            detector's own; its cells divide the whole picture evenly.
+    """
+
+    scores: NDArray[np.float64]
+    maps: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -82,37 +115,44 @@ class Detector(ABC):
         Raises:
             core.vision.calibration.SampleTooSmall: there are too few.
         """
-        return calibrate(self.score(pictures), false_reject_rate)
+        return calibrate(self.score(pictures).scores, false_reject_rate)
+
+    @classmethod
+    @abstractmethod
+    def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
+        """(width, height) of the prepared pictures.
+
+        Args:
+            size: (width, height) of a typical picture, as displayed.
+            side: what was wished for, pixels; None for the detector's own choice.
+        """
 
     @classmethod
     @abstractmethod
     def fit(
         cls,
-        training: NDArray[np.uint8],
-        validation: NDArray[np.uint8],
+        training: Pictures,
+        validation: Pictures,
         preprocessing: Preprocessing,
         options: FitOptions,
         *,
         device: str,
         max_pixels: int,
         on_epoch: Callable[[Epoch], None],
+        checkpoint: Checkpoint | None = None,
     ) -> Self:
-        """Learn what is normal from prepared pictures of good parts: uint8, (N, height, width, 3).
+        """Learn what is normal from prepared pictures of good parts.
 
         The validation pictures tell when to stop; the weights are those of the best epoch. On a CPU the same
         pictures, options and number of threads give the same weights.
         """
 
     @abstractmethod
-    def score(self, pictures: Sequence[Picture]) -> NDArray[np.float64]:
-        """Score N prepared pictures: float64, (N,); higher is less normal. Not-finite values are passed on.
+    def score(self, pictures: Sequence[Picture]) -> Scored:
+        """Score N prepared pictures and say where they are unlike good parts.
 
         A picture's score does not depend on its neighbours beyond 1e-5, relative.
         """
-
-    @abstractmethod
-    def anomaly_maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """Where N prepared pictures are unlike good parts: float32, (N, height, width), 0 and up."""
 
     @abstractmethod
     def save(self) -> dict[str, bytes]:
@@ -188,7 +228,7 @@ def check_golden(detector: Detector, files: Mapping[str, bytes]) -> None:
     manifest = manifest_of(files)
     kind = f"{detector.device}/float32"
     tolerance = manifest.golden_tolerance.get(kind, GOLDEN_TOLERANCE[kind])
-    scores = detector.score([detector.prepare(files[golden.file]) for golden in manifest.golden])
+    scores = detector.score([detector.prepare(files[golden.file]) for golden in manifest.golden]).scores
     for golden, score in zip(manifest.golden, scores.tolist(), strict=True):
         difference = abs(score - golden.score) / max(abs(golden.score), np.finfo(np.float32).tiny)
         if not difference <= tolerance:

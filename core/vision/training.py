@@ -29,6 +29,7 @@ from core.vision.dataset import (
     Folder,
     InvalidFolder,
     Loaded,
+    PictureSet,
     Split,
     content_digests,
     load_pictures,
@@ -191,7 +192,7 @@ def write_bundle(
     reference = type(detector).load(
         files, detector.architecture, detector.preprocessing, device="cpu", max_pixels=detector.max_pixels
     )
-    scores = reference.score([reference.prepare(content) for content in golden.values()]).tolist()
+    scores = reference.score([reference.prepare(content) for content in golden.values()]).scores.tolist()
     manifest = Manifest(
         architecture=detector.architecture,
         preprocessing=detector.preprocessing,
@@ -263,8 +264,8 @@ def _fit(
 
     progress(Progress("training", 0, options.epochs))
     detector = architectures()[options.architecture].fit(
-        pictures[parts.training],
-        pictures[parts.validation],
+        PictureSet(pictures[parts.training]),
+        PictureSet(pictures[parts.validation]),
         preprocessing,
         options,
         device=device,
@@ -289,7 +290,7 @@ def _evaluate(
         list(_read(paths, detector.preprocessing, options, progress, stage="evaluating").pictures)
         for paths in (layout.test_good, layout.test_defective)
     )
-    good_scores, defective_scores = detector.score(good), detector.score(defective)
+    good_scores, defective_scores = detector.score(good).scores, detector.score(defective).scores
     good_controls, defective_controls = (control_scores(pictures, list(training)) for pictures in (good, defective))
     return Metrics(
         good=len(good),

@@ -108,7 +108,7 @@ def _calibrated(tar: Path, root: Path, pictures: list[Path], rate: float, device
             remark(f"{path} cannot be read and is left out: {reason}")
         scores: list[float] = []
         for start in bar.track(range(0, len(loaded.paths), _MINIBATCH), description="scoring"):
-            scores.extend(detector.score(list(loaded.pictures[start : start + _MINIBATCH])).tolist())
+            scores.extend(detector.score(list(loaded.pictures[start : start + _MINIBATCH])).scores.tolist())
     if not np.isfinite(scores).all():
         raise CommandFailed("a score of a good part is not finite: this version cannot be calibrated, train another")
     return choose(scores, rate)

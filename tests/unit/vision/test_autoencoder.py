@@ -49,14 +49,15 @@ def test_pictures_of_its_size_come_back_within_0_and_1() -> None:
 
 def test_a_score_does_not_depend_on_its_neighbours(part: Callable[..., bytes], detector: AutoencoderDetector) -> None:
     pictures = [detector.prepare(part(seed, defective=seed % 3 == 0)) for seed in range(32)]
-    alone = np.array([detector.score([picture])[0] for picture in pictures])
+    alone = np.array([detector.score([picture]).scores[0] for picture in pictures])
     for size in [*range(2, 17), 17, 32]:
-        assert np.abs(detector.score(pictures[-size:]) / alone[-size:] - 1).max() < 1e-5, size
+        assert np.abs(detector.score(pictures[-size:]).scores / alone[-size:] - 1).max() < 1e-5, size
 
 
 def test_a_score_is_the_mean_of_its_anomaly_map(part: Callable[..., bytes], detector: AutoencoderDetector) -> None:
     pictures = [detector.prepare(part(seed)) for seed in range(20)]
-    maps, scores = detector.anomaly_maps(pictures), detector.score(pictures)
+    scored = detector.score(pictures)
+    maps, scores = scored.maps, scored.scores
     assert maps.shape == (20, 128, 128)
     assert maps.dtype == np.float32
     assert scores.dtype == np.float64
@@ -64,8 +65,8 @@ def test_a_score_is_the_mean_of_its_anomaly_map(part: Callable[..., bytes], dete
 
 
 def test_no_pictures_have_no_scores(detector: AutoencoderDetector) -> None:
-    assert detector.score([]).shape == (0,)
-    assert detector.anomaly_maps([]).shape == (0, 128, 128)
+    assert detector.score([]).scores.shape == (0,)
+    assert detector.score([]).maps.shape == (0, 128, 128)
 
 
 def test_a_score_that_is_not_finite_is_passed_on(part: Callable[..., bytes]) -> None:
@@ -76,7 +77,7 @@ def test_a_score_that_is_not_finite_is_passed_on(part: Callable[..., bytes]) -> 
     broken = AutoencoderDetector(
         network, settings, Preprocessing(width=32, height=32, scaled_decode=False), device="cpu", max_pixels=10**6
     )
-    assert np.isnan(broken.score([broken.prepare(part(0))])).all()
+    assert np.isnan(broken.score([broken.prepare(part(0))]).scores).all()
 
 
 @pytest.mark.parametrize(

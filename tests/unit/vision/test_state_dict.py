@@ -73,7 +73,7 @@ def test_scores_and_verdicts_are_the_demos(
     files = read_folder(tmp_path / "bundle")
     detector = load(files, device="cpu", max_pixels=10**7)
     check_golden(detector, files)
-    found = detector.score([detector.prepare(picture) for picture in pictures])
+    found = detector.score([detector.prepare(picture) for picture in pictures]).scores
     assert np.abs(found / expected - 1).max() < 1e-5  # the same decoder; others may differ by up to 1e-3
     clear = np.abs(expected / threshold - 1) > 1e-5
     assert np.array_equal((found >= threshold)[clear], (expected >= threshold)[clear])

@@ -12,7 +12,7 @@ import torch
 from core.vision.autoencoder import AutoencoderDetector
 from core.vision.bundle import CURVE, MANIFEST, WEIGHTS, InvalidBundle, Manifest, checksums, manifest_of, read_folder
 from core.vision.calibration import SampleTooSmall
-from core.vision.dataset import InvalidFolder
+from core.vision.dataset import InvalidFolder, PictureSet
 from core.vision.detector import Epoch, FitOptions, check_golden, load
 from core.vision.preprocessing import Preprocessing
 from core.vision.training import Progress, TrainingOptions, train
@@ -119,8 +119,8 @@ def test_training_stops_early_with_the_best_weights(folder: Path) -> None:
     epochs: list[Epoch] = []
     options = FitOptions(epochs=30, patience=2, learning_rate=0.5)  # so high that it cannot get better for long
     detector = AutoencoderDetector.fit(
-        pictures[:4],
-        pictures[4:],
+        PictureSet(pictures[:4]),
+        PictureSet(pictures[4:]),
         Preprocessing(width=16, height=16, scaled_decode=False),
         options,
         device="cpu",
@@ -129,7 +129,7 @@ def test_training_stops_early_with_the_best_weights(folder: Path) -> None:
     )
     best = min(epoch.validation_loss for epoch in epochs)
     assert len(epochs) < 30
-    assert float(detector.score(list(pictures[4:])).mean()) == pytest.approx(best, rel=1e-6)
+    assert float(detector.score(list(pictures[4:])).scores.mean()) == pytest.approx(best, rel=1e-6)
 
 
 @pytest.mark.parametrize(
