@@ -1,11 +1,14 @@
-"""Anomaly maps on demand: made by a worker through the queue, kept in the store, asked for again while it takes."""
+"""Anomaly maps and heatmaps on demand: made by a worker through the queue and kept in the store.
+
+The api decodes no picture: what a sender made to hurt whoever decodes it hurts a worker's child process, not the door.
+"""
 
 import asyncio
 
 from api.context import Services
 from core.errors import Code, Refused
 from core.queues import Task
-from core.store import Store, anomaly_map_key, failure_key, image_key
+from core.store import Store, anomaly_map_key, failure_key, heatmap_key, image_key
 from core.submission import StoredImage
 
 ASK_AGAIN_SECONDS = 5.0
@@ -19,14 +22,43 @@ async def anomaly_map(services: Services, image: StoredImage, model_version_id: 
     """
     key = anomaly_map_key(image.sha256, model_sha256)
     source = image_key(image.day, image.sha256)
+    return await _made(services, key, Task.ANOMALY_MAP, source, model_version_id, key)
+
+
+async def heatmap(
+    services: Services,
+    image: StoredImage,
+    model_version_id: int,
+    model_sha256: bytes,
+    *,
+    score: float,
+    threshold: float,
+) -> bytes:
+    """A PNG of a stored image under the heat that a model version gives it; see `core.vision.heatmap`.
+
+    Args:
+        score, threshold: as the inspection recorded them; they fix the scale.
+
+    Raises:
+        Refused: see `anomaly_map`.
+    """
+    key = heatmap_key(image.sha256, model_sha256, score, threshold)
+    source = image_key(image.day, image.sha256)
+    map_key = anomaly_map_key(image.sha256, model_sha256)
+    return await _made(services, key, Task.HEATMAP, source, model_version_id, map_key, key, score, threshold)
+
+
+async def _made(services: Services, key: str, task: Task, *arguments: object) -> bytes:
+    """What a task leaves in the store under `key`."""
     async with services.waiters.expecting("anomaly_map", key) as written:
         try:
             async with asyncio.timeout(services.settings.predict_timeout):
                 while not await asyncio.to_thread(_is_decided, services.store, key):
-                    services.publisher.call(Task.ANOMALY_MAP, source, model_version_id, key, queue="sync")
+                    services.publisher.call(task, *arguments, queue="sync")
                     await _within(written, ASK_AGAIN_SECONDS)
         except TimeoutError:
-            raise Refused(Code.TIMEOUT, "No worker has made the anomaly map in time; try again.") from None
+            what = task.removeprefix("linewatch.").replace("_", " ")
+            raise Refused(Code.TIMEOUT, f"No worker has made the {what} in time; try again.") from None
     return await asyncio.to_thread(_result, services.store, key)
 
 

@@ -38,7 +38,7 @@ class Hints:
         self._send(FINISHED_CHANNEL, [str(one) for one in (*finished.inspections, *finished.batches)])
 
     def map_written(self, key: str) -> None:
-        """Say that an anomaly map lies in the store."""
+        """Say that an anomaly map or a heatmap lies in the store."""
         self._send(MAP_CHANNEL, [key])
 
     def _send(self, channel: str, names: list[str]) -> None:

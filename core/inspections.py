@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, Select, and_, literal, null, select, union_all
 from sqlalchemy.dialects.postgresql import JSONB
 
+from core import verdicts
 from core.errors import Code, Refused
 from core.partitions import first_id_of
 from core.tables import SUBMITTED, images, inspections, model_versions, recipes, work
@@ -62,8 +63,10 @@ class Inspection:
 
     @property
     def is_anomaly(self) -> bool | None:
-        """Whether the machine's verdict is `ng`; None while there is none."""
-        return None if self.verdict is None else self.verdict == "ng"
+        """Whether the score reaches the threshold, though the verdict may be `review`; None while there is no score."""
+        if self.anomaly_score is None or self.threshold is None:
+            return None
+        return verdicts.is_anomaly(self.anomaly_score, self.threshold)
 
 
 @dataclass(frozen=True)

@@ -151,14 +151,26 @@ def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = N
     Raises:
         Undecodable: for whatever is wrong with the data. Nothing else is raised.
     """
+    return decode_sized(data, max_pixels=max_pixels, at_least=at_least)[0]
+
+
+def decode_sized(
+    data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """As `decode`, with the (width, height) of the whole picture, pixels as displayed: the first may be reduced.
+
+    Raises:
+        Undecodable: see `decode`.
+    """
     try:
         image, _ = _parse(io.BytesIO(data), max_pixels)
     except Refused as refusal:
         too_large = refusal.code is Code.IMAGE_TOO_LARGE
         failure = Failure.IMAGE_TOO_LARGE if too_large else Failure.IMAGE_UNDECODABLE
         raise Undecodable(failure, refusal.detail) from refusal
+    size = _displayed_size(image)  # before a reduced decode changes it
     try:
-        return _load(image, at_least)
+        return _load(image, at_least), size
     except Undecodable:
         raise
     except Image.DecompressionBombError as error:

@@ -17,7 +17,7 @@ FINISHED_CHANNEL = "linewatch:finished"
 """Pub/sub: after a finish, the ids of the inspections and batches that became final, separated by spaces."""
 
 MAP_CHANNEL = "linewatch:anomaly-map"
-"""Pub/sub: the store key of an anomaly map that was just written."""
+"""Pub/sub: the store key of an anomaly map or a heatmap that was just written."""
 
 SOCKET_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 2.0
@@ -29,6 +29,7 @@ class Task(StrEnum):
     SCORE = "linewatch.score"
     CHECK_MODEL = "linewatch.check_model"
     ANOMALY_MAP = "linewatch.anomaly_map"
+    HEATMAP = "linewatch.heatmap"
     HOUSEKEEPING = "linewatch.housekeeping"
 
 

@@ -1,7 +1,8 @@
 """The image store: a folder in which a file is either whole and durable or not there.
 
 Images lie under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload; model bundles under `models/<sha256>.tar`;
-anomaly maps, which can be made again, under `anomaly-maps/`. What is being written lies under `tmp/`.
+anomaly maps and heatmaps, which can be made again, under `anomaly-maps/` and `heatmaps/`. What is being written lies
+under `tmp/`.
 """
 
 import datetime as dt
@@ -32,8 +33,14 @@ def anomaly_map_key(image_sha256: bytes, model_sha256: bytes) -> str:
     return f"anomaly-maps/{model_sha256.hex()}/{image_sha256.hex()}.npy"
 
 
+def heatmap_key(image_sha256: bytes, model_sha256: bytes, score: float, threshold: float) -> str:
+    """Where the heatmap lies that this model gives for this image, of this score on the scale of this threshold."""
+    scale = hashlib.sha256(f"{score!r} {threshold!r}".encode()).hexdigest()[:16]
+    return f"heatmaps/{model_sha256.hex()}/{image_sha256.hex()}-{scale}.png"
+
+
 def failure_key(key: str) -> str:
-    """Where it is kept why an anomaly map could not be made."""
+    """Where it is kept why an anomaly map or a heatmap could not be made."""
     return f"{key}.failed"
 
 

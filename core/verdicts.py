@@ -1,17 +1,28 @@
 """The comparison that decides a verdict, in its one place."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 Verdict = Literal["ok", "ng", "review"]
 
 
-def decide(anomaly_score: float, threshold: float, review_threshold: float | None = None) -> Verdict:
+def decide(
+    anomaly_score: float, threshold: float, review_threshold: float | None = None, reasons: Sequence[str] = ()
+) -> Verdict:
     """The machine's verdict on one finite score.
 
-    `ng` from the threshold on; `review` from the review threshold on, where one is set; `ok` below.
+    `review` whatever the score, where there are reasons not to trust it: see `core.vision.inputs.reasons`. Else `ng`
+    from the threshold on; `review` from the review threshold on, where one is set; `ok` below.
     """
-    if anomaly_score >= threshold:
+    if reasons:
+        return "review"
+    if is_anomaly(anomaly_score, threshold):
         return "ng"
     if review_threshold is not None and anomaly_score >= review_threshold:
         return "review"
     return "ok"
+
+
+def is_anomaly(anomaly_score: float, threshold: float) -> bool:
+    """Whether a finite score reaches the threshold, whatever speaks against trusting it."""
+    return anomaly_score >= threshold

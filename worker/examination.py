@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import repeat
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -23,7 +22,8 @@ from core.pictures import Undecodable
 from core.settings import Settings
 from core.store import Store, image_key
 from core.verdicts import decide
-from core.vision.preprocessing import Picture
+from core.vision.inputs import InputRanges, facts, reasons
+from core.vision.preprocessing import Picture, Prepared
 from core.work import Claim, Finished, Outcome
 from worker.isolation import IsolatedDecoder
 from worker.models import LoadedModel, Models, ModelUnavailable
@@ -39,10 +39,11 @@ MOST_RENEWALS = 40
 
 @dataclass
 class _Examined:
-    """A claim on its way: with its prepared picture, or with the failure that ended it."""
+    """A claim on its way: with its prepared picture and what is wrong with it, or with the failure that ended it."""
 
     claim: Claim
     picture: Picture | None = None
+    reasons: list[str] = field(default_factory=list)
     failure: Undecodable | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -134,23 +135,32 @@ class Examiner:
 
     def _prepare(self, model: LoadedModel, claims: Sequence[Claim]) -> list[_Examined]:
         trusted = [claim for claim in claims if claim.rescues == 0]
-        examined = list(self._decoders.map(self._prepare_one, trusted, repeat(lambda claim, data: model.prepare(data))))
+
+        def prepared(claim: Claim) -> _Examined:
+            return self._prepare_one(claim, model.inputs, lambda _, data: model.prepare(data))
+
+        examined = list(self._decoders.map(prepared, trusted))
         suspects = [claim for claim in claims if claim.rescues > 0]
         with IsolatedDecoder(model.preprocessing, max_pixels=self._settings.max_image_pixels) as decoder:
             examined += [
-                self._prepare_one(claim, lambda claim, _: decoder.prepare(self._store.path(_key(claim))))
+                self._prepare_one(claim, model.inputs, lambda claim, _: decoder.prepare(self._store.path(_key(claim))))
                 for claim in suspects
             ]
         return examined
 
-    def _prepare_one(self, claim: Claim, prepare: Callable[[Claim, bytes], Picture]) -> _Examined:
+    def _prepare_one(
+        self, claim: Claim, expected: InputRanges | None, prepare: Callable[[Claim, bytes], Prepared]
+    ) -> _Examined:
         examined = _Examined(claim, timings_ms={"queue": round(claim.queued_ms, 1)})
         begun = time.perf_counter()
         try:
             data = self._load(claim)
             loaded = time.perf_counter()
             examined.timings_ms["load"] = _ms(loaded - begun)
-            examined.picture = prepare(claim, data)
+            picture = prepare(claim, data)
+            examined.picture = picture.pixels
+            if expected is not None:
+                examined.reasons = reasons(facts(picture), expected)
             examined.timings_ms["decode"] = _ms(time.perf_counter() - loaded)
         except Undecodable as failure:
             examined.failure = failure
@@ -219,12 +229,13 @@ def _failed(one: _Examined, code: Failure, detail: str) -> Outcome:
 def _judged(one: _Examined, score: float) -> Outcome:
     if not math.isfinite(score):
         return _failed(one, Failure.SCORE_NOT_FINITE, f"The network's score is {score}.")
-    verdict = decide(score, one.claim.threshold, one.claim.review_threshold)
+    verdict = decide(score, one.claim.threshold, one.claim.review_threshold, one.reasons)
     return Outcome(
         one.claim.id,
         one.claim.attempt,
         "completed",
         anomaly_score=score,
         verdict=verdict,
+        reasons=one.reasons,
         timings_ms=one.timings_ms,
     )

@@ -12,7 +12,8 @@ from core.settings import Settings
 from core.store import Store, bundle_key
 from core.vision import bundle, detector
 from core.vision.detector import Detector, Scored
-from core.vision.preprocessing import Picture, Preprocessing
+from core.vision.inputs import InputRanges
+from core.vision.preprocessing import Picture, Prepared, Preprocessing, prepare
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +23,24 @@ class ModelUnavailable(Exception):  # noqa: N818 - it reads as what the model is
 
 
 class LoadedModel:
-    """A detector behind the lock that lets one minibatch at a time onto the device."""
+    """A detector behind the lock that lets one minibatch at a time onto the device.
 
-    def __init__(self, loaded: Detector, on_device: threading.Lock) -> None:
+    Attributes:
+        inputs: what its pictures are checked against; None for no checks.
+    """
+
+    def __init__(self, loaded: Detector, inputs: InputRanges | None, on_device: threading.Lock) -> None:
         self._detector = loaded
         self._on_device = on_device
+        self.inputs = inputs
 
     @property
     def preprocessing(self) -> Preprocessing:
         return self._detector.preprocessing
 
-    def prepare(self, data: bytes) -> Picture:
-        """See `Detector.prepare`; needs no lock."""
-        return self._detector.prepare(data)
+    def prepare(self, data: bytes) -> Prepared:
+        """See `core.vision.preprocessing.prepare`; needs no lock."""
+        return prepare(data, self.preprocessing, max_pixels=self._detector.max_pixels)
 
     def score(self, pictures: Sequence[Picture]) -> Scored:
         """See `Detector.score`."""
@@ -69,7 +75,7 @@ class Models:
         """
         with self._loading:
             if version_id not in self._loaded:
-                self._loaded[version_id] = LoadedModel(self._load(version_id), self._on_device)
+                self._loaded[version_id] = self._load(version_id)
                 while len(self._loaded) > self._kept:
                     dropped, _ = self._loaded.popitem(last=False)
                     log.info("model version %d is no longer kept", dropped)
@@ -88,13 +94,14 @@ class Models:
         with self._on_device:
             detector.check_golden(loaded, files)
 
-    def _load(self, version_id: int) -> Detector:
+    def _load(self, version_id: int) -> LoadedModel:
         try:
-            loaded = detector.load(self._files(version_id), device=self._device, max_pixels=self._max_pixels)
+            files = self._files(version_id)
+            loaded = detector.load(files, device=self._device, max_pixels=self._max_pixels)
         except (bundle.InvalidBundle, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
             raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
         log.info("loaded model version %d on %s", version_id, self._device)
-        return loaded
+        return LoadedModel(loaded, bundle.manifest_of(files).inputs, self._on_device)
 
     def _files(self, version_id: int) -> dict[str, bytes]:
         with self._engine.begin() as connection:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import numpy as np
 from celery import signals
+from numpy.typing import NDArray
 
 from core import model_versions
 from core.database import create_pool
@@ -20,10 +21,11 @@ from core.queues import Task
 from core.settings import settings
 from core.store import Store, failure_key
 from core.vision.bundle import InvalidBundle
+from core.vision.heatmap import heat
 from worker.app import Readiness, create_app
 from worker.examination import Examiner
 from worker.isolation import IsolatedDecoder
-from worker.models import Models, ModelUnavailable
+from worker.models import LoadedModel, Models, ModelUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +107,44 @@ def anomaly_map(source: str, version_id: int, key: str) -> None:
     if not process.store.holds(key):
         try:
             model = process.models.get(version_id)
-            # Nobody has examined this picture yet, so it may be one that kills whoever decodes it.
-            with IsolatedDecoder(model.preprocessing, max_pixels=process.settings.max_image_pixels) as decoder:
-                picture = decoder.prepare(process.store.path(source))
-            out = io.BytesIO()
-            np.save(out, model.score([picture]).maps[0], allow_pickle=False)
-            process.store.put(key, out.getvalue())
+            with _isolated(process, model) as decoder:
+                _map(process, model, decoder, source, key)
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())
     process.hints.map_written(key)
+
+
+@app.task(name=Task.HEATMAP)
+def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, threshold: float) -> None:
+    """Draw a heatmap and keep it in the store under `key`, or the reason why there is none beside it.
+
+    Its anomaly map is taken from `map_key`, and made if it is not there.
+    """
+    process = worker.process
+    if not process.store.holds(key):
+        try:
+            model = process.models.get(version_id)
+            with _isolated(process, model) as decoder:
+                drawn = heat(_map(process, model, decoder, source, map_key), score, threshold)
+                process.store.put(key, decoder.heatmap(process.store.path(source), drawn))
+        except Undecodable as error:
+            process.store.put(failure_key(key), error.detail.encode())
+    process.hints.map_written(key)
+
+
+def _isolated(process: Process, model: LoadedModel) -> IsolatedDecoder:
+    """Nobody has decoded these pictures yet, or not in full: one may kill whoever does."""
+    return IsolatedDecoder(model.preprocessing, max_pixels=process.settings.max_image_pixels)
+
+
+def _map(process: Process, model: LoadedModel, decoder: IsolatedDecoder, source: str, key: str) -> NDArray[np.float32]:
+    """The anomaly map of a stored picture, (rows, columns), from the store or made and kept there."""
+    if process.store.holds(key):
+        kept: NDArray[np.float32] = np.load(io.BytesIO(process.store.read(key)), allow_pickle=False)
+        return kept
+    picture = decoder.prepare(process.store.path(source))
+    made: NDArray[np.float32] = model.score([picture.pixels]).maps[0]
+    out = io.BytesIO()
+    np.save(out, made, allow_pickle=False)
+    process.store.put(key, out.getvalue())
+    return made

@@ -1,6 +1,7 @@
 """`/v1/inspections`: handing images in and reading what became of them."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -55,6 +56,14 @@ _BODY: dict[str, Any] = {
         {"name": name, "in": "query", "required": False, "schema": schema}
         for name, schema in UploadFields.model_json_schema()["properties"].items()
     ],
+}
+_PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
+_IMMUTABLE = {
+    "Cache-Control": "private, max-age=31536000, immutable",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "X-Content-Type-Options": "nosniff",
 }
 
 
@@ -183,21 +192,60 @@ def image(inspection_id: UUID, services: Context) -> FileResponse:
     return FileResponse(
         path,
         media_type=found.image_media_type,
-        headers={
-            "Cache-Control": "private, max-age=31536000, immutable",
-            "Content-Security-Policy": "default-src 'none'; sandbox",
-            "X-Content-Type-Options": "nosniff",
-        },
+        headers=_IMMUTABLE,
     )
 
 
 @router.get("/{inspection_id}/anomaly-map", response_class=Response)
 async def anomaly_map(inspection_id: UUID, services: Context) -> Response:
-    """The anomaly map of the version that scored: float32, height by width, as a NumPy `.npy` file."""
-    found = await asyncio.to_thread(view, services, inspection_id)
-    if found.model_version_id is None or found.model_sha256 is None or found.status != "completed":
-        raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status}; it has no anomaly map.")
+    """The anomaly map of the version that scored: float32, rows by columns, as a NumPy `.npy` file."""
+    examined = await asyncio.to_thread(_examined, services, inspection_id, "anomaly map")
+    data = await maps.anomaly_map(services, examined.image, examined.version_id, examined.sha256)
+    return Response(data, media_type="application/octet-stream")
+
+
+@router.get("/{inspection_id}/heatmap", response_class=Response, responses=_PNG)
+async def heatmap(inspection_id: UUID, services: Context) -> Response:
+    """The picture with its anomaly map laid over it, as PNG, upright and of its own size up to 4096 pixels a side.
+
+    The scale is fixed by the inspection's own threshold: nothing is drawn below half of it, a cool tint up to it, then
+    a step with a contour, hot colours above, and no more from three times it on. A part whose score is below the
+    threshold never shows a hot colour.
+    """
+    examined = await asyncio.to_thread(_examined, services, inspection_id, "heatmap")
+    data = await maps.heatmap(
+        services,
+        examined.image,
+        examined.version_id,
+        examined.sha256,
+        score=examined.score,
+        threshold=examined.threshold,
+    )
+    return Response(data, media_type="image/png", headers=_IMMUTABLE)
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """What an anomaly map is made of: a stored image, and what a model version said of it."""
+
+    image: StoredImage
+    version_id: int
+    sha256: bytes
+    score: float
+    threshold: float
+
+
+def _examined(services: Services, inspection_id: UUID, what: str) -> _Examined:
+    """A completed inspection; refuses any other."""
+    found = view(services, inspection_id)
+    if (
+        found.status != "completed"
+        or found.model_version_id is None
+        or found.model_sha256 is None
+        or found.anomaly_score is None
+        or found.threshold is None
+    ):
+        raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status}; it has no {what}.")
     header = Header(found.image_media_type, found.image_width, found.image_height)
     stored = StoredImage(found.image_day, found.image_sha256, found.image_bytes, header)
-    data = await maps.anomaly_map(services, stored, found.model_version_id, found.model_sha256)
-    return Response(data, media_type="application/octet-stream")
+    return _Examined(stored, found.model_version_id, found.model_sha256, found.anomaly_score, found.threshold)

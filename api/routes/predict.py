@@ -22,12 +22,15 @@ from core.errors import Code, Failure, Refused
 from core.inspections import Inspection
 from core.store import image_key
 from core.submission import NewInspection
+from core.vision.heatmap import enlarged
 
 router = APIRouter(tags=["synchronous"])
 
 ACCEPTED = ("image/jpeg", "image/png")
-WHITE_AT = 10.0
-"""The heatmap's white is this many times the threshold, always, so that a good part stays dark."""
+WHITE_AT_OF_MEAN = 10.0
+WHITE_AT = 3.0
+"""The heatmap's white is this many times the threshold, always, so that a good part stays dark: more where the score is
+the mean of the whole map, for there a defect's own errors are far above the score."""
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -65,7 +68,7 @@ async def predict(request: Request, services: Context) -> Prediction:
 
 @router.post("/heatmap", openapi_extra=_BODY, response_class=Response)
 async def heatmap(request: Request, services: Context) -> Response:
-    """A grey PNG of the reconstruction error of one JPEG or PNG, at the network's resolution."""
+    """A grey PNG of the error of one JPEG or PNG, at the size that the picture is prepared to."""
     try:
         _require_form(request)
         version, threshold = await asyncio.to_thread(_active, services)
@@ -76,7 +79,7 @@ async def heatmap(request: Request, services: Context) -> Response:
     except Refused as refused:
         raise _as_before(refused) from refused
     data = await maps.anomaly_map(services, received.image, version.id, version.sha256)
-    return Response(await asyncio.to_thread(_grey_png, data, threshold), media_type="image/png")
+    return Response(await asyncio.to_thread(_grey_png, data, version.manifest, threshold), media_type="image/png")
 
 
 @router.get("/health")
@@ -124,9 +127,11 @@ def _prediction(inspection: Inspection) -> Prediction:
     raise Refused(Code.TIMEOUT, f"{why} Its result, if any, is at /v1/inspections/{inspection.id}.")
 
 
-def _grey_png(anomaly_map: bytes, threshold: float) -> bytes:
-    errors = np.load(io.BytesIO(anomaly_map), allow_pickle=False)
-    grey = np.clip(errors / max(WHITE_AT * threshold, np.finfo(np.float32).tiny), 0, 1) * 255
+def _grey_png(anomaly_map: bytes, manifest: dict[str, Any], threshold: float) -> bytes:
+    size = (manifest["preprocessing"]["width"], manifest["preprocessing"]["height"])
+    errors = enlarged(np.load(io.BytesIO(anomaly_map), allow_pickle=False), size)
+    white = (WHITE_AT_OF_MEAN if manifest["score_method"] == "mse" else WHITE_AT) * threshold
+    grey = np.clip(errors / max(white, float(np.finfo(np.float32).tiny)), 0, 1) * 255
     out = io.BytesIO()
-    Image.fromarray(grey.round().astype(np.uint8), mode="L").save(out, "PNG")
+    Image.fromarray(grey.round().astype(np.uint8)).save(out, "PNG")
     return out.getvalue()

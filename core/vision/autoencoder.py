@@ -1,11 +1,15 @@
-"""The reference detector: a plain convolutional autoencoder, scored by its mean squared error.
+"""The reference detector: a plain convolutional autoencoder, trained from scratch.
 
-What a network that has seen only good parts cannot reconstruct is not normal. The network is small, its error follows
-the light, and its global mean dilutes small defects: it is kept because people have weights of it.
+What a network that has seen only good parts cannot reconstruct is not normal. Its error becomes a score in two ways:
+
+`mse`, the mean squared error, as the synchronous demo had it. It follows the light, and the global mean dilutes small
+defects: it is kept because people have such weights.
+
+`z-map`, the default where no backbone's weights are at hand: a gain and an offset are fitted first, and each place is
+judged by the mean and standard deviation that the error of good parts has there.
 """
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Final, Self
 
@@ -17,22 +21,31 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from core.vision.bundle import WEIGHTS, Architecture, InvalidBundle
-from core.vision.detector import Checkpoint, Detector, Epoch, FitOptions, Pictures, Scored
+from core.vision.course import Course
+from core.vision.detector import Checkpoint, Detector, Epoch, FitOptions, Pictures, Scored, full_precision
 from core.vision.preprocessing import Picture, Preprocessing
 
+MSE: Final = "mse"
+Z_MAP: Final = "z-map"
+_TOP: Final = 0.005
+"""The share of a z-map's cells whose mean is the score."""
 _CHUNK: Final = {"cpu": 16, "cuda": 256}
 """Pictures that the network sees at once: on a CPU more only overflow its caches, on a GPU its memory."""
 
 
 @dataclass(frozen=True)
 class AutoencoderSettings:
-    """What the network is built from. Sides are in pixels and multiples of 8; channels are those of the encoder."""
+    """What the network is built from. Sides are in pixels and multiples of 8; channels are those of the encoder.
+
+    `score` is `mse` or `z-map`; bundles from before there was a choice have the first.
+    """
 
     width: int = 128
     height: int = 128
     channels_1: int = 32
     channels_2: int = 64
     channels_3: int = 128
+    score: str = MSE
 
     def __post_init__(self) -> None:
         if not all(isinstance(side, int) and 8 <= side <= 4096 and side % 8 == 0 for side in (self.width, self.height)):
@@ -40,6 +53,8 @@ class AutoencoderSettings:
         channels = (self.channels_1, self.channels_2, self.channels_3)
         if not all(isinstance(count, int) and 1 <= count <= 1024 for count in channels):
             raise ValueError(f"the network must have 1 to 1024 channels a layer, not {channels}")
+        if self.score not in (MSE, Z_MAP):
+            raise ValueError(f"the score must be {MSE} or {Z_MAP}, not {self.score!r}")
 
 
 class Autoencoder(nn.Module):
@@ -90,11 +105,38 @@ def to_network(pictures: Sequence[Picture], device: str) -> Tensor:
     return stacked.permute(0, 3, 1, 2).to(torch.float32) / 255
 
 
+@dataclass(frozen=True)
+class ErrorStatistics:
+    """The mean and the standard deviation, over good parts, of the error at each place: float32, (height, width)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, errors: Iterable[Tensor]) -> Self:
+        """The statistics of errors, (n, height, width) at a time.
+
+        A deviation is at least a fifth of the median one: where good parts never varied, a little is still normal.
+        """
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for some in errors:
+            count += len(some)
+            total = total + some.sum(0, dtype=torch.float64).cpu()
+            squares = squares + some.to(torch.float64).square().sum(0).cpu()
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        least = float(deviation.median().clamp_min(1e-6)) / 5
+        return cls(mean.float(), deviation.clamp_min(least).float())
+
+    def to(self, device: str) -> Self:
+        """The same on a device."""
+        return type(self)(self.mean.to(device), self.deviation.to(device))
+
+
 class AutoencoderDetector(Detector):
-    """Scores by the mean over pixels and channels of (picture - reconstruction)², pictures being in 0 to 1."""
+    """Scores by what the network has not reconstructed; see `MSE` and `Z_MAP` above for how."""
 
     name: ClassVar[str] = "conv-autoencoder"
-    score_method = "mse"
 
     def __init__(
         self,
@@ -104,19 +146,19 @@ class AutoencoderDetector(Detector):
         *,
         device: str,
         max_pixels: int,
+        statistics: ErrorStatistics | None = None,
     ) -> None:
         if (preprocessing.width, preprocessing.height) != (settings.width, settings.height):
             raise ValueError("the preprocessing's size is not the network's")
-        if device == "cuda":
-            # TF32 keeps ten bits of each factor: the golden scores would not be reproduced.
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
+        full_precision(device)
         self.architecture = Architecture(name=self.name, settings=asdict(settings))
+        self.score_method = settings.score
         self.preprocessing = preprocessing
         self.max_pixels = max_pixels
         self.device = device
         # Channels last halves the time on a CPU, and prepared pictures lie that way already.
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._statistics = statistics.to(device) if statistics else None
 
     @classmethod
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
@@ -137,56 +179,88 @@ class AutoencoderDetector(Detector):
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None = None,
     ) -> Self:
-        """See `Detector.fit`. Adam (Kingma & Ba, 2015) on the mean squared error, its rate falling as a half cosine."""
-        settings = AutoencoderSettings(width=preprocessing.width, height=preprocessing.height)
+        """See `Detector.fit`, and `Course` for how."""
+        score = options.score_method or Z_MAP
+        settings = AutoencoderSettings(width=preprocessing.width, height=preprocessing.height, score=score)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             network = Autoencoder(settings)
         detector = cls(network, settings, preprocessing, device=device, max_pixels=max_pixels)
-        random = np.random.default_rng(options.seed)
-        optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
-        best, best_loss, best_epoch = copy.deepcopy(network.state_dict()), np.inf, 0
-        for number in range(1, options.epochs + 1):
-            training_loss = _train_epoch(network, optimizer, training, options, random, device)
-            schedule.step()
-            validation_loss = detector.mean_error(validation)
-            on_epoch(Epoch(number, training_loss, validation_loss))
-            if validation_loss < best_loss:
-                best, best_loss, best_epoch = copy.deepcopy(network.state_dict()), validation_loss, number
-            elif number - best_epoch >= options.patience:
-                break
-        network.load_state_dict(best)
+
+        def epoch(random: np.random.Generator) -> Iterator[Tensor]:
+            order = random.permutation(len(training)).tolist()
+            for some in training.minibatches(options.batch_size, order):
+                yield augment(to_network(list(some), device), random, flips=options.flips)
+
+        course = Course(network, options, device)
+        course.run(epoch, lambda: detector.mean_squared_error(validation), on_epoch, checkpoint)
+        if score == Z_MAP:
+            with torch.inference_mode():
+                errors = (detector.even_error(list(some)) for some in training.minibatches(_CHUNK[device]))
+                detector._statistics = ErrorStatistics.of(errors).to(device)
         return detector
 
     def score(self, pictures: Sequence[Picture]) -> Scored:
-        """The map is the squared error of each pixel, averaged over the channels, 0 to 1; the score is its mean."""
+        """See `Detector.score`.
+
+        With `mse` the map is the squared error of each pixel, 0 to 1, and the score its mean. With `z-map` it is by how
+        many standard deviations the error of a place exceeds that of good parts, and the score the mean of its top.
+        """
         scores = np.empty(len(pictures), dtype=np.float64)
         maps = np.empty((len(pictures), self.preprocessing.height, self.preprocessing.width), dtype=np.float32)
         step = _CHUNK[self.device]
         with torch.inference_mode():
             for start in range(0, len(pictures), step):
-                errors = self._errors(pictures[start : start + step])
-                scores[start : start + step] = errors.mean(dim=(1, 2), dtype=torch.float64).cpu().numpy()
+                found, errors = self._judge(pictures[start : start + step])
+                scores[start : start + step] = found.cpu().numpy()
                 maps[start : start + step] = errors.cpu().numpy()
         return Scored(scores, maps)
 
-    def mean_error(self, pictures: Pictures) -> float:
-        """The mean score of many pictures."""
-        return float(np.concatenate([self.score(list(some)).scores for some in pictures.minibatches(64)]).mean())
+    def _judge(self, pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        if self._statistics is None:
+            errors = self.squared_error(pictures)
+            return errors.mean(dim=(1, 2), dtype=torch.float64), errors
+        deviations = (self.even_error(pictures) - self._statistics.mean) / self._statistics.deviation
+        cells = deviations.flatten(1)
+        top = cells.topk(max(round(_TOP * cells.shape[1]), 1), dim=1).values
+        return top.mean(dim=1, dtype=torch.float64), deviations.clamp_min(0)
 
-    def _errors(self, pictures: Sequence[Picture]) -> Tensor:
+    def squared_error(self, pictures: Sequence[Picture]) -> Tensor:
+        """(picture - reconstruction)², averaged over the channels: float32, (N, height, width), 0 to 1."""
         original = to_network(pictures, self.device)
         reconstructed: Tensor = self.network(original)
         return (original - reconstructed).square().mean(dim=1)
 
+    def even_error(self, pictures: Sequence[Picture]) -> Tensor:
+        """The squared error that is left after the light is fitted, in variances of the picture; like `squared_error`.
+
+        A gain and an offset of the reconstruction are fitted by least squares; then 3 × 3 pixels are averaged.
+        """
+        original = to_network(pictures, self.device)
+        reconstructed: Tensor = self.network(original)
+        axes = (1, 2, 3)
+        wanted = original - original.mean(axes, keepdim=True)
+        given = reconstructed - reconstructed.mean(axes, keepdim=True)
+        gain = (wanted * given).mean(axes, keepdim=True) / given.square().mean(axes, keepdim=True).clamp_min(1e-6)
+        variance = wanted.square().mean(axes, keepdim=True).clamp_min(1e-4)
+        errors = ((wanted - gain * given).square() / variance).mean(dim=1, keepdim=True)
+        return nn.functional.avg_pool2d(errors, 3, stride=1, padding=1, count_include_pad=False)[:, 0]
+
+    def mean_squared_error(self, pictures: Pictures) -> float:
+        """Over many pictures."""
+        with torch.inference_mode():
+            means = [
+                self.squared_error(list(some)).mean(dim=(1, 2), dtype=torch.float64)
+                for some in pictures.minibatches(_CHUNK[self.device])
+            ]
+        return float(torch.cat(means).mean())
+
     def save(self) -> dict[str, bytes]:
-        """`weights.safetensors`: float32, the names of a plain state dict."""
-        return {
-            WEIGHTS: save_tensors(
-                {name: weight.cpu().contiguous() for name, weight in self.network.state_dict().items()}
-            )
-        }
+        """`weights.safetensors`: float32, the names of a plain state dict, and `errors.*` for a z-map."""
+        weights = dict(self.network.state_dict())
+        if self._statistics is not None:
+            weights |= {_MEAN: self._statistics.mean, _DEVIATION: self._statistics.deviation}
+        return {WEIGHTS: save_tensors({name: weight.cpu().contiguous() for name, weight in weights.items()})}
 
     @classmethod
     def load(
@@ -202,32 +276,30 @@ class AutoencoderDetector(Detector):
         try:
             settings = AutoencoderSettings(**architecture.settings)  # type: ignore[arg-type]
             weights = load_tensors(files[WEIGHTS])
-            return cls(with_weights(settings, weights), settings, preprocessing, device=device, max_pixels=max_pixels)
-        except (TypeError, ValueError, safetensors.SafetensorError) as error:
+            statistics = _statistics(weights, settings) if settings.score == Z_MAP else None
+            return cls(
+                with_weights(settings, weights),
+                settings,
+                preprocessing,
+                device=device,
+                max_pixels=max_pixels,
+                statistics=statistics,
+            )
+        except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise InvalidBundle(f"the bundle's {cls.name} cannot be built: {error}") from error
 
 
-def _train_epoch(
-    network: Autoencoder,
-    optimizer: torch.optim.Optimizer,
-    training: Pictures,
-    options: FitOptions,
-    random: np.random.Generator,
-    device: str,
-) -> float:
-    """One pass over the training pictures in random order; returns the mean of the steps' losses."""
-    network.train()
-    order = random.permutation(len(training))
-    losses = []
-    for some in training.minibatches(options.batch_size, order.tolist()):
-        pictures = augment(to_network(list(some), device), random, flips=options.flips)
-        optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.mse_loss(network(pictures), pictures)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.detach())
-    network.eval()
-    return float(torch.stack(losses).mean())
+_MEAN: Final = "errors.mean"
+_DEVIATION: Final = "errors.deviation"
+
+
+def _statistics(weights: dict[str, Tensor], settings: AutoencoderSettings) -> ErrorStatistics:
+    """Take the statistics of a z-map out of a bundle's tensors."""
+    found = ErrorStatistics(weights.pop(_MEAN), weights.pop(_DEVIATION))
+    shape = (settings.height, settings.width)
+    if found.mean.shape != shape or found.deviation.shape != shape or not bool((found.deviation > 0).all()):
+        raise ValueError("the statistics of the z-map do not fit the picture")
+    return found
 
 
 def augment(pictures: Tensor, random: np.random.Generator, *, flips: bool) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, BinaryIO, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from core.vision.inputs import InputRanges
 from core.vision.preprocessing import Preprocessing
 
 FORMAT_VERSION: Final = 1
@@ -88,6 +89,22 @@ class Architecture(_Part):
     settings: dict[str, bool | int | float | str]
 
 
+class BackboneRecord(_Part):
+    """A pretrained network that the bundle carries: where its weights come from, and under which licence.
+
+    Attributes:
+        name: of the network.
+        source: the package or the file that brought the weights.
+        licence: of the weights.
+        sha256: of the file as published.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    source: Annotated[str, Field(min_length=1, max_length=300)]
+    licence: Annotated[str, Field(min_length=1, max_length=300)]
+    sha256: Sha256
+
+
 class Metrics(_Part):
     """Detection on the folder's `test/` pictures, with trivial controls beside it. AUROCs are 0 to 1.
 
@@ -97,6 +114,8 @@ class Metrics(_Part):
         controls: AUROC of trivial scores, by name: if one of them is as good, the detector has shown nothing.
         false_reject_rate: share of the good pictures at or above the threshold.
         recall: share of the defective pictures at or above the threshold.
+        pixel_auroc, aupro: how well the anomaly maps point at the defects, see `core.vision.localisation`; null where
+            the folder has no masks in `ground_truth/`.
     """
 
     good: Annotated[int, Field(ge=1)]
@@ -106,6 +125,8 @@ class Metrics(_Part):
     controls: dict[str, Rate]
     false_reject_rate: Rate
     recall: Rate
+    pixel_auroc: Rate | None = None
+    aupro: Rate | None = None
 
 
 class Training(_Part):
@@ -118,6 +139,8 @@ class Training(_Part):
         options: what training was asked to do, seed included.
         epochs, best_epoch: run, and whose weights these are (counted from 1).
         device: `cpu` or `cuda`.
+        groups: parts, lots or copies into which the good pictures fall, each kept on one side of the split.
+        near_duplicates: pictures that were kept together with another one because they look alike.
     """
 
     training_set_digest: Sha256
@@ -127,6 +150,8 @@ class Training(_Part):
     epochs: Annotated[int, Field(ge=1)]
     best_epoch: Annotated[int, Field(ge=1)]
     device: str
+    groups: Annotated[int, Field(ge=1)] | None = None
+    near_duplicates: Annotated[int, Field(ge=0)] = 0
 
 
 class Golden(_Part):
@@ -143,6 +168,8 @@ class Manifest(_Part):
         review_threshold: scores between it and the threshold are for a person to judge; null for none.
         training: null for imported weights, whose training is not known.
         metrics: null where the training folder had no `test/`.
+        backbone: null for detectors that stand on none.
+        inputs: where pictures of good parts lie; null where it is not known, and nothing is checked then.
         golden_tolerance: the relative difference at which a golden score still counts as reproduced, by
             `<device>/<dtype>`.
         files: SHA-256 of every file but the manifest.
@@ -157,6 +184,8 @@ class Manifest(_Part):
     training: Training | None
     metrics: Metrics | None
     libraries: dict[str, str]
+    inputs: InputRanges | None = None
+    backbone: BackboneRecord | None = None
     golden: Annotated[list[Golden], Field(min_length=1)]
     golden_tolerance: dict[str, Annotated[float, Field(gt=0, lt=1)]]
     files: Annotated[dict[FileName, Sha256], Field(max_length=_MAX_FILES)]

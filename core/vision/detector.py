@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.vision.bundle import Architecture, Calibration, InvalidBundle, manifest_of
+from core.vision.bundle import Architecture, BackboneRecord, Calibration, InvalidBundle, manifest_of
 from core.vision.calibration import calibrate
 from core.vision.preprocessing import Picture, Preprocessing, prepare
 
@@ -73,6 +74,10 @@ class FitOptions:
         learning_rate: the highest of the schedule.
         flips: whether parts may also appear mirrored; off, because most parts have a handedness.
         seed: of everything random.
+        mixed_precision: whether a GPU may train with half the digits; see `core.vision.precision`.
+        score_method: for detectors that have several; None for the detector's own choice.
+        backbone: of detectors that stand on a pretrained one, see `core.vision.backbone.BACKBONES`.
+        backbone_weights: a file with the weights of a pretrained backbone, for detectors that stand on one.
     """
 
     epochs: int = 8
@@ -81,6 +86,10 @@ class FitOptions:
     learning_rate: float = 2e-3
     flips: bool = False
     seed: int = 0
+    mixed_precision: bool = True
+    score_method: str | None = None
+    backbone: str = "efficientnet-lite0"
+    backbone_weights: Path | None = None
 
 
 class Detector(ABC):
@@ -93,6 +102,7 @@ class Detector(ABC):
         score_method: how its anomaly map becomes a score.
         preprocessing: what `prepare` does.
         max_pixels: the largest picture that `prepare` decodes.
+        backbone: the pretrained network that it was fitted on; None for none, and for one that was loaded.
     """
 
     architecture: Architecture
@@ -100,6 +110,7 @@ class Detector(ABC):
     preprocessing: Preprocessing
     max_pixels: int
     device: str
+    backbone: BackboneRecord | None = None
 
     def prepare(self, data: bytes) -> Picture:
         """Decode and resize one encoded picture: uint8, (height, width, 3). Thread-safe; Pillow frees the interpreter.
@@ -107,7 +118,7 @@ class Detector(ABC):
         Raises:
             core.pictures.Undecodable: this picture cannot be decoded.
         """
-        return prepare(data, self.preprocessing, max_pixels=self.max_pixels)
+        return prepare(data, self.preprocessing, max_pixels=self.max_pixels).pixels
 
     def calibrate(self, pictures: Sequence[Picture], false_reject_rate: float) -> Calibration:
         """A threshold from prepared pictures of good parts that `fit` has not seen.
@@ -144,7 +155,8 @@ class Detector(ABC):
         """Learn what is normal from prepared pictures of good parts.
 
         The validation pictures tell when to stop; the weights are those of the best epoch. On a CPU the same
-        pictures, options and number of threads give the same weights.
+        pictures, options and number of threads give the same weights, interrupted or not: a fit that finds a state in
+        its checkpoint tells `on_epoch` of the epochs behind it and goes on with the next.
         """
 
     @abstractmethod
@@ -190,11 +202,28 @@ def resolve_device(device: str) -> str:
     return "cuda" if device != "cpu" and available else "cpu"
 
 
+def full_precision(device: str) -> None:
+    """Let a GPU multiply with all digits of float32: TF32 keeps ten bits, and golden scores would not be reproduced."""
+    if device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def architectures() -> Mapping[str, type[Detector]]:
     """Every detector there is, by the name of its architecture."""
-    from core.vision.autoencoder import AutoencoderDetector  # it implements the interface above
+    from core.vision.autoencoder import AutoencoderDetector  # they implement the interface above
+    from core.vision.feature_autoencoder import FeatureAutoencoderDetector
+    from core.vision.feature_gaussian import FeatureGaussianDetector
 
-    return {AutoencoderDetector.name: AutoencoderDetector}
+    kinds: tuple[type[Any], ...] = (FeatureAutoencoderDetector, FeatureGaussianDetector, AutoencoderDetector)
+    return {kind.name: kind for kind in kinds}
+
+
+def default_architecture(backbone_weights: Path | None = None) -> str:
+    """`feature-autoencoder` where a backbone's weights are at hand, else what is trained from scratch."""
+    from core.vision.backbone import packaged
+
+    return "feature-autoencoder" if backbone_weights or packaged() else "conv-autoencoder"
 
 
 def load(files: Mapping[str, bytes], *, device: str, max_pixels: int) -> Detector:

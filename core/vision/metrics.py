@@ -9,6 +9,10 @@ from scipy import stats
 from core.vision.preprocessing import Picture
 
 Scores = NDArray[np.float64]
+Thumbnails = NDArray[np.float32]
+"""See `thumbnails`."""
+
+_BLOCK = 2048
 
 
 def auroc(good: Scores, defective: Scores) -> float:
@@ -38,34 +42,57 @@ def auroc_interval(
 
 
 def control_scores(pictures: Sequence[Picture], training: Sequence[Picture]) -> dict[str, Scores]:
-    """Scores that need no network, by name, each float64, (N,). A detector must beat them to have shown anything.
+    """As `controls`, of pictures that fit in memory.
 
     Args:
         pictures: N prepared pictures to score.
         training: the good pictures that the detector was trained on.
+    """
+    deviations = np.array([picture.std(dtype=np.float64) for picture in pictures])
+    return controls(thumbnails(pictures), deviations, thumbnails(training))
+
+
+def controls(seen: Thumbnails, deviations: Scores, known: Thumbnails) -> dict[str, Scores]:
+    """Scores that need no network, by name, each float64, (N,). A detector must beat them to have shown anything.
+
+    Args:
+        seen: thumbnails of the N pictures to score.
+        deviations: float64, (N,): the standard deviation of each of these pictures, 0 to 127.5.
+        known: thumbnails of the good pictures that the detector was trained on.
 
     Returns:
         `mean_brightness` (dark is suspicious), `mean_brightness_deviation` (its distance from the training mean),
         `standard_deviation` (contrast is suspicious) and `nearest_thumbnail` (the root mean square distance to the
-        nearest 16 × 16 thumbnail of a training picture).
+        nearest thumbnail of a training picture).
     """
-    thumbnails, known = _thumbnails(pictures), _thumbnails(training)
-    brightness = thumbnails.mean(axis=1)
-    squares = (thumbnails**2).sum(axis=1)[:, None] + (known**2).sum(axis=1)[None, :] - 2 * thumbnails @ known.T
+    brightness = seen.mean(axis=1, dtype=np.float64)
     return {
         "mean_brightness": -brightness,
-        "mean_brightness_deviation": np.abs(brightness - known.mean()),
-        "standard_deviation": np.array([picture.std(dtype=np.float64) for picture in pictures]),
-        "nearest_thumbnail": np.sqrt(np.maximum(squares.min(axis=1), 0) / thumbnails.shape[1]),
+        "mean_brightness_deviation": np.abs(brightness - known.mean(dtype=np.float64)),
+        "standard_deviation": deviations,
+        "nearest_thumbnail": np.sqrt(_nearest_square(seen, known) / seen.shape[1]),
     }
 
 
-def _thumbnails(pictures: Sequence[Picture], side: int = 16) -> Scores:
-    """Block means of the grey pictures: float64, (N, side · side), 0 to 255. Remainders at the edges are left out."""
+def _nearest_square(seen: Thumbnails, known: Thumbnails) -> Scores:
+    """The squared distance of each to the nearest known one, computed in blocks that do not fill the memory."""
+    nearest = np.full(len(seen), np.inf)
+    for start in range(0, len(known), _BLOCK):
+        some = known[start : start + _BLOCK].astype(np.float64)
+        for begin in range(0, len(seen), _BLOCK):
+            mine = seen[begin : begin + _BLOCK].astype(np.float64)
+            squares = (mine**2).sum(axis=1)[:, None] + (some**2).sum(axis=1)[None, :] - 2 * mine @ some.T
+            block = nearest[begin : begin + _BLOCK]
+            np.minimum(block, np.maximum(squares.min(axis=1), 0), out=block)
+    return nearest
+
+
+def thumbnails(pictures: Sequence[Picture], side: int = 16) -> Thumbnails:
+    """Block means of the grey pictures: float32, (N, side · side), 0 to 255. Remainders at the edges are left out."""
     grey = np.stack([picture.mean(axis=2, dtype=np.float32) for picture in pictures])
     count, height, width = grey.shape
     side = min(side, height, width)
     rows, columns = height // side, width // side
     cut = grey[:, : rows * side, : columns * side].reshape(count, side, rows, side, columns)
-    blocks: Scores = cut.mean(axis=(2, 4), dtype=np.float64)
-    return blocks.reshape(count, side * side)
+    blocks: Thumbnails = cut.mean(axis=(2, 4), dtype=np.float64).reshape(count, side * side).astype(np.float32)
+    return blocks

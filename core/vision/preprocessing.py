@@ -4,6 +4,7 @@ Training, calibration, serving and re-scoring all call `prepare`; its parameters
 """
 
 import hashlib
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,12 +12,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.pictures import decode
+from core.pictures import decode_sized
 
 Picture = NDArray[np.uint8]
 """A prepared picture: uint8, shape (height, width, 3), RGB."""
 
 _DECODE_MARGIN = 2
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as the network sees it, and what it was before.
+
+    Attributes:
+        pixels: uint8, (height, width, 3), of the preprocessing's size.
+        width, height: of the picture as sent, pixels as displayed, whatever scale it was decoded at.
+    """
+
+    pixels: Picture
+    width: int
+    height: int
 
 
 class Preprocessing(BaseModel):
@@ -44,7 +59,7 @@ class Preprocessing(BaseModel):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Picture:
+def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Prepared:
     """Decode and resize one encoded picture. Safe to call from several threads.
 
     Values stay 0 to 255; the division by 255 to float32 happens once, on the device that scores.
@@ -54,5 +69,5 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Pi
     """
     size = (preprocessing.width, preprocessing.height)
     at_least = (_DECODE_MARGIN * size[0], _DECODE_MARGIN * size[1]) if preprocessing.scaled_decode else None
-    image = decode(data, max_pixels=max_pixels, at_least=at_least)
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    image, (width, height) = decode_sized(data, max_pixels=max_pixels, at_least=at_least)
+    return Prepared(np.asarray(image.resize(size, Image.Resampling.BILINEAR)), width, height)

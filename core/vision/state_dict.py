@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from core.vision.artefact import write_bundle
 from core.vision.autoencoder import AutoencoderDetector, AutoencoderSettings, with_weights
 from core.vision.bundle import Manifest, Threshold
 from core.vision.preprocessing import Preprocessing
-from core.vision.training import write_bundle
 
 _GOLDEN_SEEDS = (0, 1, 2)
 _PARALLEL_PREFIX = "module."

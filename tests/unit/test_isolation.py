@@ -1,5 +1,6 @@
 """A picture that kills its decoder is poison; one that is merely broken is not, and its neighbours are decoded."""
 
+import io
 import os
 import threading
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from core.errors import Failure
-from core.pictures import Undecodable
+from core.pictures import Undecodable, decode
+from core.vision.heatmap import overlay
 from core.vision.preprocessing import Preprocessing, prepare
 from tests.parts import png
 from worker import isolation
@@ -40,8 +43,23 @@ def children() -> list[psutil.Process]:
 
 
 def test_it_decodes_what_the_worker_decodes(decoder: IsolatedDecoder, picture: Path) -> None:
+    expected = prepare(picture.read_bytes(), SQUARE, max_pixels=LIMIT)
     for _ in range(3):
-        np.testing.assert_array_equal(decoder.prepare(picture), prepare(picture.read_bytes(), SQUARE, max_pixels=LIMIT))
+        found = decoder.prepare(picture)
+        np.testing.assert_array_equal(found.pixels, expected.pixels)
+        assert (found.width, found.height) == (expected.width, expected.height) == (96, 64)
+    assert len(children()) == 1
+
+
+def test_it_draws_heatmaps_too(decoder: IsolatedDecoder, picture: Path) -> None:
+    heat = np.zeros((4, 6), dtype=np.float32)
+    heat[1, 2] = 2
+    expected = overlay(decode(picture.read_bytes(), max_pixels=LIMIT), heat)
+    decoder.prepare(picture)
+    drawn = Image.open(io.BytesIO(decoder.heatmap(picture, heat)))
+    assert (drawn.format, drawn.size) == ("PNG", (96, 64))
+    np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
+    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
     assert len(children()) == 1
 
 
@@ -50,7 +68,10 @@ def test_a_broken_picture_is_not_poison(decoder: IsolatedDecoder, picture: Path,
     with pytest.raises(Undecodable) as broken:
         decoder.prepare(tmp_path / "broken.png")
     assert broken.value.failure is Failure.IMAGE_UNDECODABLE
-    assert decoder.prepare(picture).shape == (32, 32, 3)
+    with pytest.raises(Undecodable) as broken:
+        decoder.heatmap(tmp_path / "broken.png", np.ones((2, 2), dtype=np.float32))
+    assert broken.value.failure is Failure.IMAGE_UNDECODABLE
+    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
 
 
 def test_a_child_that_dies_twice_makes_its_picture_poison_and_harms_no_other(
@@ -68,14 +89,14 @@ def test_a_child_that_dies_twice_makes_its_picture_poison_and_harms_no_other(
                     killed.append(child.pid)
             time.sleep(0.5)
 
-    assert decoder.prepare(picture).shape == (32, 32, 3)
+    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
     killer = threading.Thread(target=kill_whoever_opens_it)
     killer.start()
     with pytest.raises(Undecodable) as poison:
         decoder.prepare(hanging)
     killer.join()
     assert poison.value.failure is Failure.POISON
-    assert decoder.prepare(picture).shape == (32, 32, 3)
+    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
     assert "died" in caplog.text
 
 

@@ -37,6 +37,13 @@ def test_a_score_at_the_threshold_is_ng() -> None:
     assert decide(0.4, 0.5, 0.4) == "review"
 
 
+@given(finite, finite, st.none() | finite)
+def test_a_picture_that_cannot_be_trusted_is_for_a_person_to_judge(
+    score: float, threshold: float, review: float | None
+) -> None:
+    assert decide(score, threshold, review, ["input_dark"]) == "review"
+
+
 def test_every_code_has_a_status() -> None:
     assert set(STATUS) == set(Code)
 

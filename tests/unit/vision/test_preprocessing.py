@@ -22,7 +22,7 @@ def smooth_jpeg(width: int, height: int) -> bytes:
 
 def test_it_equals_torchvisions_resize_and_to_tensor() -> None:
     data = smooth_jpeg(300, 220)
-    prepared = prepare(data, Preprocessing(width=128, height=128, scaled_decode=False), max_pixels=10**6)
+    prepared = prepare(data, Preprocessing(width=128, height=128, scaled_decode=False), max_pixels=10**6).pixels
     assert prepared.shape == (128, 128, 3)
     assert prepared.dtype == np.uint8
     expected = Compose([Resize((128, 128)), ToTensor()])(Image.open(io.BytesIO(data)).convert("RGB"))
@@ -32,11 +32,22 @@ def test_it_equals_torchvisions_resize_and_to_tensor() -> None:
 def test_a_reduced_decode_stays_close() -> None:
     data = smooth_jpeg(1200, 900)
     whole, reduced = (
-        prepare(data, Preprocessing(width=128, height=128, scaled_decode=scaled), max_pixels=10**7).astype(int)
+        prepare(data, Preprocessing(width=128, height=128, scaled_decode=scaled), max_pixels=10**7).pixels.astype(int)
         for scaled in (False, True)
     )
     assert np.abs(whole - reduced).mean() < 1
     assert not np.array_equal(whole, reduced)  # else this test proves nothing
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_prepared_picture_knows_its_size_as_displayed(scaled: bool) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # lies on its side
+    file = io.BytesIO()
+    Image.open(io.BytesIO(smooth_jpeg(1200, 900))).save(file, format="JPEG", exif=turned)
+    prepared = prepare(file.getvalue(), Preprocessing(width=64, height=64, scaled_decode=scaled), max_pixels=10**7)
+    assert (prepared.width, prepared.height) == (900, 1200)
+    assert prepared.pixels.shape == (64, 64, 3)
 
 
 def test_the_digest_tells_preparations_apart() -> None:

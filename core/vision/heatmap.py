@@ -1,0 +1,177 @@
+"""Heatmaps: an anomaly map laid over its picture, on a colour scale that is fixed by the threshold.
+
+The unit of heat is the threshold. A part whose score is below it shows less than 1 everywhere, so a good part stays
+calm, always; one at or above it shows 1 or more somewhere. Two heatmaps of one threshold can be compared.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+LONGEST_SIDE: Final = 4096
+"""Pixels: the overlay of a larger picture is reduced to this, so that 64 megapixels cost megabytes."""
+
+SHOWN_FROM: Final = 0.5
+SATURATED_FROM: Final = 3.0
+
+_PEAK_SHARE = 0.02
+_STEPS = 300  # a unit of heat; the step at the threshold is exact because it falls between two of them
+_BAND = 256  # rows that are blended at once
+_COOL = (64, 140, 255)
+_COOL_OPACITY = 0.3
+_HOT_OPACITY = (0.55, 0.8)
+# From the threshold on the ramp gets lighter evenly (CIE L* 35, 52, 68, 83, 98), so it reads without its hues too.
+_HOT = (
+    (1.0, (160, 20, 90)),
+    (1.5, (224, 66, 66)),
+    (2.0, (248, 136, 36)),
+    (2.5, (252, 200, 60)),
+    (3.0, (255, 250, 205)),
+)
+_CONTOUR = ((0, 0, 0), (255, 255, 255))  # outside and inside: one of them is seen on any ground
+
+Heat = NDArray[np.float32]
+
+
+def heat(anomaly_map: NDArray[np.floating], score: float, threshold: float) -> Heat:
+    """An anomaly map in units of the threshold: its peak stands for the score.
+
+    The map is scaled so that its peak, the mean of its highest 2 % of cells, becomes score / threshold, and clipped
+    there: a single cell says no more than the score does. A cell that is not a number counts as 0, an infinite one as
+    the peak. A map without a peak cannot say where, so all of its cells get the score. Where the threshold is not
+    above 0 there is no ratio to it: the peak becomes 1 for a score at or above the threshold, else 0.
+
+    Args:
+        anomaly_map: (rows, columns), 0 and up; at least one cell.
+        score: of the same picture; finite.
+        threshold: scores at or above it are `ng`; finite.
+
+    Returns:
+        float32, (rows, columns), 0 and up. Its highest value is 1 or more exactly where score ≥ threshold.
+
+    Raises:
+        ValueError: the map is empty or not of two dimensions, or the score or the threshold is not finite.
+    """
+    if anomaly_map.ndim != 2 or anomaly_map.size == 0:
+        raise ValueError(f"an anomaly map has rows and columns, not the shape {anomaly_map.shape}")
+    if not (math.isfinite(score) and math.isfinite(threshold)):
+        raise ValueError(f"heat needs a finite score and threshold, not {score} and {threshold}")
+    top = np.float32(_ratio(score, threshold))
+    highest = float(np.finfo(np.float32).max)
+    cells = np.nan_to_num(anomaly_map.astype(np.float64), nan=0.0, posinf=highest, neginf=0.0).clip(0, highest)
+    count = math.ceil(_PEAK_SHARE * cells.size)
+    peak = min(float(np.partition(cells, cells.size - count, axis=None)[-count:].mean()), float(cells.max()))
+    if peak == 0:
+        return np.full(cells.shape, top)
+    scaled = np.minimum(cells / peak * float(top), float(top)).astype(np.float32)
+    scaled[cells >= peak] = top  # whatever rounding did
+    return scaled
+
+
+def _ratio(score: float, threshold: float) -> float:
+    """score / threshold, at least 0, on the side of 1 that the verdict is on, in float32 too."""
+    above = score >= threshold
+    if threshold <= 0:
+        return 1.0 if above else 0.0
+    ratio = min(max(score / threshold, 0.0), 1e30)
+    return max(ratio, 1.0) if above else min(ratio, float(np.nextafter(np.float32(1), np.float32(0))))
+
+
+def overlay(image: Image.Image, heat: Heat) -> Image.Image:
+    """Lay heat over its picture.
+
+    Nothing is drawn below half the threshold; up to it a cool tint grows; at it there is a step, with a contour; above,
+    colours run from dark red through orange to near-white at three times the threshold and stay so.
+
+    Args:
+        image: RGB, upright, of any size; what is longer than 4096 pixels is reduced to that.
+        heat: float32, (rows, columns), see `heat`. Its cells divide the whole picture evenly; between their centres it
+            is interpolated linearly, and its highest value is kept.
+
+    Returns:
+        A new RGB picture, of the image's size where it is not reduced.
+    """
+    image = _bounded(image)
+    values = enlarged(heat, image.size)
+    colours, opacities = _scale()
+    out = np.asarray(image).copy()
+    for start in range(0, len(out), _BAND):
+        band = out[start : start + _BAND]
+        steps = _steps(values[start : start + _BAND])
+        opacity = opacities[steps][:, :, None]
+        band[:] = (band * (1 - opacity) + colours[steps] * opacity).round().astype(np.uint8)
+    _draw_contour(out, values >= 1)
+    return Image.fromarray(out)
+
+
+def enlarged(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A grid brought to (width, height) in pixels, linearly, with cells and pixels both centred on their areas.
+
+    The highest value stays what it is, though no pixel's centre may lie on that cell's.
+    """
+    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    resized = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    top, found = float(values.max()), float(resized.max())
+    if found <= 0:
+        return np.full(resized.shape, top, dtype=np.float32)
+    kept = np.minimum(resized * (top / found), np.float32(top))
+    kept[resized == resized.max()] = top
+    return kept
+
+
+def legend(width: int, height: int) -> Image.Image:
+    """The colour scale on grey, from 0 at the left to 3 times the threshold at the right."""
+    values = np.broadcast_to(np.linspace(0, SATURATED_FROM, width, dtype=np.float32), (height, width))
+    colours, opacities = _scale()
+    steps = _steps(values)
+    opacity = opacities[steps][:, :, None]
+    return Image.fromarray((128 * (1 - opacity) + colours[steps] * opacity).round().astype(np.uint8))
+
+
+def _bounded(image: Image.Image) -> Image.Image:
+    longest = max(image.size)
+    if longest <= LONGEST_SIDE:
+        return image
+    width, height = (max(1, round(side * LONGEST_SIDE / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _steps(values: NDArray[np.float32]) -> NDArray[np.intp]:
+    return (np.minimum(values, np.float32(SATURATED_FROM)) * _STEPS).astype(np.intp)
+
+
+def _scale() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Colour, (steps, 3), 0 to 255, and opacity, (steps,), 0 to 1, of each step of heat."""
+    units = np.arange(round(SATURATED_FROM * _STEPS) + 1) / _STEPS
+    anchors = np.array([place for place, _ in _HOT])
+    hot = np.stack([np.interp(units, anchors, [colour[channel] for _, colour in _HOT]) for channel in range(3)], axis=1)
+    colours = np.where(units[:, None] < 1, _COOL, hot)
+    cool = np.interp(units, [SHOWN_FROM, 1], [0, _COOL_OPACITY])
+    opacities = np.where(units < 1, cool, np.interp(units, [1, SATURATED_FROM], _HOT_OPACITY))
+    return colours.astype(np.float32), opacities.astype(np.float32)
+
+
+def _draw_contour(pixels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
+    """Draw the border of an area: a light line within it and a dark one around it, wider on large pictures."""
+    if not inside.any():
+        return
+    width = max(1, round(max(inside.shape) / 640))
+    outside, within = _CONTOUR
+    pixels[_grown(inside, width) & ~inside] = outside
+    pixels[inside & _grown(~inside, width)] = within
+
+
+def _grown(area: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """An area and all pixels within a square of `by` pixels around it; nothing grows in from beyond the picture."""
+    for axis in (0, 1):
+        grown = area.copy()
+        for shift in range(1, min(by, area.shape[axis] - 1) + 1):
+            low, high = [slice(None)] * 2, [slice(None)] * 2
+            low[axis], high[axis] = slice(None, -shift), slice(shift, None)
+            grown[tuple(high)] |= area[tuple(low)]
+            grown[tuple(low)] |= area[tuple(high)]
+        area = grown
+    return area
