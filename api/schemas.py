@@ -4,7 +4,7 @@ import datetime as dt
 from typing import Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from core import batches, inspections, model_versions, recipes
 from core import thresholds as limits
@@ -164,6 +164,49 @@ class Threshold(BaseModel):
     @classmethod
     def of(cls, one: limits.Threshold) -> Self:
         return cls(**{name: getattr(one, name) for name in cls.model_fields})
+
+
+class Example(BaseModel):
+    """An inspection and its score."""
+
+    id: UUID
+    anomaly_score: float
+
+
+class Flip(BaseModel):
+    """Inspections whose verdict another threshold would have changed, and the newest of them."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    before: str = Field(alias="from", description="The verdict as it is recorded.")
+    after: str = Field(alias="to", description="What it would have been.")
+    count: int
+    examples: list[Example]
+
+
+class ThresholdPreview(BaseModel):
+    """What a threshold would have changed. `inspections` were looked at; `truncated` says that there are more."""
+
+    threshold: float
+    review_threshold: float | None
+    station_id: str | None
+    since: dt.datetime
+    inspections: int
+    truncated: bool
+    flips: list[Flip]
+
+    @classmethod
+    def of(cls, found: limits.Preview, **asked: Any) -> Self:
+        flips = [
+            Flip(
+                before=flip.before,
+                after=flip.after,
+                count=flip.count,
+                examples=[Example(id=one_id, anomaly_score=score) for one_id, score in flip.examples],
+            )
+            for flip in found.flips
+        ]
+        return cls(**asked, inspections=found.inspections, truncated=found.truncated, flips=flips)
 
 
 class ModelVersion(BaseModel):

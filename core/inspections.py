@@ -198,6 +198,21 @@ def _conditions(connection: Connection, filters: Filters, table: Any) -> list[An
     return conditions
 
 
+def completed_by(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:
+    """A query of what a version has scored of a recipe's pictures that were accepted since a moment, newest first."""
+    return (
+        select(inspections.c.id, inspections.c.anomaly_score, inspections.c.verdict, inspections.c.reasons)
+        .where(
+            inspections.c.recipe_id == recipe_id,
+            inspections.c.model_version_id == version_id,
+            inspections.c.status == "completed",
+            inspections.c.id >= _just_before(since),
+            inspections.c.created_at >= since,
+        )
+        .order_by(inspections.c.id.desc())
+    )
+
+
 # An id is drawn within the transaction whose start is `created_at`, so it may be a little later than that; the margin
 # covers a transaction of the longest kind.
 _MARGIN = dt.timedelta(minutes=5)

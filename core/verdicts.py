@@ -1,4 +1,4 @@
-"""The comparison that decides a verdict, in its one place."""
+"""The comparison that decides a verdict, in its one place; `core.thresholds.decided` is its SQL."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from linewatch.client import Client
     from linewatch.errors import BundleRejected, LinewatchError, Refused, TimedOut, Unreachable
-    from linewatch.results import Batch, Inspection, ModelVersion, Recipe, Threshold
+    from linewatch.results import Batch, Inspection, ModelVersion, Recipe, Threshold, ThresholdPreview
 
 __all__ = [
     "Batch",
@@ -18,6 +18,7 @@ __all__ = [
     "Recipe",
     "Refused",
     "Threshold",
+    "ThresholdPreview",
     "TimedOut",
     "Unreachable",
 ]
@@ -25,7 +26,9 @@ __all__ = [
 _HOME = {
     "Client": "linewatch.client",
     **dict.fromkeys(("BundleRejected", "LinewatchError", "Refused", "TimedOut", "Unreachable"), "linewatch.errors"),
-    **dict.fromkeys(("Batch", "Inspection", "ModelVersion", "Recipe", "Threshold"), "linewatch.results"),
+    **dict.fromkeys(
+        ("Batch", "Inspection", "ModelVersion", "Recipe", "Threshold", "ThresholdPreview"), "linewatch.results"
+    ),
 }
 
 

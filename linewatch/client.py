@@ -15,7 +15,16 @@ import httpx
 from pydantic import ValidationError
 
 from linewatch.errors import BundleRejected, LinewatchError, Refused, TimedOut
-from linewatch.results import Batch, Inspection, InspectionPage, ModelVersion, Recipe, Result, Threshold
+from linewatch.results import (
+    Batch,
+    Inspection,
+    InspectionPage,
+    ModelVersion,
+    Recipe,
+    Result,
+    Threshold,
+    ThresholdPreview,
+)
 from linewatch.transport import Body, Transport
 from linewatch.uploads import Counter, Part, Picture, form, opened, rewound, storable, tar_of, texts
 
@@ -287,6 +296,32 @@ class Client:
         }
         path = _at("recipes", recipe, "model-versions", version, "threshold")
         return self._post(Threshold, path, lambda: {"json": new})
+
+    def preview_threshold(
+        self,
+        recipe: str,
+        version: int,
+        threshold: float,
+        *,
+        review_threshold: float | None = None,
+        station_id: str | None = None,
+        since: datetime | None = None,
+    ) -> ThresholdPreview:
+        """What a threshold would have changed among past inspections of a version; nothing is set.
+
+        Args:
+            threshold, review_threshold, station_id: as for `set_threshold`.
+            since: the moment from which on accepted pictures count, with a time zone; 30 days ago by default.
+        """
+        asked = {
+            "threshold": threshold,
+            "review_threshold": review_threshold,
+            "station_id": station_id,
+            "preview": True,
+            "since": since.isoformat() if since is not None else None,
+        }
+        path = _at("recipes", recipe, "model-versions", version, "threshold")
+        return self._post(ThresholdPreview, path, lambda: {"json": asked})
 
     def _get(self, kind: type[AnyResult], path: str, **params: Any) -> AnyResult:
         return self._read(kind, self._transport.get(path, **params))

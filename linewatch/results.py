@@ -4,7 +4,7 @@ import datetime as dt
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Result(BaseModel):
@@ -145,6 +145,47 @@ class Threshold(Result):
     created_at: dt.datetime
 
 
+class Example(Result):
+    """An inspection and its score."""
+
+    id: UUID
+    anomaly_score: float
+
+
+class Flip(Result):
+    """Inspections whose verdict a threshold would have changed.
+
+    Attributes:
+        before, after: the recorded verdict and what it would have been; `from` and `to` in JSON.
+        count: of these inspections.
+        examples: the newest of them.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    before: str = Field(alias="from")
+    after: str = Field(alias="to")
+    count: int
+    examples: list[Example]
+
+
+class ThresholdPreview(Result):
+    """What a threshold would have changed among past inspections.
+
+    Attributes:
+        inspections: how many were looked at.
+        truncated: whether there are older ones since then that were not.
+    """
+
+    threshold: float
+    review_threshold: float | None
+    station_id: str | None
+    since: dt.datetime
+    inspections: int
+    truncated: bool
+    flips: list[Flip]
+
+
 class ModelVersion(Result):
     """One immutable trained artefact of a recipe.
 
@@ -169,7 +210,12 @@ class ModelVersion(Result):
     @property
     def threshold(self) -> Threshold:
         """The threshold of every station that has none of its own."""
-        return next(one for one in self.thresholds if one.station_id is None)
+        return self.threshold_at(None)
+
+    def threshold_at(self, station_id: str | None) -> Threshold:
+        """The threshold that counts at a station: its own where there is one."""
+        own = [one for one in self.thresholds if one.station_id == station_id]
+        return own[0] if own else next(one for one in self.thresholds if one.station_id is None)
 
 
 class InspectionPage(Result):

@@ -1,6 +1,8 @@
 """`/v1/recipes/{name}/model-versions`: bundles, which of them scores, and at which threshold."""
 
 import asyncio
+import datetime as dt
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
@@ -8,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
 from sqlalchemy import Connection
 
 from api.context import Actor, Context, Services
-from api.fields import Label, RecipePath, VersionPath
-from api.schemas import ModelVersion, ModelVersionList, Threshold
+from api.fields import Label, Moment, RecipePath, VersionPath
+from api.schemas import ModelVersion, ModelVersionList, Threshold, ThresholdPreview
 from core import model_versions, recipes, thresholds
 from core.errors import Code, Refused
 from core.queues import Task
@@ -18,6 +20,7 @@ from core.vision.bundle import MANIFEST, Calibration, InvalidBundle, Manifest, d
 
 router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"])
 
+_PREVIEWED = dt.timedelta(days=30)
 _BODY = {
     "requestBody": {
         "required": True,
@@ -134,7 +137,11 @@ def rollback(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
 
 
 class _NewThreshold(BaseModel):
-    """A threshold to set; `calibration` says where it comes from and is left out when it was set by hand."""
+    """A threshold to set or to preview.
+
+    `calibration` says where it comes from and is left out when it was set by hand. With `preview` nothing is set: the
+    answer says what it would have changed among the inspections accepted `since`, by default in the last 30 days.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -142,6 +149,8 @@ class _NewThreshold(BaseModel):
     review_threshold: FiniteFloat | None = None
     station_id: Label | None = None
     calibration: Calibration | None = None
+    preview: bool = False
+    since: Moment | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "_NewThreshold":
@@ -149,18 +158,38 @@ class _NewThreshold(BaseModel):
             raise ValueError("review_threshold must not be above threshold")
         if self.calibration is not None and self.calibration.threshold != self.threshold:
             raise ValueError("threshold differs from the one of its calibration")
+        review = self.calibration.review if self.calibration is not None else None
+        if review is not None and review.threshold != self.review_threshold:
+            raise ValueError("review_threshold differs from the one of its calibration")
+        if self.since is not None and not self.preview:
+            raise ValueError("since means something with preview only")
         return self
 
 
-@router.post("/model-versions/{version}/threshold", status_code=201)
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": ThresholdPreview, "description": "With `preview`: what it would have changed. Nothing is set."},
+    201: {"model": Threshold, "description": "It is set."},
+}
+
+
+@router.post("/model-versions/{version}/threshold", status_code=201, responses=_ANSWERS, response_model=None)
 def set_threshold(
-    name: RecipePath, version: VersionPath, new: _NewThreshold, services: Context, actor: Actor
-) -> Threshold:
-    """Set the threshold of a version; it counts for what is claimed from now on."""
+    name: RecipePath, version: VersionPath, new: _NewThreshold, services: Context, actor: Actor, response: Response
+) -> Threshold | ThresholdPreview:
+    """Set the threshold of a version; it counts for what is claimed from now on.
+
+    Or, with `"preview": true`, count the past verdicts that it would have changed, with up to 20 examples of each
+    kind: those of the station that it is for, or of all stations without a threshold of their own. At most the newest
+    100,000 inspections are looked at.
+    """
     with services.transaction() as connection:
+        found = model_versions.get(connection, name, version)
+        if new.preview:
+            response.status_code = 200
+            return _previewed(connection, found, new)
         made = thresholds.append(
             connection,
-            model_versions.get(connection, name, version),
+            found,
             threshold=new.threshold,
             review_threshold=new.review_threshold,
             station_id=new.station_id,
@@ -168,3 +197,13 @@ def set_threshold(
             actor=actor,
         )
     return Threshold.of(made)
+
+
+def _previewed(connection: Connection, version: model_versions.ModelVersion, new: _NewThreshold) -> ThresholdPreview:
+    asked: dict[str, Any] = {
+        "threshold": new.threshold,
+        "review_threshold": new.review_threshold,
+        "station_id": new.station_id,
+        "since": new.since or dt.datetime.now(dt.UTC) - _PREVIEWED,
+    }
+    return ThresholdPreview.of(thresholds.preview(connection, version, **asked), **asked)

@@ -11,11 +11,12 @@ judged by the mean and standard deviation that the error of good parts has there
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import safetensors
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -164,6 +165,8 @@ class AutoencoderDetector(Detector):
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
         """See `Detector.input_size`: a square, whatever the picture's shape."""
         side = 128 if side is None else side
+        if side % 8:
+            raise ValueError(f"the sides must be multiples of 8 pixels, not {side}")
         return side, side
 
     @classmethod
@@ -224,6 +227,14 @@ class AutoencoderDetector(Detector):
         cells = deviations.flatten(1)
         top = cells.topk(max(round(_TOP * cells.shape[1]), 1), dim=1).values
         return top.mean(dim=1, dtype=torch.float64), deviations.clamp_min(0)
+
+    def diagnosis(self, picture: Picture) -> dict[str, NDArray[Any]]:
+        """See `Detector.diagnosis`. The residue is |picture - reconstruction|, averaged over the channels, 0 to 255."""
+        with torch.inference_mode():
+            reconstructed = self.network(to_network([picture], self.device))[0].permute(1, 2, 0).cpu().numpy() * 255
+        residue = np.abs(picture - reconstructed).mean(axis=2, dtype=np.float32)
+        panels = {"reconstruction": reconstructed.round().astype(np.uint8), "residue": residue}
+        return {**panels, **super().diagnosis(picture)}
 
     def squared_error(self, pictures: Sequence[Picture]) -> Tensor:
         """(picture - reconstruction)², averaged over the channels: float32, (N, height, width), 0 to 1."""

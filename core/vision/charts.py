@@ -45,7 +45,7 @@ def histograms(strips: Sequence[Strip], marks: Sequence[Mark]) -> str:
     """
     low, high = _range(strips, marks)
     place = _Axis(low, high, _LEFT, _WIDTH - _RIGHT)
-    top = 34
+    top = 44
     bottom = top + len(strips) * (_STRIP + _GAP) - _GAP
     parts = []
     for row, strip in enumerate(strips):
@@ -150,16 +150,17 @@ def _strip(strip: Strip, place: _Axis, top: float) -> str:
 
 
 def _marks(marks: Sequence[Mark], place: _Axis, top: float, bottom: float) -> list[str]:
-    """Lines with their labels, which end at the first mark and begin at the last so that they do not meet."""
+    """Lines with their labels: they end at the first mark, and begin at the last or lie higher, so that none meet."""
     parts = []
     ordered = sorted(marks, key=lambda mark: mark.value)
     for mark in ordered:
         x = place.at(mark.value)
         last = mark is ordered[-1]
         anchor, label_x = ("start", x - 4) if last else ("end", x + 4)
+        height = top - 6
         if last and x > place.end - 140:
             anchor, label_x = "end", x + 4
-        height = top - 6 if last or len(ordered) == 1 else top + 8
+            height -= 16
         parts.append(f'<line class="mark" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}"/>')
         text = f"{escape(mark.label)} {mark.value:.4g}"
         parts.append(f'<text class="strong" x="{label_x:.1f}" y="{height:.1f}" text-anchor="{anchor}">{text}</text>')

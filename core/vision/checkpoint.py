@@ -32,7 +32,7 @@ class FolderCheckpoint:
         Args:
             folder: where checkpoints are kept.
             fingerprint: of the training; see `fingerprint`.
-            note: is told, in a line, when what is there cannot be used.
+            note: is told, in a line, whether what is there is used.
 
         Raises:
             OSError: the folder cannot be made.
@@ -61,6 +61,7 @@ class FolderCheckpoint:
         if known != self._fingerprint or not isinstance(state, dict):
             self._note(f"the checkpoint {self.path} is of another training and not used: training starts afresh")
             return None
+        self._note(f"training goes on from the checkpoint {self.path}")
         return state
 
     def write(self, state: dict[str, Any]) -> None:
@@ -69,7 +70,7 @@ class FolderCheckpoint:
         Raises:
             OSError: the folder cannot be written to.
         """
-        draft = self.path.with_suffix(f".{os.getpid()}")
+        draft = self.path.with_suffix(f".{os.getpid()}.checkpoint")
         try:
             with draft.open("wb") as file:
                 torch.save({"fingerprint": self._fingerprint, "state": state}, file)

@@ -162,21 +162,6 @@ class _Examined:
     facts: Facts
 
 
-@dataclass(frozen=True)
-class Split:
-    """Indices of good pictures, disjoint and each in ascending order.
-
-    Attributes:
-        training: what the network sees.
-        validation: what tells when to stop.
-        calibration: held out from both; only the threshold comes from it.
-    """
-
-    training: list[int]
-    validation: list[int]
-    calibration: list[int]
-
-
 def read_layout(root: Path) -> Folder:
     """Find the pictures of a folder in MVTec layout. Hidden files and other suffixes are left out.
 
@@ -363,36 +348,3 @@ def load_pictures(
     shape = (0, preprocessing.height, preprocessing.width, 3)
     pictures = np.concatenate([np.empty(shape, np.uint8), *found.pictures.minibatches(256)])
     return Loaded(found.paths, pictures, found.unreadable)
-
-
-def split(digests: Sequence[str], *, seed: int, validation: float, calibration: float, least_calibration: int) -> Split:
-    """Split good pictures by a seed; copies of one picture, by their SHA-256, stay on one side.
-
-    Args:
-        digests: of the N pictures' contents.
-        validation, calibration: shares of N, 0 to 1; at least one picture to validate and `least_calibration` to
-            calibrate are taken.
-
-    Raises:
-        InvalidFolder: too few pictures are left to train on.
-    """
-    count = len(digests)
-    for_calibration = max(round(count * calibration), least_calibration)
-    for_validation = max(round(count * validation), 1)
-    groups: dict[str, list[int]] = {}
-    for index, content in enumerate(digests):
-        groups.setdefault(content, []).append(index)
-    distinct = list(groups.values())
-    shuffled = [distinct[index] for index in np.random.default_rng(seed).permutation(len(distinct))]
-    parts: list[list[int]] = [[], [], []]
-    wanted = (for_calibration, for_validation)
-    for group in shuffled:
-        open_part = next((part for part in (0, 1) if len(parts[part]) < wanted[part]), 2)
-        parts[open_part].extend(group)
-    calibrating, validating, training = (sorted(part) for part in parts)
-    if not training:
-        raise InvalidFolder(
-            f"{count} pictures of good parts ({len(groups)} different) are too few: {for_calibration} are held out "
-            f"to calibrate and {for_validation} to validate; add pictures, or wish for a higher false-reject rate"
-        )
-    return Split(training, validating, calibrating)

@@ -136,6 +136,9 @@ class Detector(ABC):
         Args:
             size: (width, height) of a typical picture, as displayed.
             side: what was wished for, pixels; None for the detector's own choice.
+
+        Raises:
+            ValueError: the detector cannot take pictures of that size.
         """
 
     @classmethod
@@ -165,6 +168,15 @@ class Detector(ABC):
 
         A picture's score does not depend on its neighbours beyond 1e-5, relative.
         """
+
+    def diagnosis(self, picture: Picture) -> dict[str, NDArray[Any]]:
+        """What people look at to understand a score: panels by name, in the order in which they are shown.
+
+        Returns:
+            Pictures, uint8, (height, width, 3), RGB, and maps, float32, (rows, columns), 0 and up; each covers the
+            whole prepared picture. `anomaly map` is always there.
+        """
+        return {"anomaly map": self.score([picture]).maps[0]}
 
     @abstractmethod
     def save(self) -> dict[str, bytes]:

@@ -113,7 +113,7 @@ class FeatureAutoencoderDetector(Detector):
         found = pretrained(options.backbone, options.backbone_weights)
         settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
         features = Features(found.network, settings, device)
-        gathered = features.gather(training, options.seed)
+        gathered = features.gather(training, options.seed, vary=True)
         features.learn_scale(gathered)
         network = _train(features, gathered, validation, options, device, on_epoch, checkpoint)
         statistics = PositionStatistics.of(_residual(network, some) for some in features.minibatches(gathered))
@@ -187,7 +187,7 @@ def _train(
         network = FeatureAutoencoder(channels, rows, columns)
     mean = torch.stack([some.sum(0) for some in features.minibatches(gathered)]).sum(0) / len(gathered)
     network.to(device).position.data.copy_(mean)
-    unseen = features.gather(validation, options.seed)
+    unseen = features.gather(validation, options.seed, vary=False)
 
     def epoch(random: np.random.Generator) -> Iterator[Tensor]:
         for _ in range(_STEPS):

@@ -73,7 +73,7 @@ class FeatureGaussianDetector(Detector):
         found = pretrained(options.backbone, options.backbone_weights)
         settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
         features = Features(found.network, settings, device)
-        gathered = features.gather(training, options.seed)
+        gathered = features.gather(training, options.seed, vary=True)
         features.learn_scale(gathered)
         statistics = PositionStatistics.of(features.minibatches(gathered))
         detector = cls(

@@ -21,7 +21,7 @@ _PEAK_SHARE = 0.02
 _STEPS = 300  # a unit of heat; the step at the threshold is exact because it falls between two of them
 _BAND = 256  # rows that are blended at once
 _COOL = (64, 140, 255)
-_COOL_OPACITY = 0.3
+_COOL_OPACITIES = ((SHOWN_FROM, 0.8, 1.0), (0.0, 0.1, 0.3))  # slow at first: what is normal should hardly show
 _HOT_OPACITY = (0.55, 0.8)
 # From the threshold on the ramp gets lighter evenly (CIE L* 35, 52, 68, 83, 98), so it reads without its hues too.
 _HOT = (
@@ -149,7 +149,7 @@ def _scale() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     anchors = np.array([place for place, _ in _HOT])
     hot = np.stack([np.interp(units, anchors, [colour[channel] for _, colour in _HOT]) for channel in range(3)], axis=1)
     colours = np.where(units[:, None] < 1, _COOL, hot)
-    cool = np.interp(units, [SHOWN_FROM, 1], [0, _COOL_OPACITY])
+    cool = np.interp(units, *_COOL_OPACITIES)
     opacities = np.where(units < 1, cool, np.interp(units, [1, SATURATED_FROM], _HOT_OPACITY))
     return colours.astype(np.float32), opacities.astype(np.float32)
 

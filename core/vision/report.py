@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from core.vision.bundle import Manifest
+from core.vision.bundle import Calibration, Manifest
 from core.vision.charts import Mark, Strip, curves, histograms
 from core.vision.detector import Epoch
 from core.vision.evaluation import Control, Evaluation
@@ -29,6 +29,16 @@ _CONTROLS: Final[Mapping[str, str]] = {
     "standard_deviation": "contrast",
     "nearest_thumbnail": "nearest thumbnail",
 }
+_MEASURES: Final[Mapping[str, str]] = {
+    "aspect": "width / height",
+    "enlargement": "enlargement to the prepared size",
+    "brightness": "mean brightness, 0 to 255",
+    "saturated": "share of saturated pixels",
+    "dark": "share of black pixels",
+    "sharpness": "sharpness, 0 to 8",
+    "colourfulness": "colourfulness, 0 to 1",
+}
+"""What the ranges of `core.vision.inputs` are called here."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +169,10 @@ def _promise(manifest: Manifest) -> str:
     low, high = calibration.confidence_interval
     return (
         f"<p>A part is <b>ng</b> when its score is {manifest.threshold.value:.6g} or more. "
-        f"{_review(manifest)}The threshold comes from {calibration.sample_size} good parts that the detector was not "
-        f"trained on. Of new good parts like these, about {calibration.expected_false_reject_rate:.1%} will be "
-        f"rejected; with {calibration.confidence:.0%} confidence the share lies between {low:.1%} and {high:.1%}. "
+        f"{_review(manifest)}The threshold comes from {calibration.sample_size} good parts{_worth(calibration)} that "
+        "the detector was not trained on. Of new good parts like these, about "
+        f"{calibration.expected_false_reject_rate:.1%} will be rejected; with {calibration.confidence:.0%} confidence "
+        f"the share lies between {low:.1%} and {high:.1%}. "
         "The promise holds as long as parts, light and camera stay what they were.</p>"
     )
 
@@ -169,7 +180,18 @@ def _promise(manifest: Manifest) -> str:
 def _review(manifest: Manifest) -> str:
     if manifest.review_threshold is None:
         return ""
-    return f"From {manifest.review_threshold:.6g} on it is <b>review</b>: a person decides. "
+    calibration = manifest.threshold.calibration
+    band = calibration.review if calibration is not None else None
+    cost = f", for about {band.expected_rate:.1%} of good parts, those rejected included" if band is not None else ""
+    return f"From {manifest.review_threshold:.6g} on it is <b>review</b>: a person decides{cost}. "
+
+
+def _worth(calibration: Calibration) -> str:
+    """How many parts or lots a sample is of, where that is known and makes a difference."""
+    if calibration.groups is None or calibration.groups == calibration.sample_size:
+        return ""
+    worth = calibration.effective_sample_size
+    return f" of {calibration.groups} groups{f', worth {worth:.0f} independent ones,' if worth is not None else ''}"
 
 
 def _detection(account: Account) -> str:
@@ -226,20 +248,20 @@ def _pictures(account: Account) -> str:
     legend(240, 14).save(scale, "PNG")
     return (
         "<h2>Pictures</h2>"
-        '<p class="quiet">Left as it is, right with its heat, in units of the threshold: '
-        f'0 <img class="legend" alt="colour scale" src="{_data(scale.getvalue(), "png")}"> 3. '
-        "A part below the threshold shows no colour above 1 (after a third of the scale); the line is drawn at 1.</p>"
+        '<p class="quiet">Left as it is, right with its heat, in units of the threshold: <span class="scale">0 '
+        f'<img class="legend" alt="colour scale" src="{_data(scale.getvalue(), "png")}"> 3</span>. '
+        "The line is drawn at 1, a third of the scale, which no part below the threshold reaches.</p>"
         f"{shown}"
     )
 
 
 def _figure(one: Exhibit, threshold: float) -> str:
     ratio = f", {one.score / threshold:.2f} × threshold" if threshold > 0 else ""
-    verdict = "ng" if one.score >= threshold else "below the threshold"
+    verdict = ", ng" if one.score >= threshold else ""
     return (
         f'<figure><div><img alt="the part" src="{_data(one.picture, "jpeg")}">'
         f'<img alt="its heatmap" src="{_data(one.heatmap, "jpeg")}"></div>'
-        f"<figcaption>{escape(one.name)}<span>{one.score:.4g}{ratio}: {verdict}</span></figcaption></figure>"
+        f"<figcaption>{escape(one.name)}<span>{one.score:.4g}{ratio}{verdict}</span></figcaption></figure>"
     )
 
 
@@ -255,9 +277,8 @@ def _curve(curve: Sequence[Epoch], best: int) -> str:
 
 def _inputs(inputs: InputRanges) -> str:
     rows = "".join(
-        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{_range(value)}</td></tr>"
-        for name, value in inputs.model_dump().items()
-        if name != "sample_size"
+        f"<tr><td>{_MEASURES.get(name, escape(name))}</td><td>{_range(name, value)}</td></tr>"
+        for name, value in inputs.model_dump(exclude={"sample_size"}).items()
     )
     return (
         "<h2>What a picture must be like</h2>"
@@ -267,10 +288,10 @@ def _inputs(inputs: InputRanges) -> str:
     )
 
 
-def _range(value: object) -> str:
-    if isinstance(value, tuple | list):
-        return f"{value[0]:.4g} to {value[1]:.4g}"
-    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+def _range(name: str, value: float | tuple[float, float]) -> str:
+    if isinstance(value, tuple):
+        return f"{value[0]:.3g} to {value[1]:.3g}"
+    return f"{'at least' if name == 'sharpness' else 'at most'} {value:.3g}"
 
 
 def _origin(account: Account) -> str:
@@ -286,6 +307,8 @@ def _origin(account: Account) -> str:
         options = training.options
     size = f"{manifest.preprocessing.width} × {manifest.preprocessing.height} pixels"
     facts |= {"Prepared to": size, "Score": manifest.score_method}
+    if (backbone := manifest.backbone) is not None:
+        facts["Backbone"] = f"{backbone.name}, weights from {backbone.source}, licence: {backbone.licence}"
     return (
         f"<h2>Where it comes from</h2>{_list(facts)}{_unreadable(account.unreadable)}"
         f'<div class="columns"><div><h3>Options</h3>{_list(options)}</div><div><h3>Network</h3>'

@@ -6,7 +6,20 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from linewatch.cli import calibrate, doctor, failures, inspections, keys, migrate, models, status, submit, train, up
+from linewatch.cli import (
+    calibrate,
+    doctor,
+    explain,
+    failures,
+    inspections,
+    keys,
+    migrate,
+    models,
+    status,
+    submit,
+    train,
+    up,
+)
 
 app = typer.Typer(
     name="linewatch",
@@ -27,6 +40,7 @@ app.command()(doctor.doctor)
 app.command()(migrate.migrate)
 app.command()(train.train)
 app.command()(calibrate.calibrate)
+app.command()(explain.explain)
 app.add_typer(models.app, name="models")
 app.command()(submit.submit)
 app.command()(status.status)

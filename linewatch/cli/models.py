@@ -23,10 +23,13 @@ def meaning(calibration: Mapping[str, Any] | None) -> str:
     if calibration is None:
         return "set by hand, its cost is not known"
     low, high = calibration["confidence_interval"]
+    review, groups = calibration.get("review"), calibration.get("groups")
+    reviewed = f", and {review['expected_rate']:.1%} rejected or reviewed" if review else ""
+    dependent = groups is not None and groups < calibration["sample_size"]
     return (
-        f"about {calibration['expected_false_reject_rate']:.1%} of good parts will be rejected "
+        f"about {calibration['expected_false_reject_rate']:.1%} of good parts will be rejected{reviewed} "
         f"({calibration['confidence']:.0%} interval {low:.1%} to {high:.1%}, "
-        f"from {calibration['sample_size']} held-out good parts)"
+        f"from {calibration['sample_size']} held-out good parts{f' in {groups} groups' if dependent else ''})"
     )
 
 
@@ -130,6 +133,10 @@ def print_metrics(metrics: Mapping[str, Any] | None) -> None:
         f"AUROC {metrics['auroc']:.3f} (95% interval {low:.3f} to {high:.3f}), "
         f"{metrics['recall']:.1%} of the defective found, {metrics['false_reject_rate']:.1%} of the good rejected"
     )
+    if metrics.get("pixel_auroc") is not None:
+        results().print(
+            f"Where the defects are: pixel AUROC {metrics['pixel_auroc']:.3f}, AUPRO {metrics['aupro']:.3f}"
+        )
     controls = sorted(metrics["controls"].items(), key=lambda one: -one[1])
     results().print("Trivial controls: " + ", ".join(f"{name} {value:.3f}" for name, value in controls))
     if controls and controls[0][1] >= metrics["auroc"]:

@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -22,15 +22,17 @@ from linewatch.cli.terminal import progress
 from linewatch.cli.train import learn
 from linewatch.client import Client
 from linewatch.demo.cells import Cells, lay_out
-from linewatch.demo.report import Burst, detection, print_counts, print_detection, print_speed, print_verdicts
+from linewatch.demo.report import Beside, Burst, detection, print_counts, print_detection, print_speed, print_verdicts
 from linewatch.demo.system import port_is_free, running
 from linewatch.embedded.data import open_data_directory
 from linewatch.results import Batch, Inspection, ModelVersion
 
 RECIPE = "solar-cells"
+REFERENCE = "solar-cells-reference"
 PORT = 8000
 _WIDTH_WITHOUT_TERMINAL = 110
 _ALONE = 20  # pictures that are sent one at a time
+_AS_BEFORE = TrainingOptions(architecture="conv-autoencoder", score_method="mse")
 _LOOK = 0.5  # seconds between two looks at the batch
 _BURST_PATIENCE = 600.0  # seconds
 
@@ -87,11 +89,14 @@ def _run(out: Console, given: Path, port: int, *, serve: bool) -> None:
     started = time.monotonic()
     with running(data, port) as system, Client(system.url) as client:
         out.print(f"It took {time.monotonic() - started:.1f} s: {system.url}")
-        version = _version(out, client, cells)
+        _step(out, 2, f"Training two detectors on {len(cells.training)} good cells, two or three minutes on two cores")
+        version = _version(out, client, cells, RECIPE, TrainingOptions())
+        reference = _version(out, client, cells, REFERENCE, _AS_BEFORE)
         _step(out, 3, f"Submitting {len(cells.good) + len(cells.defective)} pictures in one request")
         burst = _burst(client, cells)
+        beside = _by_truth(client, _submitted(client, cells, REFERENCE).batch)
         _step(out, 4, "What came of it")
-        _report(out, burst, cells, version, system.url)
+        _report(out, burst, cells, version, Beside(reference, *beside), system.url)
         if serve:
             out.print(f"\nThe page: [bold]{system.url}/[/]   Ctrl-C stops the system.")
             try:
@@ -106,39 +111,38 @@ def _step(out: Console, number: int, what: str) -> None:
     out.print(f"\n[bold]{number}. {what}[/]")
 
 
-def _version(out: Console, client: Client, cells: Cells) -> ModelVersion:
+def _version(out: Console, client: Client, cells: Cells, recipe: str, options: TrainingOptions) -> ModelVersion:
     """The active version, trained on exactly these cells with these options: an earlier run's, or a new one."""
-    options = TrainingOptions()
-    client.create_recipe(RECIPE, exist_ok=True)
+    client.create_recipe(recipe, exist_ok=True)
     paths = sorted(cells.training)
     digest = set_digest(cells.folder, paths, content_digests(paths))
-    for known in client.model_versions(RECIPE):
+    for known in client.model_versions(recipe):
         if known.state == "ready" and _is_of(known, digest, options):
-            _step(out, 2, "Training: nothing to do")
-            out.print(f"Version {known.version} of recipe {RECIPE} was trained on the same {len(paths)} cells.")
-            return known if known.active else client.activate(RECIPE, known.version)
-    _step(out, 2, f"Training on {len(paths)} good cells, about a minute on two cores")
+            out.print(f"Version {known.version} of recipe {recipe} was trained on the same {len(paths)} cells.")
+            return known if known.active else client.activate(recipe, known.version)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
         bundle = Path(folder, "bundle")
         manifest = learn(cells.folder, bundle, options)
-        version = register(client, RECIPE, bundle, activate=True)
+        version = register(client, recipe, bundle, activate=True)
     out.print(_trained(manifest, version, time.monotonic() - started))
     return version
 
 
 def _is_of(version: ModelVersion, digest: str, options: TrainingOptions) -> bool:
     training = version.manifest["training"]
-    wanted = {name: value for name, value in asdict(options).items() if name != "device"}
-    return training is not None and training["training_set_digest"] == digest and training["options"] == wanted
+    return (
+        training is not None and training["training_set_digest"] == digest and training["options"] == options.recorded()
+    )
 
 
 def _trained(manifest: Manifest, version: ModelVersion, seconds: float) -> str:
     training = manifest.training
     assert training is not None  # noqa: S101 - it was trained here
+    parts = training.parts
     return (
-        f"{training.epochs} epochs on {training.parts['training']} cells, {training.parts['validation']} to tell when "
-        f"to stop, {training.parts['calibration']} to calibrate the threshold. A worker has loaded the bundle and "
+        f"{manifest.architecture.name}: {training.epochs} epochs on {parts['training']} cells, {parts['validation']} "
+        f"to tell when to stop, {parts['calibration']} to calibrate the threshold. A worker has loaded the bundle and "
         f"reproduced its golden scores: version {version.version} of recipe {version.recipe} is active, "
         f"after {seconds:.0f} s."
     )
@@ -146,15 +150,32 @@ def _trained(manifest: Manifest, version: ModelVersion, seconds: float) -> str:
 
 def _burst(client: Client, cells: Cells) -> Burst:
     """Submit the held-out cells at once, wait for their verdicts, then send a few one at a time."""
+    client.submit(cells.good[0], recipe=RECIPE, lot_id="warm-up", wait=60)  # the version is loaded by now
+    submitted = _submitted(client, cells, RECIPE)
+    good, defective = _by_truth(client, submitted.batch)
+    alone = [_alone(client, path) for path in cells.good[:_ALONE]]
+    return Burst(good, defective, submitted.refused, submitted.accepted_after, submitted.finished_after, alone)
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """A finished batch of all held-out cells; times in seconds from the first byte sent."""
+
+    batch: Batch
+    refused: int
+    accepted_after: float
+    finished_after: float
+
+
+def _submitted(client: Client, cells: Cells, recipe: str) -> _Submitted:
     pictures = {f"good/{path.name}": path for path in cells.good}
     pictures |= {f"defective/{path.name}": path for path in cells.defective}
-    client.submit(cells.good[0], recipe=RECIPE, lot_id="warm-up", wait=60)  # the version is loaded by now
     with progress() as bar:
         sending = bar.add_task("sent", total=len(pictures))
         verdicts = bar.add_task("verdicts", total=len(pictures))
         started = time.monotonic()
         sent = client.submit_batch(
-            dict(pictures), recipe=RECIPE, lot_id="burst", progress=lambda done: bar.update(sending, completed=done)
+            dict(pictures), recipe=recipe, lot_id="burst", progress=lambda done: bar.update(sending, completed=done)
         )
         accepted_after = time.monotonic() - started
         batch = sent
@@ -163,10 +184,7 @@ def _burst(client: Client, cells: Cells) -> Burst:
             bar.update(verdicts, completed=batch.done)
             if time.monotonic() - started > _BURST_PATIENCE:
                 raise failures.CommandFailed(f"only {batch.done} verdicts after {_BURST_PATIENCE:g} s: see the log")
-        finished_after = time.monotonic() - started
-    good, defective = _by_truth(client, batch)
-    alone = [_alone(client, path) for path in cells.good[:_ALONE]]
-    return Burst(good, defective, len(sent.errors), accepted_after, finished_after, alone)
+    return _Submitted(batch, len(sent.errors), accepted_after, time.monotonic() - started)
 
 
 def _by_truth(client: Client, batch: Batch) -> tuple[list[Inspection], list[Inspection]]:
@@ -182,13 +200,13 @@ def _alone(client: Client, path: Path) -> float:
     return (time.monotonic() - started) * 1000
 
 
-def _report(out: Console, burst: Burst, cells: Cells, version: ModelVersion, url: str) -> None:
+def _report(out: Console, burst: Burst, cells: Cells, version: ModelVersion, beside: Beside, url: str) -> None:
     print_speed(out, burst)
     out.print()
     print_counts(out, burst)
     out.print()
     preprocessing = Preprocessing.model_validate(version.manifest["preprocessing"])
-    print_detection(out, detection(burst, cells, preprocessing), burst, version)
+    print_detection(out, detection(burst, cells, preprocessing), burst, version, beside)
     out.print()
     print_verdicts(out, burst, url)
 

@@ -27,8 +27,10 @@ def lw(system: System) -> Iterator[Client]:
 
 
 @pytest.fixture(autouse=True)
-def _url(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def _url(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINEWATCH_URL", system.url)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -56,6 +58,8 @@ def test_from_a_folder_of_good_parts_to_verdicts(
     [version] = answer(capsys, *training, "--activate")
     assert (version["version"], version["state"], version["active"]) == (1, "ready", True)
     assert version["manifest"]["metrics"]["controls"]
+    assert version["report"] == f"{recipe}-v1.html"
+    assert "<h1>Training on parts</h1>" in (tmp_path / version["report"]).read_text()
 
     [made] = answer(capsys, "calibrate", "--recipe", recipe, "--data", str(folder / "train" / "good"))
     assert made["calibration"]["sample_size"] == GOOD

@@ -57,7 +57,11 @@ def test_its_commands_do_what_it_says(system: System, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         (programs / "curl").write_text(CURL.format(python=sys.executable))
         (programs / "curl").chmod(stat.S_IRWXU)
-    environment = os.environ | {"LINEWATCH_URL": system.url, "PATH": f"{programs}:{os.environ['PATH']}"}
+    environment = os.environ | {
+        "LINEWATCH_URL": system.url,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
 
     blocks = BLOCKS.findall((ROOT / "README.md").read_text())
     said = [run(kind, block.replace(DOCUMENTED, system.url), tmp_path, environment) for kind, block in blocks]

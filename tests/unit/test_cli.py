@@ -16,8 +16,9 @@ NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def _nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINEWATCH_URL", NOBODY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("linewatch.transport.RECONNECTS", 0)
 
 
@@ -36,6 +37,15 @@ def _nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
         "train --data . --out b --activate",
         "train --data . --out b --epochs 0",
         "train --data . --out b --architecture nonsense",
+        "train --data . --out b --backbone nonsense",
+        "train --data . --out b --backbone-weights missing.pth",
+        "train --data . --out b --architecture conv-autoencoder --backbone-weights .",
+        "train --data . --out b --architecture conv-autoencoder --score-method nonsense",
+        "train --data . --out b --architecture feature-gaussian --score-method mse",
+        "train --data . --out b --review-rate 0.01",
+        "train --data . --out b --seed -1",
+        "train --data . --out b --group-by nonsense",
+        "train --data . --out b --report missing/report.html",
         "train --data . --out b --false-reject-rate 0",
         "calibrate --recipe r --data . --false-reject-rate 1",
         "up --port 70000",
@@ -150,6 +160,22 @@ def test_a_threshold_says_what_it_costs_and_how_that_is_known() -> None:
     assert "0.8% to 9.4%" in text
     assert "74 held-out good parts" in text
     assert meaning(None) == "set by hand, its cost is not known"
+
+
+def test_a_threshold_says_what_is_reviewed_and_how_few_parts_that_is_known_from() -> None:
+    band = {"threshold": 0.4, "rate": 0.1, "expected_rate": 0.1, "confidence_interval": [0.03, 0.2]}
+    said = meaning(
+        {
+            "expected_false_reject_rate": 0.05,
+            "confidence_interval": [0.01, 0.12],
+            "confidence": 0.95,
+            "sample_size": 60,
+            "groups": 20,
+            "review": band,
+        }
+    )
+    assert "about 5.0% of good parts will be rejected, and 10.0% rejected or reviewed" in said
+    assert "from 60 held-out good parts in 20 groups" in said
 
 
 def test_bursts_are_bounded_and_hold_no_name_twice() -> None:

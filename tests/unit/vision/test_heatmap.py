@@ -145,8 +145,8 @@ def test_the_page_explains_the_same_scale() -> None:
     [stops] = re.findall(r"linear-gradient\(to right,([^)]*)\)", html)
     drawn = np.asarray(legend(3001, 1)).astype(int)[0]
     shown = re.findall(r"#(\w{6}) ([\d.]+)%", stops)
-    assert len(shown) == 7
-    for colour, place in shown[:1] + shown[2:]:  # the second is the colour just before the step
+    assert len(shown) == 8
+    for colour, place in shown[:2] + shown[3:]:  # the third is the colour just before the step
         at = min(3000, round(float(place) * 30))
         np.testing.assert_allclose(list(bytes.fromhex(colour)), drawn[at], atol=2)
 

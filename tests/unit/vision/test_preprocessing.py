@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
-from torchvision.transforms import Compose, Resize, ToTensor  # type: ignore[import-untyped]
+from torchvision.transforms import Compose, Resize, ToTensor
 
 from core.vision.autoencoder import to_network
 from core.vision.preprocessing import Preprocessing, prepare

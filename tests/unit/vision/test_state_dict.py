@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import Compose, Resize, ToTensor  # type: ignore[import-untyped]
+from torchvision.transforms import Compose, Resize, ToTensor
 
 from core.vision.bundle import read_folder
 from core.vision.detector import check_golden, load

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +16,9 @@ from core.vision.detector import Epoch, FitOptions, check_golden, load
 from core.vision.preprocessing import Preprocessing
 from core.vision.training import Progress, TrainingOptions, train
 
-OPTIONS = TrainingOptions(input_size=32, epochs=3, device="cpu")
+OPTIONS = TrainingOptions(
+    architecture=AutoencoderDetector.name, score_method="mse", input_size=32, epochs=3, device="cpu"
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +115,16 @@ def test_many_unreadable_pictures_are_refused(part: Callable[..., bytes], tmp_pa
 
 
 def test_training_stops_early_with_the_best_weights(folder: Path) -> None:
-    random = np.random.default_rng(0)
-    pictures = random.integers(0, 255, (6, 16, 16, 3), dtype=np.uint8)
+    preprocessing = Preprocessing(width=16, height=16, scaled_decode=False)
+    pictures = PictureSet(sorted((folder / "train" / "good").iterdir())[:6], preprocessing, max_pixels=10**6)
+    validation = pictures.subset([4, 5])
     epochs: list[Epoch] = []
-    options = FitOptions(epochs=30, patience=2, learning_rate=0.5)  # so high that it cannot get better for long
+    # The rate is so high that it cannot get better for long.
+    options = FitOptions(epochs=30, patience=2, learning_rate=0.5, score_method="mse")
     detector = AutoencoderDetector.fit(
-        PictureSet(pictures[:4]),
-        PictureSet(pictures[4:]),
-        Preprocessing(width=16, height=16, scaled_decode=False),
+        pictures.subset(range(4)),
+        validation,
+        preprocessing,
         options,
         device="cpu",
         max_pixels=10**6,
@@ -129,7 +132,8 @@ def test_training_stops_early_with_the_best_weights(folder: Path) -> None:
     )
     best = min(epoch.validation_loss for epoch in epochs)
     assert len(epochs) < 30
-    assert float(detector.score(list(pictures[4:])).scores.mean()) == pytest.approx(best, rel=1e-6)
+    [unseen] = validation.minibatches(2)
+    assert float(detector.score(list(unseen)).scores.mean()) == pytest.approx(best, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -186,3 +190,78 @@ def test_unknown_architectures_and_settings_are_refused(trained: tuple[Path, Man
         other = {**files, MANIFEST: manifest.model_copy(update={"architecture": architecture}).encoded()}
         with pytest.raises(InvalidBundle, match=reason):
             load(other, device="cpu", max_pixels=10**6)
+
+
+@pytest.mark.parametrize("architecture", ["feature-autoencoder", "feature-gaussian"])
+def test_detectors_on_features_train_to_a_bundle_that_carries_its_backbone(
+    folder: Path, tmp_path: Path, architecture: str
+) -> None:
+    options = TrainingOptions(architecture=architecture, input_size=64, epochs=1, device="cpu")
+    manifest = train(folder, tmp_path / "bundle", options, lambda _: None, report=tmp_path / "page.html")
+    assert manifest.backbone is not None
+    assert manifest.backbone.name == "efficientnet-lite0"
+    assert manifest.backbone.licence == "Apache-2.0"
+    assert manifest.backbone.source in (tmp_path / "page.html").read_text()
+    assert manifest.metrics is not None
+    assert manifest.metrics.auroc > 0.95
+    assert manifest.training is not None
+    assert manifest.training.options["backbone"] == "efficientnet-lite0"
+    files = read_folder(tmp_path / "bundle")
+    check_golden(load(files, device="cpu", max_pixels=10**6), files)
+
+
+def test_the_memory_at_hand_changes_no_byte(
+    trained: tuple[Path, Manifest, list[Progress]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("core.vision.material.MEMORY_BYTES", "core.vision.training._TEST_MEMORY_BYTES"):
+        monkeypatch.setattr(module, 0)
+    assert train(folder, tmp_path / "out", OPTIONS, lambda _: None) == trained[1]
+
+
+def test_pictures_that_are_all_the_same_are_refused(part: Callable[..., bytes], tmp_path: Path) -> None:
+    (tmp_path / "train" / "good").mkdir(parents=True)
+    for number in range(30):
+        (tmp_path / "train" / "good" / f"{number}.png").write_bytes(part(0))
+    with pytest.raises(InvalidFolder, match="all 30 pictures of good parts are the same"):
+        train(tmp_path, tmp_path / "out", OPTIONS, lambda _: None)
+
+
+def test_mixed_sizes_are_said_and_trained_on(part: Callable[..., bytes], tmp_path: Path) -> None:
+    (tmp_path / "train" / "good").mkdir(parents=True)
+    for number in range(24):
+        side = 64 if number == 3 else 48
+        (tmp_path / "train" / "good" / f"{number:02}.png").write_bytes(part(number, side=side))
+    notes: list[str | None] = []
+    manifest = train(tmp_path, tmp_path / "out", replace(OPTIONS, epochs=1), lambda one: notes.append(one.note))
+    assert any(note and "2 different sizes, from 48 × 48 to 64 × 64" in note for note in notes)
+    assert (manifest.preprocessing.width, manifest.preprocessing.height) == (32, 32)
+
+
+def test_a_size_that_the_detector_cannot_take_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be .* pixels"):
+        train(folder, tmp_path / "out", replace(OPTIONS, input_size=33), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"architecture": "conv-autoencoder", "backbone_weights": Path(__file__)},
+        {"architecture": "feature-gaussian", "backbone_weights": Path("missing.pth")},
+        {"architecture": "feature-gaussian", "score_method": "mse"},
+        {"architecture": "conv-autoencoder", "score_method": "loudest"},
+        {"backbone": "vgg"},
+        {"review_rate": 0.05},
+    ],
+    ids=["no-backbone", "no-file", "one-method", "no-method", "no-such-backbone", "no-band"],
+)
+def test_options_that_a_detector_has_no_use_for_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        TrainingOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_manifest_keeps_what_was_chosen_and_no_places(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").touch()
+    chosen = TrainingOptions(architecture="feature-gaussian", backbone_weights=tmp_path / "weights.pth").recorded()
+    assert chosen["backbone_weights"] == "weights.pth"
+    assert "device" not in chosen
+    assert "backbone" not in OPTIONS.recorded()

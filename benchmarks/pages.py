@@ -1,0 +1,135 @@
+"""The findings of a detection benchmark as Markdown, and as one HTML page with histograms of the scores."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+from benchmarks.findings import Found, Row
+from core.vision.charts import Mark, Strip, histograms
+
+_STYLE: Final = """
+:root { color-scheme: light dark; --text: #1c2126; --quiet: #5d6770; --line: #d5d9dd; --good: #2d6ca2;
+  --defective: #d4661f; --ground: #fff; }
+@media (prefers-color-scheme: dark) { :root { --text: #e4e7ea; --quiet: #98a2ab; --line: #394046; --good: #5aa5e6;
+  --defective: #ee8f4c; --ground: #16191c; } }
+body { margin: 24px auto; max-width: 1080px; padding: 0 20px; background: var(--ground); color: var(--text);
+  font: 15px/1.5 system-ui, sans-serif; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 8px 0 20px; }
+th, td { text-align: right; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th, .quiet { color: var(--quiet); font-weight: 600; }
+svg { width: 720px; max-width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }
+svg text { fill: var(--text); } svg .quiet { fill: var(--quiet); } svg .axis { stroke: var(--quiet); }
+svg .grid { stroke: var(--line); } svg .mark { stroke: var(--text); stroke-dasharray: 5 3; }
+svg .good { fill: var(--good); } svg .defective { fill: var(--defective); }
+"""
+_HEAD: Final = (
+    "detector",
+    "AUROC",
+    "95 % interval",
+    "development",
+    "false rejects",
+    "promised (95 %)",
+    "recall",
+    "ms a picture",
+    "training",
+    "bundle",
+)
+_CHANGE_HEAD: Final = ("change", "AUROC", "difference", "false rejects", "recall", "good marked for review")
+
+Table = tuple[Sequence[str], list[list[str]]]
+
+
+def markdown(found: Sequence[Found]) -> str:
+    """All tables, as text."""
+    parts = []
+    for one in found:
+        parts.append(f"## {one.set}\n\n{_counts(one)}\n")
+        parts.extend([_text(_detection(one)), _text(_controls(one))])
+        for detector, table in _robustness(one):
+            parts.append(f"### Robustness: {detector}\n\n{_text(table)}")
+    return "\n".join(parts)
+
+
+def html(found: Sequence[Found]) -> str:
+    """One page that loads nothing."""
+    body = []
+    for one in found:
+        body.append(f"<h2>{escape(one.set)}</h2><p>{escape(_counts(one))}</p>")
+        body.extend([_markup(_detection(one)), _markup(_controls(one)), *_histograms(one)])
+        for detector, table in _robustness(one):
+            body.append(f"<h3>Robustness: {escape(detector)}</h3>{_markup(table)}")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Detection</title>'
+        f"<style>{_STYLE}</style></head><body><h1>Detection</h1>\n{chr(10).join(body)}\n</body></html>\n"
+    )
+
+
+def _counts(one: Found) -> str:
+    return "Pictures: " + ", ".join(f"{count} {what}" for what, count in one.pictures.items()) + "."
+
+
+def _detection(one: Found) -> Table:
+    return _HEAD, [_cells(row) for row in one.rows]
+
+
+def _cells(row: Row) -> list[str]:
+    mean, low, high = row.promised
+    return [
+        f"{row.detector} ({row.seeds} seeds)",
+        f"{row.auroc:.3f}",
+        f"{row.interval[0]:.3f} to {row.interval[1]:.3f}",
+        "" if row.development is None else f"{row.development:.3f}",
+        f"{row.false_reject_rate:.1%}",
+        f"{mean:.1%} ({low:.1%} to {high:.1%})",
+        f"{row.recall:.1%}",
+        f"{row.milliseconds:.1f}",
+        f"{row.training_seconds:.0f} s",
+        f"{row.bundle_bytes / 1e6:.1f} MB",
+    ]
+
+
+def _controls(one: Found) -> Table:
+    ranked = sorted(one.controls.items(), key=lambda item: -item[1])
+    return ("control", "AUROC"), [[name.replace("_", " "), f"{value:.3f}"] for name, value in ranked]
+
+
+def _robustness(one: Found) -> list[tuple[str, Table]]:
+    tables: list[tuple[str, Table]] = []
+    for detector, changes in one.robustness.items():
+        reference = changes[0].auroc
+        rows = [
+            [
+                each.change,
+                f"{each.auroc:.3f}",
+                f"{each.auroc - reference:+.3f}",
+                f"{each.false_reject_rate:.1%}",
+                f"{each.recall:.1%}",
+                f"{each.marked:.1%}",
+            ]
+            for each in changes
+        ]
+        tables.append((detector, (_CHANGE_HEAD, rows)))
+    return tables
+
+
+def _histograms(one: Found) -> list[str]:
+    """One for each detector, of its first seed."""
+    charts = []
+    for row in one.rows:
+        run = next(run for run in one.runs if run.detector == row.detector)
+        strips = [Strip("good", "good", run.good), Strip("defective", "defective", run.defective)]
+        charts.append(f"<h3>{escape(row.detector)}</h3>{histograms(strips, [Mark('threshold', run.threshold)])}")
+    return charts
+
+
+def _text(table: Table) -> str:
+    head, rows = table
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _markup(table: Table) -> str:
+    head, rows = table
+    first = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    rest = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{first}</tr>{rest}</table>"

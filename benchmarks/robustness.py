@@ -1,0 +1,126 @@
+"""What a change of the light, the optics or the fixture does to a detector that has never seen it."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from core.pictures import decode
+from core.vision.detector import Detector
+from core.vision.inputs import InputRanges, facts, reasons
+from core.vision.metrics import Scores, auroc
+from core.vision.preprocessing import Picture, prepare
+
+_SHIFT: Final = 0.02
+
+
+Levels = NDArray[np.float32]
+
+
+def _levels(change: Callable[[Levels], Levels]) -> Callable[[Image.Image], Image.Image]:
+    def changed(image: Image.Image) -> Image.Image:
+        values = change(np.asarray(image, dtype=np.float32))
+        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+    return changed
+
+
+def _shifted(image: Image.Image) -> Image.Image:
+    """By 2 % of each side, the edge repeated."""
+    right, down = round(image.width * _SHIFT), round(image.height * _SHIFT)
+    padded = np.pad(np.asarray(image), ((down, 0), (right, 0), (0, 0)), mode="edge")
+    return Image.fromarray(padded[: image.height, : image.width])
+
+
+def _rotated(degrees: float) -> Callable[[Image.Image], Image.Image]:
+    def rotated(image: Image.Image) -> Image.Image:
+        """About the centre, the edge repeated."""
+        margin = round(0.1 * max(image.size))
+        padded = Image.fromarray(np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
+        turned = padded.rotate(degrees, Image.Resampling.BICUBIC)
+        return turned.crop((margin, margin, margin + image.width, margin + image.height))
+
+    return rotated
+
+
+def _noisy(image: Image.Image) -> Image.Image:
+    random = np.random.default_rng(image.width)
+    return _levels(lambda levels: levels + random.normal(0, 5, levels.shape).astype(np.float32))(image)
+
+
+def _jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
+    def compressed(image: Image.Image) -> Image.Image:
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=quality)
+        return Image.open(out).convert("RGB")
+
+    return compressed
+
+
+CHANGES: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
+    "as it is": lambda image: image,
+    "gain × 0.9": _levels(lambda levels: levels * 0.9),
+    "gain × 1.1": _levels(lambda levels: levels * 1.1),
+    "offset - 10 levels": _levels(lambda levels: levels - 10),
+    "offset + 10 levels": _levels(lambda levels: levels + 10),
+    "blur, σ 1 pixel": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
+    "blur, σ 2 pixels": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
+    "JPEG, quality 90": _jpeg(90),
+    "JPEG, quality 50": _jpeg(50),
+    "shift by 2 %": _shifted,
+    "rotation by 1°": _rotated(1),
+    "rotation by 3°": _rotated(3),
+    "noise, σ 5 levels": _noisy,
+}
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What became of one change. Rates are 0 to 1; `marked` is the share of good pictures marked for review."""
+
+    change: str
+    auroc: float
+    false_reject_rate: float
+    recall: float
+    marked: float
+
+
+def measure(
+    detector: Detector, inputs: InputRanges | None, threshold: float, good: Sequence[Path], defective: Sequence[Path]
+) -> list[Robustness]:
+    """Every change on the same pictures, in the size in which they are stored."""
+    found = []
+    for name, change in CHANGES.items():
+        of_good, marked = _scored(detector, inputs, good, change)
+        of_defective, _ = _scored(detector, inputs, defective, change)
+        found.append(
+            Robustness(
+                name,
+                auroc(of_good, of_defective),
+                float((of_good >= threshold).mean()),
+                float((of_defective >= threshold).mean()),
+                marked,
+            )
+        )
+    return found
+
+
+def _scored(
+    detector: Detector, inputs: InputRanges | None, paths: Sequence[Path], change: Callable[[Image.Image], Image.Image]
+) -> tuple[Scores, float]:
+    """Scores, and the share that the input checks mark."""
+    pictures: list[Picture] = []
+    marked = 0
+    for path in paths:
+        out = io.BytesIO()
+        change(decode(path.read_bytes(), max_pixels=detector.max_pixels)).save(out, "BMP")
+        prepared = prepare(out.getvalue(), detector.preprocessing, max_pixels=detector.max_pixels)
+        marked += bool(inputs and reasons(facts(prepared), inputs))
+        pictures.append(prepared.pixels)
+    scores = [detector.score(pictures[start : start + 16]).scores for start in range(0, len(pictures), 16)]
+    return np.concatenate(scores), marked / len(paths)

@@ -1,0 +1,81 @@
+"""What a training is asked to do."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from core.vision.autoencoder import MSE, Z_MAP, AutoencoderDetector
+from core.vision.backbone import BACKBONES
+from core.vision.detector import FitOptions, architectures, default_architecture
+from core.vision.grouping import GroupBy
+
+
+class InvalidOptions(ValueError):  # noqa: N818 - it reads as what it is
+    """Options that make no sense for these pictures; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions(FitOptions):
+    """What `train` is asked to do.
+
+    Attributes:
+        architecture: a name of `core.vision.detector.architectures`; by default see `default_architecture` there.
+        input_size: sides of the prepared picture, pixels; None for what the detector chooses for these pictures.
+        scaled_decode: see `Preprocessing`.
+        false_reject_rate: the share of good parts that the threshold may reject.
+        review_rate: the share that may be rejected or reviewed; None for no review.
+        group_by: which pictures are of one part or lot, see `core.vision.grouping`; None for what looks alike.
+        validation_share, calibration_share: of the good pictures; calibration takes at least as many as its rate needs.
+        device: `auto`, `cpu` or `cuda`.
+        max_pixels: the largest picture that is read.
+    """
+
+    architecture: str = field(default_factory=default_architecture)
+    input_size: int | None = None
+    scaled_decode: bool = True
+    false_reject_rate: float = 0.05
+    review_rate: float | None = None
+    group_by: str | None = None
+    validation_share: float = 0.1
+    calibration_share: float = 0.25
+    device: str = "auto"
+    max_pixels: int = 64_000_000
+
+    def __post_init__(self) -> None:
+        if self.architecture not in architectures():
+            raise ValueError(f"the architecture must be one of {', '.join(architectures())}, not {self.architecture!r}")
+        if self.epochs < 1 or self.patience < 1 or self.batch_size < 1:
+            raise ValueError("epochs, patience and the batch size must be at least 1")
+        if not 0 < self.false_reject_rate < 1:
+            raise ValueError(f"the false-reject rate must lie between 0 and 1, not {self.false_reject_rate:g}")
+        if self.review_rate is not None and not self.false_reject_rate < self.review_rate < 1:
+            raise ValueError(
+                f"the review rate must lie between the false-reject rate, {self.false_reject_rate:g}, and 1, "
+                f"not {self.review_rate:g}: it is the share of good parts that may be rejected or reviewed"
+            )
+        if not 0 < self.validation_share + self.calibration_share < 1:
+            raise ValueError("the shares of validation and calibration must leave something to train on")
+        if self.group_by is not None:
+            GroupBy.parse(self.group_by)
+        if self.group_by is not None:
+            GroupBy.parse(self.group_by)
+        self._check_what_only_some_have()
+
+    def _check_what_only_some_have(self) -> None:
+        """Refuse what was wished for and could not be granted by this detector."""
+        scratch = self.architecture == AutoencoderDetector.name
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"the backbone must be one of {', '.join(BACKBONES)}, not {self.backbone!r}")
+        if self.backbone_weights is not None and scratch:
+            raise ValueError(f"{self.architecture} has no backbone: the backbone weights must be left out")
+        if self.backbone_weights is not None and not self.backbone_weights.is_file():
+            raise ValueError(f"the backbone weights must be a file: there is none at {self.backbone_weights}")
+        if self.score_method is not None and not scratch:
+            raise ValueError(f"{self.architecture} has one way to score: the score method must be left out")
+        if self.score_method not in (None, MSE, Z_MAP):
+            raise ValueError(f"the score method must be {MSE} or {Z_MAP}, not {self.score_method!r}")
+
+    def recorded(self) -> dict[str, bool | int | float | str]:
+        """What a manifest keeps: all but the device, what is None and what means nothing; of a file only its name."""
+        left_out = {"device", "backbone"} if self.architecture == AutoencoderDetector.name else {"device"}
+        given = {name: value for name, value in asdict(self).items() if name not in left_out and value is not None}
+        return {name: value.name if isinstance(value, Path) else value for name, value in given.items()}
