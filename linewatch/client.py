@@ -197,11 +197,15 @@ class Client:
         return self._transport.content(_at("inspections", inspection_id, "image"))
 
     def anomaly_map(self, inspection_id: UUID | str) -> bytes:
-        """Where the picture is unlike good parts: a `.npy` file, float32, (height, width) of the network's input.
+        """Where the picture is unlike good parts: a `.npy` file, float32, (rows, columns) of the detector's grid.
 
-        Read it with `numpy.load(io.BytesIO(...))`.
+        Its cells divide the picture evenly. Read it with `numpy.load(io.BytesIO(...))`.
         """
         return self._transport.content(_at("inspections", inspection_id, "anomaly-map"))
+
+    def heatmap(self, inspection_id: UUID | str) -> bytes:
+        """The picture as PNG with the heat laid over it, on a scale that is fixed by the inspection's threshold."""
+        return self._transport.content(_at("inspections", inspection_id, "heatmap"))
 
     # Recipes and their model versions
 

@@ -16,7 +16,8 @@ from core import model_versions, recipes, thresholds
 from core.errors import Code, Refused
 from core.queues import Task
 from core.store import Staged, bundle_key
-from core.vision.bundle import MANIFEST, Calibration, InvalidBundle, Manifest, digest, manifest_of, unpack
+from core.vision.bundle import MANIFEST, InvalidBundle, Manifest, digest, manifest_of, unpack
+from core.vision.calibrated import Calibration
 
 router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"])
 

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from core.vision.calibrated import Calibration, Rate, Recorded, Score
 from core.vision.inputs import InputRanges
 from core.vision.preprocessing import Preprocessing
 
@@ -34,71 +35,14 @@ class InvalidBundle(ValueError):  # noqa: N818 - it reads as what it is
     """A bundle that is not accepted; the message is one line that says why."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[
     str,
     Field(max_length=120, pattern=rf"^([A-Za-z0-9][A-Za-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*\.({_SUFFIXES})$"),
 ]
-Rate = Annotated[float, Field(ge=0, le=1)]
-Score = float
 
 
-class ReviewBand(_Part):
-    """From where on a person looks at a part, and what that means: a second threshold from the same sample.
-
-    Attributes:
-        threshold: scores from it up to the calibration's threshold are `review`.
-        rate: the share of good parts that may be `ng` or `review`: what was wished for, 0 to 1.
-        expected_rate: the mean share of good parts that will be `ng` or `review`.
-        confidence_interval: (low, high) of that share, with the confidence of the calibration.
-    """
-
-    threshold: Score
-    rate: Rate
-    expected_rate: Rate
-    confidence_interval: Annotated[tuple[Rate, Rate], Field(strict=False)]
-
-
-class Calibration(_Part):
-    """Where a threshold comes from, and what it means. See `core.vision.calibration`.
-
-    Attributes:
-        threshold: scores at or above it are `ng`.
-        percentile: of the calibration scores, 0 to 100, that the threshold stands for.
-        false_reject_rate: what was wished for, 0 to 1.
-        expected_false_reject_rate: the mean share of good parts that will be rejected.
-        confidence_interval: (low, high) of that share, given this sample.
-        confidence: the probability that the share lies within the interval.
-        sample_size: good parts that were scored.
-        groups: distinct parts or lots among them; null where it is not known.
-        effective_sample_size: how many independent parts they are worth, see `core.vision.grouping.effective_size`;
-            null where each is independent.
-        review: the band below the threshold that a person looks at; null for none.
-    """
-
-    threshold: Score
-    percentile: Annotated[float, Field(ge=0, le=100)]
-    false_reject_rate: Rate
-    expected_false_reject_rate: Rate
-    confidence_interval: Annotated[tuple[Rate, Rate], Field(strict=False)]
-    confidence: Rate
-    sample_size: Annotated[int, Field(ge=1)]
-    groups: Annotated[int, Field(ge=1)] | None = None
-    effective_sample_size: Annotated[float, Field(ge=1)] | None = None
-    review: ReviewBand | None = None
-
-    @model_validator(mode="after")
-    def _review_comes_before(self) -> Self:
-        if self.review is not None and self.review.threshold > self.threshold:
-            raise ValueError("the review threshold is above the threshold")
-        return self
-
-
-class Threshold(_Part):
+class Threshold(Recorded):
     """The first threshold of a model version; `calibration` is null where a person set it by hand."""
 
     value: Score
@@ -111,14 +55,14 @@ class Threshold(_Part):
         return self
 
 
-class Architecture(_Part):
+class Architecture(Recorded):
     """Which detector, and the settings that its network is built from."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     settings: dict[str, bool | int | float | str]
 
 
-class BackboneRecord(_Part):
+class BackboneRecord(Recorded):
     """A pretrained network that the bundle carries: where its weights come from, and under which licence.
 
     Attributes:
@@ -134,7 +78,7 @@ class BackboneRecord(_Part):
     sha256: Sha256
 
 
-class Metrics(_Part):
+class Metrics(Recorded):
     """Detection on the folder's `test/` pictures, with trivial controls beside it. AUROCs are 0 to 1.
 
     Attributes:
@@ -158,7 +102,7 @@ class Metrics(_Part):
     aupro: Rate | None = None
 
 
-class Training(_Part):
+class Training(Recorded):
     """How the weights were made; the loss of every epoch is in `training_curve.json`.
 
     Attributes:
@@ -183,14 +127,14 @@ class Training(_Part):
     near_duplicates: Annotated[int, Field(ge=0)] = 0
 
 
-class Golden(_Part):
+class Golden(Recorded):
     """An encoded picture of the bundle, and the score that it got when the bundle was made."""
 
     file: FileName
     score: Score
 
 
-class Manifest(_Part):
+class Manifest(Recorded):
     """`manifest.json`, format version 1. Every number is finite and no text holds U+0000.
 
     Attributes:

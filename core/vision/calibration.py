@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from core.vision.bundle import Calibration, ReviewBand
+from core.vision.calibrated import Calibration, ReviewBand
 from core.vision.grouping import effective_size
 
 

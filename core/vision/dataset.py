@@ -323,28 +323,3 @@ def set_digest(root: Path, paths: Sequence[Path], digests: Sequence[str]) -> str
     """SHA-256, in hexadecimal, over the content's digest and the name (relative to the folder) of each picture."""
     lines = (f"{d}  {path.relative_to(root).as_posix()}\n" for path, d in zip(paths, digests, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Prepared pictures, and what could not be read.
-
-    Attributes:
-        paths: of the N readable pictures, in order.
-        pictures: uint8, (N, height, width, 3).
-        unreadable: paths and reasons of the others.
-    """
-
-    paths: list[Path]
-    pictures: NDArray[np.uint8]
-    unreadable: list[tuple[Path, str]]
-
-
-def load_pictures(
-    paths: Sequence[Path], preprocessing: Preprocessing, *, max_pixels: int, progress: Callable[[int], None]
-) -> Loaded:
-    """Prepare a set of pictures that fits in memory; see `read` for what it raises."""
-    found = read(paths, preprocessing, max_pixels=max_pixels, progress=progress)
-    shape = (0, preprocessing.height, preprocessing.width, 3)
-    pictures = np.concatenate([np.empty(shape, np.uint8), *found.pictures.minibatches(256)])
-    return Loaded(found.paths, pictures, found.unreadable)

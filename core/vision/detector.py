@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.vision.bundle import Architecture, BackboneRecord, Calibration, InvalidBundle, manifest_of
+from core.vision.bundle import Architecture, BackboneRecord, InvalidBundle, manifest_of
+from core.vision.calibrated import Calibration
 from core.vision.calibration import calibrate
 from core.vision.preprocessing import Picture, Preprocessing, prepare
 

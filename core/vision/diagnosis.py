@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from core.pictures import decode
 from core.verdicts import Verdict, decide, is_anomaly
 from core.vision.detector import Detector
+from core.vision.evaluation import NotFinite
 from core.vision.heatmap import SATURATED_FROM, enlarged, heat, legend, overlay
 from core.vision.inputs import InputRanges, facts, reasons
 from core.vision.preprocessing import Picture, prepare
@@ -43,10 +44,6 @@ class Diagnosis:
     prepared: Picture
     panels: dict[str, NDArray[Any]]
     overlay: Image.Image
-
-
-class NotFinite(ValueError):  # noqa: N818 - it reads as what the score is
-    """A picture whose score is not a finite number: it has no verdict, and there is nothing to show."""
 
 
 def diagnose(

@@ -321,8 +321,9 @@ def _reaches(squares: NDArray[np.float32], reach: float) -> NDArray[np.float32]:
     the others, its pictures are near each other without being shots of one part.
     """
     neighbour = min(_NEIGHBOUR, squares.shape[1] // 2)
-    reaches: NDArray[np.float32] = np.partition(squares, neighbour, axis=1)[:, neighbour]
-    return np.minimum(reach**2, ALIKE**2 * reaches).astype(np.float32)
+    usual = np.partition(squares, neighbour, axis=1)[:, neighbour]
+    reaches: NDArray[np.float32] = np.minimum(reach**2, ALIKE**2 * usual)
+    return reaches
 
 
 def _close_pairs(seen: NDArray[np.float32], reach: float) -> Iterator[Edges]:
@@ -337,14 +338,16 @@ def _close_pairs(seen: NDArray[np.float32], reach: float) -> Iterator[Edges]:
 
 
 def _close_within_cells(seen: NDArray[np.float32], reach: float) -> Iterator[Edges]:
-    """Pairs within reach of each other that lie in one cell, a cell being what is nearest to one of √N pictures drawn by chance.
+    """Pairs within reach of each other in one cell: what is nearest to one of at most √N pictures drawn by chance.
 
-    Cells are drawn anew a few times: a pair that one drawing has torn apart is seldom torn by all. Nobody is compared
-    with more than `_CELL` others a time, so N pictures take N · (√N + `_CELL`) comparisons at most.
+    A cell holds enough to tell what is usual in it. Cells are drawn anew a few times: a pair that one drawing has
+    torn apart is seldom torn by all. Nobody is compared with more than `_CELL` others a time, so N pictures take
+    N · (√N + `_CELL`) comparisons a drawing at most.
     """
     random = np.random.default_rng(0)
+    number = max(1, min(int(len(seen) ** 0.5), len(seen) // (4 * _NEIGHBOUR)))
     for _ in range(_DRAWINGS):
-        centres = seen[random.choice(len(seen), int(len(seen) ** 0.5), replace=False)]
+        centres = seen[random.choice(len(seen), number, replace=False)]
         blocks = [seen[start : start + _BLOCK] for start in range(0, len(seen), _BLOCK)]
         cells = np.concatenate([_squares(block, centres).argmin(axis=1) for block in blocks])
         order = np.lexsort((seen[:, 0], cells))

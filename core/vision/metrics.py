@@ -41,17 +41,6 @@ def auroc_interval(
     return float(low), float(high)
 
 
-def control_scores(pictures: Sequence[Picture], training: Sequence[Picture]) -> dict[str, Scores]:
-    """As `controls`, of pictures that fit in memory.
-
-    Args:
-        pictures: N prepared pictures to score.
-        training: the good pictures that the detector was trained on.
-    """
-    deviations = np.array([picture.std(dtype=np.float64) for picture in pictures])
-    return controls(thumbnails(pictures), deviations, thumbnails(training))
-
-
 def controls(seen: Thumbnails, deviations: Scores, known: Thumbnails) -> dict[str, Scores]:
     """Scores that need no network, by name, each float64, (N,). A detector must beat them to have shown anything.
 

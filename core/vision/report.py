@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from core.vision.bundle import Calibration, Manifest
+from core.vision.bundle import Manifest
+from core.vision.calibrated import Calibration
 from core.vision.charts import Mark, Strip, curves, histograms
 from core.vision.detector import Epoch
 from core.vision.evaluation import Control, Evaluation

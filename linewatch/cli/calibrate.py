@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from core.vision.bundle import Calibration, Manifest
+    from core.vision.bundle import Manifest
+    from core.vision.calibrated import Calibration
     from core.vision.calibration import Promise
     from core.vision.dataset import Reading
     from core.vision.detector import Detector
@@ -259,7 +260,7 @@ def _promised(found: "ModelVersion", station: str | None) -> tuple["Threshold", 
     Raises:
         CommandFailed: it promises nothing.
     """
-    from core.vision.bundle import Calibration
+    from core.vision.calibrated import Calibration
 
     in_force = found.threshold_at(station)
     if in_force.calibration is None:

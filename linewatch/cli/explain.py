@@ -88,22 +88,19 @@ def _from_system(recipe: str, version: int | None, url: str, api_key: str | None
 def _diagnosed(model: _Model, data: bytes, device: str) -> "Diagnosis":
     from core.vision.bundle import manifest_of
     from core.vision.detector import load, resolve_device
-    from core.vision.diagnosis import NotFinite, diagnose
+    from core.vision.diagnosis import diagnose
 
     try:
         resolved = resolve_device(device)
     except ValueError as error:
         raise CommandFailed(str(error)) from error
-    try:
-        return diagnose(
-            load(model.files, device=resolved, max_pixels=_MAX_PIXELS),
-            data,
-            threshold=model.threshold,
-            review_threshold=model.review_threshold,
-            inputs=manifest_of(model.files).inputs,
-        )
-    except NotFinite as error:
-        raise CommandFailed(str(error)) from error
+    return diagnose(
+        load(model.files, device=resolved, max_pixels=_MAX_PIXELS),
+        data,
+        threshold=model.threshold,
+        review_threshold=model.review_threshold,
+        inputs=manifest_of(model.files).inputs,
+    )
 
 
 def _facts(found: "Diagnosis") -> dict[str, object]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from core.vision.dataset import load_pictures
-from core.vision.metrics import auroc, auroc_interval, control_scores
+from core.vision.dataset import read
+from core.vision.metrics import auroc, auroc_interval, controls
 from core.vision.preprocessing import Preprocessing
 from core.vision.training import TrainingOptions
 from linewatch.cli.models import meaning
@@ -23,7 +23,7 @@ _CONTROLS = {
     "standard_deviation": ("contrast", "needs no network"),
     "nearest_thumbnail": ("nearest thumbnail", "distance to the closest good cell at 16 × 16; needs no network"),
 }
-"""Trivial scores of `core.vision.metrics.control_scores`: what they are called here, and what they are."""
+"""Trivial scores of `core.vision.metrics.controls`: what they are called here, and what they are."""
 
 Scores = NDArray[np.float64]
 
@@ -88,11 +88,11 @@ def _scores(inspections: Sequence[Inspection]) -> Scores:
 
 
 def _controls(pictures: list[Path], training: list[Path], preprocessing: Preprocessing) -> dict[str, Scores]:
-    prepared, known = (
-        list(load_pictures(paths, preprocessing, max_pixels=TrainingOptions.max_pixels, progress=_silent).pictures)
+    seen, known = (
+        read(paths, preprocessing, max_pixels=TrainingOptions.max_pixels, progress=_silent)
         for paths in (pictures, training)
     )
-    return control_scores(prepared, known)
+    return controls(seen.thumbnails, seen.deviations, known.thumbnails)
 
 
 def _silent(done: int) -> None:

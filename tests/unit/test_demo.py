@@ -17,8 +17,5 @@ def test_the_burst_holds_out_what_is_trained_on(tmp_path: Path) -> None:
 
 def test_a_detector_that_loses_to_a_shortcut_is_said_to() -> None:
     controls = {"mean_brightness": 0.774, "nearest_thumbnail": 0.9}
-    assert "does not beat plain mean brightness (0.637 against 0.774)" in _judgement(
-        Detection(0.637, (0.5, 0.7), controls)
-    )
-    assert "but not the control 'nearest thumbnail'" in _judgement(Detection(0.85, (0.8, 0.9), controls))
+    assert "does not beat the control 'nearest thumbnail'" in _judgement(Detection(0.85, (0.8, 0.9), controls))
     assert _judgement(Detection(0.95, (0.9, 1.0), controls)) == "The detector beats every trivial control."

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.vision.bundle import Calibration
+from core.vision.calibrated import Calibration
 from core.vision.calibration import SampleTooSmall, calibrate, needed, promise
 
 finite = st.floats(0, 1e6, allow_nan=False)

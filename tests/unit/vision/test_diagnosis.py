@@ -8,7 +8,8 @@ from PIL import Image
 
 from core.pictures import Undecodable, decode
 from core.vision.autoencoder import AutoencoderDetector
-from core.vision.diagnosis import NotFinite, diagnose, sentence, sheet
+from core.vision.diagnosis import diagnose, sentence, sheet
+from core.vision.evaluation import NotFinite
 from core.vision.heatmap import heat, overlay
 from core.vision.inputs import facts, ranges
 from core.vision.preprocessing import prepare

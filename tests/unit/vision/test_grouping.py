@@ -34,7 +34,7 @@ def test_parts_that_are_alike_by_nature_are_not_taken_for_one(parts: int) -> Non
 
 
 @pytest.mark.parametrize("method", ["all pairs", "cells"])
-@pytest.mark.parametrize(("parts", "shots"), [(10, 2), (60, 4)])
+@pytest.mark.parametrize(("parts", "shots"), [(10, 2), (60, 4), (600, 3)])
 def test_shots_of_one_part_are_kept_together_and_said(
     parts: int, shots: int, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

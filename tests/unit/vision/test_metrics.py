@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.vision.metrics import auroc, auroc_interval, control_scores
+from core.vision.metrics import auroc, auroc_interval, controls, thumbnails
 
 scores = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=30).map(np.array)
 
@@ -38,7 +38,10 @@ def test_the_controls_rank_as_they_are_named() -> None:
     random = np.random.default_rng(0)
     known = [random.integers(118, 138, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
     dark, same, bright = np.full((32, 32, 3), 20, np.uint8), known[0], np.full((32, 32, 3), 240, np.uint8)
-    found = control_scores([dark, same, bright], known)
+    pictures = [dark, same, bright]
+    found = controls(
+        thumbnails(pictures), np.array([picture.std(dtype=np.float64) for picture in pictures]), thumbnails(known)
+    )
     assert found["mean_brightness"][0] > found["mean_brightness"][1] > found["mean_brightness"][2]
     assert found["mean_brightness_deviation"].argmin() == 1
     assert found["standard_deviation"].argmax() == 1

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from core.vision.bundle import Manifest, ReviewBand
+from core.vision.bundle import Manifest
+from core.vision.calibrated import ReviewBand
 from core.vision.detector import Epoch
 from core.vision.exhibits import EXHIBITS
 from core.vision.report import Account, render
