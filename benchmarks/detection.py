@@ -48,12 +48,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--detector", action="append", help="one of them only; may be repeated")
     parser.add_argument("--set", action="append", dest="only", help="one set only; may be repeated")
+    parser.add_argument("--blocks", action="store_true", help="hold out whole runs of neighbouring solar cells")
     parser.add_argument("--no-robustness", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     found = []
     with tempfile.TemporaryDirectory(prefix="linewatch-bench-") as folder:
-        for one in _sets(arguments.folders, Path(folder)):
+        for one in _sets(arguments.folders, Path(folder), blocks=arguments.blocks):
             if arguments.only and one.name not in arguments.only:
                 continue
             wanted = [d for d in DETECTORS if not arguments.detector or named(*d) in arguments.detector]
@@ -65,10 +66,9 @@ def main() -> None:
             (arguments.out / "detection.json").write_text(_json(found))
 
 
-def _sets(folders: Sequence[Path], work: Path) -> Iterator[sets.Set]:
+def _sets(folders: Sequence[Path], work: Path, *, blocks: bool) -> Iterator[sets.Set]:
     for kind in ("mono", "poly"):
-        yield sets.elpv(kind, work)
-        yield sets.elpv(kind, work, blocks=True)
+        yield sets.elpv(kind, work, blocks=blocks)
     for folder in folders:
         yield sets.of_folder(folder, work)
 
