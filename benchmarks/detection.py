@@ -25,7 +25,7 @@ from core.vision.bundle import MANIFEST, Manifest, manifest_of, read_folder
 from core.vision.dataset import PictureSet, read
 from core.vision.detector import Detector, load
 from core.vision.evaluation import scores_of
-from core.vision.metrics import auroc, controls
+from core.vision.metrics import Scores, auroc, controls
 from core.vision.preprocessing import Preprocessing
 from core.vision.training import TrainingOptions, train
 
@@ -114,16 +114,16 @@ def _run(
     calibration = manifest.threshold.calibration
     if calibration is None:
         raise RuntimeError("a training has always a calibration")
-    good, defective, seen_good, seen_defective = (
-        scores_of(detector, _pictures(detector, paths), lambda _: None)
-        for paths in (one.good, one.defective, one.development_good, one.development_defective)
-    )
+    good, defective = (_scores(detector, paths) for paths in (one.good, one.defective))
+    development = None
+    if one.development_good and one.development_defective:
+        development = auroc(_scores(detector, one.development_good), _scores(detector, one.development_defective))
     run = Run(
         detector=named(architecture, score),
         seed=seed,
         good=good,
         defective=defective,
-        development=auroc(seen_good, seen_defective) if len(seen_good) and len(seen_defective) else None,
+        development=development,
         threshold=manifest.threshold.value,
         promised=(calibration.expected_false_reject_rate, *calibration.confidence_interval),
         milliseconds=_milliseconds(detector, [*one.good, *one.defective]),
@@ -133,8 +133,8 @@ def _run(
     return run, detector, manifest
 
 
-def _pictures(detector: Detector, paths: Sequence[Path]) -> PictureSet:
-    return PictureSet(paths, detector.preprocessing, max_pixels=MAX_PIXELS)
+def _scores(detector: Detector, paths: Sequence[Path]) -> Scores:
+    return scores_of(detector, PictureSet(paths, detector.preprocessing, max_pixels=MAX_PIXELS), lambda _: None)
 
 
 def _milliseconds(detector: Detector, paths: Sequence[Path]) -> float:

@@ -26,7 +26,6 @@ class Set:
         good, defective: tested, and reported on.
         development_good, development_defective: those by which detectors were chosen; empty for sets that nothing was
             chosen by.
-        masks: the folder with `test/` and `ground_truth/`; None where there are no masks.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Set:
     defective: list[Path]
     development_good: list[Path]
     development_defective: list[Path]
-    masks: Path | None = None
 
 
 def of_folder(root: Path, work: Path) -> Set:
@@ -49,8 +47,7 @@ def of_folder(root: Path, work: Path) -> Set:
         raise SystemExit(f"{root} needs pictures in test/good and in test/<type>: there is nothing to measure")
     folder = work / root.name
     _link(layout.good, folder / "train" / "good", relative_to=root / "train" / "good")
-    masks = root if (root / "ground_truth").is_dir() else None
-    return Set(root.name, folder, layout.test_good, layout.test_defective, [], [], masks)
+    return Set(root.name, folder, layout.test_good, layout.test_defective, [], [])
 
 
 def elpv(kind: str, work: Path, *, blocks: bool = False) -> Set:
