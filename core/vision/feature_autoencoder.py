@@ -158,7 +158,7 @@ class FeatureAutoencoderDetector(Detector):
             state = load_tensors(files[WEIGHTS])
             network = FeatureAutoencoder(len(state["center"]), *settings.grid)
             network.load_state_dict(_of(state, "autoencoder."))
-            return cls(
+            detector = cls(
                 Features.from_state_dict(state, settings, device),
                 network,
                 PositionStatistics.from_state_dict(_of(state, "statistics."), *settings.grid),
@@ -167,6 +167,12 @@ class FeatureAutoencoderDetector(Detector):
                 device=device,
                 max_pixels=max_pixels,
             )
+            detector.score(
+                [np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)]
+            )  # what does not fit fails
+            return detector
+        except torch.OutOfMemoryError:  # the device is at fault, not the bundle
+            raise
         except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
             raise InvalidBundle(f"the bundle's {cls.name} cannot be built: {error}") from error
 

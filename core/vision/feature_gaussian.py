@@ -122,7 +122,7 @@ class FeatureGaussianDetector(Detector):
             settings = FeatureSettings(**architecture.settings)  # type: ignore[arg-type]
             state = load_tensors(files[WEIGHTS])
             own = {name.removeprefix("statistics."): value for name, value in state.items()}
-            return cls(
+            detector = cls(
                 Features.from_state_dict(state, settings, device),
                 PositionStatistics.from_state_dict(own, *settings.grid),
                 settings,
@@ -130,5 +130,11 @@ class FeatureGaussianDetector(Detector):
                 device=device,
                 max_pixels=max_pixels,
             )
+            detector.score(
+                [np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)]
+            )  # what does not fit fails
+            return detector
+        except torch.OutOfMemoryError:  # the device is at fault, not the bundle
+            raise
         except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
             raise InvalidBundle(f"the bundle's {cls.name} cannot be built: {error}") from error

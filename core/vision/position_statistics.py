@@ -81,9 +81,10 @@ class PositionStatistics:
             KeyError, ValueError: it did not.
         """
         mean, triangles = state["mean"], state["whitening"]
-        row, column = torch.tril_indices(mean.shape[1], mean.shape[1]).tolist()
-        if mean.ndim != 2 or triangles.shape != (mean.shape[0], len(row)):
+        channels = mean.shape[-1]
+        if mean.ndim != 2 or triangles.shape != (mean.shape[0], channels * (channels + 1) // 2):
             raise ValueError("the statistics have odd shapes")
+        row, column = torch.tril_indices(channels, channels).tolist()
         whitening = torch.zeros((*mean.shape, mean.shape[1]))
         whitening[:, row, column] = triangles.float()
         return cls(mean.float(), whitening, rows, columns)

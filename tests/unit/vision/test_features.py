@@ -11,6 +11,8 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from core.vision import detector as detectors
 from core.vision.backbone import EfficientNetLite0, WeightsNotFound, build, packaged, pretrained
@@ -114,6 +116,15 @@ def test_a_bundle_whose_weights_do_not_fit_is_refused(bundle: Path, trained: Det
             load(files, **changes)
     with pytest.raises(InvalidBundle, match="cannot be built"):
         load({**files, WEIGHTS: files[WEIGHTS][:1000]})
+    state = load_tensors(files[WEIGHTS])
+    odd = [
+        {"center": state["center"][:-1], "scale": state["scale"][:-1]},
+        {"statistics.mean": torch.zeros(1, 10**6)},
+        {"statistics.mean": state["statistics.mean"][:-1], "statistics.whitening": state["statistics.whitening"][:-1]},
+    ]
+    for changed in odd:
+        with pytest.raises(InvalidBundle, match="cannot be built"):
+            load({**files, WEIGHTS: save_tensors({**state, **changed})})
 
 
 @pytest.mark.parametrize(
