@@ -167,9 +167,8 @@ class FeatureAutoencoderDetector(Detector):
                 device=device,
                 max_pixels=max_pixels,
             )
-            detector.score(
-                [np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)]
-            )  # what does not fit fails
+            # A first picture: parts that do not fit each other fail here.
+            detector.score([np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)])
             return detector
         except torch.OutOfMemoryError:  # the device is at fault, not the bundle
             raise
