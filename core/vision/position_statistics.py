@@ -81,7 +81,7 @@ class PositionStatistics:
             KeyError, ValueError: it did not.
         """
         mean, triangles = state["mean"], state["whitening"]
-        channels = mean.shape[-1]
+        channels = mean.shape[-1] if mean.ndim == 2 else 0
         if mean.ndim != 2 or triangles.shape != (mean.shape[0], channels * (channels + 1) // 2):
             raise ValueError("the statistics have odd shapes")
         row, column = torch.tril_indices(channels, channels).tolist()
