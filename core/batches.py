@@ -12,7 +12,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from core import events
 from core.errors import Code, Refused
+from core.events import Callback, Event, EventType
 
 COUNTED = ("completed", "failed", "cancelled", "ok", "ng", "review")
 
@@ -175,8 +177,21 @@ def _complete(connection: Connection, ids: list[UUID]) -> list[UUID]:
         text("""
             UPDATE batches SET state = 'completed', finished_at = now()
             WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'running' AND completed + failed + cancelled >= total
-            RETURNING id
+            RETURNING id, callback_endpoint_id, callback_url,
+                ARRAY(SELECT DISTINCT recipe_id FROM inspections WHERE batch_id = batches.id) AS recipe_ids
         """),
         {"ids": ids},
+    ).all()
+    events.emit(
+        connection,
+        [
+            Event(
+                EventType.BATCH_COMPLETED,
+                str(row.id),
+                row.recipe_ids,
+                Callback(row.callback_endpoint_id, row.callback_url) if row.callback_endpoint_id else None,
+            )
+            for row in rows
+        ],
     )
-    return list(rows.scalars())
+    return [row.id for row in rows]

@@ -1,6 +1,7 @@
 """Inspections as they are read: one image examined for one part, whether still in flight or long finished."""
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,23 @@ from sqlalchemy.dialects.postgresql import JSONB
 from core import verdicts
 from core.errors import Code, Refused
 from core.partitions import first_id_of
-from core.tables import SUBMITTED, images, inspections, model_versions, recipes, work
+from core.tables import SUBMITTED, images, inspections, model_versions, recipes, reviews, work
+from core.verdicts import Verdict
 
 MAX_PAGE = 1000
 FINAL = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Review:
+    """A person's overruling verdict on an inspection; the machine's stays what it is."""
+
+    id: UUID
+    inspection_id: UUID
+    verdict: Verdict
+    reviewer: str
+    reason: str
+    created_at: dt.datetime
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,7 @@ class Inspection:
     batch_id: UUID | None
     external_id: str | None
     part_id: str | None
+    view: str | None
     lot_id: str | None
     line_id: str | None
     station_id: str | None
@@ -36,7 +51,7 @@ class Inspection:
     anomaly_score: float | None
     threshold: float | None
     review_threshold: float | None
-    verdict: str | None
+    verdict: Verdict | None
     model_version_id: int | None
     model_version: int | None
     model_sha256: bytes | None
@@ -56,6 +71,12 @@ class Inspection:
     started_at: dt.datetime | None
     finished_at: dt.datetime | None
     timings_ms: dict[str, float]
+    reviews: Sequence[Review] = ()
+
+    @property
+    def effective_verdict(self) -> Verdict | None:
+        """What counts: the newest review, else the machine's verdict."""
+        return verdicts.effective(self.verdict, [one.verdict for one in self.reviews])
 
     @property
     def final(self) -> bool:
@@ -133,18 +154,33 @@ def _described(branches: Sequence[Select[Any]]) -> Select[Any]:
     )
 
 
-_NOT_SHOWN = {"recipe_id", "threshold_id"}
+_NOT_SHOWN = {"recipe_id", "threshold_id", "callback_endpoint_id", "callback_url"}
 
 
-def _inspection(row: Row[Any]) -> Inspection:
-    return Inspection(**{name: value for name, value in row._mapping.items() if name not in _NOT_SHOWN})
+def _inspections(connection: Connection, rows: Sequence[Row[Any]]) -> list[Inspection]:
+    found = reviews_of(connection, [row.id for row in rows])
+    return [
+        Inspection(
+            **{name: value for name, value in row._mapping.items() if name not in _NOT_SHOWN},
+            reviews=found.get(row.id, ()),
+        )
+        for row in rows
+    ]
+
+
+def reviews_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[Review]]:
+    """The reviews of those of these inspections that have any, oldest first."""
+    found: dict[UUID, list[Review]] = defaultdict(list)
+    for row in connection.execute(select(reviews).where(reviews.c.inspection_id.in_(ids)).order_by(reviews.c.id)):
+        found[row.inspection_id].append(Review(**row._mapping))
+    return found
 
 
 def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Inspection]:
     """The inspections of these ids, as far as they exist."""
     wanted = list(ids)
     branches = [_in_flight().where(work.c.id.in_(wanted)), _finished().where(inspections.c.id.in_(wanted))]
-    return {row.id: _inspection(row) for row in connection.execute(_described(branches))}
+    return {one.id: one for one in _inspections(connection, connection.execute(_described(branches)).all())}
 
 
 def get(connection: Connection, inspection_id: UUID) -> Inspection:
@@ -172,7 +208,7 @@ def list_page(
         # Each branch is sorted and cut by its own index before the two are merged.
         branches.append(select(narrowed.order_by(table.c.id.desc()).limit(limit + 1).subquery()))
     rows = connection.execute(_described(branches).limit(limit + 1)).all()
-    items = [_inspection(row) for row in rows[:limit]]
+    items = _inspections(connection, rows[:limit])
     return items, items[-1].id if len(rows) > limit else None
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.sql.functions import now
 
-from core import audit, recipes
+from core import audit, events, recipes
 from core.errors import Code, Refused
+from core.events import Event, EventType
 from core.recipes import Recipe
 from core.tables import activations, model_versions, thresholds
 from core.tables import recipes as recipes_table
@@ -213,3 +214,4 @@ def _point_at(connection: Connection, owner: Recipe, version: ModelVersion, *, a
         version=version.version,
         before=owner.active_version,
     )
+    events.emit(connection, [Event(EventType.MODEL_ACTIVATED, str(version.id), [owner.id])])

@@ -38,6 +38,7 @@ class NewInspection:
     batch_id: UUID | None = None
     external_id: str | None = None
     part_id: str | None = None
+    view: str | None = None
     lot_id: str | None = None
     line_id: str | None = None
     station_id: str | None = None
@@ -175,6 +176,7 @@ def _work_row(
         "batch_id": batch_id,
         "external_id": one.external_id,
         "part_id": one.part_id,
+        "view": one.view,
         "lot_id": one.lot_id,
         "line_id": one.line_id,
         "station_id": one.station_id,

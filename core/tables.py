@@ -40,6 +40,7 @@ metadata = MetaData(
 
 Timestamp = DateTime(timezone=True)
 NOW = text("now()")
+NEW_ID = text("uuidv7()")
 
 
 def _one_of(column: str, *values: str) -> CheckConstraint:
@@ -135,6 +136,8 @@ batches = Table(
     Column("ok", Integer, nullable=False, server_default="0"),
     Column("ng", Integer, nullable=False, server_default="0"),
     Column("review", Integer, nullable=False, server_default="0"),
+    Column("callback_endpoint_id", Uuid),
+    Column("callback_url", Text),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("closed_at", Timestamp),
     Column("finished_at", Timestamp),
@@ -151,12 +154,15 @@ def _submitted() -> list[Column[Any]]:
         Column("batch_id", Uuid),
         Column("external_id", Text),
         Column("part_id", Text),
+        Column("view", Text),
         Column("lot_id", Text),
         Column("line_id", Text),
         Column("station_id", Text),
         Column("metadata", JSONB, nullable=False),
         Column("captured_at", Timestamp),
         Column("deadline_at", Timestamp),
+        Column("callback_endpoint_id", Uuid),
+        Column("callback_url", Text),
         Column("image_day", Date, nullable=False),
         Column("image_sha256", LargeBinary, nullable=False),
         Column("created_at", Timestamp, nullable=False, server_default=NOW),
@@ -219,6 +225,7 @@ inspections = Table(
     Index("ix_inspections_lot_id_id", "lot_id", "id", postgresql_where=text("lot_id IS NOT NULL")),
     Index("ix_inspections_line_id_id", "line_id", "id", postgresql_where=text("line_id IS NOT NULL")),
     Index("ix_inspections_station_id_id", "station_id", "id", postgresql_where=text("station_id IS NOT NULL")),
+    Index("ix_inspections_review_id", "id", postgresql_where=text("verdict = 'review'")),
     postgresql_partition_by="RANGE (id)",
 )
 
@@ -231,7 +238,139 @@ api_keys = Table(
     Column("secret_sha256", LargeBinary, nullable=False),
     Column("scopes", ARRAY(Text), nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    Column("expires_at", Timestamp),
+    Column("last_used_at", Timestamp),
     Column("revoked_at", Timestamp),
+    Column("requests_per_minute", Integer),
+)
+
+# What an Idempotency-Key was first used for: the same key again is answered with the same subjects.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("subjects", ARRAY(Uuid), nullable=False),
+    Column("detail", JSONB, nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    Index(None, "created_at"),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=NEW_ID),
+    Column("inspection_id", Uuid, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("reviewer", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    Index(None, "inspection_id", "id"),
+    _one_of("verdict", "ok", "ng"),
+)
+
+# Feed entries of open transactions have no number. Committed ones are numbered one transaction after the other and
+# move to `feed`, so whoever sees a number sees every smaller one: `core.feed`.
+feed_unnumbered = Table(
+    "feed_unnumbered",
+    metadata,
+    _id(),
+    Column("inspection_id", Uuid, nullable=False),
+    Column("recipe_id", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    _one_of("event", "final", "reviewed"),
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
+)
+
+feed = Table(
+    "feed",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("inspection_id", Uuid, nullable=False),
+    Column("recipe_id", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("numbered_at", Timestamp, nullable=False, server_default=NOW),
+    Index(None, "recipe_id", "number"),
+    _one_of("event", "final", "reviewed"),
+)
+
+# One row. `origin` names the database that the numbers were given in; a restored one is another.
+feed_state = Table(
+    "feed_state",
+    metadata,
+    Column("singleton", Integer, primary_key=True, server_default="1", autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("newest", BigInteger, nullable=False, server_default="0"),
+    Column("expired", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("singleton = 1", name="one_row"),
+)
+
+feed_consumers = Table(
+    "feed_consumers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("cursor", LargeBinary, nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    Column("acknowledged_at", Timestamp, nullable=False, server_default=NOW),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=NEW_ID),
+    Column("url", Text, nullable=False),
+    Column("events", ARRAY(Text), nullable=False),
+    Column("recipes", ARRAY(Text)),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("state", Text, nullable=False, server_default="enabled"),
+    Column("disabled_because", Text),
+    Column("secret", Text, nullable=False),
+    Column("previous_secret", Text),
+    Column("previous_secret_until", Timestamp),
+    Column("max_group_size", Integer, nullable=False, server_default="1"),
+    Column("max_group_delay_ms", Integer, nullable=False, server_default="0"),
+    Column("failing_since", Timestamp),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    Column("updated_at", Timestamp, nullable=False, server_default=NOW),
+    _one_of("state", "enabled", "disabled", "deleted"),
+)
+
+# One event to one endpoint. What is sent in one request shares a `message_id`, which is fixed before the first try.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=NEW_ID),
+    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id"), nullable=False),
+    Column("event", Text, nullable=False),
+    Column("subject_id", Text, nullable=False),
+    Column("callback_url", Text),
+    Column("occurred_at", Timestamp, nullable=False, server_default=NOW),
+    Column("state", Text, nullable=False, server_default="pending"),
+    Column("message_id", Uuid),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("next_try_at", Timestamp, nullable=False, server_default=NOW),
+    Column("claim", Integer, nullable=False, server_default="0"),
+    Column("finished_at", Timestamp),
+    _one_of("state", "pending", "delivered", "exhausted", "cancelled"),
+    Index("ix_deliveries_due", "endpoint_id", "next_try_at", postgresql_where=text("state = 'pending'")),
+    Index(None, "endpoint_id", "id"),
+    Index("ix_deliveries_message_id", "message_id", postgresql_where=text("message_id IS NOT NULL")),
+    postgresql_with={"fillfactor": 80},
+)
+
+delivery_attempts = Table(
+    "delivery_attempts",
+    metadata,
+    _id(),
+    Column("message_id", Uuid, nullable=False),
+    Column("at", Timestamp, nullable=False, server_default=NOW),
+    Column("outcome", Text, nullable=False),
+    Column("status", Integer),
+    Column("duration_ms", Float(53), nullable=False),
+    Column("answer", Text, nullable=False),
+    Index(None, "message_id", "id"),
 )
 
 audit_events = Table(

@@ -26,3 +26,8 @@ def decide(
 def is_anomaly(anomaly_score: float, threshold: float) -> bool:
     """Whether a finite score reaches the threshold, whatever speaks against trusting it."""
     return anomaly_score >= threshold
+
+
+def effective(machine: Verdict | None, reviewed: Sequence[Verdict]) -> Verdict | None:
+    """What counts of a part: what people said last, else what the machine said."""
+    return reviewed[-1] if reviewed else machine

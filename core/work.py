@@ -19,8 +19,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from core import batches
+from core import batches, events, feed
 from core.errors import Failure
+from core.events import Callback, Event, EventType
 from core.tables import SUBMITTED
 from core.verdicts import Verdict
 
@@ -159,12 +160,13 @@ SELECT {_MOVED}, outcome.status, outcome.anomaly_score, outcome.verdict,
     ),
     clock_timestamp()
 FROM moved JOIN outcome ON outcome.id = moved.id
-RETURNING id, batch_id, status, verdict
+RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, verdict
 """)  # noqa: S608 - the column names are constants of ours
 
 
 def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
-    """Write the outcomes that are still ours to write, and count them in their batches; the rest is void."""
+    """Write the outcomes that are still ours to write, with their feed entries and deliveries, and count them in their
+    batches; the rest is void."""
     rows = connection.execute(
         _FINISH,
         {
@@ -179,6 +181,19 @@ def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
             "timings": [json.dumps(one.timings_ms) for one in outcomes],
         },
     ).all()
+    events.emit(connection, [_event(row) for row in rows])
+    return _count(connection, rows)
+
+
+def _event(row: Row[Any]) -> Event:
+    type_ = EventType.INSPECTION_FAILED if row.status == "failed" else EventType.INSPECTION_COMPLETED
+    callback = Callback(row.callback_endpoint_id, row.callback_url) if row.callback_endpoint_id else None
+    return Event(type_, str(row.id), [row.recipe_id], callback)
+
+
+def _count(connection: Connection, rows: Sequence[Row[Any]]) -> Finished:
+    """Enter rows that became final into the feed, and count them in their batches, which comes last."""
+    feed.append(connection, [(row.id, row.recipe_id) for row in rows], "final")
     counts: dict[UUID, batches.Counts] = defaultdict(batches.Counts)
     for row in rows:
         if row.batch_id is not None:
@@ -194,7 +209,7 @@ WITH mine AS (
 )
 INSERT INTO inspections ({_SUBMITTED}, status, reasons, timings_ms)
 SELECT {_MOVED}, 'cancelled', '{{{{}}}}', '{{{{}}}}' FROM moved
-RETURNING id, batch_id
+RETURNING id, recipe_id, batch_id, status, verdict
 """  # noqa: S608 - the column names are constants of ours
 _CANCEL_ONE = text(_CANCEL.format(which="id = :id", locked=""))
 _CANCEL_OF_BATCH = text(_CANCEL.format(which="batch_id = :id", locked=""))
@@ -203,7 +218,7 @@ _CANCEL_LATECOMERS = text(_CANCEL.format(which="batch_id = :id", locked="SKIP LO
 
 def cancel(connection: Connection, inspection_id: UUID) -> Finished:
     """Cancel one inspection that is not final; whatever a worker makes of it is void. Empty if there is none."""
-    return _count_cancelled(connection, connection.execute(_CANCEL_ONE, {"id": inspection_id}).all())
+    return _count(connection, connection.execute(_CANCEL_ONE, {"id": inspection_id}).all())
 
 
 def cancel_batch(connection: Connection, batch_id: UUID) -> Finished:
@@ -215,16 +230,8 @@ def cancel_batch(connection: Connection, batch_id: UUID) -> Finished:
     rows = list(connection.execute(_CANCEL_OF_BATCH, {"id": batch_id}))
     batches.mark_cancelled(connection, batch_id)
     rows += connection.execute(_CANCEL_LATECOMERS, {"id": batch_id})
-    finished = _count_cancelled(connection, rows)
+    finished = _count(connection, rows)
     return Finished(finished.inspections, [batch_id])
-
-
-def _count_cancelled(connection: Connection, rows: Sequence[Row[Any]]) -> Finished:
-    counts: dict[UUID, batches.Counts] = defaultdict(batches.Counts)
-    for row in rows:
-        if row.batch_id is not None:
-            counts[row.batch_id].add("cancelled", None)
-    return Finished([row.id for row in rows], batches.count(connection, counts))
 
 
 def release(connection: Connection, claims: Sequence[Claim], because: Failure | None) -> None:

@@ -14,8 +14,9 @@ from api.fields import Wait, items_of_files, upload_fields
 from api.problems import STATUS
 from api.receiving import Form, Received, RefusedPart, is_form
 from api.routes.inspections import new_inspection
-from api.schemas import Batch, BatchError, Inspection, SubmittedBatch
+from api.schemas import BatchError, SubmittedBatch
 from core import batches, work
+from core.documents import Batch, Inspection
 from core.errors import Code, Refused
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])

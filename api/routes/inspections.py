@@ -25,8 +25,9 @@ from api.fields import (
     upload_fields,
 )
 from api.receiving import Received, is_form, is_image
-from api.schemas import Inspection, InspectionPage
+from api.schemas import InspectionPage
 from core import inspections, work
+from core.documents import Inspection
 from core.errors import Code, Refused
 from core.inspections import Filters
 from core.pictures import MEDIA_TYPES, Header

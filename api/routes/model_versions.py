@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 
 from api.context import Actor, Context, Services
 from api.fields import Label, Moment, RecipePath, VersionPath
-from api.schemas import ModelVersion, ModelVersionList, Threshold, ThresholdPreview
+from api.schemas import ModelVersionList, ThresholdPreview
 from core import model_versions, recipes, thresholds
+from core.documents import ModelVersion, Threshold
 from core.errors import Code, Refused
 from core.queues import Task
 from core.store import Staged, bundle_key
