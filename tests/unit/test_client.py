@@ -17,8 +17,8 @@ from linewatch.transport import RECONNECTS
 
 RECIPES: dict[str, Any] = {"items": []}
 ABSENT = """
-    batch_id external_id part_id lot_id line_id station_id anomaly_score threshold review_threshold is_anomaly verdict
-    effective_verdict model error captured_at started_at finished_at
+    batch_id external_id part_id view lot_id line_id station_id anomaly_score threshold review_threshold is_anomaly
+    verdict effective_verdict model error captured_at started_at finished_at
 """
 INSPECTION: dict[str, Any] = {
     **dict.fromkeys(ABSENT.split()),
@@ -151,7 +151,7 @@ def test_a_get_gives_up_in_the_end(pauses: list[float]) -> None:
 def test_a_post_whose_connection_broke_is_not_repeated(pauses: list[float]) -> None:
     played = Played(httpx.ReadError("reset"))
     with client(played) as lw, pytest.raises(Unreachable, match="may have been accepted"):
-        lw.submit(b"picture")
+        lw.rollback("bottle")
     assert len(played.requests) == 1
     assert pauses == []
 
