@@ -15,7 +15,7 @@ import datetime as dt
 import secrets
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 from uuid import UUID
 
@@ -135,7 +135,8 @@ UPDATE feed_state SET newest = feed_state.newest + (SELECT count(*) FROM numbere
 def number(connection: Connection, *, at_most: int = NUMBERED_AT_ONCE) -> State:
     """Give numbers to entries that are committed, `at_most` so many, and return how far the feed reaches now.
 
-    Where nothing waits for a number it takes no lock. A database that was restored begins its new epoch here.
+    Where nothing waits for a number it takes no lock. A database that was restored begins its new epoch here; commit
+    before a cursor is refused, or the epoch is gone with the transaction.
     """
     seen = connection.execute(_LOOK).one()
     if seen.at_home and not seen.waiting:
@@ -179,6 +180,11 @@ def check(connection: Connection, state: State, cursor: Cursor) -> Cursor:
             "where it is null; what was finished after the backup comes again under other cursors, so look at the ids.",
             resume_after=_resume_after(connection, state, cursor),
         )
+    _check_kept(connection, state, cursor)
+    return cursor
+
+
+def _check_kept(connection: Connection, state: State, cursor: Cursor) -> None:
     if cursor.number < state.expired:
         raise Refused(
             Code.CURSOR_EXPIRED,
@@ -186,7 +192,6 @@ def check(connection: Connection, state: State, cursor: Cursor) -> Cursor:
             "removed. Go on with resume_after; what is missing can be had from GET /v1/inspections?since=…",
             resume_after=str(_at(connection, state, state.expired)),
         )
-    return cursor
 
 
 def _at(connection: Connection, state: State, place: int) -> Cursor:
@@ -228,10 +233,14 @@ def _resume_after(connection: Connection, state: State, cursor: Cursor) -> str |
     return str(_at(connection, state, min(common, cursor.number)))
 
 
+# One statement, so that what retention has removed by now is known for the very moment of reading.
 _READ = """
-SELECT number, inspection_id, event, numbered_at FROM feed
-WHERE number > :after AND number <= :newest {narrowed}
-ORDER BY number LIMIT :limit
+SELECT feed_state.expired, entry.* FROM feed_state LEFT JOIN LATERAL (
+    SELECT number, inspection_id, event, numbered_at FROM feed
+    WHERE number > :after AND number <= :newest {narrowed}
+    ORDER BY number LIMIT :limit
+) AS entry ON true
+ORDER BY entry.number
 """
 
 
@@ -249,6 +258,8 @@ def read(
     Args:
         recipe: only its inspections; refuses an unknown one.
         reviews: also entries of inspections that were reviewed.
+
+    Refuses a place that has expired since it was checked.
     """
     narrowed = "" if reviews else "AND event = 'final'"
     given: dict[str, object] = {"after": after.number, "newest": state.newest, "limit": limit}
@@ -256,9 +267,11 @@ def read(
         narrowed += " AND recipe_id = :recipe_id"
         given["recipe_id"] = recipes.get(connection, recipe).id
     rows = connection.execute(text(_READ.format(narrowed=narrowed)), given).all()
+    _check_kept(connection, replace(state, expired=rows[0].expired), after)
     entries = [
         Entry(Cursor(state.epoch, row.number, _microseconds(row.numbered_at)), row.inspection_id, row.event)
         for row in rows
+        if row.number is not None
     ]
     full = len(entries) == limit
     return Page(entries, entries[-1].cursor if full else _at(connection, state, state.newest))

@@ -65,8 +65,8 @@ async def _within(event: asyncio.Event, seconds: float) -> None:
 
 def _page(services: Services, asked: _Feed, after: str | None) -> tuple[FeedPage, int]:
     """One page behind a place, and the number that the feed reaches to."""
+    state = _state(services)
     with services.transaction() as connection:
-        state = feed.number(connection)
         kept = consumers.find(connection, asked.consumer) if asked.consumer is not None and after is None else None
         place = feed.check(connection, state, kept.cursor) if kept else feed.start(connection, state, after)
         page = feed.read(
@@ -75,6 +75,12 @@ def _page(services: Services, asked: _Feed, after: str | None) -> tuple[FeedPage
         found = inspections.by_ids(connection, {entry.inspection_id for entry in page.entries})
     items = [FeedItem.of_entry(entry, found[entry.inspection_id]) for entry in page.entries]
     return FeedPage(items=items, next_cursor=str(page.following)), state.newest
+
+
+def _state(services: Services) -> feed.State:
+    """How far the feed reaches, committed: what is read behind it may be refused."""
+    with services.transaction() as connection:
+        return feed.number(connection)
 
 
 class _Acknowledgement(BaseModel):
@@ -93,16 +99,16 @@ def acknowledge(done: _Acknowledgement, services: Context) -> Consumer:
     The first acknowledgement makes the consumer; until then it reads from the oldest entry. One of less than was
     acknowledged before changes nothing, so it may be repeated.
     """
+    state = _state(services)
     with services.transaction() as connection:
-        state = feed.number(connection)
         return Consumer.of_state(consumers.acknowledge(connection, state, done.consumer, done.cursor), state)
 
 
 @router.get("/consumers")
 def list_consumers(services: Context) -> ConsumerList:
     """All consumers, and how many entries each of them is behind."""
+    state = _state(services)
     with services.transaction() as connection:
-        state = feed.number(connection)
         return ConsumerList(items=[Consumer.of_state(one, state) for one in consumers.list_all(connection)])
 
 
