@@ -7,10 +7,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from api import maps
-from api.context import Context, Services
+from api.context import Actor, Context, Services
 from api.door import Upload
 from api.fields import (
     Label,
@@ -22,17 +22,19 @@ from api.fields import (
     decode_cursor,
     encode_cursor,
     once_each,
+    storable,
     upload_fields,
 )
 from api.receiving import Received, is_form, is_image
 from api.schemas import InspectionPage
-from core import inspections, work
+from core import inspections, reviews, work
 from core.documents import Inspection
 from core.errors import Code, Refused
 from core.inspections import Filters
 from core.pictures import MEDIA_TYPES, Header
 from core.store import image_key
 from core.submission import Accepted, NewInspection, StoredImage
+from core.work import Finished
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 
@@ -146,7 +148,11 @@ class _Listing(BaseModel):
     line_id: Label | None = None
     station_id: Label | None = None
     batch_id: UUID | None = None
-    verdict: Literal["ok", "ng", "review"] | None = None
+    verdict: Annotated[Literal["ok", "ng", "review"] | None, Query(description="what the machine said")] = None
+    effective_verdict: Annotated[
+        Literal["ok", "ng", "review"] | None,
+        Query(description="what people said last, else the machine; `review` waits for a person"),
+    ] = None
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
     since: Moment | None = None
     until: Moment | None = None
@@ -180,6 +186,25 @@ def cancel(inspection_id: UUID, services: Context) -> Inspection:
     if not finished.inspections and found.status != "cancelled":
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status} and cannot be cancelled.")
     services.publisher.hint(finished)
+    return Inspection.of(found)
+
+
+class _NewReview(BaseModel):
+    """A person's verdict, who gave it and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Literal["ok", "ng"]
+    reviewer: Label
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(storable)]
+
+
+@router.post("/{inspection_id}/reviews", status_code=201)
+def review(inspection_id: UUID, new: _NewReview, services: Context, actor: Actor) -> Inspection:
+    """Overrule the verdict of an inspection. The machine's stays; the newest review is the `effective_verdict`."""
+    with services.transaction() as connection:
+        found = reviews.add(connection, inspection_id, **new.model_dump(), actor=actor)
+    services.publisher.hint(Finished([inspection_id], []))
     return Inspection.of(found)
 
 
