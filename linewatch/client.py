@@ -180,6 +180,7 @@ class Client:
     rotate_secret = _blocking(Operations.rotate_secret)
     test_endpoint = _blocking(Operations.test_endpoint)
     deliveries = _iterating(Operations.deliveries)
+    delivery = _blocking(Operations.delivery)
     replay = _blocking(Operations.replay)
 
     # Recipes and their model versions

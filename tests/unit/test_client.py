@@ -187,7 +187,12 @@ def test_names_cannot_lead_to_other_addresses(client: Callable[..., Any]) -> Non
     played = Played(problem(404, "not_found"))
     with client(played) as lw, pytest.raises(Refused):
         lw.activate("../x/y?z", 1)
-    assert played.requests[0].url.raw_path == b"/v1/recipes/..%2Fx%2Fy%3Fz/model-versions/1/activate"
+    with client(played) as lw, pytest.raises(Refused):
+        lw.part("..")
+    assert [request.url.raw_path for request in played.requests] == [
+        b"/v1/recipes/..%2Fx%2Fy%3Fz/model-versions/1/activate",
+        b"/v1/parts/%2E%2E",
+    ]
 
 
 REPEATED: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
@@ -301,11 +306,8 @@ def test_only_what_is_named_of_an_endpoint_is_changed(client: Callable[..., Any]
 
 def test_the_outcome_of_a_test_is_waited_for(client: Callable[..., Any], pauses: list[float]) -> None:
     tried = {"at": "2026-01-01T00:00:00Z", "outcome": "failed", "status": 500, "duration_ms": 3.0, "answer": "no"}
-    pages = [
-        {"items": [{**DELIVERY, "id": ENDPOINT["id"], "attempts": [tried]}, DELIVERY], "next_cursor": None},
-        {"items": [{**DELIVERY, "tries": 1, "attempts": [tried]}], "next_cursor": None},
-    ]
-    answers = [httpx.Response(202, json=DELIVERY), *(httpx.Response(200, json=page) for page in pages)]
+    once_tried = {**DELIVERY, "tries": 1, "attempts": [tried]}
+    answers = [httpx.Response(202, json=DELIVERY), *(httpx.Response(200, json=one) for one in (DELIVERY, once_tried))]
     with client(Played(*answers)) as lw:
         sent = lw.test_endpoint("x", wait=10)
     assert [one.outcome for one in sent.attempts] == ["failed"]
