@@ -47,6 +47,12 @@ class Endpoints(Session):
     ) -> Endpoint:
         """Let an address be told of events. Keep the `secret`: `verify_webhook` needs it, and it is not shown again.
 
+        Example:
+            endpoint = lw.create_endpoint("https://mes.plant.example/linewatch", ["inspection.completed"])
+            print(endpoint.id, endpoint.secret)
+            print(lw.test_endpoint(endpoint.id, wait=30).attempts)
+            lw.delete_endpoint(endpoint.id)
+
         Args:
             url: one that the system may send to (`LINEWATCH_WEBHOOK_ALLOW`).
             events: such as `inspection.completed`, `inspection.failed`, `inspection.reviewed`, `batch.completed`,

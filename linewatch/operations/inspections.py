@@ -177,8 +177,8 @@ class Inspections(Session):
         """All inspections that match, newest first; pages of 1 to 1000 are fetched as they are needed.
 
         Example:
-            for one in lw.inspections(recipe="ring", effective_verdict="review"):
-                print(one.id, one.reasons)
+            for one in lw.inspections(recipe="ring", status="completed"):
+                print(one.id, one.effective_verdict)
         """
         async for page in self._pages(InspectionPage, at("inspections"), {"limit": page_size, **texts(filters)}):
             for one in page.items:

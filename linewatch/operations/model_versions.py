@@ -126,7 +126,9 @@ class ModelVersions(Session):
         """What a threshold would have changed among past inspections of a version; nothing is set.
 
         Example:
-            for flip in lw.preview_threshold("ring", 1, 0.04).flips:
+            preview = lw.preview_threshold("ring", 1, 0.04)
+            print(preview.inspections, "inspections since", preview.since)
+            for flip in preview.flips:
                 print(flip.count, "from", flip.before, "to", flip.after)
 
         Args:
