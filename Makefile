@@ -8,7 +8,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-detection lock clean
+.PHONY: help demo test lint bench bench-feed bench-detection lock clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lint: $(READY) ## style, types, layers, Dockerfile and Compose file
 
 bench: $(READY) ## the benchmarks; prints ratios
 	$(BIN)/python -m benchmarks.line
+
+bench-feed: $(READY) ## a million results through the feed, and what a page costs as it grows
+	$(BIN)/python -m benchmarks.feed
 
 bench-detection: $(READY) ## detectors on real pictures; BENCH_ARGS="DIR ..." adds folders in MVTec layout
 	$(BIN)/python -m benchmarks.detection $(BENCH_ARGS)
