@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core import consumers, feed, inspections, recipes
+from core import consumers, feed, recipes
 from core import thresholds as limits
-from core.documents import Batch, Inspection, ModelVersion
+from core.documents import Batch, FeedItem, Inspection, ModelVersion
 
 
 class InspectionPage(BaseModel):
@@ -16,17 +16,6 @@ class InspectionPage(BaseModel):
 
     items: list[Inspection]
     next_cursor: str | None
-
-
-class FeedItem(Inspection):
-    """A place in the feed: an inspection as it stands, why it stands here, and the cursor behind it."""
-
-    feed_event: str
-    cursor: str
-
-    @classmethod
-    def of_entry(cls, entry: feed.Entry, one: inspections.Inspection) -> Self:
-        return cls(**dict(Inspection.of(one)), feed_event=entry.event, cursor=str(entry.cursor))
 
 
 class FeedPage(BaseModel):

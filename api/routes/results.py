@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from api.context import Context, Services
 from api.fields import Label, Limit, RecipeName, Wait
-from api.schemas import Consumer, ConsumerList, FeedItem, FeedPage
+from api.schemas import Consumer, ConsumerList, FeedPage
 from core import consumers, feed, inspections
+from core.documents import FeedItem
 from core.errors import Code, Refused
 
 router = APIRouter(prefix="/v1/results", tags=["results"])
