@@ -5,8 +5,9 @@ from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel
+from sqlalchemy import Connection
 
-from core import batches, inspections, model_versions
+from core import batches, feed, inspections, model_versions
 from core import thresholds as limits
 
 
@@ -100,6 +101,25 @@ class Inspection(BaseModel):
         error = Error(code=one.error_code, detail=one.error_detail) if one.error_code else None
         own["reviews"] = [Review.of(review) for review in one.reviews]
         return cls(**own, model=model, image=image, error=error)
+
+
+class FeedItem(Inspection):
+    """A place in the feed: an inspection as it stands, why it stands here, and the cursor behind it."""
+
+    feed_event: str
+    cursor: str
+
+    @classmethod
+    def of_entry(cls, entry: feed.Entry, one: inspections.Inspection) -> Self:
+        return cls(**dict(Inspection.of(one)), feed_event=entry.event, cursor=str(entry.cursor))
+
+
+def feed_items(connection: Connection, page: feed.Page) -> list[FeedItem]:
+    """The items of a page of the feed; an inspection that was removed since has none."""
+    found = inspections.by_ids(connection, {entry.inspection_id for entry in page.entries})
+    return [
+        FeedItem.of_entry(entry, found[entry.inspection_id]) for entry in page.entries if entry.inspection_id in found
+    ]
 
 
 class Batch(BaseModel):
