@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.addresses import parse_entries
+
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -60,6 +62,9 @@ class Settings(BaseSettings):
         30.0, description="how long /predict and /heatmap wait for a worker"
     )
 
+    webhook_allow: str = Field(
+        "", description="whom webhooks may call: names, addresses and ranges, comma separated; nobody by default"
+    )
     webhook_retry_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode, Field(min_length=1)] = Field(
         (5, 300, 1800, 7200, 18_000, 36_000, 36_000),
         description="the pauses between the tries of a webhook, comma separated; there is one try more than pauses",
@@ -75,6 +80,15 @@ class Settings(BaseSettings):
     @classmethod
     def _pauses(cls, given: Any) -> Any:
         return [one.strip() for one in given.split(",")] if isinstance(given, str) else given
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _entries_can_be_read(cls, entries: str) -> str:
+        try:
+            parse_entries(entries)
+        except ValueError as error:
+            raise ValueError(f"LINEWATCH_WEBHOOK_ALLOW: {error}") from None
+        return entries
 
     @field_validator("store_url")
     @classmethod
