@@ -12,6 +12,8 @@ from core.addresses import parse_entries
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
+Pause = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class Settings(BaseSettings):
     """Every setting of every process. Durations are in seconds and sizes in bytes unless a name says otherwise."""
@@ -65,11 +67,11 @@ class Settings(BaseSettings):
     webhook_allow: str = Field(
         "", description="whom webhooks may call: names, addresses and ranges, comma separated; nobody by default"
     )
-    webhook_retry_seconds: Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode, Field(min_length=1)] = Field(
+    webhook_retry_seconds: Annotated[tuple[Pause, ...], NoDecode, Field(min_length=1)] = Field(
         (5, 300, 1800, 7200, 18_000, 36_000, 36_000),
         description="the pauses between the tries of a webhook, comma separated; there is one try more than pauses",
     )
-    webhook_disable_after_days: Annotated[float, Field(gt=0)] = Field(
+    webhook_disable_after_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         5, description="a webhook endpoint is disabled after so many days of nothing but failures"
     )
     webhook_ca_file: Path | None = Field(

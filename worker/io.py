@@ -1,4 +1,5 @@
-"""The io worker's tasks, which need no network: `celery -A worker.io worker --queues io --pool threads`."""
+"""The io worker: `celery -A worker.io worker --queues io --pool threads`. Its tasks need no network; beside them, in a
+thread of its own, it sends webhooks."""
 
 import logging
 from functools import cached_property
@@ -6,12 +7,13 @@ from typing import Any
 
 from celery import signals
 
-from core import partitions
+from core import deliveries, partitions
 from core.database import create_pool
 from core.queues import Task
 from core.settings import settings
 from core.store import Store
 from worker.app import create_app
+from worker.webhooks import Sender
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,10 @@ STALE_UPLOAD_SECONDS = 24 * 3600
 """An upload that was begun this long ago was given up by a process that is no more."""
 
 POOL_SIZE = 4
+
+FORGOTTEN_AT_ONCE = 2000
+PIECES = 100
+"""Removing is done in pieces, each a transaction of its own, and so many at a time; the rest comes next time."""
 
 
 class Process:
@@ -34,18 +40,31 @@ class _Worker:
     def process(self) -> Process:
         return Process()
 
+    def on_init(self, **_: Any) -> None:
+        """Begin to send. Celery is ready only once Redis is there; webhooks need not wait for it."""
+        try:
+            self.sender = Sender(settings())
+        except OSError as error:
+            raise SystemExit(
+                f"LINEWATCH_WEBHOOK_CA_FILE={settings().webhook_ca_file} cannot be read: {error}"
+            ) from None
+        self.sender.start()
+
     def on_shutdown(self, **_: Any) -> None:
+        self.sender.stop()
         self.process.engine.dispose()
 
 
 app = create_app("linewatch-io", settings())
 worker = _Worker()
+signals.worker_init.connect(worker.on_init, weak=False)
 signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 
 
 @app.task(name=Task.HOUSEKEEPING)
 def housekeeping() -> None:
-    """Make the coming months' partitions, and remove what uploads left behind that never came to their end."""
+    """Make the coming months' partitions; remove what uploads left behind that never came to their end, and old
+    deliveries."""
     process = worker.process
     with process.engine.begin() as connection:
         made = partitions.ensure(connection)
@@ -54,3 +73,16 @@ def housekeeping() -> None:
     removed = process.store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
     if removed:
         log.info("removed %d uploads that were never finished", removed)
+    _forget_deliveries(process)
+
+
+def _forget_deliveries(process: Process) -> None:
+    forgotten = 0
+    for _ in range(PIECES):
+        with process.engine.begin() as connection:
+            removed = deliveries.forget(connection, at_most=FORGOTTEN_AT_ONCE)
+        forgotten += removed
+        if removed < FORGOTTEN_AT_ONCE:
+            break
+    if forgotten:
+        log.info("removed %d deliveries that were finished long ago", forgotten)
