@@ -14,16 +14,18 @@ from core.events import EventType
 from core.sending import Claim, Message
 
 _OF_INSPECTIONS = (EventType.INSPECTION_COMPLETED, EventType.INSPECTION_FAILED, EventType.INSPECTION_REVIEWED)
+_AT_ONCE = 1000
 
 Document = dict[str, Any]
 
 
 def documents(connection: Connection, claims: Sequence[Claim]) -> dict[UUID, Document]:
     """By delivery, what its event is about; a delivery whose subject is gone is not among them."""
-    wanted = {UUID(one.subject_id) for one in claims if one.event in _OF_INSPECTIONS}
+    wanted = list({UUID(one.subject_id) for one in claims if one.event in _OF_INSPECTIONS})
     examined = {
         str(found.id): Inspection.of(found).model_dump(mode="json")
-        for found in (inspections.by_ids(connection, wanted).values() if wanted else ())
+        for start in range(0, len(wanted), _AT_ONCE)
+        for found in inspections.by_ids(connection, wanted[start : start + _AT_ONCE]).values()
     }
     told: dict[UUID, Document] = {}
     for one in claims:

@@ -25,7 +25,10 @@ from core.deliveries import Outcome
 LEASE_SECONDS = 60.0
 """How long a claim keeps others away: four times what a try may take at most."""
 
-ENDPOINTS_AT_ONCE = 64
+ENDPOINTS_AT_ONCE = 16
+EVENTS_AT_ONCE = 1000
+"""A claim takes no more events of one endpoint than this, but at least one message."""
+
 MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
 JITTER = 0.2
 """Pauses are longer than the schedule says by up to this share, so that what failed together is not sent together."""
@@ -102,7 +105,8 @@ _TAKE_ENDPOINTS = text("""
     SELECT endpoint.id, endpoint.max_group_size AS size, wide.room
     FROM webhook_endpoints AS endpoint
     LEFT JOIN unnest(CAST(:held_ids AS uuid[]), CAST(:held AS int[])) AS held(id, number) ON held.id = endpoint.id
-    CROSS JOIN LATERAL (SELECT CASE WHEN endpoint.failing_since IS NULL THEN CAST(:room AS int) ELSE 1 END
+    CROSS JOIN LATERAL (SELECT CASE WHEN endpoint.failing_since IS NULL
+                                    THEN least(:room, greatest(1, :events / endpoint.max_group_size)) ELSE 1 END
                                - coalesce(held.number, 0) AS room) AS wide
     WHERE endpoint.state = 'enabled' AND wide.room > 0 AND (
         EXISTS (
@@ -171,7 +175,13 @@ def claim(
     """
     taken = connection.execute(
         _TAKE_ENDPOINTS,
-        {"held_ids": list(held), "held": list(held.values()), "room": room, "at_most": ENDPOINTS_AT_ONCE},
+        {
+            "held_ids": list(held),
+            "held": list(held.values()),
+            "room": room,
+            "events": EVENTS_AT_ONCE,
+            "at_most": ENDPOINTS_AT_ONCE,
+        },
     ).all()
     if not taken:
         return []
@@ -198,6 +208,23 @@ def _message(message_id: UUID, rows: Sequence[Row[Any]]) -> Message:
         max(row.tries for row in rows),
         [Claim(row.id, row.claim, row.event, row.subject_id, row.occurred_at) for row in rows],
     )
+
+
+def next_due(connection: Connection) -> float | None:
+    """Seconds until the next message of an enabled endpoint is due, or None if none waits. What is overdue waits for
+    room, not for a time, and does not count."""
+    due: float | None = connection.execute(
+        text("""
+            SELECT CAST(extract(epoch FROM min(next.try_at) - clock_timestamp()) AS float8)
+            FROM webhook_endpoints AS endpoint CROSS JOIN LATERAL (
+                SELECT next_try_at AS try_at FROM deliveries
+                WHERE endpoint_id = endpoint.id AND state = 'pending' AND next_try_at > clock_timestamp()
+                ORDER BY next_try_at LIMIT 1
+            ) AS next
+            WHERE endpoint.state = 'enabled'
+        """)
+    ).scalar_one()
+    return due
 
 
 def release(connection: Connection, messages: Sequence[Message]) -> None:

@@ -127,7 +127,19 @@ def private_authority(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
     key = ["-newkey", "rsa:2048", "-nodes"]
     issue = ["-days", "2", "-extfile", "extensions"]
     for command in (
-        ["req", "-x509", *key, "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=An authority of one's own"],
+        [
+            "req",
+            "-x509",
+            *key,
+            "-days",
+            "2",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            "-subj",
+            "/CN=An authority of one's own",
+        ],
         ["req", *key, "-keyout", "own.key", "-out", "own.csr", "-subj", f"/CN={name}"],
         ["x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-out", "own.pem", *issue],
     ):

@@ -91,6 +91,13 @@ class Lane:
         return CALLS_OF_ENDPOINT if self.failures < CALLS_OF_ENDPOINT else 1
 
 
+def next_due(engine: Engine) -> float:
+    """Seconds until it is time to look again."""
+    with engine.begin() as connection:
+        due = sending.next_due(connection)
+    return POLL_SECONDS if due is None else min(max(due, 0.0), POLL_SECONDS)
+
+
 def prepare(engine: Engine, held: dict[UUID, int]) -> list[Prepared]:
     """Claim what is due, and make of each message a signed call. What has nothing left to tell is cancelled."""
     claimed_at = time.monotonic()
@@ -100,14 +107,14 @@ def prepare(engine: Engine, held: dict[UUID, int]) -> list[Prepared]:
         return []
     with engine.begin() as connection:
         told = payloads.documents(connection, [claim for message in messages for claim in message.claims])
-        receivers = endpoints.receivers(connection, {message.endpoint_id for message in messages})
+        receivers = endpoints.by_ids(connection, {message.endpoint_id for message in messages})
     prepared: list[Prepared] = []
     for message in messages:
         body = payloads.body(message, told)
         if body is not None and message.endpoint_id in receivers:
             receiver = receivers[message.endpoint_id]
-            url = message.callback_url or receiver.url
-            prepared.append(Prepared(message, Call(url, body, _headers(message, body, receiver.secrets)), claimed_at))
+            headers = _headers(message, body, endpoints.signing_secrets(receiver))
+            prepared.append(Prepared(message, Call(message.callback_url or receiver.url, body, headers), claimed_at))
     _cancel_untold(engine, messages, set(told))
     return prepared
 
@@ -212,29 +219,31 @@ class Sender:
 
     async def _take_all(self) -> None:
         """Claim what is due whenever there may be something; the lanes send it."""
+        pause = 0.0
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
             await self._close_idle_lanes()
             await self._give_back_overdue()
             held = {endpoint_id: lane.held for endpoint_id, lane in self._lanes.items()}
-            if sum(held.values()) < MAX_HELD:
-                await self._take(held)
+            pause = await self._take(held) if sum(held.values()) < MAX_HELD else POLL_SECONDS
             for lane in self._lanes.values():
                 self._send_next(lane)
 
-    async def _take(self, held: dict[UUID, int]) -> None:
+    async def _take(self, held: dict[UUID, int]) -> float:
+        """Put what is due into the lanes; returns how long to wait before the next look, in seconds."""
         try:
             prepared = await self._in_database(prepare, held)
+            for one in prepared:
+                self._lane(one.message.endpoint_id).waiting.append(one)
+            return 0.0 if prepared else await self._in_database(next_due)
         except UNUSABLE as error:
             log.warning("the database cannot be used, trying again: %s", error)
         except Exception:
             log.exception("messages could not be prepared; they are due again when their leases have run out")
-        else:
-            for one in prepared:
-                self._lane(one.message.endpoint_id).waiting.append(one)
+        return POLL_SECONDS
 
     def _lane(self, endpoint_id: UUID) -> Lane:
         lane = self._lanes.setdefault(endpoint_id, Lane(Connections(self._trust)))

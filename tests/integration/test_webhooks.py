@@ -18,6 +18,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from core import deliveries, model_versions, recipes, submission, work
 from core.deliveries import Delivery
+from core.errors import Refused
 from core.events import EventType
 from core.pictures import Header
 from core.settings import Settings
@@ -213,10 +214,12 @@ def test_an_endpoint_that_is_gone_is_disabled(engine: Engine, settings: Settings
             inspect()
             eventually(lambda: endpoint_state(engine, endpoint_id), ("disabled", "answered 410 Gone"))
             assert only(engine, endpoint_id).attempts[0].outcome == "gone"
-            assert only(engine, endpoint_id).state == "pending"
+            found = only(engine, endpoint_id)
+            assert (found.state, found.tries) == ("cancelled", 1)
             inspect()  # an event that it is not told of
     assert len(receiver.requests) == 1
-    assert only(engine, endpoint_id).tries == 1
+    with engine.begin() as connection, pytest.raises(Refused, match="disabled"):
+        deliveries.replay(connection, only(engine, endpoint_id).id)
 
 
 def test_an_endpoint_that_fails_for_days_is_disabled(engine: Engine, settings: Settings, inspect: Inspect) -> None:
@@ -261,6 +264,7 @@ def test_a_receiver_that_never_answers_delays_no_other(engine: Engine, settings:
                     {"delivered"},
                 )
                 assert len(dead.requests) == 8
+                hung.set()
         finally:
             hung.set()
 
