@@ -157,9 +157,10 @@ def test_a_killed_sender_loses_nothing(settings: Settings, engine: Engine) -> No
             deadline = time.monotonic() + DEADLINE_SECONDS
             while True:
                 with engine.begin() as connection:
-                    states = dict(
-                        connection.execute(text("SELECT state, count(*) FROM deliveries GROUP BY state")).tuples().all()
-                    )
+                    rows = connection.execute(
+                        text("SELECT state, count(*) AS number FROM deliveries GROUP BY state")
+                    ).all()
+                states: dict[str, int] = {row.state: row.number for row in rows}
                 if states == {"delivered": number}:
                     break
                 assert time.monotonic() < deadline, states
