@@ -9,6 +9,7 @@ import errno
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -31,6 +32,7 @@ GROUP_IMAGES = 256
 DEPTH_SECONDS = 1.0
 RECIPE_SECONDS = 1.0
 CALLBACK_SECONDS = 1.0
+LOOKUP_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Door:
         self._allowed = allowed
         self._recipes_seen: dict[str, float] = {}
         self._callbacks_seen: dict[Origin, float] = {}
+        # Threads of their own: while names are slow to look up, uploads that call nobody are committed as ever.
+        self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
         self._arriving: asyncio.Queue[_Entry] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -79,6 +83,7 @@ class Door:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._lookups.shutdown(wait=False, cancel_futures=True)
 
     async def check(self, recipe: str) -> None:
         """Refuse what could not be accepted, before its body is read; the commit decides again.
@@ -100,12 +105,8 @@ class Door:
         The commit asks again who is registered; only this looks names up, for which no transaction should wait. An
         origin that was fine a moment ago is not asked for again.
         """
-        origins = {Origin.of(url): url for url in urls if url is not None}
-        for origin, url in origins.items():
-            now = time.monotonic()
-            if self._callbacks_seen.get(origin, 0.0) < now:
-                await asyncio.to_thread(self._check_callback, url)
-                self._callbacks_seen[origin] = now + CALLBACK_SECONDS
+        for origin, url in {Origin.of(url): url for url in urls if url is not None}.items():
+            await asyncio.get_running_loop().run_in_executor(self._lookups, self._check_callback, origin, url)
 
     async def submit(
         self, uploads: Sequence[Upload], *, as_batch: bool = False, callback_url: str | None = None
@@ -119,10 +120,13 @@ class Door:
         with self._engine.begin() as connection:
             submission.check_recipe(recipes.get(connection, name))
 
-    def _check_callback(self, url: str) -> None:
+    def _check_callback(self, origin: Origin, url: str) -> None:
+        if self._callbacks_seen.get(origin, 0.0) >= time.monotonic():
+            return
         with self._engine.begin() as connection:
             endpoints.callback(connection, url)
         self._allowed.check(url)
+        self._callbacks_seen[origin] = time.monotonic() + CALLBACK_SECONDS
 
     async def _watch_depth(self) -> None:
         while True:

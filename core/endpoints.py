@@ -1,7 +1,7 @@
 """Webhook endpoints: who is called, for what, and with which secret. `enabled ⇄ disabled`, and at last `deleted`.
 
-A secret is made by the database and is never a parameter of a statement, so that no error can repeat one. Whoever
-leaves `enabled` takes its pending deliveries along: they become `cancelled` in the same transaction.
+A secret is made by the database and is never a parameter of a statement, which errors and logs repeat. Whoever leaves
+`enabled` takes its pending deliveries along: they become `cancelled` in the same transaction.
 """
 
 import datetime as dt

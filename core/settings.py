@@ -86,10 +86,7 @@ class Settings(BaseSettings):
     @field_validator("webhook_allow")
     @classmethod
     def _entries_can_be_read(cls, entries: str) -> str:
-        try:
-            parse_entries(entries)
-        except ValueError as error:
-            raise ValueError(f"LINEWATCH_WEBHOOK_ALLOW: {error}") from None
+        parse_entries(entries)
         return entries
 
     @field_validator("store_url")

@@ -138,12 +138,12 @@ class AllowList:
         if not by_address and not self._names(origin):  # whatever its address may be
             raise TargetRefused(f"{host} is not in {_SETTING}; the entry {written(host, origin.port)} would allow it.")
         try:
-            found = addresses_of(host, origin.port)
+            return addresses_of(host, origin.port)
         except (OSError, UnicodeError) as error:
-            raise TargetUnresolved(f"{host} has no address at the moment: {error}.") from None
-        if not found:
-            raise TargetUnresolved(f"{host} has no address at the moment.")
-        return found
+            raise TargetUnresolved(
+                f"{host} has no address at the moment ({error}); with the entry {written(host, origin.port)} in "
+                f"{_SETTING} it may be registered nevertheless."
+            ) from None
 
     def _judge(self, origin: Origin, address: Address) -> None:
         """Refuse an address that no entry allows, or that none can allow."""
