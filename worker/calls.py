@@ -1,16 +1,18 @@
 """One HTTP request to a receiver of webhooks, bounded in every way, and what came of it as a typed outcome."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import email.utils
 import logging
 import math
 import re
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 
 import httpx
@@ -51,7 +53,12 @@ class Connections:
         key = target.scheme, target.host, target.port
         if key not in self._clients:
             self._clients[key] = httpx.AsyncClient(
-                verify=self._trust, trust_env=False, follow_redirects=False, timeout=TRY_SECONDS, limits=_UNLIMITED
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a receiver leaves nothing here
+                verify=self._trust,
+                trust_env=False,
+                follow_redirects=False,
+                timeout=TRY_SECONDS,
+                limits=_UNLIMITED,
             )
         return self._clients[key]
 
@@ -76,7 +83,7 @@ def trusted(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-async def call(one: Call, allowed: AllowList, resolvers: ThreadPoolExecutor, connections: Connections) -> Answer:
+async def call(one: Call, allowed: AllowList, connections: Connections) -> Answer:
     """Try once. Whatever the receiver does, this ends within `TRY_SECONDS` and raises nothing but a cancellation.
 
     The name is resolved and judged again for each try, and the connection goes to the address that was judged.
@@ -88,7 +95,7 @@ async def call(one: Call, allowed: AllowList, resolvers: ThreadPoolExecutor, con
 
     try:
         async with asyncio.timeout(TRY_SECONDS) as limit:
-            target = await asyncio.get_running_loop().run_in_executor(resolvers, allowed.resolve, one.url)
+            target = await _resolved(allowed, one.url)
             client = connections.to(target)
             response = await client.send(_request(client, one, target), stream=True)
         text = await _beginning(response, until=limit.when())
@@ -106,6 +113,33 @@ async def call(one: Call, allowed: AllowList, resolvers: ThreadPoolExecutor, con
     except (httpx.HTTPError, OSError) as error:
         refused = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)]
         return answer(Outcome.TLS_FAILED if refused else Outcome.UNREACHABLE, str(refused[0] if refused else error))
+
+
+async def _resolved(allowed: AllowList, url: str) -> Target:
+    """Where to connect to, found in a thread that nobody ever joins: the system's resolver may take far longer than a
+    try, and than a process that is told to stop."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[Target] = loop.create_future()
+
+    def tell(target: Target | None, error: Exception | None) -> None:
+        if found.done():  # the try is over
+            return
+        if target is not None:
+            found.set_result(target)
+        elif error is not None:
+            found.set_exception(error)
+
+    def resolve() -> None:
+        target, failure = None, None
+        try:
+            target = allowed.resolve(url)
+        except Exception as error:  # noqa: BLE001 - whoever awaits it gets it
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, target, failure)
+
+    threading.Thread(target=resolve, name="webhooks-resolver", daemon=True).start()
+    return await found
 
 
 def _request(client: httpx.AsyncClient, one: Call, target: Target) -> httpx.Request:

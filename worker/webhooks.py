@@ -55,7 +55,7 @@ WRITE_SECONDS = 0.05
 STOP_SECONDS = 5.0
 IDLE_SECONDS = 30.0
 _DATABASE_THREADS = 3
-_RESOLVER_THREADS = 64
+_USER_AGENT = f"Linewatch/{version('linewatch')}"
 _BEGIN_WITHIN = sending.LEASE_SECONDS - TRY_SECONDS - 5
 """A message that has waited longer than this could still be in flight when its lease runs out."""
 
@@ -111,8 +111,8 @@ def prepare(engine: Engine, held: dict[UUID, int]) -> list[Prepared]:
     prepared: list[Prepared] = []
     for message in messages:
         body = payloads.body(message, told)
-        if body is not None and message.endpoint_id in receivers:
-            receiver = receivers[message.endpoint_id]
+        receiver = receivers.get(message.endpoint_id)
+        if body is not None and receiver is not None and receiver.state == "enabled":
             headers = _headers(message, body, endpoints.signing_secrets(receiver))
             prepared.append(Prepared(message, Call(message.callback_url or receiver.url, body, headers), claimed_at))
     _cancel_untold(engine, messages, set(told))
@@ -122,7 +122,7 @@ def prepare(engine: Engine, held: dict[UUID, int]) -> list[Prepared]:
 def _headers(message: Message, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
     return {
         "Content-Type": "application/json",
-        "User-Agent": f"Linewatch/{version('linewatch')}",
+        "User-Agent": _USER_AGENT,
         **signing.headers(secrets, str(message.id), int(time.time()), body),
     }
 
@@ -166,7 +166,6 @@ class Sender:
         self._allowed = AllowList.of(settings)
         self._engine = create_pool(settings, size=_DATABASE_THREADS, name="webhooks")
         self._database = ThreadPoolExecutor(_DATABASE_THREADS, thread_name_prefix="webhooks-database")
-        self._resolvers = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="webhooks-resolver")
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="webhooks", daemon=True)
         self._running = threading.Event()
         self._lanes: dict[UUID, Lane] = {}
@@ -183,7 +182,6 @@ class Sender:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(2 * STOP_SECONDS)
         self._database.shutdown(wait=False, cancel_futures=True)
-        self._resolvers.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
 
     async def _run(self) -> None:
@@ -284,7 +282,7 @@ class Sender:
 
     async def _send(self, lane: Lane, one: Prepared) -> None:
         try:
-            answer = await call(one.call, self._allowed, self._resolvers, lane.connections)
+            answer = await call(one.call, self._allowed, lane.connections)
             lane.failures = 0 if answer.outcome is Outcome.DELIVERED else lane.failures + 1
             self._results.append(Result(one.message, answer))
             self._unwritten.set()

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from core.settings import Settings
 from core.submission import Accepted, NewInspection, StoredImage, Submission
 from core.work import Outcome
 from tests.receivers import DEADLINE_SECONDS, SECRET, Reply, private_authority, receiving
+from worker import calls, webhooks
 from worker.webhooks import Sender
 
 IMAGE = StoredImage(dt.date(2026, 1, 2), b"\1" * 32, 10, Header("image/png", 4, 3))
@@ -274,8 +276,11 @@ def page(engine: Engine, endpoint_id: UUID) -> list[Delivery]:
         return deliveries.list_page(connection, endpoint_id, state=None, before=None, limit=1000)[0]
 
 
-def test_a_sender_that_stops_gives_back_what_is_in_flight(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+def test_a_sender_that_stops_gives_back_what_is_in_flight(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next one sends it at once, although its lease has not run out."""
+    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
     hung = threading.Event()
 
     def hang_at_first(number: int, _: Any) -> Reply:
@@ -501,6 +506,60 @@ def test_nobody_listens(engine: Engine, settings: Settings, inspect: Inspect) ->
         inspect()
         eventually(lambda: only(engine, endpoint_id).tries > 0, True)
     assert only(engine, endpoint_id).attempts[0].outcome == "unreachable"
+
+
+def test_a_try_has_its_time(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer is a failure; a status whose body never ends is what it says."""
+    monkeypatch.setattr(calls, "TRY_SECONDS", 0.5)
+    over = threading.Event()
+
+    def trickle() -> Iterator[bytes]:
+        while not over.wait(0.05):
+            yield b"."
+
+    def answer(number: int, _: Any) -> Reply:
+        if number == 0:
+            over.wait(DEADLINE_SECONDS)
+        return Reply(body=trickle)
+
+    with receiving(answer) as (_, url), sending(settings, url):
+        endpoint_id = register(engine, url)
+        try:
+            inspect()
+            eventually(lambda: only(engine, endpoint_id).state, "delivered")
+        finally:
+            over.set()
+    first, second = only(engine, endpoint_id).attempts
+    assert (first.outcome, first.status) == ("timed_out", None)
+    assert (second.outcome, second.answer[:2]) == ("delivered", "..")
+    assert first.duration_ms >= 500
+    assert second.duration_ms >= 500
+
+
+def test_what_is_no_http(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        endpoint_id = register(engine, url)
+        with sending(settings, url):
+            inspect()
+            for talk in (b"220 mail.example ESMTP\r\n", b""):
+                connection, _ = server.accept()
+                with connection:
+                    request = b""
+                    while not request.endswith(b"}}"):  # all of it, or closing would reset the connection
+                        request += connection.recv(65536)
+                    connection.sendall(talk)
+            eventually(lambda: only(engine, endpoint_id).tries >= 2, True)
+    assert [one.outcome for one in only(engine, endpoint_id).attempts[:2]] == ["bad_answer", "unreachable"]
+
+
+def test_a_receiver_leaves_no_cookies(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+    with receiving(lambda *_: Reply(200, {"Set-Cookie": "a=b"})) as (receiver, url), sending(settings, url):
+        register(engine, url)
+        inspect(10)
+        assert all("cookie" not in request.headers for request in receiver.wait(10))
 
 
 def test_proxies_of_the_environment_are_not_used(
