@@ -14,6 +14,7 @@ from api.context import POOL_SIZE, Services
 from api.guard import Guard
 from api.routes import (
     batches,
+    deliveries,
     health,
     inspections,
     model_versions,
@@ -51,16 +52,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.add_middleware(Guard, settings=own, engine=services.engine)
-    for routes in (
-        inspections,
-        results,
-        batches,
-        recipes,
-        model_versions,
-        webhook_endpoints,
-        predict,
-        health,
-        page,
-    ):
+    nouns = (inspections, results, batches, recipes, model_versions, webhook_endpoints, deliveries)
+    for routes in (*nouns, predict, health, page):
         app.include_router(routes.router)
     return app
