@@ -134,10 +134,10 @@ def test_nothing_is_a_file_too(http: httpx.Client) -> None:
     assert pq.read_table(io.BytesIO(answer.content)).num_rows == 0
 
 
-@pytest.mark.parametrize("params", [{"format": "xlsx"}, {"verdict": "maybe"}, {"cursor": "x"}, {"part_id": ""}])
-def test_what_is_no_export_is_refused(http: httpx.Client, params: dict[str, str]) -> None:
-    answer = http.get("/v1/inspections/export", params=params)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
+def test_what_is_no_export_is_refused(http: httpx.Client) -> None:
+    for params in ({"format": "xlsx"}, {"verdict": "maybe"}, {"cursor": "x"}, {"part_id": ""}):
+        answer = http.get("/v1/inspections/export", params=params)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), params
 
 
 def test_no_page_is_read_twice_or_left_out(engine: Engine) -> None:
@@ -163,8 +163,8 @@ def test_no_transaction_is_open_between_two_pages(engine: Engine) -> None:
 def test_a_long_file_takes_no_more_memory_than_a_short_one(
     http: httpx.Client, engine: Engine, kind: exports.Format
 ) -> None:
-    insert(engine, 40_000, metadata_bytes=2048)
-    insert(engine, 4000, recipe="short", metadata_bytes=2048)
+    insert(engine, 15_000, metadata_bytes=4096)
+    insert(engine, 5_000, recipe="short", metadata_bytes=4096)
     [api] = [one for one in psutil.Process().children() if one.cmdline()[1:] == ["-m", "api"]]
     http.get("/v1/inspections/export", params={"recipe": "short", "format": kind})
     before = api.memory_info().rss
@@ -174,26 +174,43 @@ def test_a_long_file_takes_no_more_memory_than_a_short_one(
             read += len(chunk)
             most = max(most, api.memory_info().rss)
     if kind == exports.Format.CSV:
-        assert read > 80 * MIB
-    assert most - before < 60 * MIB
+        assert read > 60 * MIB
+    assert most - before < 40 * MIB
 
 
 @pytest.mark.parametrize("kind", exports.Format)
 def test_a_database_that_goes_away_breaks_the_download_off(
     http: httpx.Client, engine: Engine, servers: EmbeddedServers, kind: exports.Format
 ) -> None:
-    insert(engine, 30_000, metadata_bytes=2048)
+    insert(engine, 20_000, metadata_bytes=2048)  # far more than what sockets hold
+    engine.dispose()
     try:
         with (  # noqa: PT012 - what is read before it breaks off counts
             http.stream("GET", "/v1/inspections/export", params={"format": kind}) as answer,
             pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"),
         ):
             assert answer.status_code == 200
-            for _ in answer.iter_raw(1000):
-                if servers.postgres.running:
-                    engine.dispose()
-                    servers.postgres.stop()
+            chunks = answer.iter_raw()
+            next(chunks)
+            servers.postgres.stop()
+            for _ in chunks:
+                pass
         answer = http.get("/v1/inspections/export", params={"format": kind})
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
     finally:
         servers.postgres.start()
+
+
+def test_openapi_describes_both_vocabularies_and_both_formats(http: httpx.Client) -> None:
+    described = http.get("/openapi.json").json()
+    paths, schemas = described["paths"], described["components"]["schemas"]
+    answers = paths["/v1/inspections"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert {one["$ref"].rpartition("/")[2] for one in answers["anyOf"]} == {"InspectionPage", "ResultPage"}
+    required = set(schemas["Result"]["required"])
+    assert {"ResultId", "IsPartial", "ResultState", "InternalRecipeId", "JobId", "CreationTime"} <= required
+    assert {"MeasId", "PartId", "ProductId", "ProcessingTimes"} == {
+        name for name in schemas["Result"]["properties"] if name not in required
+    } - {"ExternalConfigurationId"}
+    files = paths["/v1/inspections/export"]["get"]["responses"]["200"]["content"]
+    assert files.keys() == {"text/csv", "application/vnd.apache.parquet"}
+    assert "/v1/parts/{part_id}" in paths

@@ -18,7 +18,9 @@ from core.inspections import Inspection, Review
 
 # What PostgreSQL can hold: any character but U+0000 and lone surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
-hostile = texts | st.sampled_from(['"', '""', ",", "\r\n", "\n", "\r", "=1+1", "@SUM(A1)", "\t-2", " ", ";", "ä\u2028", "'"])
+hostile = texts | st.sampled_from(
+    ['"', '""', ",", "\r\n", "\n", "\r", "=1+1", "@SUM(A1)", "\t-2", " ", ";", "ä\u2028", "'"]
+)
 labels = st.none() | hostile.filter(bool)
 doubles = st.floats(allow_nan=False, allow_infinity=False)
 moments = st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2199, 1, 1), timezones=st.just(dt.UTC))  # noqa: DTZ001
