@@ -8,7 +8,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-detection lock clean
+.PHONY: help demo test test-mqtt lint bench bench-feed bench-detection lock clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: $(READY) ## train, submit a burst of real pictures, print the verdicts, ke
 test: $(READY) ## the tests, against a real PostgreSQL and a real Valkey
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
+test-mqtt: $(READY) ## results over MQTT, against a real Mosquitto (Debian's package mosquitto)
+	$(BIN)/python -m pytest tests/mqtt
+
 lint: $(READY) ## style, types, layers, Dockerfile and Compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,6 +39,9 @@ lint: $(READY) ## style, types, layers, Dockerfile and Compose file
 
 bench: $(READY) ## the benchmarks; prints ratios
 	$(BIN)/python -m benchmarks.line
+
+bench-feed: $(READY) ## a million results through the feed, and what a page costs as it grows
+	$(BIN)/python -m benchmarks.feed
 
 bench-detection: $(READY) ## detectors on real pictures; BENCH_ARGS="DIR ..." adds folders in MVTec layout
 	$(BIN)/python -m benchmarks.detection $(BENCH_ARGS)

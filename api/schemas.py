@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core import recipes
+from core import consumers, feed, recipes
 from core import thresholds as limits
-from core.documents import Batch, Inspection, ModelVersion
-from core.opcua import Result
+from core.documents import Batch, FeedItem, Inspection, ModelVersion
+from core.opcua import OpcUaResult
 from core.parts import Part as PartNow
 
 
@@ -20,11 +20,44 @@ class InspectionPage(BaseModel):
     next_cursor: str | None
 
 
-class ResultPage(BaseModel):
+class OpcUaPage(BaseModel):
     """One page of a listing in the vocabulary of OPC UA; `next_cursor` is null on the last one."""
 
-    items: list[Result]
+    items: list[OpcUaResult]
     next_cursor: str | None
+
+
+class FeedPage(BaseModel):
+    """One page of the feed; `next_cursor` is always there."""
+
+    items: list[FeedItem]
+    next_cursor: str
+
+
+class Consumer(BaseModel):
+    """A consumer of the feed; `behind` is how many entries it has not acknowledged, reviews included."""
+
+    name: str
+    cursor: str
+    behind: int
+    created_at: dt.datetime
+    acknowledged_at: dt.datetime
+
+    @classmethod
+    def of_state(cls, one: consumers.Consumer, state: feed.State) -> Self:
+        return cls(
+            name=one.name,
+            cursor=str(one.cursor),
+            behind=state.newest - one.cursor.number,
+            created_at=one.created_at,
+            acknowledged_at=one.acknowledged_at,
+        )
+
+
+class ConsumerList(BaseModel):
+    """All consumers of the feed, by name."""
+
+    items: list[Consumer]
 
 
 class BatchError(BaseModel):

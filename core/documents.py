@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from core import batches, inspections, model_versions
+from core import batches, feed, inspections, model_versions
 from core import thresholds as limits
 
 
@@ -100,6 +100,17 @@ class Inspection(BaseModel):
         error = Error(code=one.error_code, detail=one.error_detail) if one.error_code else None
         own["reviews"] = [Review.of(review) for review in one.reviews]
         return cls(**own, model=model, image=image, error=error)
+
+
+class FeedItem(Inspection):
+    """A place in the feed: an inspection as it stands, why it stands here, and the cursor behind it."""
+
+    feed_event: str
+    cursor: str
+
+    @classmethod
+    def of_entry(cls, entry: feed.Entry, one: inspections.Inspection) -> Self:
+        return cls(**dict(Inspection.of(one)), feed_event=entry.event, cursor=str(entry.cursor))
 
 
 class Batch(BaseModel):

@@ -1,6 +1,7 @@
 """What can be refused, and why: a stable code for programs and a sentence for people."""
 
 from enum import StrEnum
+from typing import Any
 
 
 class Code(StrEnum):
@@ -25,6 +26,8 @@ class Code(StrEnum):
     MULTIPLE_FRAMES = "multiple_frames"
     INVALID_FIELD = "invalid_field"
     INVALID_CURSOR = "invalid_cursor"
+    CURSOR_EPOCH = "cursor_epoch"
+    CURSOR_EXPIRED = "cursor_expired"
     INVALID_BUNDLE = "invalid_bundle"
     CALLBACK_UNREGISTERED = "callback_unregistered"
     QUEUE_FULL = "queue_full"
@@ -53,9 +56,11 @@ class Refused(Exception):  # noqa: N818 - it reads as what happened: the request
     Attributes:
         code: stable, for programs.
         detail: what is wrong, with what, and what to do, for people.
+        members: what programs need to go on, by name.
     """
 
-    def __init__(self, code: Code, detail: str) -> None:
+    def __init__(self, code: Code, detail: str, **members: Any) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.members = members

@@ -83,7 +83,7 @@ class ProcessingTimes(_Structure):
     processing_duration: float | None = Field(None, exclude_if=_missing, description="scoring")
 
 
-class Result(_Structure):
+class OpcUaResult(_Structure):
     """ResultDataType of OPC 40100-1 with the ResultEvaluation of OPC 40001-101, which follows the effective verdict."""
 
     result_id: Identifier

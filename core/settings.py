@@ -56,6 +56,14 @@ class Settings(BaseSettings):
     )
 
     dispatch_interval: Annotated[float, Field(gt=0)] = Field(1.0, description="pause between two dispatcher rounds")
+    mqtt_url: SecretStr | None = Field(
+        None, description="publish results over MQTT: mqtt://user:password@host:1883 or mqtts://; off without it"
+    )
+    mqtt_topic: str = Field(
+        "linewatch/{line_id}/{station_id}/result",
+        description="the topic of a result: {recipe}, {line_id}, {station_id}, {lot_id}, {part_id} and {view} in it",
+    )
+    feed_days: Annotated[int, Field(ge=1)] = Field(30, description="how long the feed of results goes back")
     predict_timeout: Annotated[float, Field(gt=0)] = Field(
         30.0, description="how long /predict and /heatmap wait for a worker"
     )
@@ -67,6 +75,26 @@ class Settings(BaseSettings):
         if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
             raise ValueError(f"LINEWATCH_STORE_URL must look like file:///absolute/path, not {url!r}")
         return url
+
+    @field_validator("mqtt_url")
+    @classmethod
+    def _is_a_broker(cls, url: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(url.get_secret_value()) if url is not None else None
+        if parts is not None and (parts.scheme not in ("mqtt", "mqtts") or not parts.hostname):
+            raise ValueError("must look like mqtt://user:password@host:1883 or mqtts://host")
+        return url
+
+    @field_validator("mqtt_topic")
+    @classmethod
+    def _is_a_topic(cls, pattern: str) -> str:
+        fields = dict.fromkeys(("recipe", "line_id", "station_id", "lot_id", "part_id", "view"), "x")
+        try:
+            topic = pattern.format(**fields)
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
+            raise ValueError(f"holds something else than {', '.join(f'{{{name}}}' for name in fields)}") from error
+        if not topic or set(topic) & set("+#\0"):
+            raise ValueError("must be a topic without wildcards")
+        return pattern
 
     @property
     def listens_on_loopback(self) -> bool:

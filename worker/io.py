@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import signals
 
-from core import partitions
+from core import feed, partitions
 from core.database import create_pool
 from core.queues import Task
 from core.settings import settings
@@ -45,12 +45,19 @@ signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 
 @app.task(name=Task.HOUSEKEEPING)
 def housekeeping() -> None:
-    """Make the coming months' partitions, and remove what uploads left behind that never came to their end."""
+    """Make the coming months' partitions; remove what has had its time, and uploads that never came to their end."""
     process = worker.process
     with process.engine.begin() as connection:
         made = partitions.ensure(connection)
     if made:
         log.info("made %s", ", ".join(made))
+    while expired := _expire_feed(process):
+        log.info("removed the oldest %d entries of the feed", expired)
     removed = process.store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
     if removed:
         log.info("removed %d uploads that were never finished", removed)
+
+
+def _expire_feed(process: Process) -> int:
+    with process.engine.begin() as connection:
+        return feed.expire(connection, days=settings().feed_days)

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from api import maps
-from api.context import Context, Services
+from api.context import Actor, Context, Services
 from api.door import Upload
 from api.fields import (
     Label,
@@ -23,18 +23,20 @@ from api.fields import (
     decode_cursor,
     encode_cursor,
     once_each,
+    storable,
     upload_fields,
 )
 from api.receiving import Received, is_form, is_image
-from api.schemas import InspectionPage, ResultPage
-from core import inspections, work
+from api.schemas import InspectionPage, OpcUaPage
+from core import inspections, reviews, work
 from core.documents import Inspection
 from core.errors import Code, Refused
 from core.inspections import Filters
-from core.opcua import Result
+from core.opcua import OpcUaResult
 from core.pictures import MEDIA_TYPES, Header
 from core.store import image_key
 from core.submission import Accepted, NewInspection, StoredImage
+from core.work import Finished
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 
@@ -148,7 +150,11 @@ class ListingFilters(BaseModel):
     line_id: Label | None = None
     station_id: Label | None = None
     batch_id: UUID | None = None
-    verdict: Literal["ok", "ng", "review"] | None = None
+    verdict: Annotated[Literal["ok", "ng", "review"] | None, Query(description="what the machine said")] = None
+    effective_verdict: Annotated[
+        Literal["ok", "ng", "review"] | None,
+        Query(description="what people said last, else the machine; `review` waits for a person"),
+    ] = None
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
     since: Moment | None = None
     until: Moment | None = None
@@ -166,7 +172,7 @@ class _Listing(ListingFilters):
 
 
 @router.get("")
-def list_inspections(listing: Annotated[_Listing, Query()], services: Context) -> InspectionPage | ResultPage:
+def list_inspections(listing: Annotated[_Listing, Query()], services: Context) -> InspectionPage | OpcUaPage:
     """Inspections, newest first; with `view=opcua` in the shape of OPC UA for Machine Vision."""
     with services.transaction() as connection:
         items, following = inspections.list_page(
@@ -174,17 +180,17 @@ def list_inspections(listing: Annotated[_Listing, Query()], services: Context) -
         )
     next_cursor = encode_cursor(following)
     if listing.view == "opcua":
-        return ResultPage(items=[Result.of(one) for one in items], next_cursor=next_cursor)
+        return OpcUaPage(items=[OpcUaResult.of(one) for one in items], next_cursor=next_cursor)
     return InspectionPage(items=[Inspection.of(one) for one in items], next_cursor=next_cursor)
 
 
 @router.get("/{inspection_id}")
 async def get_inspection(
     inspection_id: UUID, services: Context, wait: Wait = 0, view: View | None = None
-) -> Inspection | Result:
+) -> Inspection | OpcUaResult:
     """One inspection; with `wait`, as soon as it is final; with `view=opcua` in the shape of OPC UA."""
     found = await final_view(services, inspection_id, wait)
-    return Result.of(found) if view == "opcua" else Inspection.of(found)
+    return OpcUaResult.of(found) if view == "opcua" else Inspection.of(found)
 
 
 @router.post("/{inspection_id}/cancel")
@@ -196,6 +202,25 @@ def cancel(inspection_id: UUID, services: Context) -> Inspection:
     if not finished.inspections and found.status != "cancelled":
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status} and cannot be cancelled.")
     services.publisher.hint(finished)
+    return Inspection.of(found)
+
+
+class _NewReview(BaseModel):
+    """A person's verdict, who gave it and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Literal["ok", "ng"]
+    reviewer: Label
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(storable)]
+
+
+@router.post("/{inspection_id}/reviews", status_code=201)
+def review(inspection_id: UUID, new: _NewReview, services: Context, actor: Actor) -> Inspection:
+    """Overrule the verdict of an inspection. The machine's stays; the newest review is the `effective_verdict`."""
+    with services.transaction() as connection:
+        found = reviews.add(connection, inspection_id, **new.model_dump(), actor=actor)
+    services.publisher.hint(Finished([inspection_id], []))
     return Inspection.of(found)
 
 

@@ -205,11 +205,11 @@ def test_openapi_describes_both_vocabularies_and_both_formats(http: httpx.Client
     described = http.get("/openapi.json").json()
     paths, schemas = described["paths"], described["components"]["schemas"]
     answers = paths["/v1/inspections"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    assert {one["$ref"].rpartition("/")[2] for one in answers["anyOf"]} == {"InspectionPage", "ResultPage"}
-    required = set(schemas["Result"]["required"])
+    assert {one["$ref"].rpartition("/")[2] for one in answers["anyOf"]} == {"InspectionPage", "OpcUaPage"}
+    required = set(schemas["OpcUaResult"]["required"])
     assert {"ResultId", "IsPartial", "ResultState", "InternalRecipeId", "JobId", "CreationTime"} <= required
     assert {"MeasId", "PartId", "ProductId", "ProcessingTimes"} == {
-        name for name in schemas["Result"]["properties"] if name not in required
+        name for name in schemas["OpcUaResult"]["properties"] if name not in required
     } - {"ExternalConfigurationId"}
     files = paths["/v1/inspections/export"]["get"]["responses"]["200"]["content"]
     assert files.keys() == {"text/csv", "application/vnd.apache.parquet"}

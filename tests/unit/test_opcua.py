@@ -11,7 +11,7 @@ import pytest
 
 from core import opcua
 from core.inspections import FINAL, Inspection, Review
-from core.opcua import Result
+from core.opcua import OpcUaResult
 from core.verdicts import Verdict
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
@@ -29,7 +29,7 @@ WHOLE = Inspection(
 
 def said(one: Inspection) -> dict[str, Any]:
     """As it is answered."""
-    found: dict[str, Any] = json.loads(Result.of(one).model_dump_json())
+    found: dict[str, Any] = json.loads(OpcUaResult.of(one).model_dump_json())
     return found
 
 

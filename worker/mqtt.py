@@ -1,0 +1,180 @@
+"""Results over MQTT: a consumer of the feed that publishes each result, and acknowledges what the broker has taken.
+
+At most one of all io workers publishes, so results come in feed order. The broker confirms each (QoS 1); whatever was
+not confirmed is published again, so a subscriber may see one twice, never none.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import Connection, Engine, text
+
+from core import consumers, feed, inspections
+from core.database import UNUSABLE
+from core.documents import FeedItem
+from core.errors import Refused
+from core.feed import Cursor
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+
+log = logging.getLogger(__name__)
+
+CONSUMER = "mqtt"
+PAGE = 100
+POLL_SECONDS = 0.5
+PAUSE_SECONDS = 5.0
+"""Between two tries to reach the broker or the database."""
+CONFIRM_SECONDS = 20.0
+_LOCK = 0x4C57_0004  # an advisory lock of a session: who holds it publishes
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_NOT_IN_A_LEVEL = re.compile(r"[+#/\x00-\x1f\x7f]")
+
+
+class NotConfirmed(Exception):  # noqa: N818 - it reads as what happened
+    """The broker was lost, or did not confirm in time."""
+
+
+def topic_of(pattern: str, item: FeedItem) -> str:
+    """The topic of a result: each `{field}` of the pattern becomes one level, `-` where the result has none."""
+    values = {
+        name: _NOT_IN_A_LEVEL.sub("_", getattr(item, name) or "-")
+        for name in ("recipe", "line_id", "station_id", "lot_id", "part_id", "view")
+    }
+    return pattern.format(**values)
+
+
+def _place(connection: Connection, state: feed.State, cursor: Cursor) -> Cursor:
+    """Where to go on; after a restore where the database says, so that nothing is missed."""
+    try:
+        return feed.check(connection, state, cursor)
+    except Refused as lost:
+        log.warning("%s", lost.detail)
+        return feed.start(connection, state, lost.members["resume_after"])
+
+
+class Publisher:
+    """Publishes from a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        """Raises ModuleNotFoundError where `linewatch[mqtt]` is not installed."""
+        import paho.mqtt.client  # noqa: F401 - better now, when the worker starts, than in the thread
+
+        assert settings.mqtt_url is not None  # noqa: S101 - the caller has looked
+        self._url = settings.mqtt_url.get_secret_value()
+        self._pattern = settings.mqtt_topic
+        self._engine = engine
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after what is on its way, within seconds."""
+        self._stopping.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with self._alone() as mine:
+                    if mine:
+                        self._publish_until_stopped()
+            except UNUSABLE as error:
+                log.warning("the database cannot be used, trying again: %s", error)
+            except (OSError, NotConfirmed) as error:
+                log.warning("the MQTT broker cannot be used, trying again: %s", error)
+            self._stopping.wait(PAUSE_SECONDS)
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Whether this process is the one that publishes, as long as its connection to the database lasts."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            mine: bool = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}).scalar_one()
+            try:
+                yield mine
+            finally:
+                if mine:
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+
+    def _publish_until_stopped(self) -> None:
+        with self._connected() as client:
+            while not self._stopping.is_set():
+                items = self._next()
+                if items:
+                    self._send(client, items)
+                    self._acknowledge(items[-1].cursor)
+                else:
+                    self._stopping.wait(POLL_SECONDS)
+
+    def _next(self) -> Sequence[FeedItem]:
+        """The next results. A first start begins with what comes from now on."""
+        state = self._state()
+        with self._engine.begin() as connection:
+            known = consumers.find(connection, CONSUMER)
+            if known is None:
+                consumers.acknowledge(connection, state, CONSUMER, "now")
+                return []
+            page = feed.read(connection, state, _place(connection, state, known.cursor), limit=PAGE, reviews=True)
+            found = inspections.by_ids(connection, {entry.inspection_id for entry in page.entries})
+        return [FeedItem.of_entry(entry, found[entry.inspection_id]) for entry in page.entries]
+
+    def _send(self, client: "Client", items: Sequence[FeedItem]) -> None:
+        sent = [client.publish(topic_of(self._pattern, one), one.model_dump_json(), qos=1) for one in items]
+        give_up = time.monotonic() + CONFIRM_SECONDS
+        try:
+            for message in sent:
+                while not message.is_published():
+                    if not client.is_connected() or time.monotonic() > give_up:
+                        raise NotConfirmed("it was lost, or does not confirm")
+                    message.wait_for_publish(POLL_SECONDS)
+        except (RuntimeError, ValueError) as error:  # not connected any more, or no room for more messages
+            raise NotConfirmed(str(error)) from error
+
+    def _state(self) -> feed.State:
+        with self._engine.begin() as connection:
+            return feed.number(connection)
+
+    def _acknowledge(self, cursor: str) -> None:
+        state = self._state()
+        with self._engine.begin() as connection:
+            consumers.acknowledge(connection, state, CONSUMER, cursor)
+
+    @contextmanager
+    def _connected(self) -> "Iterator[Client]":
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        parts = urlsplit(self._url)
+        client = Client(CallbackAPIVersion.VERSION2, client_id="linewatch", reconnect_on_failure=False)
+        if parts.scheme == "mqtts":
+            client.tls_set()
+        if parts.username is not None:
+            client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+        answered = threading.Event()
+        refusals: list[str] = []
+
+        def on_connect(_: object, __: object, ___: object, reason: object, ____: object) -> None:
+            if getattr(reason, "is_failure", False):
+                refusals.append(str(reason))
+            answered.set()
+
+        client.on_connect = on_connect
+        client.connect(parts.hostname or "", parts.port or _PORTS[parts.scheme], keepalive=30)
+        client.loop_start()
+        try:
+            if not answered.wait(CONFIRM_SECONDS) or refusals:
+                raise NotConfirmed(refusals[0] if refusals else "no answer to the connection")
+            log.info("publishing results over MQTT")
+            yield client
+        finally:
+            client.disconnect()
+            client.loop_stop()
