@@ -126,6 +126,8 @@ class System:
     url: str
     data: Path
     process: subprocess.Popen[str]
+    webhook_port: int
+    """Of this machine; webhooks may go there, and nobody listens yet."""
 
     def child(self, words: str) -> psutil.Process:
         """The child process whose command line holds these words."""
@@ -161,7 +163,8 @@ def system(reachable_folder: Path) -> Iterator[System]:
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LINEWATCH_")}
     environment |= {"LINEWATCH_LEASE_SECONDS": str(LEASE_SECONDS), "LINEWATCH_MAX_UPLOAD_BYTES": "1000000"}
-    environment |= {"LINEWATCH_MAX_IMAGE_PIXELS": "4000000"}
+    webhook_port = free_port()
+    environment |= {"LINEWATCH_MAX_IMAGE_PIXELS": "4000000", "LINEWATCH_WEBHOOK_ALLOW": f"127.0.0.1:{webhook_port}"}
     with log.open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "linewatch.cli", "up", "--port", str(port), "--data", str(data), "--device", "cpu"],
@@ -177,7 +180,7 @@ def system(reachable_folder: Path) -> Iterator[System]:
             process.wait()
             process.stdout.close()
             pytest.fail(f"the system did not start: {line!r}\n{log.read_text()[-4000:]}")
-        yield System(f"http://127.0.0.1:{port}", data, process)
+        yield System(f"http://127.0.0.1:{port}", data, process, webhook_port)
         process.send_signal(signal.SIGTERM)
         try:
             assert process.wait(40) == 0
