@@ -28,7 +28,7 @@ RUN pip wheel --no-deps --wheel-dir dist ./source
 # The code is not here yet, so these install what it needs and an empty package.
 FROM base AS api-packages
 COPY pyproject.toml requirements.lock ./
-RUN touch README.md && pip install --constraint requirements.lock .
+RUN touch README.md && pip install --constraint requirements.lock ".[mqtt]"
 
 FROM api-packages AS api
 COPY --from=wheel /opt/linewatch/dist dist

@@ -5,6 +5,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel
+from sqlalchemy import Connection
 
 from core import batches, feed, inspections, model_versions
 from core import thresholds as limits
@@ -111,6 +112,14 @@ class FeedItem(Inspection):
     @classmethod
     def of_entry(cls, entry: feed.Entry, one: inspections.Inspection) -> Self:
         return cls(**dict(Inspection.of(one)), feed_event=entry.event, cursor=str(entry.cursor))
+
+
+def feed_items(connection: Connection, page: feed.Page) -> list[FeedItem]:
+    """The items of a page of the feed; an inspection that was removed since has none."""
+    found = inspections.by_ids(connection, {entry.inspection_id for entry in page.entries})
+    return [
+        FeedItem.of_entry(entry, found[entry.inspection_id]) for entry in page.entries if entry.inspection_id in found
+    ]
 
 
 class Batch(BaseModel):

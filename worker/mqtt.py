@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, text
 
-from core import consumers, feed, inspections
+from core import consumers, feed
 from core.database import UNUSABLE
-from core.documents import FeedItem
+from core.documents import FeedItem, feed_items
 from core.errors import Refused
 from core.feed import Cursor
 from core.settings import Settings
@@ -108,24 +108,27 @@ class Publisher:
     def _publish_until_stopped(self) -> None:
         with self._connected() as client:
             while not self._stopping.is_set():
-                items = self._next()
-                if items:
-                    self._send(client, items)
-                    self._acknowledge(items[-1].cursor)
-                else:
+                items, following = self._next()
+                self._send(client, items)
+                if following is None:
                     self._stopping.wait(POLL_SECONDS)
+                else:
+                    self._acknowledge(following)
 
-    def _next(self) -> Sequence[FeedItem]:
-        """The next results. A first start begins with what comes from now on."""
+    def _next(self) -> tuple[Sequence[FeedItem], Cursor | None]:
+        """The next results, and what to acknowledge once they are confirmed: None where there is nothing new.
+
+        A first start begins with what comes from now on.
+        """
         state = self._state()
         with self._engine.begin() as connection:
             known = consumers.find(connection, CONSUMER)
             if known is None:
                 consumers.acknowledge(connection, state, CONSUMER, "now")
-                return []
-            page = feed.read(connection, state, _place(connection, state, known.cursor), limit=PAGE, reviews=True)
-            found = inspections.by_ids(connection, {entry.inspection_id for entry in page.entries})
-        return [FeedItem.of_entry(entry, found[entry.inspection_id]) for entry in page.entries]
+                return [], None
+            place = _place(connection, state, known.cursor)
+            page = feed.read(connection, state, place, limit=PAGE, reviews=True)
+            return feed_items(connection, page), page.following if page.entries or place != known.cursor else None
 
     def _send(self, client: "Client", items: Sequence[FeedItem]) -> None:
         sent = [client.publish(topic_of(self._pattern, one), one.model_dump_json(), qos=1) for one in items]
@@ -143,10 +146,10 @@ class Publisher:
         with self._engine.begin() as connection:
             return feed.number(connection)
 
-    def _acknowledge(self, cursor: str) -> None:
+    def _acknowledge(self, cursor: Cursor) -> None:
         state = self._state()
         with self._engine.begin() as connection:
-            consumers.acknowledge(connection, state, CONSUMER, cursor)
+            consumers.acknowledge(connection, state, CONSUMER, str(cursor))
 
     @contextmanager
     def _connected(self) -> "Iterator[Client]":

@@ -16,7 +16,7 @@ def page() -> FileResponse:
     return FileResponse(
         _PAGE,
         headers={
-            "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; style-src 'unsafe-inline'; "
+            "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
             "script-src 'unsafe-inline'; frame-ancestors 'none'",
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-cache",

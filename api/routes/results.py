@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from api.context import Context, Services
 from api.fields import Label, Limit, RecipeName, Wait
 from api.schemas import Consumer, ConsumerList, FeedPage
-from core import consumers, feed, inspections
-from core.documents import FeedItem
+from core import consumers, feed
+from core.documents import feed_items
 from core.errors import Code, Refused
 
 router = APIRouter(prefix="/v1/results", tags=["results"])
@@ -73,8 +73,7 @@ def _page(services: Services, asked: _Feed, after: str | None) -> tuple[FeedPage
         page = feed.read(
             connection, state, place, limit=asked.limit, recipe=asked.recipe, reviews=asked.include == "reviews"
         )
-        found = inspections.by_ids(connection, {entry.inspection_id for entry in page.entries})
-    items = [FeedItem.of_entry(entry, found[entry.inspection_id]) for entry in page.entries]
+        items = feed_items(connection, page)
     return FeedPage(items=items, next_cursor=str(page.following)), state.newest
 
 
