@@ -12,7 +12,19 @@ from fastapi import FastAPI
 from api import problems
 from api.context import POOL_SIZE, Services
 from api.guard import Guard
-from api.routes import batches, exports, health, inspections, model_versions, page, parts, predict, recipes, results
+from api.routes import (
+    batches,
+    exports,
+    health,
+    inspections,
+    model_versions,
+    page,
+    parts,
+    predict,
+    recipes,
+    results,
+    webhook_endpoints,
+)
 from core.settings import Settings, settings
 
 DESCRIPTION = """Asynchronous visual inspection: images in, scores and verdicts out, nothing lost.
@@ -41,7 +53,18 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.add_middleware(Guard, settings=own, engine=services.engine)
-    # Exports come first: `export` would else be taken for the id of an inspection.
-    for routes in (exports, inspections, results, batches, parts, recipes, model_versions, predict, health, page):
+    for routes in (
+        exports,  # before inspections: `export` would else be taken for the id of one
+        inspections,
+        results,
+        batches,
+        parts,
+        recipes,
+        model_versions,
+        webhook_endpoints,
+        predict,
+        health,
+        page,
+    ):
         app.include_router(routes.router)
     return app

@@ -17,6 +17,7 @@ from core import batches, feed, inspections
 from core.database import create_pool
 from core.settings import Settings
 from core.store import Store, failure_key
+from core.targets import AllowList
 
 POOL_SIZE = 24
 
@@ -32,12 +33,14 @@ class Services:
     door: Door
     receiver: Receiver
     waiters: Waiters
+    allowed: AllowList
 
     @classmethod
     def create(cls, settings: Settings) -> Self:
         engine = create_pool(settings, size=POOL_SIZE, name="api")
         store = Store(settings.store_url)
         publisher = Publisher(settings, engine)
+        allowed = AllowList.of(settings)
 
         def final_inspections(names: Iterable[str]) -> set[str]:
             with engine.begin() as connection:
@@ -66,9 +69,10 @@ class Services:
             engine,
             store,
             publisher,
-            Door(settings, engine, store, publisher),
+            Door(settings, engine, store, publisher, allowed),
             Receiver(settings, store),
             Waiters(settings, looks),
+            allowed,
         )
 
     async def start(self) -> None:

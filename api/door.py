@@ -8,19 +8,21 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
 from api.problems import database_unavailable
 from api.publisher import Publisher
-from core import recipes, submission, work
+from core import endpoints, recipes, submission, work
 from core.database import UNUSABLE
 from core.errors import Code, Refused
 from core.settings import Settings
 from core.store import Staged, Store, image_key
 from core.submission import Accepted, NewInspection, Submission
+from core.targets import AllowList, Origin
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ GROUP_IMAGES = 256
 
 DEPTH_SECONDS = 1.0
 RECIPE_SECONDS = 1.0
+CALLBACK_SECONDS = 1.0
+LOOKUP_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -45,23 +49,30 @@ class _Entry:
 
     uploads: Sequence[Upload]
     as_batch: bool
+    callback_url: str | None
     answer: asyncio.Future[Accepted]
 
     @property
     def submission(self) -> Submission:
-        return Submission([upload.new for upload in self.uploads], self.as_batch)
+        return Submission([upload.new for upload in self.uploads], self.as_batch, self.callback_url)
 
 
 class Door:
     """Takes uploads in and answers once they are durable."""
 
-    def __init__(self, settings: Settings, engine: Engine, store: Store, publisher: Publisher) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, store: Store, publisher: Publisher, allowed: AllowList
+    ) -> None:
         self._engine = engine
         self._store = store
         self._publisher = publisher
         self._max_depth = settings.max_queue_depth
         self._depth = 0
+        self._allowed = allowed
         self._recipes_seen: dict[str, float] = {}
+        self._callbacks_seen: dict[Origin, float] = {}
+        # Threads of their own: while names are slow to look up, uploads that call nobody are committed as ever.
+        self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
         self._arriving: asyncio.Queue[_Entry] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -72,6 +83,7 @@ class Door:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._lookups.shutdown(wait=False, cancel_futures=True)
 
     async def check(self, recipe: str) -> None:
         """Refuse what could not be accepted, before its body is read; the commit decides again.
@@ -87,15 +99,34 @@ class Door:
             await asyncio.to_thread(self._check_recipe, recipe)
             self._recipes_seen[recipe] = now + RECIPE_SECONDS
 
-    async def submit(self, uploads: Sequence[Upload], *, as_batch: bool = False) -> Accepted:
-        """Accept the uploads of one request, together or not at all."""
+    async def check_callbacks(self, urls: Iterable[str | None]) -> None:
+        """Refuse callbacks to whom nobody has registered or to where nobody may be called.
+
+        The commit asks again who is registered; only this looks names up, for which no transaction should wait. An
+        origin that was fine a moment ago is not asked for again.
+        """
+        for origin, url in {Origin.of(url): url for url in urls if url is not None}.items():
+            await asyncio.get_running_loop().run_in_executor(self._lookups, self._check_callback, origin, url)
+
+    async def submit(
+        self, uploads: Sequence[Upload], *, as_batch: bool = False, callback_url: str | None = None
+    ) -> Accepted:
+        """Accept the uploads of one request, together or not at all; `callback_url` is for the batch."""
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        await self._arriving.put(_Entry(uploads, as_batch, answer))
+        await self._arriving.put(_Entry(uploads, as_batch, callback_url, answer))
         return await answer
 
     def _check_recipe(self, name: str) -> None:
         with self._engine.begin() as connection:
             submission.check_recipe(recipes.get(connection, name))
+
+    def _check_callback(self, origin: Origin, url: str) -> None:
+        if self._callbacks_seen.get(origin, 0.0) >= time.monotonic():
+            return
+        with self._engine.begin() as connection:
+            endpoints.callback(connection, url)
+        self._allowed.check(url)
+        self._callbacks_seen[origin] = time.monotonic() + CALLBACK_SECONDS
 
     async def _watch_depth(self) -> None:
         while True:

@@ -6,7 +6,6 @@ import datetime as dt
 import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Path, Query
@@ -23,6 +22,7 @@ from pydantic import (
 
 from api.problems import invalid_fields
 from core.errors import Code, Refused
+from core.targets import MAX_URL
 
 METADATA_BYTES = 16 * 1024
 EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -74,7 +74,9 @@ def _metadata(value: Any) -> Any:
 
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(storable)]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(storable)]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
+Description = Annotated[str, StringConstraints(max_length=1000), AfterValidator(storable)]
 RecipeName = Annotated[str, StringConstraints(pattern=RECIPE_NAME)]
 RecipePath = Annotated[str, Path(pattern=RECIPE_NAME)]
 VersionPath = Annotated[int, Path(ge=1, le=2**31 - 1)]
@@ -101,22 +103,16 @@ class UploadFields(BaseModel):
     priority: Literal["live", "bulk"] = "live"
     deadline_ms: Annotated[int, Field(ge=1, le=7 * 24 * 3600 * 1000)] | None = None
     batch_id: UUID | None = None
-    callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    callback_url: Url | None = None
     metadata: Annotated[dict[str, Any], BeforeValidator(_metadata)] = Field(default_factory=dict)
 
 
 def upload_fields(given: Mapping[str, Any]) -> UploadFields:
     """The fields of an upload; refuses unknown names and wrong values."""
     try:
-        fields = UploadFields.model_validate(given)
+        return UploadFields.model_validate(given)
     except ValidationError as error:
         raise invalid_fields(error.errors(include_url=False, include_input=False)) from None
-    if fields.callback_url is not None:
-        raise Refused(
-            Code.CALLBACK_UNREGISTERED,
-            f"callback_url: no webhook endpoint is registered for {urlsplit(fields.callback_url).netloc!r}.",
-        )
-    return fields
 
 
 def once_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

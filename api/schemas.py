@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core import consumers, feed, recipes
+from core import consumers, endpoints, feed, recipes
 from core import thresholds as limits
 from core.documents import Batch, FeedItem, Inspection, ModelVersion
 from core.opcua import OpcUaResult
@@ -175,6 +175,47 @@ class ModelVersionList(BaseModel):
     """The versions of a recipe, newest first."""
 
     items: list[ModelVersion]
+
+
+class WebhookEndpoint(BaseModel):
+    """An address that is called for some events. `recipes` null means those of every recipe."""
+
+    id: UUID
+    url: str
+    events: list[str]
+    recipes: list[str] | None
+    description: str
+    state: str
+    disabled_because: str | None
+    max_group_size: int
+    max_group_delay_ms: int
+    failing_since: dt.datetime | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+    @classmethod
+    def of(cls, one: endpoints.Endpoint, **more: Any) -> Self:
+        own = {name: getattr(one, name) for name in WebhookEndpoint.model_fields}
+        return cls(**own, **more)
+
+
+class WebhookEndpointList(BaseModel):
+    """All webhook endpoints, oldest first."""
+
+    items: list[WebhookEndpoint]
+
+
+class NewWebhookEndpoint(WebhookEndpoint):
+    """A new endpoint and the secret that its calls are signed with, which is shown only now."""
+
+    secret: str
+
+
+class RotatedSecret(WebhookEndpoint):
+    """An endpoint and its new secret, which is shown only now. The previous one signs, too, until it expires."""
+
+    secret: str
+    previous_secret_until: dt.datetime
 
 
 class Prediction(BaseModel):

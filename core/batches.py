@@ -77,14 +77,22 @@ def get(connection: Connection, batch_id: UUID) -> Batch:
     return Batch(row.id, row.state, counts, row.created_at, row.closed_at, row.finished_at)
 
 
-def create(connection: Connection, batch_id: UUID, *, closed: bool) -> None:
+def create(connection: Connection, batch_id: UUID, *, closed: bool, callback: Callback | None = None) -> None:
     """A new batch: closed at once when it comes with its images, else open until it is closed."""
     connection.execute(
         text("""
-            INSERT INTO batches (id, state, closed_at)
-            VALUES (:id, CASE WHEN :closed THEN 'running' ELSE 'open' END, CASE WHEN :closed THEN now() END)
+            INSERT INTO batches (id, state, closed_at, callback_endpoint_id, callback_url)
+            VALUES (
+                :id, CASE WHEN :closed THEN 'running' ELSE 'open' END, CASE WHEN :closed THEN now() END,
+                CAST(:callback_endpoint_id AS uuid), :callback_url
+            )
         """),
-        {"id": batch_id, "closed": closed},
+        {
+            "id": batch_id,
+            "closed": closed,
+            "callback_endpoint_id": callback.endpoint_id if callback else None,
+            "callback_url": callback.url if callback else None,
+        },
     )
 
 

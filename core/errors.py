@@ -30,6 +30,7 @@ class Code(StrEnum):
     CURSOR_EXPIRED = "cursor_expired"
     INVALID_BUNDLE = "invalid_bundle"
     CALLBACK_UNREGISTERED = "callback_unregistered"
+    WEBHOOK_TARGET_REFUSED = "webhook_target_refused"
     QUEUE_FULL = "queue_full"
     DATABASE_UNAVAILABLE = "database_unavailable"
     STORE_FULL = "store_full"

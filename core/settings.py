@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from core.addresses import parse_entries
+
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -67,6 +69,16 @@ class Settings(BaseSettings):
     predict_timeout: Annotated[float, Field(gt=0)] = Field(
         30.0, description="how long /predict and /heatmap wait for a worker"
     )
+
+    webhook_allow: str = Field(
+        "", description="whom webhooks may call: names, addresses and ranges, comma separated; nobody by default"
+    )
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _entries_can_be_read(cls, entries: str) -> str:
+        parse_entries(entries)
+        return entries
 
     @field_validator("store_url")
     @classmethod

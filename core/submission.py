@@ -10,8 +10,9 @@ from uuid import UUID
 from sqlalchemy import Connection, insert, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from core import batches, inspections, recipes
+from core import batches, endpoints, inspections, recipes
 from core.errors import Code, Refused
+from core.events import Callback
 from core.inspections import Inspection
 from core.pictures import Header
 from core.recipes import Recipe
@@ -44,6 +45,7 @@ class NewInspection:
     station_id: str | None = None
     captured_at: dt.datetime | None = None
     deadline_ms: int | None = None
+    callback_url: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,6 +55,12 @@ class Submission:
 
     inspections: Sequence[NewInspection]
     as_batch: bool = False
+    callback_url: str | None = None  # of the batch that it becomes
+
+    @property
+    def callback_urls(self) -> set[str]:
+        """The addresses that want to be called, of the batch and of its inspections."""
+        return {url for url in (self.callback_url, *(one.callback_url for one in self.inspections)) if url is not None}
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,9 @@ def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Ac
     known = recipes.named(connection, {one.recipe for sub in submissions for one in sub.inspections})
     joined = {one.batch_id for sub in submissions for one in sub.inspections if one.batch_id is not None}
     states = batches.lock_states(connection, joined) if joined else {}
-    refusals = [_refusal(sub, known, states) for sub in submissions]
+    wanted = {url for sub in submissions for url in sub.callback_urls}
+    callbacks = endpoints.callbacks(connection, wanted) if wanted else {}
+    refusals = [_refusal(sub, known, states, callbacks) for sub in submissions]
     entering = [sub for sub, refused in zip(submissions, refusals, strict=True) if refused is None]
 
     ids, now = _draw_ids(connection, sum(len(sub.inspections) + sub.as_batch for sub in entering))
@@ -78,7 +88,7 @@ def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Ac
         batch_id = ids.pop(0) if sub.as_batch else None
         plan.append((sub, batch_id, ids[: len(sub.inspections)]))
         del ids[: len(sub.inspections)]
-    _insert(connection, plan, known, now)
+    _insert(connection, plan, known, callbacks, now)
 
     views = inspections.by_ids(connection, [one for _, _, own in plan for one in own])
     accepted = iter(
@@ -100,7 +110,11 @@ def check_recipe(recipe: Recipe) -> None:
         )
 
 
-def _refusal(submission: Submission, known: dict[str, Recipe], states: dict[UUID, str]) -> Refused | None:
+def _refusal(
+    submission: Submission, known: dict[str, Recipe], states: dict[UUID, str], callbacks: dict[str, Callback]
+) -> Refused | None:
+    for url in submission.callback_urls - callbacks.keys():
+        return endpoints.unregistered(url)
     try:
         for one in submission.inspections:
             if one.recipe not in known:
@@ -132,6 +146,7 @@ def _insert(
     connection: Connection,
     plan: Sequence[tuple[Submission, UUID | None, list[UUID]]],
     known: dict[str, Recipe],
+    callbacks: dict[str, Callback],
     now: dt.datetime,
 ) -> None:
     image_rows: dict[tuple[dt.date, bytes], dict[str, Any]] = {}
@@ -139,13 +154,14 @@ def _insert(
     sizes: Counter[UUID] = Counter()
     for sub, own_batch, ids in plan:
         if own_batch is not None:
-            batches.create(connection, own_batch, closed=True)
+            batches.create(connection, own_batch, closed=True, callback=callbacks.get(sub.callback_url or ""))
         for one, inspection_id in zip(sub.inspections, ids, strict=True):
             batch_id = own_batch or one.batch_id
             if batch_id is not None:
                 sizes[batch_id] += 1
             image_rows[one.image.day, one.image.sha256] = _image_row(one.image)
-            work_rows.append(_work_row(one, inspection_id, known[one.recipe].id, batch_id, now))
+            callback = callbacks.get(one.callback_url or "")
+            work_rows.append(_work_row(one, inspection_id, known[one.recipe].id, batch_id, now) | _called(callback))
     if work_rows:
         # In one order, so that two groups that bring the same images cannot wait for each other.
         ordered = [image_rows[key] for key in sorted(image_rows)]
@@ -153,6 +169,13 @@ def _insert(
         connection.execute(insert(work), work_rows)
     if sizes:
         batches.enlarge(connection, sizes)
+
+
+def _called(callback: Callback | None) -> dict[str, Any]:
+    return {
+        "callback_endpoint_id": callback.endpoint_id if callback else None,
+        "callback_url": callback.url if callback else None,
+    }
 
 
 def _image_row(image: StoredImage) -> dict[str, Any]:

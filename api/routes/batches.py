@@ -10,12 +10,12 @@ from sqlalchemy import text
 
 from api.context import Context, Services
 from api.door import Upload
-from api.fields import Wait, items_of_files, upload_fields
+from api.fields import Wait, items_of_files, once_each, parse_json, upload_fields
 from api.problems import STATUS
 from api.receiving import Form, Received, RefusedPart, is_form
 from api.routes.inspections import new_inspection
 from api.schemas import BatchError, SubmittedBatch
-from core import batches, work
+from core import batches, endpoints, work
 from core.documents import Batch, Inspection
 from core.errors import Code, Refused
 
@@ -30,32 +30,40 @@ _BODY: dict[str, Any] = {
                     "properties": {
                         "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
                         "items": {"type": "string", "description": "JSON: file name to fields of its own"},
+                        "callback_url": {"type": "string", "description": "called once, when the batch is completed"},
                     },
                 }
-            }
+            },
+            "application/json": {"schema": {"type": "object", "properties": {"callback_url": {"type": "string"}}}},
         }
-    }
+    },
+    "parameters": [{"name": "callback_url", "in": "query", "required": False, "schema": {"type": "string"}}],
 }
+_OPENING_BYTES = 16 * 1024
 
 
 @router.post("", status_code=202, openapi_extra=_BODY)
 async def submit(request: Request, response: Response, services: Context) -> SubmittedBatch:
     """Hand in a burst: a form with many parts `images`. Without a body, open a batch to be filled by `batch_id`.
 
-    An image that is refused appears in `errors` and harms no other.
+    An image that is refused appears in `errors` and harms no other. `callback_url` is called with `batch.completed`;
+    an image's own, in `items`, is called for that inspection.
     """
     if not is_form(request):
-        return await _open(request, response, services)
+        return await _open(request, response, services, await _opening(request))
     async with services.receiver.form(request, image="images", most=services.settings.max_batch_images) as form:
         errors = [_error(one) for one in form.images if isinstance(one, RefusedPart)]
+        callback_url = form.fields.pop("callback_url", None)
         if not form.images:
-            return await _open(request, response, services)
+            return await _open(request, response, services, {"callback_url": callback_url})
+        callback_url = _callback_url(request, callback_url)
         uploads = _uploads(services, form)
         for recipe in {upload.new.recipe for upload in uploads}:
             await services.door.check(recipe)
         if not uploads:
             raise _all_refused(form)
-        accepted = await services.door.submit(uploads, as_batch=True)
+        await services.door.check_callbacks([callback_url, *(upload.new.callback_url for upload in uploads)])
+        accepted = await services.door.submit(uploads, as_batch=True, callback_url=callback_url)
     assert accepted.batch_id is not None  # noqa: S101 - it was submitted as a batch
     batch = await asyncio.to_thread(view, services, accepted.batch_id)
     response.headers["Location"] = f"/v1/batches/{batch.id}"
@@ -92,22 +100,48 @@ def _all_refused(form: Form) -> Refused:
     return Refused(first.refused.code, f"None of the {len(form.images)} image(s) was accepted: {first.refused.detail}")
 
 
-async def _open(request: Request, response: Response, services: Services) -> SubmittedBatch:
-    if not is_form(request):
-        async for chunk in request.stream():
-            if chunk.strip() not in (b"", b"{}"):
-                raise Refused(
-                    Code.UNSUPPORTED_MEDIA_TYPE, "Send images as multipart/form-data, or no body to open a batch."
-                )
-    batch = await asyncio.to_thread(_open_batch, services)
+async def _opening(request: Request) -> Mapping[str, Any]:
+    """The JSON object that may come with the opening of a batch."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _OPENING_BYTES:
+            break
+    try:
+        given = parse_json(bytes(body)) if body.strip() else {}
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise Refused(
+            Code.UNSUPPORTED_MEDIA_TYPE,
+            'Send images as multipart/form-data, or no body or {"callback_url": …} to open a batch.',
+        )
+    unknown = sorted(given.keys() - {"callback_url"})
+    if unknown:
+        raise Refused(Code.INVALID_FIELD, f"{unknown[0]}: a batch that is opened takes a callback_url only.")
+    return given
+
+
+def _callback_url(request: Request, in_body: Any) -> str | None:
+    """The address that a batch calls: a query parameter, or of the body."""
+    in_query = [("callback_url", one) for one in request.query_params.getlist("callback_url")]
+    in_body = [] if in_body is None else [("callback_url", in_body)]
+    return upload_fields(once_each([*in_query, *in_body])).callback_url
+
+
+async def _open(request: Request, response: Response, services: Services, given: Mapping[str, Any]) -> SubmittedBatch:
+    callback_url = _callback_url(request, given.get("callback_url"))
+    await services.door.check_callbacks([callback_url])
+    batch = await asyncio.to_thread(_open_batch, services, callback_url)
     response.headers["Location"] = f"/v1/batches/{batch.id}"
     return _submitted(batch, [], [])
 
 
-def _open_batch(services: Services) -> batches.Batch:
+def _open_batch(services: Services, callback_url: str | None) -> batches.Batch:
     with services.transaction() as connection:
+        callback = None if callback_url is None else endpoints.callback(connection, callback_url)
         batch_id = connection.execute(text("SELECT uuidv7()")).scalar_one()
-        batches.create(connection, batch_id, closed=False)
+        batches.create(connection, batch_id, closed=False, callback=callback)
         return batches.get(connection, batch_id)
 
 

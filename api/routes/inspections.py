@@ -74,7 +74,7 @@ _IMMUTABLE = {
 
 def new_inspection(services: Services, received: Received, fields: UploadFields) -> NewInspection:
     """An image and its fields, with the default recipe where none was named."""
-    own = fields.model_dump(exclude={"callback_url", "recipe", "external_id"})
+    own = fields.model_dump(exclude={"recipe", "external_id"})
     return NewInspection(
         image=received.image,
         recipe=fields.recipe or services.settings.default_recipe,
@@ -105,6 +105,7 @@ async def submit(request: Request, response: Response, services: Context) -> Ins
 async def _submit_raw(request: Request, services: Services) -> Accepted:
     fields = upload_fields(once_each(request.query_params.multi_items()))
     await services.door.check(fields.recipe or services.settings.default_recipe)
+    await services.door.check_callbacks([fields.callback_url])
     async with services.receiver.raw(request) as received:
         return await services.door.submit([Upload(received.staged, new_inspection(services, received, fields))])
 
@@ -116,6 +117,7 @@ async def _submit_form(request: Request, services: Services) -> Accepted:
         fields = upload_fields({"external_id": received.file_name or None, **given})
         new = new_inspection(services, received, fields)
         await services.door.check(new.recipe)
+        await services.door.check_callbacks([new.callback_url])
         return await services.door.submit([Upload(received.staged, new)])
 
 
