@@ -8,7 +8,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mqtt lint bench bench-feed bench-detection bench-webhooks lock clean
+.PHONY: help demo test test-mqtt lint bench bench-feed bench-webhooks bench-exports bench-detection lock clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: $(READY) ## the benchmarks; prints ratios
 
 bench-feed: $(READY) ## a million results through the feed, and what a page costs as it grows
 	$(BIN)/python -m benchmarks.feed
+
+bench-exports: $(READY) ## files of 200,000 inspections, and the memory that they take
+	$(BIN)/python -m benchmarks.exports
 
 bench-detection: $(READY) ## detectors on real pictures; BENCH_ARGS="DIR ..." adds folders in MVTec layout
 	$(BIN)/python -m benchmarks.detection $(BENCH_ARGS)

@@ -15,10 +15,12 @@ from api.guard import Guard
 from api.routes import (
     batches,
     deliveries,
+    exports,
     health,
     inspections,
     model_versions,
     page,
+    parts,
     predict,
     recipes,
     results,
@@ -52,7 +54,8 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.add_middleware(Guard, settings=own, engine=services.engine)
-    nouns = (inspections, results, batches, recipes, model_versions, webhook_endpoints, deliveries)
+    # Exports come before inspections: `export` would else be taken for the id of one.
+    nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     for routes in (*nouns, predict, health, page):
         app.include_router(routes.router)
     return app

@@ -1,5 +1,5 @@
-"""The io worker: `celery -A worker.io worker --queues io --pool threads`. Its tasks need no network; beside them, in a
-thread of its own, it sends webhooks."""
+"""The io worker: `celery -A worker.io worker --queues io --pool threads`. Its tasks need no network; beside them, in
+threads of their own, it sends webhooks and, where that is wished, publishes results over MQTT."""
 
 import logging
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from core.queues import Task
 from core.settings import settings
 from core.store import Store
 from worker.app import create_app
+from worker.mqtt import Publisher
 from worker.webhooks import Sender
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ class Process:
 
 
 class _Worker:
+    """Holds the process's things, and what runs beside its tasks."""
+
+    publisher: Publisher | None = None
+
     @cached_property
     def process(self) -> Process:
         return Process()
@@ -50,10 +55,22 @@ class _Worker:
                 f"LINEWATCH_WEBHOOK_CA_FILE={settings().webhook_ca_file} cannot be read: {error}"
             ) from None
         self.sender.start()
+        if settings().mqtt_url is not None:
+            self.publisher = _publisher(self.process)
+            self.publisher.start()
 
     def on_shutdown(self, **_: Any) -> None:
         self.sender.stop()
+        if self.publisher is not None:
+            self.publisher.stop()
         self.process.engine.dispose()
+
+
+def _publisher(process: Process) -> Publisher:
+    try:
+        return Publisher(settings(), process.engine)
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"LINEWATCH_MQTT_URL needs {error.name}: pip install 'linewatch[mqtt]'") from None
 
 
 app = create_app("linewatch-io", settings())
