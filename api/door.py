@@ -8,16 +8,18 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Engine
 
 from api.problems import database_unavailable
 from api.publisher import Publisher
-from core import recipes, submission, work
+from core import idempotency, recipes, submission, work
 from core.database import UNUSABLE
 from core.errors import Code, Refused
+from core.idempotency import Key
 from core.settings import Settings
 from core.store import Staged, Store, image_key
 from core.submission import Accepted, NewInspection, Submission
@@ -41,15 +43,17 @@ class Upload:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What one request brings, and where its answer goes."""
+    """What one request brings, its idempotency key, what of it was refused, and where its answer goes."""
 
     uploads: Sequence[Upload]
     as_batch: bool
+    key: Key | None
+    errors: Sequence[Mapping[str, Any]]
     answer: asyncio.Future[Accepted]
 
-    @property
     def submission(self) -> Submission:
-        return Submission([upload.new for upload in self.uploads], self.as_batch)
+        plain = Submission([upload.new for upload in self.uploads], self.as_batch)
+        return plain if self.key is None else plain.under(self.key, self.errors)
 
 
 class Door:
@@ -73,11 +77,19 @@ class Door:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def check(self, recipe: str) -> None:
+    async def check(self, recipe: str, key: Key | None = None) -> None:
         """Refuse what could not be accepted, before its body is read; the commit decides again.
 
-        A recipe that was fine a moment ago is not asked for again.
+        What was accepted under its key before is let through: it is answered again, whatever has happened since.
         """
+        try:
+            await self._check(recipe)
+        except Refused:
+            if key is None or not await asyncio.to_thread(self._is_known, key):
+                raise
+
+    async def _check(self, recipe: str) -> None:
+        """A recipe that was fine a moment ago is not asked for again."""
         if self._depth >= self._max_depth:
             raise Refused(
                 Code.QUEUE_FULL, f"{self._depth} inspections are in flight, and the limit is {self._max_depth}. Wait."
@@ -87,15 +99,31 @@ class Door:
             await asyncio.to_thread(self._check_recipe, recipe)
             self._recipes_seen[recipe] = now + RECIPE_SECONDS
 
-    async def submit(self, uploads: Sequence[Upload], *, as_batch: bool = False) -> Accepted:
-        """Accept the uploads of one request, together or not at all."""
+    async def submit(
+        self,
+        uploads: Sequence[Upload],
+        *,
+        as_batch: bool = False,
+        key: Key | None = None,
+        errors: Sequence[Mapping[str, Any]] = (),
+    ) -> Accepted:
+        """Accept the uploads of one request, together or not at all; a batch without any is opened.
+
+        Args:
+            key: under which the request came; what it was first used for is the answer.
+            errors: what of the request was refused already, to be told again with the answer.
+        """
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        await self._arriving.put(_Entry(uploads, as_batch, answer))
+        await self._arriving.put(_Entry(uploads, as_batch, key, errors, answer))
         return await answer
 
     def _check_recipe(self, name: str) -> None:
         with self._engine.begin() as connection:
             submission.check_recipe(recipes.get(connection, name))
+
+    def _is_known(self, key: Key) -> bool:
+        with self._engine.begin() as connection:
+            return idempotency.is_known(connection, key)
 
     async def _watch_depth(self) -> None:
         while True:
@@ -119,7 +147,7 @@ class Door:
             results = await asyncio.to_thread(self._commit, group)
             for entry, result in zip(group, results, strict=True):
                 _answer(entry.answer, result)
-            self._publish([result for result in results if isinstance(result, Accepted)])
+            self._publish([one for one in results if isinstance(one, Accepted) and not one.replayed])
 
     def _publish(self, accepted: Sequence[Accepted]) -> None:
         for one in accepted:
@@ -139,8 +167,9 @@ class Door:
 
     def _enter(self, group: Sequence[_Entry]) -> Sequence[Accepted | Exception]:
         try:
+            submissions = [entry.submission() for entry in group]
             with self._engine.begin() as connection:
-                return submission.accept(connection, [entry.submission for entry in group])
+                return submission.accept(connection, submissions)
         except UNUSABLE as error:
             log.warning("could not commit a group of %d uploads: %s", len(group), error)
             return [database_unavailable()] * len(group)

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import signals
 
-from core import partitions
+from core import idempotency, partitions
 from core.database import create_pool
 from core.queues import Task
 from core.settings import settings
@@ -19,6 +19,7 @@ STALE_UPLOAD_SECONDS = 24 * 3600
 """An upload that was begun this long ago was given up by a process that is no more."""
 
 POOL_SIZE = 4
+_KEYS_AT_ONCE = 2000
 
 
 class Process:
@@ -45,12 +46,26 @@ signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 
 @app.task(name=Task.HOUSEKEEPING)
 def housekeeping() -> None:
-    """Make the coming months' partitions, and remove what uploads left behind that never came to their end."""
+    """Make the coming months' partitions, remove old idempotency keys and what uploads that broke off left behind."""
     process = worker.process
     with process.engine.begin() as connection:
         made = partitions.ensure(connection)
     if made:
         log.info("made %s", ", ".join(made))
+    _remove_old_keys(process)
     removed = process.store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
     if removed:
         log.info("removed %d uploads that were never finished", removed)
+
+
+def _remove_old_keys(process: Process) -> None:
+    """In pieces, so that no transaction is long."""
+    removed = 0
+    while True:
+        with process.engine.begin() as connection:
+            piece = idempotency.remove_old(connection, at_most=_KEYS_AT_ONCE)
+        removed += piece
+        if piece < _KEYS_AT_ONCE:
+            break
+    if removed:
+        log.info("removed %d old idempotency keys", removed)

@@ -6,11 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import text
 
-from api.context import Context, Services
+from api.context import Actor, Context, Services
 from api.door import Upload
 from api.fields import Wait, items_of_files, upload_fields
+from api.idempotency import IdempotencyKey, tell
 from api.problems import STATUS
 from api.receiving import Form, Received, RefusedPart, is_form
 from api.routes.inspections import new_inspection
@@ -18,6 +18,8 @@ from api.schemas import BatchError, SubmittedBatch
 from core import batches, work
 from core.documents import Batch, Inspection
 from core.errors import Code, Refused
+from core.idempotency import Key
+from core.submission import Accepted
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -39,27 +41,40 @@ _BODY: dict[str, Any] = {
 
 
 @router.post("", status_code=202, openapi_extra=_BODY)
-async def submit(request: Request, response: Response, services: Context) -> SubmittedBatch:
+async def submit(
+    request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey = None
+) -> SubmittedBatch:
     """Hand in a burst: a form with many parts `images`. Without a body, open a batch to be filled by `batch_id`.
 
     An image that is refused appears in `errors` and harms no other.
     """
-    if not is_form(request):
-        return await _open(request, response, services)
+    with services.in_flight.alone(actor, idempotency_key) as key:
+        if is_form(request):
+            accepted, errors = await _submit_form(request, services, key)
+        else:
+            accepted, errors = await _open(request, services, key)
+    assert accepted.batch is not None  # noqa: S101 - it was submitted as a batch
+    tell(response, accepted)
+    response.headers["Location"] = f"/v1/batches/{accepted.batch.id}"
+    return SubmittedBatch(
+        **Batch.of(accepted.batch).model_dump(),
+        inspections=[Inspection.of(one) for one in accepted.inspections],
+        errors=[BatchError(**one) for one in accepted.detail["errors"]] if accepted.replayed else errors,
+    )
+
+
+async def _submit_form(request: Request, services: Services, key: Key | None) -> tuple[Accepted, list[BatchError]]:
     async with services.receiver.form(request, image="images", most=services.settings.max_batch_images) as form:
-        errors = [_error(one) for one in form.images if isinstance(one, RefusedPart)]
         if not form.images:
-            return await _open(request, response, services)
+            return await _open(request, services, key)
+        errors = [_error(one) for one in form.images if isinstance(one, RefusedPart)]
         uploads = _uploads(services, form)
         for recipe in {upload.new.recipe for upload in uploads}:
-            await services.door.check(recipe)
+            await services.door.check(recipe, key)
         if not uploads:
             raise _all_refused(form)
-        accepted = await services.door.submit(uploads, as_batch=True)
-    assert accepted.batch_id is not None  # noqa: S101 - it was submitted as a batch
-    batch = await asyncio.to_thread(view, services, accepted.batch_id)
-    response.headers["Location"] = f"/v1/batches/{batch.id}"
-    return _submitted(batch, [Inspection.of(one) for one in accepted.inspections], errors)
+        told = [one.model_dump() for one in errors]
+        return await services.door.submit(uploads, as_batch=True, key=key, errors=told), errors
 
 
 def _uploads(services: Services, form: Form) -> list[Upload]:
@@ -92,27 +107,14 @@ def _all_refused(form: Form) -> Refused:
     return Refused(first.refused.code, f"None of the {len(form.images)} image(s) was accepted: {first.refused.detail}")
 
 
-async def _open(request: Request, response: Response, services: Services) -> SubmittedBatch:
+async def _open(request: Request, services: Services, key: Key | None) -> tuple[Accepted, list[BatchError]]:
     if not is_form(request):
         async for chunk in request.stream():
             if chunk.strip() not in (b"", b"{}"):
                 raise Refused(
                     Code.UNSUPPORTED_MEDIA_TYPE, "Send images as multipart/form-data, or no body to open a batch."
                 )
-    batch = await asyncio.to_thread(_open_batch, services)
-    response.headers["Location"] = f"/v1/batches/{batch.id}"
-    return _submitted(batch, [], [])
-
-
-def _open_batch(services: Services) -> batches.Batch:
-    with services.transaction() as connection:
-        batch_id = connection.execute(text("SELECT uuidv7()")).scalar_one()
-        batches.create(connection, batch_id, closed=False)
-        return batches.get(connection, batch_id)
-
-
-def _submitted(batch: batches.Batch, accepted: list[Inspection], errors: list[BatchError]) -> SubmittedBatch:
-    return SubmittedBatch(**Batch.of(batch).model_dump(), inspections=accepted, errors=errors)
+    return await services.door.submit([], as_batch=True, key=key), []
 
 
 def view(services: Services, batch_id: UUID) -> batches.Batch:
