@@ -111,7 +111,7 @@ def invalid_fields(faults: Any) -> Refused:
     """The refusal of field values, from pydantic's list of faults; the values themselves are not repeated."""
     lines = []
     for fault in faults:
-        where = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body"))
+        where = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body", "header"))
         lines.append(f"{where}: {fault['msg']}" if where else fault["msg"])
     return Refused(Code.INVALID_FIELD, "; ".join(lines))
 

@@ -95,7 +95,7 @@ def _upload(services: Services, received: Received, common: Mapping[str, Any], o
 
 def _error(part: RefusedPart) -> BatchError:
     return BatchError(
-        external_id=part.file_name,
+        external_id=part.file_name and part.file_name.replace("\x00", "?"),  # which PostgreSQL does not store
         code=part.refused.code,
         detail=part.refused.detail,
         status=STATUS[part.refused.code].value,
