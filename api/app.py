@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from api import problems
 from api.context import POOL_SIZE, Services
 from api.guard import Guard
-from api.routes import batches, health, inspections, model_versions, page, predict, recipes
+from api.routes import batches, health, inspections, model_versions, page, predict, recipes, results
 from core.settings import Settings, settings
 
 DESCRIPTION = """Asynchronous visual inspection: images in, scores and verdicts out, nothing lost.
@@ -41,6 +41,6 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.add_middleware(Guard, settings=own, engine=services.engine)
-    for routes in (inspections, batches, recipes, model_versions, predict, health, page):
+    for routes in (inspections, results, batches, recipes, model_versions, predict, health, page):
         app.include_router(routes.router)
     return app

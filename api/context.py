@@ -14,7 +14,7 @@ from api.idempotency import InFlight
 from api.publisher import Publisher
 from api.receiving import Receiver
 from api.waiting import Kind, Look, Waiters
-from core import batches, inspections
+from core import batches, feed, inspections
 from core.database import create_pool
 from core.settings import Settings
 from core.store import Store, failure_key
@@ -52,7 +52,17 @@ class Services:
         def written_maps(names: Iterable[str]) -> set[str]:
             return {name for name in names if store.holds(name) or store.holds(failure_key(name))}
 
-        looks: dict[Kind, Look] = {"inspection": final_inspections, "batch": final_batches, "anomaly_map": written_maps}
+        def passed_numbers(names: Iterable[str]) -> set[str]:
+            with engine.begin() as connection:
+                newest = feed.number(connection).newest
+            return {name for name in names if int(name) < newest}
+
+        looks: dict[Kind, Look] = {
+            "inspection": final_inspections,
+            "batch": final_batches,
+            "anomaly_map": written_maps,
+            "feed": passed_numbers,
+        }
         return cls(
             settings,
             engine,

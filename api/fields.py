@@ -31,7 +31,7 @@ MAX_WAIT_SECONDS = 60
 RECIPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
-def _storable(value: str) -> str:
+def storable(value: str) -> str:
     """PostgreSQL stores neither U+0000 nor lone surrogates."""
     if "\x00" in value:
         raise ValueError("must not hold U+0000")
@@ -55,7 +55,7 @@ def parse_json(text: str | bytes) -> Any:
         encoded = json.dumps(value, allow_nan=False, ensure_ascii=False)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
-    _storable(encoded)
+    storable(encoded)
     if "\\u0000" in encoded:
         raise ValueError("must not hold U+0000")
     return value
@@ -73,7 +73,7 @@ def _metadata(value: Any) -> Any:
     return value
 
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_storable)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(storable)]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
 RecipeName = Annotated[str, StringConstraints(pattern=RECIPE_NAME)]
 RecipePath = Annotated[str, Path(pattern=RECIPE_NAME)]

@@ -36,6 +36,8 @@ STATUS: Mapping[Code, HTTPStatus] = {
     Code.MULTIPLE_FRAMES: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Code.INVALID_FIELD: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.INVALID_CURSOR: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.CURSOR_EPOCH: HTTPStatus.GONE,
+    Code.CURSOR_EXPIRED: HTTPStatus.GONE,
     Code.INVALID_BUNDLE: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.CALLBACK_UNREGISTERED: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.IDEMPOTENCY_MISMATCH: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -62,6 +64,7 @@ def body(refused: Refused) -> dict[str, Any]:
         "status": status.value,
         "detail": refused.detail,
         "code": refused.code,
+        **refused.members,
     }
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core import recipes
+from core import consumers, feed, inspections, recipes
 from core import thresholds as limits
 from core.documents import Batch, Inspection, ModelVersion
 
@@ -16,6 +16,50 @@ class InspectionPage(BaseModel):
 
     items: list[Inspection]
     next_cursor: str | None
+
+
+class FeedItem(Inspection):
+    """A place in the feed: an inspection as it stands, why it stands here, and the cursor behind it."""
+
+    feed_event: str
+    cursor: str
+
+    @classmethod
+    def of_entry(cls, entry: feed.Entry, one: inspections.Inspection) -> Self:
+        return cls(**dict(Inspection.of(one)), feed_event=entry.event, cursor=str(entry.cursor))
+
+
+class FeedPage(BaseModel):
+    """One page of the feed; `next_cursor` is always there."""
+
+    items: list[FeedItem]
+    next_cursor: str
+
+
+class Consumer(BaseModel):
+    """A consumer of the feed; `behind` is how many entries it has not acknowledged, reviews included."""
+
+    name: str
+    cursor: str
+    behind: int
+    created_at: dt.datetime
+    acknowledged_at: dt.datetime
+
+    @classmethod
+    def of_state(cls, one: consumers.Consumer, state: feed.State) -> Self:
+        return cls(
+            name=one.name,
+            cursor=str(one.cursor),
+            behind=state.newest - one.cursor.number,
+            created_at=one.created_at,
+            acknowledged_at=one.acknowledged_at,
+        )
+
+
+class ConsumerList(BaseModel):
+    """All consumers of the feed, by name."""
+
+    items: list[Consumer]
 
 
 class BatchError(BaseModel):

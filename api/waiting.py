@@ -22,7 +22,7 @@ from core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["inspection", "batch", "anomaly_map"]
+Kind = Literal["inspection", "batch", "anomaly_map", "feed"]
 Look = Callable[[Iterable[str]], set[str]]
 """Which of these are final now. Runs in a thread."""
 
@@ -83,6 +83,8 @@ class Waiters:
                 kinds: tuple[Kind, ...] = ("inspection", "batch")
                 if message["channel"].decode() == MAP_CHANNEL:
                     kinds = ("anomaly_map",)
+                else:  # whatever became final is in the feed, whoever waits for more of it
+                    self._wake([key for key in self._waiting if key[0] == "feed"])
                 self._wake((kind, name) for name in names for kind in kinds)
 
     async def _poll(self) -> None:

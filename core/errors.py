@@ -1,6 +1,7 @@
 """What can be refused, and why: a stable code for programs and a sentence for people."""
 
 from enum import StrEnum
+from typing import Any
 
 
 class Code(StrEnum):
@@ -25,6 +26,8 @@ class Code(StrEnum):
     MULTIPLE_FRAMES = "multiple_frames"
     INVALID_FIELD = "invalid_field"
     INVALID_CURSOR = "invalid_cursor"
+    CURSOR_EPOCH = "cursor_epoch"
+    CURSOR_EXPIRED = "cursor_expired"
     INVALID_BUNDLE = "invalid_bundle"
     CALLBACK_UNREGISTERED = "callback_unregistered"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
@@ -57,10 +60,12 @@ class Refused(Exception):  # noqa: N818 - it reads as what happened: the request
         code: stable, for programs.
         detail: what is wrong, with what, and what to do, for people.
         retry_after: seconds after which the same may be asked again; None where nothing is known of that.
+        members: what programs need to go on, by name.
     """
 
-    def __init__(self, code: Code, detail: str, *, retry_after: int | None = None) -> None:
+    def __init__(self, code: Code, detail: str, *, retry_after: int | None = None, **members: Any) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after = retry_after
+        self.members = members

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, and_, literal, null, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, literal, null, or_, select, union_all
 from sqlalchemy.dialects.postgresql import JSONB
 
 from core import verdicts
@@ -124,6 +124,7 @@ class Filters:
     station_id: str | None = None
     batch_id: UUID | None = None
     verdict: str | None = None
+    effective_verdict: str | None = None
     status: str | None = None
     since: dt.datetime | None = None
     until: dt.datetime | None = None
@@ -249,12 +250,24 @@ def _conditions(connection: Connection, filters: Filters, table: Any) -> list[An
         conditions.append((table.c.state if in_flight else table.c.status) == filters.status)
     if filters.verdict is not None:
         conditions.append(literal(False) if in_flight else table.c.verdict == filters.verdict)
+    if filters.effective_verdict is not None:
+        conditions.append(literal(False) if in_flight else _effective(filters.effective_verdict))
     # The id begins with the time, so a bound on the time is also one on the index and on the partitions.
     if filters.since is not None:
         conditions += [table.c.id >= _just_before(filters.since), table.c.created_at >= filters.since]
     if filters.until is not None:
         conditions += [table.c.id < _just_after(filters.until), table.c.created_at < filters.until]
     return conditions
+
+
+def _effective(verdict: str) -> ColumnElement[bool]:
+    """`core.verdicts.effective` as a condition on finished inspections. Nobody's review says `review`."""
+    of_this = reviews.c.inspection_id == inspections.c.id
+    reviewed = select(reviews.c.id).where(of_this).exists()
+    if verdict == "review":
+        return and_(inspections.c.verdict == verdict, ~reviewed)
+    newest = select(reviews.c.verdict).where(of_this).order_by(reviews.c.id.desc()).limit(1).scalar_subquery()
+    return or_(and_(inspections.c.verdict == verdict, ~reviewed), newest == verdict)
 
 
 def completed_by(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:

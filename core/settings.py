@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     )
 
     dispatch_interval: Annotated[float, Field(gt=0)] = Field(1.0, description="pause between two dispatcher rounds")
+    feed_days: Annotated[int, Field(ge=1)] = Field(30, description="how long the feed of results goes back")
     predict_timeout: Annotated[float, Field(gt=0)] = Field(
         30.0, description="how long /predict and /heatmap wait for a worker"
     )

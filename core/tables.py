@@ -295,16 +295,25 @@ feed = Table(
     _one_of("event", "final", "reviewed"),
 )
 
-# One row. `origin` names the database that the numbers were given in; a restored one is another.
+# One row: the newest number, and the newest that retention has removed.
 feed_state = Table(
     "feed_state",
     metadata,
     Column("singleton", Integer, primary_key=True, server_default="1", autoincrement=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("origin", Text, nullable=False),
     Column("newest", BigInteger, nullable=False, server_default="0"),
     Column("expired", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("singleton = 1", name="one_row"),
+)
+
+# `origin` names the database that an epoch's numbers were given in; a restored one is another.
+feed_epochs = Table(
+    "feed_epochs",
+    metadata,
+    _id(),
+    Column("epoch", BigInteger, nullable=False, unique=True),
+    Column("origin", Text, nullable=False),
+    Column("began_after", BigInteger, nullable=False),
+    Column("began_at", Timestamp, nullable=False, server_default=NOW),
 )
 
 feed_consumers = Table(

@@ -2,6 +2,7 @@
 
 Redis may lose every message. What counts is in Postgres, and within seconds this finds: leases that ran out, deadlines
 that passed, rows that were never published, rows whose message was lost, and model versions that nobody has checked.
+It also numbers what is new in the feed, so that a reader who comes after a long time finds that done.
 """
 
 import logging
@@ -18,7 +19,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from core import hints, model_versions, work
+from core import feed, hints, model_versions, work
 from core.database import UNUSABLE, create_pool
 from core.hints import Hints
 from core.queues import IO_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
@@ -60,6 +61,7 @@ class Dispatcher:
         """
         self._rescue()
         self._fail_overdue()
+        self._number_feed()
         self._publish_forgotten()
         self._every(CHECK_MODELS_SECONDS, self._ask_for_checks)
         self._every(HOUSEKEEPING_SECONDS, self._ask_for_housekeeping)
@@ -76,6 +78,13 @@ class Dispatcher:
         if finished.inspections:
             log.warning("%d inspections passed their deadline", len(finished.inspections))
         self._hints.finished(finished)
+
+    def _number_feed(self) -> None:
+        newest, before = -1, None
+        while newest != before:  # in pieces, each a transaction of its own
+            before = newest
+            with self._engine.begin() as connection:
+                newest = feed.number(connection).newest
 
     def _publish_forgotten(self) -> None:
         # Redis is asked first: while it is away, nothing is marked as published.

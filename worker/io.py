@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import signals
 
-from core import idempotency, partitions
+from core import feed, idempotency, partitions
 from core.database import create_pool
 from core.queues import Task
 from core.settings import settings
@@ -46,26 +46,26 @@ signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 
 @app.task(name=Task.HOUSEKEEPING)
 def housekeeping() -> None:
-    """Make the coming months' partitions, remove old idempotency keys and what uploads that broke off left behind."""
+    """Make the coming months' partitions; remove what has had its time, and uploads that never came to their end."""
     process = worker.process
     with process.engine.begin() as connection:
         made = partitions.ensure(connection)
     if made:
         log.info("made %s", ", ".join(made))
-    _remove_old_keys(process)
+    while expired := _expire_feed(process):
+        log.info("removed the oldest %d entries of the feed", expired)
+    while forgotten := _forget_keys(process):
+        log.info("removed the oldest %d idempotency keys", forgotten)
     removed = process.store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
     if removed:
         log.info("removed %d uploads that were never finished", removed)
 
 
-def _remove_old_keys(process: Process) -> None:
-    """In pieces, so that no transaction is long."""
-    removed = 0
-    while True:
-        with process.engine.begin() as connection:
-            piece = idempotency.remove_old(connection, at_most=_KEYS_AT_ONCE)
-        removed += piece
-        if piece < _KEYS_AT_ONCE:
-            break
-    if removed:
-        log.info("removed %d old idempotency keys", removed)
+def _expire_feed(process: Process) -> int:
+    with process.engine.begin() as connection:
+        return feed.expire(connection, days=settings().feed_days)
+
+
+def _forget_keys(process: Process) -> int:
+    with process.engine.begin() as connection:
+        return idempotency.remove_old(connection, at_most=_KEYS_AT_ONCE)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from api import maps
 from api.context import Actor, Context, Services
@@ -22,12 +22,13 @@ from api.fields import (
     decode_cursor,
     encode_cursor,
     once_each,
+    storable,
     upload_fields,
 )
 from api.idempotency import IdempotencyKey, tell
 from api.receiving import Received, is_form, is_image
 from api.schemas import InspectionPage
-from core import inspections, work
+from core import inspections, reviews, work
 from core.documents import Inspection
 from core.errors import Code, Refused
 from core.idempotency import Key
@@ -35,6 +36,7 @@ from core.inspections import Filters
 from core.pictures import MEDIA_TYPES, Header
 from core.store import image_key
 from core.submission import Accepted, NewInspection, StoredImage
+from core.work import Finished
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 
@@ -153,7 +155,11 @@ class _Listing(BaseModel):
     line_id: Label | None = None
     station_id: Label | None = None
     batch_id: UUID | None = None
-    verdict: Literal["ok", "ng", "review"] | None = None
+    verdict: Annotated[Literal["ok", "ng", "review"] | None, Query(description="what the machine said")] = None
+    effective_verdict: Annotated[
+        Literal["ok", "ng", "review"] | None,
+        Query(description="what people said last, else the machine; `review` waits for a person"),
+    ] = None
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
     since: Moment | None = None
     until: Moment | None = None
@@ -187,6 +193,25 @@ def cancel(inspection_id: UUID, services: Context) -> Inspection:
     if not finished.inspections and found.status != "cancelled":
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status} and cannot be cancelled.")
     services.publisher.hint(finished)
+    return Inspection.of(found)
+
+
+class _NewReview(BaseModel):
+    """A person's verdict, who gave it and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Literal["ok", "ng"]
+    reviewer: Label
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(storable)]
+
+
+@router.post("/{inspection_id}/reviews", status_code=201)
+def review(inspection_id: UUID, new: _NewReview, services: Context, actor: Actor) -> Inspection:
+    """Overrule the verdict of an inspection. The machine's stays; the newest review is the `effective_verdict`."""
+    with services.transaction() as connection:
+        found = reviews.add(connection, inspection_id, **new.model_dump(), actor=actor)
+    services.publisher.hint(Finished([inspection_id], []))
     return Inspection.of(found)
 
 

@@ -46,12 +46,20 @@ def upgrade() -> None:
     op.create_table(
         "feed_state",
         sa.Column("singleton", sa.Integer(), server_default="1", autoincrement=False, nullable=False),
-        sa.Column("epoch", sa.BigInteger(), nullable=False),
-        sa.Column("origin", sa.Text(), nullable=False),
         sa.Column("newest", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("expired", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint("singleton = 1", name=op.f("ck_feed_state_one_row")),
         sa.PrimaryKeyConstraint("singleton", name=op.f("pk_feed_state")),
+    )
+    op.create_table(
+        "feed_epochs",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("origin", sa.Text(), nullable=False),
+        sa.Column("began_after", sa.BigInteger(), nullable=False),
+        sa.Column("began_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_feed_epochs")),
+        sa.UniqueConstraint("epoch", name=op.f("uq_feed_epochs_epoch")),
     )
     op.create_table(
         "feed_unnumbered",
@@ -156,7 +164,7 @@ def upgrade() -> None:
     op.add_column("work", sa.Column("view", sa.Text(), nullable=True))
     op.add_column("work", sa.Column("callback_endpoint_id", sa.Uuid(), nullable=True))
     op.add_column("work", sa.Column("callback_url", sa.Text(), nullable=True))
-    op.execute("INSERT INTO feed_state (epoch, origin) VALUES (0, '')")  # the first numbering fills it in
+    op.execute("INSERT INTO feed_state DEFAULT VALUES")
     # What was examined lately has its place in the feed, too.
     op.execute("""
         INSERT INTO feed_unnumbered (inspection_id, recipe_id, event)

@@ -56,7 +56,7 @@ def errors_of_all_kinds(http: httpx.Client, key: str, endpoint_id: str) -> Itera
     for headers in ({}, {"Authorization": f"Bearer {key}"}, {"Authorization": f"Bearer {key}x"}):
         http.headers = httpx.Headers({"Connection": "close"} | headers)
         yield http.get("/v1/recipes", params={"api_key": key})
-        yield http.get("/v1/inspections", params={key: key, "cursor": "?", "limit": -1})
+        yield http.get("/v1/inspections", params={"since": key, "cursor": key, "limit": -1})
         yield http.get(f"/v1/inspections/{endpoint_id}")
         yield http.get("/v1/inspections/none")
         yield http.get("/nowhere")

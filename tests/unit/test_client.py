@@ -1,4 +1,4 @@
-"""The client: what it tries again and what not, and what it makes of answers. Only failures are played here."""
+"""The client, both faces: what it tries again and what not, and what it makes of answers. Only failures are played."""
 
 import io
 import subprocess
@@ -14,59 +14,19 @@ import pytest
 from linewatch import Client, LinewatchError, Refused, Unreachable
 from linewatch.errors import BadAddress
 from linewatch.transport import RECONNECTS
+from tests.played import BATCH, FACES, INSPECTION, Handler, Played, problem
 
 RECIPES: dict[str, Any] = {"items": []}
-ABSENT = """
-    batch_id external_id part_id lot_id line_id station_id anomaly_score threshold review_threshold is_anomaly verdict
-    effective_verdict model error captured_at started_at finished_at
-"""
-INSPECTION: dict[str, Any] = {
-    **dict.fromkeys(ABSENT.split()),
-    "id": "01a20be3-7a00-7fb1-bd84-3891d3e1a5c4",
-    "status": "queued",
-    "recipe": "bottle",
-    "metadata": {},
-    "reviews": [],
-    "reasons": [],
-    "image": {"sha256": "00", "width": 1, "height": 1, "bytes": 1, "media_type": "image/png"},
-    "attempt": 0,
-    "created_at": "2026-01-01T00:00:00Z",
-    "timings_ms": {},
-}
-BATCH: dict[str, Any] = {
-    "id": "01a20be3-7a00-7fb1-bd84-3891d3e1a5c4",
-    "status": "running",
-    "counts": {"total": 2, "queued": 2, "running": 0, "completed": 0, "failed": 0, "cancelled": 0},
-    "created_at": "2026-01-01T00:00:00Z",
-    "closed_at": None,
-    "finished_at": None,
-    "inspections": [],
-    "errors": [],
-}
-
-Answer = httpx.Response | httpx.TransportError
 
 
-def problem(status: int, code: str, **headers: str) -> httpx.Response:
-    document = {"code": code, "detail": "No.", "status": status}
-    return httpx.Response(status, json=document, headers={"Content-Type": "application/problem+json", **headers})
+@pytest.fixture(params=FACES)
+def client(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes clients of a played system, of each face."""
 
+    def make(played: Handler, **options: Any) -> Any:
+        return FACES[request.param]("http://system.test", transport=httpx.MockTransport(played), **options)
 
-class Played:
-    """Answers one request after the other; the last answer stays."""
-
-    def __init__(self, *answers: Answer) -> None:
-        self._answers = list(answers)
-        self.requests: list[httpx.Request] = []
-        self.bodies: list[bytes] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        self.bodies.append(request.read())
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if isinstance(answer, httpx.TransportError):
-            raise answer
-        return answer
+    return make
 
 
 @pytest.fixture
@@ -75,21 +35,18 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     made: list[float] = []
     now = time.monotonic()
 
-    def sleep(seconds: float) -> None:
+    async def sleep(seconds: float) -> None:
         made.append(seconds)
 
-    monkeypatch.setattr("linewatch.transport.time.sleep", sleep)
+    monkeypatch.setattr("linewatch.wires.time.sleep", made.append)
+    monkeypatch.setattr("linewatch.wires.asyncio.sleep", sleep)
     monkeypatch.setattr("linewatch.transport.time.monotonic", lambda: now + sum(made))
     return made
 
 
-def client(played: Callable[[httpx.Request], httpx.Response], **options: Any) -> Client:
-    return Client("http://system.test", transport=httpx.MockTransport(played), **options)
-
-
 @pytest.mark.parametrize("status", [429, 503])
 def test_an_upload_that_was_not_accepted_is_sent_again_whole_after_retry_after(
-    pauses: list[float], tmp_path: Path, status: int
+    client: Callable[..., Any], pauses: list[float], tmp_path: Path, status: int
 ) -> None:
     picture = tmp_path / "part.png"
     picture.write_bytes(b"a picture" * 1000)
@@ -105,7 +62,7 @@ def test_an_upload_that_was_not_accepted_is_sent_again_whole_after_retry_after(
         assert b'{"shift": 1}' in body
 
 
-def test_patience_ends_with_the_refusal(pauses: list[float]) -> None:
+def test_patience_ends_with_the_refusal(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(problem(503, "queue_full", **{"Retry-After": "5"}))
     with client(played, patience=18) as lw, pytest.raises(Refused, match="queue_full") as caught:
         lw.recipes()
@@ -114,14 +71,14 @@ def test_patience_ends_with_the_refusal(pauses: list[float]) -> None:
     assert len(played.requests) == len(pauses) + 1 == 4
 
 
-def test_pauses_grow_where_the_answer_names_none(pauses: list[float]) -> None:
+def test_pauses_grow_where_the_answer_names_none(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(*[problem(503, "timeout")] * 4, httpx.Response(200, json=RECIPES))
     with client(played) as lw:
         assert lw.recipes() == []
     assert [round(pause / (0.1 * 2**n)) for n, pause in enumerate(pauses)] == [1, 1, 1, 1]
 
 
-def test_a_date_is_a_retry_after_too(pauses: list[float]) -> None:
+def test_a_date_is_a_retry_after_too(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(
         problem(503, "timeout", **{"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
         problem(503, "timeout", **{"Retry-After": "soon"}),
@@ -132,7 +89,7 @@ def test_a_date_is_a_retry_after_too(pauses: list[float]) -> None:
     assert max(pauses) < 1
 
 
-def test_a_get_survives_a_restart_of_the_api(pauses: list[float]) -> None:
+def test_a_get_survives_a_restart_of_the_api(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(
         httpx.ConnectError("refused"), httpx.RemoteProtocolError("closed"), httpx.Response(200, json=RECIPES)
     )
@@ -141,29 +98,29 @@ def test_a_get_survives_a_restart_of_the_api(pauses: list[float]) -> None:
     assert len(pauses) == 2
 
 
-def test_a_get_gives_up_in_the_end(pauses: list[float]) -> None:
+def test_a_get_gives_up_in_the_end(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(httpx.ConnectError("refused"))
     with client(played) as lw, pytest.raises(Unreachable, match="linewatch up"):
         lw.recipes()
     assert len(pauses) == RECONNECTS
 
 
-def test_a_post_whose_connection_broke_is_not_repeated(pauses: list[float]) -> None:
+def test_a_post_whose_connection_broke_is_not_repeated(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(httpx.ReadError("reset"))
     with client(played) as lw, pytest.raises(Unreachable, match="may have been accepted"):
-        lw.submit(b"picture")
+        lw.rollback("bottle")
     assert len(played.requests) == 1
     assert pauses == []
 
 
-def test_other_refusals_are_not_repeated(pauses: list[float]) -> None:
+def test_other_refusals_are_not_repeated(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(problem(404, "recipe_unknown"))
     with client(played) as lw, pytest.raises(Refused, match="recipe_unknown"):
         lw.submit(b"picture")
     assert pauses == []
 
 
-def test_an_answer_that_is_not_linewatchs_is_said_to_be_so() -> None:
+def test_an_answer_that_is_not_linewatchs_is_said_to_be_so(client: Callable[..., Any]) -> None:
     with client(Played(httpx.Response(418, text="teapot"))) as lw, pytest.raises(Refused, match="is it one") as caught:
         lw.recipes()
     assert caught.value.code == "http_418"
@@ -179,14 +136,14 @@ def test_what_is_no_address_is_refused_at_once(url: str) -> None:
         Client(url)
 
 
-def test_the_key_travels_as_a_bearer_token() -> None:
+def test_the_key_travels_as_a_bearer_token(client: Callable[..., Any]) -> None:
     played = Played(httpx.Response(200, json=RECIPES))
     with client(played, api_key="lw_x_y") as lw:
         lw.recipes()
     assert played.requests[0].headers["Authorization"] == "Bearer lw_x_y"
 
 
-def test_a_listing_follows_its_cursor_and_leaves_out_what_was_not_asked() -> None:
+def test_a_listing_follows_its_cursor_and_leaves_out_what_was_not_asked(client: Callable[..., Any]) -> None:
     pages = [
         httpx.Response(200, json={"items": [INSPECTION], "next_cursor": "abc"}),
         httpx.Response(200, json={"items": [INSPECTION], "next_cursor": None}),
@@ -200,7 +157,7 @@ def test_a_listing_follows_its_cursor_and_leaves_out_what_was_not_asked() -> Non
     ]
 
 
-def test_a_burst_says_how_many_pictures_were_sent(tmp_path: Path) -> None:
+def test_a_burst_says_how_many_pictures_were_sent(client: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "ä.png").write_bytes(b"first")
     told: list[int] = []
     played = Played(httpx.Response(202, json=BATCH))
@@ -212,17 +169,17 @@ def test_a_burst_says_how_many_pictures_were_sent(tmp_path: Path) -> None:
         assert expected in played.bodies[0]
 
 
-def test_a_burst_of_nothing_would_open_a_batch_that_never_ends() -> None:
+def test_a_burst_of_nothing_would_open_a_batch_that_never_ends(client: Callable[..., Any]) -> None:
     with client(Played(httpx.Response(202, json=BATCH))) as lw, pytest.raises(ValueError, match="at least one"):
         lw.submit_batch([])
 
 
-def test_a_file_that_is_not_there_is_the_systems_own_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_the_systems_own_error(client: Callable[..., Any], tmp_path: Path) -> None:
     with client(Played(httpx.Response(202, json=INSPECTION))) as lw, pytest.raises(FileNotFoundError):
         lw.submit(tmp_path / "missing.png")
 
 
-def test_names_cannot_lead_to_other_addresses() -> None:
+def test_names_cannot_lead_to_other_addresses(client: Callable[..., Any]) -> None:
     played = Played(problem(404, "not_found"))
     with client(played) as lw, pytest.raises(Refused):
         lw.activate("../x/y?z", 1)

