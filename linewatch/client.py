@@ -3,7 +3,7 @@
 They need httpx and pydantic, none of the server's code. What they do is written once, in `linewatch.operations`.
 """
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -82,11 +82,11 @@ def _blocking(
 
 def _iterating(
     operation: Callable[Concatenate[Any, P], AsyncGenerator[T, None]],
-) -> Callable[Concatenate["Client", P], Iterator[T]]:
+) -> Callable[Concatenate["Client", P], Generator[T, None, None]]:
     """An operation that gives items as a method that is iterated."""
 
     @wraps(operation)
-    def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         return iterate(operation(self._operations, *args, **kwargs))
 
     return method
@@ -180,6 +180,7 @@ class Client:
     rotate_secret = _blocking(Operations.rotate_secret)
     test_endpoint = _blocking(Operations.test_endpoint)
     deliveries = _iterating(Operations.deliveries)
+    delivery = _blocking(Operations.delivery)
     replay = _blocking(Operations.replay)
 
     # Recipes and their model versions

@@ -205,7 +205,7 @@ class ModelVersion(Result):
     Attributes:
         state: `uploaded`, `ready`, `rejected` or `retired`.
         rejection: why a worker did not take it.
-        manifest: `manifest.json` of its bundle.
+        manifest: `manifest.json` of its bundle; empty in a webhook, for it may be large.
         thresholds: those in force.
     """
 
@@ -215,7 +215,7 @@ class ModelVersion(Result):
     active: bool
     sha256: str
     rejection: str | None
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] = {}
     thresholds: list[Threshold]
     created_at: dt.datetime
     decided_at: dt.datetime | None
@@ -268,7 +268,7 @@ class Consumer(Result):
 
 
 class PartView(Result):
-    """The newest inspection of a part from one view; `view` is null where it was not named."""
+    """The newest inspection of a part by one recipe from one view; `view` is null where it was not named."""
 
     view: str | None
     recipe: str
@@ -280,8 +280,9 @@ class Part(Result):
 
     Attributes:
         status: `running` while one of its views is not final, else `completed`.
-        verdict, effective_verdict: the worst of its views, by the machine and with the reviews.
-        counts: how many views there are, by status and verdict.
+        verdict, effective_verdict: `ng` if any view is, else `review` if any is or has no verdict, else null while any
+            is in flight, else `ok`; by the machine, and with what people said.
+        counts: how many views there are, by status and by the machine's verdict.
     """
 
     part_id: str

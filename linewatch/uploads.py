@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -30,7 +31,15 @@ class Counter:
             self._tell(self._sent)
 
 
-Source = Path | bytes | BinaryIO
+@dataclass(frozen=True)
+class Held:
+    """A file that somebody else holds open, and where it stood when it was given."""
+
+    file: BinaryIO
+    start: int
+
+
+Source = Path | bytes | Held
 """What can be read more than once."""
 
 
@@ -41,7 +50,6 @@ class Part:
         self._source = source
         self._on_end = on_end
         self._file: IO[bytes] | None = None
-        self._start = 0 if isinstance(source, Path | bytes) else source.tell()
 
     def read(self, size: int = -1) -> bytes:
         if self._file is None:
@@ -57,12 +65,12 @@ class Part:
             return io.BytesIO(self._source)
         if isinstance(self._source, Path):
             return self._source.open("rb")
-        self._source.seek(self._start)
-        return self._source
+        self._source.file.seek(self._source.start)
+        return self._source.file
 
     def close(self) -> None:
         """Close what was opened here; a file that was given open stays so."""
-        if self._file is not None and self._file is not self._source:
+        if self._file is not None and not isinstance(self._source, Held):
             self._file.close()
 
     def tell(self) -> int:
@@ -76,7 +84,7 @@ class Part:
             return len(self._source)
         if isinstance(self._source, Path):
             return self._source.stat().st_size
-        return self._source.seek(0, io.SEEK_END) - self._start
+        return self._source.file.seek(0, io.SEEK_END) - self._source.start
 
 
 def opened(picture: Picture) -> tuple[str | None, Source]:
@@ -90,9 +98,8 @@ def opened(picture: Picture) -> tuple[str | None, Source]:
         path = Path(picture)
         return storable(path.name), path
     name = getattr(picture, "name", None)
-    return storable(Path(name).name) if isinstance(name, str) else None, (
-        picture if picture.seekable() else picture.read()
-    )
+    source = Held(picture, picture.tell()) if picture.seekable() else picture.read()
+    return storable(Path(name).name) if isinstance(name, str) else None, source
 
 
 def storable(name: str) -> str:

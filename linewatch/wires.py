@@ -7,7 +7,7 @@ a single step, in the thread that called. On `AwaitedWire` they run in the calle
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, Self, TypeVar
 
@@ -75,7 +75,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("an operation was suspended on a blocking wire")
 
 
-def iterate(items: AsyncGenerator[T, None]) -> Iterator[T]:
+def iterate(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """The items of an asynchronous generator over a blocking wire."""
     try:
         while True:

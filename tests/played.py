@@ -1,7 +1,6 @@
 """A system whose answers are played, and both faces of the client, so that one test proves the same of each."""
 
 import asyncio
-import inspect
 from collections.abc import AsyncGenerator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -82,10 +81,10 @@ Answer = httpx.Response | httpx.TransportError
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
-def problem(status: int, code: str, members: dict[str, Any] | None = None, **headers: str) -> httpx.Response:
+def problem(status: int, code: str, *, retry_after: str | None = None, **members: Any) -> httpx.Response:
     """A refusal as the system makes it."""
-    document = {"code": code, "detail": "No.", "status": status, **(members or {})}
-    return httpx.Response(status, json=document, headers={"Content-Type": "application/problem+json", **headers})
+    headers = {"Content-Type": "application/problem+json"} | ({"Retry-After": retry_after} if retry_after else {})
+    return httpx.Response(status, json={"code": code, "detail": "No.", "status": status, **members}, headers=headers)
 
 
 class Played:
@@ -127,7 +126,7 @@ class Awaited:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             made = operation(*args, **kwargs)
-            return self._items(made) if inspect.isasyncgen(made) else self._runner.run(made)
+            return self._items(made) if isinstance(made, AsyncGenerator) else self._runner.run(made)
 
         return call if callable(operation) else operation
 

@@ -50,7 +50,7 @@ class Endpoints(Session):
         Args:
             url: one that the system may send to (`LINEWATCH_WEBHOOK_ALLOW`).
             events: such as `inspection.completed`, `inspection.failed`, `inspection.reviewed`, `batch.completed`,
-                `model.activated`.
+                `model.activated`; none for an endpoint that is there for callbacks only.
             recipes: only events of these.
             max_group_size: how many events may come in one request.
             max_group_delay_ms: how long an event may wait for others, milliseconds.
@@ -83,10 +83,7 @@ class Endpoints(Session):
         give_up = time.monotonic() + wait
         while not sent.attempts and time.monotonic() < give_up:
             await self._wire.sleep(_TEST_POLL)
-            async for one in self.deliveries(endpoint_id):
-                if one.id == sent.id:
-                    sent = one
-                    break
+            sent = await self.delivery(sent.id)
         return sent
 
     async def deliveries(
@@ -101,6 +98,10 @@ class Endpoints(Session):
         async for page in self._pages(DeliveryPage, path, {"limit": page_size, **texts({"state": state})}):
             for one in page.items:
                 yield one
+
+    async def delivery(self, delivery_id: UUID | str) -> Delivery:
+        """One delivery, with every try."""
+        return await self._get(Delivery, at("deliveries", delivery_id))
 
     async def replay(self, delivery_id: UUID | str) -> Delivery:
         """Send a delivery again, under the same `webhook-id`."""

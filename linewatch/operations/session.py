@@ -119,7 +119,11 @@ class Session:
 
 def at(*steps: object) -> str:
     """The path of a thing; what was given as a name cannot lead elsewhere."""
-    return "/".join(["/v1", *(quote(str(step), safe="") for step in steps)])
+    return "/".join(["/v1", *(_step(str(step)) for step in steps)])
+
+
+def _step(name: str) -> str:
+    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
 
 
 def _with_json(method: str, path: str, json: Mapping[str, Any] | None, *, harmless_twice: bool = False) -> Call:

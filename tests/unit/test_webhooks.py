@@ -41,7 +41,8 @@ def test_what_another_implementation_signs_is_verified_and_typed() -> None:
 def test_each_type_has_its_data() -> None:
     batch = verify_webhook(*sent({**SAID, "type": "batch.completed", "data": BATCH}), SECRET)
     assert isinstance(batch.data, Batch)
-    activated = verify_webhook(*sent({**SAID, "type": "model.activated", "data": VERSION}), SECRET)
+    without_manifest = {name: value for name, value in VERSION.items() if name != "manifest"}  # as it is sent
+    activated = verify_webhook(*sent({**SAID, "type": "model.activated", "data": without_manifest}), SECRET)
     assert isinstance(activated.data, ModelVersion)
     unknown = verify_webhook(*sent({**SAID, "type": "endpoint.test", "data": {"new": 1}}), SECRET)
     assert unknown.data == {"new": 1}
