@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core import consumers, endpoints, feed, recipes
+from core import consumers, deliveries, endpoints, feed, recipes
 from core import thresholds as limits
 from core.documents import Batch, FeedItem, Inspection, ModelVersion
 from core.opcua import OpcUaResult
@@ -224,3 +224,45 @@ class Prediction(BaseModel):
     anomaly_score: float
     threshold: float
     is_anomaly: bool
+
+
+class DeliveryAttempt(BaseModel):
+    """One try: what came of it, the answer's HTTP status and its beginning, or what went wrong."""
+
+    at: dt.datetime
+    outcome: deliveries.Outcome
+    status: int | None
+    duration_ms: float
+    answer: str
+
+
+class Delivery(BaseModel):
+    """One event to one webhook endpoint. `next_try_at` is null once it is final.
+
+    `message_id` is the `webhook-id` that it is sent under, the same on every try; null before the first one.
+    """
+
+    id: UUID
+    endpoint_id: UUID
+    event: str
+    subject_id: str
+    url: str
+    state: deliveries.State
+    tries: int
+    occurred_at: dt.datetime
+    next_try_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    message_id: UUID | None
+    attempts: list[DeliveryAttempt]
+
+    @classmethod
+    def of(cls, one: deliveries.Delivery) -> Self:
+        own = {name: getattr(one, name) for name in cls.model_fields if name != "attempts"}
+        return cls(**own, attempts=[DeliveryAttempt(**vars(attempt)) for attempt in one.attempts])
+
+
+class DeliveryPage(BaseModel):
+    """One page of deliveries; `next_cursor` is null on the last one."""
+
+    items: list[Delivery]
+    next_cursor: str | None

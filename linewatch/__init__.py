@@ -4,32 +4,71 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from linewatch.client import Client
-    from linewatch.errors import BundleRejected, LinewatchError, Refused, TimedOut, Unreachable
-    from linewatch.results import Batch, Inspection, ModelVersion, Recipe, Threshold, ThresholdPreview
+    from linewatch.client import AsyncClient, Client, NotSubmitted, Submitted
+    from linewatch.errors import (
+        BundleRejected,
+        CursorLost,
+        LinewatchError,
+        Refused,
+        TimedOut,
+        Unreachable,
+        WebhookInvalid,
+    )
+    from linewatch.results import (
+        Batch,
+        Consumer,
+        Delivery,
+        Endpoint,
+        FeedItem,
+        Inspection,
+        ModelVersion,
+        Part,
+        Recipe,
+        Review,
+        Threshold,
+        ThresholdPreview,
+    )
+    from linewatch.webhooks import WebhookEvent, WebhookGroup, verify_webhook
+
+_NAMES = {
+    "linewatch.client": "AsyncClient Client NotSubmitted Submitted",
+    "linewatch.errors": "BundleRejected CursorLost LinewatchError Refused TimedOut Unreachable WebhookInvalid",
+    "linewatch.results": """
+        Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe Review Threshold ThresholdPreview
+    """,
+    "linewatch.webhooks": "WebhookEvent WebhookGroup verify_webhook",
+}
 
 __all__ = [
+    "AsyncClient",
     "Batch",
     "BundleRejected",
     "Client",
+    "Consumer",
+    "CursorLost",
+    "Delivery",
+    "Endpoint",
+    "FeedItem",
     "Inspection",
     "LinewatchError",
     "ModelVersion",
+    "NotSubmitted",
+    "Part",
     "Recipe",
     "Refused",
+    "Review",
+    "Submitted",
     "Threshold",
     "ThresholdPreview",
     "TimedOut",
     "Unreachable",
+    "WebhookEvent",
+    "WebhookGroup",
+    "WebhookInvalid",
+    "verify_webhook",
 ]
 
-_HOME = {
-    "Client": "linewatch.client",
-    **dict.fromkeys(("BundleRejected", "LinewatchError", "Refused", "TimedOut", "Unreachable"), "linewatch.errors"),
-    **dict.fromkeys(
-        ("Batch", "Inspection", "ModelVersion", "Recipe", "Threshold", "ThresholdPreview"), "linewatch.results"
-    ),
-}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:

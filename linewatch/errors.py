@@ -21,6 +21,24 @@ class Refused(LinewatchError):  # noqa: N818 - it reads as what happened: the re
         self.detail = detail
 
 
+class CursorLost(Refused):
+    """The place in the feed after which results were asked for is not there any more; some may have been missed.
+
+    `code` is `cursor_expired` where its results are no longer kept, `cursor_epoch` where the database was restored.
+
+    Attributes:
+        resume_after: where to go on, as `results(after=…)` takes it: a cursor, or "oldest".
+    """
+
+    def __init__(self, code: str, status: int, detail: str, resume_after: str | None) -> None:
+        super().__init__(code, status, detail)
+        self.resume_after = resume_after or "oldest"
+
+
+class WebhookInvalid(LinewatchError):  # noqa: N818
+    """A request that should be a webhook was not sent by who knows its secret, or not now, or cannot be read."""
+
+
 class BadAddress(LinewatchError):  # noqa: N818
     """What should be the address of a system is none."""
 

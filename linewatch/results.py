@@ -37,12 +37,24 @@ class Failure(Result):
     detail: str | None
 
 
+class Review(Result):
+    """A person's verdict, which overrules the machine's."""
+
+    id: UUID
+    verdict: str
+    reviewer: str
+    reason: str
+    created_at: dt.datetime
+
+
 class Inspection(Result):
     """One image examined for one part.
 
     Attributes:
         status: `queued`, `running`, `completed`, `failed` or `cancelled`.
+        view: which of several pictures of one part it is.
         anomaly_score, threshold, verdict: null unless completed; the verdict is `ok`, `ng` or `review`.
+        effective_verdict: that of the newest of its `reviews`, the machine's where there are none.
         timings_ms: milliseconds by the system's clock: `queue`, `load`, `decode`, `score`, and `total` from the
             moment that it was accepted to the moment that its result was written.
     """
@@ -53,6 +65,7 @@ class Inspection(Result):
     batch_id: UUID | None
     external_id: str | None
     part_id: str | None
+    view: str | None
     lot_id: str | None
     line_id: str | None
     station_id: str | None
@@ -63,7 +76,7 @@ class Inspection(Result):
     is_anomaly: bool | None
     verdict: str | None
     effective_verdict: str | None
-    reviews: list[dict[str, Any]]
+    reviews: list[Review]
     model: Model | None
     image: Image
     reasons: list[str]
@@ -192,7 +205,7 @@ class ModelVersion(Result):
     Attributes:
         state: `uploaded`, `ready`, `rejected` or `retired`.
         rejection: why a worker did not take it.
-        manifest: `manifest.json` of its bundle.
+        manifest: `manifest.json` of its bundle; empty in a webhook, for it may be large.
         thresholds: those in force.
     """
 
@@ -202,7 +215,7 @@ class ModelVersion(Result):
     active: bool
     sha256: str
     rejection: str | None
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] = {}
     thresholds: list[Threshold]
     created_at: dt.datetime
     decided_at: dt.datetime | None
@@ -222,4 +235,127 @@ class InspectionPage(Result):
     """One page of a listing."""
 
     items: list[Inspection]
+    next_cursor: str | None
+
+
+class FeedItem(Inspection):
+    """An inspection as the feed gives it.
+
+    Attributes:
+        feed_event: `final`, or `reviewed` where a person's verdict repeats it.
+        cursor: its place in the feed; `results(after=cursor)` goes on with what follows.
+    """
+
+    feed_event: str
+    cursor: str
+
+
+class FeedPage(Result):
+    """One page of the feed; `next_cursor` is there on an empty one too."""
+
+    items: list[FeedItem]
+    next_cursor: str
+
+
+class Consumer(Result):
+    """A reader of the feed whose place the system keeps; `behind` is how many entries it has not acknowledged."""
+
+    name: str
+    cursor: str
+    behind: int
+    created_at: dt.datetime
+    acknowledged_at: dt.datetime
+
+
+class PartView(Result):
+    """The newest inspection of a part by one recipe from one view; `view` is null where it was not named."""
+
+    view: str | None
+    recipe: str
+    inspection: Inspection
+
+
+class Part(Result):
+    """One part, as all of its views together judge it.
+
+    Attributes:
+        status: `running` while one of its views is not final, else `completed`.
+        verdict, effective_verdict: `ng` if any view is, else `review` if any is or has no verdict, else null while any
+            is in flight, else `ok`; by the machine, and with what people said.
+        counts: how many views there are, by status and by the machine's verdict.
+    """
+
+    part_id: str
+    status: str
+    verdict: str | None
+    effective_verdict: str | None
+    counts: dict[str, int]
+    views: list[PartView]
+
+
+class Endpoint(Result):
+    """A webhook endpoint: an address that is told of events.
+
+    Attributes:
+        recipes: the recipes whose events it gets; null for all.
+        state: `enabled` or `disabled`.
+        failing_since: when tries began to fail, null where the newest did not.
+        max_group_size, max_group_delay_ms: how many events may come in one request, and how long one may wait for that.
+        secret: `whsec_…`, only in the answers to `create_endpoint` and `rotate_secret`.
+        previous_secret_until: until when the secret before signs too; only in the answer to `rotate_secret`.
+    """
+
+    id: UUID
+    url: str
+    events: list[str]
+    recipes: list[str] | None
+    description: str
+    state: str
+    disabled_because: str | None
+    max_group_size: int
+    max_group_delay_ms: int
+    failing_since: dt.datetime | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    secret: str | None = None
+    previous_secret_until: dt.datetime | None = None
+
+
+class Attempt(Result):
+    """One try of a delivery; `outcome` says in a word how it ended, `status` is of HTTP where there was an answer."""
+
+    at: dt.datetime
+    outcome: str
+    status: int | None
+    duration_ms: float
+    answer: str
+
+
+class Delivery(Result):
+    """One event on its way to one endpoint.
+
+    Attributes:
+        state: `pending`, `delivered`, `exhausted` or `cancelled`.
+        next_try_at: null where there will be none.
+        message_id: the `webhook-id` of its requests; null before the first.
+    """
+
+    id: UUID
+    endpoint_id: UUID
+    event: str
+    subject_id: str
+    url: str
+    state: str
+    tries: int
+    occurred_at: dt.datetime
+    next_try_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    message_id: UUID | None
+    attempts: list[Attempt]
+
+
+class DeliveryPage(Result):
+    """One page of the deliveries of an endpoint."""
+
+    items: list[Delivery]
     next_cursor: str | None

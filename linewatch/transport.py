@@ -4,7 +4,8 @@ import datetime as dt
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -12,115 +13,162 @@ from typing import Any
 
 import httpx
 
-from linewatch.errors import BadAddress, LinewatchError, Refused, Unreachable
+from linewatch.errors import BadAddress, CursorLost, LinewatchError, Refused, Unreachable
+from linewatch.wires import Wire
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds; doubles with each try
-RECONNECTS = 5  # tries after the first, of a GET whose connection failed: 3 s in all
+RECONNECTS = 5  # tries after the first, of a repeatable request whose connection failed: 3 s in all
 KEEPALIVE_SECONDS = 2.0
-"""Idle connections are given up before the server (5 s) does so: a POST on one that just closed cannot be repeated."""
+"""Idle connections are given up before the server (5 s) does so: not everything can be repeated on a new one."""
 
 _WAIT_AND_TRY_AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_CURSOR_LOST = ("cursor_epoch", "cursor_expired")
+_IN_FLIGHT = "idempotency_in_flight"
+_IDEMPOTENT = ("GET", "PATCH", "DELETE")  # what a PATCH says here are values, not steps
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Body = Mapping[str, Any]
 """Arguments of `httpx.Client.build_request` that make a body."""
 
 
-class Transport:
-    """Sends requests; safe to use from several threads.
+def _no_body() -> AbstractContextManager[Body]:
+    return nullcontext({})
 
-    429 and 503 say that nothing was accepted: any request is tried again after `Retry-After`, while `patience` lasts.
-    A connection that fails is tried again for GETs only: a POST may have been accepted before it broke.
+
+@dataclass(frozen=True)
+class Call:
+    """One request, which may be sent several times.
+
+    Attributes:
+        body: opened for each try, and closed after it.
+        wait: seconds that the server is asked to wait, which are allowed for.
+        key: its `Idempotency-Key`: however often it is sent, it is done once.
+        harmless_twice: whether a POST without a key may be done twice.
     """
 
-    def __init__(
-        self,
-        url: str,
-        api_key: str | None,
-        *,
-        timeout: float,
-        patience: float,
-        inner: httpx.BaseTransport | None = None,
-    ) -> None:
-        """`inner` replaces the network; seconds are meant by `timeout` (for each answer) and `patience` (in all).
+    method: str
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    body: Callable[[], AbstractContextManager[Body]] = _no_body
+    wait: float = 0.0
+    key: str | None = None
+    harmless_twice: bool = False
 
-        Raises:
-            BadAddress: the address is none.
-        """
-        self._base = _base(url)
-        self.url = str(self._base).rstrip("/")
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent again where it is not known what became of it."""
+        return self.method in _IDEMPOTENT or self.key is not None or self.harmless_twice
+
+
+def options(url: str, api_key: str | None) -> dict[str, Any]:
+    """The arguments of an httpx client for a system's address.
+
+    Raises:
+        BadAddress: the address is none.
+    """
+    base = _base(url)
+    return {
+        "base_url": base,
+        "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
+        "limits": httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
+        "trust_env": base.host not in _LOOPBACK,  # a proxy could not reach this machine's loopback
+    }
+
+
+class Transport:
+    """Sends calls over a wire.
+
+    429 and 503 say that nothing was accepted, 409 `idempotency_in_flight` that the same upload is still being accepted:
+    any call is tried again after `Retry-After`, while `patience` lasts. A connection that fails is tried again where
+    the call is repeatable: any other may have been accepted before it broke.
+    """
+
+    def __init__(self, wire: Wire, *, timeout: float, patience: float) -> None:
+        """Seconds are meant by `timeout` (for each answer) and `patience` (in all)."""
+        self.wire = wire
+        self.url = str(wire.http.base_url).rstrip("/")
         self._timeout = timeout
         self._patience = patience
-        self._http = httpx.Client(
-            base_url=self._base,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
-            trust_env=self._base.host not in _LOOPBACK,  # a proxy could not reach this machine's loopback
-            transport=inner,
-        )
 
-    def close(self) -> None:
-        self._http.close()
+    async def json(self, call: Call) -> Any:
+        """The JSON that a call is answered with; None for an answer without content."""
+        answer = await self.send(call)
+        if answer.status_code == HTTPStatus.NO_CONTENT:
+            return None
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise LinewatchError(
+                f"{self.url} answers, but not as Linewatch does: does something else listen there?"
+            ) from error
 
-    def get(self, path: str, *, wait: float = 0.0, **params: Any) -> Any:
-        """The JSON of a GET; `wait` seconds are asked of the server and allowed for."""
-        if wait:
-            params["wait"] = round(wait, 3)
-        return self._json(self._send("GET", path, params=params, allowed=wait))
-
-    def post(self, path: str, body: Callable[[], Body] = dict) -> Any:
-        """The JSON that a POST answers; `body` is called for each try."""
-        return self._json(self._send("POST", path, body=body))
-
-    def content(self, path: str) -> bytes:
+    async def content(self, path: str) -> bytes:
         """The bytes of a GET."""
-        return self._send("GET", path).content
+        return (await self.send(Call("GET", path))).content
 
-    def download(self, path: str, to: Path) -> None:
-        """Write what a GET answers to a file, without holding it in memory; tried once."""
-        with self._naming_failures("GET"), self._http.stream("GET", path, timeout=self._timeout) as answer:
-            if not answer.is_success:
-                answer.read()
-                raise _refusal(answer)
-            with to.open("wb") as file:
-                for chunk in answer.iter_bytes():
-                    file.write(chunk)
+    async def download(self, call: Call, to: Path) -> None:
+        """Write what a call is answered with to a file, without holding it in memory; it is there once it is whole."""
+        await self.send(call, to=to)
 
-    def status(self, path: str) -> int:
+    async def status(self, path: str) -> int:
         """The status of a GET, whatever it is; tried once."""
-        with self._naming_failures("GET"):
-            return self._http.get(path, timeout=self._timeout).status_code
+        return (await self._tried(Call("GET", path), None)).status_code
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: Callable[[], Body] = dict,
-        allowed: float = 0.0,
-    ) -> httpx.Response:
+    async def send(self, call: Call, *, to: Path | None = None) -> httpx.Response:
+        """The answer to a call, a success; its body goes to the file `to` where one is named."""
         give_up = time.monotonic() + self._patience
-        attempt = 0
+        attempt = broken = 0
         while True:
             try:
-                with self._naming_failures(method):
-                    answer = self._http.request(method, path, params=params, timeout=self._timeout + allowed, **body())
+                answer = await self._tried(call, to)
             except Unreachable:
-                if method != "GET" or attempt >= RECONNECTS:
+                if not call.repeatable or broken >= RECONNECTS:
                     raise
+                broken += 1
                 pause = _pause(attempt)
             else:
                 if answer.is_success:
                     return answer
+                refused = _refusal(answer)
                 pause = max(_pause(attempt), _retry_after(answer))
-                if answer.status_code not in _WAIT_AND_TRY_AGAIN or time.monotonic() + pause > give_up:
-                    raise _refusal(answer)
-            time.sleep(pause)
+                waits = answer.status_code in _WAIT_AND_TRY_AGAIN or refused.code == _IN_FLIGHT
+                if not waits or time.monotonic() + pause > give_up:
+                    raise refused
+            await self.wire.sleep(pause)
             attempt += 1
 
+    async def _tried(self, call: Call, to: Path | None) -> httpx.Response:
+        with self._naming_failures(call), call.body() as body:
+            request = self._request(call, body)
+            return await (self.wire.send(request) if to is None else self._downloaded(request, to))
+
+    async def _downloaded(self, request: httpx.Request, to: Path) -> httpx.Response:
+        regular = not to.exists() or to.is_file()
+        draft = to.with_name(f"{to.name}.part") if regular else to
+        try:
+            with draft.open("wb") as file:
+                answer = await self.wire.download(request, file.write)
+            if regular and answer.is_success:
+                draft.replace(to)
+            return answer
+        finally:
+            if regular:
+                draft.unlink(missing_ok=True)
+
+    def _request(self, call: Call, body: Body) -> httpx.Request:
+        headers = {**body.get("headers", {})}
+        if call.key is not None:
+            headers["Idempotency-Key"] = call.key
+        params = {**call.params}
+        if call.wait:
+            params["wait"] = round(call.wait, 3)
+        timeout = self._timeout + call.wait
+        return self.wire.http.build_request(
+            call.method, call.path, **{**body, "headers": headers}, params=params, timeout=timeout
+        )
+
     @contextmanager
-    def _naming_failures(self, method: str) -> Iterator[None]:
+    def _naming_failures(self, call: Call) -> Iterator[None]:
         try:
             yield
         except httpx.ConnectError as error:
@@ -128,17 +176,17 @@ class Transport:
                 f"{self.url} cannot be reached ({error}): start the system with `linewatch up`, or name its address"
             ) from error
         except httpx.TransportError as error:
-            doubt = "" if method == "GET" else "; what was sent may have been accepted: look before you send it again"
             why = str(error) or type(error).__name__
-            raise Unreachable(f"{self.url} gave no answer ({why}){doubt}") from error
+            raise Unreachable(f"{self.url} gave no answer ({why}){_doubt(call)}") from error
 
-    def _json(self, answer: httpx.Response) -> Any:
-        try:
-            return answer.json()
-        except ValueError as error:
-            raise LinewatchError(
-                f"{self.url} answers, but not as Linewatch does: does something else listen there?"
-            ) from error
+
+def _doubt(call: Call) -> str:
+    """What is not known of a call that was sent and not answered."""
+    if call.key is not None:
+        return f"; what was sent may have been accepted: send it again with the same idempotency_key, {call.key!r}"
+    if call.repeatable:
+        return ""
+    return "; what was sent may have been accepted: look before you send it again"
 
 
 def _base(url: str) -> httpx.URL:
@@ -171,8 +219,12 @@ def _refusal(answer: httpx.Response) -> Refused:
     status = answer.status_code
     try:
         problem = answer.json()
-        return Refused(str(problem["code"]), status, str(problem["detail"]))
+        code, detail = str(problem["code"]), str(problem["detail"])
+        resume_after = problem.get("resume_after")
     except (ValueError, KeyError, TypeError):
         return Refused(
             f"http_{status}", status, f"{answer.request.url} answers {status}, but not as Linewatch does: is it one?"
         )
+    if code in _CURSOR_LOST:
+        return CursorLost(code, status, detail, resume_after)
+    return Refused(code, status, detail)

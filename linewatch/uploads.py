@@ -5,7 +5,9 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -29,22 +31,47 @@ class Counter:
             self._tell(self._sent)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A file that somebody else holds open, and where it stood when it was given."""
+
+    file: BinaryIO
+    start: int
+
+
+Source = Path | bytes | Held
+"""What can be read more than once."""
+
+
 class Part:
     """A picture as httpx reads it. It is open only while it is read, so a burst of a thousand holds one descriptor."""
 
-    def __init__(self, source: Path | bytes, on_end: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, source: Source, on_end: Callable[[], None] = lambda: None) -> None:
         self._source = source
         self._on_end = on_end
         self._file: IO[bytes] | None = None
 
     def read(self, size: int = -1) -> bytes:
         if self._file is None:
-            self._file = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source.open("rb")
+            self._file = self._opened()
         chunk = self._file.read(size)
         if not chunk:
-            self._file.close()
+            self.close()
             self._on_end()
         return chunk
+
+    def _opened(self) -> IO[bytes]:
+        if isinstance(self._source, bytes):
+            return io.BytesIO(self._source)
+        if isinstance(self._source, Path):
+            return self._source.open("rb")
+        self._source.file.seek(self._source.start)
+        return self._source.file
+
+    def close(self) -> None:
+        """Close what was opened here; a file that was given open stays so."""
+        if self._file is not None and not isinstance(self._source, Held):
+            self._file.close()
 
     def tell(self) -> int:
         return 0
@@ -53,18 +80,26 @@ class Part:
         """httpx asks for the end, which is the size, and goes to the start."""
         if whence != io.SEEK_END:
             return 0
-        return len(self._source) if isinstance(self._source, bytes) else self._source.stat().st_size
+        if isinstance(self._source, bytes):
+            return len(self._source)
+        if isinstance(self._source, Path):
+            return self._source.stat().st_size
+        return self._source.file.seek(0, io.SEEK_END) - self._source.start
 
 
-def opened(picture: Picture) -> tuple[str | None, Path | bytes]:
-    """The name of a picture, where it has one, and what can be read more than once."""
+def opened(picture: Picture) -> tuple[str | None, Source]:
+    """The name of a picture, where it has one, and what can be read more than once.
+
+    Only of an open file that cannot be wound back, such as a pipe, is the content held in memory.
+    """
     if isinstance(picture, bytes):
         return None, picture
     if isinstance(picture, str | os.PathLike):
         path = Path(picture)
         return storable(path.name), path
     name = getattr(picture, "name", None)
-    return storable(Path(name).name) if isinstance(name, str) else None, picture.read()
+    source = Held(picture, picture.tell()) if picture.seekable() else picture.read()
+    return storable(Path(name).name) if isinstance(name, str) else None, source
 
 
 def storable(name: str) -> str:
@@ -83,12 +118,32 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, Mapping) else str(value)
 
 
-def form(fields: Mapping[str, Any], name: str, parts: list[tuple[str | None, Part]]) -> dict[str, Any]:
+@contextmanager
+def form(fields: Mapping[str, Any], name: str, parts: Sequence[tuple[str | None, Part]]) -> Iterator[Body]:
     """A multipart body. The server looks into the pictures, so their type is not said."""
-    return {
-        "data": texts(fields),
-        "files": [(name, (file_name, cast(BinaryIO, part), "application/octet-stream")) for file_name, part in parts],
-    }
+    try:
+        yield {
+            "data": texts(fields),
+            "files": [
+                (name, (file_name, cast(BinaryIO, part), "application/octet-stream")) for file_name, part in parts
+            ],
+        }
+    finally:
+        for _, part in parts:
+            part.close()
+
+
+@contextmanager
+def form_of_fields(fields: Mapping[str, Any]) -> Iterator[Body]:
+    """A multipart body of fields alone; none at all where there are no fields."""
+    given = texts(fields)
+    yield {"files": [(name, (None, value)) for name, value in given.items()]} if given else {}
+
+
+@contextmanager
+def as_json(value: Mapping[str, Any]) -> Iterator[Body]:
+    """A JSON body."""
+    yield {"json": value}
 
 
 def tar_of(bundle: Path) -> IO[bytes]:
@@ -106,6 +161,8 @@ def tar_of(bundle: Path) -> IO[bytes]:
     return tar
 
 
-def rewound(tar: IO[bytes]) -> Body:
+@contextmanager
+def rewound(tar: IO[bytes]) -> Iterator[Body]:
+    """A bundle as a body."""
     tar.seek(0)
-    return {"content": tar, "headers": {"Content-Type": "application/x-tar"}}
+    yield {"content": tar, "headers": {"Content-Type": "application/x-tar"}}

@@ -11,14 +11,17 @@ from linewatch.cli import (
     doctor,
     explain,
     failures,
+    feed,
     inspections,
     keys,
     migrate,
     models,
+    parts,
     status,
     submit,
     train,
     up,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -46,6 +49,11 @@ app.command()(submit.submit)
 app.command()(status.status)
 app.command()(inspections.show)
 app.command("list")(inspections.list_inspections)
+app.command()(inspections.export)
+app.command()(inspections.review)
+app.command()(parts.part)
+app.command()(feed.results)
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
 
 

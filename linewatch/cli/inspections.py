@@ -1,15 +1,19 @@
-"""`linewatch show` and `linewatch list`: what became of pictures."""
+"""`linewatch show`, `list`, `export` and `review`: what became of pictures, and what a person says of it."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from linewatch.cli.failures import WrongUse
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
-from linewatch.cli.terminal import print_json, print_table, results
+from linewatch.cli.terminal import print_json, print_table, remark, results
 
 if TYPE_CHECKING:
+    from linewatch.client import Filters
     from linewatch.results import Inspection
 
 _PAGE = 100
@@ -33,17 +37,39 @@ def show(
             results().print(f"{name:18} {value}", markup=False)
 
 
+# What a listing and an export may be narrowed to
+Recipe = Annotated[str | None, typer.Option("--recipe", "-r")]
+Lot = Annotated[str | None, typer.Option("--lot")]
+Part = Annotated[str | None, typer.Option("--part")]
+Line = Annotated[str | None, typer.Option("--line")]
+Station = Annotated[str | None, typer.Option("--station")]
+Batch = Annotated[str | None, typer.Option("--batch", help="The id of a batch.")]
+Verdict = Annotated[Literal["ok", "ng", "review"] | None, typer.Option("--verdict", help="The machine's.")]
+EffectiveVerdict = Annotated[
+    Literal["ok", "ng", "review"] | None,
+    typer.Option("--effective-verdict", help="The one that counts; review waits for a person."),
+]
+Status = Annotated[Literal["queued", "running", "completed", "failed", "cancelled"] | None, typer.Option("--status")]
+_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+Since = Annotated[
+    datetime | None,
+    typer.Option("--since", formats=_MOMENTS, help="Accepted then or later; local time without a zone."),
+]
+Until = Annotated[datetime | None, typer.Option("--until", formats=_MOMENTS, help="Accepted before.")]
+
+
 def list_inspections(
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r")] = None,
-    lot: Annotated[str | None, typer.Option()] = None,
-    part: Annotated[str | None, typer.Option()] = None,
-    line: Annotated[str | None, typer.Option()] = None,
-    station: Annotated[str | None, typer.Option()] = None,
-    batch: Annotated[str | None, typer.Option(help="The id of a batch.")] = None,
-    verdict: Annotated[Literal["ok", "ng", "review"] | None, typer.Option()] = None,
-    state: Annotated[
-        Literal["queued", "running", "completed", "failed", "cancelled"] | None, typer.Option("--status")
-    ] = None,
+    recipe: Recipe = None,
+    lot: Lot = None,
+    part: Part = None,
+    line: Line = None,
+    station: Station = None,
+    batch: Batch = None,
+    verdict: Verdict = None,
+    effective_verdict: EffectiveVerdict = None,
+    state: Status = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -53,19 +79,75 @@ def list_inspections(
 
     With --json one a line.
     """
+    filters: Filters = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station}
+    filters |= {"batch_id": batch, "verdict": verdict, "effective_verdict": effective_verdict, "status": state}
+    filters |= {"since": _zoned(since), "until": _zoned(until)}
     with client(url, api_key) as system:
-        matching = system.inspections(
-            page_size=min(limit, _PAGE),
-            recipe=recipe,
-            lot_id=lot,
-            part_id=part,
-            line_id=line,
-            station_id=station,
-            batch_id=batch,
-            verdict=verdict,
-            status=state,
-        )
+        matching = system.inspections(page_size=min(limit, _PAGE), **filters)
         print_inspections(islice(matching, limit), as_json)
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", help="The file; it is there once it is whole.")],
+    kind: Annotated[Literal["csv", "parquet"], typer.Option("--format", help="What it is written as.")] = "csv",
+    recipe: Recipe = None,
+    lot: Lot = None,
+    part: Part = None,
+    line: Line = None,
+    station: Station = None,
+    batch: Batch = None,
+    verdict: Verdict = None,
+    effective_verdict: EffectiveVerdict = None,
+    state: Status = None,
+    since: Since = None,
+    until: Until = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write inspections to a file, newest first, one a row.
+
+    The options narrow it down as those of `linewatch list` do.
+    """
+    if not out.parent.is_dir():
+        raise WrongUse(f"there is no folder {out.parent} to write to: make it or name another file")
+    if out.is_dir():
+        raise WrongUse(f"--out {out} is a folder: name a file")
+    filters: Filters = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station}
+    filters |= {"batch_id": batch, "verdict": verdict, "effective_verdict": effective_verdict, "status": state}
+    filters |= {"since": _zoned(since), "until": _zoned(until)}
+    with client(url, api_key) as system:
+        system.export(out, format=kind, **filters)
+    if as_json:
+        print_json({"out": str(out), "format": kind, "bytes": out.stat().st_size})
+        return
+    remark(f"{out}: {out.stat().st_size} bytes")
+
+
+def _zoned(moment: datetime | None) -> datetime | None:
+    """A moment that was given without a zone is this machine's local time."""
+    return moment.astimezone() if moment is not None else None
+
+
+def review(
+    inspection_id: Annotated[str, typer.Argument(metavar="ID", help="The inspection's id.")],
+    verdict: Annotated[Literal["ok", "ng"], typer.Option("--verdict", help="What a person found.")],
+    reviewer: Annotated[str, typer.Option("--reviewer", help="Who.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why.")],
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Overrule a verdict.
+
+    The machine's stays on record; the person's is the effective one from now on.
+    """
+    with client(url, api_key) as system:
+        reviewed = system.review(inspection_id, verdict, reviewer=reviewer, reason=reason)
+    if as_json:
+        print_json(reviewed.model_dump(mode="json"))
+        return
+    remark(f"Inspection {reviewed.id} is {reviewed.effective_verdict}; the machine found {reviewed.verdict}.")
 
 
 def print_inspections(inspections: "Iterable[Inspection]", as_json: bool) -> None:
@@ -77,17 +159,23 @@ def print_inspections(inspections: "Iterable[Inspection]", as_json: bool) -> Non
     print_table(
         ["picture", "result", "score", "threshold", "part", "id"],
         [
-            [one.external_id, _result(one), _number(one.anomaly_score), _number(one.threshold), one.part_id, one.id]
+            [one.external_id, result_of(one), score_of(one), _number(one.threshold), one.part_id, one.id]
             for one in inspections
         ],
         right=["score", "threshold"],
     )
 
 
-def _result(one: "Inspection") -> str:
+def result_of(one: "Inspection") -> str:
+    """What became of a picture, in a word: why it failed, the verdict that counts, or where it is."""
     if one.error is not None:
         return f"{one.status}: {one.error.code}"
     return one.effective_verdict or one.status
+
+
+def score_of(one: "Inspection") -> str | None:
+    """Its score, for people."""
+    return _number(one.anomaly_score)
 
 
 def _number(value: float | None) -> str | None:

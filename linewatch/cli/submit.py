@@ -67,6 +67,7 @@ def submit(
     recipe: Recipe,
     lot: Annotated[str | None, typer.Option(help="The lot that the parts belong to.")] = None,
     part: Annotated[str | None, typer.Option(help="The part that the pictures show.")] = None,
+    view: Annotated[str | None, typer.Option(help="Which of several pictures of one part they are.")] = None,
     line: Annotated[str | None, typer.Option(help="The line that made it.")] = None,
     station: Annotated[str | None, typer.Option(help="The station that took the pictures.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the verdicts and print them.")] = False,
@@ -80,6 +81,7 @@ def submit(
     With --json each is one JSON object a line. 1 if any was refused or, with --wait, failed.
     """
     fields: Fields = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station}
+    fields["view"] = view
     files = _files(paths)
     with client(url, api_key) as system:
         outcome = _sent(system, files, fields)

@@ -52,6 +52,23 @@ def _nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "up --device abacus",
         "keys create --scope everything",
         "list --status nonsense",
+        "list --effective-verdict nonsense",
+        "list --since yesterday",
+        "export",
+        "export --out .",
+        "export --out missing/out.csv",
+        "export --out out.csv --format xml",
+        "review 1 --verdict ok --reviewer m",
+        "review 1 --verdict review --reviewer m --reason dust",
+        "part",
+        "results --cursor-file missing/cursor",
+        "webhooks",
+        "webhooks create",
+        "webhooks create https://mes.test --max-group-size 0",
+        "webhooks update 1",
+        "webhooks update 1 --recipe r --all-recipes",
+        "webhooks update 1 --state broken",
+        "webhooks deliveries 1 --state nonsense",
         "status --url 127.0.0.1:8000",
     ],
 )
@@ -72,6 +89,21 @@ def test_wrong_use_is_one_line_and_2(
         "submit part.png --recipe r",
         "show 1",
         "list",
+        "export --out out.csv",
+        "review 1 --verdict ok --reviewer m --reason dust",
+        "part SN-4711",
+        "results",
+        "results --follow",
+        "results --consumer mes --after now",
+        "webhooks list",
+        "webhooks create https://mes.test --event inspection.completed",
+        "webhooks show 1",
+        "webhooks update 1 --state enabled",
+        "webhooks delete 1",
+        "webhooks test 1",
+        "webhooks rotate-secret 1",
+        "webhooks deliveries 1",
+        "webhooks replay 1",
         "models list --recipe r",
         "models import part.png --recipe r",
         "train --data . --recipe r",
@@ -96,7 +128,19 @@ def _is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert told.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", ["", "--help", "train --help", "models import --help", "keys create --help"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "--help",
+        "train --help",
+        "models import --help",
+        "keys create --help",
+        "webhooks --help",
+        "webhooks update --help",
+        "results --help",
+    ],
+)
 def test_help_is_no_failure(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments.split()) == 0
     assert "Usage: linewatch" in capsys.readouterr().out

@@ -1,0 +1,16 @@
+"""What can be asked of a running system, each written once: coroutines over a wire (see `linewatch.wires`).
+
+`linewatch.AsyncClient` has them as they are, `linewatch.Client` as methods that block.
+"""
+
+from linewatch.operations.batches import Batches
+from linewatch.operations.endpoints import Endpoints
+from linewatch.operations.feed import Feed
+from linewatch.operations.inspections import Inspections
+from linewatch.operations.model_versions import ModelVersions
+from linewatch.operations.parts import Parts
+from linewatch.operations.recipes import Recipes
+
+
+class Operations(Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints):
+    """All of them."""

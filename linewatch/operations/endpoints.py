@@ -1,0 +1,114 @@
+"""Webhook endpoints: addresses that are told of events, and what was delivered to them."""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Literal, TypedDict, Unpack
+from uuid import UUID
+
+from linewatch.operations.session import Session, at
+from linewatch.results import Delivery, DeliveryPage, Endpoint
+from linewatch.uploads import texts
+
+_TEST_POLL = 0.2  # seconds
+
+
+class EndpointChanges(TypedDict, total=False):
+    """What may be changed of a webhook endpoint; what is not named stays. `recipes` None means all."""
+
+    url: str
+    events: Sequence[str]
+    recipes: Sequence[str] | None
+    description: str
+    state: Literal["enabled", "disabled"]
+    max_group_size: int
+    max_group_delay_ms: int
+
+
+class Endpoints(Session):
+    """Operations on webhook endpoints and deliveries."""
+
+    async def endpoints(self) -> list[Endpoint]:
+        """All webhook endpoints."""
+        return await self._list(Endpoint, at("webhook-endpoints"))
+
+    async def endpoint(self, endpoint_id: UUID | str) -> Endpoint:
+        """One webhook endpoint."""
+        return await self._get(Endpoint, at("webhook-endpoints", endpoint_id))
+
+    async def create_endpoint(
+        self,
+        url: str,
+        events: Sequence[str],
+        *,
+        recipes: Sequence[str] | None = None,
+        description: str = "",
+        max_group_size: int = 1,
+        max_group_delay_ms: int = 0,
+    ) -> Endpoint:
+        """Let an address be told of events. Keep the `secret`: `verify_webhook` needs it, and it is not shown again.
+
+        Example:
+            endpoint = lw.create_endpoint("https://mes.plant.example/linewatch", ["inspection.completed"])
+            print(endpoint.id, endpoint.secret)
+            print(lw.test_endpoint(endpoint.id, wait=30).attempts)
+            lw.delete_endpoint(endpoint.id)
+
+        Args:
+            url: one that the system may send to (`LINEWATCH_WEBHOOK_ALLOW`).
+            events: such as `inspection.completed`, `inspection.failed`, `inspection.reviewed`, `batch.completed`,
+                `model.activated`; none for an endpoint that is there for callbacks only.
+            recipes: only events of these.
+            max_group_size: how many events may come in one request.
+            max_group_delay_ms: how long an event may wait for others, milliseconds.
+        """
+        new = {
+            "url": url,
+            "events": list(events),
+            "recipes": list(recipes) if recipes is not None else None,
+            "description": description,
+            "max_group_size": max_group_size,
+            "max_group_delay_ms": max_group_delay_ms,
+        }
+        return await self._post(Endpoint, at("webhook-endpoints"), new)
+
+    async def change_endpoint(self, endpoint_id: UUID | str, **changes: Unpack[EndpointChanges]) -> Endpoint:
+        """Change a webhook endpoint; `state="enabled"` revives one that was disabled."""
+        return await self._patch(Endpoint, at("webhook-endpoints", endpoint_id), changes)
+
+    async def delete_endpoint(self, endpoint_id: UUID | str) -> None:
+        """Delete a webhook endpoint; what was not delivered to it yet never will be."""
+        await self._delete(at("webhook-endpoints", endpoint_id))
+
+    async def rotate_secret(self, endpoint_id: UUID | str) -> Endpoint:
+        """Give a webhook endpoint a new `secret`; the one before signs too, until `previous_secret_until`."""
+        return await self._post(Endpoint, at("webhook-endpoints", endpoint_id, "rotate-secret"))
+
+    async def test_endpoint(self, endpoint_id: UUID | str, *, wait: float = 0.0) -> Delivery:
+        """Send an event `endpoint.test`; its delivery is returned once it was tried or `wait` seconds are over."""
+        sent = await self._post(Delivery, at("webhook-endpoints", endpoint_id, "test"))
+        give_up = time.monotonic() + wait
+        while not sent.attempts and time.monotonic() < give_up:
+            await self._wire.sleep(_TEST_POLL)
+            sent = await self.delivery(sent.id)
+        return sent
+
+    async def deliveries(
+        self,
+        endpoint_id: UUID | str,
+        *,
+        state: Literal["pending", "delivered", "exhausted", "cancelled"] | None = None,
+        page_size: int = 100,
+    ) -> AsyncGenerator[Delivery, None]:
+        """What was or will be sent to a webhook endpoint, newest first, with every try."""
+        path = at("webhook-endpoints", endpoint_id, "deliveries")
+        async for page in self._pages(DeliveryPage, path, {"limit": page_size, **texts({"state": state})}):
+            for one in page.items:
+                yield one
+
+    async def delivery(self, delivery_id: UUID | str) -> Delivery:
+        """One delivery, with every try."""
+        return await self._get(Delivery, at("deliveries", delivery_id))
+
+    async def replay(self, delivery_id: UUID | str) -> Delivery:
+        """Send a delivery again, under the same `webhook-id`."""
+        return await self._post(Delivery, at("deliveries", delivery_id, "replay"))

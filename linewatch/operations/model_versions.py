@@ -1,0 +1,146 @@
+"""Model versions: bundles, which of them scores, and their thresholds."""
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from linewatch.errors import BundleRejected, TimedOut
+from linewatch.operations.session import Session, at
+from linewatch.results import ModelVersion, Threshold, ThresholdPreview
+from linewatch.transport import Call
+from linewatch.uploads import rewound, tar_of
+
+_READY_POLL = 0.2  # seconds
+
+
+class ModelVersions(Session):
+    """Operations on model versions."""
+
+    async def model_versions(self, recipe: str) -> list[ModelVersion]:
+        """The versions of a recipe, newest first."""
+        return await self._list(ModelVersion, at("recipes", recipe, "model-versions"))
+
+    async def model_version(self, recipe: str, version: int) -> ModelVersion:
+        """One version, with its manifest and the thresholds in force.
+
+        Example:
+            version = lw.model_version("ring", 1)
+            print(version.active, version.threshold.threshold)
+        """
+        return await self._get(ModelVersion, at("recipes", recipe, "model-versions", version))
+
+    async def upload_bundle(
+        self, recipe: str, bundle: str | os.PathLike[str], *, wait_ready: bool = True, timeout: float = 120.0
+    ) -> ModelVersion:
+        """Enter a bundle as the next version of a recipe; the same bundle twice is one version.
+
+        Args:
+            bundle: the folder that training wrote, or an uncompressed tar of it.
+            wait_ready: wait until a worker has reproduced its golden scores.
+            timeout: seconds for that.
+
+        Raises:
+            BundleRejected: a worker did not take it.
+            TimedOut: no worker has looked at it in time.
+            OSError: it cannot be read.
+        """
+        with await self._wire.work(lambda: tar_of(Path(bundle))) as tar:
+            path = at("recipes", recipe, "model-versions")
+            made = await self._upload(ModelVersion, path, partial(rewound, tar), key=None)
+        give_up = time.monotonic() + timeout
+        while wait_ready and made.state == "uploaded":
+            if time.monotonic() > give_up:
+                raise TimedOut(
+                    f"version {made.version} of recipe {recipe!r} was uploaded, but no worker has checked it "
+                    f"for {timeout:g} s: does one run? See `linewatch doctor`"
+                )
+            await self._wire.sleep(_READY_POLL)
+            made = await self.model_version(recipe, made.version)
+        if made.state == "rejected":
+            raise BundleRejected(f"version {made.version} of recipe {recipe!r} was rejected: {made.rejection}")
+        return made
+
+    async def download_bundle(self, recipe: str, version: int, to: str | os.PathLike[str]) -> Path:
+        """Write the bundle of a version, an uncompressed tar, to the file `to`; its path is returned.
+
+        Example:
+            lw.download_bundle("ring", 1, "ring-v1.tar")
+        """
+        path = Path(to)
+        await self._transport.download(Call("GET", at("recipes", recipe, "model-versions", version, "bundle")), path)
+        return path
+
+    async def activate(self, recipe: str, version: int) -> ModelVersion:
+        """Let a ready version score from the next minibatch on.
+
+        Example:
+            lw.activate("ring", 1)
+        """
+        path = at("recipes", recipe, "model-versions", version, "activate")
+        return await self._post(ModelVersion, path, harmless_twice=True)
+
+    async def rollback(self, recipe: str) -> ModelVersion:
+        """Go back to the version that was active before; it is returned."""
+        return await self._post(ModelVersion, at("recipes", recipe, "model-versions", "rollback"))
+
+    async def set_threshold(
+        self,
+        recipe: str,
+        version: int,
+        threshold: float,
+        *,
+        review_threshold: float | None = None,
+        station_id: str | None = None,
+        calibration: Mapping[str, Any] | None = None,
+    ) -> Threshold:
+        """Set the threshold of a version for what is scored from now on.
+
+        Args:
+            threshold: scores at or above it are `ng`; in the unit of the version's scores.
+            review_threshold: scores from it up to the threshold are `review`; none by default.
+            station_id: the one station that it is for; all without one of their own by default.
+            calibration: where it comes from, as `core.vision.calibration` makes it; none where a person chose it.
+        """
+        new = {
+            "threshold": threshold,
+            "review_threshold": review_threshold,
+            "station_id": station_id,
+            "calibration": dict(calibration) if calibration is not None else None,
+        }
+        return await self._post(Threshold, at("recipes", recipe, "model-versions", version, "threshold"), new)
+
+    async def preview_threshold(
+        self,
+        recipe: str,
+        version: int,
+        threshold: float,
+        *,
+        review_threshold: float | None = None,
+        station_id: str | None = None,
+        since: datetime | None = None,
+    ) -> ThresholdPreview:
+        """What a threshold would have changed among past inspections of a version; nothing is set.
+
+        Example:
+            preview = lw.preview_threshold("ring", 1, 0.04)
+            print(preview.inspections, "inspections since", preview.since)
+            for flip in preview.flips:
+                print(flip.count, "from", flip.before, "to", flip.after)
+
+        Args:
+            threshold, review_threshold, station_id: as for `set_threshold`.
+            since: the moment from which on accepted pictures count, with a time zone; 30 days ago by default.
+        """
+        asked = {
+            "threshold": threshold,
+            "review_threshold": review_threshold,
+            "station_id": station_id,
+            "preview": True,
+            "since": since.isoformat() if since is not None else None,
+        }
+        path = at("recipes", recipe, "model-versions", version, "threshold")
+        return await self._post(ThresholdPreview, path, asked, harmless_twice=True)

@@ -1,0 +1,25 @@
+"""Parts: what all the views of one part say together."""
+
+from linewatch.operations.session import Session, at
+from linewatch.results import Part
+from linewatch.uploads import texts
+
+
+class Parts(Session):
+    """Operations on parts."""
+
+    async def part(self, part_id: str, *, recipe: str | None = None, lot_id: str | None = None) -> Part:
+        """One part, by the newest inspection of each of its views.
+
+        Example:
+            for view, picture in {"top": "part.png", "side": "scratched.png"}.items():
+                lw.submit(picture, recipe="ring", part_id="SN-4712", view=view, wait=30)
+            print(lw.part("SN-4712", recipe="ring").effective_verdict)
+
+        Args:
+            recipe, lot_id: only inspections of this recipe or lot count.
+
+        Raises:
+            Refused: there is none of it (`not_found`).
+        """
+        return await self._get(Part, at("parts", part_id), texts({"recipe": recipe, "lot_id": lot_id}))

@@ -1,0 +1,27 @@
+"""Recipes: what is inspected."""
+
+from linewatch.errors import Refused
+from linewatch.operations.session import Session, at
+from linewatch.results import Recipe
+
+
+class Recipes(Session):
+    """Operations on recipes."""
+
+    async def recipes(self) -> list[Recipe]:
+        """All recipes, by name."""
+        return await self._list(Recipe, at("recipes"))
+
+    async def create_recipe(self, name: str, *, exist_ok: bool = False) -> Recipe:
+        """A new recipe; with `exist_ok` the one that is there already.
+
+        Example:
+            recipe = lw.create_recipe("ring", exist_ok=True)
+            print(recipe.active_version)
+        """
+        try:
+            return await self._post(Recipe, at("recipes"), {"name": name}, harmless_twice=exist_ok)
+        except Refused as refused:
+            if not exist_ok or refused.code != "recipe_exists":
+                raise
+        return await self._get(Recipe, at("recipes", name))

@@ -1,0 +1,132 @@
+"""What every operation stands on: typed answers."""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from linewatch.errors import LinewatchError
+from linewatch.results import Batch, Inspection, Result
+from linewatch.transport import Body, Call, Transport
+from linewatch.uploads import as_json
+
+LONGEST_WAIT = 30.0  # seconds that one request waits at the server; longer waits are several
+
+AnyResult = TypeVar("AnyResult", bound=Result)
+AnyFinal = TypeVar("AnyFinal", Inspection, Batch)
+
+
+class Page(Protocol[AnyResult]):
+    """A page of a listing."""
+
+    @property
+    def items(self) -> list[AnyResult]: ...
+
+    @property
+    def next_cursor(self) -> str | None: ...
+
+
+class Session:
+    """A running system, reached by a transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._wire = transport.wire
+        self.url = transport.url
+
+    async def ready(self) -> bool:
+        """Whether the system can accept pictures now. Asked once."""
+        return await self._transport.status("/readyz") == HTTPStatus.OK
+
+    async def close(self) -> None:
+        """Give up the connections."""
+        await self._wire.close()
+
+    async def _get(
+        self, kind: type[AnyResult], path: str, params: Mapping[str, Any] | None = None, *, wait: float = 0.0
+    ) -> AnyResult:
+        return self._read(kind, await self._transport.json(Call("GET", path, params or {}, wait=wait)))
+
+    async def _post(
+        self,
+        kind: type[AnyResult],
+        path: str,
+        json: Mapping[str, Any] | None = None,
+        *,
+        harmless_twice: bool = False,
+    ) -> AnyResult:
+        """What a POST answers; one that is harmless twice is sent again where its connection broke."""
+        call = _with_json("POST", path, json, harmless_twice=harmless_twice)
+        return self._read(kind, await self._transport.json(call))
+
+    async def _upload(
+        self, kind: type[AnyResult], path: str, body: Callable[[], AbstractContextManager[Body]], key: str | None
+    ) -> AnyResult:
+        """What a POST with a body of its own answers; it is done once, however often it has to be sent.
+
+        Args:
+            key: its `Idempotency-Key`; None for what is known by its content.
+        """
+        call = Call("POST", path, body=body, key=key, harmless_twice=key is None)
+        return self._read(kind, await self._transport.json(call))
+
+    async def _patch(self, kind: type[AnyResult], path: str, json: Mapping[str, Any]) -> AnyResult:
+        return self._read(kind, await self._transport.json(_with_json("PATCH", path, json)))
+
+    async def _delete(self, path: str) -> None:
+        await self._transport.json(Call("DELETE", path))
+
+    async def _list(self, kind: type[AnyResult], path: str) -> list[AnyResult]:
+        answer = await self._transport.json(Call("GET", path))
+        items = answer.get("items") if isinstance(answer, dict) else None
+        return [self._read(kind, item) for item in items or []]
+
+    async def _pages(self, kind: type[Any], path: str, params: Mapping[str, Any]) -> AsyncGenerator[Page[Any], None]:
+        """The pages of a listing, fetched as they are needed."""
+        place: dict[str, str] = {}
+        while True:
+            page = await self._get(kind, path, {**params, **place})
+            yield page
+            if page.next_cursor is None:
+                return
+            place = {"cursor": page.next_cursor}
+
+    async def _final(self, kind: type[AnyFinal], path: str, wait: float) -> AnyFinal:
+        """A thing as soon as it is final, or as it stands after `wait` seconds."""
+        give_up = time.monotonic() + wait
+        while True:
+            left = max(0.0, give_up - time.monotonic())
+            found = await self._get(kind, path, wait=min(left, LONGEST_WAIT))
+            if found.final or left == 0:
+                return found
+
+    def _read(self, kind: type[AnyResult], answer: Any) -> AnyResult:
+        try:
+            return kind.model_validate(answer)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(step) for step in fault["loc"])
+            raise LinewatchError(
+                f"{self.url} answers with a {kind.__name__} that this client cannot read ({where}: {fault['msg']}): "
+                "are they of the same version?"
+            ) from error
+
+
+def at(*steps: object) -> str:
+    """The path of a thing; what was given as a name cannot lead elsewhere."""
+    return "/".join(["/v1", *(_step(str(step)) for step in steps)])
+
+
+def _step(name: str) -> str:
+    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
+
+
+def _with_json(method: str, path: str, json: Mapping[str, Any] | None, *, harmless_twice: bool = False) -> Call:
+    if json is None:
+        return Call(method, path, harmless_twice=harmless_twice)
+    return Call(method, path, body=partial(as_json, json), harmless_twice=harmless_twice)

@@ -1,0 +1,246 @@
+"""What carries operations: one wire that blocks, one that is awaited.
+
+Operations are coroutines over a `Wire`. On `BlockingWire` none of them ever suspends, so `run` brings one to its end in
+a single step, in the thread that called. On `AwaitedWire` they run in the caller's event loop.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, Self, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+Job = Callable[[], Coroutine[Any, Any, T]]
+
+
+class Crew(Protocol[T]):
+    """Runs jobs, at most `size` at once, and gives their results in the order of their start; used in `async with`."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give up what has not begun; what has is ended before this returns."""
+
+    def __len__(self) -> int:
+        """How many results are still to be taken."""
+        ...
+
+    @property
+    def oldest_is_done(self) -> bool:
+        """Whether `oldest` would not wait; False where there is none."""
+        ...
+
+    def start(self, job: Job[T]) -> None: ...
+
+    async def oldest(self) -> T:
+        """Wait for the oldest job and take its result; what it raised is raised here."""
+        ...
+
+
+class Wire(Protocol):
+    """Sends requests, sleeps, and does work that would hold up an event loop."""
+
+    @property
+    def http(self) -> httpx.Client | httpx.AsyncClient: ...
+
+    async def send(self, request: httpx.Request) -> httpx.Response: ...
+
+    async def download(self, request: httpx.Request, take: Callable[[bytes], object]) -> httpx.Response:
+        """Hand the body of a success to `take`, piece by piece; that of a refusal is in the answer."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    async def work(self, job: Callable[[], T]) -> T:
+        """Call something that uses the disk."""
+        ...
+
+    def crew(self, size: int) -> Crew[Any]: ...
+
+    async def close(self) -> None: ...
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine over a blocking wire returns."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("an operation was suspended on a blocking wire")
+
+
+def iterate(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    """The items of an asynchronous generator over a blocking wire."""
+    try:
+        while True:
+            try:
+                item = run(_following(items))
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        run(_closed(items))
+
+
+async def _following(items: AsyncIterator[T]) -> T:
+    return await anext(items)
+
+
+async def _closed(items: AsyncGenerator[T, None]) -> None:
+    await items.aclose()
+
+
+class BlockingWire:
+    """httpx.Client and time.sleep; safe to use from several threads."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self.http = http
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        return self.http.send(request)
+
+    async def download(self, request: httpx.Request, take: Callable[[bytes], object]) -> httpx.Response:
+        answer = self.http.send(request, stream=True)
+        try:
+            if not answer.is_success:
+                answer.read()
+                return answer
+            for piece in answer.iter_bytes():
+                take(piece)
+            return answer
+        finally:
+            answer.close()
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def work(self, job: Callable[[], T]) -> T:
+        return job()
+
+    def crew(self, size: int) -> Crew[Any]:
+        return _Threads(size)
+
+    async def close(self) -> None:
+        self.http.close()
+
+
+class _Threads(Crew[T]):
+    """A crew of threads, each with an operation that blocks."""
+
+    def __init__(self, size: int) -> None:
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="linewatch")
+        self._started: deque[Future[T]] = deque()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def __len__(self) -> int:
+        return len(self._started)
+
+    @property
+    def oldest_is_done(self) -> bool:
+        return bool(self._started) and self._started[0].done()
+
+    def start(self, job: Job[T]) -> None:
+        self._started.append(self._pool.submit(lambda: run(job())))
+
+    async def oldest(self) -> T:
+        return self._started.popleft().result()
+
+
+class AwaitedWire:
+    """httpx.AsyncClient and asyncio.sleep; files are read and written in threads."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        return await self.http.send(_read_in_threads(request))
+
+    async def download(self, request: httpx.Request, take: Callable[[bytes], object]) -> httpx.Response:
+        answer = await self.http.send(request, stream=True)
+        try:
+            if not answer.is_success:
+                await answer.aread()
+                return answer
+            async for piece in answer.aiter_bytes():
+                await asyncio.to_thread(take, piece)
+            return answer
+        finally:
+            await answer.aclose()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def work(self, job: Callable[[], T]) -> T:
+        return await asyncio.to_thread(job)
+
+    def crew(self, size: int) -> Crew[Any]:
+        return _Tasks(size)
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+
+class _Tasks(Crew[T]):
+    """A crew of tasks."""
+
+    def __init__(self, size: int) -> None:
+        self._places = asyncio.Semaphore(size)
+        self._started: deque[asyncio.Task[T]] = deque()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._started:
+            task.cancel()
+        await asyncio.gather(*self._started, return_exceptions=True)
+
+    def __len__(self) -> int:
+        return len(self._started)
+
+    @property
+    def oldest_is_done(self) -> bool:
+        return bool(self._started) and self._started[0].done()
+
+    def start(self, job: Job[T]) -> None:
+        self._started.append(asyncio.create_task(self._in_turn(job)))
+
+    async def _in_turn(self, job: Job[T]) -> T:
+        async with self._places:
+            return await job()
+
+    async def oldest(self) -> T:
+        task = self._started[0]
+        result = await task  # taken only afterwards: where this wait is cancelled, the task is ended with the others
+        self._started.popleft()
+        return result
+
+
+class _ReadInThreads(httpx.AsyncByteStream):
+    """A body whose pieces come from a disk."""
+
+    def __init__(self, body: httpx.SyncByteStream) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = iter(self._body)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+
+
+def _read_in_threads(request: httpx.Request) -> httpx.Request:
+    """The request, with a body that does not hold up the event loop while it is read."""
+    if isinstance(request.stream, httpx.SyncByteStream) and not isinstance(request.stream, httpx.ByteStream):
+        request.stream = _ReadInThreads(request.stream)
+    return request
