@@ -16,6 +16,7 @@ from typing import IO
 from uuid import uuid4
 
 import httpx
+import hypothesis
 import psutil
 import pytest
 from pydantic import SecretStr
@@ -28,6 +29,9 @@ from core.vision.bundle import pack
 from linewatch.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.parts import write_bundle
+
+hypothesis.settings.register_profile("linewatch", deadline=None)  # how busy the machine is proves nothing
+hypothesis.settings.load_profile("linewatch")
 
 READY_SECONDS = 120
 LEASE_SECONDS = 6
