@@ -8,7 +8,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mqtt lint bench bench-feed bench-detection lock clean
+.PHONY: help demo test test-mqtt lint bench bench-feed bench-webhooks bench-exports bench-detection lock clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,14 @@ bench: $(READY) ## the benchmarks; prints ratios
 bench-feed: $(READY) ## a million results through the feed, and what a page costs as it grows
 	$(BIN)/python -m benchmarks.feed
 
+bench-exports: $(READY) ## files of 200,000 inspections, and the memory that they take
+	$(BIN)/python -m benchmarks.exports
+
 bench-detection: $(READY) ## detectors on real pictures; BENCH_ARGS="DIR ..." adds folders in MVTec layout
 	$(BIN)/python -m benchmarks.detection $(BENCH_ARGS)
+
+bench-webhooks: $(READY) ## 10,000 webhooks to a receiver that fails 30 % of the time
+	$(BIN)/python -m benchmarks.webhooks
 
 lock: $(READY) ## resolve the newest versions anew and pin them
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

@@ -14,10 +14,13 @@ from api.context import POOL_SIZE, Services
 from api.guard import Guard
 from api.routes import (
     batches,
+    deliveries,
+    exports,
     health,
     inspections,
     model_versions,
     page,
+    parts,
     predict,
     recipes,
     results,
@@ -51,16 +54,8 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.add_middleware(Guard, settings=own, engine=services.engine)
-    for routes in (
-        inspections,
-        results,
-        batches,
-        recipes,
-        model_versions,
-        webhook_endpoints,
-        predict,
-        health,
-        page,
-    ):
+    # Exports come before inspections: `export` would else be taken for the id of one.
+    nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
+    for routes in (*nouns, predict, health, page):
         app.include_router(routes.router)
     return app

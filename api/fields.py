@@ -84,6 +84,7 @@ Wait = Annotated[
     float, Query(ge=0, le=MAX_WAIT_SECONDS, description="answer as soon as it is final, or after this many seconds")
 ]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+View = Annotated[Literal["opcua"], Query(description="`opcua` answers in the vocabulary of OPC UA for Machine Vision")]
 
 
 class UploadFields(BaseModel):

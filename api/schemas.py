@@ -1,20 +1,29 @@
 """What the api answers: one class for each noun, made from what core gives."""
 
 import datetime as dt
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core import consumers, endpoints, feed, recipes
+from core import consumers, deliveries, endpoints, feed, recipes
 from core import thresholds as limits
 from core.documents import Batch, FeedItem, Inspection, ModelVersion
+from core.opcua import OpcUaResult
+from core.parts import Part as PartNow
 
 
 class InspectionPage(BaseModel):
     """One page of a listing; `next_cursor` is null on the last one."""
 
     items: list[Inspection]
+    next_cursor: str | None
+
+
+class OpcUaPage(BaseModel):
+    """One page of a listing in the vocabulary of OPC UA; `next_cursor` is null on the last one."""
+
+    items: list[OpcUaResult]
     next_cursor: str | None
 
 
@@ -65,6 +74,37 @@ class SubmittedBatch(Batch):
 
     inspections: list[Inspection]
     errors: list[BatchError]
+
+
+class PartView(BaseModel):
+    """One picture of a part: of each recipe and view the newest inspection."""
+
+    view: str | None
+    recipe: str
+    inspection: Inspection
+
+
+class Part(BaseModel):
+    """A part, judged by its views. `ng` if any of them is; else `review` if any is, has failed or was cancelled; else
+    null while any is in flight; else `ok`. `counts` are the machine's verdicts."""
+
+    part_id: str
+    status: Literal["running", "completed"]
+    verdict: str | None
+    effective_verdict: str | None
+    counts: dict[str, int]
+    views: list[PartView]
+
+    @classmethod
+    def of(cls, one: PartNow) -> Self:
+        return cls(
+            part_id=one.part_id,
+            status=one.status,
+            verdict=one.verdict,
+            effective_verdict=one.effective_verdict,
+            counts=one.counts,
+            views=[PartView(view=seen.view, recipe=seen.recipe, inspection=Inspection.of(seen)) for seen in one.views],
+        )
 
 
 class Recipe(BaseModel):
@@ -184,3 +224,45 @@ class Prediction(BaseModel):
     anomaly_score: float
     threshold: float
     is_anomaly: bool
+
+
+class DeliveryAttempt(BaseModel):
+    """One try: what came of it, the answer's HTTP status and its beginning, or what went wrong."""
+
+    at: dt.datetime
+    outcome: deliveries.Outcome
+    status: int | None
+    duration_ms: float
+    answer: str
+
+
+class Delivery(BaseModel):
+    """One event to one webhook endpoint. `next_try_at` is null once it is final.
+
+    `message_id` is the `webhook-id` that it is sent under, the same on every try; null before the first one.
+    """
+
+    id: UUID
+    endpoint_id: UUID
+    event: str
+    subject_id: str
+    url: str
+    state: deliveries.State
+    tries: int
+    occurred_at: dt.datetime
+    next_try_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    message_id: UUID | None
+    attempts: list[DeliveryAttempt]
+
+    @classmethod
+    def of(cls, one: deliveries.Delivery) -> Self:
+        own = {name: getattr(one, name) for name in cls.model_fields if name != "attempts"}
+        return cls(**own, attempts=[DeliveryAttempt(**vars(attempt)) for attempt in one.attempts])
+
+
+class DeliveryPage(BaseModel):
+    """One page of deliveries; `next_cursor` is null on the last one."""
+
+    items: list[Delivery]
+    next_cursor: str | None

@@ -39,6 +39,7 @@ def create_pool(settings: Settings, *, size: int, name: str) -> Engine:
         max_overflow=0,
         pool_timeout=settings.lease_seconds * STATEMENT_SHARE,
         pool_pre_ping=True,
+        hide_parameters=True,  # secrets and what others wrote are among them, and errors go to the log
         connect_args={
             "options": _options(settings),
             "application_name": f"linewatch {name}",

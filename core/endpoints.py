@@ -83,6 +83,12 @@ def get(connection: Connection, endpoint_id: UUID) -> Endpoint:
     return _one(connection.execute(_SELECT.where(webhook_endpoints.c.id == endpoint_id)).one_or_none(), endpoint_id)
 
 
+def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Endpoint]:
+    """The endpoints of these ids that are not deleted."""
+    rows = connection.execute(_SELECT.where(webhook_endpoints.c.id.in_(list(ids))))
+    return {row.id: _endpoint(row) for row in rows}
+
+
 def create(connection: Connection, url: str, *, actor: str, **settings: Any) -> Endpoint:
     """A new endpoint with `events` and, where wished, `recipes`, `description`, `max_group_size` and
     `max_group_delay_ms`. Whether its URL may be called is for the caller to have checked (`core.targets`): that looks

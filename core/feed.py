@@ -27,7 +27,6 @@ from core.errors import Code, Refused
 Kind = Literal["final", "reviewed"]
 
 NUMBERED_AT_ONCE = 10_000
-EXPIRED_AT_ONCE = 10_000
 _LOCK = 0x4C57_0003  # an advisory lock: one numbering transaction after the other
 
 # Which database this is: another after a dump was loaded (database or table), after a recovery to a point in time and
@@ -277,7 +276,7 @@ def read(
     return Page(entries, entries[-1].cursor if full else _at(connection, state, state.newest))
 
 
-def expire(connection: Connection, *, days: int, at_most: int = EXPIRED_AT_ONCE) -> int:
+def expire(connection: Connection, *, days: int, at_most: int) -> int:
     """Remove the oldest entries, `at_most` so many, that were numbered more than `days` ago; returns how many."""
     return (
         connection.execute(

@@ -162,7 +162,7 @@ def _inspections(connection: Connection, rows: Sequence[Row[Any]]) -> list[Inspe
     found = reviews_of(connection, [row.id for row in rows])
     return [
         Inspection(
-            **{name: value for name, value in row._mapping.items() if name not in _NOT_SHOWN},
+            **{name: value for name, value in zip(row._fields, row, strict=True) if name not in _NOT_SHOWN},
             reviews=found.get(row.id, ()),
         )
         for row in rows

@@ -2,15 +2,17 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.addresses import parse_entries
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+Pause = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -73,6 +75,21 @@ class Settings(BaseSettings):
     webhook_allow: str = Field(
         "", description="whom webhooks may call: names, addresses and ranges, comma separated; nobody by default"
     )
+    webhook_retry_seconds: Annotated[tuple[Pause, ...], NoDecode, Field(min_length=1)] = Field(
+        (5, 300, 1800, 7200, 18_000, 36_000, 36_000),
+        description="the pauses between the tries of a webhook, comma separated; there is one try more than pauses",
+    )
+    webhook_disable_after_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        5, description="a webhook endpoint is disabled after so many days of nothing but failures"
+    )
+    webhook_ca_file: Path | None = Field(
+        None, description="certificates (PEM) of authorities that receivers of webhooks may have besides the usual ones"
+    )
+
+    @field_validator("webhook_retry_seconds", mode="before")
+    @classmethod
+    def _pauses(cls, given: Any) -> Any:
+        return [one.strip() for one in given.split(",")] if isinstance(given, str) else given
 
     @field_validator("webhook_allow")
     @classmethod

@@ -1,6 +1,6 @@
 """The comparison that decides a verdict, in its one place; `core.thresholds.decided` is its SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 Verdict = Literal["ok", "ng", "review"]
@@ -31,3 +31,14 @@ def is_anomaly(anomaly_score: float, threshold: float) -> bool:
 def effective(machine: Verdict | None, reviewed: Sequence[Verdict]) -> Verdict | None:
     """What counts of a part: what people said last, else what the machine said."""
     return reviewed[-1] if reviewed else machine
+
+
+def of_part(views: Iterable[tuple[bool, Verdict | None]]) -> Verdict | None:
+    """What counts of a part that was seen in several pictures, each of which is final or not and has a verdict or not.
+
+    `ng` if any view is. Else `review` if any is, or is final without a verdict: what failed or was cancelled was not
+    judged. Else None while any is in flight. Else `ok`.
+    """
+    found = {verdict or ("review" if final else None) for final, verdict in views}
+    worst_first: tuple[Verdict | None, ...] = ("ng", "review", None, "ok")
+    return next((verdict for verdict in worst_first if verdict in found), None)

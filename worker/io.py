@@ -1,17 +1,21 @@
-"""The io worker's tasks, which need no network: `celery -A worker.io worker --queues io --pool threads`."""
+"""The io worker: `celery -A worker.io worker --queues io --pool threads`. Its tasks need no network; beside them, in
+threads of their own, it sends webhooks and, where that is wished, publishes results over MQTT."""
 
 import logging
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 from celery import signals
 
-from core import feed, partitions
+from core import deliveries, feed, partitions
 from core.database import create_pool
 from core.queues import Task
 from core.settings import settings
 from core.store import Store
 from worker.app import create_app
+from worker.mqtt import Publisher
+from worker.webhooks import Sender
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +23,10 @@ STALE_UPLOAD_SECONDS = 24 * 3600
 """An upload that was begun this long ago was given up by a process that is no more."""
 
 POOL_SIZE = 4
+
+REMOVED_AT_ONCE = 2000
+PIECES = 100
+"""Removing is done in pieces, each a transaction of its own, and so many at a time; the rest comes next time."""
 
 
 class Process:
@@ -30,16 +38,44 @@ class Process:
 
 
 class _Worker:
+    """Holds the process's things, and what runs beside its tasks."""
+
+    publisher: Publisher | None = None
+
     @cached_property
     def process(self) -> Process:
         return Process()
 
+    def on_init(self, **_: Any) -> None:
+        """Begin to send. Celery is ready only once Redis is there; webhooks need not wait for it."""
+        try:
+            self.sender = Sender(settings())
+        except OSError as error:
+            raise SystemExit(
+                f"LINEWATCH_WEBHOOK_CA_FILE={settings().webhook_ca_file} cannot be read: {error}"
+            ) from None
+        self.sender.start()
+        if settings().mqtt_url is not None:
+            self.publisher = _publisher(self.process)
+            self.publisher.start()
+
     def on_shutdown(self, **_: Any) -> None:
+        self.sender.stop()
+        if self.publisher is not None:
+            self.publisher.stop()
         self.process.engine.dispose()
+
+
+def _publisher(process: Process) -> Publisher:
+    try:
+        return Publisher(settings(), process.engine)
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"LINEWATCH_MQTT_URL needs {error.name}: pip install 'linewatch[mqtt]'") from None
 
 
 app = create_app("linewatch-io", settings())
 worker = _Worker()
+signals.worker_init.connect(worker.on_init, weak=False)
 signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 
 
@@ -51,13 +87,21 @@ def housekeeping() -> None:
         made = partitions.ensure(connection)
     if made:
         log.info("made %s", ", ".join(made))
-    while expired := _expire_feed(process):
-        log.info("removed the oldest %d entries of the feed", expired)
     removed = process.store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
     if removed:
         log.info("removed %d uploads that were never finished", removed)
+    _remove("entries of the feed", partial(feed.expire, days=settings().feed_days))
+    _remove("deliveries that were finished long ago", deliveries.forget)
 
 
-def _expire_feed(process: Process) -> int:
-    with process.engine.begin() as connection:
-        return feed.expire(connection, days=settings().feed_days)
+def _remove(what: str, piece: Callable[..., int]) -> None:
+    """Remove what has had its time, piece by piece; `piece` removes up to `at_most` and says how many it did."""
+    total = 0
+    for _ in range(PIECES):
+        with worker.process.engine.begin() as connection:
+            removed = piece(connection, at_most=REMOVED_AT_ONCE)
+        total += removed
+        if removed < REMOVED_AT_ONCE:
+            break
+    if total:
+        log.info("removed %d %s", total, what)

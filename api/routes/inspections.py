@@ -18,6 +18,7 @@ from api.fields import (
     Moment,
     RecipeName,
     UploadFields,
+    View,
     Wait,
     decode_cursor,
     encode_cursor,
@@ -26,11 +27,12 @@ from api.fields import (
     upload_fields,
 )
 from api.receiving import Received, is_form, is_image
-from api.schemas import InspectionPage
+from api.schemas import InspectionPage, OpcUaPage
 from core import inspections, reviews, work
 from core.documents import Inspection
 from core.errors import Code, Refused
 from core.inspections import Filters
+from core.opcua import OpcUaResult
 from core.pictures import MEDIA_TYPES, Header
 from core.store import image_key
 from core.submission import Accepted, NewInspection, StoredImage
@@ -139,8 +141,8 @@ async def final_view(services: Services, inspection_id: UUID, wait: float) -> in
     return await asyncio.to_thread(view, services, inspection_id)
 
 
-class _Listing(BaseModel):
-    """The filters of a listing, its cursor and its size."""
+class ListingFilters(BaseModel):
+    """What a listing is narrowed to."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -158,25 +160,39 @@ class _Listing(BaseModel):
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
     since: Moment | None = None
     until: Moment | None = None
+
+    def filters(self) -> Filters:
+        return Filters(**{name: getattr(self, name) for name in ListingFilters.model_fields})
+
+
+class _Listing(ListingFilters):
+    """The filters of a listing, its cursor, its size and its vocabulary."""
+
     cursor: str | None = None
     limit: Limit = 100
+    view: View | None = None
 
 
 @router.get("")
-def list_inspections(listing: Annotated[_Listing, Query()], services: Context) -> InspectionPage:
-    """Inspections, newest first."""
-    filters = Filters(**listing.model_dump(exclude={"cursor", "limit"}))
+def list_inspections(listing: Annotated[_Listing, Query()], services: Context) -> InspectionPage | OpcUaPage:
+    """Inspections, newest first; with `view=opcua` in the shape of OPC UA for Machine Vision."""
     with services.transaction() as connection:
         items, following = inspections.list_page(
-            connection, filters, before=decode_cursor(listing.cursor), limit=listing.limit
+            connection, listing.filters(), before=decode_cursor(listing.cursor), limit=listing.limit
         )
-    return InspectionPage(items=[Inspection.of(one) for one in items], next_cursor=encode_cursor(following))
+    next_cursor = encode_cursor(following)
+    if listing.view == "opcua":
+        return OpcUaPage(items=[OpcUaResult.of(one) for one in items], next_cursor=next_cursor)
+    return InspectionPage(items=[Inspection.of(one) for one in items], next_cursor=next_cursor)
 
 
 @router.get("/{inspection_id}")
-async def get_inspection(inspection_id: UUID, services: Context, wait: Wait = 0) -> Inspection:
-    """One inspection; with `wait`, as soon as it is final."""
-    return Inspection.of(await final_view(services, inspection_id, wait))
+async def get_inspection(
+    inspection_id: UUID, services: Context, wait: Wait = 0, view: View | None = None
+) -> Inspection | OpcUaResult:
+    """One inspection; with `wait`, as soon as it is final; with `view=opcua` in the shape of OPC UA."""
+    found = await final_view(services, inspection_id, wait)
+    return OpcUaResult.of(found) if view == "opcua" else Inspection.of(found)
 
 
 @router.post("/{inspection_id}/cancel")

@@ -1,139 +1,95 @@
-"""Webhooks on the side that receives them, against another implementation of the same standard."""
+"""The rules of webhooks that need no server: signatures, pauses, and what is read of an answer."""
 
 import datetime as dt
-import json
-import subprocess
-import sys
-from typing import Any
+import time
+from email.utils import format_datetime
 
 import pytest
-from standardwebhooks import Webhook
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from standardwebhooks import Webhook, WebhookVerificationError
 
-from linewatch import Batch, Inspection, ModelVersion, WebhookInvalid, verify_webhook
-from tests.played import BATCH, INSPECTION, VERSION
+from core import signing
+from core.sending import JITTER, pause_after
+from core.settings import Settings
+from worker.calls import KEPT_CHARACTERS, printable, retry_after
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - signs nothing but these tests
-ANOTHER = "whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
-SAID: dict[str, Any] = {"type": "inspection.completed", "timestamp": "2026-01-01T00:00:00Z", "data": INSPECTION}
-
-
-def sent(said: object, *, secret: str = SECRET, ago: float = 0) -> tuple[bytes, dict[str, str]]:
-    """A request as another implementation of the standard makes it."""
-    body = json.dumps(said)
-    at = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=ago)
-    signature = Webhook(secret).sign("msg_1", at, body)
-    headers = {
-        "Webhook-Id": "msg_1",
-        "WEBHOOK-TIMESTAMP": str(int(at.timestamp())),
-        "webhook-signature": signature,
-    }
-    return body.encode(), headers
+SCHEDULE = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0)
+FIRST = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SECOND = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
 
-def test_what_another_implementation_signs_is_verified_and_typed() -> None:
-    event = verify_webhook(*sent(SAID), SECRET)
-    assert (event.id, event.type, event.timestamp.year) == ("msg_1", "inspection.completed", 2026)
-    assert isinstance(event.data, Inspection)
-    assert event.data.recipe == "bottle"
-    assert event.events == [event]
+def test_the_example_of_the_specification() -> None:
+    headers = signing.headers([FIRST], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_each_type_has_its_data() -> None:
-    batch = verify_webhook(*sent({**SAID, "type": "batch.completed", "data": BATCH}), SECRET)
-    assert isinstance(batch.data, Batch)
-    without_manifest = {name: value for name, value in VERSION.items() if name != "manifest"}  # as it is sent
-    activated = verify_webhook(*sent({**SAID, "type": "model.activated", "data": without_manifest}), SECRET)
-    assert isinstance(activated.data, ModelVersion)
-    unknown = verify_webhook(*sent({**SAID, "type": "endpoint.test", "data": {"new": 1}}), SECRET)
-    assert unknown.data == {"new": 1}
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.uuids())
+def test_each_secret_alone_verifies(text: str, message_id: object) -> None:
+    body = text.encode()
+    headers = signing.headers([FIRST, SECOND], str(message_id), int(time.time()), body)
+    for secret in (FIRST, SECOND):
+        Webhook(secret).verify(body, headers, json_parse=False)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret).verify(body + b" ", headers, json_parse=False)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret).verify(body, {**headers, "webhook-id": "another"}, json_parse=False)
 
 
-def test_a_group_is_as_many_events() -> None:
-    members = [{**SAID, "id": f"delivery-{number}"} for number in range(3)]
-    group = verify_webhook(*sent({"type": "group", "timestamp": SAID["timestamp"], "data": members}), SECRET)
-    assert [event.id for event in group.events] == ["delivery-0", "delivery-1", "delivery-2"]
-    assert all(isinstance(event.data, Inspection) for event in group.events)
+def test_the_schedule_is_the_documented_one() -> None:
+    assert Settings().webhook_retry_seconds == SCHEDULE
 
 
-def test_one_of_several_signatures_is_enough() -> None:
-    body, headers = sent(SAID)
-    of_another = sent(SAID, secret=ANOTHER)[1]["webhook-signature"]
-    headers["webhook-signature"] = f"v1a,x {of_another} nonsense {headers['webhook-signature']}"
-    assert verify_webhook(body, headers, SECRET).type == "inspection.completed"
+@given(st.integers(1, 7), st.floats(0, 1), st.floats(0, 1e9))
+def test_pauses(tries: int, jitter: float, asked: float) -> None:
+    pause = pause_after(tries, SCHEDULE, retry_after=asked, jitter=jitter)
+    assert pause is not None
+    planned = SCHEDULE[tries - 1]
+    assert planned <= pause
+    assert min(asked, 86_400) <= pause <= max(planned * (1 + JITTER), min(asked, 86_400))
 
 
-def test_the_prefix_of_the_secret_may_be_left_out() -> None:
-    assert verify_webhook(*sent(SAID), SECRET.removeprefix("whsec_")).id == "msg_1"
+def test_no_pause_follows_the_last_try() -> None:
+    assert pause_after(len(SCHEDULE) + 1, SCHEDULE, retry_after=10, jitter=0) is None
 
 
-@pytest.mark.parametrize("missing", ["Webhook-Id", "WEBHOOK-TIMESTAMP", "webhook-signature"])
-def test_a_header_that_is_missing(missing: str) -> None:
-    body, headers = sent(SAID)
-    del headers[missing]
-    with pytest.raises(WebhookInvalid, match=f"no header {missing.lower()}"):
-        verify_webhook(body, headers, SECRET)
+def test_the_setting_of_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINEWATCH_WEBHOOK_RETRY_SECONDS", "0.5, 1,2")
+    assert Settings().webhook_retry_seconds == (0.5, 1, 2)
+    for wrong in ("", "1,", "soon", "-1", "nan", "inf"):
+        monkeypatch.setenv("LINEWATCH_WEBHOOK_RETRY_SECONDS", wrong)
+        with pytest.raises(ValidationError, match="webhook_retry_seconds"):
+            Settings()
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("header", "seconds"),
     [
-        {"Webhook-Id": "msg_2"},
-        {"WEBHOOK-TIMESTAMP": "1"},
-        {"webhook-signature": "v1,"},
-        {"webhook-signature": "v1,ä"},
-        {"webhook-signature": "v1"},
+        (None, 0),
+        ("", 0),
+        ("120", 120),
+        ("-5", 0),
+        ("soon", 0),
+        ("1e5", 0),
+        ("²", 0),
+        ("9" * 400, 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", 0),
     ],
 )
-def test_what_was_not_signed_so_is_refused(changed: dict[str, str]) -> None:
-    body, headers = sent(SAID)
-    with pytest.raises(WebhookInvalid, match="no signature"):
-        verify_webhook(body, {**headers, **changed}, SECRET)
+def test_retry_after(header: str | None, seconds: float) -> None:
+    assert retry_after(header) == seconds
 
 
-def test_a_body_that_was_changed_or_signed_by_another_is_refused() -> None:
-    body, headers = sent(SAID)
-    for changed in (body + b" ", body.replace(b"bottle", b"battle"), b"\xff", b""):
-        with pytest.raises(WebhookInvalid, match="no signature"):
-            verify_webhook(changed, headers, SECRET)
-    with pytest.raises(WebhookInvalid, match="no signature"):
-        verify_webhook(*sent(SAID, secret=ANOTHER), SECRET)
-    only_v2 = headers | {"webhook-signature": headers["webhook-signature"].replace("v1,", "v2,")}
-    with pytest.raises(WebhookInvalid, match="no signature"):
-        verify_webhook(body, only_v2, SECRET)
+def test_retry_after_a_date() -> None:
+    moment = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    assert 3590 < retry_after(format_datetime(moment, usegmt=True)) <= 3600
 
 
-@pytest.mark.parametrize(("ago", "said"), [(400, "s ago"), (-400, "in the future")])
-def test_another_time_is_refused_unless_it_is_tolerated(ago: float, said: str) -> None:
-    request = sent(SAID, ago=ago)
-    with pytest.raises(WebhookInvalid, match=said):
-        verify_webhook(*request, SECRET)
-    assert verify_webhook(*request, SECRET, tolerance=500).id == "msg_1"
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        1,
-        [],
-        {},
-        {"type": "inspection.completed"},
-        {**SAID, "data": {}},
-        {**SAID, "type": "group"},
-        {**SAID, "type": []},
-    ],
-)
-def test_what_is_signed_and_makes_no_sense_is_said_to_be_so(said: object) -> None:
-    with pytest.raises(WebhookInvalid, match="cannot be read"):
-        verify_webhook(*sent(said), SECRET)
-
-
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_ä", "whsec_!!"])
-def test_what_is_no_secret_is_an_error_of_the_caller(secret: str) -> None:
-    with pytest.raises(ValueError, match="secret"):
-        verify_webhook(*sent(SAID), secret)
-
-
-def test_a_receiver_needs_no_http_client() -> None:
-    code = "import sys, linewatch.webhooks; print('httpx' in sys.modules, 'core' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False", "False"]
+@given(st.text())
+def test_what_is_kept_of_an_answer_moves_no_cursor(text: str) -> None:
+    kept = printable(text)
+    assert len(kept) <= KEPT_CHARACTERS
+    assert not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in kept)
+    kept.encode()

@@ -1,0 +1,65 @@
+"""Deliveries of webhooks: what was sent to an endpoint, what came of each try, and sending it again."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict
+
+from api.context import Context
+from api.fields import Limit, decode_cursor, encode_cursor
+from api.schemas import Delivery, DeliveryPage
+from core import deliveries, endpoints
+from core.deliveries import State
+
+router = APIRouter(tags=["webhooks"])
+
+
+class _Listing(BaseModel):
+    """The filter of a listing, its cursor and its size."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: State | None = None
+    cursor: str | None = None
+    limit: Limit = 100
+
+
+@router.get("/v1/webhook-endpoints/{endpoint_id}/deliveries")
+def list_deliveries(endpoint_id: UUID, listing: Annotated[_Listing, Query()], services: Context) -> DeliveryPage:
+    """What was sent to an endpoint or waits to be, newest first, with every try."""
+    before = decode_cursor(listing.cursor)
+    with services.transaction() as connection:
+        endpoints.get(connection, endpoint_id)
+        items, following = deliveries.list_page(
+            connection, endpoint_id, state=listing.state, before=before, limit=listing.limit
+        )
+    return DeliveryPage(items=[Delivery.of(one) for one in items], next_cursor=encode_cursor(following))
+
+
+@router.post("/v1/webhook-endpoints/{endpoint_id}/test", status_code=202)
+def send_test(endpoint_id: UUID, services: Context) -> Delivery:
+    """Send an `endpoint.test` to an endpoint, whatever events it asked for. Look at the delivery for what came of it.
+
+    It is signed and tried like any other. An endpoint that is not enabled is refused with 409 `invalid_transition`.
+    """
+    with services.transaction() as connection:
+        endpoints.get(connection, endpoint_id)
+        return Delivery.of(deliveries.send_test(connection, endpoint_id))
+
+
+@router.get("/v1/deliveries/{delivery_id}")
+def get_delivery(delivery_id: UUID, services: Context) -> Delivery:
+    """One delivery, with every try."""
+    with services.transaction() as connection:
+        return Delivery.of(deliveries.get(connection, delivery_id))
+
+
+@router.post("/v1/deliveries/{delivery_id}/replay", status_code=202)
+def replay(delivery_id: UUID, services: Context) -> Delivery:
+    """Send a delivery again, under the same `webhook-id`; one that waits for its next try is tried at once.
+
+    What was sent as a group is sent again as that group. 409 `invalid_transition` while its endpoint is not enabled.
+    """
+    with services.transaction() as connection:
+        return Delivery.of(deliveries.replay(connection, delivery_id))

@@ -1,0 +1,20 @@
+"""`/v1/parts`: one verdict for a part that was seen in several pictures."""
+
+from fastapi import APIRouter
+
+from api.context import Context
+from api.fields import Label, RecipeName
+from api.schemas import Part
+from core import parts
+
+router = APIRouter(prefix="/v1/parts", tags=["parts"])
+
+
+@router.get("/{part_id:path}")
+def get_part(part_id: Label, services: Context, recipe: RecipeName | None = None, lot_id: Label | None = None) -> Part:
+    """One part: of each recipe and view the newest inspection, and the verdict that follows from them.
+
+    The id is the rest of the path and may hold slashes.
+    """
+    with services.transaction() as connection:
+        return Part.of(parts.get(connection, part_id, recipe=recipe, lot_id=lot_id))

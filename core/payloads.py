@@ -1,0 +1,82 @@
+"""What a webhook's body says: the event, and the document of what it is about, as it stands when it is sent."""
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, select
+
+from core import batches, inspections, model_versions, tables, thresholds
+from core.documents import Batch, Inspection, ModelVersion
+from core.events import EventType
+from core.sending import Claim, Message
+
+_OF_INSPECTIONS = (EventType.INSPECTION_COMPLETED, EventType.INSPECTION_FAILED, EventType.INSPECTION_REVIEWED)
+_AT_ONCE = 1000
+
+Document = dict[str, Any]
+
+
+def documents(connection: Connection, claims: Sequence[Claim]) -> dict[UUID, Document]:
+    """By delivery, what its event is about; a delivery whose subject is gone is not among them."""
+    wanted = list({UUID(one.subject_id) for one in claims if one.event in _OF_INSPECTIONS})
+    examined = {
+        str(found.id): Inspection.of(found).model_dump(mode="json")
+        for start in range(0, len(wanted), _AT_ONCE)
+        for found in inspections.by_ids(connection, wanted[start : start + _AT_ONCE]).values()
+    }
+    told: dict[UUID, Document] = {}
+    for one in claims:
+        document = examined.get(one.subject_id) if one.event in _OF_INSPECTIONS else _other(connection, one)
+        if document is not None:
+            told[one.id] = document
+    return told
+
+
+def _other(connection: Connection, claim: Claim) -> Document | None:
+    match claim.event:
+        case EventType.BATCH_COMPLETED:
+            return _batch(connection, UUID(claim.subject_id))
+        case EventType.MODEL_ACTIVATED:
+            return _model_version(connection, int(claim.subject_id))
+        case EventType.ENDPOINT_TEST:
+            return {"endpoint_id": claim.subject_id, "message": "This is a test: messages of Linewatch arrive here."}
+    return None
+
+
+def _batch(connection: Connection, batch_id: UUID) -> Document | None:
+    if connection.execute(select(tables.batches.c.id).where(tables.batches.c.id == batch_id)).one_or_none() is None:
+        return None
+    return Batch.of(batches.get(connection, batch_id)).model_dump(mode="json")
+
+
+def _model_version(connection: Connection, version_id: int) -> Document | None:
+    versions = tables.model_versions
+    if connection.execute(select(versions.c.id).where(versions.c.id == version_id)).one_or_none() is None:
+        return None
+    version = model_versions.by_id(connection, version_id)
+    in_force = thresholds.current(connection, version_id)
+    return ModelVersion.of(version, in_force).model_dump(mode="json", exclude={"manifest"})  # it may be megabytes
+
+
+def body(message: Message, told: dict[UUID, Document]) -> bytes | None:
+    """The JSON of a message, without the events whose subjects are gone; None if none is left."""
+    events = [
+        {"id": str(one.id), "type": one.event, "timestamp": _moment(one.occurred_at), "data": told[one.id]}
+        for one in message.claims
+        if one.id in told
+    ]
+    if not events:
+        return None
+    if message.grouped:
+        newest = max(one.occurred_at for one in message.claims)
+        whole: Document = {"type": "group", "timestamp": _moment(newest), "data": events}
+    else:
+        whole = {name: events[0][name] for name in ("type", "timestamp", "data")}
+    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _moment(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
