@@ -37,7 +37,8 @@ class AsyncClient(Operations):
     """A running system, awaited. Use it in an `async with` block, in one event loop; its methods are those of `Client`.
 
     Every method raises `Refused` where the system says no, with a stable `code`, and `Unreachable` where no answer
-    comes; both are a `LinewatchError`. Answers 429 and 503 are waited out for up to `patience` seconds.
+    comes; both are a `LinewatchError`. Answers 429 and 503 are waited out for up to `patience` seconds. Where a
+    connection breaks, what may be done twice is sent again; an upload carries a key by which it is done once.
 
     Example:
         async with AsyncClient("http://127.0.0.1:8000") as lw:
@@ -96,7 +97,8 @@ class Client:
     """A running system. Use it in a `with` block; it is safe to use from several threads.
 
     Every method raises `Refused` where the system says no, with a stable `code`, and `Unreachable` where no answer
-    comes; both are a `LinewatchError`. Answers 429 and 503 are waited out for up to `patience` seconds.
+    comes; both are a `LinewatchError`. Answers 429 and 503 are waited out for up to `patience` seconds. Where a
+    connection breaks, what may be done twice is sent again; an upload carries a key by which it is done once.
 
     Example:
         with Client("http://127.0.0.1:8000") as lw:

@@ -7,11 +7,13 @@ a single step, in the thread that called. On `AwaitedWire` they run in the calle
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, Self, TypeVar
 
 import httpx
+
+_WORTH_A_THREAD = 64 * 1024  # bytes; what httpx reads of a file at once
 
 T = TypeVar("T")
 Job = Callable[[], Coroutine[Any, Any, T]]
@@ -235,8 +237,18 @@ class _ReadInThreads(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pieces = iter(self._body)
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        while piece := await asyncio.to_thread(_gathered, pieces):
             yield piece
+
+
+def _gathered(pieces: Iterator[bytes]) -> bytes:
+    """The next pieces as one of a size that is worth a thread; nothing after the last."""
+    gathered = bytearray()
+    for piece in pieces:
+        gathered += piece
+        if len(gathered) >= _WORTH_A_THREAD:
+            break
+    return bytes(gathered)
 
 
 def _read_in_threads(request: httpx.Request) -> httpx.Request:

@@ -59,6 +59,10 @@ def _answer(error: Any) -> Failure:
     return Failure(f"{error}{remedy}", FAILED)
 
 
+def _lost(error: Any) -> Failure:
+    return Failure(f"{error}; resume_after is --after {error.resume_after}", FAILED)
+
+
 def _up(error: Any) -> Failure:
     return Failure(str(error), error.exit_code)
 
@@ -111,6 +115,7 @@ _FAMILIES: tuple[tuple[str, str, Callable[[Any], Failure | None]], ...] = (
     ("linewatch.cli.failures", "CommandFailed", _plain),
     ("linewatch.cli.failures", "WrongUse", _bad_use),
     ("linewatch.cli.failures", "ClickException", _click),
+    ("linewatch.errors", "CursorLost", _lost),
     ("linewatch.errors", "Refused", _answer),
     ("linewatch.errors", "BadAddress", _bad_use),
     ("linewatch.errors", "LinewatchError", _plain),

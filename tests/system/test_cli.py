@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -202,3 +206,95 @@ def test_a_client_moves_bundles_and_thresholds(lw: Client, recipe: str, another_
     assert (made.threshold, made.review_threshold, made.station_id) == (0.25, 0.2, "st-1")
     assert lw.model_version(recipe, 2).threshold.threshold == 0.5
     assert lw.rollback(recipe).version == 1
+
+
+def test_results_are_read_once_and_reviews_come_through_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, lw: Client, recipe: str
+) -> None:
+    ids = [str(lw.submit(png(920 + number), recipe=recipe, wait=60).id) for number in range(3)]
+    reading = ["results", "--recipe", recipe, "--reviews", "--cursor-file", str(tmp_path / "mes.cursor")]
+    assert [one["id"] for one in answer(capsys, *reading)] == ids
+    assert answer(capsys, *reading) == []
+    [reviewed] = answer(capsys, "review", ids[1], "--verdict", "ng", "--reviewer", "m", "--reason", "scratch")
+    assert reviewed["effective_verdict"] == "ng"
+    assert [(one["id"], one["feed_event"]) for one in answer(capsys, *reading)] == [(ids[1], "reviewed")]
+    assert run(["list", "--recipe", recipe, "--effective-verdict", "ng"]) == 0
+    assert ids[1] in capsys.readouterr().out
+
+    name = f"mes-{uuid4().hex[:8]}"
+    assert len(answer(capsys, "results", "--recipe", recipe, "--consumer", name)) == 3
+    assert answer(capsys, "results", "--recipe", recipe, "--consumer", name, "--after", "now") == []
+    lw.submit(png(930), recipe=recipe, wait=60)
+    assert run(["status"]) == 0
+    assert f"Consumer {name} is" in capsys.readouterr().out
+    lw.forget_consumer(name)
+
+
+def test_results_are_followed_until_interrupted(system: System, lw: Client, recipe: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "linewatch.cli", "results", "--follow", "--recipe", recipe, "--json"]
+    environment = os.environ | {"LINEWATCH_URL": system.url}
+    with subprocess.Popen(
+        [*command, "--cursor-file", str(tmp_path / "mes.cursor")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        for number in range(3):
+            inspection = lw.submit(png(940 + number), recipe=recipe, wait=60)
+            assert json.loads(following.stdout.readline())["id"] == str(inspection.id)
+        following.send_signal(signal.SIGINT)
+        _, told = following.communicate(timeout=30)
+        assert following.returncode == 130
+        assert told.count("\n") == 1
+
+
+def test_a_webhook_endpoint_from_its_creation_to_its_end(
+    capsys: pytest.CaptureFixture[str], system: System, recipe: str
+) -> None:
+    url = f"http://127.0.0.1:{system.webhook_port}/mes"  # nobody listens there
+    assert run(["webhooks", "create", url, "--event", "inspection.completed", "--recipe", recipe]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("whsec_")
+    [listed] = answer(capsys, "webhooks", "list")
+    [made] = [one for one in listed if one["recipes"] == [recipe]]
+    assert made["id"] in told.err
+    assert run(["webhooks", "test", made["id"], "--wait", "30"]) == 1
+    assert "did not take it: unreachable" in capsys.readouterr().err
+    [sent] = answer(capsys, "webhooks", "deliveries", made["id"])
+    assert (sent["event"], sent["state"]) == ("endpoint.test", "pending")
+    assert run(["status"]) == 0
+    assert f"({made['id']}) is failing since" in capsys.readouterr().out.replace("\n", " ")
+    [replayed] = answer(capsys, "webhooks", "replay", sent["id"])
+    assert replayed["id"] == sent["id"]
+    [changed] = answer(capsys, "webhooks", "update", made["id"], "--state", "disabled", "--all-recipes")
+    assert (changed["state"], changed["recipes"]) == ("disabled", None)
+    [rotated] = answer(capsys, "webhooks", "rotate-secret", made["id"])
+    assert rotated["secret"] != told.out.strip()
+    assert rotated["previous_secret_until"]
+    assert answer(capsys, "webhooks", "delete", made["id"]) == [{"id": made["id"], "deleted": True}]
+    assert run(["webhooks", "show", made["id"]]) == 1
+
+
+def test_an_address_that_may_not_be_called_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["webhooks", "create", "http://127.0.0.1:1/mes", "--event", "inspection.completed"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+
+
+def test_views_of_a_part_and_an_export(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, recipe: str
+) -> None:
+    part = f"SN-{uuid4().hex[:8]}"
+    for view, picture in (("top", "0.png"), ("side", "1.png")):
+        path = str(pictures / "deeper" / picture)
+        [one] = answer(capsys, "submit", path, "--recipe", recipe, "--part", part, "--view", view, "--wait")
+        assert one["view"] == view
+    [found] = answer(capsys, "part", part)
+    assert (found["status"], sorted(one["view"] for one in found["views"])) == ("completed", ["side", "top"])
+    out = tmp_path / "out.csv"
+    [exported] = answer(capsys, "export", "--format", "csv", "--out", str(out), "--part", part)
+    assert exported["bytes"] == out.stat().st_size
+    assert out.read_text().count(part) == 2

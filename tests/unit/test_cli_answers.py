@@ -100,7 +100,7 @@ def test_without_following_a_lost_place_is_a_failure(play: Play, capsys: pytest.
     assert run(["results", "--after", "old"]) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "cursor_expired" in told
+    assert "(cursor_expired); resume_after is --after c6" in told
 
 
 def test_the_secret_of_an_endpoint_is_printed_once(play: Play, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The client, both faces: what it tries again and what not, and what it makes of answers. Only failures are played."""
 
+import asyncio
 import inspect
 import io
 import json
@@ -9,12 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import httpx
 import pytest
 
-from linewatch import AsyncClient, Client, LinewatchError, Refused, Unreachable
+from linewatch import AsyncClient, Client, Inspection, LinewatchError, Refused, Unreachable
 from linewatch.errors import BadAddress
 from linewatch.operations import Operations
 from linewatch.transport import RECONNECTS
@@ -333,6 +334,26 @@ def test_both_faces_have_every_operation_with_its_signature_and_its_text() -> No
         assert of_both[0].parameters == of_both[1].parameters, name
         assert inspect.getdoc(getattr(Client, name)), name
         assert inspect.getdoc(getattr(Client, name)) == inspect.getdoc(getattr(AsyncClient, name)), name
+
+
+def test_types_are_those_of_the_operations() -> None:
+    """For mypy; at run time `assert_type` does nothing."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=INSPECTION if request.method == "POST" else {"items": [], "next_cursor": None})
+
+    with Client("http://system.test", transport=httpx.MockTransport(answer)) as lw:
+        assert_type(lw.submit(b"picture", recipe="bottle", wait=0), Inspection)
+        for one in lw.inspections(recipe="bottle", verdict="ng"):
+            assert_type(one, Inspection)
+
+    async def awaited() -> None:
+        async with AsyncClient("http://system.test", transport=httpx.MockTransport(answer)) as lw:
+            assert_type(await lw.submit(b"picture", recipe="bottle"), Inspection)
+            async for one in lw.inspections(recipe="bottle"):
+                assert_type(one, Inspection)
+
+    asyncio.run(awaited())
 
 
 def vars_of(kind: type) -> list[tuple[str, object]]:
