@@ -544,7 +544,7 @@ def test_what_is_no_http(engine: Engine, settings: Settings, inspect: Inspect) -
         endpoint_id = register(engine, url)
         with sending(settings, url):
             inspect()
-            for talk in (b"220 mail.example ESMTP\r\n", b""):
+            for talk in (b"220 mail.example ESMTP\r\n\r\n", b""):
                 connection, _ = server.accept()
                 with connection:
                     request = b""
