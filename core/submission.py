@@ -193,10 +193,10 @@ def _draw_subjects(connection: Connection, submissions: Sequence[Submission]) ->
     Both are by the database's clock.
     """
     sizes = [sub.as_batch + len(sub.inspections) for sub in submissions]
-    rows = connection.execute(text("SELECT uuidv7() FROM generate_series(1, :number)"), {"number": sum(sizes)})
-    ids = iter(rows.scalars().all())
-    drawn = [list(islice(ids, size)) for size in sizes]
-    return drawn, connection.execute(text("SELECT now()")).scalar_one()
+    drawing = text("SELECT uuidv7() AS id, now() AS now FROM generate_series(1, :number)")
+    rows = connection.execute(drawing, {"number": sum(sizes)}).all()
+    ids = iter([row.id for row in rows])
+    return [list(islice(ids, size)) for size in sizes], rows[0].now
 
 
 def _insert(
