@@ -207,7 +207,7 @@ def _pause(attempt: int) -> float:
 def _retry_after(answer: httpx.Response) -> float:
     """Seconds that the answer asks for, as a number or a date; 0 where it asks for none."""
     text = answer.headers.get("Retry-After", "0")
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - dt.datetime.now(dt.UTC)).total_seconds())

@@ -87,6 +87,7 @@ def test_a_date_is_a_retry_after_too(client: Callable[..., Any], pauses: list[fl
     played = Played(
         problem(503, "timeout", retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
         problem(503, "timeout", retry_after="soon"),
+        httpx.Response(503, headers=[(b"Retry-After", "²".encode("latin-1"))]),
         httpx.Response(200, json=RECIPES),
     )
     with client(played) as lw:
