@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 
 from api.door import Door
+from api.idempotency import InFlight
 from api.publisher import Publisher
 from api.receiving import Receiver
 from api.waiting import Kind, Look, Waiters
@@ -31,6 +32,7 @@ class Services:
     store: Store
     publisher: Publisher
     door: Door
+    in_flight: InFlight
     receiver: Receiver
     waiters: Waiters
     allowed: AllowList
@@ -70,6 +72,7 @@ class Services:
             store,
             publisher,
             Door(settings, engine, store, publisher, allowed),
+            InFlight(),
             Receiver(settings, store),
             Waiters(settings, looks),
             allowed,

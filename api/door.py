@@ -8,17 +8,20 @@ import asyncio
 import errno
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Engine
 
 from api.problems import database_unavailable
 from api.publisher import Publisher
-from core import endpoints, recipes, submission, work
+from core import endpoints, idempotency, recipes, submission, work
 from core.database import UNUSABLE
 from core.errors import Code, Refused
+from core.idempotency import Key
 from core.settings import Settings
 from core.store import Staged, Store, image_key
 from core.submission import Accepted, NewInspection, Submission
@@ -45,16 +48,18 @@ class Upload:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What one request brings, and where its answer goes."""
+    """What one request brings, its idempotency key, what of it was refused, and where its answer goes."""
 
     uploads: Sequence[Upload]
     as_batch: bool
     callback_url: str | None
+    key: Key | None
+    errors: Sequence[Mapping[str, Any]]
     answer: asyncio.Future[Accepted]
 
-    @property
     def submission(self) -> Submission:
-        return Submission([upload.new for upload in self.uploads], self.as_batch, self.callback_url)
+        plain = Submission([upload.new for upload in self.uploads], self.as_batch, self.callback_url)
+        return plain if self.key is None else plain.under(self.key, self.errors)
 
 
 class Door:
@@ -85,35 +90,59 @@ class Door:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    async def check(self, recipe: str) -> None:
+    async def check(self, recipe: str, key: Key | None = None) -> None:
         """Refuse what could not be accepted, before its body is read; the commit decides again.
 
         A recipe that was fine a moment ago is not asked for again.
         """
-        if self._depth >= self._max_depth:
-            raise Refused(
-                Code.QUEUE_FULL, f"{self._depth} inspections are in flight, and the limit is {self._max_depth}. Wait."
-            )
-        now = time.monotonic()
-        if self._recipes_seen.get(recipe, 0.0) < now:
-            await asyncio.to_thread(self._check_recipe, recipe)
-            self._recipes_seen[recipe] = now + RECIPE_SECONDS
+        async with self._unless_known(key):
+            if self._depth >= self._max_depth:
+                raise Refused(
+                    Code.QUEUE_FULL,
+                    f"{self._depth} inspections are in flight, and the limit is {self._max_depth}. Wait.",
+                )
+            now = time.monotonic()
+            if self._recipes_seen.get(recipe, 0.0) < now:
+                await asyncio.to_thread(self._check_recipe, recipe)
+                self._recipes_seen[recipe] = now + RECIPE_SECONDS
 
-    async def check_callbacks(self, urls: Iterable[str | None]) -> None:
+    async def check_callbacks(self, urls: Iterable[str | None], key: Key | None = None) -> None:
         """Refuse callbacks to whom nobody has registered or to where nobody may be called.
 
         The commit asks again who is registered; only this looks names up, for which no transaction should wait. An
         origin that was fine a moment ago is not asked for again.
         """
-        for origin, url in {Origin.of(url): url for url in urls if url is not None}.items():
-            await asyncio.get_running_loop().run_in_executor(self._lookups, self._check_callback, origin, url)
+        async with self._unless_known(key):
+            for origin, url in {Origin.of(url): url for url in urls if url is not None}.items():
+                await asyncio.get_running_loop().run_in_executor(self._lookups, self._check_callback, origin, url)
+
+    @asynccontextmanager
+    async def _unless_known(self, key: Key | None) -> AsyncIterator[None]:
+        """What was accepted under its key before is let through: it is answered again, whatever has happened since."""
+        try:
+            yield
+        except Refused:
+            if key is None or not await asyncio.to_thread(self._is_known, key):
+                raise
 
     async def submit(
-        self, uploads: Sequence[Upload], *, as_batch: bool = False, callback_url: str | None = None
+        self,
+        uploads: Sequence[Upload],
+        *,
+        as_batch: bool = False,
+        callback_url: str | None = None,
+        key: Key | None = None,
+        errors: Sequence[Mapping[str, Any]] = (),
     ) -> Accepted:
-        """Accept the uploads of one request, together or not at all; `callback_url` is for the batch."""
+        """Accept the uploads of one request, together or not at all; a batch without any is opened.
+
+        Args:
+            callback_url: of the batch.
+            key: under which the request came; what it was first used for is the answer.
+            errors: what of the request was refused already, to be told again with the answer.
+        """
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        await self._arriving.put(_Entry(uploads, as_batch, callback_url, answer))
+        await self._arriving.put(_Entry(uploads, as_batch, callback_url, key, errors, answer))
         return await answer
 
     def _check_recipe(self, name: str) -> None:
@@ -127,6 +156,10 @@ class Door:
             endpoints.callback(connection, url)
         self._allowed.check(url)
         self._callbacks_seen[origin] = time.monotonic() + CALLBACK_SECONDS
+
+    def _is_known(self, key: Key) -> bool:
+        with self._engine.begin() as connection:
+            return idempotency.is_known(connection, key)
 
     async def _watch_depth(self) -> None:
         while True:
@@ -150,7 +183,7 @@ class Door:
             results = await asyncio.to_thread(self._commit, group)
             for entry, result in zip(group, results, strict=True):
                 _answer(entry.answer, result)
-            self._publish([result for result in results if isinstance(result, Accepted)])
+            self._publish([one for one in results if isinstance(one, Accepted) and not one.replayed])
 
     def _publish(self, accepted: Sequence[Accepted]) -> None:
         for one in accepted:
@@ -170,8 +203,9 @@ class Door:
 
     def _enter(self, group: Sequence[_Entry]) -> Sequence[Accepted | Exception]:
         try:
+            submissions = [entry.submission() for entry in group]
             with self._engine.begin() as connection:
-                return submission.accept(connection, [entry.submission for entry in group])
+                return submission.accept(connection, submissions)
         except UNUSABLE as error:
             log.warning("could not commit a group of %d uploads: %s", len(group), error)
             return [database_unavailable()] * len(group)

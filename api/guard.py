@@ -1,5 +1,7 @@
 """Who may ask. With keys: a bearer key with the right scope. Without: only this machine, and no foreign web page."""
 
+import asyncio
+import logging
 import re
 import time
 from typing import Any
@@ -7,16 +9,20 @@ from urllib.parse import urlsplit
 
 import anyio.to_thread
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import database_unavailable, response
+from api.rates import Rates
 from core import keys
 from core.database import UNUSABLE
 from core.errors import Code, Refused
 from core.keys import Key
 from core.settings import LOOPBACK_HOSTS, Settings
+
+log = logging.getLogger(__name__)
 
 PROBES = frozenset({"/healthz", "/readyz"})
 NEED_NO_KEY = frozenset({"/health", "/"})
@@ -24,15 +30,19 @@ STREAMED = re.compile(r"/v1/(inspections|batches|recipes/[^/]+/model-versions)|/
 """Whose bodies are measured while they stream."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SUBMITTING = ("/v1/inspections", "/v1/batches", "/predict", "/heatmap")
+OF_READERS = re.compile(r"POST /v1/results/acknowledge|DELETE /v1/results/consumers/[^/]+")
+"""What a reader of the feed says of its own place in it."""
 KEY_SECONDS = 5.0
 """How long a key that was found is trusted without another look: a revoked one works no longer than this."""
+USE_SECONDS = 60.0
+"""How often it is noted, at most, that a key is used."""
 
 BODY_BYTES = 1024 * 1024
 
 
 def scope_needed(method: str, path: str) -> str:
     """The scope of an API key that a request needs."""
-    if method in SAFE_METHODS:
+    if method in SAFE_METHODS or OF_READERS.fullmatch(f"{method} {path}"):
         return "read"
     return "submit" if path.startswith(SUBMITTING) else "admin"
 
@@ -45,6 +55,9 @@ class Guard:
         self._needs_key = settings.auth_required
         self._engine = engine
         self._keys: dict[str, tuple[float, Key]] = {}
+        self._rates = Rates()
+        self._uses_noted: dict[int, float] = {}
+        self._notes: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,6 +87,9 @@ class Guard:
             raise Refused(
                 Code.UNAUTHENTICATED, "Send an API key: `Authorization: Bearer lw_…` (`linewatch keys create`)."
             )
+        key.check_not_expired()
+        self._check_rate(key)
+        self._note_use(key)
         needed = scope_needed(scope["method"], scope["path"])
         if not key.allows(needed):
             raise Refused(Code.FORBIDDEN, f"The key {key.prefix!r} lacks the scope {needed!r}.")
@@ -91,6 +107,37 @@ class Guard:
         if key is not None:
             self._keys[text] = (now + KEY_SECONDS, key)
         return key
+
+    def _check_rate(self, key: Key) -> None:
+        if key.requests_per_minute is None:
+            return
+        seconds = self._rates.take(key.id, key.requests_per_minute)
+        if seconds:
+            raise Refused(
+                Code.RATE_LIMITED,
+                f"The key {key.prefix!r} may make {key.requests_per_minute} requests a minute. Wait.",
+                retry_after=seconds,
+            )
+
+    def _note_use(self, key: Key) -> None:
+        """Have it noted beside the request, which neither waits for that nor fails with it."""
+        now = time.monotonic()
+        if self._uses_noted.get(key.id, -USE_SECONDS) + USE_SECONDS > now:
+            return
+        self._uses_noted[key.id] = now
+        note = asyncio.create_task(self._write_use(key))
+        self._notes.add(note)
+        note.add_done_callback(self._notes.discard)
+
+    async def _write_use(self, key: Key) -> None:
+        def write() -> None:
+            with self._engine.begin() as connection:
+                keys.note_use(connection, key.id)
+
+        try:
+            await asyncio.to_thread(write)
+        except SQLAlchemyError as error:
+            log.warning("could not note that the key %s is used: %s", key.prefix, error)
 
     def _look_up(self, text: str) -> Key | None:
         with self._engine.begin() as connection:

@@ -41,6 +41,9 @@ STATUS: Mapping[Code, HTTPStatus] = {
     Code.INVALID_BUNDLE: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.CALLBACK_UNREGISTERED: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.WEBHOOK_TARGET_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.IDEMPOTENCY_MISMATCH: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.IDEMPOTENCY_IN_FLIGHT: HTTPStatus.CONFLICT,
+    Code.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
     Code.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
     Code.QUEUE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.DATABASE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -70,8 +73,8 @@ def response(refused: Refused) -> JSONResponse:
     """The HTTP answer to a refusal."""
     status = STATUS[refused.code]
     headers = {}
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if refused.retry_after is not None or status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(refused.retry_after or RETRY_AFTER_SECONDS)
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body(refused), status.value, headers, MEDIA_TYPE)
@@ -112,7 +115,7 @@ def invalid_fields(faults: Any) -> Refused:
     """The refusal of field values, from pydantic's list of faults; the values themselves are not repeated."""
     lines = []
     for fault in faults:
-        where = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body"))
+        where = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body", "header"))
         lines.append(f"{where}: {fault['msg']}" if where else fault["msg"])
     return Refused(Code.INVALID_FIELD, "; ".join(lines))
 

@@ -77,6 +77,22 @@ def get(connection: Connection, batch_id: UUID) -> Batch:
     return Batch(row.id, row.state, counts, row.created_at, row.closed_at, row.finished_at)
 
 
+def as_accepted(connection: Connection, sizes: Mapping[UUID, int]) -> dict[UUID, Batch]:
+    """Batches as they were when they were accepted with so many inspections, whatever has become of them since."""
+    if not sizes:
+        return {}
+    rows = connection.execute(
+        text("SELECT id, created_at FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))"), {"ids": list(sizes)}
+    )
+    found = {}
+    for row in rows:
+        size = sizes[row.id]
+        counts = {"total": size, "queued": size, "running": 0} | dict.fromkeys(COUNTED, 0)
+        closed_at = row.created_at if size else None
+        found[row.id] = Batch(row.id, "running" if size else "open", counts, row.created_at, closed_at, None)
+    return found
+
+
 def create(connection: Connection, batch_id: UUID, *, closed: bool, callback: Callback | None = None) -> None:
     """A new batch: closed at once when it comes with its images, else open until it is closed."""
     connection.execute(

@@ -31,6 +31,9 @@ class Code(StrEnum):
     INVALID_BUNDLE = "invalid_bundle"
     CALLBACK_UNREGISTERED = "callback_unregistered"
     WEBHOOK_TARGET_REFUSED = "webhook_target_refused"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    IDEMPOTENCY_IN_FLIGHT = "idempotency_in_flight"
+    RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
     DATABASE_UNAVAILABLE = "database_unavailable"
     STORE_FULL = "store_full"
@@ -57,11 +60,13 @@ class Refused(Exception):  # noqa: N818 - it reads as what happened: the request
     Attributes:
         code: stable, for programs.
         detail: what is wrong, with what, and what to do, for people.
+        retry_after: seconds after which the same may be asked again; None where nothing is known of that.
         members: what programs need to go on, by name.
     """
 
-    def __init__(self, code: Code, detail: str, **members: Any) -> None:
+    def __init__(self, code: Code, detail: str, *, retry_after: int | None = None, **members: Any) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.retry_after = retry_after
         self.members = members

@@ -3,7 +3,7 @@
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -88,6 +88,29 @@ class Inspection:
         if self.anomaly_score is None or self.threshold is None:
             return None
         return verdicts.is_anomaly(self.anomaly_score, self.threshold)
+
+
+def as_accepted(one: Inspection) -> Inspection:
+    """An inspection as it was when it was accepted, whatever has become of it since."""
+    return replace(
+        one,
+        status="queued",
+        anomaly_score=None,
+        threshold=None,
+        review_threshold=None,
+        verdict=None,
+        model_version_id=None,
+        model_version=None,
+        model_sha256=None,
+        reasons=[],
+        error_code=None,
+        error_detail=None,
+        attempt=0,
+        started_at=None,
+        finished_at=None,
+        timings_ms={},
+        reviews=(),
+    )
 
 
 @dataclass(frozen=True)

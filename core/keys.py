@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.sql.functions import now
@@ -19,21 +19,38 @@ SCOPES = ("submit", "read", "admin")
 
 @dataclass(frozen=True)
 class Key:
-    """A key as it may be shown: never its secret."""
+    """A key as it may be shown: never its secret.
+
+    Attributes:
+        last_used_at: to the minute, or so.
+        requests_per_minute: how many it may make; None for any number.
+    """
 
     id: int
     name: str
     prefix: str
     scopes: list[str]
     created_at: dt.datetime
+    expires_at: dt.datetime | None
+    last_used_at: dt.datetime | None
     revoked_at: dt.datetime | None
+    requests_per_minute: int | None
 
     def allows(self, scope: str) -> bool:
         """Whether the key carries a scope; `admin` carries all."""
         return scope in self.scopes or "admin" in self.scopes
 
+    def check_not_expired(self) -> None:
+        """Refuse the key from the moment on at which it expires."""
+        if self.expires_at is not None and self.expires_at <= dt.datetime.now(dt.UTC):
+            raise Refused(
+                Code.UNAUTHENTICATED,
+                f"The API key {self.prefix!r} expired at {self.expires_at.isoformat(timespec='seconds')}. "
+                "Ask for a new one (`linewatch keys create`).",
+            )
 
-_SHOWN = [api_keys.c[name] for name in ("id", "name", "prefix", "scopes", "created_at", "revoked_at")]
+
+_SHOWN = [api_keys.c[one.name] for one in fields(Key)]
 
 
 def _digest(key: str) -> bytes:
@@ -41,19 +58,46 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def create(connection: Connection, name: str, scopes: Sequence[str], *, actor: str) -> tuple[Key, str]:
-    """A new key, and its text, which cannot be had again."""
+def create(
+    connection: Connection,
+    name: str,
+    scopes: Sequence[str],
+    *,
+    actor: str,
+    expires_at: dt.datetime | None = None,
+    requests_per_minute: int | None = None,
+) -> tuple[Key, str]:
+    """A new key, and its text, which cannot be had again; refuses wrong scopes and what would never be of use."""
     wrong = sorted(set(scopes) - set(SCOPES))
     if wrong or not scopes:
         raise Refused(Code.INVALID_FIELD, f"Scopes are {', '.join(SCOPES)}; not {', '.join(wrong) or 'none'}.")
+    if expires_at is not None and expires_at <= dt.datetime.now(dt.UTC):
+        raise Refused(Code.INVALID_FIELD, f"The key would have expired already, at {expires_at.isoformat()}.")
+    if requests_per_minute is not None and requests_per_minute < 1:
+        raise Refused(Code.INVALID_FIELD, "A key's rate is at least one request a minute; without one it is not bound.")
     prefix = secrets.token_hex(6)
     key = f"lw_{prefix}_{secrets.token_urlsafe(32)}"
     row = connection.execute(
         insert(api_keys)
-        .values(name=name, prefix=prefix, secret_sha256=_digest(key), scopes=sorted(set(scopes)))
+        .values(
+            name=name,
+            prefix=prefix,
+            secret_sha256=_digest(key),
+            scopes=sorted(set(scopes)),
+            expires_at=expires_at,
+            requests_per_minute=requests_per_minute,
+        )
         .returning(*_SHOWN)
     ).one()
-    audit.record(connection, actor=actor, action="key.created", subject=f"key:{prefix}", scopes=sorted(set(scopes)))
+    audit.record(
+        connection,
+        actor=actor,
+        action="key.created",
+        subject=f"key:{prefix}",
+        scopes=sorted(set(scopes)),
+        expires_at=expires_at.isoformat() if expires_at else None,
+        requests_per_minute=requests_per_minute,
+    )
     return Key(**row._mapping), key
 
 
@@ -73,8 +117,16 @@ def revoke(connection: Connection, prefix: str, *, actor: str) -> Key:
     return Key(**row._mapping)
 
 
+def note_use(connection: Connection, key_id: int) -> None:
+    """Note that a key is used now."""
+    connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now()))
+
+
 def find(connection: Connection, key: str) -> Key | None:
-    """The key of this text, if it is one of ours and not revoked. The comparison takes constant time."""
+    """The key of this text, if it is one of ours and not revoked; it may have expired.
+
+    The comparison takes constant time.
+    """
     marker, _, rest = key.partition("_")
     prefix, _, secret = rest.partition("_")
     if marker != "lw" or not prefix or not secret:

@@ -2,17 +2,20 @@
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
+from itertools import islice
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import Connection, insert, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from core import batches, endpoints, inspections, recipes
+from core import batches, endpoints, idempotency, inspections, recipes
+from core.batches import Batch
 from core.errors import Code, Refused
 from core.events import Callback
+from core.idempotency import Entered, Key, Use, fingerprint
 from core.inspections import Inspection
 from core.pictures import Header
 from core.recipes import Recipe
@@ -51,51 +54,114 @@ class NewInspection:
 
 @dataclass(frozen=True)
 class Submission:
-    """What one request brings: one inspection, or a burst that becomes a batch of its own."""
+    """What one request brings: one inspection, or a burst that becomes a batch; one without images is left open.
+
+    Attributes:
+        callback_url: of the batch that it becomes.
+        use: of an idempotency key, where the request came under one.
+    """
 
     inspections: Sequence[NewInspection]
     as_batch: bool = False
-    callback_url: str | None = None  # of the batch that it becomes
+    callback_url: str | None = None
+    use: Use | None = None
 
     @property
     def callback_urls(self) -> set[str]:
         """The addresses that want to be called, of the batch and of its inspections."""
         return {url for url in (self.callback_url, *(one.callback_url for one in self.inspections)) if url is not None}
 
+    def under(self, key: Key, errors: Sequence[Mapping[str, Any]] = ()) -> Self:
+        """The same under an idempotency key; `errors` are what was refused of it, as the answer tells it."""
+        own = {name: value for name, value in vars(self).items() if name != "use"}
+        asked = own | {"refused": [one["external_id"] for one in errors]}
+        return replace(self, use=Use(key, fingerprint("submission", asked, _plain), {"errors": list(errors)}))
+
+
+def _plain(value: Any) -> Any:
+    """For a fingerprint: an image is its bytes, on whichever day it arrives."""
+    if isinstance(value, StoredImage):
+        return value.sha256.hex()
+    return vars(value) if is_dataclass(value) else str(value)
+
 
 @dataclass(frozen=True)
 class Accepted:
-    """What one submission became, in the order of its inspections."""
+    """What one submission became, or the first one under its key, as it was when it was accepted.
+
+    Attributes:
+        inspections, recipe_ids: in the order in which they were submitted.
+        detail: what was kept with the key.
+        replayed: whether it was accepted before, and nothing was added now.
+    """
 
     inspections: list[Inspection]
     recipe_ids: list[int]
-    batch_id: UUID | None
+    batch: Batch | None
+    detail: dict[str, Any]
+    replayed: bool
+
+    @property
+    def batch_id(self) -> UUID | None:
+        return None if self.batch is None else self.batch.id
 
 
 def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Accepted | Refused]:
     """Enter the submissions; one that is refused leaves nothing behind and harms none of the others."""
+    drawn, now = _draw_subjects(connection, submissions)
+    outcomes = idempotency.enter(connection, [(sub.use, own) for sub, own in zip(submissions, drawn, strict=True)])
     known = recipes.named(connection, {one.recipe for sub in submissions for one in sub.inspections})
     joined = {one.batch_id for sub in submissions for one in sub.inspections if one.batch_id is not None}
     states = batches.lock_states(connection, joined) if joined else {}
     wanted = {url for sub in submissions for url in sub.callback_urls}
     callbacks = endpoints.callbacks(connection, wanted) if wanted else {}
-    refusals = [_refusal(sub, known, states, callbacks) for sub in submissions]
-    entering = [sub for sub, refused in zip(submissions, refusals, strict=True) if refused is None]
 
-    ids, now = _draw_ids(connection, sum(len(sub.inspections) + sub.as_batch for sub in entering))
-    plan: list[tuple[Submission, UUID | None, list[UUID]]] = []
-    for sub in entering:
-        batch_id = ids.pop(0) if sub.as_batch else None
-        plan.append((sub, batch_id, ids[: len(sub.inspections)]))
-        del ids[: len(sub.inspections)]
+    plan: list[tuple[Submission, list[UUID]]] = []
+    refused_keys: list[Key] = []
+    for number, (sub, outcome) in enumerate(zip(submissions, outcomes, strict=True)):
+        if isinstance(outcome, Refused) or outcome.replayed:
+            continue
+        refused = _refusal(sub, known, states, callbacks)
+        if refused is None:
+            plan.append((sub, outcome.subjects))
+        else:
+            outcomes[number] = refused
+            refused_keys += [sub.use.key] if sub.use else []
+    idempotency.forget(connection, refused_keys)
     _insert(connection, plan, known, callbacks, now)
+    return _answers(connection, submissions, outcomes, known)
 
-    views = inspections.by_ids(connection, [one for _, _, own in plan for one in own])
-    accepted = iter(
-        Accepted([views[one] for one in own], [known[new.recipe].id for new in sub.inspections], batch_id)
-        for sub, batch_id, own in plan
-    )
-    return [next(accepted) if refused is None else refused for refused in refusals]
+
+def _answers(
+    connection: Connection,
+    submissions: Sequence[Submission],
+    outcomes: Sequence[Entered | Refused],
+    known: Mapping[str, Recipe],
+) -> list[Accepted | Refused]:
+    """What to say to each, read from what is stored: the first answer and its replays are made by the same hands."""
+    sizes: dict[UUID, int] = {}
+    ids: list[UUID] = []
+    for sub, outcome in zip(submissions, outcomes, strict=True):
+        if isinstance(outcome, Entered):
+            ids += outcome.subjects[sub.as_batch :]
+            if sub.as_batch:
+                sizes[outcome.subjects[0]] = len(outcome.subjects) - 1
+    views = inspections.by_ids(connection, ids) if ids else {}
+    opened = batches.as_accepted(connection, sizes)
+
+    def answer(sub: Submission, outcome: Entered) -> Accepted:
+        return Accepted(
+            [inspections.as_accepted(views[one]) for one in outcome.subjects[sub.as_batch :]],
+            [] if outcome.replayed else [known[one.recipe].id for one in sub.inspections],
+            opened[outcome.subjects[0]] if sub.as_batch else None,
+            outcome.detail,
+            outcome.replayed,
+        )
+
+    return [
+        outcome if isinstance(outcome, Refused) else answer(sub, outcome)
+        for sub, outcome in zip(submissions, outcomes, strict=True)
+    ]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -136,15 +202,21 @@ def _check_joined(batch_id: UUID, states: dict[UUID, str]) -> None:
         )
 
 
-def _draw_ids(connection: Connection, number: int) -> tuple[list[UUID], dt.datetime]:
-    """New ids, in order, and the time of the transaction, both by the database's clock."""
-    rows = connection.execute(text("SELECT uuidv7() FROM generate_series(1, :number)"), {"number": number})
-    return list(rows.scalars()), connection.execute(text("SELECT now()")).scalar_one()
+def _draw_subjects(connection: Connection, submissions: Sequence[Submission]) -> tuple[list[list[UUID]], dt.datetime]:
+    """New ids for each, of its batch where it has one and then of its inspections; and the transaction's time.
+
+    Both are by the database's clock.
+    """
+    sizes = [sub.as_batch + len(sub.inspections) for sub in submissions]
+    drawing = text("SELECT uuidv7() AS id, now() AS now FROM generate_series(1, :number)")
+    rows = connection.execute(drawing, {"number": sum(sizes)}).all()
+    ids = iter([row.id for row in rows])
+    return [list(islice(ids, size)) for size in sizes], rows[0].now
 
 
 def _insert(
     connection: Connection,
-    plan: Sequence[tuple[Submission, UUID | None, list[UUID]]],
+    plan: Sequence[tuple[Submission, list[UUID]]],
     known: dict[str, Recipe],
     callbacks: dict[str, Callback],
     now: dt.datetime,
@@ -152,10 +224,12 @@ def _insert(
     image_rows: dict[tuple[dt.date, bytes], dict[str, Any]] = {}
     work_rows: list[dict[str, Any]] = []
     sizes: Counter[UUID] = Counter()
-    for sub, own_batch, ids in plan:
+    for sub, subjects in plan:
+        own_batch = subjects[0] if sub.as_batch else None
         if own_batch is not None:
-            batches.create(connection, own_batch, closed=True, callback=callbacks.get(sub.callback_url or ""))
-        for one, inspection_id in zip(sub.inspections, ids, strict=True):
+            callback = callbacks.get(sub.callback_url or "")
+            batches.create(connection, own_batch, closed=bool(sub.inspections), callback=callback)
+        for one, inspection_id in zip(sub.inspections, subjects[sub.as_batch :], strict=True):
             batch_id = own_batch or one.batch_id
             if batch_id is not None:
                 sizes[batch_id] += 1

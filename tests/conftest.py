@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import httpx
+import hypothesis
 import psutil
 import pytest
 from pydantic import SecretStr
@@ -27,6 +29,9 @@ from core.vision.bundle import pack
 from linewatch.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.parts import write_bundle
+
+hypothesis.settings.register_profile("linewatch", deadline=None)  # how busy the machine is proves nothing
+hypothesis.settings.load_profile("linewatch")
 
 READY_SECONDS = 120
 LEASE_SECONDS = 6
@@ -190,9 +195,24 @@ def system(reachable_folder: Path) -> Iterator[System]:
             process.stdout.close()
 
 
+@dataclass(frozen=True)
+class Api:
+    """An api process, and a client of it."""
+
+    process: subprocess.Popen[bytes]
+    http: httpx.Client
+
+
 @contextmanager
 def serving(settings: Settings, **own: str) -> Iterator[httpx.Client]:
     """An api of one's own, without workers, with settings of one's own."""
+    with api_process(settings, output=None, **own) as api:
+        yield api.http
+
+
+@contextmanager
+def api_process(settings: Settings, *, output: IO[bytes] | None = None, **own: str) -> Iterator[Api]:
+    """The same, for tests that do something to the process; `output` takes what it prints."""
     port = free_port()
     environment = os.environ | {
         "LINEWATCH_DATABASE_URL": settings.database_url.get_secret_value(),
@@ -202,7 +222,7 @@ def serving(settings: Settings, **own: str) -> Iterator[httpx.Client]:
         "LINEWATCH_PORT": str(port),
         **own,
     }
-    process = subprocess.Popen([sys.executable, "-m", "api"], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=output, stderr=output)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             deadline = time.monotonic() + READY_SECONDS
@@ -214,7 +234,7 @@ def serving(settings: Settings, **own: str) -> Iterator[httpx.Client]:
                     time.sleep(0.1)
             else:
                 raise AssertionError("the api did not start")
-            yield http
+            yield Api(process, http)
     finally:
         process.terminate()
         process.wait(30)

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import signals
 
-from core import deliveries, feed, partitions
+from core import deliveries, feed, idempotency, partitions
 from core.database import create_pool
 from core.queues import Task
 from core.settings import settings
@@ -92,6 +92,7 @@ def housekeeping() -> None:
         log.info("removed %d uploads that were never finished", removed)
     _remove("entries of the feed", partial(feed.expire, days=settings().feed_days))
     _remove("deliveries that were finished long ago", deliveries.forget)
+    _remove("idempotency keys", idempotency.remove_old)
 
 
 def _remove(what: str, piece: Callable[..., int]) -> None:

@@ -143,6 +143,8 @@ def release(engine: Engine, messages: Sequence[Message]) -> None:
 
 def handle(engine: Engine, results: Sequence[Result], settings: Settings) -> None:
     """Write what came of calls."""
+    if not results:
+        return
     with engine.begin() as connection:
         disabled = sending.handle(
             connection,

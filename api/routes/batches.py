@@ -6,18 +6,20 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import text
 
-from api.context import Context, Services
+from api.context import Actor, Context, Services
 from api.door import Upload
 from api.fields import Wait, items_of_files, once_each, parse_json, upload_fields
+from api.idempotency import IdempotencyKey, tell
 from api.problems import STATUS
 from api.receiving import Form, Received, RefusedPart, is_form
 from api.routes.inspections import new_inspection
 from api.schemas import BatchError, SubmittedBatch
-from core import batches, endpoints, work
+from core import batches, work
 from core.documents import Batch, Inspection
 from core.errors import Code, Refused
+from core.idempotency import Key
+from core.submission import Accepted
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -43,31 +45,45 @@ _OPENING_BYTES = 16 * 1024
 
 
 @router.post("", status_code=202, openapi_extra=_BODY)
-async def submit(request: Request, response: Response, services: Context) -> SubmittedBatch:
+async def submit(
+    request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey = None
+) -> SubmittedBatch:
     """Hand in a burst: a form with many parts `images`. Without a body, open a batch to be filled by `batch_id`.
 
     An image that is refused appears in `errors` and harms no other. `callback_url` is called with `batch.completed`;
     an image's own, in `items`, is called for that inspection.
     """
-    if not is_form(request):
-        return await _open(request, response, services, await _opening(request))
+    with services.in_flight.alone(actor, idempotency_key) as key:
+        if is_form(request):
+            accepted, errors = await _submit_form(request, services, key)
+        else:
+            accepted, errors = await _open(request, services, await _opening(request), key)
+    assert accepted.batch is not None  # noqa: S101 - it was submitted as a batch
+    tell(response, accepted)
+    response.headers["Location"] = f"/v1/batches/{accepted.batch.id}"
+    return SubmittedBatch(
+        **Batch.of(accepted.batch).model_dump(),
+        inspections=[Inspection.of(one) for one in accepted.inspections],
+        errors=[BatchError(**one) for one in accepted.detail["errors"]] if accepted.replayed else errors,
+    )
+
+
+async def _submit_form(request: Request, services: Services, key: Key | None) -> tuple[Accepted, list[BatchError]]:
     async with services.receiver.form(request, image="images", most=services.settings.max_batch_images) as form:
-        errors = [_error(one) for one in form.images if isinstance(one, RefusedPart)]
         callback_url = form.fields.pop("callback_url", None)
         if not form.images:
-            return await _open(request, response, services, {"callback_url": callback_url})
+            return await _open(request, services, {"callback_url": callback_url}, key)
         callback_url = _callback_url(request, callback_url)
+        errors = [_error(one) for one in form.images if isinstance(one, RefusedPart)]
         uploads = _uploads(services, form)
         for recipe in {upload.new.recipe for upload in uploads}:
-            await services.door.check(recipe)
+            await services.door.check(recipe, key)
         if not uploads:
             raise _all_refused(form)
-        await services.door.check_callbacks([callback_url, *(upload.new.callback_url for upload in uploads)])
-        accepted = await services.door.submit(uploads, as_batch=True, callback_url=callback_url)
-    assert accepted.batch_id is not None  # noqa: S101 - it was submitted as a batch
-    batch = await asyncio.to_thread(view, services, accepted.batch_id)
-    response.headers["Location"] = f"/v1/batches/{batch.id}"
-    return _submitted(batch, [Inspection.of(one) for one in accepted.inspections], errors)
+        await services.door.check_callbacks([callback_url, *(upload.new.callback_url for upload in uploads)], key)
+        told = [one.model_dump() for one in errors]
+        accepted = await services.door.submit(uploads, as_batch=True, callback_url=callback_url, key=key, errors=told)
+        return accepted, errors
 
 
 def _uploads(services: Services, form: Form) -> list[Upload]:
@@ -88,7 +104,7 @@ def _upload(services: Services, received: Received, common: Mapping[str, Any], o
 
 def _error(part: RefusedPart) -> BatchError:
     return BatchError(
-        external_id=part.file_name,
+        external_id=part.file_name and part.file_name.replace("\x00", "?"),  # which PostgreSQL does not store
         code=part.refused.code,
         detail=part.refused.detail,
         status=STATUS[part.refused.code].value,
@@ -129,24 +145,12 @@ def _callback_url(request: Request, in_body: Any) -> str | None:
     return upload_fields(once_each([*in_query, *in_body])).callback_url
 
 
-async def _open(request: Request, response: Response, services: Services, given: Mapping[str, Any]) -> SubmittedBatch:
+async def _open(
+    request: Request, services: Services, given: Mapping[str, Any], key: Key | None
+) -> tuple[Accepted, list[BatchError]]:
     callback_url = _callback_url(request, given.get("callback_url"))
-    await services.door.check_callbacks([callback_url])
-    batch = await asyncio.to_thread(_open_batch, services, callback_url)
-    response.headers["Location"] = f"/v1/batches/{batch.id}"
-    return _submitted(batch, [], [])
-
-
-def _open_batch(services: Services, callback_url: str | None) -> batches.Batch:
-    with services.transaction() as connection:
-        callback = None if callback_url is None else endpoints.callback(connection, callback_url)
-        batch_id = connection.execute(text("SELECT uuidv7()")).scalar_one()
-        batches.create(connection, batch_id, closed=False, callback=callback)
-        return batches.get(connection, batch_id)
-
-
-def _submitted(batch: batches.Batch, accepted: list[Inspection], errors: list[BatchError]) -> SubmittedBatch:
-    return SubmittedBatch(**Batch.of(batch).model_dump(), inspections=accepted, errors=errors)
+    await services.door.check_callbacks([callback_url], key)
+    return await services.door.submit([], as_batch=True, callback_url=callback_url, key=key), []
 
 
 def view(services: Services, batch_id: UUID) -> batches.Batch:

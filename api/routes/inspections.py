@@ -26,11 +26,13 @@ from api.fields import (
     storable,
     upload_fields,
 )
+from api.idempotency import IdempotencyKey, tell
 from api.receiving import Received, is_form, is_image
 from api.schemas import InspectionPage, OpcUaPage
 from core import inspections, reviews, work
 from core.documents import Inspection
 from core.errors import Code, Refused
+from core.idempotency import Key
 from core.inspections import Filters
 from core.opcua import OpcUaResult
 from core.pictures import MEDIA_TYPES, Header
@@ -84,41 +86,46 @@ def new_inspection(services: Services, received: Received, fields: UploadFields)
 
 
 @router.post("", status_code=202, openapi_extra=_BODY)
-async def submit(request: Request, response: Response, services: Context) -> Inspection:
+async def submit(
+    request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey = None
+) -> Inspection:
     """Hand in one image: the raw bytes with the fields as query parameters, or a form with one part `image`.
 
     The answer comes when the image and its row are durable, not when it has been examined.
     """
-    if is_form(request):
-        accepted = await _submit_form(request, services)
-    elif is_image(request):
-        accepted = await _submit_raw(request, services)
-    else:
-        raise Refused(
-            Code.UNSUPPORTED_MEDIA_TYPE, "Send the picture with an image/* content type, or as multipart/form-data."
-        )
+    with services.in_flight.alone(actor, idempotency_key) as key:
+        if is_form(request):
+            accepted = await _submit_form(request, services, key)
+        elif is_image(request):
+            accepted = await _submit_raw(request, services, key)
+        else:
+            raise Refused(
+                Code.UNSUPPORTED_MEDIA_TYPE, "Send the picture with an image/* content type, or as multipart/form-data."
+            )
+    tell(response, accepted)
     inspection = accepted.inspections[0]
     response.headers["Location"] = f"/v1/inspections/{inspection.id}"
     return Inspection.of(inspection)
 
 
-async def _submit_raw(request: Request, services: Services) -> Accepted:
+async def _submit_raw(request: Request, services: Services, key: Key | None) -> Accepted:
     fields = upload_fields(once_each(request.query_params.multi_items()))
-    await services.door.check(fields.recipe or services.settings.default_recipe)
-    await services.door.check_callbacks([fields.callback_url])
+    await services.door.check(fields.recipe or services.settings.default_recipe, key)
+    await services.door.check_callbacks([fields.callback_url], key)
     async with services.receiver.raw(request) as received:
-        return await services.door.submit([Upload(received.staged, new_inspection(services, received, fields))])
+        new = new_inspection(services, received, fields)
+        return await services.door.submit([Upload(received.staged, new)], key=key)
 
 
-async def _submit_form(request: Request, services: Services) -> Accepted:
+async def _submit_form(request: Request, services: Services, key: Key | None) -> Accepted:
     async with services.receiver.form(request, image="image", most=1) as form:
         given = once_each([*request.query_params.multi_items(), *form.fields.items()])
         received = form.the_image("image")
         fields = upload_fields({"external_id": received.file_name or None, **given})
         new = new_inspection(services, received, fields)
-        await services.door.check(new.recipe)
-        await services.door.check_callbacks([new.callback_url])
-        return await services.door.submit([Upload(received.staged, new)])
+        await services.door.check(new.recipe, key)
+        await services.door.check_callbacks([new.callback_url], key)
+        return await services.door.submit([Upload(received.staged, new)], key=key)
 
 
 def view(services: Services, inspection_id: UUID) -> inspections.Inspection:

@@ -1,5 +1,7 @@
 """`linewatch keys`: who may use the api. They work on the database, not through the api."""
 
+import datetime as dt
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from linewatch.cli.failures import WrongUse
 from linewatch.cli.options import AsJson, DataDirectory
 from linewatch.cli.terminal import print_json, print_table, remark
 
@@ -48,8 +51,41 @@ def _shown(key: "Key") -> dict[str, Any]:
         "name": key.name,
         "scopes": key.scopes,
         "created_at": key.created_at.isoformat(),
-        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+        "expires_at": _time(key.expires_at),
+        "last_used_at": _time(key.last_used_at),
+        "revoked_at": _time(key.revoked_at),
+        "requests_per_minute": key.requests_per_minute,
     }
+
+
+def _time(moment: dt.datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+_DURATION = re.compile(r"([1-9]\d{0,4})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _moment(text: str | None) -> dt.datetime | None:
+    """When a key expires: after a duration such as `90d`, or at a moment of RFC 3339.
+
+    Raises:
+        WrongUse: it is neither.
+    """
+    if text is None:
+        return None
+    duration = _DURATION.fullmatch(text)
+    if duration:
+        return dt.datetime.now(dt.UTC) + dt.timedelta(**{_UNITS[duration[2]]: int(duration[1])})
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise WrongUse(
+            f"--expires {text}: give a duration such as 90d or 12h, or a moment such as 2027-01-31T00:00:00Z"
+        )
+    return moment
 
 
 @app.command()
@@ -59,14 +95,29 @@ def create(
         list[Scope] | None,
         typer.Option(help="What it allows; may be repeated. [submit and read]"),
     ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="After how long (90d, 12h) or when (RFC 3339) it expires. [never]")
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Requests a minute that each api process lets it make. [any number]"),
+    ] = None,
     data: DataDirectory = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. It is printed once and cannot be had again."""
     from core import keys
 
+    expires_at = _moment(expires)
     with _transaction(data) as connection:
-        key, text = keys.create(connection, name, scope or [Scope.SUBMIT, Scope.READ], actor=ACTOR)
+        key, text = keys.create(
+            connection,
+            name,
+            scope or [Scope.SUBMIT, Scope.READ],
+            actor=ACTOR,
+            expires_at=expires_at,
+            requests_per_minute=rate,
+        )
     if as_json:
         print_json({**_shown(key), "key": text})
         return
@@ -85,8 +136,18 @@ def list_keys(data: DataDirectory = None, as_json: AsJson = False) -> None:
         print_json(shown)
         return
     print_table(
-        ["prefix", "name", "scopes", "created", "revoked"],
-        [[one["prefix"], one["name"], ", ".join(one["scopes"]), one["created_at"], one["revoked_at"]] for one in shown],
+        ["prefix", "name", "scopes", "created", "expires", "last used", "a minute", "revoked"],
+        [
+            [
+                one["prefix"],
+                one["name"],
+                ", ".join(one["scopes"]),
+                *(one[column] and one[column][:16] for column in ("created_at", "expires_at", "last_used_at")),
+                one["requests_per_minute"],
+                one["revoked_at"] and one["revoked_at"][:16],
+            ]
+            for one in shown
+        ],
     )
 
 

@@ -1,20 +1,30 @@
-"""`linewatch submit`: pictures and folders of them, as batches of bounded size, a few at a time."""
+"""`linewatch submit`: pictures and folders of them, as batches of bounded size, a few at a time.
+
+Of a folder it keeps a journal, so that a run that was interrupted is continued by the next.
+"""
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
 
 import typer
 
+from linewatch.cli.cache import cache_folder
 from linewatch.cli.failures import CommandFailed
 from linewatch.cli.inspections import print_inspections
+from linewatch.cli.journal import Accepted, Journal, Stamp, opened
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Recipe, Url, client
 from linewatch.cli.pictures import SUFFIXES, pictures_in
 from linewatch.cli.terminal import print_json, progress, remark, results
+from linewatch.uploads import storable
 
 if TYPE_CHECKING:
     from linewatch.client import Client, Fields
@@ -32,11 +42,32 @@ _OF_THE_PICTURE = frozenset(
 
 @dataclass(frozen=True)
 class _File:
-    """A picture's file; `name` is relative to the folder that was named."""
+    """A picture's file. `position` is its place among all that were named, of which no two have the same."""
 
+    position: int
     path: Path
-    name: str
-    size: int
+    stamp: Stamp
+
+    @property
+    def name(self) -> str:
+        return self.stamp.name
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The pictures that are sent together: those of a folder, which has a journal, or those that were named."""
+
+    files: list[_File]
+    journal: Journal | None
+
+
+@dataclass(frozen=True)
+class _Burst:
+    """Pictures that are sent in one request; `key` is that of an earlier run, whose answer was lost."""
+
+    files: Sequence[_File]
+    journal: Journal | None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,16 +81,25 @@ class _Refusal:
 
 @dataclass
 class _Outcome:
-    """What became of pictures that were sent."""
+    """What became of pictures: of those that were sent, and of those that an earlier run has sent."""
 
-    batches: list[str] = field(default_factory=list)
-    accepted: "list[Inspection]" = field(default_factory=list)
+    accepted: "dict[_File, Inspection]" = field(default_factory=dict)
+    earlier: dict[_File, Accepted] = field(default_factory=dict)
     refused: list[_Refusal] = field(default_factory=list)
 
     def add(self, other: "_Outcome") -> None:
-        self.batches += other.batches
-        self.accepted += other.accepted
+        self.accepted |= other.accepted
         self.refused += other.refused
+
+    def sent(self) -> "list[Inspection]":
+        """What was accepted now, in the order of the files."""
+        return [self.accepted[file] for file in sorted(self.accepted, key=lambda file: file.position)]
+
+    def everything(self) -> list[Accepted]:
+        """What was accepted now and earlier, in the order of the files."""
+        now = {file: Accepted(str(one.id), str(one.batch_id)) for file, one in self.accepted.items()}
+        known = self.earlier | now
+        return [known[file] for file in sorted(known, key=lambda file: file.position)]
 
 
 def submit(
@@ -72,48 +112,110 @@ def submit(
     station: Annotated[str | None, typer.Option(help="The station that took the pictures.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the verdicts and print them.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="With --wait: seconds without any new verdict.")] = 300,
+    again: Annotated[
+        bool, typer.Option("--again", help="Send also those of a folder that an earlier run has sent.")
+    ] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit pictures and folders of them.
 
+    A folder that was submitted before, with the same recipe and options, goes on where it was: pictures that were
+    accepted and have not changed since are not sent again. A picture that is named itself always is.
+
     With --json each is one JSON object a line. 1 if any was refused or, with --wait, failed.
     """
     fields: Fields = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station}
     fields["view"] = view
-    files = _files(paths)
-    with client(url, api_key) as system:
-        outcome = _sent(system, files, fields)
-        found = _verdicts(system, outcome, timeout) if wait else outcome.accepted
+    with client(url, api_key) as system, ExitStack() as journals:
+        sources = _sources(paths, system, fields, journals, again=again)
+        outcome = _sent(system, sources, fields)
+        found = _verdicts(system, outcome.everything(), timeout) if wait else outcome.sent()
     _print(found, outcome, wait, as_json)
+    if outcome.earlier:
+        remark(f"{len(outcome.earlier)} pictures had been accepted before and were not sent again (see --again).")
     for one in outcome.refused:
         remark(f"refused {one.name}: {one.detail} ({one.code})")
     without = sum(one.status in ("failed", "cancelled") for one in found)
     if outcome.refused or without:
         raise CommandFailed(
-            f"{len(outcome.refused)} of {len(files)} pictures were refused and {without} failed: "
-            "they are listed above; the others are unharmed"
+            f"{len(outcome.refused)} of {sum(len(one.files) for one in sources)} pictures were refused and {without} "
+            "failed: they are listed above; the others are unharmed"
         )
 
 
-def _files(paths: Sequence[Path]) -> list[_File]:
-    """All pictures that were named, each folder's in the order of their names.
+def _sources(
+    paths: Sequence[Path], system: "Client", fields: "Fields", journals: ExitStack, *, again: bool
+) -> list[_Source]:
+    """All pictures that were named, each folder's in the order of their names, and the journals of the folders.
 
     Raises:
         CommandFailed: a path is neither, or there is no picture.
     """
-    files = []
     for path in paths:
-        if path.is_dir():
-            files += [_File(one, one.relative_to(path).as_posix(), one.stat().st_size) for one in pictures_in(path)]
-        elif path.is_file():
-            files.append(_File(path, path.name, path.stat().st_size))
-        else:
+        if not path.exists():
             raise CommandFailed(f"there is no {path}: name pictures or folders of them")
-    if not files:
+    position = count()
+    named: list[_File] = []
+    folders: dict[Path, list[_File]] = {}
+    for path in paths:
+        if not path.is_dir():
+            named.append(_file(position, path, path.name))
+        elif path.resolve() not in folders:
+            found = pictures_in(path)
+            folders[path.resolve()] = [_file(position, one, one.relative_to(path).as_posix()) for one in found]
+    sources = [_Source(named, None)]
+    for folder, files in folders.items():
+        about = {"url": system.url, **fields, "folder": str(folder)}
+        sources.append(_Source(files, _journal(system, about, journals, again=again) if files else None))
+    if not any(one.files for one in sources):
         raise CommandFailed(f"no pictures in {', '.join(map(str, paths))}: they end in {', '.join(sorted(SUFFIXES))}")
-    return files
+    return sources
+
+
+def _file(position: "count[int]", path: Path, name: str) -> _File:
+    found = path.stat()
+    return _File(next(position), path, Stamp(name, found.st_size, found.st_mtime_ns))
+
+
+def _journal(system: "Client", about: dict[str, Any], journals: ExitStack, *, again: bool) -> Journal | None:
+    """The journal of a folder, without what this system knows nothing of: another one may have had its address."""
+    from linewatch.errors import Refused
+
+    folder = cache_folder("submissions")
+    if folder is None:
+        remark("There is no cache folder to write to: if this is interrupted, the next run sends everything again.")
+        return None
+    journal = journals.enter_context(opened(folder, about, again=again))
+    for batch_id in reversed(journal.batches):
+        try:
+            system.batch(batch_id)
+            break  # those before it are known as well
+        except Refused as refused:
+            if refused.code != "not_found":
+                raise
+            journal.forget(batch_id)
+    return journal
+
+
+def _planned(source: _Source, outcome: _Outcome) -> list[_Burst]:
+    """What of a source is to be sent: first, as they were, bursts whose answer was lost, then what is left."""
+    if source.journal is None:
+        return [_Burst(files, None) for files in _bursts(source.files)]
+    left = {file.stamp: file for file in source.files}
+    for stamp, file in list(left.items()):
+        accepted = source.journal.accepted(stamp)
+        if accepted is not None:
+            outcome.earlier[file] = accepted
+            del left[stamp]
+    bursts = []
+    for key, stamps in source.journal.unanswered.items():
+        if all(stamp in left for stamp in stamps):
+            bursts.append(_Burst([left.pop(stamp) for stamp in stamps], source.journal, key))
+        else:  # it cannot be sent as it was
+            source.journal.give_up(key)
+    return bursts + [_Burst(files, source.journal) for files in _bursts(list(left.values()))]
 
 
 def _bursts(files: Sequence[_File]) -> Iterator[list[_File]]:
@@ -121,88 +223,97 @@ def _bursts(files: Sequence[_File]) -> Iterator[list[_File]]:
     burst: dict[str, _File] = {}
     size = 0
     for file in files:
-        if burst and (len(burst) >= _BURST_PICTURES or size + file.size > _BURST_BYTES or file.name in burst):
+        too_large = len(burst) >= _BURST_PICTURES or size + file.stamp.size > _BURST_BYTES
+        if burst and (too_large or file.name in burst):
             yield list(burst.values())
             burst, size = {}, 0
         burst[file.name] = file
-        size += file.size
-    yield list(burst.values())
+        size += file.stamp.size
+    if burst:
+        yield list(burst.values())
 
 
-def _sent(system: "Client", files: Sequence[_File], fields: "Fields") -> _Outcome:
-    """Send all files; the accepted ones come back in the order of the files."""
+def _sent(system: "Client", sources: Sequence[_Source], fields: "Fields") -> _Outcome:
+    """Send all files that have not been accepted before."""
     outcome = _Outcome()
-    readable = []
-    for file in files:
-        if os.access(file.path, os.R_OK):
-            readable.append(file)
-        else:
-            refusal = _Refusal(file.name, "unreadable", "The file cannot be read: see its permissions.")
-            outcome.refused.append(refusal)
-    bursts = list(_bursts(readable)) if readable else []
+    bursts = []
+    for source in sources:
+        readable = []
+        for file in source.files:
+            if os.access(file.path, os.R_OK):
+                readable.append(file)
+            else:
+                refusal = _Refusal(file.name, "unreadable", "The file cannot be read: see its permissions.")
+                outcome.refused.append(refusal)
+        bursts += _planned(_Source(readable, source.journal), outcome)
+    total = sum(len(source.files) for source in sources)
     with progress() as bar, ThreadPoolExecutor(_SENDERS) as pool:
-        task = bar.add_task("submitting", total=len(files), completed=len(outcome.refused))
-        pending = {pool.submit(_send, system, burst, fields): number for number, burst in enumerate(bursts)}
-        done: dict[int, _Outcome] = {}
+        task = bar.add_task("submitting", total=total, completed=total - sum(len(burst.files) for burst in bursts))
+        pending = {pool.submit(_send, system, burst, fields): burst for burst in bursts}
         try:
             for future in as_completed(pending):
-                done[pending[future]] = future.result()
-                bar.advance(task, len(bursts[pending[future]]))
+                outcome.add(future.result())
+                bar.advance(task, len(pending[future].files))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    for number in sorted(done):
-        outcome.add(done[number])
     return outcome
 
 
-def _send(system: "Client", burst: Sequence[_File], fields: "Fields") -> _Outcome:
+def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
     """Send one burst; where all of it was refused, each picture alone, so that each is told its own reason."""
     from linewatch.errors import Refused
 
-    outcome = _Outcome()
+    files, journal = burst.files, burst.journal
+    key = burst.key or (journal.begin([file.stamp for file in files]) if journal else uuid4().hex)
     try:
-        batch = system.submit_batch({file.name: file.path for file in burst}, **fields)
+        batch = system.submit_batch({file.name: file.path for file in files}, idempotency_key=key, **fields)
     except Refused as refused:
+        if journal and refused.code in (*_OF_THE_PICTURE, "idempotency_mismatch"):
+            journal.give_up(key)
         if refused.code not in _OF_THE_PICTURE:
             raise
-        if len(burst) == 1:
-            outcome.refused.append(_Refusal(burst[0].name, refused.code, refused.detail))
-            return outcome
-        for file in burst:
-            outcome.add(_send(system, [file], fields))
+        if len(files) == 1:
+            return _Outcome(refused=[_Refusal(files[0].name, refused.code, refused.detail)])
+        outcome = _Outcome()
+        for file in files:
+            outcome.add(_send(system, _Burst([file], journal), fields))
         return outcome
-    outcome.batches.append(str(batch.id))
-    outcome.accepted = batch.inspections
-    outcome.refused = [_Refusal(one.external_id or "?", one.code, one.detail) for one in batch.errors]
-    return outcome
+    told = {one.external_id for one in batch.errors}
+    taken = [file for file in files if storable(file.name) not in told]
+    accepted = dict(zip(taken, batch.inspections, strict=False))  # both in the order in which they were sent
+    if journal:
+        journal.accept(key, str(batch.id), {file.name: str(one.id) for file, one in accepted.items()})
+    return _Outcome(accepted, refused=[_Refusal(one.external_id or "?", one.code, one.detail) for one in batch.errors])
 
 
-def _verdicts(system: "Client", outcome: _Outcome, timeout: float) -> "list[Inspection]":
-    """Wait until everything is final, and return it in the order in which it was sent.
+def _verdicts(system: "Client", accepted: Sequence[Accepted], timeout: float) -> "list[Inspection]":
+    """Wait until everything is final, and return it in the same order.
 
     Raises:
         CommandFailed: nothing has become final for `timeout` seconds.
     """
     found: dict[str, Inspection] = {}
+    batches = Counter(one.batch_id for one in accepted)
     before = 0
     with progress() as bar:
-        task = bar.add_task("verdicts", total=len(outcome.accepted))
-        for batch_id in outcome.batches:
+        task = bar.add_task("verdicts", total=len(accepted))
+        for batch_id, own in batches.items():
             last, changed_at = -1, time.monotonic()
             while not (batch := system.batch(batch_id, wait=_LOOK)).final:
-                bar.update(task, completed=before + batch.done)
+                done = before + min(batch.done, own)
+                bar.update(task, completed=done)
                 if batch.done != last:
                     last, changed_at = batch.done, time.monotonic()
                 if time.monotonic() - changed_at > timeout:
                     raise CommandFailed(
-                        f"no verdict for {timeout:g} s, {before + batch.done} of {len(outcome.accepted)} are there: "
+                        f"no verdict for {timeout:g} s, {done} of {len(accepted)} are there: "
                         f"does a worker run? Later: `linewatch list --batch {batch_id}`"
                     )
-            before += batch.done
+            before += own
             bar.update(task, completed=before)
             found |= {str(one.id): one for one in system.inspections(batch_id=batch_id, page_size=1000)}
-    return [found[str(one.id)] for one in outcome.accepted]
+    return [found[one.inspection_id] for one in accepted]
 
 
 def _print(found: "Sequence[Inspection]", outcome: _Outcome, waited: bool, as_json: bool) -> None:
@@ -217,6 +328,7 @@ def _print(found: "Sequence[Inspection]", outcome: _Outcome, waited: bool, as_js
         counts = {kind: sum(one.verdict == kind for one in found) for kind in ("ok", "ng", "review")}
         results().print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
     elif found:
-        results().print(f"{len(found)} pictures were accepted, in {len(outcome.batches)} batch(es):")
-        for batch_id in outcome.batches:
+        batches = dict.fromkeys(str(one.batch_id) for one in found)
+        results().print(f"{len(found)} pictures were accepted, in {len(batches)} batch(es):")
+        for batch_id in batches:
             results().print(f"  linewatch list --batch {batch_id}")

@@ -1,6 +1,5 @@
 """`linewatch train`: from a folder of good parts to a version that may score. It computes where it is called."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from linewatch.cli.cache import cache_folder
 from linewatch.cli.failures import WrongUse
 from linewatch.cli.models import announce, meaning, print_metrics, register
 from linewatch.cli.options import DEFAULT_URL, Activate, ApiKey, AsJson, Device, FalseRejectRate, Url, client
@@ -141,16 +141,9 @@ def _kept_if_refused(folder: Path, recipe: str) -> Iterator[None]:
 
 def _checkpoints(given: Path | None) -> Path | None:
     """The folder for states of interrupted trainings; None where there is no cache that could be written to."""
-    if given is not None:
-        return given
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "linewatch", "training")
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # read-only, or no home at all
-        folder = None
-    if folder is None or not os.access(folder, os.W_OK):
+    folder = given or cache_folder("training")
+    if folder is None:
         remark("There is no cache folder to write to: an interrupted training starts afresh (see --checkpoint).")
-        return None
     return folder
 
 

@@ -1,5 +1,6 @@
 """`keys`, `migrate` and `doctor`, which work on the servers of the settings."""
 
+import datetime as dt
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,46 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(capsys: pytest.Captur
     with engine.begin() as connection:
         assert keys.find(connection, text) is None
     assert run(["keys", "revoke", "nonsense"]) == 1
+
+
+def test_a_key_may_be_made_for_a_while_and_for_so_many_requests(
+    capsys: pytest.CaptureFixture[str], engine: Engine
+) -> None:
+    assert run(["keys", "create", "mes", "--expires", "90d", "--rate", "120", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    left = dt.datetime.fromisoformat(made["expires_at"]) - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(days=89) < left <= dt.timedelta(days=90)
+    assert run(["keys", "create", "night", "--expires", "2199-01-31T00:00:00+01:00"]) == 0
+    secret = capsys.readouterr().out.strip().rpartition("_")[2]
+    with engine.begin() as connection:
+        keys.note_use(connection, keys.list_all(connection)[0].id)
+
+    assert run(["keys", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert made["expires_at"][:16] in listed
+    assert "2199-01-30T23:00" in listed
+    assert "120" in listed
+    assert secret not in listed
+    assert made["key"] not in listed
+    assert run(["keys", "list", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["requests_per_minute"], second["requests_per_minute"]) == (120, None)
+    assert first["last_used_at"] is not None
+    assert second["last_used_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("expires", "code"), [("soon", 2), ("0d", 2), ("2199-01-31T00:00:00", 2), ("2020-01-31T00:00:00Z", 1)]
+)
+def test_a_key_that_expires_at_no_moment_to_come_is_not_made(
+    capsys: pytest.CaptureFixture[str], expires: str, code: int
+) -> None:
+    assert run(["keys", "create", "--expires", expires]) == code
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert run(["keys", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_doctor_finds_everything_and_tells_no_secret(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:

@@ -17,20 +17,17 @@ import pytest
 from sqlalchemy import Engine, text
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from core import deliveries, model_versions, recipes, submission, work
+from core import deliveries, model_versions, submission, work
 from core.deliveries import Delivery
 from core.errors import Refused
 from core.events import EventType
-from core.pictures import Header
 from core.settings import Settings
-from core.submission import Accepted, NewInspection, StoredImage, Submission
-from core.work import Outcome
+from core.submission import Accepted, NewInspection, Submission
+from tests.events import IMAGE, MANIFEST, finish_inspections, make_recipe
 from tests.receivers import DEADLINE_SECONDS, SECRET, Reply, private_authority, receiving
 from worker import calls, webhooks
 from worker.webhooks import Sender
 
-IMAGE = StoredImage(dt.date(2026, 1, 2), b"\1" * 32, 10, Header("image/png", 4, 3))
-MANIFEST = {"threshold": {"value": 0.5, "calibration": None}, "review_threshold": None}
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"  # noqa: S105 - of this file only
 
 
@@ -63,30 +60,8 @@ def sending(settings: Settings, *urls: str, **own: Any) -> Iterator[None]:
 @pytest.fixture
 def inspect(engine: Engine) -> Callable[..., list[UUID]]:
     """Inspects so many pictures of one recipe, each of which is an event."""
-    with engine.begin() as connection:
-        recipes.create(connection, "ring", actor="test")
-        made, _ = model_versions.register(connection, "ring", sha256=b"\2" * 32, manifest=MANIFEST, actor="test")
-        model_versions.mark_ready(connection, made.id)
-
-    def finish(number: int = 1) -> list[UUID]:
-        with engine.begin() as connection:
-            [accepted] = submission.accept(connection, [Submission([NewInspection(IMAGE, "ring")] * number)])
-            assert isinstance(accepted, Accepted)
-            ids = [one.id for one in accepted.inspections]
-            claims = work.claim(
-                connection,
-                recipe_id=accepted.recipe_ids[0],
-                ids=ids,
-                priority="live",
-                at_most=number,
-                lease_seconds=60,
-                worker="test",
-            )
-            done = [Outcome(one.id, one.attempt, "completed", anomaly_score=0.1, verdict="ok") for one in claims]
-            assert len(work.finish(connection, done).inspections) == number
-            return ids
-
-    return finish
+    make_recipe(engine)
+    return lambda number=1: finish_inspections(engine, number)
 
 
 def only(engine: Engine, endpoint_id: UUID) -> Delivery:
@@ -269,6 +244,49 @@ def test_a_receiver_that_never_answers_delays_no_other(engine: Engine, settings:
                 hung.set()
         finally:
             hung.set()
+
+
+def test_a_failing_endpoint_gets_one_request_at_a_time(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
+    over = threading.Event()
+
+    def hang(*_: Any) -> Reply:
+        over.wait(DEADLINE_SECONDS)
+        return Reply()
+
+    with receiving(hang) as (dead, dead_url), receiving() as (alive, url), sending(settings, dead_url, url):
+        register(engine, dead_url, failing_since=dt.datetime.now(dt.UTC))
+        register(engine, url)
+        try:
+            inspect(100)
+            dead.wait(1)
+            alive.wait(100)
+            assert len(dead.requests) == 1
+        finally:
+            over.set()
+
+
+def test_several_senders_share_the_work(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+    """Nothing is sent twice, no group is torn, and neither waits for the other."""
+    with receiving() as (alone, alone_url), receiving() as (grouped, grouped_url):
+        register(engine, alone_url)
+        register(engine, grouped_url, max_group_size=7, max_group_delay_ms=100)
+        with sending(settings, alone_url, grouped_url), sending(settings, alone_url, grouped_url):
+            inspected = [one for _ in range(20) for one in inspect(15)]
+            alone.wait(300)
+            eventually(lambda: states(engine), {"delivered"})
+    assert sorted(one.verified()["data"]["id"] for one in alone.requests) == sorted(map(str, inspected))
+    told = [one["data"]["id"] for request in grouped.requests for one in request.verified()["data"]]
+    assert sorted(told) == sorted(map(str, inspected))
+    assert len({one.id for one in grouped.requests}) == len(grouped.requests)
+    assert all(len(request.verified()["data"]) <= 7 for request in grouped.requests)
+
+
+def states(engine: Engine) -> set[str]:
+    with engine.begin() as connection:
+        return set(connection.execute(text("SELECT DISTINCT state FROM deliveries")).scalars())
 
 
 def page(engine: Engine, endpoint_id: UUID) -> list[Delivery]:
@@ -544,7 +562,7 @@ def test_what_is_no_http(engine: Engine, settings: Settings, inspect: Inspect) -
         endpoint_id = register(engine, url)
         with sending(settings, url):
             inspect()
-            for talk in (b"220 mail.example ESMTP\r\n", b""):
+            for talk in (b"220 mail.example ESMTP\r\n\r\n", b""):
                 connection, _ = server.accept()
                 with connection:
                     request = b""

@@ -136,6 +136,18 @@ def test_a_bad_picture_is_told_and_harms_no_other(
     assert "1 of 7 pictures were refused and 1 failed" in told.err
 
 
+def test_verdicts_of_pictures_that_were_sent_before_are_printed_as_well(
+    capsys: pytest.CaptureFixture[str], pictures: Path, recipe: str
+) -> None:
+    submission = ["submit", str(pictures), "--recipe", recipe, "--wait"]
+    first = answer(capsys, *submission)
+    (pictures / "deeper" / "0a.png").write_bytes(png(600))
+    second = answer(capsys, *submission)
+    assert [one["external_id"] for one in second] == [f"deeper/{name}.png" for name in ("0", "0a", "1", "2", "3", "4")]
+    assert [second[0], *second[2:]] == first
+    assert second[1]["status"] == "completed"
+
+
 def test_without_a_single_good_picture_each_is_told_its_own_reason(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recipe: str
 ) -> None:

@@ -1,10 +1,15 @@
 """Who may ask: other web pages never; with keys, who has one with the right scope."""
 
+import datetime as dt
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from core import keys
 from core.settings import Settings
@@ -86,3 +91,78 @@ def assert_scopes_hold(http: httpx.Client, engine: Engine) -> None:
     while ask("read", "GET", "/v1/recipes") != 401 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert ask("read", "GET", "/v1/recipes") == 401
+
+
+@pytest.fixture
+def guarded(settings: Settings) -> Iterator[httpx.Client]:
+    """An api that asks for keys."""
+    with serving(settings, LINEWATCH_AUTH="on") as http:
+        yield http
+
+
+def asked_with(http: httpx.Client, key: str, path: str = "/v1/recipes") -> httpx.Response:
+    return http.get(path, headers={"Authorization": f"Bearer {key}"})
+
+
+def test_a_key_is_refused_from_the_moment_on_at_which_it_expires(guarded: httpx.Client, engine: Engine) -> None:
+    """Also while the guard remembers it."""
+    expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=4)
+    with engine.begin() as connection:
+        _, key = keys.create(connection, "mes", ["read"], actor="test", expires_at=expires_at)
+    assert asked_with(guarded, key).status_code == 200
+    asked_at = dt.datetime.now(dt.UTC)
+    while asked_at < expires_at:
+        asked_with(guarded, key)
+        asked_at = dt.datetime.now(dt.UTC)
+    answer = asked_with(guarded, key)
+    assert_refused(answer, 401, "unauthenticated")
+    assert "expired" in answer.json()["detail"]
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert "expired" not in asked_with(guarded, f"{key}x").json()["detail"]  # that is nobody's business
+
+
+def test_a_key_over_its_rate_waits(guarded: httpx.Client, engine: Engine) -> None:
+    with engine.begin() as connection:
+        _, slow = keys.create(connection, "slow", ["read"], actor="test", requests_per_minute=2)
+        _, free = keys.create(connection, "free", ["read"], actor="test")
+    answers = [asked_with(guarded, slow) for _ in range(3)]
+    assert [one.status_code for one in answers] == [200, 200, 429]
+    assert_refused(answers[-1], 429, "rate_limited")
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 30
+    assert {asked_with(guarded, free).status_code for _ in range(10)} == {200}
+
+
+def test_the_use_of_a_key_is_noted_beside_its_requests(guarded: httpx.Client, engine: Engine) -> None:
+    used = text("SELECT last_used_at FROM api_keys")
+    with engine.begin() as connection:
+        _, key = keys.create(connection, "mes", ["read"], actor="test")
+        assert connection.execute(used).scalar_one() is None
+    with engine.begin() as connection:
+        connection.execute(text("SELECT FROM api_keys FOR UPDATE"))  # it cannot be noted now
+        assert asked_with(guarded, key).status_code == 200
+    deadline = time.monotonic() + 30
+    while True:
+        with engine.begin() as connection:
+            noted = connection.execute(used).scalar_one()
+        if noted is not None:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for _ in range(5):
+        assert asked_with(guarded, key).status_code == 200
+    with engine.begin() as connection:
+        assert connection.execute(used).scalar_one() == noted
+
+
+def test_beyond_loopback_keys_are_needed(settings: Settings) -> None:
+    with serving(settings, LINEWATCH_HOST="0.0.0.0") as http:  # noqa: S104 - that is the point
+        assert_refused(http.get("/v1/recipes"), 401, "unauthenticated")
+        assert http.get("/healthz").status_code == 200
+
+
+def test_keys_cannot_be_switched_off_beyond_loopback() -> None:
+    environment = os.environ | {"LINEWATCH_HOST": "0.0.0.0", "LINEWATCH_AUTH": "off"}  # noqa: S104 - that is the point
+    command = [sys.executable, "-m", "api"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "LINEWATCH_AUTH=off is for loopback addresses" in done.stderr

@@ -8,6 +8,7 @@ import pytest
 from linewatch import BundleRejected, Refused
 from linewatch.cli import failures, run
 from linewatch.cli.doctor import _masked
+from linewatch.cli.journal import Stamp
 from linewatch.cli.models import meaning
 from linewatch.cli.pictures import pictures_in
 from linewatch.cli.submit import _BURST_PICTURES, _bursts, _File
@@ -223,10 +224,14 @@ def test_a_threshold_says_what_is_reviewed_and_how_few_parts_that_is_known_from(
 
 
 def test_bursts_are_bounded_and_hold_no_name_twice() -> None:
-    files = [_File(Path("x"), f"{number}.png", 1) for number in range(_BURST_PICTURES + 1)]
-    assert [len(burst) for burst in _bursts(files)] == [_BURST_PICTURES, 1]
-    assert [len(burst) for burst in _bursts([_File(Path("a/1"), "1", 1), _File(Path("b/1"), "1", 1)])] == [1, 1]
-    assert [len(burst) for burst in _bursts([_File(Path("1"), str(n), 2**30) for n in range(3)])] == [1, 1, 1]
+    def sizes(*named: tuple[str, int]) -> list[int]:
+        files = [_File(number, Path("x"), Stamp(name, size, 0)) for number, (name, size) in enumerate(named)]
+        return [len(burst) for burst in _bursts(files)]
+
+    assert sizes(*((f"{number}.png", 1) for number in range(_BURST_PICTURES + 1))) == [_BURST_PICTURES, 1]
+    assert sizes(("1", 1), ("1", 1)) == [1, 1]
+    assert sizes(*((str(number), 2**30) for number in range(3))) == [1, 1, 1]
+    assert sizes() == []
 
 
 def test_pictures_are_found_by_suffix_and_hidden_ones_left_out(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from api.fields import decode_cursor, encode_cursor, parse_json
 from api.guard import scope_needed
 from api.problems import STATUS
+from api.rates import Rates
 from core.errors import Code, Refused
 from core.partitions import first_id_of
 from core.queues import broker_url, celery_settings
@@ -114,10 +115,31 @@ def test_any_other_cursor_is_refused(text: str) -> None:
         ("POST", "/v1/recipes/ring/rollback", "admin"),
         ("PATCH", "/v1/recipes/ring", "admin"),
         ("DELETE", "/anything", "admin"),
+        ("GET", "/v1/parts/SN-1", "read"),
+        ("POST", "/v1/inspections/1/reviews", "submit"),
+        ("POST", "/v1/results/acknowledge", "read"),
+        ("DELETE", "/v1/results/consumers/mes", "read"),
+        ("DELETE", "/v1/results/consumers/mes/more", "admin"),
+        ("GET", "/v1/results/acknowledge", "read"),
+        ("PUT", "/v1/results/acknowledge", "admin"),
+        ("POST", "/v1/webhook-endpoints", "admin"),
     ],
 )
 def test_each_request_needs_one_scope(method: str, path: str, scope: str) -> None:
     assert scope_needed(method, path) == scope
+
+
+def test_a_bucket_holds_a_minutes_requests_and_fills_evenly() -> None:
+    now = 100.0
+    rates = Rates(lambda: now)
+    assert [rates.take(1, 3) for _ in range(5)] == [0, 0, 0, 20, 20]
+    assert rates.take(2, 3) == 0
+    now += 15
+    assert rates.take(1, 3) == 5
+    now += 5
+    assert [rates.take(1, 3) for _ in range(2)] == [0, 20]
+    now += 3600
+    assert [rates.take(1, 3) for _ in range(4)] == [0, 0, 0, 20]
 
 
 def test_the_broker_is_addressed_as_kombu_wants_it() -> None:

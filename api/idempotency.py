@@ -1,0 +1,55 @@
+"""The header `Idempotency-Key`: what it may hold, and one request at a time under each key."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from fastapi import Header, Response
+
+from core import idempotency
+from core.idempotency import Key
+from core.submission import Accepted
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="What this request is called, in visible ASCII. The same request sent again under the same key "
+        "within 24 hours changes nothing and is answered as it was at first, with `Idempotency-Replayed: true`.",
+    ),
+]
+
+
+class InFlight:
+    """The keys whose requests this api process is working on; between processes the database decides."""
+
+    def __init__(self) -> None:
+        self._held: set[Key] = set()
+
+    @contextmanager
+    def alone(self, owner: str, given: str | None) -> Iterator[Key | None]:
+        """The key of a request, for as long as it is worked on; None where it has none.
+
+        Raises:
+            Refused: another request of this owner and key is being worked on.
+        """
+        if given is None:
+            yield None
+            return
+        key = Key(owner, given)
+        if key in self._held:
+            raise idempotency.in_flight()
+        self._held.add(key)
+        try:
+            yield key
+        finally:
+            self._held.discard(key)
+
+
+def tell(response: Response, accepted: Accepted) -> None:
+    """Say in the answer's headers whether it was given before."""
+    if accepted.replayed:
+        response.headers["Idempotency-Replayed"] = "true"

@@ -1,0 +1,157 @@
+"""`linewatch submit` of a folder is continued by the next run, whatever ended the last one."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from core.settings import Settings
+from linewatch.cli import run
+from tests.conftest import serving
+from tests.parts import png
+
+MANY = 500
+
+
+@pytest.fixture
+def http(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """An api without workers, where the recipe `ring` takes images, and a cache of one's own."""
+    with serving(settings) as client:
+        assert client.post("/v1/recipes", json={"name": "ring", "without_model": "wait"}).status_code == 201
+        monkeypatch.setenv("LINEWATCH_URL", str(client.base_url))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        yield client
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return folder_of(tmp_path, 5)
+
+
+def folder_of(tmp_path: Path, number: int) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    kinds = [png(seed) for seed in range(5)]
+    for one in range(number):
+        (folder / f"{one:03}.png").write_bytes(kinds[one % len(kinds)])
+    return folder
+
+
+def submitted(capsys: pytest.CaptureFixture[str], *arguments: object, expected: int = 0) -> list[str]:
+    """The names of the pictures that a run has sent and that were accepted."""
+    assert run(["submit", *map(str, arguments), "--recipe", "ring", "--json"]) == expected
+    printed: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [one["external_id"] for one in printed if one["status"] == "queued"]
+
+
+def stored(engine: Engine) -> list[str]:
+    with engine.begin() as connection:
+        return list(connection.execute(text("SELECT external_id FROM work ORDER BY external_id")).scalars())
+
+
+NAMES = [f"{number:03}.png" for number in range(5)]
+
+
+def test_a_second_run_sends_what_is_new_or_changed(
+    http: httpx.Client, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "none.png").write_text("no picture")
+    assert submitted(capsys, pictures, expected=1) == NAMES
+    assert submitted(capsys, pictures, expected=1) == []  # what was refused is tried again
+    (pictures / "none.png").write_bytes(png(9))
+    (pictures / "001.png").write_bytes(png(8))
+    (pictures / "more").mkdir()
+    (pictures / "more" / "1.png").write_bytes(png(7))
+    assert submitted(capsys, pictures) == ["001.png", "more/1.png", "none.png"]
+    assert submitted(capsys, pictures, pictures / "002.png") == ["002.png"]  # it was named itself
+    assert submitted(capsys, pictures, "--lot", "L-1") == [*NAMES, "more/1.png", "none.png"]
+    assert submitted(capsys, pictures, "--again") == [*NAMES, "more/1.png", "none.png"]
+    assert run(["submit", str(pictures), "--recipe", "ring"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "7 pictures had been accepted before" in told.err
+
+
+def test_what_the_system_does_not_know_is_sent_again(
+    http: httpx.Client, pictures: Path, capsys: pytest.CaptureFixture[str], engine: Engine
+) -> None:
+    """Another system may answer at the same address, or one whose database was restored."""
+    submitted(capsys, pictures)
+    (pictures / "005.png").write_bytes(png(5))
+    assert submitted(capsys, pictures) == ["005.png"]
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM work WHERE external_id = '005.png'"))
+        connection.execute(text("DELETE FROM batches WHERE total = 1"))
+    assert submitted(capsys, pictures) == ["005.png"]
+    assert submitted(capsys, pictures) == []
+
+
+def test_without_a_cache_everything_is_sent(
+    http: httpx.Client, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(pictures / "001.png"))
+    assert submitted(capsys, pictures) == NAMES
+    assert submitted(capsys, pictures) == NAMES
+
+
+def test_a_run_that_is_killed_is_continued_without_doubling_or_missing_a_picture(
+    http: httpx.Client, tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All commits but the first are held up until it is dead. They are carried out, and their answers are lost."""
+    folder = folder_of(tmp_path, MANY)
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF (SELECT count(DISTINCT created_at) FROM idempotency_keys) > 1 THEN
+                        PERFORM pg_advisory_xact_lock(4711);
+                    END IF;
+                    RETURN NULL;
+                END $$;
+                CREATE CONSTRAINT TRIGGER hold_up AFTER INSERT ON idempotency_keys
+                DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold_up();
+            """)
+        )
+    journals = tmp_path / "cache" / "linewatch" / "submissions"
+
+    def entries() -> list[dict[str, Any]]:
+        return [json.loads(line) for path in journals.glob("*") for line in path.read_text().splitlines()]
+
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(4711)"))
+        command = [sys.executable, "-m", "linewatch.cli", "submit", str(folder), "--recipe", "ring"]
+        process = subprocess.Popen(command, env=os.environ)
+        deadline = time.monotonic() + 60
+        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        while connection.execute(waiting).scalar_one() == 0 or not any("accepted" in one for one in entries()):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    answered = {one["accepted"] for one in entries() if "accepted" in one}
+    unanswered = [one["begun"] for one in entries() if "begun" in one and one["begun"] not in answered]
+    known = text("SELECT count(*) FROM idempotency_keys WHERE key = ANY(:keys)")
+    deadline = time.monotonic() + 30
+    while True:
+        with engine.begin() as connection:
+            if connection.execute(known, {"keys": unanswered}).scalar_one():
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    first = len(stored(engine))
+    now = submitted(capsys, folder)
+    everything = [f"{number:03}.png" for number in range(MANY)]
+    assert stored(engine) == everything
+    assert 0 < first < MANY
+    assert MANY - first < len(now) < MANY  # with those whose answer was lost, without those whose answer was not
+    assert submitted(capsys, folder) == []
