@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from linewatch.errors import BadAddress, CursorLost, LinewatchError, Refused, Unreachable
+from linewatch.uploads import Body
 from linewatch.wires import Wire
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds; doubles with each try
@@ -26,9 +27,6 @@ _CURSOR_LOST = ("cursor_epoch", "cursor_expired")
 _IN_FLIGHT = "idempotency_in_flight"
 _IDEMPOTENT = ("GET", "PATCH", "DELETE")  # what a PATCH says here are values, not steps
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-Body = Mapping[str, Any]
-"""Arguments of `httpx.Client.build_request` that make a body."""
 
 
 def _no_body() -> AbstractContextManager[Body]:
