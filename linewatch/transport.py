@@ -125,7 +125,7 @@ class Transport:
                 broken += 1
                 pause = _pause(attempt)
             else:
-                if answer.is_success:
+                if answer.is_success or (broken and _is_gone(call, answer)):
                     return answer
                 refused = _refusal(answer)
                 pause = max(_pause(attempt), _retry_after(answer))
@@ -176,6 +176,11 @@ class Transport:
         except httpx.TransportError as error:
             why = str(error) or type(error).__name__
             raise Unreachable(f"{self.url} gave no answer ({why}){_doubt(call)}") from error
+
+
+def _is_gone(call: Call, answer: httpx.Response) -> bool:
+    """Whether what is to be deleted is not there: after a try that broke, that try has deleted it."""
+    return call.method == "DELETE" and answer.status_code == HTTPStatus.NOT_FOUND
 
 
 def _doubt(call: Call) -> str:

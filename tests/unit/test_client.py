@@ -298,6 +298,15 @@ def test_an_answer_without_content_is_read_as_such(client: Callable[..., Any]) -
     ]
 
 
+def test_what_was_deleted_before_the_connection_broke_is_deleted(
+    client: Callable[..., Any], pauses: list[float]
+) -> None:
+    with client(Played(httpx.ReadError("reset"), problem(404, "not_found"))) as lw:
+        lw.delete_endpoint("x")
+    with client(Played(problem(404, "not_found"))) as lw, pytest.raises(Refused, match="not_found"):
+        lw.delete_endpoint("x")
+
+
 def test_only_what_is_named_of_an_endpoint_is_changed(client: Callable[..., Any]) -> None:
     played = Played(httpx.Response(200, json=ENDPOINT))
     with client(played) as lw:
