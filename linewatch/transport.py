@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from linewatch.errors import BadAddress, CursorLost, LinewatchError, Refused, Unreachable
+from linewatch.uploads import Body
 from linewatch.wires import Wire
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds; doubles with each try
@@ -26,9 +27,6 @@ _CURSOR_LOST = ("cursor_epoch", "cursor_expired")
 _IN_FLIGHT = "idempotency_in_flight"
 _IDEMPOTENT = ("GET", "PATCH", "DELETE")  # what a PATCH says here are values, not steps
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-Body = Mapping[str, Any]
-"""Arguments of `httpx.Client.build_request` that make a body."""
 
 
 def _no_body() -> AbstractContextManager[Body]:
@@ -127,7 +125,7 @@ class Transport:
                 broken += 1
                 pause = _pause(attempt)
             else:
-                if answer.is_success:
+                if answer.is_success or (broken and _is_gone(call, answer)):
                     return answer
                 refused = _refusal(answer)
                 pause = max(_pause(attempt), _retry_after(answer))
@@ -180,6 +178,11 @@ class Transport:
             raise Unreachable(f"{self.url} gave no answer ({why}){_doubt(call)}") from error
 
 
+def _is_gone(call: Call, answer: httpx.Response) -> bool:
+    """Whether what is to be deleted is not there: after a try that broke, that try has deleted it."""
+    return call.method == "DELETE" and answer.status_code == HTTPStatus.NOT_FOUND
+
+
 def _doubt(call: Call) -> str:
     """What is not known of a call that was sent and not answered."""
     if call.key is not None:
@@ -207,7 +210,7 @@ def _pause(attempt: int) -> float:
 def _retry_after(answer: httpx.Response) -> float:
     """Seconds that the answer asks for, as a number or a date; 0 where it asks for none."""
     text = answer.headers.get("Retry-After", "0")
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - dt.datetime.now(dt.UTC)).total_seconds())

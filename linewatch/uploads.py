@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from linewatch.transport import Body
+Body = Mapping[str, Any]
+"""Arguments of `httpx.Client.build_request` that make a body."""
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO
 """A picture: a path, its encoded bytes, or an open binary file."""

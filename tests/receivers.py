@@ -103,11 +103,11 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def receiving(
-    answer: Callable[[int, Request], Reply] = lambda _, __: Reply(), *, tls: ssl.SSLContext | None = None
+    answer: Callable[[int, Request], Reply] = lambda _, __: Reply(), *, tls: ssl.SSLContext | None = None, port: int = 0
 ) -> Iterator[tuple[Receiver, str]]:
-    """A receiver and its URL."""
+    """A receiver and its URL; it takes a free port where none is named."""
     receiver = Receiver(answer)
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"receiver": receiver}))
+    server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"receiver": receiver}))
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

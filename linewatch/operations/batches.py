@@ -12,8 +12,7 @@ from uuid import UUID, uuid4
 from linewatch.operations.inspections import Fields
 from linewatch.operations.session import Session, at
 from linewatch.results import Batch
-from linewatch.transport import Body
-from linewatch.uploads import Counter, Part, Picture, form, form_of_fields, opened, storable, texts
+from linewatch.uploads import Body, Counter, Part, Picture, form, form_of_fields, opened, storable, texts
 
 
 class Batches(Session):

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from linewatch.errors import LinewatchError
 from linewatch.results import Batch, Inspection, Result
-from linewatch.transport import Body, Call, Transport
-from linewatch.uploads import as_json
+from linewatch.transport import Call, Transport
+from linewatch.uploads import Body, as_json
 
 LONGEST_WAIT = 30.0  # seconds that one request waits at the server; longer waits are several
 

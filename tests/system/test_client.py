@@ -3,8 +3,9 @@
 import asyncio
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,10 +13,23 @@ from uuid import uuid4
 import pytest
 
 from core.feed import Cursor
-from linewatch import AsyncClient, Client, CursorLost, FeedItem, NotSubmitted, Refused, Submitted
+from linewatch import (
+    AsyncClient,
+    Batch,
+    Client,
+    CursorLost,
+    FeedItem,
+    Inspection,
+    NotSubmitted,
+    Refused,
+    Submitted,
+    WebhookEvent,
+    verify_webhook,
+)
 from linewatch.operations.inspections import Outcome
 from tests.conftest import System
 from tests.parts import png
+from tests.receivers import Receiver, receiving
 
 
 @pytest.fixture
@@ -63,19 +77,19 @@ def test_many_pictures_come_back_in_order_with_one_bad_among_them(lw: Client, re
 
 def test_a_line_in_one_event_loop(system: System, recipe: str) -> None:
     """Pictures are handed in while their results are followed, by one awaited client."""
-    count = 20
+    number = 20
 
     async def follow(lw: AsyncClient) -> list[FeedItem]:
         items = []
         async with aclosing(lw.results(recipe=recipe, follow=True)) as results:
             async for item in results:
                 items.append(item)
-                if len(items) == count:
+                if len(items) == number:
                     break
         return items
 
     async def hand_in(lw: AsyncClient) -> list[Outcome]:
-        pictures = [png(200 + number) for number in range(count)]
+        pictures = [png(200 + seed) for seed in range(number)]
         return [one async for one in lw.submit_many(pictures, concurrency=5, recipe=recipe)]
 
     async def main() -> tuple[list[Outcome], list[FeedItem]]:
@@ -84,7 +98,7 @@ def test_a_line_in_one_event_loop(system: System, recipe: str) -> None:
 
     outcomes, items = asyncio.run(main())
     ids = [one.inspection.id for one in outcomes if isinstance(one, Submitted)]
-    assert len(set(ids)) == count
+    assert len(set(ids)) == number
     assert {one.id for one in items} == set(ids)
     assert all(item.verdict in ("ok", "ng") for item in items)
 
@@ -155,3 +169,59 @@ def test_an_export_holds_what_a_listing_shows(lw: Client, recipe: str, tmp_path:
     assert [row["id"] for row in rows] == ids[::-1]
     parquet = lw.export(tmp_path / "out.parquet", format="parquet", recipe=recipe).read_bytes()
     assert (parquet[:4], parquet[-4:]) == (b"PAR1", b"PAR1")
+
+
+def heard(receiver: Receiver, secret: str, enough: Callable[[Sequence[WebhookEvent]], bool]) -> Sequence[WebhookEvent]:
+    """The events of everything that came, in the order of coming, as soon as they are enough."""
+    events: list[WebhookEvent] = []
+    for number in count(1):
+        if enough(events):
+            break
+        request = receiver.wait(number)[number - 1]
+        events += verify_webhook(request.body, request.headers, secret).events
+    return events
+
+
+def test_a_receiver_knows_who_called_and_what_is_said(lw: Client, system: System, recipe: str) -> None:
+    events = ["inspection.completed", "inspection.reviewed", "batch.completed", "model.activated"]
+    with receiving(port=system.webhook_port) as (receiver, url):
+        endpoint = lw.create_endpoint(url, events, recipes=[recipe])
+        try:
+            secret = str(endpoint.secret)
+            assert lw.endpoint(endpoint.id).secret is None
+            sent = lw.test_endpoint(endpoint.id, wait=30)
+            assert (sent.state, [one.status for one in sent.attempts]) == ("delivered", [200])
+            inspection = lw.submit(png(1), recipe=recipe, wait=60)
+            lw.review(inspection.id, "ng", reviewer="m", reason="scratch")
+            batch = lw.submit_batch({"1.png": png(2)}, recipe=recipe, wait=60)
+            lw.activate(recipe, 1)
+            wanted = {"inspection.completed", "inspection.reviewed", "batch.completed"}
+            told = heard(receiver, secret, lambda events: wanted <= {event.type for event in events})
+            of_type = {event.type: event.data for event in told}
+            assert isinstance(of_type["inspection.completed"], Inspection)
+            assert isinstance(of_type["batch.completed"], Batch)
+            assert of_type["batch.completed"].id == batch.id
+            assert isinstance(of_type["inspection.reviewed"], Inspection)
+            assert of_type["inspection.reviewed"].effective_verdict == "ng"
+
+            rotated = lw.rotate_secret(endpoint.id)
+            assert rotated.secret != secret
+            [delivery] = [one for one in lw.deliveries(endpoint.id) if one.event == "inspection.reviewed"]
+            lw.replay(delivery.id)
+            message_id = str(delivery.message_id)
+            heard(receiver, secret, lambda events: [one.id for one in events].count(message_id) == 2)
+            again = [one for one in receiver.requests if one.headers["webhook-id"] == message_id][1]
+            assert verify_webhook(again.body, again.headers, str(rotated.secret)).id == message_id  # under either, now
+
+            lw.change_endpoint(endpoint.id, events=["inspection.completed"], max_group_size=9, max_group_delay_ms=500)
+            burst = lw.submit_batch({f"{number}.png": png(number) for number in range(3)}, recipe=recipe, wait=60)
+            ids = {one.id for one in burst.inspections}
+            heard(
+                receiver,
+                secret,
+                lambda events: ids <= {event.data.id for event in events if isinstance(event.data, Inspection)},
+            )
+        finally:
+            lw.delete_endpoint(endpoint.id)
+    with pytest.raises(Refused, match="not_found"):
+        lw.endpoint(endpoint.id)

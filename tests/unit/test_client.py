@@ -87,6 +87,7 @@ def test_a_date_is_a_retry_after_too(client: Callable[..., Any], pauses: list[fl
     played = Played(
         problem(503, "timeout", retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
         problem(503, "timeout", retry_after="soon"),
+        httpx.Response(503, headers=[(b"Retry-After", "²".encode("latin-1"))]),
         httpx.Response(200, json=RECIPES),
     )
     with client(played) as lw:
@@ -295,6 +296,15 @@ def test_an_answer_without_content_is_read_as_such(client: Callable[..., Any]) -
         b"/v1/webhook-endpoints/a%2Fb",
         b"/v1/results/consumers/mes",
     ]
+
+
+def test_what_was_deleted_before_the_connection_broke_is_deleted(
+    client: Callable[..., Any], pauses: list[float]
+) -> None:
+    with client(Played(httpx.ReadError("reset"), problem(404, "not_found"))) as lw:
+        lw.delete_endpoint("x")
+    with client(Played(problem(404, "not_found"))) as lw, pytest.raises(Refused, match="not_found"):
+        lw.delete_endpoint("x")
 
 
 def test_only_what_is_named_of_an_endpoint_is_changed(client: Callable[..., Any]) -> None:
