@@ -43,14 +43,14 @@ log = logging.getLogger(__name__)
 CALLS_OF_ENDPOINT = 8
 """Requests at a time to one endpoint that answers."""
 
-HELD_OF_ENDPOINT = 32
+HELD_OF_ENDPOINT = 64
 """Messages of one endpoint that are claimed at a time: those in flight, and the next ones, ready to be sent."""
 
 MAX_CALLS = 512
 MAX_HELD = 4096
 POLL_SECONDS = 1.0
-WRITE_SECONDS = 0.05
-"""Results are collected for so long, so that ten thousand are not ten thousand transactions."""
+GATHER_SECONDS = 0.05
+"""What becomes due, and results, are gathered for so long, so that ten thousand are not ten thousand transactions."""
 
 STOP_SECONDS = 5.0
 IDLE_SECONDS = 30.0
@@ -231,6 +231,7 @@ class Sender:
             pause = await self._take(held) if sum(held.values()) < MAX_HELD else POLL_SECONDS
             for lane in self._lanes.values():
                 self._send_next(lane)
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _take(self, held: dict[UUID, int]) -> float:
         """Put what is due into the lanes; returns how long to wait before the next look, in seconds."""
@@ -279,8 +280,6 @@ class Sender:
             one = lane.waiting.popleft()
             self._calls += 1
             lane.calling[asyncio.create_task(self._send(lane, one))] = one
-        if lane.held == HELD_OF_ENDPOINT // 2:
-            self._wake.set()  # so that a lane in full use is never empty
 
     async def _send(self, lane: Lane, one: Prepared) -> None:
         try:
@@ -304,7 +303,7 @@ class Sender:
         """Write results, those of a moment together, until the last one is written."""
         while not self._ended or self._results:
             await self._unwritten.wait()
-            await asyncio.sleep(WRITE_SECONDS)
+            await asyncio.sleep(GATHER_SECONDS)
             self._unwritten.clear()
             results, self._results = self._results, []
             try:
