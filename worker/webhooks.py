@@ -36,7 +36,7 @@ from core.queues import FINISHED_CHANNEL, connection_options
 from core.sending import Message, Result
 from core.settings import Settings
 from core.targets import AllowList
-from worker.calls import TRY_SECONDS, Call, Connections, call, trusted
+from worker.calls import TRY_SECONDS, Call, Connections, Resolvers, call, trusted
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ GATHER_SECONDS = 0.05
 STOP_SECONDS = 5.0
 IDLE_SECONDS = 30.0
 _DATABASE_THREADS = 3
+_RESOLVER_THREADS = 64
 _USER_AGENT = f"Linewatch/{version('linewatch')}"
 _BEGIN_WITHIN = sending.LEASE_SECONDS - TRY_SECONDS - 5
 """A message that has waited longer than this could still be in flight when its lease runs out."""
@@ -168,6 +169,7 @@ class Sender:
         self._allowed = AllowList.of(settings)
         self._engine = create_pool(settings, size=_DATABASE_THREADS, name="webhooks")
         self._database = ThreadPoolExecutor(_DATABASE_THREADS, thread_name_prefix="webhooks-database")
+        self._resolvers = Resolvers(_RESOLVER_THREADS)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="webhooks", daemon=True)
         self._running = threading.Event()
         self._lanes: dict[UUID, Lane] = {}
@@ -183,6 +185,7 @@ class Sender:
         """End within a few seconds: what is in flight then is given up, and sent again by whoever comes next."""
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(2 * STOP_SECONDS)
+        self._resolvers.close()
         self._database.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
 
@@ -283,7 +286,7 @@ class Sender:
 
     async def _send(self, lane: Lane, one: Prepared) -> None:
         try:
-            answer = await call(one.call, self._allowed, lane.connections)
+            answer = await call(one.call, self._allowed, self._resolvers, lane.connections)
             lane.failures = 0 if answer.outcome is Outcome.DELIVERED else lane.failures + 1
             self._results.append(Result(one.message, answer))
             self._unwritten.set()
