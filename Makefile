@@ -50,7 +50,7 @@ bench-detection: $(READY) ## detectors on real pictures; BENCH_ARGS="DIR ..." ad
 	$(BIN)/python -m benchmarks.detection $(BENCH_ARGS)
 
 bench-webhooks: $(READY) ## 10,000 webhooks to a receiver that fails 30 % of the time
-	$(BIN)/python -m benchmarks.webhooks
+	$(BIN)/python -m benchmarks.webhooks $(BENCH_ARGS)
 
 lock: $(READY) ## resolve the newest versions anew and pin them
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

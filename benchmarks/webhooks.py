@@ -6,11 +6,9 @@ bodies to the same receiver with as many requests in flight, which neither signs
 """
 
 import asyncio
-import datetime as dt
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,24 +18,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import httpx
+import psutil
 import uvicorn
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from core import endpoints, inspections, model_versions, recipes, submission, work
+from core import endpoints, inspections
 from core.database import create_pool, create_unbounded
 from core.documents import Inspection
 from core.events import EventType
-from core.pictures import Header
 from core.settings import Settings
-from core.submission import Accepted, NewInspection, StoredImage, Submission
-from core.work import Outcome
 from linewatch.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
+from tests.conftest import free_port
+from tests.events import finish_inspections, make_recipe
 
 EVENTS = 10_000
 FAILING = 0.3
@@ -94,11 +92,11 @@ def receive(port: int) -> None:
 
 
 @contextmanager
-def running(command: list[str], log: Path, **environment: str) -> Iterator[None]:
+def running(command: list[str], log: Path, **environment: str) -> Iterator[psutil.Process]:
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=errors, stderr=errors, env=os.environ | environment)
         try:
-            yield
+            yield psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait(30)
@@ -122,43 +120,17 @@ def receiver(port: int, folder: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a receiver got, and in how many seconds."""
+    """What a receiver got, in how many seconds, and how many of its processor's the process that sent it took."""
 
     seconds: float
+    processor_seconds: float
     requests: int
     received: list[str]
     ids_that_changed: int
 
     @classmethod
-    def of(cls, seconds: float, url: str) -> "Run":
-        return cls(seconds, **httpx.get(url, timeout=60).json())
-
-
-def finish_inspections(engine: Engine) -> list[UUID]:
-    """Inspections that became final, which is what the events tell of."""
-    image = StoredImage(dt.date(2026, 1, 2), b"\1" * 32, 10, Header("image/png", 4, 3))
-    manifest = {"threshold": {"value": 0.5, "calibration": None}}
-    with engine.begin() as connection:
-        recipes.create(connection, "ring", actor="benchmark")
-        made, _ = model_versions.register(connection, "ring", sha256=b"\2" * 32, manifest=manifest, actor="benchmark")
-        model_versions.mark_ready(connection, made.id)
-    finished: list[UUID] = []
-    for _ in range(EVENTS // MINIBATCH):
-        with engine.begin() as connection:
-            [accepted] = submission.accept(connection, [Submission([NewInspection(image, "ring")] * MINIBATCH)])
-            assert isinstance(accepted, Accepted)
-            claims = work.claim(
-                connection,
-                recipe_id=accepted.recipe_ids[0],
-                ids=[one.id for one in accepted.inspections],
-                priority="live",
-                at_most=MINIBATCH,
-                lease_seconds=60,
-                worker="benchmark",
-            )
-            done = [Outcome(one.id, one.attempt, "completed", anomaly_score=0.1, verdict="ok") for one in claims]
-            finished += work.finish(connection, done).inspections
-    return finished
+    def of(cls, seconds: float, processor_seconds: float, url: str) -> Self:
+        return cls(seconds, processor_seconds, **httpx.get(url, timeout=60).json())
 
 
 def send(settings: Settings, engine: Engine, url: str, folder: Path) -> Run:
@@ -172,7 +144,7 @@ def send(settings: Settings, engine: Engine, url: str, folder: Path) -> Run:
         "LINEWATCH_WEBHOOK_RETRY_SECONDS": ",".join(["0.2"] * (TRIES - 1)),
     }
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "worker.io", "worker", *options.split()]
-    with running(command, folder / "io.log", **environment):
+    with running(command, folder / "io.log", **environment) as worker:
         deadline = time.monotonic() + LIMIT_SECONDS
         while True:
             with engine.begin() as connection:
@@ -182,7 +154,8 @@ def send(settings: Settings, engine: Engine, url: str, folder: Path) -> Run:
             if not pending:
                 break
             assert time.monotonic() < deadline, (folder / "io.log").read_text()[-2000:]
-            time.sleep(0.1)
+            time.sleep(0.5)
+        used = sum(worker.cpu_times()[:2])
     with engine.begin() as connection:
         seconds = connection.execute(
             text("""
@@ -190,7 +163,7 @@ def send(settings: Settings, engine: Engine, url: str, folder: Path) -> Run:
                     - (SELECT min(at) FROM delivery_attempts)) AS float8)
             """)
         ).scalar_one()
-    return Run.of(seconds, url)
+    return Run.of(seconds, used, url)
 
 
 def post(url: str, bodies: list[tuple[str, bytes]]) -> Run:
@@ -210,7 +183,9 @@ def post(url: str, bodies: list[tuple[str, bytes]]) -> Run:
             await asyncio.gather(*(station(client, left) for _ in range(IN_FLIGHT)))
             return time.perf_counter() - begun
 
-    return Run.of(asyncio.run(every()), url)
+    used = time.process_time()
+    seconds = asyncio.run(every())
+    return Run.of(seconds, time.process_time() - used, url)
 
 
 def bodies_of(engine: Engine, ids: list[UUID]) -> list[tuple[str, bytes]]:
@@ -222,7 +197,7 @@ def bodies_of(engine: Engine, ids: list[UUID]) -> list[tuple[str, bytes]]:
     return [(str(each), json.dumps({**event, "data": {**one, "id": str(each)}}).encode()) for each in ids]
 
 
-def measure(folder: Path, port: int) -> None:
+def measure(folder: Path, port: int, events: int) -> None:
     """Print the figures of one run."""
     with EmbeddedServers(folder / "servers") as servers:
         settings = Settings(
@@ -241,7 +216,8 @@ def measure(folder: Path, port: int) -> None:
                 events=[EventType.INSPECTION_COMPLETED],
                 actor="benchmark",
             )
-        ids = finish_inspections(engine)
+        make_recipe(engine)
+        ids = [one for _ in range(events // MINIBATCH) for one in finish_inspections(engine, MINIBATCH)]
         with receiver(port, folder) as url:
             sent = send(settings, engine, url, folder)
         with receiver(port, folder) as url:
@@ -265,6 +241,9 @@ def show(ids: list[UUID], sent: Run, bare: Run, outcomes: dict[str, int]) -> Non
     rate, bare_rate = len(ids) / sent.seconds, len(ids) / bare.seconds
     print(f"deliveries/s                          {rate:8.1f}  {rate / bare_rate:.2f} of the bare loop")
     print(f"deliveries/s, bare loop of posts      {bare_rate:8.1f}  1.00 of itself, {bare.requests} requests")
+    cost, bare_cost = (1000 * one.processor_seconds / one.requests for one in (sent, bare))
+    print(f"processor time for a request, ms      {cost:8.2f}  {cost / bare_cost:.2f} of the bare loop")
+    print(f"processor time, bare loop of posts    {bare_cost:8.2f}  1.00 of itself")
     assert not missing
     assert not sent.ids_that_changed
 
@@ -277,16 +256,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
-        measure(folder, free_port())
+        measure(folder, free_port(), int(sys.argv[1]) if sys.argv[1:] else EVENTS)
     return 0
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
+from queue import SimpleQueue
 
 import httpx
 
@@ -38,6 +39,30 @@ class Call:
     url: str
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
+
+
+class Resolvers:
+    """Threads in which names are looked up. Nobody ever joins them, as an executor's would be: the system's resolver
+    may take far longer than a try, and than a process that is told to stop."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        for _ in range(number):
+            threading.Thread(target=self._work, name="webhooks-resolver", daemon=True).start()
+
+    def do(self, action: Callable[[], None]) -> None:
+        """Do something, which must raise nothing, as soon as a thread is free."""
+        self._asked.put(action)
+
+    def close(self) -> None:
+        """Let each thread end once it is free."""
+        for _ in range(self._number):
+            self._asked.put(None)
+
+    def _work(self) -> None:
+        while (action := self._asked.get()) is not None:
+            action()
 
 
 class Connections:
@@ -83,7 +108,7 @@ def trusted(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-async def call(one: Call, allowed: AllowList, connections: Connections) -> Answer:
+async def call(one: Call, allowed: AllowList, resolvers: Resolvers, connections: Connections) -> Answer:
     """Try once. Whatever the receiver does, this ends within `TRY_SECONDS` and raises nothing but a cancellation.
 
     The name is resolved and judged again for each try, and the connection goes to the address that was judged.
@@ -95,7 +120,7 @@ async def call(one: Call, allowed: AllowList, connections: Connections) -> Answe
 
     try:
         async with asyncio.timeout(TRY_SECONDS) as limit:
-            target = await _resolved(allowed, one.url)
+            target = await _resolved(resolvers, allowed, one.url)
             client = connections.to(target)
             response = await client.send(_request(client, one, target), stream=True)
         text = await _beginning(response, until=limit.when())
@@ -115,9 +140,7 @@ async def call(one: Call, allowed: AllowList, connections: Connections) -> Answe
         return answer(Outcome.TLS_FAILED if refused else Outcome.UNREACHABLE, str(refused[0] if refused else error))
 
 
-async def _resolved(allowed: AllowList, url: str) -> Target:
-    """Where to connect to, found in a thread that nobody ever joins: the system's resolver may take far longer than a
-    try, and than a process that is told to stop."""
+async def _resolved(resolvers: Resolvers, allowed: AllowList, url: str) -> Target:
     loop = asyncio.get_running_loop()
     found: asyncio.Future[Target] = loop.create_future()
 
@@ -138,7 +161,7 @@ async def _resolved(allowed: AllowList, url: str) -> Target:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(tell, target, failure)
 
-    threading.Thread(target=resolve, name="webhooks-resolver", daemon=True).start()
+    resolvers.do(resolve)
     return await found
 
 

@@ -36,25 +36,26 @@ from core.queues import FINISHED_CHANNEL, connection_options
 from core.sending import Message, Result
 from core.settings import Settings
 from core.targets import AllowList
-from worker.calls import TRY_SECONDS, Call, Connections, call, trusted
+from worker.calls import TRY_SECONDS, Call, Connections, Resolvers, call, trusted
 
 log = logging.getLogger(__name__)
 
 CALLS_OF_ENDPOINT = 8
 """Requests at a time to one endpoint that answers."""
 
-HELD_OF_ENDPOINT = 32
+HELD_OF_ENDPOINT = 64
 """Messages of one endpoint that are claimed at a time: those in flight, and the next ones, ready to be sent."""
 
 MAX_CALLS = 512
 MAX_HELD = 4096
 POLL_SECONDS = 1.0
-WRITE_SECONDS = 0.05
-"""Results are collected for so long, so that ten thousand are not ten thousand transactions."""
+GATHER_SECONDS = 0.05
+"""What becomes due, and results, are gathered for so long, so that ten thousand are not ten thousand transactions."""
 
 STOP_SECONDS = 5.0
 IDLE_SECONDS = 30.0
 _DATABASE_THREADS = 3
+_RESOLVER_THREADS = 64
 _USER_AGENT = f"Linewatch/{version('linewatch')}"
 _BEGIN_WITHIN = sending.LEASE_SECONDS - TRY_SECONDS - 5
 """A message that has waited longer than this could still be in flight when its lease runs out."""
@@ -168,6 +169,7 @@ class Sender:
         self._allowed = AllowList.of(settings)
         self._engine = create_pool(settings, size=_DATABASE_THREADS, name="webhooks")
         self._database = ThreadPoolExecutor(_DATABASE_THREADS, thread_name_prefix="webhooks-database")
+        self._resolvers = Resolvers(_RESOLVER_THREADS)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="webhooks", daemon=True)
         self._running = threading.Event()
         self._lanes: dict[UUID, Lane] = {}
@@ -183,6 +185,7 @@ class Sender:
         """End within a few seconds: what is in flight then is given up, and sent again by whoever comes next."""
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(2 * STOP_SECONDS)
+        self._resolvers.close()
         self._database.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
 
@@ -231,6 +234,7 @@ class Sender:
             pause = await self._take(held) if sum(held.values()) < MAX_HELD else POLL_SECONDS
             for lane in self._lanes.values():
                 self._send_next(lane)
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _take(self, held: dict[UUID, int]) -> float:
         """Put what is due into the lanes; returns how long to wait before the next look, in seconds."""
@@ -279,12 +283,10 @@ class Sender:
             one = lane.waiting.popleft()
             self._calls += 1
             lane.calling[asyncio.create_task(self._send(lane, one))] = one
-        if lane.held == HELD_OF_ENDPOINT // 2:
-            self._wake.set()  # so that a lane in full use is never empty
 
     async def _send(self, lane: Lane, one: Prepared) -> None:
         try:
-            answer = await call(one.call, self._allowed, lane.connections)
+            answer = await call(one.call, self._allowed, self._resolvers, lane.connections)
             lane.failures = 0 if answer.outcome is Outcome.DELIVERED else lane.failures + 1
             self._results.append(Result(one.message, answer))
             self._unwritten.set()
@@ -304,7 +306,7 @@ class Sender:
         """Write results, those of a moment together, until the last one is written."""
         while not self._ended or self._results:
             await self._unwritten.wait()
-            await asyncio.sleep(WRITE_SECONDS)
+            await asyncio.sleep(GATHER_SECONDS)
             self._unwritten.clear()
             results, self._results = self._results, []
             try:
