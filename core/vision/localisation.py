@@ -67,7 +67,8 @@ def aupro(maps: Maps, masks: Sequence[Mask | None], max_false_positive_rate: flo
     end = int(np.searchsorted(false, max_false_positive_rate, side="right"))  # the first point beyond the rate
     at_rate = np.interp(max_false_positive_rate, false[end - 1 : end + 1], overlap[end - 1 : end + 1])
     rates, overlaps = np.append(false[:end], max_false_positive_rate), np.append(overlap[:end], at_rate)
-    return float(np.trapezoid(overlaps, rates) / max_false_positive_rate)
+    area = float(np.trapezoid(overlaps, rates) / max_false_positive_rate)
+    return min(area, 1.0)  # rounding may carry a perfect one a hair beyond
 
 
 def ground_truth(folder: Path, path: Path) -> Mask | None:

@@ -219,7 +219,7 @@ class Inspections(Session):
 
         Example:
             inspection = lw.submit("part.png", recipe="ring", wait=30)
-            reviewed = lw.review(inspection.id, "ok", reviewer="m.weber", reason="dust on the lens")
+            reviewed = lw.review(inspection.id, "ok", reviewer="quality desk", reason="dust on the lens")
             print(reviewed.verdict, reviewed.effective_verdict)
         """
         new = {"verdict": verdict, "reviewer": reviewer, "reason": reason}
