@@ -40,9 +40,9 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Fewer threads than connections, or they would wait for each other: half for what async routes and the door
-        # do, a third for plain routes; the publisher's thread takes one more.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE // 2, thread_name_prefix="work"))
+        # No more threads than connections, or they would wait for each other: a third for what async routes do, a third
+        # for plain routes; the rest are the door's, the publisher's and those that read the feed.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE // 3, thread_name_prefix="work"))
         anyio.to_thread.current_default_thread_limiter().total_tokens = POOL_SIZE // 3
         await services.start()
         try:

@@ -10,11 +10,12 @@ from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 
 from api.door import Door
+from api.following import Follower
 from api.idempotency import InFlight
 from api.publisher import Publisher
 from api.receiving import Receiver
 from api.waiting import Kind, Look, Waiters
-from core import batches, feed, inspections
+from core import batches, inspections
 from core.database import create_pool
 from core.settings import Settings
 from core.store import Store, failure_key
@@ -35,6 +36,7 @@ class Services:
     in_flight: InFlight
     receiver: Receiver
     waiters: Waiters
+    follower: Follower
     allowed: AllowList
 
     @classmethod
@@ -55,17 +57,12 @@ class Services:
         def written_maps(names: Iterable[str]) -> set[str]:
             return {name for name in names if store.holds(name) or store.holds(failure_key(name))}
 
-        def passed_numbers(names: Iterable[str]) -> set[str]:
-            with engine.begin() as connection:
-                newest = feed.number(connection).newest
-            return {name for name in names if int(name) < newest}
-
         looks: dict[Kind, Look] = {
             "inspection": final_inspections,
             "batch": final_batches,
             "anomaly_map": written_maps,
-            "feed": passed_numbers,
         }
+        follower = Follower(engine)
         return cls(
             settings,
             engine,
@@ -74,17 +71,20 @@ class Services:
             Door(settings, engine, store, publisher, allowed),
             InFlight(),
             Receiver(settings, store),
-            Waiters(settings, looks),
+            Waiters(settings, looks, on_finish=follower.hint),
+            follower,
             allowed,
         )
 
     async def start(self) -> None:
         self.publisher.start()
         await self.door.start()
+        await self.follower.start()
         await self.waiters.start()
 
     async def stop(self) -> None:
         await self.waiters.stop()
+        await self.follower.stop()
         await self.door.stop()
         self.publisher.stop()
         self.receiver.stop()

@@ -80,6 +80,7 @@ class Door:
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
         self._arriving: asyncio.Queue[_Entry] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
+        self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")  # it waits for nobody else's work
 
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._watch_depth())]
@@ -89,6 +90,7 @@ class Door:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
+        self._committing.shutdown()
 
     async def check(self, recipe: str, key: Key | None = None) -> None:
         """Refuse what could not be accepted, before its body is read; the commit decides again.
@@ -180,7 +182,7 @@ class Door:
             while images < GROUP_IMAGES and not self._arriving.empty():
                 group.append(self._arriving.get_nowait())
                 images += len(group[-1].uploads)
-            results = await asyncio.to_thread(self._commit, group)
+            results = await asyncio.get_running_loop().run_in_executor(self._committing, self._commit, group)
             for entry, result in zip(group, results, strict=True):
                 _answer(entry.answer, result)
             self._publish([one for one in results if isinstance(one, Accepted) and not one.replayed])

@@ -22,7 +22,7 @@ from core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["inspection", "batch", "anomaly_map", "feed"]
+Kind = Literal["inspection", "batch", "anomaly_map"]
 Look = Callable[[Iterable[str]], set[str]]
 """Which of these are final now. Runs in a thread."""
 
@@ -32,8 +32,9 @@ POLL_SECONDS = 1.0
 class Waiters:
     """All who wait in this process, by the name of what they wait for."""
 
-    def __init__(self, settings: Settings, looks: Mapping[Kind, Look]) -> None:
+    def __init__(self, settings: Settings, looks: Mapping[Kind, Look], *, on_finish: Callable[[], None]) -> None:
         self._settings = settings
+        self._on_finish = on_finish
         self._looks = looks
         self._waiting: dict[tuple[Kind, str], set[asyncio.Event]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
@@ -83,8 +84,8 @@ class Waiters:
                 kinds: tuple[Kind, ...] = ("inspection", "batch")
                 if message["channel"].decode() == MAP_CHANNEL:
                     kinds = ("anomaly_map",)
-                else:  # whatever became final is in the feed, whoever waits for more of it
-                    self._wake([key for key in self._waiting if key[0] == "feed"])
+                else:  # whatever became final is in the feed
+                    self._on_finish()
                 self._wake((kind, name) for name in names for kind in kinds)
 
     async def _poll(self) -> None:

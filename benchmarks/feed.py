@@ -126,14 +126,10 @@ def grow(engine: Engine, to: int) -> None:
         have = feed.number(connection).newest
         connection.execute(
             text("""
-                WITH made AS (
-                    INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status,
-                        anomaly_score, threshold, verdict, reasons, timings_ms)
-                    SELECT uuidv7(), 1, 'live', '{}', current_date, '\\x00', 'completed', 0.25, 0.5, 'ok', '{}', '{}'
-                    FROM generate_series(1, :more) RETURNING id
-                )
-                INSERT INTO feed_unnumbered (inspection_id, recipe_id, event)
-                SELECT id, 1, 'final' FROM made ORDER BY id
+                INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status,
+                    anomaly_score, threshold, verdict, reasons, timings_ms)
+                SELECT uuidv7(), 1, 'live', '{}', current_date, '\\x00', 'completed', 0.25, 0.5, 'ok', '{}', '{}'
+                FROM generate_series(1, :more)
             """),
             {"more": to - have},
         )

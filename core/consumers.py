@@ -4,7 +4,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.functions import now
 
@@ -12,6 +12,9 @@ from core import feed
 from core.errors import Code, Refused
 from core.feed import Cursor, State
 from core.tables import feed_consumers
+
+OWN = "linewatch:"
+"""How the names of consumers begin that are parts of Linewatch; no client moves or forgets them."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +43,23 @@ def find(connection: Connection, name: str) -> Consumer | None:
 
 
 def acknowledge(connection: Connection, state: State, name: str, upto: str) -> Consumer:
-    """Note that a consumer is done with everything up to a cursor, or with `now` up to the end; makes it if it is new.
+    """Note that a consumer is done with everything up to a cursor, to `now` or to `oldest`; makes it if it is new.
 
     An acknowledgement that comes late, of less than was acknowledged, changes nothing. Refuses as `feed.start` does.
     """
-    cursor = feed.start(connection, state, upto)
-    known = connection.execute(
-        select(feed_consumers).where(feed_consumers.c.name == name).with_for_update()
-    ).one_or_none()
-    if known is not None:
-        former = Cursor.of_bytes(known.cursor)
-        if former.epoch == cursor.epoch and former.number >= cursor.number:
-            return _consumer(known)
-    row = connection.execute(
+    cursor = bytes(feed.start(connection, state, upto))
+    kept = feed_consumers.c.cursor
+    connection.execute(
         upsert(feed_consumers)
-        .values(name=name, cursor=bytes(cursor))
-        .on_conflict_do_update(index_elements=["name"], set_={"cursor": bytes(cursor), "acknowledged_at": now()})
-        .returning(feed_consumers)
-    ).one()
-    return _consumer(row)
+        .values(name=name, cursor=cursor)
+        .on_conflict_do_update(
+            index_elements=["name"],
+            set_={"cursor": cursor, "acknowledged_at": now()},
+            # A cursor's bytes are in the order of its numbers, behind the eight of the epoch; that is the present one.
+            where=or_(func.substring(kept, 1, 8) != cursor[:8], kept < cursor),
+        )
+    )
+    return _consumer(connection.execute(select(feed_consumers).where(feed_consumers.c.name == name)).one())
 
 
 def forget(connection: Connection, name: str) -> None:

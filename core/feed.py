@@ -1,8 +1,9 @@
 """The feed: each final inspection once, in an order that never changes and never skips.
 
-Whoever makes an inspection final enters it in the same transaction, without a number. Committed entries are numbered
-afterwards, one numbering transaction after the other, without gaps; so whoever sees a number sees every smaller one,
-however long the transaction of an entry took, and no open transaction holds the others up.
+Whatever makes an inspection final enters it in the same transaction, without a number: a trigger of `inspections` does.
+Committed entries are numbered afterwards, one numbering transaction after the other, without gaps; so whoever sees a
+number sees every smaller one, however long the transaction of an entry took, and no open transaction holds the others
+up.
 
 A cursor is an epoch, a number, and the moment at which that number was given. A restored database begins a new epoch:
 numbers that were given out after its backup will be given again, to other inspections. The moment tells whether an
@@ -21,12 +22,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from core import recipes
 from core.errors import Code, Refused
 
 Kind = Literal["final", "reviewed"]
 
 NUMBERED_AT_ONCE = 10_000
+NEWS_AT_MOST = 10_000
 _LOCK = 0x4C57_0003  # an advisory lock: one numbering transaction after the other
 
 # Which database this is: another after a dump was loaded (database or table), after a recovery to a point in time and
@@ -43,7 +44,7 @@ class Cursor:
     epoch: int
     number: int
     numbered_at: int
-    """Microseconds since 1970; 0 where the entry is not kept any more."""
+    """Microseconds since 1970; 0 for number 0."""
 
     _FORM = struct.Struct(">QQQ")
 
@@ -86,15 +87,36 @@ class Page:
 
 @dataclass(frozen=True)
 class State:
-    """How far the feed reaches: numbers up to `newest` are given, numbers up to `expired` are removed."""
+    """How far the feed reaches: numbers up to `newest` are given, numbers up to `expired` are removed.
+
+    `expired_numbered_at` is the moment of the newest one that is removed, as in a cursor.
+    """
 
     epoch: int
     newest: int
     expired: int
+    expired_numbered_at: int
+
+
+@dataclass(frozen=True)
+class News:
+    """What was entered since a number, in short: the recipes and kinds of the entries, or None where they are many."""
+
+    newest: int
+    kinds: frozenset[tuple[int, str]] | None
+
+    def concerns(self, recipe_id: int | None, *, reviews: bool) -> bool:
+        """Whether there may be something for who reads one recipe, or all."""
+        return self.kinds is None or any(
+            recipe_id in (None, of) and (reviews or event == "final") for of, event in self.kinds
+        )
 
 
 def append(connection: Connection, inspections: Sequence[tuple[UUID, int]], event: Kind) -> None:
-    """Enter inspections (id, recipe id), unnumbered; they get their numbers once the transaction is committed."""
+    """Enter inspections (id, recipe id), unnumbered; they get their numbers once the transaction is committed.
+
+    What becomes final enters by itself.
+    """
     if inspections:
         connection.execute(
             text("""
@@ -110,24 +132,39 @@ def append(connection: Connection, inspections: Sequence[tuple[UUID, int]], even
         )
 
 
+# What entries are new is asked of transactions from `settled` on: all before it were over when the newest entry was
+# numbered, and theirs were taken with it. Without that, a snapshot that someone holds open (a dump, say) would make
+# each look read all rows that were numbered since. It means something only in the database that gave the number.
 _LOOK = text(f"""
-SELECT feed_state.newest, feed_state.expired, latest.epoch, latest.origin IS NOT DISTINCT FROM {_ORIGIN} AS at_home,
-    {_ORIGIN} AS origin, EXISTS (SELECT FROM feed_unnumbered) AS waiting
-FROM feed_state LEFT JOIN LATERAL (
-    SELECT epoch, origin FROM feed_epochs ORDER BY id DESC LIMIT 1
+SELECT here.origin, latest.epoch, latest.at_home, feed_state.expired, feed_state.expired_numbered_at,
+    greatest(last.number, feed_state.expired) AS newest, last.settled,
+    -- The order is not needed, but keeps the planner to the index.
+    (SELECT true FROM feed_unnumbered WHERE transaction >= last.settled ORDER BY transaction LIMIT 1) IS NOT NULL
+        AS waiting
+FROM feed_state
+CROSS JOIN (SELECT {_ORIGIN} AS origin) AS here
+LEFT JOIN LATERAL (
+    SELECT epoch, began_after, origin = here.origin AS at_home FROM feed_epochs ORDER BY id DESC LIMIT 1
 ) AS latest ON true
+CROSS JOIN LATERAL (
+    SELECT max(newest.number) AS number,
+        coalesce(max(newest.settled) FILTER (WHERE latest.at_home AND newest.number > latest.began_after), 0) AS settled
+    FROM (SELECT number, settled FROM feed ORDER BY number DESC LIMIT 1) AS newest
+) AS last
 """)  # noqa: S608 - the expression is a constant of ours
 
 _NUMBER = text("""
 WITH taken AS (
-    DELETE FROM feed_unnumbered WHERE id IN (SELECT id FROM feed_unnumbered ORDER BY id LIMIT :at_most) RETURNING *
-), numbered AS (
-    INSERT INTO feed (number, inspection_id, recipe_id, event, numbered_at)
-    SELECT feed_state.newest + row_number() OVER (ORDER BY taken.id), inspection_id, recipe_id, event, clock_timestamp()
-    FROM taken, feed_state
-    RETURNING number
+    DELETE FROM feed_unnumbered WHERE id IN (
+        SELECT id FROM feed_unnumbered WHERE transaction >= :settled ORDER BY transaction, id LIMIT :at_most
+    ) RETURNING *
+), counted AS (
+    SELECT count(*) < :at_most AS all_of_them FROM taken
 )
-UPDATE feed_state SET newest = feed_state.newest + (SELECT count(*) FROM numbered) RETURNING newest, expired
+INSERT INTO feed (number, inspection_id, recipe_id, event, numbered_at, settled)
+SELECT :newest + row_number() OVER (ORDER BY transaction, id), inspection_id, recipe_id, event, clock_timestamp(),
+    CASE WHEN all_of_them THEN CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) ELSE :settled END
+FROM taken, counted
 """)
 
 
@@ -138,14 +175,17 @@ def number(connection: Connection, *, at_most: int = NUMBERED_AT_ONCE) -> State:
     before a cursor is refused, or the epoch is gone with the transaction.
     """
     seen = connection.execute(_LOOK).one()
-    if seen.at_home and not seen.waiting:
-        return State(seen.epoch, seen.newest, seen.expired)
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    # A statement of its own: it sees what the former holder of the lock has numbered.
-    seen = connection.execute(_LOOK).one()
+    if not seen.at_home or seen.waiting:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        # A statement of its own: it sees what the former holder of the lock has numbered.
+        seen = connection.execute(_LOOK).one()
     epoch = seen.epoch if seen.at_home else _begin_epoch(connection, seen.origin, seen.newest)
-    state = connection.execute(_NUMBER, {"at_most": at_most}).one()
-    return State(epoch, state.newest, state.expired)
+    taken = 0
+    if seen.waiting:
+        given = {"settled": seen.settled, "newest": seen.newest, "at_most": at_most}
+        taken = connection.execute(_NUMBER, given).rowcount
+    expired_at = _microseconds(seen.expired_numbered_at) if seen.expired_numbered_at is not None else 0
+    return State(epoch, seen.newest + taken, seen.expired, expired_at)
 
 
 def _begin_epoch(connection: Connection, origin: str, newest: int) -> int:
@@ -158,12 +198,12 @@ def _begin_epoch(connection: Connection, origin: str, newest: int) -> int:
 
 
 def start(connection: Connection, state: State, after: str | None) -> Cursor:
-    """The place that a client names: its cursor, `now` for the end, None for the oldest entry that is kept.
+    """The place that a client names: its cursor, `now` for the end, `oldest` or None for the oldest entry kept.
 
     Refuses, with `resume_after` to go on from: a cursor of another epoch, or of an entry that a restore has undone
     (CURSOR_EPOCH), or of one that retention has removed with others behind it (CURSOR_EXPIRED).
     """
-    if after is None:
+    if after is None or after == "oldest":
         return _at(connection, state, state.expired)
     if after == "now":
         return _at(connection, state, state.newest)
@@ -194,10 +234,13 @@ def _check_kept(connection: Connection, state: State, cursor: Cursor) -> None:
 
 
 def _at(connection: Connection, state: State, place: int) -> Cursor:
-    return Cursor(state.epoch, place, _numbered_at(connection, place) or 0)
+    return Cursor(state.epoch, place, _numbered_at(connection, state, place) or 0)
 
 
-def _numbered_at(connection: Connection, place: int) -> int | None:
+def _numbered_at(connection: Connection, state: State, place: int) -> int | None:
+    """When a number was given; None if its entry is not there, 0 for number 0."""
+    if place == state.expired:
+        return state.expired_numbered_at
     moment: dt.datetime | None = connection.execute(
         text("SELECT numbered_at FROM feed WHERE number = :number"), {"number": place}
     ).scalar()
@@ -209,15 +252,13 @@ def _microseconds(moment: dt.datetime) -> int:
 
 
 def _is_there(connection: Connection, state: State, cursor: Cursor) -> bool:
-    """Whether the entry is the one that the cursor meant; one that has expired cannot be asked any more."""
-    if cursor.number <= state.expired or cursor.numbered_at == 0:
-        return True
-    return _numbered_at(connection, cursor.number) == cursor.numbered_at
+    """Whether the entry is the one that the cursor meant; one that was removed with others behind it is not asked."""
+    return cursor.number < state.expired or _numbered_at(connection, state, cursor.number) == cursor.numbered_at
 
 
 def _resume_after(connection: Connection, state: State, cursor: Cursor) -> str | None:
     """Where a client goes on that had read as far as a cursor of former times, so that it misses nothing."""
-    if cursor.numbered_at and _numbered_at(connection, cursor.number) == cursor.numbered_at:
+    if cursor.number >= state.expired and _is_there(connection, state, cursor):
         return str(_at(connection, state, cursor.number))
     # The entry was undone. What it has in common with the present feed ends where the first later epoch began.
     common = connection.execute(
@@ -249,24 +290,27 @@ def read(
     after: Cursor,
     *,
     limit: int,
-    recipe: str | None = None,
+    recipe_id: int | None = None,
     reviews: bool = False,
+    from_oldest: bool = False,
 ) -> Page:
     """The entries behind a place, up to `limit`; a page that is not full leads to the end of the feed.
 
     Args:
-        recipe: only its inspections; refuses an unknown one.
+        recipe_id: only inspections of this recipe.
         reviews: also entries of inspections that were reviewed.
+        from_oldest: nobody has read this far; what has expired by now is no loss.
 
     Refuses a place that has expired since it was checked.
     """
     narrowed = "" if reviews else "AND event = 'final'"
     given: dict[str, object] = {"after": after.number, "newest": state.newest, "limit": limit}
-    if recipe is not None:
+    if recipe_id is not None:
         narrowed += " AND recipe_id = :recipe_id"
-        given["recipe_id"] = recipes.get(connection, recipe).id
+        given["recipe_id"] = recipe_id
     rows = connection.execute(text(_READ.format(narrowed=narrowed)), given).all()
-    _check_kept(connection, replace(state, expired=rows[0].expired), after)
+    if rows[0].expired > state.expired and not from_oldest:
+        _check_kept(connection, _removed_since(connection, state), after)
     entries = [
         Entry(Cursor(state.epoch, row.number, _microseconds(row.numbered_at)), row.inspection_id, row.event)
         for row in rows
@@ -274,6 +318,23 @@ def read(
     ]
     full = len(entries) == limit
     return Page(entries, entries[-1].cursor if full else _at(connection, state, state.newest))
+
+
+def news(connection: Connection, behind: int) -> News:
+    """Number what waits, and say in short what there is behind a number."""
+    newest = number(connection).newest
+    if newest - behind > NEWS_AT_MOST:
+        return News(newest, None)
+    rows = connection.execute(
+        text("SELECT DISTINCT recipe_id, event FROM feed WHERE number > :behind AND number <= :newest"),
+        {"behind": behind, "newest": newest},
+    )
+    return News(newest, frozenset((row.recipe_id, row.event) for row in rows))
+
+
+def _removed_since(connection: Connection, state: State) -> State:
+    row = connection.execute(text("SELECT expired, expired_numbered_at FROM feed_state")).one()
+    return replace(state, expired=row.expired, expired_numbered_at=_microseconds(row.expired_numbered_at))
 
 
 def expire(connection: Connection, *, days: int, at_most: int) -> int:
@@ -286,10 +347,12 @@ def expire(connection: Connection, *, days: int, at_most: int) -> int:
             ), removed AS (
                 DELETE FROM feed USING oldest
                 WHERE feed.number = oldest.number AND oldest.numbered_at < now() - make_interval(days => :days)
-                RETURNING feed.number
+                RETURNING feed.number, feed.numbered_at
             )
-            UPDATE feed_state SET expired = last.number
-            FROM (SELECT max(number) AS number, count(*) AS removed FROM removed) AS last WHERE last.removed > 0
+            UPDATE feed_state SET expired = last.number, expired_numbered_at = last.numbered_at
+            FROM (
+                SELECT number, numbered_at, count(*) OVER () AS removed FROM removed ORDER BY number DESC LIMIT 1
+            ) AS last
             RETURNING last.removed
         """),
             {"days": days, "at_most": at_most},

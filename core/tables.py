@@ -271,14 +271,17 @@ reviews = Table(
 )
 
 # Feed entries of open transactions have no number. Committed ones are numbered one transaction after the other and
-# move to `feed`, so whoever sees a number sees every smaller one: `core.feed`.
+# move to `feed`, so whoever sees a number sees every smaller one: `core.feed`. A trigger of `inspections` enters what
+# becomes final, whichever version of the code inserts it.
 feed_unnumbered = Table(
     "feed_unnumbered",
     metadata,
     _id(),
+    Column("transaction", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
     Column("inspection_id", Uuid, nullable=False),
     Column("recipe_id", BigInteger, nullable=False),
     Column("event", Text, nullable=False),
+    Index(None, "transaction", "id"),
     _one_of("event", "final", "reviewed"),
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
 )
@@ -291,17 +294,18 @@ feed = Table(
     Column("recipe_id", BigInteger, nullable=False),
     Column("event", Text, nullable=False),
     Column("numbered_at", Timestamp, nullable=False, server_default=NOW),
+    Column("settled", BigInteger, nullable=False),
     Index(None, "recipe_id", "number"),
     _one_of("event", "final", "reviewed"),
 )
 
-# One row: the newest number, and the newest that retention has removed.
+# One row: the newest entry that retention has removed.
 feed_state = Table(
     "feed_state",
     metadata,
     Column("singleton", Integer, primary_key=True, server_default="1", autoincrement=False),
-    Column("newest", BigInteger, nullable=False, server_default="0"),
     Column("expired", BigInteger, nullable=False, server_default="0"),
+    Column("expired_numbered_at", Timestamp),
     CheckConstraint("singleton = 1", name="one_row"),
 )
 

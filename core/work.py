@@ -19,7 +19,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from core import batches, events, feed
+from core import batches, events
 from core.errors import Failure
 from core.events import Callback, Event, EventType
 from core.tables import SUBMITTED
@@ -165,8 +165,8 @@ RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, v
 
 
 def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
-    """Write the outcomes that are still ours to write, with their feed entries and deliveries, and count them in their
-    batches; the rest is void."""
+    """Write the outcomes that are still ours to write, with their deliveries, and count them in their batches; the rest
+    is void. A trigger enters them into the feed."""
     rows = connection.execute(
         _FINISH,
         {
@@ -192,8 +192,7 @@ def _event(row: Row[Any]) -> Event:
 
 
 def _count(connection: Connection, rows: Sequence[Row[Any]]) -> Finished:
-    """Enter rows that became final into the feed, and count them in their batches, which comes last."""
-    feed.append(connection, [(row.id, row.recipe_id) for row in rows], "final")
+    """Count rows that became final in their batches, which comes last; into the feed they have come by themselves."""
     counts: dict[UUID, batches.Counts] = defaultdict(batches.Counts)
     for row in rows:
         if row.batch_id is not None:
@@ -209,7 +208,7 @@ WITH mine AS (
 )
 INSERT INTO inspections ({_SUBMITTED}, status, reasons, timings_ms)
 SELECT {_MOVED}, 'cancelled', '{{{{}}}}', '{{{{}}}}' FROM moved
-RETURNING id, recipe_id, batch_id, status, verdict
+RETURNING id, batch_id, status, verdict
 """  # noqa: S608 - the column names are constants of ours
 _CANCEL_ONE = text(_CANCEL.format(which="id = :id", locked=""))
 _CANCEL_OF_BATCH = text(_CANCEL.format(which="batch_id = :id", locked=""))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONSUMER = "mqtt"
+CONSUMER = f"{consumers.OWN}mqtt"
 PAGE = 100
 POLL_SECONDS = 0.5
 PAUSE_SECONDS = 5.0
@@ -92,6 +92,10 @@ class Publisher:
                 log.warning("the database cannot be used, trying again: %s", error)
             except (OSError, NotConfirmed) as error:
                 log.warning("the MQTT broker cannot be used, trying again: %s", error)
+            except Refused as refused:  # what was being published has expired meanwhile
+                log.warning("%s", refused.detail)
+            except Exception:  # without this thread nothing is published, and nobody would notice
+                log.exception("publishing over MQTT failed, trying again")
             self._stopping.wait(PAUSE_SECONDS)
 
     @contextmanager
@@ -157,7 +161,9 @@ class Publisher:
         from paho.mqtt.enums import CallbackAPIVersion
 
         parts = urlsplit(self._url)
-        client = Client(CallbackAPIVersion.VERSION2, client_id="linewatch", reconnect_on_failure=False)
+        # A broker knows one client of a name; other systems on it have other epochs. MQTT 3.1.1 grants 23 characters.
+        name = f"linewatch-{self._state().epoch:x}"[:23]
+        client = Client(CallbackAPIVersion.VERSION2, client_id=name, reconnect_on_failure=False)
         if parts.scheme == "mqtts":
             client.tls_set()
         if parts.username is not None:

@@ -2,22 +2,36 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Query, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from api.context import Context, Services
 from api.fields import Label, Limit, RecipeName, Wait
 from api.schemas import Consumer, ConsumerList, FeedPage
-from core import consumers, feed
+from core import consumers, feed, recipes
 from core.documents import feed_items
 from core.errors import Code, Refused
 
 router = APIRouter(prefix="/v1/results", tags=["results"])
 
+LOOK_SECONDS = 2.0
+"""How often it is looked whether a client that waits is still there."""
+
 _AFTER = "the `next_cursor` of the page before; `now` for what comes from now on; without it the oldest entry kept"
 _CONSUMER = "instead of `after`: read on from where this consumer has acknowledged"
+
+
+def _of_clients(name: str) -> str:
+    if name.startswith(consumers.OWN):
+        raise ValueError(f"{consumers.OWN}… are Linewatch's own")
+    return name
+
+
+ConsumerName = Annotated[Label, AfterValidator(_of_clients)]
 
 
 class _Feed(BaseModel):
@@ -36,7 +50,7 @@ class _Feed(BaseModel):
 
 
 @router.get("")
-async def read(asked: Annotated[_Feed, Query()], services: Context) -> FeedPage:
+async def read(request: Request, asked: Annotated[_Feed, Query()], services: Context) -> FeedPage:
     """Every final inspection (completed, failed or cancelled) once, in an order that never changes and never skips.
 
     Keep `next_cursor`, or the `cursor` of the item that you are done with, and ask with `after` for what came since.
@@ -45,36 +59,59 @@ async def read(asked: Annotated[_Feed, Query()], services: Context) -> FeedPage:
     """
     if asked.after is not None and asked.consumer is not None:
         raise Refused(Code.INVALID_FIELD, "after, consumer: give one of them, not both.")
+    follower = services.follower
     give_up = time.monotonic() + asked.wait
-    page, newest = await asyncio.to_thread(_page, services, asked, asked.after)
-    while not page.items and (left := give_up - time.monotonic()) > 0:
-        async with services.waiters.expecting("feed", str(newest)) as more:
-            page, newest_now = await asyncio.to_thread(_page, services, asked, page.next_cursor)
-            if not page.items and newest_now == newest:
-                await _within(more, left)
-            newest = newest_now
-    return page
+    found = await follower.in_thread(lambda: _first_page(services, asked))
+    while not found.page.items and (left := give_up - time.monotonic()) > 0 and not await request.is_disconnected():
+        async with follower.expecting(
+            found.newest, recipe_id=found.recipe_id, reviews=asked.include == "reviews"
+        ) as more:
+            if await _within(more, min(left, LOOK_SECONDS)):
+                found = await follower.in_thread(partial(_page, services, asked, found.page.next_cursor))
+    return found.page
 
 
-async def _within(event: asyncio.Event, seconds: float) -> None:
+async def _within(event: asyncio.Event, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
-            await event.wait()
+            return await event.wait()
     except TimeoutError:
-        return
+        return False
 
 
-def _page(services: Services, asked: _Feed, after: str | None) -> tuple[FeedPage, int]:
-    """One page behind a place, and the number that the feed reaches to."""
+@dataclass(frozen=True)
+class _Found:
+    """A page, the number that the feed reached to when it was read, and the recipe that it is of."""
+
+    page: FeedPage
+    newest: int
+    recipe_id: int | None
+
+
+def _first_page(services: Services, asked: _Feed) -> _Found:
+    if asked.consumer is None:
+        return _page(services, asked, asked.after)
+    with services.transaction() as connection:
+        kept = consumers.find(connection, asked.consumer)
+    return _page(services, asked, None if kept is None else str(kept.cursor))
+
+
+def _page(services: Services, asked: _Feed, after: str | None) -> _Found:
+    """One page behind a place."""
     state = _state(services)
     with services.transaction() as connection:
-        kept = consumers.find(connection, asked.consumer) if asked.consumer is not None and after is None else None
-        place = feed.check(connection, state, kept.cursor) if kept else feed.start(connection, state, after)
+        recipe_id = None if asked.recipe is None else recipes.get(connection, asked.recipe).id
         page = feed.read(
-            connection, state, place, limit=asked.limit, recipe=asked.recipe, reviews=asked.include == "reviews"
+            connection,
+            state,
+            feed.start(connection, state, after),
+            limit=asked.limit,
+            recipe_id=recipe_id,
+            reviews=asked.include == "reviews",
+            from_oldest=after is None,
         )
         items = feed_items(connection, page)
-    return FeedPage(items=items, next_cursor=str(page.following)), state.newest
+    return _Found(FeedPage(items=items, next_cursor=str(page.following)), state.newest, recipe_id)
 
 
 def _state(services: Services) -> feed.State:
@@ -84,11 +121,11 @@ def _state(services: Services) -> feed.State:
 
 
 class _Acknowledgement(BaseModel):
-    """How far a consumer is: a cursor of an item or of a page, or `now` for the end of the feed."""
+    """How far a consumer is: a cursor of an item or of a page, `now` for the end of the feed, or `oldest`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    consumer: Label
+    consumer: ConsumerName
     cursor: str
 
 
@@ -113,7 +150,7 @@ def list_consumers(services: Context) -> ConsumerList:
 
 
 @router.delete("/consumers/{name}", status_code=204)
-def forget(name: Label, services: Context) -> None:
+def forget(name: ConsumerName, services: Context) -> None:
     """Forget a consumer."""
     with services.transaction() as connection:
         consumers.forget(connection, name)

@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("recipe_id", sa.BigInteger(), nullable=False),
         sa.Column("event", sa.Text(), nullable=False),
         sa.Column("numbered_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("settled", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("event IN ('final', 'reviewed')", name=op.f("ck_feed_event")),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_feed")),
     )
@@ -46,8 +47,8 @@ def upgrade() -> None:
     op.create_table(
         "feed_state",
         sa.Column("singleton", sa.Integer(), server_default="1", autoincrement=False, nullable=False),
-        sa.Column("newest", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("expired", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("expired_numbered_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("singleton = 1", name=op.f("ck_feed_state_one_row")),
         sa.PrimaryKeyConstraint("singleton", name=op.f("pk_feed_state")),
     )
@@ -64,6 +65,9 @@ def upgrade() -> None:
     op.create_table(
         "feed_unnumbered",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column(
+            "transaction", sa.BigInteger(), server_default=sa.text("pg_current_xact_id()::text::bigint"), nullable=False
+        ),
         sa.Column("inspection_id", sa.Uuid(), nullable=False),
         sa.Column("recipe_id", sa.BigInteger(), nullable=False),
         sa.Column("event", sa.Text(), nullable=False),
@@ -71,6 +75,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_feed_unnumbered")),
         postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
     )
+    op.create_index(op.f("ix_feed_unnumbered_transaction_id"), "feed_unnumbered", ["transaction", "id"], unique=False)
     op.create_table(
         "idempotency_keys",
         sa.Column("owner", sa.Text(), nullable=False),
@@ -165,6 +170,19 @@ def upgrade() -> None:
     op.add_column("work", sa.Column("callback_endpoint_id", sa.Uuid(), nullable=True))
     op.add_column("work", sa.Column("callback_url", sa.Text(), nullable=True))
     op.execute("INSERT INTO feed_state DEFAULT VALUES")
+    # By the database, so that workers of the former version, which run on until they are replaced, leave nothing out.
+    op.execute("""
+        CREATE FUNCTION enter_into_feed() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO feed_unnumbered (inspection_id, recipe_id, event)
+            SELECT id, recipe_id, 'final' FROM entered ORDER BY id;
+            RETURN NULL;
+        END $$
+    """)
+    op.execute("""
+        CREATE TRIGGER enter_into_feed AFTER INSERT ON inspections REFERENCING NEW TABLE AS entered
+        FOR EACH STATEMENT EXECUTE FUNCTION enter_into_feed()
+    """)
     # What was examined lately has its place in the feed, too.
     op.execute("""
         INSERT INTO feed_unnumbered (inspection_id, recipe_id, event)

@@ -161,14 +161,14 @@ def test_a_page_that_is_not_full_leads_to_the_end_also_for_one_recipe(engine: En
         feed.append(connection, [(mine[0], quiet)], "reviewed")
     with engine.begin() as connection:
         state = feed.number(connection)
-        page = feed.read(connection, state, feed.start(connection, state, None), limit=10, recipe="quiet")
+        begin = feed.start(connection, state, None)
+        page = feed.read(connection, state, begin, limit=10, recipe_id=quiet)
         assert [one.inspection_id for one in page.entries] == mine
         assert page.following.number == state.newest == 7
-        page = feed.read(connection, state, feed.start(connection, state, None), limit=10, recipe="quiet", reviews=True)
+        page = feed.read(connection, state, begin, limit=10, recipe_id=quiet, reviews=True)
         assert [one.event for one in page.entries] == ["final", "reviewed"]
         assert feed.start(connection, state, "now") == page.following
-        with pytest.raises(Refused, match="no recipe 'unknown'"):
-            feed.read(connection, state, page.following, limit=10, recipe="unknown")
+        assert feed.start(connection, state, "oldest") == begin
 
 
 def test_a_backlog_is_numbered_in_pieces(engine: Engine) -> None:
@@ -242,6 +242,22 @@ def test_a_cursor_of_an_unknown_epoch_starts_over(engine: Engine) -> None:
     assert (error.code, error.members["resume_after"]) == (Code.CURSOR_EPOCH, None)
 
 
+def test_a_consumer_that_a_restore_left_behind_can_go_on(engine: Engine) -> None:
+    entered(engine, 3)
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        consumers.acknowledge(connection, state, "mes", "now")
+        connection.execute(text("UPDATE feed_epochs SET origin = 'another'"))  # as a restore leaves it
+    with engine.begin() as connection:
+        state = feed.number(connection)
+    with engine.begin() as connection:
+        kept = consumers.find(connection, "mes")
+        assert kept is not None
+        with pytest.raises(Refused, match="restored"):
+            feed.check(connection, state, kept.cursor)
+        assert consumers.acknowledge(connection, state, "mes", "oldest").cursor.number == 0
+
+
 def test_files_that_were_copied_back_are_noticed_by_the_entry(reachable_folder: Path) -> None:
     """A cold backup put back in place has the same identity in every respect."""
     with EmbeddedServers(reachable_folder / "copied", fsync=False) as servers:
@@ -294,11 +310,12 @@ def test_a_consumer_goes_on_where_it_acknowledged(engine: Engine) -> None:
     with engine.begin() as connection:
         state = feed.number(connection)
         assert consumers.find(connection, "mes") is None
-        third = feed.read(connection, state, feed.start(connection, state, None), limit=3).following
+        page = feed.read(connection, state, feed.start(connection, state, None), limit=3)
+        first, third = page.entries[0].cursor, page.following
         assert consumers.acknowledge(connection, state, "mes", str(third)).cursor == third
     with engine.begin() as connection:
-        earlier = str(Cursor(third.epoch, 1, 0))
-        assert consumers.acknowledge(connection, state, "mes", earlier).cursor == third  # late, and changes nothing
+        assert consumers.acknowledge(connection, state, "mes", str(first)).cursor == third  # late, changes nothing
+        assert consumers.acknowledge(connection, state, "mes", "oldest").cursor == third
         assert consumers.acknowledge(connection, state, "mes", "now").cursor.number == 5
         assert [one.name for one in consumers.list_all(connection)] == ["mes"]
         with pytest.raises(Refused, match="not a cursor"):
@@ -306,6 +323,69 @@ def test_a_consumer_goes_on_where_it_acknowledged(engine: Engine) -> None:
         consumers.forget(connection, "mes")
         with pytest.raises(Refused, match="no consumer"):
             consumers.forget(connection, "mes")
+
+
+def test_a_held_snapshot_makes_no_look_longer(engine: Engine) -> None:
+    """While a dump runs, nothing that was numbered can be cleaned up; looking for new entries must not read it."""
+
+    def buffers() -> int:
+        with engine.begin() as connection:
+            plan = connection.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {feed._LOOK.text}")).scalar_one()
+        found: int = plan[0]["Plan"]["Shared Hit Blocks"]
+        return found
+
+    entered(engine, 100)
+    read_all(engine)
+    with engine.connect() as dump, dump.begin():
+        dump.execute(text("SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"))
+        dump.execute(text("DECLARE held CURSOR FOR SELECT * FROM recipes"))
+        entered(engine, 100)
+        read_all(engine)
+        before = buffers()
+        for _ in range(20):
+            entered(engine, 1000)
+            read_all(engine)
+        with engine.begin() as connection:
+            dead = connection.execute(text("SELECT pg_relation_size('feed_unnumbered') / 8192")).scalar_one()
+        assert dead > 150
+        assert buffers() < before + 30
+        last = entered(engine, 1)
+    assert read_all(engine)[0][-1:] == last
+
+
+def test_the_first_acknowledgement_is_no_race(engine: Engine) -> None:
+    entered(engine, 40)
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        page = feed.read(connection, state, feed.start(connection, state, None), limit=40)
+    cursors = [one.cursor for one in page.entries]
+    Random(5).shuffle(cursors)
+
+    def acknowledge(cursor: Cursor) -> None:
+        with engine.begin() as connection:
+            consumers.acknowledge(connection, state, "mes", str(cursor))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(acknowledge, cursors))
+    with engine.begin() as connection:
+        kept = consumers.find(connection, "mes")
+        assert kept is not None
+        assert kept.cursor.number == 40
+
+
+def test_news_are_of_whom_they_concern(engine: Engine) -> None:
+    with engine.begin() as connection:
+        enter(connection, recipe_id=1)
+        feed.append(connection, [(uuid4(), 2)], "reviewed")
+    with engine.begin() as connection:
+        news = feed.news(connection, 0)
+        assert [news.concerns(of, reviews=reviews) for of in (None, 1, 2, 3) for reviews in (False, True)] == [
+            True, True, True, True, False, True, False, False,
+        ]  # fmt: skip
+        nothing = feed.news(connection, news.newest)
+        assert not nothing.concerns(None, reviews=True)
+        enter(connection, feed.NEWS_AT_MOST + 1)
+        assert feed.news(connection, 0).concerns(77, reviews=False)  # too many to look at each
 
 
 def test_an_ordinary_role_can_read_the_feed(engine: Engine) -> None:
@@ -359,11 +439,10 @@ def test_reading_does_not_scan(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             text("""
-                INSERT INTO feed (number, inspection_id, recipe_id, event)
-                SELECT n, uuidv7(), n % 5, 'final' FROM generate_series(1, 20000) AS n
+                INSERT INTO feed (number, inspection_id, recipe_id, event, settled)
+                SELECT n, uuidv7(), n % 5, 'final', 0 FROM generate_series(1, 20000) AS n
             """)
         )
-        connection.execute(text("UPDATE feed_state SET newest = 20000"))
         connection.execute(text("ANALYZE feed"))
         for narrowed in ("", "AND recipe_id = 3"):
             plan = "\n".join(
