@@ -15,13 +15,13 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from core import consumers, reviews, work
+from core import consumers, feed, reviews, work
 from core.settings import Settings
 from tests.conftest import free_port
 from tests.integration.test_work import claim, make_recipe, make_version, passed, submit
-from worker.mqtt import Publisher
+from worker.mqtt import CONSUMER, Publisher
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
@@ -168,4 +168,29 @@ def test_a_wrong_password_is_said_and_nothing_is_lost(
 
 def _known(engine: Engine) -> bool:
     with engine.begin() as connection:
-        return consumers.find(connection, "mqtt") is not None
+        return consumers.find(connection, CONSUMER) is not None
+
+
+def test_what_expired_while_the_broker_was_away_is_said_and_the_rest_comes(
+    settings: Settings, engine: Engine, recipe_id: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    own = settings.model_copy(update={"mqtt_url": SecretStr(f"mqtt://lw:p%40ss@127.0.0.1:{port}")})
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        consumers.acknowledge(connection, state, CONSUMER, "oldest")
+    lost, kept = finish(engine, recipe_id), finish(engine, recipe_id)
+    with engine.begin() as connection:
+        feed.number(connection)
+        connection.execute(text("UPDATE feed SET numbered_at = now() - interval '9 days' WHERE number = 1"))
+        assert feed.expire(connection, days=5, at_most=10) == 1
+    publisher = Publisher(own, engine)
+    with broker(port, tmp_path / "mosquitto"):
+        subscriber = Subscriber(port)
+        publisher.start()
+        wait_for(lambda: bool(subscriber.got), "nothing has come")
+        publisher.stop()
+        subscriber.close()
+    assert [message["id"] for _, message, _ in subscriber.got] == [kept]
+    assert lost != kept
+    assert "older than the feed goes back" in caplog.text
