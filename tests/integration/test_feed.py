@@ -401,8 +401,16 @@ def test_an_ordinary_role_can_read_the_feed(engine: Engine) -> None:
         connection.execute(text(f"DROP OWNED BY {role}; DROP ROLE {role}"))
 
 
+INSERT_OF_BEFORE = """
+    INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status, reasons, timings_ms,
+        finished_at)
+    VALUES (:id, 1, 'live', '{}', now(), '', 'cancelled', '{}', '{}', :finished_at)
+"""
+
+
 def test_what_was_examined_before_the_feed_came_is_in_it(servers: EmbeddedServers, tmp_path: Path) -> None:
-    """The migration that brings the feed enters the last 30 days, in the order in which they became final."""
+    """The migration that brings the feed enters the last 30 days, in the order in which they became final, and what
+    workers of the former version finish from then on enters, too."""
     from alembic import command
     from alembic.config import Config
 
@@ -421,16 +429,14 @@ def test_what_was_examined_before_the_feed_came_is_in_it(servers: EmbeddedServer
             partitions.ensure(connection)
         for days in (40, 1, 2):
             with connection.begin():
-                connection.execute(
-                    text("""
-                        INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status,
-                            reasons, timings_ms, finished_at)
-                        VALUES (:id, 1, 'live', '{}', now(), '', 'cancelled', '{}', '{}', :finished_at)
-                    """),
-                    {"id": first_id_of(now - dt.timedelta(days=days)), "finished_at": now - dt.timedelta(days=days)},
-                )
+                then = now - dt.timedelta(days=days)
+                connection.execute(text(INSERT_OF_BEFORE), {"id": first_id_of(then), "finished_at": then})
     migrate(engine)
-    assert read_all(engine)[0] == [first_id_of(now - dt.timedelta(days=days)) for days in (2, 1)]
+    lately = [first_id_of(now - dt.timedelta(days=days)) for days in (2, 1)]
+    assert read_all(engine)[0] == lately
+    with engine.begin() as connection:
+        connection.execute(text(INSERT_OF_BEFORE), {"id": first_id_of(now), "finished_at": now})
+    assert read_all(engine)[0] == [*lately, first_id_of(now)]
     engine.dispose()
 
 
