@@ -40,8 +40,8 @@ lint: $(READY) ## style, types, layers, Dockerfile and Compose file
 bench: $(READY) ## the benchmarks; prints ratios
 	$(BIN)/python -m benchmarks.line
 
-bench-feed: $(READY) ## a million results through the feed, and what a page costs as it grows
-	$(BIN)/python -m benchmarks.feed
+bench-feed: $(READY) ## a million results through the feed, and what a page costs as it grows (BENCH_ARGS="soak" or "pages")
+	$(BIN)/python -m benchmarks.feed $(BENCH_ARGS)
 
 bench-exports: $(READY) ## files of 200,000 inspections, and the memory that they take
 	$(BIN)/python -m benchmarks.exports
