@@ -203,9 +203,9 @@ def waiting(engine: Engine) -> None:
         other.execute(text("SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"))
         other.execute(text("DECLARE held CURSOR FOR SELECT * FROM images"))
         before = statistics.median(looks(engine))
-        for _ in range(10):
+        for _ in range(100):
             with engine.begin() as connection:
-                feed.append(connection, [(UUID(int=number), 1) for number in range(10_000)], "final")
+                feed.append(connection, [(UUID(int=number), 1) for number in range(1_000)], "final")
             with engine.begin() as connection:
                 feed.number(connection)
         after = statistics.median(looks(engine))

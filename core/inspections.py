@@ -7,7 +7,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, literal, null, or_, select, union_all
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from core import verdicts
@@ -192,19 +207,24 @@ def _inspections(connection: Connection, rows: Sequence[Row[Any]]) -> list[Inspe
     ]
 
 
+# One parameter however many ids there are: the statement is made, compiled and parsed once.
+_WANTED: ColumnElement[Any] = any_(bindparam("ids", type_=ARRAY(Uuid)))
+_REVIEWS_OF = select(reviews).where(reviews.c.inspection_id == _WANTED).order_by(reviews.c.id)
+_BY_IDS = _described([_in_flight().where(work.c.id == _WANTED), _finished().where(inspections.c.id == _WANTED)])
+
+
 def reviews_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[Review]]:
     """The reviews of those of these inspections that have any, oldest first."""
     found: dict[UUID, list[Review]] = defaultdict(list)
-    for row in connection.execute(select(reviews).where(reviews.c.inspection_id.in_(ids)).order_by(reviews.c.id)):
+    for row in connection.execute(_REVIEWS_OF, {"ids": ids}):
         found[row.inspection_id].append(Review(**row._mapping))
     return found
 
 
 def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Inspection]:
     """The inspections of these ids, as far as they exist."""
-    wanted = list(ids)
-    branches = [_in_flight().where(work.c.id.in_(wanted)), _finished().where(inspections.c.id.in_(wanted))]
-    return {one.id: one for one in _inspections(connection, connection.execute(_described(branches)).all())}
+    rows = connection.execute(_BY_IDS, {"ids": list(ids)}).all()
+    return {one.id: one for one in _inspections(connection, rows)}
 
 
 def get(connection: Connection, inspection_id: UUID) -> Inspection:
