@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
@@ -25,7 +26,7 @@ from core.idempotency import Key
 from core.settings import Settings
 from core.store import Staged, Store, image_key
 from core.submission import Accepted, NewInspection, Submission
-from core.targets import AllowList, Origin
+from core.targets import CHECK_SECONDS, AllowList, Origin
 
 log = logging.getLogger(__name__)
 
@@ -112,11 +113,23 @@ class Door:
         """Refuse callbacks to whom nobody has registered or to where nobody may be called.
 
         The commit asks again who is registered; only this looks names up, for which no transaction should wait. An
-        origin that was fine a moment ago is not asked for again.
+        origin that was fine a moment ago is not asked for again. A registered one whose name cannot be looked up now,
+        or not in time, is let through: the sender judges it again.
         """
         async with self._unless_known(key):
-            for origin, url in {Origin.of(url): url for url in urls if url is not None}.items():
-                await asyncio.get_running_loop().run_in_executor(self._lookups, self._check_callback, origin, url)
+            now = time.monotonic()
+            origins = {Origin.of(url): url for url in urls if url is not None}
+            unseen = {one: url for one, url in origins.items() if self._callbacks_seen.get(one, 0.0) < now}
+            if not unseen:
+                return
+            await asyncio.to_thread(self._check_registered, unseen.values())
+            try:
+                async with asyncio.timeout(CHECK_SECONDS):
+                    for origin, url in unseen.items():
+                        await self._check_target(url)
+                        self._callbacks_seen[origin] = time.monotonic() + CALLBACK_SECONDS
+            except TimeoutError:
+                log.warning("callbacks are accepted whose hosts could not be looked up in time")
 
     @asynccontextmanager
     async def _unless_known(self, key: Key | None) -> AsyncIterator[None]:
@@ -151,13 +164,14 @@ class Door:
         with self._engine.begin() as connection:
             submission.check_recipe(recipes.get(connection, name))
 
-    def _check_callback(self, origin: Origin, url: str) -> None:
-        if self._callbacks_seen.get(origin, 0.0) >= time.monotonic():
-            return
+    def _check_registered(self, urls: Iterable[str]) -> None:
         with self._engine.begin() as connection:
-            endpoints.callback(connection, url)
-        self._allowed.check(url)
-        self._callbacks_seen[origin] = time.monotonic() + CALLBACK_SECONDS
+            for url in urls:
+                endpoints.callback(connection, url)
+
+    async def _check_target(self, url: str) -> None:
+        check = partial(self._allowed.check, url, registered=True)
+        await asyncio.get_running_loop().run_in_executor(self._lookups, check)
 
     def _is_known(self, key: Key) -> bool:
         with self._engine.begin() as connection:

@@ -1,6 +1,8 @@
 """Hosts and addresses as they are written in URLs and in an allow list, and what kind an address is."""
 
+import errno
 import re
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -88,6 +90,20 @@ def near(address: Address) -> str | None:
     if address.is_loopback:
         return "a loopback address"
     return "a link-local address" if address.is_link_local else None
+
+
+def is_of_this_machine(address: Address) -> bool:
+    """Whether a normalised address is one of this machine's: whether a socket could be bound to it. One of which that
+    cannot be told is taken for one."""
+    if address.is_loopback:
+        return True
+    family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.bind((str(address), 0))
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 def written(host: str | Address, port: int | None = None) -> str:

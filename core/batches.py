@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from core import events
 from core.errors import Code, Refused
@@ -60,17 +60,27 @@ def unknown(batch_id: UUID) -> Refused:
 
 def get(connection: Connection, batch_id: UUID) -> Batch:
     """One batch; refuses an unknown id."""
-    row = connection.execute(
+    found = by_ids(connection, [batch_id])
+    if batch_id not in found:
+        raise unknown(batch_id)
+    return found[batch_id]
+
+
+def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Batch]:
+    """The batches of these ids that there are."""
+    rows = connection.execute(
         text("""
             SELECT batches.*, (
                 SELECT count(*) FROM work WHERE work.batch_id = batches.id AND work.state = 'running'
             ) AS running
-            FROM batches WHERE batches.id = :id
+            FROM batches WHERE batches.id = ANY(CAST(:ids AS uuid[]))
         """),
-        {"id": batch_id},
-    ).one_or_none()
-    if row is None:
-        raise unknown(batch_id)
+        {"ids": list(ids)},
+    )
+    return {row.id: _batch(row) for row in rows}
+
+
+def _batch(row: Row[Any]) -> Batch:
     final = row.completed + row.failed + row.cancelled
     counts = {"total": row.total, "queued": max(0, row.total - final - row.running), "running": row.running}
     counts |= {name: getattr(row, name) for name in COUNTED}

@@ -108,7 +108,11 @@ def change(connection: Connection, endpoint_id: UUID, *, actor: str, **changes: 
 
 
 def enable(connection: Connection, endpoint_id: UUID, *, actor: str) -> Endpoint:
-    """`disabled → enabled`, with a clean record; events from now on are delivered. An enabled one stays as it is."""
+    """`disabled → enabled`, with a clean record; events from now on are delivered. An enabled one stays as it is.
+
+    What is pending from before is cancelled: whoever wrote it had still seen the endpoint enabled, and committed only
+    after it was disabled.
+    """
     row = connection.execute(
         update(webhook_endpoints)
         .where(webhook_endpoints.c.id == endpoint_id, webhook_endpoints.c.state == "disabled")
@@ -116,7 +120,8 @@ def enable(connection: Connection, endpoint_id: UUID, *, actor: str) -> Endpoint
         .returning(webhook_endpoints.c.id)
     ).one_or_none()
     if row is not None:
-        _audit(connection, "enabled", endpoint_id, actor)
+        cancelled = _cancel_pending(connection, endpoint_id)
+        _audit(connection, "enabled", endpoint_id, actor, cancelled_deliveries=cancelled)
     return get(connection, endpoint_id)
 
 

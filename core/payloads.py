@@ -21,35 +21,40 @@ Document = dict[str, Any]
 
 def documents(connection: Connection, claims: Sequence[Claim]) -> dict[UUID, Document]:
     """By delivery, what its event is about; a delivery whose subject is gone is not among them."""
-    wanted = list({UUID(one.subject_id) for one in claims if one.event in _OF_INSPECTIONS})
-    examined = {
+
+    def subjects(*events: EventType) -> set[str]:
+        return {one.subject_id for one in claims if one.event in events}
+
+    found: dict[str, dict[str, Document]] = {
+        **dict.fromkeys(_OF_INSPECTIONS, _inspections(connection, subjects(*_OF_INSPECTIONS))),
+        EventType.BATCH_COMPLETED: _batches(connection, subjects(EventType.BATCH_COMPLETED)),
+        EventType.MODEL_ACTIVATED: _model_versions(connection, subjects(EventType.MODEL_ACTIVATED)),
+        EventType.ENDPOINT_TEST: {one: _test(one) for one in subjects(EventType.ENDPOINT_TEST)},
+    }
+    return {
+        one.id: document for one in claims if (document := found.get(one.event, {}).get(one.subject_id)) is not None
+    }
+
+
+def _inspections(connection: Connection, subjects: set[str]) -> dict[str, Document]:
+    wanted = [UUID(one) for one in subjects]
+    return {
         str(found.id): Inspection.of(found).model_dump(mode="json")
         for start in range(0, len(wanted), _AT_ONCE)
         for found in inspections.by_ids(connection, wanted[start : start + _AT_ONCE]).values()
     }
-    told: dict[UUID, Document] = {}
-    for one in claims:
-        document = examined.get(one.subject_id) if one.event in _OF_INSPECTIONS else _other(connection, one)
-        if document is not None:
-            told[one.id] = document
-    return told
 
 
-def _other(connection: Connection, claim: Claim) -> Document | None:
-    match claim.event:
-        case EventType.BATCH_COMPLETED:
-            return _batch(connection, UUID(claim.subject_id))
-        case EventType.MODEL_ACTIVATED:
-            return _model_version(connection, int(claim.subject_id))
-        case EventType.ENDPOINT_TEST:
-            return {"endpoint_id": claim.subject_id, "message": "This is a test: messages of Linewatch arrive here."}
-    return None
+def _batches(connection: Connection, subjects: set[str]) -> dict[str, Document]:
+    if not subjects:
+        return {}
+    found = batches.by_ids(connection, map(UUID, subjects)).values()
+    return {str(one.id): Batch.of(one).model_dump(mode="json") for one in found}
 
 
-def _batch(connection: Connection, batch_id: UUID) -> Document | None:
-    if connection.execute(select(tables.batches.c.id).where(tables.batches.c.id == batch_id)).one_or_none() is None:
-        return None
-    return Batch.of(batches.get(connection, batch_id)).model_dump(mode="json")
+def _model_versions(connection: Connection, subjects: set[str]) -> dict[str, Document]:
+    found = {one: _model_version(connection, int(one)) for one in subjects}  # they are few
+    return {one: document for one, document in found.items() if document is not None}
 
 
 def _model_version(connection: Connection, version_id: int) -> Document | None:
@@ -59,6 +64,10 @@ def _model_version(connection: Connection, version_id: int) -> Document | None:
     version = model_versions.by_id(connection, version_id)
     in_force = thresholds.current(connection, version_id)
     return ModelVersion.of(version, in_force).model_dump(mode="json", exclude={"manifest"})  # it may be megabytes
+
+
+def _test(endpoint_id: str) -> Document:
+    return {"endpoint_id": endpoint_id, "message": "This is a test: messages of Linewatch arrive here."}
 
 
 def body(message: Message, told: dict[UUID, Document]) -> bytes | None:

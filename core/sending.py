@@ -27,7 +27,7 @@ LEASE_SECONDS = 60.0
 
 ENDPOINTS_AT_ONCE = 16
 EVENTS_AT_ONCE = 1000
-"""A claim takes no more events of one endpoint than this, but at least one message."""
+"""A claim takes no more events than this, but at least one message; a sender holds no more of one endpoint."""
 
 MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
 JITTER = 0.2
@@ -104,9 +104,11 @@ def pause_after(tries: int, schedule: Sequence[float], *, retry_after: float, ji
 _TAKE_ENDPOINTS = text("""
     SELECT endpoint.id, endpoint.max_group_size AS size, wide.room
     FROM webhook_endpoints AS endpoint
-    LEFT JOIN unnest(CAST(:held_ids AS uuid[]), CAST(:held AS int[])) AS held(id, number) ON held.id = endpoint.id
+    LEFT JOIN unnest(CAST(:held_ids AS uuid[]), CAST(:held AS int[]), CAST(:rooms AS int[]))
+        AS held(id, number, room) ON held.id = endpoint.id
     CROSS JOIN LATERAL (SELECT CASE WHEN endpoint.failing_since IS NULL
-                                    THEN least(:room, greatest(1, :events / endpoint.max_group_size)) ELSE 1 END
+                                    THEN least(coalesce(held.room, :room),
+                                               greatest(1, :events / endpoint.max_group_size)) ELSE 1 END
                                - coalesce(held.number, 0) AS room) AS wide
     WHERE endpoint.state = 'enabled' AND wide.room > 0 AND (
         EXISTS (
@@ -120,12 +122,14 @@ _TAKE_ENDPOINTS = text("""
             ) AS waiting
         )
     )
+    ORDER BY coalesce(held.number, 0), random()
     LIMIT :at_most
     FOR NO KEY UPDATE OF endpoint SKIP LOCKED
 """)
 
 # A statement of its own, so that it sees what was committed before the endpoints were locked. Rows of one message have
-# one `next_try_at`, so they stand together; those that the limit cuts off are found again by their `message_id`.
+# one `next_try_at`, so they stand together; those that the limit cuts off are found again by their `message_id`. What
+# exceeds the number of events is left for the next claim: first each endpoint's second message, its third, and so on.
 _CLAIM = text("""
 WITH endpoint AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:rooms AS int[]), CAST(:sizes AS int[])) AS _(id, room, size)
@@ -149,12 +153,15 @@ WITH endpoint AS (
     FROM numbered GROUP BY endpoint_id, room, size, chunk, fixed
     HAVING min(next_try_at) <= clock_timestamp() OR chunk IS NOT NULL AND count(*) = size
 ), ranked AS (
-    SELECT *, row_number() OVER (PARTITION BY endpoint_id ORDER BY oldest) AS rank FROM message
+    SELECT *, row_number() OVER (PARTITION BY endpoint_id ORDER BY oldest, id) AS rank FROM message
+), taken AS (
+    SELECT *, sum(cardinality(parts)) OVER turns AS events, row_number() OVER turns AS turn FROM ranked
+    WHERE rank <= room WINDOW turns AS (ORDER BY rank, oldest, id)
 ), mine AS (
-    SELECT ranked.id AS message_id, unnest(parts) AS id FROM ranked WHERE rank <= room
+    SELECT taken.id AS message_id, unnest(parts) AS id FROM taken WHERE events <= :events OR turn = 1
     UNION
-    SELECT ranked.id, deliveries.id FROM ranked JOIN deliveries ON deliveries.message_id = ranked.id
-    WHERE rank <= room AND deliveries.state = 'pending'
+    SELECT taken.id, deliveries.id FROM taken JOIN deliveries ON deliveries.message_id = taken.id
+    WHERE (events <= :events OR turn = 1) AND deliveries.state = 'pending'
 )
 UPDATE deliveries SET claim = claim + 1, message_id = mine.message_id,
     next_try_at = now() + make_interval(secs => :lease)
@@ -164,20 +171,29 @@ RETURNING deliveries.message_id, deliveries.id, deliveries.endpoint_id, deliveri
 """)
 
 
+@dataclass(frozen=True)
+class Held:
+    """How many messages of an endpoint a sender holds, and how many it may hold at most."""
+
+    number: int
+    room: int
+
+
 def claim(
-    connection: Connection, held: Mapping[UUID, int], *, room: int, lease_seconds: float = LEASE_SECONDS
+    connection: Connection, held: Mapping[UUID, Held], *, room: int, lease_seconds: float = LEASE_SECONDS
 ) -> list[Message]:
     """Take messages that are due, for endpoints that are enabled.
 
     Args:
-        held: how many messages of which endpoint the sender holds already.
-        room: how many it may hold of one endpoint; only one while the endpoint is failing.
+        held: what of which endpoint the sender holds already.
+        room: how many messages it may hold of any other endpoint. Of one that is failing it is one at most.
     """
     taken = connection.execute(
         _TAKE_ENDPOINTS,
         {
             "held_ids": list(held),
-            "held": list(held.values()),
+            "held": [one.number for one in held.values()],
+            "rooms": [one.room for one in held.values()],
             "room": room,
             "events": EVENTS_AT_ONCE,
             "at_most": ENDPOINTS_AT_ONCE,
@@ -191,6 +207,7 @@ def claim(
             "ids": [one.id for one in taken],
             "rooms": [one.room for one in taken],
             "sizes": [one.size for one in taken],
+            "events": EVENTS_AT_ONCE,
             "lease": lease_seconds,
         },
     ).all()
@@ -293,12 +310,13 @@ def handle(
     """Write what came of tries, many in one statement; what failed is tried again after a pause of the schedule.
 
     An endpoint that answered 410 is disabled, and so is one from which nothing but failures came for
-    `disable_after_days`; returns why, by endpoint.
+    `disable_after_days`; returns why, by endpoint. What comes of a callback says nothing about its endpoint.
     """
     outcomes: dict[UUID, set[Outcome]] = defaultdict(set)
     for one in results:
-        outcomes[one.message.endpoint_id].add(one.answer.outcome)
-    _lock_endpoints(connection, set(outcomes))
+        if one.message.callback_url is None:
+            outcomes[one.message.endpoint_id].add(one.answer.outcome)
+    _lock_endpoints(connection, {one.message.endpoint_id for one in results})
     paused = [(one, _pause(one, schedule)) for one in results]
     parts = [(part, one.answer, pause) for one, pause in paused for part in one.message.claims]
     connection.execute(
@@ -320,6 +338,8 @@ def handle(
 
 
 def _pause(one: Result, schedule: Sequence[float]) -> float | None:
+    if one.answer.outcome is Outcome.GONE and one.message.callback_url is not None:
+        return None  # it ends this callback; any other is for another address
     jitter = random.random()  # noqa: S311 - it spreads load, nothing more
     return pause_after(one.message.tries + 1, schedule, retry_after=one.answer.retry_after, jitter=jitter)
 

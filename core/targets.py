@@ -6,22 +6,43 @@ address: a name that meant something else when it was registered gains nothing.
 
 import re
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address, ip_address
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
 
-from core.addresses import Address, Entry, near, never_called, parse_address, parse_entries, parse_host, written
+from core.addresses import (
+    Address,
+    Entry,
+    is_of_this_machine,
+    near,
+    never_called,
+    parse_address,
+    parse_entries,
+    parse_host,
+    written,
+)
 from core.errors import Code, Refused
 from core.settings import Settings
 
 MAX_URL = 2000
+CHECK_SECONDS = 3.0
+"""How long `AllowList.check` waits for names to be looked up."""
+
+MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+"""Where a broker listens whose URL names no port, by the URL's scheme."""
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 _SETTING = "LINEWATCH_WEBHOOK_ALLOW"
+
+T = TypeVar("T")
 
 
 class TargetRefused(Refused):
@@ -32,7 +53,7 @@ class TargetRefused(Refused):
 
 
 class TargetUnresolved(TargetRefused):
-    """A host name that has no address at the moment; it may have one later."""
+    """A host name that has no address at the moment, or none in time; it may have one later."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +96,13 @@ class Target:
 
     Attributes:
         host: for the `Host` header and the certificate; an IPv6 address stands without brackets.
-        address: what to connect to. It was judged, so nothing may be resolved again.
+        addresses: what to connect to, the first that can be reached. All were judged; nothing may be resolved again.
     """
 
     scheme: str
     host: str
     port: int
-    address: str
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -110,25 +131,28 @@ class AllowList:
     def of(cls, settings: Settings) -> Self:
         return cls(parse_entries(settings.webhook_allow), (*_databases(settings), *_brokers(settings)))
 
-    def check(self, url: str) -> None:
-        """Refuse a URL that could not be called; blocks. A name that an entry names may have no address as yet."""
+    def check(self, url: str, *, registered: bool = False) -> None:
+        """Refuse a URL that could not be called; blocks for at most `CHECK_SECONDS`.
+
+        A name that an entry names may have no address as yet, and a registered one none at the moment: it is judged
+        again whenever it is called.
+        """
         try:
-            self.resolve(url)
+            _in_time(partial(self.resolve, url), f"The address of {Origin.of(url).host}")
         except TargetUnresolved:
-            origin = Origin.of(url)
-            if not self._names(origin):
+            if not registered and not self._names(Origin.of(url)):
                 raise
 
     def resolve(self, url: str) -> Target:
         """Where a request to this URL must go; blocks while the name is looked up.
 
-        Every address of the name has to be allowed, not only the one that is taken. Raises TargetRefused.
+        Every address of the name has to be allowed, not only the one that answers. Raises TargetRefused.
         """
         origin = Origin.of(url)
         found = self._look_up(origin, origin.host) if isinstance(origin.host, str) else [str(origin.host)]
         for one in found:
             self._judge(origin, parse_address(one))
-        return Target(origin.scheme, str(origin.host), origin.port, _reachable(found[0]))
+        return Target(origin.scheme, str(origin.host), origin.port, tuple(dict.fromkeys(map(_reachable, found))))
 
     def _names(self, origin: Origin) -> bool:
         return any(entry.names(origin.host, origin.port) for entry in self.entries)
@@ -176,8 +200,26 @@ class AllowList:
             own = {parse_address(one) for one in addresses_of(service.host, port)}
         except OSError:
             return True
-        # A server on this machine may listen on every loopback address.
-        return address in own or (address.is_loopback and any(one.is_loopback for one in own))
+        # A server on this machine may listen on each of its addresses, whichever of them our own settings name.
+        return address in own or (is_of_this_machine(address) and any(map(is_of_this_machine, own)))
+
+
+def _in_time(look_up: Callable[[], T], what: str) -> T:
+    """What is found within `CHECK_SECONDS`, else TargetUnresolved. Nobody waits for the thread: the system's resolver
+    may take far longer, and cannot be interrupted."""
+    found: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            found.set_result(look_up())
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            found.set_exception(error)
+
+    threading.Thread(target=work, name="target-check", daemon=True).start()
+    try:
+        return found.result(CHECK_SECONDS)
+    except TimeoutError:
+        raise TargetUnresolved(f"{what} was not found within {CHECK_SECONDS:g} seconds; try again.") from None
 
 
 def _reachable(address: str) -> str:
@@ -200,3 +242,6 @@ def _brokers(settings: Settings) -> Iterator[_Service]:
     parts = urlsplit(settings.redis_url.get_secret_value())
     if parts.hostname:
         yield _Service("the broker", parts.hostname, parts.port or 6379)
+    if settings.mqtt_url is not None:
+        parts = urlsplit(settings.mqtt_url.get_secret_value())
+        yield _Service("the MQTT broker", parts.hostname or "", parts.port or MQTT_PORTS[parts.scheme])

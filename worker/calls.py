@@ -72,6 +72,16 @@ class Connections:
     def __init__(self, trust: ssl.SSLContext) -> None:
         self._trust = trust
         self._clients: dict[tuple[str, str, int], httpx.AsyncClient] = {}
+        self._reached: dict[str, str] = {}
+
+    def order(self, target: Target) -> list[str]:
+        """The addresses of a target; the one that was reached last comes first."""
+        reached = self._reached.get(target.host)
+        return sorted(target.addresses, key=lambda one: one != reached)
+
+    def reached(self, target: Target, address: str) -> None:
+        """Note that this address of a target took a request."""
+        self._reached[target.host] = address
 
     def to(self, target: Target) -> httpx.AsyncClient:
         """A client for this host and port only."""
@@ -121,8 +131,7 @@ async def call(one: Call, allowed: AllowList, resolvers: Resolvers, connections:
     try:
         async with asyncio.timeout(TRY_SECONDS) as limit:
             target = await _resolved(resolvers, allowed, one.url)
-            client = connections.to(target)
-            response = await client.send(_request(client, one, target), stream=True)
+            response = await _sent(one, target, connections, until=limit.when())
         text = await _beginning(response, until=limit.when())
         outcome = _outcome(response.status_code)
         return answer(outcome, text, response.status_code, retry_after(response.headers.get("Retry-After")))
@@ -165,13 +174,33 @@ async def _resolved(resolvers: Resolvers, allowed: AllowList, url: str) -> Targe
     return await found
 
 
-def _request(client: httpx.AsyncClient, one: Call, target: Target) -> httpx.Request:
+async def _sent(one: Call, target: Target, connections: Connections, *, until: float | None) -> httpx.Response:
+    """The answer of the first address that can be connected to; each has an equal share of the time that is left."""
+    client, addresses = connections.to(target), connections.order(target)
+    while True:
+        address = addresses.pop(0)
+        left = TRY_SECONDS if until is None else until - asyncio.get_running_loop().time()
+        try:
+            request = _request(client, one, target, address, connect_seconds=max(left, 0.0) / (1 + len(addresses)))
+            response = await client.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:  # nothing was sent
+            if not addresses or any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+                raise
+        else:
+            connections.reached(target, address)
+            return response
+
+
+def _request(
+    client: httpx.AsyncClient, one: Call, target: Target, address: str, *, connect_seconds: float
+) -> httpx.Request:
     url = httpx.URL(one.url)
     return client.build_request(
         "POST",
-        url.copy_with(host=target.address),
+        url.copy_with(host=address),
         content=one.body,
         headers={**one.headers, "Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"},
+        timeout=httpx.Timeout(TRY_SECONDS, connect=connect_seconds),
         extensions={"sni_hostname": target.host},
     )
 

@@ -1,12 +1,12 @@
 """The sender of webhooks: one event loop in a thread of its own, inside the io worker's process.
 
-    prepare: claim what is due, read what it tells of, sign it     (database, many at once)
-    call:    one request                                           (network, no transaction open)
+    prepare: claim what is due, read what it tells of              (database, many at once)
+    call:    one request, signed                                   (network, no transaction open)
     handle:  write what came of it                                 (database, many at once)
 
-Each endpoint has a lane: few requests at a time, one while it fails, so a slow or dead receiver delays nobody else. A
-hint over Redis says that something was finished; who misses it looks once a second. Whatever a killed sender held is
-due again when its lease has run out, so several senders may run and each may be killed at any moment.
+Each endpoint has a lane (`worker.lanes`), and what is free goes to the lanes in turn, so a slow or dead receiver delays
+nobody else. A hint over Redis says that something was finished; who misses it looks once a second. Whatever a killed
+sender held is due again when its lease has run out, so several senders may run and each may be killed at any moment.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ import contextlib
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import TypeVar
@@ -32,22 +32,19 @@ from sqlalchemy import Engine
 from core import endpoints, payloads, sending, signing
 from core.database import UNUSABLE, create_pool
 from core.deliveries import Outcome
+from core.endpoints import Endpoint
 from core.queues import FINISHED_CHANNEL, connection_options
-from core.sending import Message, Result
+from core.sending import Held, Message, Result
 from core.settings import Settings
 from core.targets import AllowList
 from worker.calls import TRY_SECONDS, Call, Connections, Resolvers, call, trusted
+from worker.lanes import HELD_CAREFULLY, Lane, Prepared
 
 log = logging.getLogger(__name__)
 
-CALLS_OF_ENDPOINT = 8
-"""Requests at a time to one endpoint that answers."""
+MAX_HELD = 65_536
+"""Events that are claimed at a time in all: some 100 MB of bodies."""
 
-HELD_OF_ENDPOINT = 64
-"""Messages of one endpoint that are claimed at a time: those in flight, and the next ones, ready to be sent."""
-
-MAX_CALLS = 512
-MAX_HELD = 4096
 POLL_SECONDS = 1.0
 GATHER_SECONDS = 0.05
 """What becomes due, and results, are gathered for so long, so that ten thousand are not ten thousand transactions."""
@@ -61,51 +58,26 @@ _BEGIN_WITHIN = sending.LEASE_SECONDS - TRY_SECONDS - 5
 """A message that has waited longer than this could still be in flight when its lease runs out."""
 
 T = TypeVar("T")
+LaneKey = tuple[UUID, bool]
+"""An endpoint, and whether it is the lane of the callbacks."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A message, the call that it takes, and when it was claimed by this process's clock."""
+class Taken:
+    """What was claimed, and how long the next look may wait, in seconds."""
 
-    message: Message
-    call: Call
-    claimed_at: float
-
-
-@dataclass
-class Lane:
-    """What this process has to do with one endpoint."""
-
-    connections: Connections
-    waiting: deque[Prepared] = field(default_factory=deque)
-    calling: dict[asyncio.Task[None], Prepared] = field(default_factory=dict)
-    failures: int = 0
-    used_at: float = 0.0
-
-    @property
-    def held(self) -> int:
-        return len(self.waiting) + len(self.calling)
-
-    @property
-    def width(self) -> int:
-        """How many requests may be in flight: one after as many failures in a row as would fill the lane."""
-        return CALLS_OF_ENDPOINT if self.failures < CALLS_OF_ENDPOINT else 1
+    prepared: Sequence[Prepared]
+    pause: float
 
 
-def next_due(engine: Engine) -> float:
-    """Seconds until it is time to look again."""
-    with engine.begin() as connection:
-        due = sending.next_due(connection)
-    return POLL_SECONDS if due is None else min(max(due, 0.0), POLL_SECONDS)
-
-
-def prepare(engine: Engine, held: dict[UUID, int]) -> list[Prepared]:
-    """Claim what is due, and make of each message a signed call. What has nothing left to tell is cancelled."""
+def prepare(engine: Engine, held: dict[UUID, Held]) -> Taken:
+    """Claim what is due and read what it tells of. What has nothing left to tell is cancelled."""
     claimed_at = time.monotonic()
     with engine.begin() as connection:
-        messages = sending.claim(connection, held, room=HELD_OF_ENDPOINT)
-    if not messages:
-        return []
+        messages = sending.claim(connection, held, room=HELD_CAREFULLY)
+        if not messages:
+            due = sending.next_due(connection)
+            return Taken([], POLL_SECONDS if due is None else min(max(due, 0.0), POLL_SECONDS))
     with engine.begin() as connection:
         told = payloads.documents(connection, [claim for message in messages for claim in message.claims])
         receivers = endpoints.by_ids(connection, {message.endpoint_id for message in messages})
@@ -114,10 +86,21 @@ def prepare(engine: Engine, held: dict[UUID, int]) -> list[Prepared]:
         body = payloads.body(message, told)
         receiver = receivers.get(message.endpoint_id)
         if body is not None and receiver is not None and receiver.state == "enabled":
-            headers = _headers(message, body, endpoints.signing_secrets(receiver))
-            prepared.append(Prepared(message, Call(message.callback_url or receiver.url, body, headers), claimed_at))
+            prepared.append(Prepared(message, body, receiver, claimed_at))
     _cancel_untold(engine, messages, set(told))
-    return prepared
+    return Taken(prepared, 0.0)
+
+
+def look(engine: Engine, endpoint_ids: set[UUID]) -> dict[UUID, Endpoint]:
+    """Endpoints as they are now."""
+    with engine.begin() as connection:
+        return endpoints.by_ids(connection, endpoint_ids)
+
+
+def _call(one: Prepared, receiver: Endpoint) -> Call:
+    """A message as a call, signed now."""
+    headers = _headers(one.message, one.body, endpoints.signing_secrets(receiver))
+    return Call(one.message.callback_url or receiver.url, one.body, headers)
 
 
 def _headers(message: Message, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
@@ -142,10 +125,10 @@ def release(engine: Engine, messages: Sequence[Message]) -> None:
         sending.release(connection, messages)
 
 
-def handle(engine: Engine, results: Sequence[Result], settings: Settings) -> None:
-    """Write what came of calls."""
+def handle(engine: Engine, results: Sequence[Result], settings: Settings) -> Collection[UUID]:
+    """Write what came of calls; returns the endpoints that were disabled for it."""
     if not results:
-        return
+        return ()
     with engine.begin() as connection:
         disabled = sending.handle(
             connection,
@@ -155,6 +138,17 @@ def handle(engine: Engine, results: Sequence[Result], settings: Settings) -> Non
         )
     for endpoint_id, because in disabled.items():
         log.warning("webhook endpoint %s is disabled: %s", endpoint_id, because)
+    return disabled.keys()
+
+
+async def _kept_up(work: Callable[[], Awaitable[None]]) -> None:
+    """Do what must not end before it is told to: after a failure that nobody foresaw it goes on."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            log.exception("the sender of webhooks failed, and goes on")
+            await asyncio.sleep(POLL_SECONDS)
 
 
 class Sender:
@@ -172,7 +166,8 @@ class Sender:
         self._resolvers = Resolvers(_RESOLVER_THREADS)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="webhooks", daemon=True)
         self._running = threading.Event()
-        self._lanes: dict[UUID, Lane] = {}
+        self._lanes: OrderedDict[LaneKey, Lane] = OrderedDict()
+        """The one whose turn it is comes first."""
         self._results: list[Result] = []
         self._calls = 0
         self._ended = False
@@ -194,7 +189,7 @@ class Sender:
         self._stopping, self._wake, self._unwritten = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._running.set()
         listening, taking, writing = (
-            asyncio.create_task(one) for one in (self._listen(), self._take_all(), self._write_all())
+            asyncio.create_task(_kept_up(one)) for one in (self._listen, self._take_all, self._write_all)
         )
         await self._stopping.wait()
         await self._wind_up(listening, taking, writing)
@@ -230,34 +225,63 @@ class Sender:
             self._wake.clear()
             await self._close_idle_lanes()
             await self._give_back_overdue()
-            held = {endpoint_id: lane.held for endpoint_id, lane in self._lanes.items()}
-            pause = await self._take(held) if sum(held.values()) < MAX_HELD else POLL_SECONDS
-            for lane in self._lanes.values():
-                self._send_next(lane)
+            pause = await self._take()
+            self._begin_calls()
             await asyncio.sleep(GATHER_SECONDS)
 
-    async def _take(self, held: dict[UUID, int]) -> float:
+    async def _take(self) -> float:
         """Put what is due into the lanes; returns how long to wait before the next look, in seconds."""
         try:
-            prepared = await self._in_database(prepare, held)
-            for one in prepared:
-                self._lane(one.message.endpoint_id).waiting.append(one)
-            return 0.0 if prepared else await self._in_database(next_due)
+            pause = POLL_SECONDS
+            if sum(lane.events for lane in self._lanes.values()) < MAX_HELD:
+                taken = await self._in_database(prepare, self._held())
+                for one in taken.prepared:
+                    self._lane(one).add(one)
+                pause = taken.pause
+            await self._look_again()
+            return pause
         except UNUSABLE as error:
             log.warning("the database cannot be used, trying again: %s", error)
         except Exception:
             log.exception("messages could not be prepared; they are due again when their leases have run out")
-        return POLL_SECONDS
+        await asyncio.sleep(POLL_SECONDS)
+        return 0.0
 
-    def _lane(self, endpoint_id: UUID) -> Lane:
-        lane = self._lanes.setdefault(endpoint_id, Lane(Connections(self._trust)))
-        lane.used_at = time.monotonic()
-        return lane
+    def _held(self) -> dict[UUID, Held]:
+        held: dict[UUID, Held] = {}
+        for (endpoint_id, _), lane in self._lanes.items():
+            other = held.get(endpoint_id, Held(0, 0))
+            held[endpoint_id] = Held(other.number + lane.held, max(other.room, lane.room))
+        return held
+
+    async def _look_again(self) -> None:
+        """What has waited is sent to where its endpoint is now, signed with its secrets of now, or not at all."""
+        at = time.monotonic()
+        stale = [key for key, lane in self._lanes.items() if lane.may_begin(self._calls) and not lane.is_fresh()]
+        if not stale:
+            return
+        seen = await self._in_database(look, {endpoint_id for endpoint_id, _ in stale})
+        for key in stale:
+            self._lanes[key].see(seen.get(key[0]), at)
+
+    def _lane(self, one: Prepared) -> Lane:
+        key = one.message.endpoint_id, one.message.callback_url is not None
+        if key not in self._lanes:
+            self._lanes[key] = Lane(Connections(self._trust), one.receiver, one.claimed_at)
+        self._lanes[key].used_at = time.monotonic()
+        return self._lanes[key]
+
+    def _drop(self, endpoint_ids: Iterable[UUID]) -> None:
+        """Send no more to endpoints that were disabled: what waits for them is cancelled."""
+        for endpoint_id in endpoint_ids:
+            for is_callback in (False, True):
+                if lane := self._lanes.get((endpoint_id, is_callback)):
+                    lane.waiting.clear()
 
     async def _close_idle_lanes(self) -> None:
         long_ago = time.monotonic() - IDLE_SECONDS
-        for endpoint_id in [one for one, lane in self._lanes.items() if not lane.held and lane.used_at < long_ago]:
-            await self._lanes.pop(endpoint_id).connections.close()
+        for key in [one for one, lane in self._lanes.items() if not lane.held and lane.used_at < long_ago]:
+            await self._lanes.pop(key).connections.close()
 
     async def _give_back_overdue(self) -> None:
         """Give back what has waited so long behind a slow receiver that its lease could run out in flight."""
@@ -275,32 +299,40 @@ class Sender:
         except UNUSABLE as error:
             log.warning("%d messages are due again only when their leases have run out: %s", len(unsent), error)
 
-    def _send_next(self, lane: Lane) -> None:
-        """Begin as many calls of a lane as it has room for."""
-        while lane.waiting and len(lane.calling) < lane.width and self._calls < MAX_CALLS:
-            if self._stopping.is_set():
-                return
+    def _begin_calls(self) -> None:
+        """Give the free places to the lanes in turn, one at a time."""
+        while not self._stopping.is_set() and (key := self._next_lane()) is not None:
+            self._lanes.move_to_end(key)
+            lane = self._lanes[key]
             one = lane.waiting.popleft()
             self._calls += 1
-            lane.calling[asyncio.create_task(self._send(lane, one))] = one
+            lane.calling[asyncio.create_task(self._send(lane, one))] = one, time.monotonic()
+
+    def _next_lane(self) -> LaneKey | None:
+        for key, lane in self._lanes.items():
+            if lane.may_begin(self._calls):
+                if lane.is_fresh():
+                    return key
+                self._wake.set()  # it is looked at again first
+        return None
 
     async def _send(self, lane: Lane, one: Prepared) -> None:
         try:
-            answer = await call(one.call, self._allowed, self._resolvers, lane.connections)
-            lane.failures = 0 if answer.outcome is Outcome.DELIVERED else lane.failures + 1
+            answer = await call(_call(one, lane.receiver), self._allowed, self._resolvers, lane.connections)
+            lane.note(delivered=answer.outcome is Outcome.DELIVERED, seconds=answer.duration_ms / 1000)
+            if answer.outcome is Outcome.GONE and one.message.callback_url is None:
+                self._drop([one.message.endpoint_id])
             self._results.append(Result(one.message, answer))
             self._unwritten.set()
         except Exception:
             log.exception("a call ended in no way that is foreseen; it is due again when its lease has run out")
         finally:
-            if self._calls >= MAX_CALLS:
-                self._wake.set()  # other lanes wait for this place
             self._calls -= 1
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - this is a task's own code
             lane.calling.pop(task, None)
             lane.used_at = time.monotonic()
-            self._send_next(lane)
+            self._begin_calls()
 
     async def _write_all(self) -> None:
         """Write results, those of a moment together, until the last one is written."""
@@ -310,7 +342,7 @@ class Sender:
             self._unwritten.clear()
             results, self._results = self._results, []
             try:
-                await self._in_database(handle, results, self._settings)
+                self._drop(await self._in_database(handle, results, self._settings))
             except UNUSABLE as error:
                 log.warning("the database cannot be used, trying again: %s", error)
                 self._results[:0] = results
@@ -327,7 +359,7 @@ class Sender:
         listening.cancel()
         self._wake.set()
         await asyncio.wait([taking], timeout=STOP_SECONDS)
-        calling = {task: one for lane in self._lanes.values() for task, one in lane.calling.items()}
+        calling = {task: one for lane in self._lanes.values() for task, (one, _) in lane.calling.items()}
         unsent = [one for lane in self._lanes.values() for one in lane.waiting]
         if calling:
             _, unfinished = await asyncio.wait(calling, timeout=STOP_SECONDS)

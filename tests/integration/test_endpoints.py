@@ -115,6 +115,20 @@ def test_an_endpoint_that_is_enabled_again_has_a_clean_record(engine: Engine) ->
         assert states(connection, made) == ["pending"]
 
 
+def test_what_was_still_written_for_a_disabled_endpoint_is_not_sent_later(engine: Engine) -> None:
+    with engine.begin() as connection:
+        made = register(connection)
+    with engine.begin() as late:
+        happen(late)  # it has seen the endpoint enabled
+        with engine.begin() as connection:
+            endpoints.disable(connection, made.id, "why")
+    with engine.begin() as connection:
+        assert states(connection, made) == ["pending"]
+        endpoints.enable(connection, made.id, actor="test")
+        happen(connection)
+        assert states(connection, made) == ["cancelled", "pending"]
+
+
 def test_a_deleted_endpoint_is_gone_and_its_history_stays(engine: Engine) -> None:
     with engine.begin() as connection:
         made = register(connection)

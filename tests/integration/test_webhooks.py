@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,19 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from core import deliveries, model_versions, submission, work
+from core import deliveries, endpoints, events, model_versions, payloads, submission, targets, work
+from core import sending as messages
 from core.deliveries import Delivery
 from core.errors import Refused
-from core.events import EventType
+from core.events import Event, EventType
 from core.settings import Settings
 from core.submission import Accepted, NewInspection, Submission
 from tests.events import IMAGE, MANIFEST, finish_inspections, make_recipe
 from tests.receivers import DEADLINE_SECONDS, SECRET, Reply, private_authority, receiving
-from worker import calls, webhooks
+from worker import calls, lanes, webhooks
 from worker.webhooks import Sender
 
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"  # noqa: S105 - of this file only
@@ -199,6 +200,71 @@ def test_an_endpoint_that_is_gone_is_disabled(engine: Engine, settings: Settings
         deliveries.replay(connection, only(engine, endpoint_id).id)
 
 
+def test_what_waits_for_an_endpoint_that_is_gone_is_not_sent(
+    engine: Engine, settings: Settings, inspect: Inspect
+) -> None:
+    with receiving(lambda number, _: Reply(200 if number == 0 else 410)) as (receiver, url):
+        endpoint_id = register(engine, url)
+        with sending(settings, url):
+            inspect()
+            receiver.wait()
+            inspect(60)
+            eventually(lambda: endpoint_state(engine, endpoint_id), ("disabled", "answered 410 Gone"))
+    assert len(receiver.requests) <= 1 + lanes.CALLS_OF_LANE
+
+
+def test_what_waits_is_not_sent_once_its_endpoint_is_disabled(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "FRESH_SECONDS", 0.2)
+    over = threading.Event()
+
+    def hang(*_: Any) -> Reply:
+        over.wait(DEADLINE_SECONDS)
+        return Reply()
+
+    with receiving(hang) as (slow, slow_url), receiving() as (alive, url), sending(settings, slow_url, url):
+        endpoint_id = register(engine, slow_url)
+        try:
+            inspect(4)
+            last = slow.wait(2)[-1]
+            with engine.begin() as connection:
+                endpoints.disable(connection, endpoint_id, "by hand")
+            eventually(lambda: time.monotonic() > last.at + 0.2, True)
+        finally:
+            over.set()
+        register(engine, url)
+        inspect()
+        alive.wait()
+    assert len(slow.requests) == 2
+
+
+def test_what_waits_goes_to_where_its_endpoint_is_now(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "FRESH_SECONDS", 0.2)
+    over = threading.Event()
+
+    def hang(*_: Any) -> Reply:
+        over.wait(DEADLINE_SECONDS)
+        return Reply()
+
+    with receiving(hang) as (before, old_url), receiving() as (after, url), sending(settings, old_url, url):
+        endpoint_id = register(engine, old_url)
+        try:
+            inspect(4)
+            last = before.wait(2)[-1]
+            with engine.begin() as connection:
+                endpoints.change(connection, endpoint_id, actor="test", url=url)
+                secret = endpoints.rotate_secret(connection, endpoint_id, actor="test").secret.get_secret_value()
+            eventually(lambda: time.monotonic() > last.at + 0.2, True)
+        finally:
+            over.set()
+        for request in after.wait(2):
+            request.verified(secret)
+    assert len(before.requests) == 2
+
+
 def test_an_endpoint_that_fails_for_days_is_disabled(engine: Engine, settings: Settings, inspect: Inspect) -> None:
     with receiving(lambda *_: Reply(500)) as (receiver, url), sending(settings, url):
         endpoint_id = register(engine, url)
@@ -234,16 +300,89 @@ def test_a_receiver_that_never_answers_delays_no_other(engine: Engine, settings:
         try:
             with sending(settings, dead_url, url):
                 inspect(100)
-                dead.wait(8)
+                dead.wait(2)
                 alive.wait(100)
                 eventually(
                     lambda: {one.state for one in page(engine, endpoint_id)},
                     {"delivered"},
                 )
-                assert len(dead.requests) == 8
+                assert len(dead.requests) == 2
                 hung.set()
         finally:
             hung.set()
+
+
+def test_many_that_never_answer_leave_places_for_one_that_does(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(lanes, "MAX_CALLS", 64)
+    over = threading.Event()
+
+    def hang(*_: Any) -> Reply:
+        over.wait(DEADLINE_SECONDS)
+        return Reply()
+
+    with receiving(hang) as (dead, dead_url), receiving() as (alive, url):
+        for number in range(20):
+            register(engine, f"{dead_url}/{number}")
+        inspect(10)
+        try:
+            with sending(settings, dead_url, url):
+                dead.wait(40)
+                register(engine, url)
+                inspect(50)
+                alive.wait(50)
+                over.set()
+        finally:
+            over.set()
+
+
+def test_those_that_turn_slow_keep_half_of_the_places_at_most(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(lanes, "MAX_CALLS", 16)
+    over, slow = threading.Event(), threading.Event()
+
+    def hang_later(*_: Any) -> Reply:
+        if slow.is_set():
+            over.wait(DEADLINE_SECONDS)
+        return Reply()
+
+    with (
+        receiving(hang_later) as (dead, dead_url),
+        receiving() as (alive, url),
+        sending(settings, dead_url, url),
+    ):
+        try:
+            for number in range(3):
+                register(engine, f"{dead_url}/{number}")
+            inspect()
+            eventually(lambda: states(engine), {"delivered"})
+            slow.set()
+            inspect(20)
+            dead.wait(3 + 8)
+            register(engine, url)
+            inspect()
+            alive.wait()
+        finally:
+            over.set()
+
+
+def test_a_place_that_becomes_free_is_for_the_next_endpoint(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "MAX_CALLS", 1)
+    with receiving() as (receiver, url):
+        register(engine, f"{url}/busy")
+        other = register(engine, f"{url}/other", events=[])
+        inspect(50)
+        with engine.begin() as connection:
+            deliveries.send_test(connection, other)
+        with sending(settings, url):
+            paths = [request.path for request in receiver.wait(51)]
+    assert paths.index("/hook/other") <= 2 * lanes.HELD_CAREFULLY
 
 
 def test_a_failing_endpoint_gets_one_request_at_a_time(
@@ -473,6 +612,105 @@ def test_a_callback_goes_to_its_own_address_and_into_no_group(
     assert request.verified()["type"] == EventType.INSPECTION_COMPLETED
 
 
+def make_callbacks(engine: Engine, url: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE deliveries SET callback_url = :url WHERE state = 'pending'"), {"url": url})
+
+
+def test_a_callback_that_is_gone_ends_alone(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+    gone = lambda _, request: Reply(410 if request.path.endswith("/own") else 200)  # noqa: E731
+    with receiving(gone) as (receiver, url):
+        endpoint_id = register(engine, url)
+        inspect()
+        make_callbacks(engine, f"{url}/own")
+        inspect()
+        with sending(settings, url):
+            eventually(lambda: {one.state for one in page(engine, endpoint_id)}, {"delivered", "exhausted"})
+    [called] = [one for one in page(engine, endpoint_id) if one.state == "exhausted"]
+    assert (called.tries, [one.outcome for one in called.attempts]) == (1, ["gone"])
+    assert endpoint_state(engine, endpoint_id) == ("enabled", None)
+    assert len(receiver.requests) == 2
+
+
+def test_callbacks_that_fail_leave_their_endpoint_as_it_is(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not noted as failing, and its events are sent as many at a time as ever."""
+    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
+    over, hanging = threading.Event(), threading.Event()
+
+    def answer(_: int, request: Any) -> Reply:
+        if request.path.endswith("/own"):
+            return Reply(500)
+        if hanging.is_set():
+            over.wait(DEADLINE_SECONDS)
+        return Reply()
+
+    with receiving(answer) as (receiver, url):
+        endpoint_id = register(engine, url)
+        inspect(10)
+        make_callbacks(engine, f"{url}/own")
+        try:
+            with sending(settings, url, webhook_retry_seconds=(0.05,)):
+                eventually(lambda: {one.state for one in page(engine, endpoint_id)}, {"exhausted"})
+                with engine.begin() as connection:
+                    assert endpoints.get(connection, endpoint_id).failing_since is None
+                inspect()
+                eventually(lambda: page(engine, endpoint_id)[0].state, "delivered")
+                hanging.set()
+                inspect(20)
+                receiver.wait(20 + 1 + lanes.CALLS_OF_LANE)
+                over.set()
+        finally:
+            over.set()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_name_is_reached_at_the_next_of_its_addresses(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr(calls, "TRY_SECONDS", 2.0)
+    monkeypatch.setattr(targets, "addresses_of", lambda *_: ["127.0.0.2", "127.0.0.1"])
+    with receiving() as (receiver, url), ExitStack() as stack:
+        port = urlsplit(url).port
+        if hangs:  # a queue of connections that is full
+            stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
+            for _ in range(2):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.2", port))
+        endpoint_id = register(engine, f"http://localhost:{port}/hook")
+        with sending(settings, webhook_allow=f"localhost:{port}, 127.0.0.2:{port}"):
+            inspect(5)
+            eventually(lambda: {one.state for one in page(engine, endpoint_id)}, {"delivered"})
+    assert {one.tries for one in page(engine, endpoint_id)} == {1}
+    assert {request.headers["host"] for request in receiver.requests} == {f"localhost:{port}"}
+
+
+def test_a_failure_that_nobody_foresaw_is_told_and_does_not_end_the_sending(
+    engine: Engine,
+    settings: Settings,
+    inspect: Inspect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    close, failed = Sender._close_idle_lanes, threading.Event()
+
+    async def fail_once(sender: Sender) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("a bug")
+        await close(sender)
+
+    monkeypatch.setattr(Sender, "_close_idle_lanes", fail_once)
+    with receiving() as (receiver, url), sending(settings, url):
+        register(engine, url)
+        assert failed.wait(DEADLINE_SECONDS)
+        inspect()
+        receiver.wait()
+    assert "RuntimeError: a bug" in caplog.text
+
+
 def test_tls_with_an_authority_of_ones_own(
     engine: Engine, settings: Settings, inspect: Inspect, tmp_path: Path
 ) -> None:
@@ -591,6 +829,45 @@ def test_proxies_of_the_environment_are_not_used(
             inspect()
             receiver.wait()
         assert proxy.requests == []
+
+
+def test_a_claim_is_bounded_by_its_events(engine: Engine) -> None:
+    """Whatever is left is claimed next; each endpoint's first message comes before anyone's second."""
+    size = messages.EVENTS_AT_ONCE // 5
+    ids = [register(engine, f"http://127.0.0.1/{number}", max_group_size=size) for number in range(8)]
+    with engine.begin() as connection:
+        events.emit(connection, [Event(EventType.INSPECTION_COMPLETED, str(UUID(int=n)), []) for n in range(2 * size)])
+    claimed: list[list[messages.Message]] = []
+    while not claimed or claimed[-1]:
+        with engine.begin() as connection:
+            claimed.append(messages.claim(connection, {}, room=64))
+    assert [sum(len(one.claims) for one in each) for each in claimed] == [1000, 1000, 1000, 200, 0]
+    assert len({one.endpoint_id for one in claimed[0]}) == 5
+    assert {one.endpoint_id for each in claimed for one in each} == set(ids)
+
+
+def test_a_message_is_claimed_however_many_events_it_brings(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "EVENTS_AT_ONCE", 10)
+    register(engine, "http://127.0.0.1/", max_group_size=25)
+    with engine.begin() as connection:
+        events.emit(connection, [Event(EventType.INSPECTION_COMPLETED, str(UUID(int=n)), []) for n in range(25)])
+        [message] = messages.claim(connection, {}, room=64)
+    assert len(message.claims) == 25
+
+
+def test_what_many_events_tell_of_is_read_at_once(engine: Engine, inspect: Inspect) -> None:
+    with engine.begin() as connection:
+        new = Submission([NewInspection(IMAGE, "ring")], as_batch=True)
+        accepted = submission.accept(connection, [new] * 20)
+    ids = [str(one.batch_id) for one in accepted if isinstance(one, Accepted)]
+    now = dt.datetime.now(dt.UTC)
+    claims = [messages.Claim(UUID(int=n), 1, EventType.BATCH_COMPLETED, one, now) for n, one in enumerate(ids)]
+    statements: list[str] = []
+    with engine.begin() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *given: statements.append(given[2]))
+        told = payloads.documents(connection, claims)
+    assert [told[UUID(int=number)]["id"] for number in range(20)] == ids
+    assert len(statements) == 1
 
 
 def test_old_deliveries_are_forgotten(engine: Engine, settings: Settings, inspect: Inspect) -> None:

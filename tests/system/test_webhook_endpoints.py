@@ -181,6 +181,16 @@ def test_inspections_may_be_called_back(http: httpx.Client, engine: Engine) -> N
     assert called(engine, "work") == [f"{URL}?order=7", f"{URL}?order=7", None]
 
 
+def test_a_registered_host_that_cannot_be_looked_up_refuses_no_upload(http: httpx.Client, engine: Engine) -> None:
+    """It may be found again by the time it is called, and is judged then."""
+    with engine.begin() as connection:
+        endpoints.create(connection, "http://mes.invalid/", events=[], actor="test")
+    fields = {"recipe": "patient", "callback_url": "http://mes.invalid/own"}
+    assert http.post("/v1/inspections", params=fields, content=png(1), headers=PNG).status_code == 202
+    assert http.post("/v1/batches", json={"callback_url": "http://mes.invalid/all"}).status_code == 202
+    assert_refused(http.post(PATH, json={"url": "http://mes.invalid/", "events": []}), 422, "webhook_target_refused")
+
+
 def test_batches_may_be_called_back(http: httpx.Client, engine: Engine) -> None:
     http.post(PATH, json={"url": URL, "events": []})
     items = json.dumps({"b.png": {"callback_url": f"{URL}/b"}})

@@ -1,6 +1,7 @@
 """Who may be called. A name is judged by what it means at that moment, an address by what it means at all."""
 
 import socket
+import threading
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from core import targets
-from core.addresses import normalised, parse_entries, parse_host, written
+from core.addresses import is_of_this_machine, normalised, parse_entries, parse_host, written
 from core.errors import Code
 from core.settings import Settings
 from core.targets import AllowList, Origin, Target, TargetRefused, TargetUnresolved
@@ -73,7 +74,7 @@ def test_nothing_is_allowed_by_default() -> None:
 )
 def test_an_address_that_an_entry_allows(entries: str, url: str, address: str) -> None:
     allowed = allowing(entries)
-    assert allowed.resolve(url).address == address
+    assert allowed.resolve(url).addresses == (address,)
     allowed.check(url)
 
 
@@ -107,7 +108,7 @@ def test_a_refusal_names_the_entry_that_would_allow_it(names: Names, entries: st
 )
 def test_a_name_goes_to_the_address_that_was_judged(names: Names, url: str) -> None:
     names(mes_plant_example=["10.9.9.9", "10.9.9.10"])
-    expected = Target("https", "mes.plant.example", 443, "10.9.9.9")
+    expected = Target("https", "mes.plant.example", 443, ("10.9.9.9", "10.9.9.10"))
     for entries in ("mes.plant.example", "MES.plant.example.:443", "*.plant.example", "*.example:443", "10.9.9.0/24"):
         assert allowing(entries).resolve(url) == expected
 
@@ -125,7 +126,7 @@ def test_every_address_of_a_name_has_to_be_allowed(names: Names) -> None:
     assert "127.0.0.1:80" in refusal(allowing(EVERYTHING), "http://mes.plant.example/")
     names(mes_plant_example=["10.9.9.9", "10.8.8.8"])
     assert "10.8.8.8" in refusal(allowing("10.9.9.0/24"), "http://mes.plant.example/")
-    assert allowing("mes.plant.example").resolve("http://mes.plant.example/").address == "10.9.9.9"
+    assert allowing("mes.plant.example").resolve("http://mes.plant.example/").addresses == ("10.9.9.9", "10.8.8.8")
 
 
 def test_a_name_that_is_bound_anew_to_this_machine_is_refused(names: Names) -> None:
@@ -140,7 +141,7 @@ def test_a_name_that_is_bound_anew_to_this_machine_is_refused(names: Names) -> N
 def test_a_real_name_of_this_machine_needs_its_port() -> None:
     assert refusal(allowing("localhost, 127.0.0.0/8, ::1, 0.0.0.0/0, ::/0, localhost:9001"), "http://localhost:9000/")
     found = allowing("localhost:9000").resolve("http://LOCALHOST.:9000/")
-    assert (found.host, ip_address(found.address).is_loopback) == ("localhost", True)
+    assert (found.host, all(ip_address(one).is_loopback for one in found.addresses)) == ("localhost", True)
 
 
 def test_a_name_without_an_address_may_be_registered_and_not_called(names: Names) -> None:
@@ -262,8 +263,8 @@ def test_the_own_servers_are_never_called(names: Names) -> None:
         "http://[::ffff:10.0.0.6]:6379/",
     ):
         assert "of Linewatch" in refusal(allowed, url)
-    assert allowed.resolve("http://db.example:8000/").address == "10.0.0.5"
-    assert allowed.resolve("http://10.0.0.7:6379/").address == "10.0.0.7"
+    assert allowed.resolve("http://db.example:8000/").addresses == ("10.0.0.5", "fd00::5")
+    assert allowed.resolve("http://10.0.0.7:6379/").addresses == ("10.0.0.7",)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +282,55 @@ def test_the_own_database_on_this_machine_is_known_by_all_its_names(database: st
     for host in ("localhost", "127.0.0.1", "[::1]", "127.0.0.2", "[::ffff:127.0.0.1]"):
         assert "of Linewatch" in refusal(allowed, f"http://{host}:7001/")
     assert allowed.resolve("http://127.0.0.1:7002/").port == 7002
+
+
+def test_a_server_on_this_machine_is_known_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {ip_address(one) for one in ("127.0.0.1", "::1", "10.20.0.9", "fd00::9")}
+    monkeypatch.setattr(targets, "is_of_this_machine", own.__contains__)
+    for host in ("127.0.0.1", "10.20.0.9"):
+        allowed = allowing("10.0.0.0/8, fd00::/8", database_url=f"postgresql+psycopg://u:p@{host}:7001/x")
+        for address in ("10.20.0.9", "[fd00::9]", "[::ffff:10.20.0.9]"):
+            assert "the database of Linewatch" in refusal(allowed, f"http://{address}:7001/")
+        assert allowed.resolve("http://10.20.0.10:7001/").port == 7001
+        assert allowed.resolve("http://10.20.0.9:7002/").port == 7002
+
+
+def test_which_addresses_are_of_this_machine() -> None:
+    assert all(is_of_this_machine(ip_address(one)) for one in ("127.0.0.1", "127.1.2.3", "::1"))
+    assert not any(is_of_this_machine(ip_address(one)) for one in ("203.0.113.7", "192.0.2.1"))
+
+
+def test_the_own_mqtt_broker_is_never_called(names: Names) -> None:
+    names(broker_example=["10.0.0.6"])
+    for url, port in {
+        "mqtt://u:p@broker.example": 1883,
+        "mqtts://broker.example": 8883,
+        "mqtts://broker.example:7001": 7001,
+    }.items():
+        allowed = allowing("10.0.0.0/8", mqtt_url=url)
+        assert "the MQTT broker of Linewatch" in refusal(allowed, f"http://10.0.0.6:{port}/")
+        assert allowed.resolve("http://10.0.0.6:9000/").port == 9000
+
+
+def test_a_look_up_without_an_end_is_no_refusal_of_what_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def look_up(*_: object) -> list[str]:
+        over.wait(60)
+        return ["10.0.0.7"]
+
+    monkeypatch.setattr(targets, "addresses_of", look_up)
+    monkeypatch.setattr(targets, "CHECK_SECONDS", 0.05)
+    try:
+        allowed = allowing("10.0.0.0/8, mes.plant.example")
+        with pytest.raises(TargetUnresolved, match="within"):
+            allowed.check("http://other.example/")
+        allowed.check("http://other.example/", registered=True)
+        allowed.check("http://mes.plant.example/")
+        with pytest.raises(TargetRefused):
+            allowed.check("http://10.0.0.7:0/", registered=True)
+    finally:
+        over.set()
 
 
 def test_a_server_on_a_socket_has_no_address() -> None:
