@@ -137,7 +137,8 @@ def parse_entries(text: str) -> tuple[Entry, ...]:
             raise ValueError(f"{one!r} is no entry ({error}): {_HOW}") from None
         for entry in parsed:
             if entry.exact and entry.port is None and entry.network and (kind := near(entry.network.network_address)):
-                raise ValueError(f"{one!r} would allow nothing: {kind} needs its port; write {one}:PORT")
+                shown = parsed[0].name or written(entry.network.network_address)
+                raise ValueError(f"{one!r} would allow nothing: {kind} needs its port; write {shown}:PORT")
         entries += parsed
     return tuple(entries)
 

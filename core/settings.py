@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.addresses import parse_entries
@@ -108,6 +108,17 @@ class Settings(BaseSettings):
         parts = urlsplit(url)
         if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
             raise ValueError(f"must look like file:///absolute/path, not {url!r}")
+        return url
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _is_a_server(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        known = {"database_url": ("postgresql+psycopg",), "redis_url": ("redis", "rediss", "unix")}[
+            f"{info.field_name}"
+        ]
+        given = url.get_secret_value()
+        if given and given.partition("://")[0] not in known:  # an empty one is none: `up` starts its own server
+            raise ValueError(f"must look like {' or '.join(f'{scheme}://…' for scheme in known)}")
         return url
 
     @field_validator("mqtt_url")
