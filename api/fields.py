@@ -143,7 +143,9 @@ async def refuse_unknown_parameters(request: Request) -> None:
         return
     route = request.scope["route"]
     known = {one["name"] for one in (route.openapi_extra or {}).get("parameters", ()) if one["in"] == "query"}
-    known |= {one.alias for one in get_flat_params(route.dependant) if isinstance(one.field_info, params.Query)}
+    # Those of a model are plain fields, without a word of where they stand; only queries have models here.
+    elsewhere = (params.Path, params.Header, params.Cookie)
+    known |= {one.alias for one in get_flat_params(route.dependant) if not isinstance(one.field_info, elsewhere)}
     unknown = sorted(request.query_params.keys() - known)
     if unknown:
         takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
