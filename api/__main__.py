@@ -4,12 +4,12 @@ import sys
 
 import uvicorn
 
-from core.settings import settings
+from core.settings import settings_or_exit
 
 
 def main() -> int:
-    """Serve until told to stop; 2 if the settings would leave the api open to others."""
-    own = settings()
+    """Serve until told to stop; 2 if a setting is wrong, or they would leave the api open to others."""
+    own = settings_or_exit()
     if not own.listens_on_loopback and not own.auth_required:
         print(
             f"linewatch: LINEWATCH_AUTH=off is for loopback addresses; {own.host} can be reached by others. "

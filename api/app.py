@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 
 from api import problems
 from api.context import POOL_SIZE, Services
+from api.fields import refuse_unknown_parameters
 from api.guard import Guard
 from api.routes import (
     batches,
@@ -50,12 +52,29 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         finally:
             await services.stop()
 
-    app = FastAPI(title="Linewatch", version=version("linewatch"), description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Linewatch",
+        version=version("linewatch"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        generate_unique_id_function=_operation,
+    )
     app.state.services = services
     problems.install(app)
     app.add_middleware(Guard, settings=own, engine=services.engine)
     # Exports come before inspections: `export` would else be taken for the id of one.
     nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
-    for routes in (*nouns, predict, health, page):
+    for routes in nouns:
+        app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
+    for routes in (
+        predict,
+        health,
+        page,
+    ):  # as the demo's callers, probes and browsers expect: whatever the query holds
         app.include_router(routes.router)
     return app
+
+
+def _operation(route: APIRoute) -> str:
+    """What an operation is called in the OpenAPI document, and so in clients that are generated from it."""
+    return route.name

@@ -5,10 +5,11 @@ import binascii
 import datetime as dt
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Request, params
+from fastapi.dependencies.utils import get_flat_params
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -19,6 +20,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from api.problems import invalid_fields
 from core.errors import Code, Refused
@@ -61,6 +63,16 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError("must not be null; what is left out stays as it is")
+    return value
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
 def _metadata(value: Any) -> Any:
     if isinstance(value, str):
         if len(value.encode(errors="replace")) > METADATA_BYTES:
@@ -73,6 +85,13 @@ def _metadata(value: Any) -> Any:
     return value
 
 
+T = TypeVar("T")
+OrLeftOut = Annotated[
+    T | SkipJsonSchema[None], BeforeValidator(_not_null), Field(json_schema_extra=_without_default)
+]  # of a change: None where it was left out, and never because a client said null
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(storable)
+]  # whom people read of
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(storable)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(storable)]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
@@ -113,6 +132,24 @@ def upload_fields(given: Mapping[str, Any]) -> UploadFields:
         return UploadFields.model_validate(given)
     except ValidationError as error:
         raise invalid_fields(error.errors(include_url=False, include_input=False)) from None
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse query parameters that the matched route does not declare: a filter with a typo in it would filter nothing.
+
+    A route that reads its query itself declares it in its `openapi_extra`.
+    """
+    if not request.query_params:
+        return
+    route = request.scope["route"]
+    known = {one["name"] for one in (route.openapi_extra or {}).get("parameters", ()) if one["in"] == "query"}
+    # Those of a model are plain fields, without a word of where they stand; only queries have models here.
+    elsewhere = (params.Path, params.Header, params.Cookie)
+    known |= {one.alias for one in get_flat_params(route.dependant) if not isinstance(one.field_info, elsewhere)}
+    unknown = sorted(request.query_params.keys() - known)
+    if unknown:
+        takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+        raise Refused(Code.INVALID_FIELD, f"{unknown[0]}: no query parameter of this address; {takes}.")
 
 
 def once_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -39,6 +39,9 @@ USE_SECONDS = 60.0
 
 BODY_BYTES = 1024 * 1024
 
+NO_KEY = "Send an API key: `Authorization: Bearer lw_…` (`linewatch keys create`)."
+UNKNOWN_KEY = "This API key is unknown or was revoked. Ask for another one (`linewatch keys create`)."
+
 
 def scope_needed(method: str, path: str) -> str:
     """The scope of an API key that a request needs."""
@@ -82,11 +85,10 @@ class Guard:
         if scope["path"] in NEED_NO_KEY:
             return "anonymous"
         scheme, _, text = headers.get("authorization", "").partition(" ")
-        key = await self._find(text.strip()) if scheme.lower() == "bearer" else None
+        bearer, text = scheme.lower() == "bearer", text.strip()
+        key = await self._find(text) if bearer else None
         if key is None:
-            raise Refused(
-                Code.UNAUTHENTICATED, "Send an API key: `Authorization: Bearer lw_…` (`linewatch keys create`)."
-            )
+            raise Refused(Code.UNAUTHENTICATED, UNKNOWN_KEY if bearer and text else NO_KEY)
         key.check_not_expired()
         self._check_rate(key)
         self._note_use(key)

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-from fastapi import Header, Response
+from fastapi import Depends, Header, Request, Response
 
 from core import idempotency
+from core.errors import Code, Refused
 from core.idempotency import Key
 from core.submission import Accepted
 
-IdempotencyKey = Annotated[
+_Given = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
@@ -21,6 +22,16 @@ IdempotencyKey = Annotated[
         "within 24 hours changes nothing and is answered as it was at first, with `Idempotency-Replayed: true`.",
     ),
 ]
+
+
+async def _only_one(request: Request, idempotency_key: _Given = None) -> str | None:
+    # If any one of several counted, whoever adds a header on the way would make two of what was meant to be one.
+    if len(request.headers.getlist("Idempotency-Key")) > 1:
+        raise Refused(Code.INVALID_FIELD, "Idempotency-Key: given more than once.")
+    return idempotency_key
+
+
+IdempotencyKey = Annotated[str | None, Depends(_only_one)]
 
 
 class InFlight:

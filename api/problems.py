@@ -106,6 +106,16 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     faults = error.errors()
     if any(fault["loc"][0] == "path" for fault in faults):
         return response(Refused(Code.NOT_FOUND, "There is nothing under this address: the id is malformed."))
+    if isinstance(error.body, bytes):  # it was left as it came because it is not declared to be JSON
+        return response(
+            Refused(
+                Code.UNSUPPORTED_MEDIA_TYPE, "The body is not taken: send JSON with Content-Type: application/json."
+            )
+        )
+    if any(fault["type"] == "missing" and fault["loc"] == ("body",) for fault in faults):
+        return response(
+            Refused(Code.EMPTY_BODY, "A JSON body is needed: send one with Content-Type: application/json.")
+        )
     if any(fault["type"] == "json_invalid" for fault in faults):
         return response(Refused(Code.MALFORMED_REQUEST, "The body is not valid JSON."))
     return response(invalid_fields(faults))

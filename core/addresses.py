@@ -148,9 +148,14 @@ def parse_entries(text: str) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     for one in filter(None, map(str.strip, text.split(","))):
         try:
-            entries += _parse_entry(one)
+            parsed = _parse_entry(one)
         except ValueError as error:
             raise ValueError(f"{one!r} is no entry ({error}): {_HOW}") from None
+        for entry in parsed:
+            if entry.exact and entry.port is None and entry.network and (kind := near(entry.network.network_address)):
+                shown = parsed[0].name or written(entry.network.network_address)
+                raise ValueError(f"{one!r} would allow nothing: {kind} needs its port; write {shown}:PORT")
+        entries += parsed
     return tuple(entries)
 
 

@@ -67,7 +67,8 @@ def create(
     expires_at: dt.datetime | None = None,
     requests_per_minute: int | None = None,
 ) -> tuple[Key, str]:
-    """A new key, and its text, which cannot be had again; refuses wrong scopes and what would never be of use."""
+    """A new key, and its text, which cannot be had again; refuses wrong scopes, a blank
+    name and what would never be of use."""
     wrong = sorted(set(scopes) - set(SCOPES))
     if wrong or not scopes:
         raise Refused(Code.INVALID_FIELD, f"Scopes are {', '.join(SCOPES)}; not {', '.join(wrong) or 'none'}.")
@@ -75,6 +76,9 @@ def create(
         raise Refused(Code.INVALID_FIELD, f"The key would have expired already, at {expires_at.isoformat()}.")
     if requests_per_minute is not None and requests_per_minute < 1:
         raise Refused(Code.INVALID_FIELD, "A key's rate is at least one request a minute; without one it is not bound.")
+    name = name.strip()
+    if not name:
+        raise Refused(Code.INVALID_FIELD, "A key needs a name that says who or what will use it.")
     prefix = secrets.token_hex(6)
     key = f"lw_{prefix}_{secrets.token_urlsafe(32)}"
     row = connection.execute(

@@ -1,11 +1,12 @@
 """The one place where configuration is read: the environment variables `LINEWATCH_*`."""
 
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.addresses import parse_entries
@@ -13,6 +14,10 @@ from core.addresses import parse_entries
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 Pause = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one line that names its variable."""
 
 
 class Settings(BaseSettings):
@@ -102,7 +107,18 @@ class Settings(BaseSettings):
     def _store_is_a_folder(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-            raise ValueError(f"LINEWATCH_STORE_URL must look like file:///absolute/path, not {url!r}")
+            raise ValueError(f"must look like file:///absolute/path, not {url!r}")
+        return url
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _is_a_server(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        known = {"database_url": ("postgresql+psycopg",), "redis_url": ("redis", "rediss", "unix")}[
+            f"{info.field_name}"
+        ]
+        given = url.get_secret_value()
+        if given and given.partition("://")[0] not in known:  # an empty one is none: `up` starts its own server
+            raise ValueError(f"must look like {' or '.join(f'{scheme}://…' for scheme in known)}")
         return url
 
     @field_validator("mqtt_url")
@@ -136,7 +152,27 @@ class Settings(BaseSettings):
         return not self.listens_on_loopback if self.auth is None else self.auth == "on"
 
 
+def read_settings(**own: Any) -> Settings:
+    """The settings as the environment has them; `own` come before it. Raises SettingsError."""
+    try:
+        return Settings(**own)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        name = f"{fault['loc'][0]}".upper()
+        why = fault["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"LINEWATCH_{name}: {why} (change or unset it)") from None
+
+
 @lru_cache
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once. Raises SettingsError."""
+    return read_settings()
+
+
+def settings_or_exit() -> Settings:
+    """The same for a process that cannot begin without them: a wrong one ends it with a line and exit code 2."""
+    try:
+        return settings()
+    except SettingsError as error:
+        print(f"linewatch: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -15,9 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from core.settings import Settings
+from core.settings import Settings, SettingsError, read_settings
 from linewatch.embedded import UpError
 from linewatch.embedded.children import Account, Command
 from linewatch.embedded.data import (
@@ -117,11 +115,9 @@ def _checked_settings(host: str, port: int, scoring_workers: int, device: str) -
     if scoring_workers < 1:
         raise UpError("--scoring-workers must be 1 or more", exit_code=2)
     try:
-        settings = Settings.model_validate({"host": host, "port": port, "device": device})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        raise UpError(f"LINEWATCH_{name}: {first['msg']}", exit_code=2) from error
+        settings = read_settings(host=host, port=port, device=device)
+    except SettingsError as error:
+        raise UpError(str(error), exit_code=2) from error
     if settings.auth == "off" and not settings.listens_on_loopback:
         raise UpError(
             f"LINEWATCH_AUTH=off is refused with --host {host}, which others can reach: "

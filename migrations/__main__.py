@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from core import partitions
 from core.database import create_unbounded
-from core.settings import settings
+from core.settings import settings_or_exit
 
 OLDEST_SERVER = 180000  # uuidv7() came with PostgreSQL 18
 
@@ -41,8 +41,8 @@ def migrate(engine: Engine) -> None:
 
 
 def main() -> int:
-    """Migrate the database of the settings; 1 if that fails."""
-    engine = create_unbounded(settings(), name="migrate")
+    """Migrate the database of the settings; 1 if that fails, 2 if a setting is wrong."""
+    engine = create_unbounded(settings_or_exit(), name="migrate")
     try:
         migrate(engine)
     except MigrationError as error:

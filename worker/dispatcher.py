@@ -23,7 +23,7 @@ from core import feed, hints, model_versions, work
 from core.database import UNUSABLE, create_pool
 from core.hints import Hints
 from core.queues import IO_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
-from core.settings import Settings, settings
+from core.settings import Settings, settings_or_exit
 from core.work import Publishable
 from worker.app import set_up_logging
 
@@ -146,9 +146,10 @@ def main() -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    dispatcher = Dispatcher(settings())
+    own = settings_or_exit()
+    dispatcher = Dispatcher(own)
     try:
-        run(dispatcher, stopping, settings().dispatch_interval)
+        run(dispatcher, stopping, own.dispatch_interval)
     finally:
         dispatcher.close()
 

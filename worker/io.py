@@ -11,7 +11,7 @@ from celery import signals
 from core import deliveries, feed, idempotency, partitions
 from core.database import create_pool
 from core.queues import Task
-from core.settings import settings
+from core.settings import settings, settings_or_exit
 from core.store import Store
 from worker.app import create_app
 from worker.mqtt import Publisher
@@ -73,7 +73,7 @@ def _publisher(process: Process) -> Publisher:
         raise SystemExit(f"LINEWATCH_MQTT_URL needs {error.name}: pip install 'linewatch[mqtt]'") from None
 
 
-app = create_app("linewatch-io", settings())
+app = create_app("linewatch-io", settings_or_exit())
 worker = _Worker()
 signals.worker_init.connect(worker.on_init, weak=False)
 signals.worker_shutdown.connect(worker.on_shutdown, weak=False)

@@ -18,7 +18,7 @@ from core.database import create_pool
 from core.hints import Hints
 from core.pictures import Undecodable
 from core.queues import Task
-from core.settings import settings
+from core.settings import settings, settings_or_exit
 from core.store import Store, failure_key
 from core.vision.bundle import InvalidBundle
 from core.vision.heatmap import heat
@@ -66,7 +66,7 @@ class _Worker:
         self.process.engine.dispose()
 
 
-app = create_app("linewatch-scoring", settings())
+app = create_app("linewatch-scoring", settings_or_exit())
 worker = _Worker()
 signals.worker_init.connect(worker.on_init, weak=False)
 signals.worker_shutdown.connect(worker.on_shutdown, weak=False)

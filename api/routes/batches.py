@@ -45,8 +45,8 @@ _OPENING_BYTES = 16 * 1024
 
 
 @router.post("", status_code=202, openapi_extra=_BODY)
-async def submit(
-    request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey = None
+async def submit_batch(
+    request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> SubmittedBatch:
     """Hand in a burst: a form with many parts `images`. Without a body, open a batch to be filled by `batch_id`.
 
@@ -175,7 +175,7 @@ async def get_batch(batch_id: UUID, services: Context, wait: Wait = 0) -> Batch:
 
 
 @router.post("/{batch_id}/close")
-def close(batch_id: UUID, services: Context) -> Batch:
+def close_batch(batch_id: UUID, services: Context) -> Batch:
     """Close an open batch: it completes when all of its inspections are final."""
     with services.transaction() as connection:
         completed = batches.close(connection, batch_id)
@@ -186,7 +186,7 @@ def close(batch_id: UUID, services: Context) -> Batch:
 
 
 @router.post("/{batch_id}/cancel")
-def cancel(batch_id: UUID, services: Context) -> Batch:
+def cancel_batch(batch_id: UUID, services: Context) -> Batch:
     """Cancel a batch and every inspection of it that is not final."""
     with services.transaction() as connection:
         finished = work.cancel_batch(connection, batch_id)

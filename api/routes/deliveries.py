@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from api.context import Context
 from api.fields import Limit, decode_cursor, encode_cursor
@@ -17,8 +17,6 @@ router = APIRouter(tags=["webhooks"])
 
 class _Listing(BaseModel):
     """The filter of a listing, its cursor and its size."""
-
-    model_config = ConfigDict(extra="forbid")
 
     state: State | None = None
     cursor: str | None = None
@@ -56,7 +54,7 @@ def get_delivery(delivery_id: UUID, services: Context) -> Delivery:
 
 
 @router.post("/v1/deliveries/{delivery_id}/replay", status_code=202)
-def replay(delivery_id: UUID, services: Context) -> Delivery:
+def replay_delivery(delivery_id: UUID, services: Context) -> Delivery:
     """Send a delivery again, under the same `webhook-id`; one that waits for its next try is tried at once.
 
     What was sent as a group is sent again as that group. 409 `invalid_transition` while its endpoint is not enabled.

@@ -33,7 +33,7 @@ class _Export(ListingFilters):
 
 
 @router.get("/export", response_class=StreamingResponse, responses=_FILE)
-def export(wanted: Annotated[_Export, Query()], services: Context) -> StreamingResponse:
+def export_inspections(wanted: Annotated[_Export, Query()], services: Context) -> StreamingResponse:
     """Inspections as one file, newest first, with the filters of the listing; of any length.
 
     One flat row each: the fields of an Inspection, the newest review, `metadata` as JSON text. Times are UTC. What is

@@ -16,6 +16,7 @@ from api.fields import (
     Label,
     Limit,
     Moment,
+    Name,
     RecipeName,
     UploadFields,
     View,
@@ -86,8 +87,8 @@ def new_inspection(services: Services, received: Received, fields: UploadFields)
 
 
 @router.post("", status_code=202, openapi_extra=_BODY)
-async def submit(
-    request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey = None
+async def submit_inspection(
+    request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> Inspection:
     """Hand in one image: the raw bytes with the fields as query parameters, or a form with one part `image`.
 
@@ -151,8 +152,6 @@ async def final_view(services: Services, inspection_id: UUID, wait: float) -> in
 class ListingFilters(BaseModel):
     """What a listing is narrowed to."""
 
-    model_config = ConfigDict(extra="forbid")
-
     recipe: RecipeName | None = None
     part_id: Label | None = None
     lot_id: Label | None = None
@@ -203,7 +202,7 @@ async def get_inspection(
 
 
 @router.post("/{inspection_id}/cancel")
-def cancel(inspection_id: UUID, services: Context) -> Inspection:
+def cancel_inspection(inspection_id: UUID, services: Context) -> Inspection:
     """Cancel an inspection that is not final."""
     with services.transaction() as connection:
         finished = work.cancel(connection, inspection_id)
@@ -214,18 +213,20 @@ def cancel(inspection_id: UUID, services: Context) -> Inspection:
     return Inspection.of(found)
 
 
-class _NewReview(BaseModel):
+class NewReview(BaseModel):
     """A person's verdict, who gave it and why."""
 
     model_config = ConfigDict(extra="forbid")
 
     verdict: Literal["ok", "ng"]
-    reviewer: Label
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(storable)]
+    reviewer: Name
+    reason: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000), AfterValidator(storable)
+    ]
 
 
 @router.post("/{inspection_id}/reviews", status_code=201)
-def review(inspection_id: UUID, new: _NewReview, services: Context, actor: Actor) -> Inspection:
+def review_inspection(inspection_id: UUID, new: NewReview, services: Context, actor: Actor) -> Inspection:
     """Overrule the verdict of an inspection. The machine's stays; the newest review is the `effective_verdict`."""
     with services.transaction() as connection:
         found = reviews.add(connection, inspection_id, **new.model_dump(), actor=actor)
@@ -234,7 +235,7 @@ def review(inspection_id: UUID, new: _NewReview, services: Context, actor: Actor
 
 
 @router.get("/{inspection_id}/image", response_class=FileResponse)
-def image(inspection_id: UUID, services: Context) -> FileResponse:
+def get_image(inspection_id: UUID, services: Context) -> FileResponse:
     """The stored bytes of the picture."""
     found = view(services, inspection_id)
     path = services.store.path(image_key(found.image_day, found.image_sha256))
@@ -248,7 +249,7 @@ def image(inspection_id: UUID, services: Context) -> FileResponse:
 
 
 @router.get("/{inspection_id}/anomaly-map", response_class=Response)
-async def anomaly_map(inspection_id: UUID, services: Context) -> Response:
+async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
     """The anomaly map of the version that scored: float32, rows by columns, as a NumPy `.npy` file."""
     examined = await asyncio.to_thread(_examined, services, inspection_id, "anomaly map")
     data = await maps.anomaly_map(services, examined.image, examined.version_id, examined.sha256)
@@ -256,7 +257,7 @@ async def anomaly_map(inspection_id: UUID, services: Context) -> Response:
 
 
 @router.get("/{inspection_id}/heatmap", response_class=Response, responses=_PNG)
-async def heatmap(inspection_id: UUID, services: Context) -> Response:
+async def get_heatmap(inspection_id: UUID, services: Context) -> Response:
     """The picture with its anomaly map laid over it, as PNG, upright and of its own size up to 4096 pixels a side.
 
     The scale is fixed by the inspection's own threshold: nothing is drawn below half of it, a cool tint up to it, then

@@ -36,7 +36,7 @@ def _described(connection: Connection, version: model_versions.ModelVersion) -> 
 
 
 @router.get("/model-versions")
-def list_versions(name: RecipePath, services: Context) -> ModelVersionList:
+def list_model_versions(name: RecipePath, services: Context) -> ModelVersionList:
     """The versions of a recipe, newest first."""
     with services.transaction() as connection:
         found = model_versions.list_all(connection, name)
@@ -44,7 +44,7 @@ def list_versions(name: RecipePath, services: Context) -> ModelVersionList:
 
 
 @router.post("/model-versions", status_code=201, openapi_extra=_BODY)
-async def upload(
+async def upload_model_version(
     name: RecipePath, request: Request, response: Response, services: Context, actor: Actor
 ) -> ModelVersion:
     """Upload a bundle: an uncompressed tar of exactly the files that its manifest lists.
@@ -107,14 +107,14 @@ def _register(
 
 
 @router.get("/model-versions/{version}")
-def get(name: RecipePath, version: VersionPath, services: Context) -> ModelVersion:
+def get_model_version(name: RecipePath, version: VersionPath, services: Context) -> ModelVersion:
     """One version, with its manifest and the thresholds in force."""
     with services.transaction() as connection:
         return _described(connection, model_versions.get(connection, name, version))
 
 
 @router.get("/model-versions/{version}/bundle", response_class=FileResponse)
-def bundle(name: RecipePath, version: VersionPath, services: Context) -> FileResponse:
+def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> FileResponse:
     """The bundle as it was uploaded."""
     with services.transaction() as connection:
         found = model_versions.get(connection, name, version)
@@ -124,7 +124,7 @@ def bundle(name: RecipePath, version: VersionPath, services: Context) -> FileRes
 
 
 @router.post("/model-versions/{version}/activate")
-def activate(name: RecipePath, version: VersionPath, services: Context, actor: Actor) -> ModelVersion:
+def activate_model_version(name: RecipePath, version: VersionPath, services: Context, actor: Actor) -> ModelVersion:
     """Let a ready version score from the next minibatch on."""
     with services.transaction() as connection:
         return _described(connection, model_versions.activate(connection, name, version, actor=actor))
@@ -132,13 +132,13 @@ def activate(name: RecipePath, version: VersionPath, services: Context, actor: A
 
 @router.post("/model-versions/rollback")
 @router.post("/rollback", include_in_schema=False)
-def rollback(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
+def roll_back(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
     """Go back to the version that was active before."""
     with services.transaction() as connection:
         return _described(connection, model_versions.rollback(connection, name, actor=actor))
 
 
-class _NewThreshold(BaseModel):
+class NewThreshold(BaseModel):
     """A threshold to set or to preview.
 
     `calibration` says where it comes from and is left out when it was set by hand. With `preview` nothing is set: the
@@ -155,7 +155,7 @@ class _NewThreshold(BaseModel):
     since: Moment | None = None
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> "_NewThreshold":
+    def _is_consistent(self) -> "NewThreshold":
         if self.review_threshold is not None and self.review_threshold > self.threshold:
             raise ValueError("review_threshold must not be above threshold")
         if self.calibration is not None and self.calibration.threshold != self.threshold:
@@ -176,7 +176,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 @router.post("/model-versions/{version}/threshold", status_code=201, responses=_ANSWERS, response_model=None)
 def set_threshold(
-    name: RecipePath, version: VersionPath, new: _NewThreshold, services: Context, actor: Actor, response: Response
+    name: RecipePath, version: VersionPath, new: NewThreshold, services: Context, actor: Actor, response: Response
 ) -> Threshold | ThresholdPreview:
     """Set the threshold of a version; it counts for what is claimed from now on.
 
@@ -201,7 +201,7 @@ def set_threshold(
     return Threshold.of(made)
 
 
-def _previewed(connection: Connection, version: model_versions.ModelVersion, new: _NewThreshold) -> ThresholdPreview:
+def _previewed(connection: Connection, version: model_versions.ModelVersion, new: NewThreshold) -> ThresholdPreview:
     asked: dict[str, Any] = {
         "threshold": new.threshold,
         "review_threshold": new.review_threshold,

@@ -67,7 +67,7 @@ async def predict(request: Request, services: Context) -> Prediction:
 
 
 @router.post("/heatmap", openapi_extra=_BODY, response_class=Response)
-async def heatmap(request: Request, services: Context) -> Response:
+async def predict_heatmap(request: Request, services: Context) -> Response:
     """A grey PNG of the error of one JPEG or PNG, at the size that the picture is prepared to."""
     try:
         _require_form(request)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 
 from api.context import Actor, Context
-from api.fields import RecipeName, RecipePath
+from api.fields import OrLeftOut, RecipeName, RecipePath
 from api.schemas import Recipe, RecipeList
 from core import recipes
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
 WithoutModel = Literal["refuse", "wait"]
 
 
-class _NewRecipe(BaseModel):
+class NewRecipe(BaseModel):
     """A recipe to create."""
 
     model_config = ConfigDict(extra="forbid")
@@ -24,13 +24,13 @@ class _NewRecipe(BaseModel):
     without_model: WithoutModel = "refuse"
 
 
-class _Changes(BaseModel):
-    """What to change of a recipe."""
+class RecipeChanges(BaseModel):
+    """What to change of a recipe. What is left out stays."""
 
     model_config = ConfigDict(extra="forbid")
 
-    state: Literal["active", "archived"] | None = None
-    without_model: WithoutModel | None = None
+    state: OrLeftOut[Literal["active", "archived"]] = None
+    without_model: OrLeftOut[WithoutModel] = None
 
 
 @router.get("")
@@ -42,7 +42,7 @@ def list_recipes(services: Context, name: Annotated[RecipeName | None, Query()] 
 
 
 @router.post("", status_code=201)
-def create(new: _NewRecipe, response: Response, services: Context, actor: Actor) -> Recipe:
+def create_recipe(new: NewRecipe, response: Response, services: Context, actor: Actor) -> Recipe:
     """Create a recipe. It takes images once it has a model version."""
     with services.transaction() as connection:
         made = recipes.create(connection, new.name, without_model=new.without_model, actor=actor)
@@ -51,16 +51,16 @@ def create(new: _NewRecipe, response: Response, services: Context, actor: Actor)
 
 
 @router.get("/{name}")
-def get(name: RecipePath, services: Context) -> Recipe:
+def get_recipe(name: RecipePath, services: Context) -> Recipe:
     """One recipe."""
     with services.transaction() as connection:
         return Recipe.of(recipes.get(connection, name))
 
 
 @router.patch("/{name}")
-def change(name: RecipePath, changes: _Changes, services: Context, actor: Actor) -> Recipe:
+def change_recipe(name: RecipePath, changes: RecipeChanges, services: Context, actor: Actor) -> Recipe:
     """Archive or revive a recipe, or say whether its images may wait for a model version."""
     with services.transaction() as connection:
-        wanted = changes.model_dump(exclude_none=True)
+        wanted = changes.model_dump(exclude_unset=True)
         changed = recipes.change(connection, name, actor=actor, **wanted) if wanted else recipes.get(connection, name)
     return Recipe.of(changed)

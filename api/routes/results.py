@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from api.context import Context, Services
-from api.fields import Label, Limit, RecipeName, Wait
+from api.fields import Limit, Name, RecipeName, Wait
 from api.schemas import Consumer, ConsumerList, FeedPage
 from core import consumers, feed, recipes
 from core.documents import feed_items
@@ -31,16 +31,14 @@ def _of_clients(name: str) -> str:
     return name
 
 
-ConsumerName = Annotated[Label, AfterValidator(_of_clients)]
+ConsumerName = Annotated[Name, AfterValidator(_of_clients)]
 
 
 class _Feed(BaseModel):
     """What of the feed is asked for."""
 
-    model_config = ConfigDict(extra="forbid")
-
     after: Annotated[str | None, Query(description=_AFTER)] = None
-    consumer: Annotated[Label | None, Query(description=_CONSUMER)] = None
+    consumer: Annotated[Name | None, Query(description=_CONSUMER)] = None
     recipe: RecipeName | None = None
     include: Annotated[
         Literal["reviews"] | None, Query(description="`reviews` repeats an inspection whenever it is reviewed")
@@ -50,7 +48,7 @@ class _Feed(BaseModel):
 
 
 @router.get("")
-async def read(request: Request, asked: Annotated[_Feed, Query()], services: Context) -> FeedPage:
+async def read_results(request: Request, asked: Annotated[_Feed, Query()], services: Context) -> FeedPage:
     """Every final inspection (completed, failed or cancelled) once, in an order that never changes and never skips.
 
     Keep `next_cursor`, or the `cursor` of the item that you are done with, and ask with `after` for what came since.
@@ -120,7 +118,7 @@ def _state(services: Services) -> feed.State:
         return feed.number(connection)
 
 
-class _Acknowledgement(BaseModel):
+class Acknowledgement(BaseModel):
     """How far a consumer is: a cursor of an item or of a page, `now` for the end of the feed, or `oldest`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -130,7 +128,7 @@ class _Acknowledgement(BaseModel):
 
 
 @router.post("/acknowledge")
-def acknowledge(done: _Acknowledgement, services: Context) -> Consumer:
+def acknowledge_results(done: Acknowledgement, services: Context) -> Consumer:
     """Note that a consumer is done with everything up to a cursor; `GET /v1/results?consumer=` goes on from there.
 
     The first acknowledgement makes the consumer; until then it reads from the oldest entry. One of less than was
@@ -150,7 +148,7 @@ def list_consumers(services: Context) -> ConsumerList:
 
 
 @router.delete("/consumers/{name}", status_code=204)
-def forget(name: ConsumerName, services: Context) -> None:
+def forget_consumer(name: ConsumerName, services: Context) -> None:
     """Forget a consumer."""
     with services.transaction() as connection:
         consumers.forget(connection, name)

@@ -1,13 +1,13 @@
 """`/v1/webhook-endpoints`: registering who is called, for what, and with which secret."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.context import Actor, Context
-from api.fields import Description, RecipeName, Url
+from api.fields import Description, OrLeftOut, RecipeName, Url
 from api.schemas import NewWebhookEndpoint, RotatedSecret, WebhookEndpoint, WebhookEndpointList
 from core import endpoints
 from core.events import EventType
@@ -21,8 +21,11 @@ def _can_be_asked_for(event: EventType) -> EventType:
     return event
 
 
-def _once_each(names: list[str]) -> list[str]:
-    return sorted({str(name) for name in names})
+AnyName = TypeVar("AnyName", bound=str)
+
+
+def _once_each(names: list[AnyName]) -> list[AnyName]:
+    return sorted(set(names))
 
 
 Events = Annotated[
@@ -39,7 +42,7 @@ GroupSize = Annotated[int, Field(ge=1, le=1000, description="how many events one
 GroupDelay = Annotated[int, Field(ge=0, le=60_000, description="how long an event may wait for others")]
 
 
-class _New(BaseModel):
+class WebhookEndpointRegistration(BaseModel):
     """An endpoint to register."""
 
     model_config = ConfigDict(extra="forbid")
@@ -52,52 +55,55 @@ class _New(BaseModel):
     max_group_delay_ms: GroupDelay = 0
 
 
-class _Changes(BaseModel):
-    """What to change of an endpoint. What is left out stays; null stands for all recipes, elsewhere for no change."""
+class WebhookEndpointChanges(BaseModel):
+    """What to change of an endpoint. What is left out stays; null is for `recipes` only, and stands for all of them."""
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Url | None = None
-    events: Events | None = None
+    url: OrLeftOut[Url] = None
+    events: OrLeftOut[Events] = None
     recipes: Recipes | None = None
-    description: Description | None = None
-    state: Literal["enabled", "disabled"] | None = None
-    max_group_size: GroupSize | None = None
-    max_group_delay_ms: GroupDelay | None = None
+    description: OrLeftOut[Description] = None
+    state: OrLeftOut[Literal["enabled", "disabled"]] = None
+    max_group_size: OrLeftOut[GroupSize] = None
+    max_group_delay_ms: OrLeftOut[GroupDelay] = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """The columns to set."""
-        recipes = {"recipes": self.recipes} if "recipes" in self.model_fields_set else {}
-        return self.model_dump(exclude_none=True, exclude={"state"}) | recipes
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"state"})
 
 
 @router.get("")
-def list_endpoints(services: Context) -> WebhookEndpointList:
+def list_webhook_endpoints(services: Context) -> WebhookEndpointList:
     """All endpoints, oldest first, without their secrets."""
     with services.transaction() as connection:
         return WebhookEndpointList(items=[WebhookEndpoint.of(one) for one in endpoints.list_all(connection)])
 
 
 @router.post("", status_code=201)
-def create(new: _New, response: Response, services: Context, actor: Actor) -> NewWebhookEndpoint:
+def create_webhook_endpoint(
+    new: WebhookEndpointRegistration, response: Response, services: Context, actor: Actor
+) -> NewWebhookEndpoint:
     """Register an address that `LINEWATCH_WEBHOOK_ALLOW` allows. The answer holds the secret, which is shown once."""
     services.allowed.check(new.url)
     with services.transaction() as connection:
-        made = endpoints.create(connection, actor=actor, **new.model_dump())
+        made = endpoints.create(connection, actor=actor, **new.model_dump(mode="json"))
     response.headers["Location"] = f"/v1/webhook-endpoints/{made.id}"
     return NewWebhookEndpoint.of(made, secret=made.secret.get_secret_value())
 
 
 @router.get("/{endpoint_id}")
-def get(endpoint_id: UUID, services: Context) -> WebhookEndpoint:
+def get_webhook_endpoint(endpoint_id: UUID, services: Context) -> WebhookEndpoint:
     """One endpoint, without its secret."""
     with services.transaction() as connection:
         return WebhookEndpoint.of(endpoints.get(connection, endpoint_id))
 
 
 @router.patch("/{endpoint_id}")
-def change(endpoint_id: UUID, changes: _Changes, services: Context, actor: Actor) -> WebhookEndpoint:
+def change_webhook_endpoint(
+    endpoint_id: UUID, changes: WebhookEndpointChanges, services: Context, actor: Actor
+) -> WebhookEndpoint:
     """Change an endpoint. Disabling it cancels what is still to be delivered; enabling it clears its failures."""
     if changes.url is not None:
         services.allowed.check(changes.url)
@@ -112,7 +118,7 @@ def change(endpoint_id: UUID, changes: _Changes, services: Context, actor: Actor
 
 
 @router.delete("/{endpoint_id}", status_code=204)
-def delete(endpoint_id: UUID, services: Context, actor: Actor) -> None:
+def delete_webhook_endpoint(endpoint_id: UUID, services: Context, actor: Actor) -> None:
     """Delete an endpoint and cancel what is still to be delivered to it."""
     with services.transaction() as connection:
         endpoints.delete(connection, endpoint_id, actor=actor)

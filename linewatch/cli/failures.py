@@ -71,14 +71,6 @@ def _bad_use(error: Any) -> Failure:
     return Failure(str(error), WRONG_USE)
 
 
-def _setting(error: Any) -> Failure | None:
-    if error.title != "Settings":
-        return None
-    fault = error.errors(include_url=False, include_input=False)[0]
-    name = "_".join(str(step) for step in fault["loc"]).upper()
-    return Failure(f"LINEWATCH_{name}: {fault['msg'].removeprefix('Value error, ')} (change or unset it)", WRONG_USE)
-
-
 def _database(error: Any) -> Failure:
     why = str(error.orig).strip().splitlines()[0]
     return Failure(f"the database cannot be used: {why} (see `linewatch doctor`)", FAILED)
@@ -131,7 +123,7 @@ _FAMILIES: tuple[tuple[str, str, Callable[[Any], Failure | None]], ...] = (
     ("core.vision.state_dict", "InvalidStateDict", _plain),
     ("core.pictures", "Undecodable", _plain),
     ("migrations.__main__", "MigrationError", _plain),
-    ("pydantic", "ValidationError", _setting),
+    ("core.settings", "SettingsError", _bad_use),
     ("sqlalchemy.exc", "ProgrammingError", _schema),
     ("sqlalchemy.exc", "OperationalError", _database),
     ("sqlalchemy.exc", "ArgumentError", _database_url),

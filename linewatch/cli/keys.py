@@ -122,7 +122,7 @@ def create(
         print_json({**_shown(key), "key": text})
         return
     typer.echo(text)
-    remark(f"This is the key {name!r}, for {', '.join(key.scopes)}. Keep it: it is not shown again.")
+    remark(f"This is the key {key.name!r}, for {', '.join(key.scopes)}. Keep it: it is not shown again.")
 
 
 @app.command("list")

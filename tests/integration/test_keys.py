@@ -55,7 +55,11 @@ def test_what_could_never_be_used_is_not_made(engine: Engine) -> None:
             keys.create(connection, "mes", ["read"], actor="test", expires_at=dt.datetime.now(dt.UTC))
         with pytest.raises(Refused, match="at least one"):
             keys.create(connection, "mes", ["read"], actor="test", requests_per_minute=0)
+        for blank in ("", " ", "\n"):
+            with pytest.raises(Refused, match="needs a name"):
+                keys.create(connection, blank, ["read"], actor="test")
         assert keys.list_all(connection) == []
+        assert keys.create(connection, " mes ", ["read"], actor="test")[0].name == "mes"
 
 
 @pytest.mark.parametrize("scopes", [[], ["write"], ["read", "root"]])

@@ -208,6 +208,16 @@ def test_a_key_of_a_wrong_form_is_refused(http: httpx.Client, key: bytes) -> Non
     assert "Idempotency-Key" in answer.json()["detail"]
 
 
+def test_two_keys_on_one_request_are_refused(http: httpx.Client) -> None:
+    """Were the first to count, a proxy that adds one of its own would make two of what is sent twice."""
+    for path in ("/v1/inspections?recipe=ring", "/v1/batches"):
+        headers = [("Idempotency-Key", "of-the-proxy"), ("Idempotency-Key", "k"), ("Content-Type", "image/png")]
+        answer = http.post(path, content=png(1) if "recipe" in path else b"", headers=headers)
+        assert_refused(answer, 422, "invalid_field")
+        assert answer.json()["detail"] == "Idempotency-Key: given more than once."
+    assert stored(http) == 0
+
+
 def test_a_burst_is_answered_again_with_all_of_it(http: httpx.Client) -> None:
     def send(key: str, *, items: dict[str, object], lot: str = "L-1") -> httpx.Response:
         pictures = [("images", (f"{seed}.png", png(seed))) for seed in (3, 1, 2)]

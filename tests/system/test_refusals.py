@@ -238,7 +238,32 @@ def test_a_wait_that_is_out_of_range(client: httpx.Client, wait: str) -> None:
 def test_a_recipe_that_cannot_be(client: httpx.Client, body: bytes) -> None:
     answer = client.post("/v1/recipes", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
-    assert answer.json()["code"] in ("malformed_request", "invalid_field")
+    assert answer.json()["code"] in ("malformed_request", "invalid_field", "empty_body")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/recipes"), ("PATCH", f"/v1/webhook-endpoints/{uuid4()}")])
+def test_a_body_that_is_not_declared_json(client: httpx.Client, method: str, path: str, kind: str) -> None:
+    answer = client.request(method, path, content=b'{"name": "x"}', headers={"Content-Type": kind})
+    assert_problem(answer, 415, "unsupported_media_type")
+    assert "Content-Type: application/json" in answer.json()["detail"]
+    answer = client.request(method, path, headers={"Content-Type": kind})
+    assert_problem(answer, 400, "empty_body")
+    assert "A JSON body is needed" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("changes", [{"state": None}, {"without_model": None}])
+def test_a_change_of_a_recipe_to_null(client: httpx.Client, recipe: str, changes: dict[str, None]) -> None:
+    assert_problem(client.patch(f"/v1/recipes/{recipe}", json=changes), 422, "invalid_field")
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", "\u2003"])
+def test_who_and_why_are_not_blank(client: httpx.Client, blank: str) -> None:
+    for who, why in ((blank, "a scratch"), ("Kim", blank)):
+        review = {"verdict": "ng", "reviewer": who, "reason": why}
+        assert_problem(client.post(f"/v1/inspections/{uuid4()}/reviews", json=review), 422, "invalid_field")
+    answer = client.post("/v1/results/acknowledge", json={"consumer": blank, "cursor": "now"})
+    assert_problem(answer, 422, "invalid_field")
 
 
 def test_a_json_body_without_end(client: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -10,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from core import endpoints, keys
 from core.settings import Settings
-from tests.conftest import serving
+from tests.conftest import api_process, serving
 from tests.parts import png
 
 ALLOWED = "10.20.0.0/16, *.plant.example, localhost:9000, 0.0.0.0/0:8080"
@@ -130,6 +131,26 @@ def test_what_must_not_be_called_is_not_registered(http: httpx.Client) -> None:
 def test_wrong_fields_are_refused(client: httpx.Client, wrong: dict[str, object]) -> None:
     body = {"url": URL, "events": []} | wrong
     assert_refused(client.post(PATH, json=body), 422, "invalid_field")
+
+
+@pytest.mark.parametrize("name", ["url", "events", "description", "state", "max_group_size", "max_group_delay_ms"])
+def test_null_changes_nothing_and_is_refused(client: httpx.Client, name: str) -> None:
+    answer = client.patch(f"{PATH}/{uuid4()}", json={name: None})
+    assert_refused(answer, 422, "invalid_field")
+    assert answer.json()["detail"].startswith(f"{name}: ")
+    assert "must not be null" in answer.json()["detail"]
+
+
+def test_registering_and_changing_write_nothing_to_the_log(settings: Settings, tmp_path: Path) -> None:
+    log = tmp_path / "api.log"
+    with log.open("wb") as output, api_process(settings, output=output, LINEWATCH_WEBHOOK_ALLOW=ALLOWED) as api:
+        made = api.http.post(PATH, json={"url": URL, "events": ["inspection.failed"], "recipes": ["ring"]})
+        assert made.status_code == 201, made.text
+        changed = api.http.patch(
+            made.headers["Location"], json={"events": ["batch.completed", "inspection.failed"] * 2}
+        )
+        assert changed.json()["events"] == ["batch.completed", "inspection.failed"]
+    assert log.read_text() == ""
 
 
 def test_nothing_may_be_called_by_default(client: httpx.Client) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from core import targets
-from core.addresses import is_of_this_machine, normalised, parse_entries, parse_host, written
+from core.addresses import is_of_this_machine, near, normalised, parse_entries, parse_host, written
 from core.errors import Code
 from core.settings import Settings
 from core.targets import AllowList, Origin, Target, TargetRefused, TargetUnresolved
@@ -139,7 +139,7 @@ def test_a_name_that_is_bound_anew_to_this_machine_is_refused(names: Names) -> N
 
 
 def test_a_real_name_of_this_machine_needs_its_port() -> None:
-    assert refusal(allowing("localhost, 127.0.0.0/8, ::1, 0.0.0.0/0, ::/0, localhost:9001"), "http://localhost:9000/")
+    assert refusal(allowing("127.0.0.0/8, 0.0.0.0/0, ::/0, localhost:9001"), "http://localhost:9000/")
     found = allowing("localhost:9000").resolve("http://LOCALHOST.:9000/")
     assert (found.host, all(ip_address(one).is_loopback for one in found.addresses)) == ("localhost", True)
 
@@ -370,6 +370,24 @@ def test_a_bad_entry_is_named(bad: str) -> None:
     assert f"{bad!r} is no entry" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("bare", "told"),
+    [
+        ("127.0.0.1", "write 127.0.0.1:PORT"),
+        ("127.9.9.9", "write 127.9.9.9:PORT"),
+        ("::1", "write [::1]:PORT"),
+        ("[::1]", "write [::1]:PORT"),
+        ("169.254.7.7", "write 169.254.7.7:PORT"),
+        ("fe80::1", "write [fe80::1]:PORT"),
+        ("LOCALHOST", "write localhost:PORT"),
+    ],
+)
+def test_a_near_address_needs_its_port(bare: str, told: str) -> None:
+    with pytest.raises(ValidationError, match="would allow nothing") as refused:
+        Settings(webhook_allow=f"mes.plant.example, {bare}")
+    assert told in str(refused.value)
+
+
 ports = st.integers(1, 65535)
 fours = st.ip_addresses(v=4)
 sixes = st.ip_addresses(v=6)
@@ -393,7 +411,7 @@ def test_no_range_and_no_port_but_its_own_lets_near_addresses_through(
     near: IPv4Address, disguise: Callable[[IPv4Address], IPv6Address] | None, port: int, other: int
 ) -> None:
     url = f"http://{written(disguise(near) if disguise else near, port)}/"
-    around = f"{EVERYTHING}, {near}, {near}/32, {near}/32:{port}, 127.0.0.0/8:{port}, 169.254.0.0/16:{port}"
+    around = f"{EVERYTHING}, {near}/32, {near}/32:{port}, 127.0.0.0/8:{port}, 169.254.0.0/16:{port}"
     assert f"only the entry {near}:{port}." in refusal(allowing(around), url)
     if other != port:
         refusal(allowing(f"{around}, {near}:{other}"), url)
@@ -411,6 +429,10 @@ def test_an_entry_of_an_address_is_for_that_address_and_port(
     [entry] = parse_entries(written(address, port))
     assert entry.is_exactly(address, port)
     assert entry.covers(address, asked or port) == (asked in (None, port))
+    if near(address):
+        with pytest.raises(ValueError, match=":PORT"):
+            parse_entries(str(address))
+        return
     [anywhere] = parse_entries(str(address))
     assert anywhere.covers(address, port)
     assert not anywhere.is_exactly(address, port)
