@@ -172,8 +172,8 @@ class Transport:
         return self._patience == math.inf
 
     def _waits_out(self, refused: Refused) -> bool:
-        if self._is_tireless and refused.status in _OF_A_PROXY:
-            return True
+        if self._is_tireless and refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return True  # of a system that is being stopped, of a proxy before it, of a defect: nothing is lost
         return refused.status in _WAIT_AND_TRY_AGAIN or refused.code == _IN_FLIGHT
 
     async def _tried(self, call: Call, to: Path | None) -> httpx.Response:

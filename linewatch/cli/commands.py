@@ -86,8 +86,8 @@ def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:
 def _what_is_left(arguments: Sequence[str]) -> str:
     """What becomes of the work of a command that was interrupted, as far as that needs saying."""
     command = arguments[0] if arguments else ""
-    if command == "train" or (command == "submit" and any(Path(one).is_dir() for one in arguments[1:])):
+    if command != "submit":
+        return ""
+    if any(Path(one).is_dir() for one in arguments[1:]):
         return "; the same command goes on where it was"
-    if command == "submit":
-        return "; what had been accepted goes on (see `linewatch list`)"
-    return ""
+    return "; what had been accepted goes on (see `linewatch list`)"

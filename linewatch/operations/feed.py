@@ -44,9 +44,9 @@ class Feed(Session):
             recipe: only inspections of this recipe.
             include_reviews: an inspection comes again when a person has reviewed it (`feed_event`).
             wait: seconds to wait for a next item where there is none yet; 0 by default, and 30 with `follow`.
-            follow: go on for ever, also where the system is away for a while: what says so (`Unreachable`, 429, 503, of
-                a proxy 502 and 504) is tried again, after pauses that grow to 10 s, until it answers. Otherwise it ends
-                where there is no next item.
+            follow: go on for ever, also where the system is away for a while: what says so (`Unreachable`, 429, any
+                5xx) is tried again, after pauses that grow to 10 s, until it answers. Otherwise it ends where there is
+                no next item.
             cursor_file: where the place is kept; the file is made, and replaced in one step.
             page_size: 1 to 1000.
 
