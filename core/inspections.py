@@ -28,6 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from core import verdicts
 from core.errors import Code, Refused
 from core.partitions import first_id_of
+from core.recipes import unknown as unknown_recipe
 from core.tables import SUBMITTED, images, inspections, model_versions, recipes, reviews, work
 from core.verdicts import Verdict
 
@@ -243,7 +244,10 @@ def unknown(inspection_id: UUID) -> Refused:
 def list_page(
     connection: Connection, filters: Filters, *, before: UUID | None, limit: int
 ) -> tuple[list[Inspection], UUID | None]:
-    """One page, newest first, and the id to give as `before` for the next one, or None at the end."""
+    """One page, newest first, and the id to give as `before` for the next one, or None at the end.
+
+    Refuses an unknown recipe: a mistyped name is not one without inspections.
+    """
     branches: list[Select[Any]] = []
     for branch, table in ((_in_flight(), work), (_finished(), inspections)):
         narrowed = branch.where(*_conditions(connection, filters, table))
@@ -265,7 +269,9 @@ def _conditions(connection: Connection, filters: Filters, table: Any) -> list[An
     ]
     if filters.recipe is not None:
         recipe_id = connection.execute(select(recipes.c.id).where(recipes.c.name == filters.recipe)).scalar()
-        conditions.append(table.c.recipe_id == (recipe_id or 0))
+        if recipe_id is None:
+            raise unknown_recipe(filters.recipe)
+        conditions.append(table.c.recipe_id == recipe_id)
     if filters.status is not None:
         conditions.append((table.c.state if in_flight else table.c.status) == filters.status)
     if filters.verdict is not None:

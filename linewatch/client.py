@@ -13,7 +13,7 @@ import httpx
 from linewatch.operations import Operations
 from linewatch.operations.endpoints import EndpointChanges
 from linewatch.operations.inspections import Fields, Filters, NotSubmitted, Outcome, Submitted
-from linewatch.transport import Transport, options
+from linewatch.transport import OnWait, Transport, options
 from linewatch.wires import AwaitedWire, BlockingWire, iterate, run
 
 __all__ = [
@@ -54,11 +54,12 @@ class AsyncClient(Operations):
         api_key: str | None = None,
         timeout: float = 60.0,
         patience: float = 60.0,
+        on_wait: OnWait | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Nothing is sent yet; the arguments are those of `Client`."""
         wire = AwaitedWire(httpx.AsyncClient(transport=transport, **options(url, api_key)))
-        super().__init__(Transport(wire, timeout=timeout, patience=patience))
+        super().__init__(Transport(wire, timeout=timeout, patience=patience, on_wait=on_wait))
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,6 +115,7 @@ class Client:
         api_key: str | None = None,
         timeout: float = 60.0,
         patience: float = 60.0,
+        on_wait: OnWait | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Nothing is sent yet.
@@ -123,13 +125,17 @@ class Client:
             api_key: `lw_…`, where the system asks for one.
             timeout: seconds that an answer may take, beyond what was asked to be waited.
             patience: seconds for which answers 429 and 503 are tried again.
+            on_wait: is called before each pause after which the same is tried again, with the `Refused` or
+                `Unreachable` that is its reason and the seconds for which it will then have been tried; and with None
+                and the seconds that it took once it was answered. Of `submit_many` in several threads at once.
             transport: replaces the network, for tests.
 
         Raises:
             BadAddress: `url` is not an address.
+            BadKey: `api_key` cannot be one; it is a ValueError, too.
         """
         wire = BlockingWire(httpx.Client(transport=transport, **options(url, api_key)))
-        self._operations = Operations(Transport(wire, timeout=timeout, patience=patience))
+        self._operations = Operations(Transport(wire, timeout=timeout, patience=patience, on_wait=on_wait))
         self.url = self._operations.url
 
     def __enter__(self) -> Self:

@@ -43,6 +43,10 @@ class BadAddress(LinewatchError):  # noqa: N818
     """What should be the address of a system is none."""
 
 
+class BadKey(LinewatchError, ValueError):  # noqa: N818
+    """What should be an API key is none."""
+
+
 class Unreachable(LinewatchError):  # noqa: N818
     """No answer came: nothing listens at the address, or the connection broke."""
 

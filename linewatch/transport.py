@@ -1,11 +1,12 @@
 """Requests to a running system: when they are tried again, and what their failures are called."""
 
 import datetime as dt
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from linewatch.errors import BadAddress, CursorLost, LinewatchError, Refused, Unreachable
+from linewatch.errors import BadAddress, BadKey, CursorLost, LinewatchError, Refused, Unreachable
 from linewatch.uploads import Body
 from linewatch.wires import Wire
 
@@ -23,10 +24,15 @@ KEEPALIVE_SECONDS = 2.0
 """Idle connections are given up before the server (5 s) does so: not everything can be repeated on a new one."""
 
 _WAIT_AND_TRY_AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_OF_A_PROXY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 _CURSOR_LOST = ("cursor_epoch", "cursor_expired")
 _IN_FLIGHT = "idempotency_in_flight"
 _IDEMPOTENT = ("GET", "PATCH", "DELETE")  # what a PATCH says here are values, not steps
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+OnWait = Callable[[LinewatchError | None, float], object]
+"""Is told, before each pause, why the same is tried again and for how many seconds it will then have been tried; and
+None, with the seconds that it took, once it was answered."""
 
 
 def _no_body() -> AbstractContextManager[Body]:
@@ -63,8 +69,11 @@ def options(url: str, api_key: str | None) -> dict[str, Any]:
 
     Raises:
         BadAddress: the address is none.
+        BadKey: the key is none.
     """
     base = _base(url)
+    if api_key and not all("!" <= character <= "~" for character in api_key):
+        raise BadKey("the API key is none: it looks like lw_…, without blanks and in ASCII alone")
     return {
         "base_url": base,
         "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -81,12 +90,17 @@ class Transport:
     the call is repeatable: any other may have been accepted before it broke.
     """
 
-    def __init__(self, wire: Wire, *, timeout: float, patience: float) -> None:
+    def __init__(self, wire: Wire, *, timeout: float, patience: float, on_wait: OnWait | None = None) -> None:
         """Seconds are meant by `timeout` (for each answer) and `patience` (in all)."""
         self.wire = wire
         self.url = str(wire.http.base_url).rstrip("/")
         self._timeout = timeout
         self._patience = patience
+        self._on_wait = on_wait or (lambda *_: None)
+
+    def tireless(self) -> "Transport":
+        """The same, but nothing that says that the system is away ends a call that may be repeated."""
+        return Transport(self.wire, timeout=self._timeout, patience=math.inf, on_wait=self._on_wait)
 
     async def json(self, call: Call) -> Any:
         """The JSON that a call is answered with; None for an answer without content."""
@@ -96,9 +110,7 @@ class Transport:
         try:
             return answer.json()
         except ValueError as error:
-            raise LinewatchError(
-                f"{self.url} answers, but not as Linewatch does: does something else listen there?"
-            ) from error
+            raise self._stranger() from error
 
     async def content(self, path: str) -> bytes:
         """The bytes of a GET."""
@@ -108,32 +120,61 @@ class Transport:
         """Write what a call is answered with to a file, without holding it in memory; it is there once it is whole."""
         await self.send(call, to=to)
 
-    async def status(self, path: str) -> int:
-        """The status of a GET, whatever it is; tried once."""
-        return (await self._tried(Call("GET", path), None)).status_code
+    async def ready(self) -> bool:
+        """Whether the system says that it is ready; asked once.
+
+        Raises:
+            LinewatchError: it does not answer as Linewatch does.
+        """
+        answer = await self._tried(Call("GET", "/readyz"), None)
+        if answer.status_code in (HTTPStatus.SERVICE_UNAVAILABLE, *_OF_A_PROXY):
+            return False
+        try:
+            if answer.json()["status"] == "ready":
+                return True
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise self._stranger()
+
+    def _stranger(self) -> LinewatchError:
+        return LinewatchError(f"{self.url} answers, but not as Linewatch does: does something else listen there?")
 
     async def send(self, call: Call, *, to: Path | None = None) -> httpx.Response:
         """The answer to a call, a success; its body goes to the file `to` where one is named."""
-        give_up = time.monotonic() + self._patience
+        begun = time.monotonic()
         attempt = broken = 0
         while True:
+            error: LinewatchError
             try:
                 answer = await self._tried(call, to)
-            except Unreachable:
-                if not call.repeatable or broken >= RECONNECTS:
+            except Unreachable as unreachable:
+                if not call.repeatable or (broken >= RECONNECTS and not self._is_tireless):
                     raise
                 broken += 1
-                pause = _pause(attempt)
+                error, pause = unreachable, _pause(attempt)
             else:
                 if answer.is_success or (broken and _is_gone(call, answer)):
+                    if attempt:
+                        self._on_wait(None, time.monotonic() - begun)
                     return answer
                 refused = _refusal(answer)
-                pause = max(_pause(attempt), _retry_after(answer))
-                waits = answer.status_code in _WAIT_AND_TRY_AGAIN or refused.code == _IN_FLIGHT
-                if not waits or time.monotonic() + pause > give_up:
+                error, pause = refused, max(_pause(attempt), _retry_after(answer))
+                if not self._waits_out(refused) or time.monotonic() + pause > begun + self._patience:
                     raise refused
+            self._on_wait(error, time.monotonic() + pause - begun)
             await self.wire.sleep(pause)
             attempt += 1
+            if self._is_tireless:  # an answer at once says that it goes on; a long wait would hide it
+                call = replace(call, wait=0.0)
+
+    @property
+    def _is_tireless(self) -> bool:
+        return self._patience == math.inf
+
+    def _waits_out(self, refused: Refused) -> bool:
+        if self._is_tireless and refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return True  # of a system that is being stopped, of a proxy before it, of a defect: nothing is lost
+        return refused.status in _WAIT_AND_TRY_AGAIN or refused.code == _IN_FLIGHT
 
     async def _tried(self, call: Call, to: Path | None) -> httpx.Response:
         with self._naming_failures(call), call.body() as body:
@@ -195,7 +236,7 @@ def _doubt(call: Call) -> str:
 def _base(url: str) -> httpx.URL:
     try:
         base = httpx.URL(url)
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise BadAddress(f"{url!r} is not an address ({error}): it looks like http://127.0.0.1:8000") from error
     if base.scheme not in ("http", "https") or not base.host:
         raise BadAddress(f"{url!r} is not an address: it looks like http://127.0.0.1:8000")
@@ -204,7 +245,7 @@ def _base(url: str) -> httpx.URL:
 
 def _pause(attempt: int) -> float:
     """Seconds before the next try, spread so that clients which failed together do not return together."""
-    return min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+    return min(FIRST_PAUSE * 2.0 ** min(attempt, 16), LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
 
 
 def _retry_after(answer: httpx.Response) -> float:

@@ -72,6 +72,10 @@ def verify_webhook(
         for event in verify_webhook(body, headers, secret).events:
             print(event.id, event.type, event.data)
 
+    `data` is an `Inspection` for `inspection.*`, a `Batch` for `batch.completed`, a `ModelVersion` for
+    `model.activated`. Every other type carries a dict, its plain JSON: `endpoint.test` an `endpoint_id` and a
+    `message`, and so do types that a newer system adds. Look at `type` before you reach into `data`.
+
     Args:
         body: as it was received, byte by byte: JSON that was parsed and written again has another signature.
         headers: of the request; the case of their names does not matter.

@@ -213,7 +213,7 @@ def serving(settings: Settings, **own: str) -> Iterator[httpx.Client]:
 @contextmanager
 def api_process(settings: Settings, *, output: IO[bytes] | None = None, **own: str) -> Iterator[Api]:
     """The same, for tests that do something to the process; `output` takes what it prints."""
-    port = free_port()
+    port = int(own.get("LINEWATCH_PORT") or free_port())
     environment = os.environ | {
         "LINEWATCH_DATABASE_URL": settings.database_url.get_secret_value(),
         "LINEWATCH_REDIS_URL": settings.redis_url.get_secret_value(),

@@ -4,8 +4,9 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from queue import Empty, Queue
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 
+_BROKER_SECONDS = 5.0
 _PASSWORD_IN_QUERY = re.compile(r"([?&][^=&]*password=)[^&]*", re.IGNORECASE)
 
 
@@ -41,6 +43,7 @@ def doctor(data: DataDirectory = None, url: Url = DEFAULT_URL, api_key: ApiKey =
         _postgres(settings),
         _redis(settings),
         _store(settings),
+        *_mqtt(settings),
         _torch(),
         _api(url, api_key),
     ]
@@ -72,6 +75,8 @@ def _masked(value: object) -> str | int | float | None:
     """A setting without its secrets: of an address the password, and where it cannot be parsed all of it."""
     if value is None or isinstance(value, int | float):
         return value
+    if isinstance(value, tuple):
+        return ",".join(f"{one:.15g}" for one in value)  # as it is set
     if not hasattr(value, "get_secret_value"):
         return str(value)
     text = _PASSWORD_IN_QUERY.sub(r"\1********", str(value.get_secret_value()))
@@ -165,6 +170,50 @@ def _store(settings: "Settings") -> _Finding:
     return _Finding("store", "ok", f"{folder} can be written")
 
 
+def _mqtt(settings: "Settings") -> list[_Finding]:
+    """Whether the broker lets us in; nothing where results are not published."""
+    if settings.mqtt_url is None:
+        return []
+    url = settings.mqtt_url.get_secret_value()
+    try:
+        refusal = _refused_by_broker(url)
+    except ModuleNotFoundError:
+        found, remedy = "paho-mqtt is not installed", "pip install 'linewatch[mqtt]'"
+    except (OSError, ValueError) as error:
+        found, remedy = f"cannot be reached: {error}", "start it, or set LINEWATCH_MQTT_URL"
+    else:
+        if refusal is None:
+            return [_Finding("MQTT", "ok", f"{_masked(settings.mqtt_url)} takes connections")]
+        found, remedy = refusal, "see the broker's log, and the user and password in LINEWATCH_MQTT_URL"
+    return [_Finding("MQTT", "missing", found, remedy)]
+
+
+def _refused_by_broker(url: str) -> str | None:
+    """Why a broker does not take a connection; None where it does. It is left again at once."""
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    parts = urlsplit(url)
+    client = Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)  # a name of its own: none is driven out
+    client.connect_timeout = _BROKER_SECONDS
+    if parts.scheme == "mqtts":
+        client.tls_set()
+    if parts.username is not None:
+        client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+    said: Queue[Any] = Queue()
+    client.on_connect = lambda *about: said.put(about[3])
+    client.connect(parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883))
+    client.loop_start()
+    try:
+        reason = said.get(timeout=_BROKER_SECONDS)
+    except Empty:
+        return f"it does not answer a connection within {_BROKER_SECONDS:g} s: is it a broker?"
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    return f"it refuses the connection: {reason}" if reason.is_failure else None
+
+
 def _torch() -> _Finding:
     try:
         import torch
@@ -178,7 +227,7 @@ def _torch() -> _Finding:
 
 
 def _api(url: str, api_key: str | None) -> _Finding:
-    from linewatch.errors import Unreachable
+    from linewatch.errors import LinewatchError, Unreachable
 
     start = "start the system with `linewatch up`, or name its address with --url or LINEWATCH_URL"
     with client(url, api_key) as system:
@@ -186,6 +235,8 @@ def _api(url: str, api_key: str | None) -> _Finding:
             ready = system.ready()
         except Unreachable:
             return _Finding("api", "absent", f"nothing answers at {system.url}", start)
+        except LinewatchError as error:
+            return _Finding("api", "missing", str(error), start)
     if ready:
         return _Finding("api", "ok", f"{system.url} takes work")
     return _Finding("api", "missing", f"{system.url} is there and takes no work", "its log says why")

@@ -1,5 +1,6 @@
 """The one place where failures become a line on standard error, and an exit code."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def _click(error: ClickException) -> Failure:
 
 def _answer(error: Any) -> Failure:
     remedy = "; name a key with --api-key or LINEWATCH_API_KEY" if error.status == 401 else ""
-    return Failure(f"{error}{remedy}", FAILED)
+    return Failure(f"{error}{remedy}", WRONG_USE if error.code == "invalid_field" else FAILED)
 
 
 def _lost(error: Any) -> Failure:
@@ -73,7 +74,10 @@ def _bad_use(error: Any) -> Failure:
 
 def _database(error: Any) -> Failure:
     why = str(error.orig).strip().splitlines()[0]
-    return Failure(f"the database cannot be used: {why} (see `linewatch doctor`)", FAILED)
+    remedy = "see `linewatch doctor`"
+    if "LINEWATCH_DATABASE_URL" not in os.environ:
+        remedy = f"that of a `linewatch up` that runs is named by its --data DIR; {remedy}"
+    return Failure(f"the database cannot be used: {why} ({remedy})", FAILED)
 
 
 def _schema(error: Any) -> Failure:
@@ -110,6 +114,7 @@ _FAMILIES: tuple[tuple[str, str, Callable[[Any], Failure | None]], ...] = (
     ("linewatch.errors", "CursorLost", _lost),
     ("linewatch.errors", "Refused", _answer),
     ("linewatch.errors", "BadAddress", _bad_use),
+    ("linewatch.errors", "BadKey", _bad_use),
     ("linewatch.errors", "LinewatchError", _plain),
     ("linewatch.embedded", "UpError", _up),
     ("core.errors", "Refused", _plain),

@@ -41,10 +41,11 @@ def results(
     """Print inspections as they become final, each once, in an order that never changes.
 
     Where the place is kept, the next call goes on there: a page counts once it was printed. With --json one a line.
+    With --follow it waits for a system that is away until it is back.
     """
     if cursor_file is not None and not cursor_file.parent.is_dir():
         raise WrongUse(f"there is no folder {cursor_file.parent} for the cursor file: make it or name another one")
-    with client(url, api_key) as system:
+    with client(url, api_key, follows=follow) as system:
         read = partial(
             system.results, consumer=consumer, recipe=recipe, include_reviews=reviews, cursor_file=cursor_file
         )

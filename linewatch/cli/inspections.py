@@ -1,5 +1,8 @@
 """`linewatch show`, `list`, `export` and `review`: what became of pictures, and what a person says of it."""
 
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterable
 from datetime import datetime
 from itertools import islice
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from linewatch.cli.failures import WrongUse
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
+from linewatch.cli.options import DEFAULT_URL, EARLIEST, LATEST, ApiKey, AsJson, Url, client
 from linewatch.cli.terminal import print_json, print_table, remark, results
 
 if TYPE_CHECKING:
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from linewatch.results import Inspection
 
 _PAGE = 100
+_STANDARD_OUTPUT = Path("-")
+_Kind = Literal["csv", "parquet"]
+_SUFFIXES: dict[str, _Kind] = {".csv": "csv", ".parquet": "parquet"}
 
 
 def show(
@@ -88,8 +94,10 @@ def list_inspections(
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", help="The file; it is there once it is whole.")],
-    kind: Annotated[Literal["csv", "parquet"], typer.Option("--format", help="What it is written as.")] = "csv",
+    out: Annotated[Path, typer.Option("--out", help="The file, there once it is whole; - is standard output.")],
+    kind: Annotated[
+        _Kind | None, typer.Option("--format", help="What it is written as. [as the file's name ends, or csv]")
+    ] = None,
     recipe: Recipe = None,
     lot: Lot = None,
     part: Part = None,
@@ -113,20 +121,50 @@ def export(
         raise WrongUse(f"there is no folder {out.parent} to write to: make it or name another file")
     if out.is_dir():
         raise WrongUse(f"--out {out} is a folder: name a file")
+    if out == _STANDARD_OUTPUT and as_json:
+        raise WrongUse("--out - and --json both want standard output: leave one of them out")
+    written_as = _kind_of(out, kind)
     filters: Filters = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station}
     filters |= {"batch_id": batch, "verdict": verdict, "effective_verdict": effective_verdict, "status": state}
     filters |= {"since": _zoned(since), "until": _zoned(until)}
     with client(url, api_key) as system:
-        system.export(out, format=kind, **filters)
+        if out == _STANDARD_OUTPUT:
+            with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:  # whole, or nothing of it
+                whole = system.export(Path(folder, "export"), format=written_as, **filters)
+                with whole.open("rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+            return
+        system.export(out, format=written_as, **filters)
     if as_json:
-        print_json({"out": str(out), "format": kind, "bytes": out.stat().st_size})
+        print_json({"out": str(out), "format": written_as, "bytes": out.stat().st_size})
         return
     remark(f"{out}: {out.stat().st_size} bytes")
 
 
+def _kind_of(out: Path, asked: _Kind | None) -> _Kind:
+    """What a file is to be written as.
+
+    Raises:
+        WrongUse: its name says something else than what was asked for.
+    """
+    said = _SUFFIXES.get(out.suffix.lower())
+    if asked and said and asked != said:
+        raise WrongUse(f"--format {asked} and --out {out.name} contradict each other: leave --format out")
+    return asked or said or "csv"
+
+
 def _zoned(moment: datetime | None) -> datetime | None:
-    """A moment that was given without a zone is this machine's local time."""
-    return moment.astimezone() if moment is not None else None
+    """A moment that was given without a zone is this machine's local time.
+
+    Raises:
+        WrongUse: it does not lie in our time.
+    """
+    if moment is None:
+        return None
+    near = EARLIEST.year - 1 <= moment.year <= LATEST.year  # others may have no equal in another zone
+    if not near or not EARLIEST <= (zoned := moment.astimezone()) < LATEST:
+        raise WrongUse(f"{moment:%Y-%m-%d} is out of reach: --since and --until lie between 1970 and 2200")
+    return zoned
 
 
 def review(

@@ -3,7 +3,7 @@
 import datetime as dt
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linewatch.cli.failures import WrongUse
-from linewatch.cli.options import AsJson, DataDirectory
+from linewatch.cli.options import LATEST, AsJson, DataDirectory
 from linewatch.cli.terminal import print_json, print_table, remark
 
 if TYPE_CHECKING:
@@ -70,21 +70,23 @@ def _moment(text: str | None) -> dt.datetime | None:
     """When a key expires: after a duration such as `90d`, or at a moment of RFC 3339.
 
     Raises:
-        WrongUse: it is neither.
+        WrongUse: it is neither, or not before 2200.
     """
     if text is None:
         return None
     duration = _DURATION.fullmatch(text)
+    moment: dt.datetime | None = None
     if duration:
-        return dt.datetime.now(dt.UTC) + dt.timedelta(**{_UNITS[duration[2]]: int(duration[1])})
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
+        moment = dt.datetime.now(dt.UTC) + dt.timedelta(**{_UNITS[duration[2]]: int(duration[1])})
+    else:
+        with suppress(ValueError):
+            moment = dt.datetime.fromisoformat(text)
     if moment is None or moment.tzinfo is None:
         raise WrongUse(
             f"--expires {text}: give a duration such as 90d or 12h, or a moment such as 2027-01-31T00:00:00Z"
         )
+    if moment >= LATEST:
+        raise WrongUse(f"--expires {text}: give a moment before {LATEST:%Y}, or leave it out for a key without end")
     return moment
 
 

@@ -1,12 +1,21 @@
 """Options that several commands share, and the client that they describe."""
 
+import datetime as dt
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from linewatch.cli.terminal import remark
+
 if TYPE_CHECKING:
     from linewatch.client import Client
+    from linewatch.errors import LinewatchError
+
+EARLIEST, LATEST = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (1970, 2200))
+"""Moments lie between them, as the api has it."""
+_SILENT = 1.0  # seconds for which it is not told that something is waited for
 
 Url = Annotated[str, typer.Option("--url", envvar="LINEWATCH_URL", help="The running system.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -31,8 +40,27 @@ DataDirectory = Annotated[
 ]
 
 
-def client(url: str, api_key: str | None) -> "Client":
-    """The running system that was named; use it in a `with` block."""
+def client(url: str, api_key: str | None, *, follows: bool = False) -> "Client":
+    """The running system that was named; use it in a `with` block. What it waits for longer is told as remarks."""
     from linewatch.client import Client
 
-    return Client(url, api_key=api_key)
+    return Client(url, api_key=api_key, on_wait=Waits(follows=follows).tell)
+
+
+class Waits:
+    """Tells a person what is waited for. Of the calls of a command the first one alone, unless it follows."""
+
+    def __init__(self, *, follows: bool) -> None:
+        self._follows = follows
+        self._told = False
+        self._lock = Lock()  # several pictures may be under way
+
+    def tell(self, error: "LinewatchError | None", seconds: float) -> None:
+        """What `Client` calls as its `on_wait`."""
+        with self._lock:
+            if error is not None and seconds >= _SILENT and not self._told:
+                self._told = True
+                remark(f"Waiting: {error}; it is tried again{' until it goes on' if self._follows else ''}.")
+            elif error is None and self._told and self._follows:
+                self._told = False
+                remark(f"It goes on, after {seconds:.0f} s.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from core.settings import Settings, settings
+from linewatch.embedded import UpError
 from linewatch.embedded.data import absolute, server_account, socket_folder
 from linewatch.embedded.postgres import Postgres
 from linewatch.embedded.valkey import Valkey
@@ -20,7 +21,13 @@ def settings_of(data: Path | None) -> Settings:
     """
     own = settings()
     folder = absolute(default_data_directory() if data is None else data)
+    if data is not None and not folder.is_dir():
+        raise UpError(
+            f"--data {data}: there is no such folder; name the data directory of a `linewatch up`", exit_code=2
+        )
     if not (folder / "postgres").is_dir():
+        if data is not None and "LINEWATCH_DATABASE_URL" not in os.environ:
+            raise UpError(f"--data {data}: no database of a `linewatch up` is in it", exit_code=2)
         return own
     account = server_account(folder)
     sockets = socket_folder(folder, account)

@@ -5,7 +5,7 @@ import typer
 from linewatch.cli.models import threshold_text
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
 from linewatch.cli.terminal import print_json, print_table, results
-from linewatch.cli.webhooks import condition
+from linewatch.cli.webhooks import condition, shown
 
 
 def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
@@ -31,7 +31,7 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = Fal
                 "recipes": [one.model_dump(mode="json") for one in recipes],
                 "active_versions": [one.model_dump(mode="json") for one in active.values()],
                 "consumers_behind": [one.model_dump(mode="json") for one in behind],
-                "silent_endpoints": [one.model_dump(mode="json") for one in silent],
+                "silent_endpoints": [shown(one) for one in silent],
             }
         )
     else:

@@ -131,7 +131,7 @@ def submit(
     with client(url, api_key) as system, ExitStack() as journals:
         sources = _sources(paths, system, fields, journals, again=again)
         outcome = _sent(system, sources, fields)
-        found = _verdicts(system, outcome.everything(), timeout) if wait else outcome.sent()
+        found = _awaited(system, outcome, timeout) if wait else outcome.sent()
     _print(found, outcome, wait, as_json)
     if outcome.earlier:
         remark(f"{len(outcome.earlier)} pictures had been accepted before and were not sent again (see --again).")
@@ -193,6 +193,8 @@ def _journal(system: "Client", about: dict[str, Any], journals: ExitStack, *, ag
             system.batch(batch_id)
             break  # those before it are known as well
         except Refused as refused:
+            if refused.code == "forbidden":
+                break  # the key may only submit: what the journal says has to do
             if refused.code != "not_found":
                 raise
             journal.forget(batch_id)
@@ -287,6 +289,26 @@ def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
     return _Outcome(accepted, refused=[_Refusal(one.external_id or "?", one.code, one.detail) for one in batch.errors])
 
 
+def _awaited(system: "Client", outcome: _Outcome, timeout: float) -> "list[Inspection]":
+    """The verdicts on everything. What was accepted is told first: it stays so, whatever becomes of the waiting.
+
+    Raises:
+        CommandFailed: the key may not read them, or see `_verdicts`.
+    """
+    from linewatch.errors import Refused
+
+    for line in _told_of_accepted(outcome.sent()):
+        remark(line)
+    try:
+        return _verdicts(system, outcome.everything(), timeout)
+    except Refused as refused:
+        if refused.code != "forbidden":
+            raise
+        raise CommandFailed(
+            f"what was accepted gets its verdicts, but waiting for them needs a key with the scope read, too: {refused}"
+        ) from refused
+
+
 def _verdicts(system: "Client", accepted: Sequence[Accepted], timeout: float) -> "list[Inspection]":
     """Wait until everything is final, and return it in the same order.
 
@@ -327,8 +349,15 @@ def _print(found: "Sequence[Inspection]", outcome: _Outcome, waited: bool, as_js
         print_inspections(found, as_json)
         counts = {kind: sum(one.verdict == kind for one in found) for kind in ("ok", "ng", "review")}
         results().print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
-    elif found:
-        batches = dict.fromkeys(str(one.batch_id) for one in found)
-        results().print(f"{len(found)} pictures were accepted, in {len(batches)} batch(es):")
-        for batch_id in batches:
-            results().print(f"  linewatch list --batch {batch_id}")
+    else:
+        for line in _told_of_accepted(found):
+            results().print(line, markup=False)
+
+
+def _told_of_accepted(accepted: "Sequence[Inspection]") -> list[str]:
+    """How many were accepted, and how each batch of them is listed; nothing where there is none."""
+    batches = dict.fromkeys(str(one.batch_id) for one in accepted)
+    if not batches:
+        return []
+    told = [f"{len(accepted)} pictures were accepted, in {len(batches)} batch(es):"]
+    return told + [f"  linewatch list --batch {batch_id}" for batch_id in batches]

@@ -1,7 +1,8 @@
 """`linewatch webhooks`: who is told of what, and what came of it."""
 
+from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,20 +18,33 @@ _PAGE = 100
 
 app = typer.Typer(help="Webhooks: who is told of what, and what came of it.")
 
+
+class Event(StrEnum):
+    """What an endpoint can be told of."""
+
+    INSPECTION_COMPLETED = "inspection.completed"
+    INSPECTION_FAILED = "inspection.failed"
+    INSPECTION_REVIEWED = "inspection.reviewed"
+    BATCH_COMPLETED = "batch.completed"
+    RESCORE_RUN_COMPLETED = "rescore_run.completed"
+    MODEL_ACTIVATED = "model.activated"
+
+
 EndpointId = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id.")]
 Events = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--event",
-        help="What it is told of, such as inspection.completed, inspection.failed, inspection.reviewed, "
-        "batch.completed, model.activated; may be repeated.",
-    ),
+    list[Event] | None,
+    typer.Option("--event", help="What it is told of; may be repeated."),
 ]
 Recipes = Annotated[list[str] | None, typer.Option("--recipe", "-r", help="Only events of it; may be repeated. [all]")]
 Description = Annotated[str | None, typer.Option("--description", help="For people.")]
-GroupSize = Annotated[int | None, typer.Option("--max-group-size", min=1, help="Events in one request, at most.")]
+GroupSize = Annotated[
+    int | None, typer.Option("--max-group-size", min=1, max=1000, help="Events in one request, at most.")
+]
 GroupDelay = Annotated[
-    int | None, typer.Option("--max-group-delay-ms", min=0, help="How long an event may wait for others, milliseconds.")
+    int | None,
+    typer.Option(
+        "--max-group-delay-ms", min=0, max=60_000, help="How long an event may wait for others, milliseconds."
+    ),
 ]
 
 
@@ -40,7 +54,7 @@ def list_endpoints(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJs
     with client(url, api_key) as system:
         found = system.endpoints()
     if as_json:
-        print_json([one.model_dump(mode="json") for one in found])
+        print_json([shown(one) for one in found])
         return
     print_table(
         ["url", "state", "events", "recipes", "id"],
@@ -49,6 +63,11 @@ def list_endpoints(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJs
             for one in found
         ],
     )
+
+
+def shown(one: "Endpoint") -> dict[str, Any]:
+    """An endpoint as JSON has it; its secret is told once, where it is made."""
+    return one.model_dump(mode="json", exclude={"secret", "previous_secret_until"})
 
 
 def condition(one: "Endpoint") -> str:
@@ -99,7 +118,7 @@ def show(endpoint_id: EndpointId, url: Url = DEFAULT_URL, api_key: ApiKey = None
 @app.command()
 def update(
     endpoint_id: EndpointId,
-    address: Annotated[str | None, typer.Option("--to", metavar="URL", help="Where to.")] = None,
+    address: Annotated[str | None, typer.Option("--endpoint-url", "--to", metavar="URL", help="Where to.")] = None,
     events: Events = None,
     recipes: Recipes = None,
     all_recipes: Annotated[bool, typer.Option("--all-recipes", help="Events of every recipe.")] = False,
@@ -132,7 +151,9 @@ def update(
     if max_group_delay_ms is not None:
         changes["max_group_delay_ms"] = max_group_delay_ms
     if not changes:
-        raise WrongUse("nothing to change was named, such as --state enabled (see --help)")
+        raise WrongUse(
+            "nothing to change was named, such as --endpoint-url or --state enabled; --url is where Linewatch runs"
+        )
     with client(url, api_key) as system:
         changed = system.change_endpoint(endpoint_id, **changes)
     _tell(changed, as_json)
@@ -241,9 +262,9 @@ def replay(
 
 def _tell(endpoint: "Endpoint", as_json: bool) -> None:
     if as_json:
-        print_json(endpoint.model_dump(mode="json", exclude={"secret", "previous_secret_until"}))
+        print_json(shown(endpoint))
         return
-    for name, value in endpoint.model_dump(mode="json").items():
+    for name, value in shown(endpoint).items():
         if value not in (None, [], ""):
             results().print(f"{name:18} {value}", markup=False)
 

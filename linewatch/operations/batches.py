@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Unpack
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from linewatch.operations.inspections import Fields
-from linewatch.operations.session import Session, at
+from linewatch.operations.session import Session, at, key_of
 from linewatch.results import Batch
 from linewatch.uploads import Body, Counter, Part, Picture, form, form_of_fields, opened, storable, texts
 
@@ -45,8 +45,9 @@ class Batches(Session):
         Raises:
             Refused: none of the pictures was accepted, or there are too many for one request.
             OSError: a file cannot be read.
-            ValueError: there are no pictures.
+            ValueError: there are no pictures, or `idempotency_key` is none.
         """
+        key = key_of(idempotency_key)
         named = pictures.items() if isinstance(pictures, Mapping) else [(Path(path).name, path) for path in pictures]
         sources = [(storable(name), opened(picture)[1]) for name, picture in named]
         if not sources:
@@ -59,10 +60,10 @@ class Batches(Session):
             sent = Counter(progress)
             return form(of_all, "images", [(name, Part(source, sent.count)) for name, source in sources])
 
-        made = await self._upload(Batch, at("batches"), body, key=idempotency_key or uuid4().hex)
+        made = await self._upload(Batch, at("batches"), body, key=key)
         if not wait:
             return made
-        final = await self.batch(made.id, wait=wait)
+        final = await self._final_of_accepted(made, at("batches", made.id), wait)
         return final.model_copy(update={"inspections": made.inspections, "errors": made.errors})
 
     async def open_batch(self, *, callback_url: str | None = None, idempotency_key: str | None = None) -> Batch:
@@ -80,7 +81,7 @@ class Batches(Session):
             idempotency_key: as for `submit`.
         """
         body = partial(form_of_fields, {"callback_url": callback_url})
-        return await self._upload(Batch, at("batches"), body, key=idempotency_key or uuid4().hex)
+        return await self._upload(Batch, at("batches"), body, key=key_of(idempotency_key))
 
     async def batch(self, batch_id: UUID | str, *, wait: float = 0.0) -> Batch:
         """One batch, as soon as it is final or `wait` seconds are over."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from pathlib import Path
 
+from linewatch.errors import LinewatchError
 from linewatch.operations.session import LONGEST_WAIT, Session, at
 from linewatch.results import Consumer, FeedItem, FeedPage
 from linewatch.uploads import texts
@@ -43,26 +44,30 @@ class Feed(Session):
             recipe: only inspections of this recipe.
             include_reviews: an inspection comes again when a person has reviewed it (`feed_event`).
             wait: seconds to wait for a next item where there is none yet; 0 by default, and 30 with `follow`.
-            follow: go on for ever. Otherwise it ends where there is no next item.
+            follow: go on for ever, also where the system is away for a while: what says so (`Unreachable`, 429, any
+                5xx) is tried again, after pauses that grow to 10 s, until it answers. Otherwise it ends where there is
+                no next item.
             cursor_file: where the place is kept; the file is made, and replaced in one step.
             page_size: 1 to 1000.
 
         Raises:
             CursorLost: what follows the place is not known any more; it says where one can go on.
             OSError: `cursor_file` cannot be read or written.
+            LinewatchError: what is in `cursor_file` is no cursor.
         """
+        reader = Feed(self._transport.tireless()) if follow else self
         file = Path(cursor_file) if cursor_file is not None else None
-        place = await self._beginning(after, consumer, file)
+        place = await reader._beginning(after, consumer, file)
         asked = texts({"recipe": recipe, "include": "reviews" if include_reviews else None, "limit": page_size})
         seconds = wait if wait is not None else 0.0
         if follow:
             seconds = wait or LONGEST_WAIT
         while True:
-            page = await self._page(place, asked, seconds)
+            page = await reader._page(place, asked, seconds)
             for item in page.items:
                 yield item
             if page.next_cursor != place.get("after"):
-                await self._keep(page.next_cursor, consumer, file)
+                await reader._keep(page.next_cursor, consumer, file)
             place = {"after": page.next_cursor}
             if not page.items and not follow:
                 return
@@ -126,6 +131,8 @@ def _kept(file: Path) -> str | None:
         return file.read_text("ascii").strip() or None
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        raise LinewatchError(f"{file} holds no cursor: name another file, or remove it to begin anew") from error
 
 
 def _write(file: Path, cursor: str) -> None:

@@ -5,12 +5,13 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from linewatch.errors import Refused
-from linewatch.operations.session import Session, at
+from linewatch.operations.session import Session, at, key_of
 from linewatch.results import Inspection, InspectionPage
 from linewatch.transport import Call
 from linewatch.uploads import Part, Picture, form, opened, texts
@@ -102,15 +103,19 @@ class Inspections(Session):
 
         Raises:
             OSError: the file cannot be read.
+            Refused, Unreachable: also where it was accepted and cannot be waited for, which the message then says,
+                with its id: a key that may only submit may not wait.
+            ValueError: `idempotency_key` is empty, longer than 255 characters or not visible ASCII.
         """
+        key = key_of(idempotency_key)
         name, source = opened(picture)
         made = await self._upload(
             Inspection,
             at("inspections"),
             lambda: form(fields, "image", [(name, Part(source))]),
-            key=idempotency_key or uuid4().hex,
+            key=key,
         )
-        return await self.inspection(made.id, wait=wait) if wait else made
+        return await self._final_of_accepted(made, at("inspections", made.id), wait) if wait else made
 
     async def submit_many(
         self,
@@ -122,7 +127,8 @@ class Inspections(Session):
     ) -> AsyncGenerator[Outcome, None]:
         """Hand in any number of pictures, several at once; what became of each is given in the order of the input.
 
-        The input is read as far as it is needed: twice `concurrency` pictures ahead, at most. One that is refused or
+        The input is read as far as it is needed: twice `concurrency` pictures ahead, at most. With `AsyncClient` it is
+        read in threads, one after the other, so that it may block. One that is refused or
         cannot be read stops no other. Where the caller stops early, those under way are ended and the rest not begun.
 
         Example:
@@ -148,7 +154,12 @@ class Inspections(Session):
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         crew: Crew[Outcome] = self._wire.crew(concurrency)
         async with crew:
-            for number, one in enumerate(pictures):
+            source = iter(pictures)
+            for number in count():
+                taken = await self._wire.work(lambda: list(islice(source, 1)))
+                if not taken:
+                    break
+                [one] = taken
                 picture, own = one if isinstance(one, tuple) else (one, cast(Fields, {}))
                 crew.start(partial(self._attempted, number, picture, wait, {**fields, **own}))
                 while crew.oldest_is_done or len(crew) >= _AHEAD * concurrency:

@@ -4,18 +4,20 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
-from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 from pydantic import ValidationError
 
-from linewatch.errors import LinewatchError
+from linewatch.errors import LinewatchError, Refused, Unreachable
 from linewatch.results import Batch, Inspection, Result
 from linewatch.transport import Call, Transport
 from linewatch.uploads import Body, as_json
 
 LONGEST_WAIT = 30.0  # seconds that one request waits at the server; longer waits are several
+
+_LONGEST_KEY = 255
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 AnyFinal = TypeVar("AnyFinal", Inspection, Batch)
@@ -40,8 +42,12 @@ class Session:
         self.url = transport.url
 
     async def ready(self) -> bool:
-        """Whether the system can accept pictures now. Asked once."""
-        return await self._transport.status("/readyz") == HTTPStatus.OK
+        """Whether the system can accept pictures now. Asked once.
+
+        Raises:
+            LinewatchError: something else answers.
+        """
+        return await self._transport.ready()
 
     async def close(self) -> None:
         """Give up the connections."""
@@ -105,6 +111,17 @@ class Session:
             if found.final or left == 0:
                 return found
 
+    async def _final_of_accepted(self, made: AnyFinal, path: str, wait: float) -> AnyFinal:
+        """What was just accepted, as `_final` has it; where that cannot be had, the error says that it was accepted."""
+        try:
+            return await self._final(type(made), path, wait)
+        except Refused as refused:
+            needs = "; waiting needs a key with the scope read, too" if refused.code == "forbidden" else ""
+            why = f"{made.id} was accepted, but cannot be waited for: {refused.detail}{needs}"
+            raise Refused(refused.code, refused.status, why) from refused
+        except Unreachable as error:
+            raise Unreachable(f"{made.id} was accepted, but cannot be waited for: {error}") from error
+
     def _read(self, kind: type[AnyResult], answer: Any) -> AnyResult:
         try:
             return kind.model_validate(answer)
@@ -120,6 +137,19 @@ class Session:
 def at(*steps: object) -> str:
     """The path of a thing; what was given as a name cannot lead elsewhere."""
     return "/".join(["/v1", *(_step(str(step)) for step in steps)])
+
+
+def key_of(given: str | None) -> str:
+    """An `Idempotency-Key`: the one that was given, or one of its own.
+
+    Raises:
+        ValueError: it is no key.
+    """
+    if given is None:
+        return uuid4().hex
+    if not 1 <= len(given) <= _LONGEST_KEY or not all("!" <= character <= "~" for character in given):
+        raise ValueError(f"idempotency_key: 1 to {_LONGEST_KEY} visible ASCII characters without blanks, not {given!r}")
+    return given
 
 
 def _step(name: str) -> str:

@@ -2,7 +2,11 @@
 
 import datetime as dt
 import json
+import socket
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -94,6 +98,60 @@ def test_doctor_finds_everything_and_tells_no_secret(capsys: pytest.CaptureFixtu
     password = settings.database_url.get_secret_value().partition("linewatch:")[2].partition("@")[0]
     assert password
     assert password not in told
+
+
+@contextmanager
+def broker(answer: bytes) -> Iterator[str]:
+    """Plays an MQTT broker that answers one connection with this."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1024)
+            connection.sendall(answer)
+            while connection.recv(1024):  # until it is left
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve)
+        yield f"mqtt://me:s3cret@127.0.0.1:{listener.getsockname()[1]}"
+        served.result(30)
+
+
+def mqtt_finding(capsys: pytest.CaptureFixture[str], url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setenv("LINEWATCH_MQTT_URL", url)
+    read_settings.cache_clear()
+    run(["doctor", "--json", "--url", NOBODY])
+    told = capsys.readouterr().out
+    assert "s3cret" not in told
+    [found] = [one for one in json.loads(told)["findings"] if one["what"] == "MQTT"]
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "said"),
+    [
+        (b"\x20\x02\x00\x00", "ok", "takes connections"),
+        (b"\x20\x02\x00\x05", "missing", "it refuses the connection: Not authorized"),
+        (b"SSH-2.0\r\n", "missing", "is it a broker?"),
+    ],
+    ids=["accepted", "not-authorized", "no-broker"],
+)
+def test_doctor_tries_the_broker(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: bytes, state: str, said: str
+) -> None:
+    monkeypatch.setattr("linewatch.cli.doctor._BROKER_SECONDS", 1.0)
+    with broker(answer) as url:
+        found = mqtt_finding(capsys, url, monkeypatch)
+    assert (found["state"], said in found["found"]) == (state, True), found
+
+
+def test_doctor_says_what_mqtt_lacks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = mqtt_finding(capsys, "mqtt://127.0.0.1:9", monkeypatch)
+    assert (found["state"], "cannot be reached" in found["found"]) == ("missing", True)
+    monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
+    found = mqtt_finding(capsys, "mqtt://127.0.0.1:9", monkeypatch)
+    assert (found["state"], found["remedy"]) == ("missing", "pip install 'linewatch[mqtt]'")
 
 
 def test_doctor_says_what_is_missing_and_fails(

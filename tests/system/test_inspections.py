@@ -104,7 +104,9 @@ def test_a_listing_is_filtered_and_paged(client: httpx.Client, recipe: str) -> N
     assert [one["id"] for one in first["items"] + second["items"]] == ids[::-2]
     assert second["next_cursor"] is None
     assert client.get("/v1/inspections", params={"recipe": recipe, "status": "failed"}).json()["items"] == []
-    assert client.get("/v1/inspections", params={"recipe": "no-such-recipe"}).json()["items"] == []
+    for path in ("/v1/inspections", "/v1/inspections/export"):
+        unknown = client.get(path, params={"recipe": "no-such-recipe"})
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "recipe_unknown")
 
 
 def test_a_queued_inspection_is_cancelled_for_good(client: httpx.Client) -> None:

@@ -145,6 +145,9 @@ def test_a_receiver_is_told_everything(client: httpx.Client, recipe: str, folder
             until(lambda: kept(folder / "told.db") == expected(client, recipe), said.read_text)
             forged = httpx.post(f"http://127.0.0.1:{system.webhook_port}/linewatch", json={"type": "x", "data": {}})
             assert forged.status_code == 400
+            delivery = client.post(f"/v1/webhook-endpoints/{endpoint_id}/test").json()
+            until(lambda: client.get(f"/v1/deliveries/{delivery['id']}").json()["tries"] > 0, said.read_text)
+            assert client.get(f"/v1/deliveries/{delivery['id']}").json()["state"] == "delivered", said.read_text()
     finally:
         assert client.delete(f"/v1/webhook-endpoints/{endpoint_id}").status_code == 204
 

@@ -1,6 +1,8 @@
 """The command: its exit codes, and that every failure is one line that says what to do."""
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,20 @@ def _nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "list --status nonsense",
         "list --effective-verdict nonsense",
         "list --since yesterday",
+        "list --since 0001-01-01",
+        "list --until 9999-12-31T23:59:59",
+        "list --since 1969-12-31T23:59:59+0000",
+        "export --out out.csv --since 2200-01-01T00:00:00+0000",
+        "list --part \udcff",
+        "keys create x\udcff",
+        "list --api-key ü",
+        "keys create b --expires 9999-12-31T23:59:59-23:59",
+        "keys create b --expires 99999w",
+        "keys list --data missing",
+        "keys list --data .",
+        "export --out x.parquet --format csv",
+        "export --out x.CSV --format parquet",
+        "export --out - --json",
         "export",
         "export --out .",
         "export --out missing/out.csv",
@@ -66,6 +82,9 @@ def _nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "webhooks",
         "webhooks create",
         "webhooks create https://mes.test --max-group-size 0",
+        "webhooks create https://mes.test --max-group-size 1001",
+        "webhooks create https://mes.test --max-group-delay-ms 60001",
+        "webhooks create https://mes.test --event endpoint.test",
         "webhooks update 1",
         "webhooks update 1 --recipe r --all-recipes",
         "webhooks update 1 --state broken",
@@ -94,8 +113,8 @@ def test_wrong_use_is_one_line_and_2(
         "review 1 --verdict ok --reviewer m --reason dust",
         "part SN-4711",
         "results",
-        "results --follow",
         "results --consumer mes --after now",
+        "results --cursor-file broken.cursor",
         "webhooks list",
         "webhooks create https://mes.test --event inspection.completed",
         "webhooks show 1",
@@ -118,6 +137,7 @@ def test_work_that_fails_is_one_line_and_1(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("part.png").touch()
+    Path("broken.cursor").write_bytes(b"\xff\xfe")
     assert run(arguments.split()) == failures.FAILED
     _is_one_line(capfd)
 
@@ -147,13 +167,28 @@ def test_help_is_no_failure(arguments: str, capsys: pytest.CaptureFixture[str]) 
     assert "Usage: linewatch" in capsys.readouterr().out
 
 
-def test_wrong_settings_name_their_variable(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "value"), [("MINIBATCH", "many"), ("WEBHOOK_RETRY_SECONDS", "5,x")])
+def test_wrong_settings_name_their_variable(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     from core.settings import settings
 
-    monkeypatch.setenv("LINEWATCH_MINIBATCH", "many")
+    monkeypatch.setenv(f"LINEWATCH_{name}", value)
     settings.cache_clear()
     assert run(["keys", "list"]) == failures.WRONG_USE
-    assert "LINEWATCH_MINIBATCH" in capfd.readouterr().err
+    assert f"LINEWATCH_{name}: " in capfd.readouterr().err
+    settings.cache_clear()
+
+
+def test_a_database_that_nobody_named_may_be_that_of_a_data_directory(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from core.settings import settings
+
+    monkeypatch.setattr("linewatch.cli.servers.default_data_directory", lambda: tmp_path / "none")
+    settings.cache_clear()
+    assert run(["keys", "list"]) == failures.FAILED
+    assert "--data DIR" in capfd.readouterr().err
     settings.cache_clear()
 
 
@@ -161,6 +196,9 @@ def test_failures_that_are_foreseen_say_what_to_do() -> None:
     unauthenticated = failures.explain(Refused("unauthenticated", 401, "Send a key."))
     assert unauthenticated is not None
     assert "LINEWATCH_API_KEY" in unauthenticated.line
+    wrong = failures.explain(Refused("invalid_field", 422, "limit: too many"))
+    assert wrong is not None
+    assert wrong.exit_code == failures.WRONG_USE
     assert failures.explain(BundleRejected("no")) == failures.Failure("no", failures.FAILED)
     missing = failures.explain(ModuleNotFoundError("no torch", name="torch"))
     assert missing is not None
@@ -174,13 +212,29 @@ def test_a_defect_is_not_dressed_up_as_a_failure() -> None:
     assert failures.explain(ModuleNotFoundError("no linewtach", name="linewtach")) is None
 
 
-def test_an_interrupt_is_130(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_130_and_says_what_goes_on(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("linewatch.cli.status.client", interrupted)
-    assert run(["status"]) == failures.INTERRUPTED
-    _is_one_line(capfd)
+    folder, picture = tmp_path / "pictures", tmp_path / "part.png"
+    folder.mkdir()
+    for command in ("status", "submit"):
+        monkeypatch.setattr(f"linewatch.cli.{command}.client", interrupted)
+    said = {"status": "interrupted", "submit FOLDER": "interrupted; the same command goes on where it was"}
+    said["submit PICTURE"] = "interrupted; what had been accepted goes on (see `linewatch list`)"
+    for command, line in said.items():
+        words = command.replace("FOLDER", str(folder)).replace("PICTURE", str(picture)).split()
+        assert run([*words, "--recipe", "r"] if "submit" in command else words) == failures.INTERRUPTED
+        assert capfd.readouterr() == ("", f"linewatch: {line}\n")
+
+
+def test_an_interrupt_while_commands_are_still_imported_is_130_too(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    program = "import sys; sys.path.insert(0, sys.argv.pop()); from linewatch.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, "status", tmp_path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (failures.INTERRUPTED, "", "linewatch: interrupted\n")
 
 
 def test_secrets_are_masked() -> None:
@@ -189,6 +243,7 @@ def test_secrets_are_masked() -> None:
     masked = _masked(SecretStr("postgresql+psycopg://me:s3cret@host:5432/db?sslpassword=s3cret&x=1"))
     assert masked == "postgresql+psycopg://me:********@host:5432/db?sslpassword=********&x=1"
     assert _masked(SecretStr("redis://:s3cret@host/0")) == "redis://:********@host/0"
+    assert _masked((5, 0.5, 1_000_000.0)) == "5,0.5,1000000"
     assert _masked(SecretStr("redis://host/0")) == "redis://host/0"
     assert "s3cret" not in str(_masked(SecretStr("redis://:s3cret@[host")))
 
@@ -239,6 +294,13 @@ def test_pictures_are_found_by_suffix_and_hidden_ones_left_out(tmp_path: Path) -
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [path.relative_to(tmp_path).as_posix() for path in pictures_in(tmp_path)] == ["a/c.tiff", "b.PNG"]
+
+
+def test_the_command_offers_the_events_that_there_are() -> None:
+    from core.events import EventType
+    from linewatch.cli.webhooks import Event
+
+    assert {one.value for one in Event} == {one.value for one in EventType} - {EventType.ENDPOINT_TEST}
 
 
 def test_the_command_takes_the_same_files_for_pictures_as_training_does() -> None:

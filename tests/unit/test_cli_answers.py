@@ -10,7 +10,8 @@ import pytest
 
 from linewatch import Client
 from linewatch.cli import run
-from tests.played import DELIVERY, ENDPOINT, INSPECTION, problem
+from linewatch.cli.options import Waits
+from tests.played import BATCH, DELIVERY, ENDPOINT, INSPECTION, problem
 
 COMPLETED = {
     **INSPECTION,
@@ -41,10 +42,11 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
             asked.append(request)
             return answers[f"{request.method} {request.url.path}"](request)
 
-        def client(*_: object) -> Client:
-            return Client("http://system.test", transport=httpx.MockTransport(answer))
+        def client(*_: object, follows: bool = False) -> Client:
+            tell = Waits(follows=follows).tell
+            return Client("http://system.test", transport=httpx.MockTransport(answer), on_wait=tell)
 
-        for module in ("feed", "inspections", "parts", "status", "webhooks"):
+        for module in ("feed", "inspections", "parts", "status", "submit", "webhooks"):
             monkeypatch.setattr(f"linewatch.cli.{module}.client", client)
         return asked
 
@@ -134,13 +136,18 @@ def test_the_secret_of_an_endpoint_is_printed_once(play: Play, capsys: pytest.Ca
     assert "The one before signs too until" in told.err
 
 
-def test_an_update_names_what_it_changes(play: Play) -> None:
+def test_an_update_names_what_it_changes(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     asked = play({"PATCH /v1/webhook-endpoints/x": lambda _: httpx.Response(200, json=ENDPOINT)})
     assert run(["webhooks", "update", "x", "--to", "https://mes.test/new", "--all-recipes", "--state", "enabled"]) == 0
-    assert run(["webhooks", "update", "x", "--event", "a", "--event", "b", "--max-group-delay-ms", "0"]) == 0
+    assert run(["webhooks", "update", "x", "--endpoint-url", "https://mes.test/newer"]) == 0
+    events = ["--event", "batch.completed", "--event", "model.activated"]
+    assert run(["webhooks", "update", "x", *events, "--max-group-delay-ms", "0"]) == 0
+    assert run(["webhooks", "update", "x", "--url", "https://mes.test/new"]) == 2
+    assert "--endpoint-url" in capsys.readouterr().err
     assert [json.loads(one.content) for one in asked] == [
         {"url": "https://mes.test/new", "recipes": None, "state": "enabled"},
-        {"events": ["a", "b"], "max_group_delay_ms": 0},
+        {"url": "https://mes.test/newer"},
+        {"events": ["batch.completed", "model.activated"], "max_group_delay_ms": 0},
     ]
 
 
@@ -196,7 +203,12 @@ def test_status_names_who_is_behind_and_who_is_not_told(play: Play, capsys: pyte
     def items(name: str) -> Callable[[httpx.Request], httpx.Response]:
         return lambda _: httpx.Response(200, json={"items": lists[name]})
 
-    play({"GET /readyz": lambda _: httpx.Response(200), **{f"GET /v1/{name}": items(name) for name in lists}})
+    play(
+        {
+            "GET /readyz": lambda _: httpx.Response(200, json={"status": "ready"}),
+            **{f"GET /v1/{name}": items(name) for name in lists},
+        }
+    )
     assert run(["status"]) == 0
     _, mes, gone, failing = capsys.readouterr().out.splitlines()
     assert mes.startswith("Consumer mes is 7 behind")
@@ -206,6 +218,18 @@ def test_status_names_who_is_behind_and_who_is_not_told(play: Play, capsys: pyte
     told = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in told["consumers_behind"]] == ["mes"]
     assert len(told["silent_endpoints"]) == 2
+    assert "secret" not in told["silent_endpoints"][0]
+
+
+@pytest.mark.parametrize("foreign", [httpx.Response(200, text="It works!"), httpx.Response(404), httpx.Response(401)])
+def test_status_of_something_else_says_so(
+    play: Play, capsys: pytest.CaptureFixture[str], foreign: httpx.Response
+) -> None:
+    play({"GET /readyz": lambda _: foreign})
+    assert run(["status"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "does something else listen there?" in told.err
 
 
 def test_a_part_is_told_by_its_views(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,6 +264,79 @@ def test_an_export_takes_the_filters_of_the_list(
     assert exported == listed
     assert len(listed) == 11
     assert "out.parquet: 3 bytes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "kind"),
+    [("x.parquet", "parquet"), ("x.Parquet", "parquet"), ("x.csv", "csv"), ("x.txt", "csv"), ("-", "csv")],
+)
+def test_an_export_is_written_as_its_name_ends(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = play({"GET /v1/inspections/export": lambda _: httpx.Response(200, content=b"id\n")})
+    assert run(["export", "--out", out]) == 0
+    assert asked[0].url.params["format"] == kind
+    printed = capsys.readouterr().out
+    assert printed == "id\n" if out == "-" else (tmp_path / out).read_bytes() == b"id\n"
+
+
+def test_waiting_is_told_after_a_second_and_once(
+    play: Play, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch.wires.time.sleep", lambda _: None)
+    busy = [problem(503, "queue_full", retry_after="2"), problem(429, "rate_limited", retry_after="2")]
+    answers = [*busy, httpx.Response(200, json={"items": [], "next_cursor": None})]
+    play({"GET /v1/inspections": lambda _: answers.pop(0)})
+    assert run(["list"]) == 0
+    assert capsys.readouterr().err == "Waiting: No. (queue_full); it is tried again.\n"
+    answers = [problem(503, "timeout"), httpx.Response(200, json={"items": [], "next_cursor": None})]
+    assert run(["list"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_follows_says_when_it_waits_and_when_it_goes_on(
+    play: Play, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch.wires.time.sleep", lambda _: None)
+    away = [problem(503, "database_unavailable", retry_after="2")] * 3
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        if not answers:
+            raise KeyboardInterrupt
+        return answers.pop(0)
+
+    answers = [*away, page(1, following="c1"), *away, page(2, following="c2")]
+    play({"GET /v1/results": answer})
+    assert run(["results", "--follow", "--json"]) == 130
+    told = capsys.readouterr()
+    assert [json.loads(line)["cursor"] for line in told.out.splitlines()] == ["c1", "c2"]
+    assert [line.split()[0] for line in told.err.splitlines()] == ["Waiting:", "It", "Waiting:", "It", "linewatch:"]
+
+
+def test_who_may_only_submit_is_told_what_was_accepted(
+    play: Play, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "1.png").write_bytes(b"picture")
+    burst = {**BATCH, "inspections": [{**INSPECTION, "external_id": "1.png", "batch_id": BATCH["id"]}]}
+    asked = play(
+        {
+            "POST /v1/batches": lambda _: httpx.Response(202, json=burst),
+            f"GET /v1/batches/{BATCH['id']}": lambda _: problem(403, "forbidden"),
+        }
+    )
+    submit = ["submit", str(folder), "--recipe", "r", "--wait"]
+    assert run(submit) == 1
+    told = capsys.readouterr()
+    first, batch, last = told.err.splitlines()
+    assert first.startswith("1 pictures were accepted")
+    assert batch.strip() == f"linewatch list --batch {BATCH['id']}"
+    assert "needs a key with the scope read" in last
+    assert run(submit[:-1]) == 0  # it goes on where it was, though the key may not ask for the batch
+    assert [one.method for one in asked] == ["POST", "GET", "GET"]
 
 
 def test_a_review_says_whose_verdict_counts(play: Play, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from linewatch import AsyncClient, Client, Inspection, LinewatchError, Refused, 
 from linewatch.errors import BadAddress
 from linewatch.operations import Operations
 from linewatch.transport import RECONNECTS
-from tests.played import BATCH, DELIVERY, ENDPOINT, FACES, INSPECTION, VERSION, Handler, Played, problem
+from tests.played import BATCH, DELIVERY, ENDPOINT, FACES, INSPECTION, VERSION, Answer, Handler, Played, problem
 
 RECIPES: dict[str, Any] = {"items": []}
 
@@ -260,6 +260,55 @@ def test_an_upload_that_was_never_answered_names_its_key(client: Callable[..., A
     assert len(played.requests) == 1 + RECONNECTS
 
 
+@pytest.mark.parametrize("key", ["", "Schlüssel", "a b", "x\n", "x" * 256])
+def test_what_is_no_key_is_refused_and_nothing_is_sent(client: Callable[..., Any], key: str) -> None:
+    played = Played(httpx.Response(202, json=INSPECTION))
+    calls: list[Callable[[Any], object]] = [
+        lambda lw: lw.submit(b"picture", idempotency_key=key),
+        lambda lw: lw.submit_batch({"1.png": b"picture"}, idempotency_key=key),
+        lambda lw: lw.open_batch(idempotency_key=key),
+    ]
+    for call in calls:
+        with client(played) as lw, pytest.raises(ValueError, match="idempotency_key"):
+            call(lw)
+    assert played.requests == []
+
+
+@pytest.mark.parametrize("answer", [lambda: problem(403, "forbidden"), lambda: httpx.ReadError("reset")])
+def test_what_was_accepted_and_cannot_be_waited_for_is_named(
+    client: Callable[..., Any], pauses: list[float], answer: Callable[[], Answer]
+) -> None:
+    calls: list[tuple[dict[str, Any], Callable[[Any], object]]] = [
+        (INSPECTION, lambda lw: lw.submit(b"picture", wait=1)),
+        (BATCH, lambda lw: lw.submit_batch({"1.png": b"picture"}, wait=1)),
+    ]
+    for made, call in calls:
+        played = Played(httpx.Response(202, json=made), answer())
+        with client(played) as lw, pytest.raises(LinewatchError, match=f"^{made['id']} was accepted") as caught:
+            call(lw)
+        assert ("scope read" in str(caught.value)) == isinstance(caught.value, Refused)
+
+
+@pytest.mark.parametrize("key", ["ü", "lw_a b", "lw_a\n", "\udcff"])
+def test_what_cannot_be_an_api_key_is_refused_and_not_shown(client: Callable[..., Any], key: str) -> None:
+    with pytest.raises(ValueError, match="API key") as caught:
+        client(Played(httpx.Response(200, json=RECIPES)), api_key=key)
+    assert key not in str(caught.value)
+
+
+def test_who_waits_is_told_why_and_when_it_goes_on(client: Callable[..., Any], pauses: list[float]) -> None:
+    told: list[tuple[str | None, int]] = []
+
+    def tell(error: LinewatchError | None, seconds: float) -> None:
+        told.append((getattr(error, "code", type(error).__name__) if error else None, round(seconds)))
+
+    full = problem(503, "queue_full", retry_after="5")
+    with client(Played(full, httpx.ReadError("reset"), full, httpx.Response(200, json=RECIPES)), on_wait=tell) as lw:
+        lw.recipes()
+        lw.recipes()  # answered at once
+    assert told == [("queue_full", 5), ("Unreachable", 5), ("queue_full", 10), (None, 10)]
+
+
 def test_an_upload_that_is_still_being_accepted_is_waited_for(client: Callable[..., Any], pauses: list[float]) -> None:
     in_flight = problem(409, "idempotency_in_flight", retry_after="2")
     played = Played(httpx.ReadTimeout("slow"), in_flight, in_flight, httpx.Response(202, json=INSPECTION))
@@ -378,7 +427,8 @@ def vars_of(kind: type) -> list[tuple[str, object]]:
             "linewatch.client",
             ["core", "torch", "sqlalchemy", "fastapi", "celery", "linewatch.cli", "linewatch.embedded"],
         ),
-        ("linewatch.cli", ["core", "torch", "sqlalchemy", "httpx", "alembic", "numpy"]),
+        ("linewatch.cli", ["core", "typer", "rich", "httpx"]),
+        ("linewatch.cli.commands", ["core", "torch", "sqlalchemy", "httpx", "alembic", "numpy"]),
     ],
 )
 def test_importing_is_cheap(module: str, absent: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from linewatch import CursorLost
+from linewatch import CursorLost, LinewatchError, Refused
 from tests.played import FACES, INSPECTION, problem
 
 CONSUMER = {
@@ -118,6 +118,71 @@ def test_following_waits_for_what_comes(reading: Callable[[Feed], Any]) -> None:
         assert next(items).external_id == "2"
         items.close()
     assert {asked["wait"] for asked in feed.asked} == {"30.0"}
+
+
+def test_following_outlasts_any_outage(reading: Callable[[Feed], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("linewatch.wires.time.sleep", pauses.append)
+    monkeypatch.setattr("linewatch.wires.asyncio.sleep", sleep)
+    feed = Feed(1)
+    outages: list[Any] = [
+        httpx.ConnectError("refused"),
+        problem(503, "database_unavailable"),
+        httpx.Response(502),
+        httpx.Response(500),
+    ] * 30
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "acknowledge" in request.url.path and outages:
+            outage = outages.pop()
+            if isinstance(outage, Exception):
+                raise outage
+            return outage  # type: ignore[no-any-return]
+        return feed(request)
+
+    with reading(answer) as lw:  # type: ignore[arg-type]
+        items = lw.results(follow=True, consumer="mes")
+        assert next(items).external_id == "1"
+        feed.length = 2
+        assert next(items).external_id == "2"
+        items.close()
+        assert len(pauses) == 120
+        assert 8 <= max(pauses) <= 12
+        outages.append(httpx.Response(502))
+        feed.length = 3
+        with pytest.raises(Refused, match="http_502"):
+            list(lw.results(consumer="mes"))
+
+
+def test_after_an_outage_the_first_answer_is_asked_for_at_once(
+    reading: Callable[[Feed], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = Feed(0)
+    waits: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        waits.append(request.url.params.get("wait"))
+        if len(waits) == 1:
+            raise httpx.ReadError("reset")
+        feed.length = len(waits) // 3
+        return feed(request)
+
+    with reading(answer) as lw:  # type: ignore[arg-type]
+        items = lw.results(follow=True)
+        assert next(items).external_id == "1"
+        items.close()
+    assert waits == ["30.0", None, "30.0"]
+
+
+def test_what_is_no_cursor_names_its_file(reading: Callable[[Feed], Any], tmp_path: Path) -> None:
+    file = tmp_path / "mes.cursor"
+    file.write_bytes(b"\xff\xfe")
+    with reading(Feed(1)) as lw, pytest.raises(LinewatchError, match=str(file)):
+        next(lw.results(cursor_file=file))
 
 
 def test_a_long_wait_is_several(reading: Callable[[Feed], Any]) -> None:

@@ -188,3 +188,23 @@ def test_a_system_that_is_not_there_ends_it(monkeypatch: pytest.MonkeyPatch) -> 
 def test_nobody_at_work_would_never_end() -> None:
     with Client(URL) as lw, pytest.raises(ValueError, match="concurrency"):
         list(lw.submit_many([b"picture"], concurrency=0))
+
+
+def test_an_input_that_blocks_holds_up_no_event_loop() -> None:
+    async def submitted() -> int:
+        loop_went_on = threading.Event()
+
+        def pictures() -> Iterator[bytes]:
+            assert loop_went_on.wait(30)
+            yield b"picture 1"
+
+        async with AsyncClient(URL, transport=httpx.MockTransport(Line().awaited)) as lw:
+            outcomes = lw.submit_many(pictures())
+            first = asyncio.create_task(anext(outcomes))
+            await asyncio.sleep(0)
+            loop_went_on.set()
+            number = (await first).number
+            await outcomes.aclose()
+            return number
+
+    assert asyncio.run(submitted()) == 0
