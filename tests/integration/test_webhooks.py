@@ -21,7 +21,7 @@ from core import deliveries, endpoints, events, model_versions, payloads, submis
 from core import sending as messages
 from core.deliveries import Delivery
 from core.errors import Refused
-from core.events import Event, EventType
+from core.events import Callback, Event, EventType
 from core.settings import Settings
 from core.submission import Accepted, NewInspection, Submission
 from tests.events import IMAGE, MANIFEST, finish_inspections, make_recipe
@@ -648,15 +648,17 @@ def test_callbacks_that_fail_leave_their_endpoint_as_it_is(
 
     with receiving(answer) as (receiver, url):
         endpoint_id = register(engine, url)
-        inspect(10)
-        make_callbacks(engine, f"{url}/own")
+        called = Callback(endpoint_id, f"{url}/own")
         try:
             with sending(settings, url, webhook_retry_seconds=(0.05,)):
-                eventually(lambda: {one.state for one in page(engine, endpoint_id)}, {"exhausted"})
+                [inspected] = inspect()
+                eventually(lambda: states(engine), {"delivered"})
+                with engine.begin() as connection:
+                    failed = Event(EventType.INSPECTION_FAILED, str(inspected), [], called)
+                    events.emit(connection, [failed] * 10)
+                eventually(lambda: {one.state for one in page(engine, endpoint_id)[:10]}, {"exhausted"})
                 with engine.begin() as connection:
                     assert endpoints.get(connection, endpoint_id).failing_since is None
-                inspect()
-                eventually(lambda: page(engine, endpoint_id)[0].state, "delivered")
                 hanging.set()
                 inspect(20)
                 receiver.wait(20 + 1 + lanes.CALLS_OF_LANE)
