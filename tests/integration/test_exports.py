@@ -49,8 +49,8 @@ def insert(engine: Engine, number: int, *, recipe: str = "ring", metadata_bytes:
         )
         connection.execute(
             text("""
-                INSERT INTO reviews (inspection_id, verdict, reviewer, reason)
-                SELECT id, said.verdict, 'Jo', said.reason FROM inspections,
+                INSERT INTO reviews (inspection_id, verdict, reviewer, reason, actor)
+                SELECT id, said.verdict, 'Jo', said.reason, 'test' FROM inspections,
                     (VALUES ('ng', 'scratch'), ('ok', '=dust')) AS said(verdict, reason)
                 WHERE inspections.verdict = 'review'
             """)
