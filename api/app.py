@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from api import problems
-from api.context import POOL_SIZE, Services
+from api.context import KEY_THREADS, ROUTE_THREADS, WORK_THREADS, Services
 from api.guard import Guard
 from api.routes import (
     batches,
@@ -40,10 +40,8 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Fewer threads than connections, or they would wait for each other: half for what async routes and the door
-        # do, a third for plain routes; the publisher's thread takes one more.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE // 2, thread_name_prefix="work"))
-        anyio.to_thread.current_default_thread_limiter().total_tokens = POOL_SIZE // 3
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="work"))
+        anyio.to_thread.current_default_thread_limiter().total_tokens = ROUTE_THREADS
         await services.start()
         try:
             yield
@@ -53,7 +51,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Linewatch", version=version("linewatch"), description=DESCRIPTION, lifespan=lifespan)
     app.state.services = services
     problems.install(app)
-    app.add_middleware(Guard, settings=own, engine=services.engine)
+    app.add_middleware(Guard, settings=own, engine=services.engine, threads=KEY_THREADS)
     # Exports come before inspections: `export` would else be taken for the id of one.
     nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     for routes in (*nouns, predict, health, page):

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 
 from api.door import Door
+from api.downloads import Downloads
 from api.idempotency import InFlight
 from api.publisher import Publisher
 from api.receiving import Receiver
@@ -21,6 +22,15 @@ from core.store import Store, failure_key
 from core.targets import AllowList
 
 POOL_SIZE = 24
+# How the connections are shared out: whoever has a thread finds one, and no kind of request waits for another kind.
+WORK_THREADS = 12  # async routes, the door and the waiters
+ROUTE_THREADS = 6  # plain routes
+KEY_THREADS = 2  # the guard
+EXPORT_THREADS = 2
+# The publisher has a thread of its own, and the receiver may need a connection to register a bundle.
+
+EXPORTS = 4
+"""Exports that one process sends at a time: each holds up to a row group in memory."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Services:
     receiver: Receiver
     waiters: Waiters
     allowed: AllowList
+    downloads: Downloads
 
     @classmethod
     def create(cls, settings: Settings) -> Self:
@@ -76,6 +87,7 @@ class Services:
             Receiver(settings, store),
             Waiters(settings, looks),
             allowed,
+            Downloads(most=EXPORTS, threads=EXPORT_THREADS),
         )
 
     async def start(self) -> None:
