@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from api import problems
 from api.context import KEY_THREADS, ROUTE_THREADS, WORK_THREADS, Services
 from api.guard import Guard
+from api.openapi import Described
 from api.routes import (
     batches,
     deliveries,
@@ -48,7 +49,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         finally:
             await services.stop()
 
-    app = FastAPI(title="Linewatch", version=version("linewatch"), description=DESCRIPTION, lifespan=lifespan)
+    app = Described(title="Linewatch", version=version("linewatch"), description=DESCRIPTION, lifespan=lifespan)
     app.state.services = services
     problems.install(app)
     app.add_middleware(Guard, settings=own, engine=services.engine, threads=KEY_THREADS)

@@ -109,12 +109,13 @@ class Services:
             yield connection
 
 
-def _services(request: Request) -> Services:
+# Coroutines, for plain functions would each take one of the threads of plain routes, and wait for it.
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _actor(request: Request) -> str:
+async def _actor(request: Request) -> str:
     actor: str = request.state.actor
     return actor
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Header, Response
 
@@ -21,6 +21,20 @@ IdempotencyKey = Annotated[
         "within 24 hours changes nothing and is answered as it was at first, with `Idempotency-Replayed: true`.",
     ),
 ]
+
+
+REPLAYED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "headers": {
+            "Location": {"description": "Where it is.", "schema": {"type": "string"}},
+            "Idempotency-Replayed": {
+                "description": "`true` where this is the answer to an earlier request under the same key.",
+                "schema": {"type": "string", "enum": ["true"]},
+            },
+        }
+    }
+}
+"""The `responses` of a route that takes the header."""
 
 
 class InFlight:

@@ -3,28 +3,24 @@
 import datetime as dt
 from collections.abc import AsyncIterator
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from api.context import Context
 from api.downloads import Download
+from api.problems import refuses
 from api.routes.inspections import ListingFilters
+from api.schemas import binary
 from core import exports
+from core.errors import Code
 from core.exports import Format
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 
-_FILE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {
-            kind.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}}
-            for kind in exports.MEDIA_TYPES.values()
-        },
-        "description": "The file, in chunks. One that breaks off before its last chunk is not whole.",
-    }
-}
+_FILE = binary(*(kind.partition(";")[0] for kind in exports.MEDIA_TYPES.values()))
+_FILE[200]["description"] = "The file, in chunks. One that breaks off before its last chunk is not whole."
 
 
 class _Export(ListingFilters):
@@ -39,7 +35,7 @@ async def _place(services: Context) -> AsyncIterator[None]:
         yield
 
 
-@router.get("/export", response_class=Download, responses=_FILE, dependencies=[Depends(_place)])
+@router.get("/export", response_class=Download, responses=_FILE | refuses(Code.BUSY), dependencies=[Depends(_place)])
 async def export(wanted: Annotated[_Export, Query()], services: Context) -> Download:
     """Inspections as one file, newest first, with the filters of the listing; of any length.
 

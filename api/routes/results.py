@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from api.context import Context, Services
 from api.fields import Label, Limit, RecipeName, Wait
+from api.problems import refuses
 from api.schemas import Consumer, ConsumerList, FeedPage
 from core import consumers, feed
 from core.documents import feed_items
@@ -16,6 +17,7 @@ from core.errors import Code, Refused
 
 router = APIRouter(prefix="/v1/results", tags=["results"])
 
+_LOST = (Code.INVALID_CURSOR, Code.CURSOR_EPOCH, Code.CURSOR_EXPIRED)
 _AFTER = "the `next_cursor` of the page before; `now` for what comes from now on; without it the oldest entry kept"
 _CONSUMER = "instead of `after`: read on from where this consumer has acknowledged"
 
@@ -35,7 +37,7 @@ class _Feed(BaseModel):
     wait: Wait = 0
 
 
-@router.get("")
+@router.get("", responses=refuses(Code.RECIPE_UNKNOWN, *_LOST))
 async def read(asked: Annotated[_Feed, Query()], services: Context) -> FeedPage:
     """Every final inspection (completed, failed or cancelled) once, in an order that never changes and never skips.
 
@@ -92,7 +94,7 @@ class _Acknowledgement(BaseModel):
     cursor: str
 
 
-@router.post("/acknowledge")
+@router.post("/acknowledge", responses=refuses(*_LOST))
 def acknowledge(done: _Acknowledgement, services: Context) -> Consumer:
     """Note that a consumer is done with everything up to a cursor; `GET /v1/results?consumer=` goes on from there.
 

@@ -8,8 +8,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.context import Actor, Context
 from api.fields import Description, RecipeName, Url
+from api.problems import refuses
 from api.schemas import NewWebhookEndpoint, RotatedSecret, WebhookEndpoint, WebhookEndpointList
 from core import endpoints
+from core.errors import Code
 from core.events import EventType
 
 router = APIRouter(prefix="/v1/webhook-endpoints", tags=["webhooks"])
@@ -79,7 +81,7 @@ def list_endpoints(services: Context) -> WebhookEndpointList:
         return WebhookEndpointList(items=[WebhookEndpoint.of(one) for one in endpoints.list_all(connection)])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=refuses(Code.WEBHOOK_TARGET_REFUSED))
 def create(new: _New, response: Response, services: Context, actor: Actor) -> NewWebhookEndpoint:
     """Register an address that `LINEWATCH_WEBHOOK_ALLOW` allows. The answer holds the secret, which is shown once."""
     services.allowed.check(new.url)
@@ -96,7 +98,7 @@ def get(endpoint_id: UUID, services: Context) -> WebhookEndpoint:
         return WebhookEndpoint.of(endpoints.get(connection, endpoint_id))
 
 
-@router.patch("/{endpoint_id}")
+@router.patch("/{endpoint_id}", responses=refuses(Code.WEBHOOK_TARGET_REFUSED))
 def change(endpoint_id: UUID, changes: _Changes, services: Context, actor: Actor) -> WebhookEndpoint:
     """Change an endpoint. Disabling it cancels what is still to be delivered; enabling it clears its failures."""
     if changes.url is not None:

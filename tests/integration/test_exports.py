@@ -19,6 +19,7 @@ from sqlalchemy import Engine, text
 
 from api.context import EXPORT_THREADS, EXPORTS, ROUTE_THREADS
 from core import exports, keys, recipes
+from core.database import create_unbounded
 from core.inspections import Filters
 from core.settings import Settings
 from linewatch.embedded.servers import EmbeddedServers
@@ -228,7 +229,7 @@ def test_exports_and_plain_routes_hold_up_neither_each_other_nor_the_guard(setti
         return client.get(path, headers={"Authorization": f"Bearer {key}"})
 
     with serving(settings, **own) as client, ThreadPoolExecutor(32) as clients:
-        with engine.connect() as slow, slow.begin():
+        with create_unbounded(settings, name="slow").begin() as slow:
             slow.execute(text("LOCK TABLE inspections IN ACCESS EXCLUSIVE MODE"))
             asked = [clients.submit(get, "/v1/inspections/export?format=parquet", export) for _ in range(EXPORTS + 1)]
             refused = next(as_completed(asked)).result()
@@ -240,7 +241,8 @@ def test_exports_and_plain_routes_hold_up_neither_each_other_nor_the_guard(setti
             while held_up(engine) < EXPORT_THREADS + ROUTE_THREADS:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            assert get("/v1/results", reading).status_code == 200  # whose key nobody has looked up yet
+            unknown = get(f"/v1/batches/{UUID(int=0)}", reading)  # with a key that nobody has looked up yet
+            assert unknown.status_code == 404
         answers = sorted(one.result().status_code for one in asked)
         assert answers == [200] * EXPORTS + [503]
         assert {one.result().status_code for one in listed} == {200}
