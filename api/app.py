@@ -11,9 +11,10 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from api import problems
-from api.context import POOL_SIZE, Services
+from api.context import KEY_THREADS, ROUTE_THREADS, WORK_THREADS, Services
 from api.fields import refuse_unknown_parameters
 from api.guard import Guard
+from api.openapi import Described
 from api.routes import (
     batches,
     deliveries,
@@ -42,17 +43,15 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # No more threads than connections, or they would wait for each other: a third for what async routes do, a third
-        # for plain routes; the rest are the door's, the publisher's and those that read the feed.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE // 3, thread_name_prefix="work"))
-        anyio.to_thread.current_default_thread_limiter().total_tokens = POOL_SIZE // 3
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="work"))
+        anyio.to_thread.current_default_thread_limiter().total_tokens = ROUTE_THREADS
         await services.start()
         try:
             yield
         finally:
             await services.stop()
 
-    app = FastAPI(
+    app = Described(
         title="Linewatch",
         version=version("linewatch"),
         description=DESCRIPTION,
@@ -61,7 +60,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    app.add_middleware(Guard, settings=own, engine=services.engine)
+    app.add_middleware(Guard, settings=own, engine=services.engine, threads=KEY_THREADS)
     # Exports come before inspections: `export` would else be taken for the id of one.
     nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     for routes in nouns:

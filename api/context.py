@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 
 from api.door import Door
+from api.downloads import Downloads
 from api.following import Follower
 from api.idempotency import InFlight
 from api.publisher import Publisher
@@ -22,6 +23,16 @@ from core.store import Store, failure_key
 from core.targets import AllowList
 
 POOL_SIZE = 24
+# How the connections are shared out: whoever has a thread finds one, and no kind of request waits for another kind.
+WORK_THREADS = 7  # async routes and the waiters
+ROUTE_THREADS = 6  # plain routes
+KEY_THREADS = 2  # the guard
+EXPORT_THREADS = 2
+# Four read the feed (`api.following`), one commits what the door takes in, and one publishes; the receiver may need a
+# connection to register a bundle, and now and then the door one for a callback.
+
+EXPORTS = 4
+"""Exports that one process sends at a time: each holds up to a row group in memory."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Services:
     waiters: Waiters
     follower: Follower
     allowed: AllowList
+    downloads: Downloads
 
     @classmethod
     def create(cls, settings: Settings) -> Self:
@@ -74,6 +86,7 @@ class Services:
             Waiters(settings, looks, on_finish=follower.hint),
             follower,
             allowed,
+            Downloads(most=EXPORTS, threads=EXPORT_THREADS),
         )
 
     async def start(self) -> None:
@@ -97,12 +110,13 @@ class Services:
             yield connection
 
 
-def _services(request: Request) -> Services:
+# Coroutines, for plain functions would each take one of the threads of plain routes, and wait for it.
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _actor(request: Request) -> str:
+async def _actor(request: Request) -> str:
     actor: str = request.state.actor
     return actor
 

@@ -7,6 +7,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 import anyio.to_thread
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -53,8 +54,10 @@ def scope_needed(method: str, path: str) -> str:
 class Guard:
     """ASGI middleware that refuses requests before anything is read of them, and bounds bodies that are read whole."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, engine: Engine) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, engine: Engine, threads: int) -> None:
+        """Keys are looked up in so many `threads`, which nothing else uses: whatever is slow, it is known who asks."""
         self._app = app
+        self._threads = anyio.CapacityLimiter(threads)
         self._needs_key = settings.auth_required
         self._engine = engine
         self._keys: dict[str, tuple[float, Key]] = {}
@@ -102,7 +105,7 @@ class Guard:
         if text in self._keys and self._keys[text][0] > now:
             return self._keys[text][1]
         try:
-            key = await anyio.to_thread.run_sync(self._look_up, text)
+            key = await anyio.to_thread.run_sync(self._look_up, text, limiter=self._threads)
         except UNUSABLE as error:
             raise database_unavailable() from error
         self._keys = {known: entry for known, entry in self._keys.items() if entry[0] > now}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 
@@ -32,6 +32,19 @@ async def _only_one(request: Request, idempotency_key: _Given = None) -> str | N
 
 
 IdempotencyKey = Annotated[str | None, Depends(_only_one)]
+
+REPLAYED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "headers": {
+            "Location": {"description": "Where it is.", "schema": {"type": "string"}},
+            "Idempotency-Replayed": {
+                "description": "`true` where this is the answer to an earlier request under the same key.",
+                "schema": {"type": "string", "enum": ["true"]},
+            },
+        }
+    }
+}
+"""The `responses` of a route that takes the header."""
 
 
 class InFlight:

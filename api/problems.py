@@ -46,6 +46,7 @@ STATUS: Mapping[Code, HTTPStatus] = {
     Code.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
     Code.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
     Code.QUEUE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.DATABASE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.STORE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.STORE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -80,13 +81,24 @@ def response(refused: Refused) -> JSONResponse:
     return JSONResponse(body(refused), status.value, headers, MEDIA_TYPE)
 
 
+def refuses(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that refuses with these codes; what any may answer is left to `api.openapi`."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(STATUS[code].value, []).append(f"`{code}`")
+    return {status: {"description": ", ".join(said)} for status, said in by_status.items()}
+
+
 def database_unavailable() -> Refused:
     """The refusal while the database cannot be reached or used."""
     return Refused(Code.DATABASE_UNAVAILABLE, "The database cannot be reached at the moment; nothing was accepted.")
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of the app as a problem document."""
+    """Answer every error of the app as a problem document.
+
+    The handlers are coroutines: plain functions would wait for one of the threads of plain routes.
+    """
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -96,12 +108,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unforeseen)
 
 
-def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)  # noqa: S101 - registered for this type only
     return response(error)
 
 
-def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
     faults = error.errors()
     if any(fault["loc"][0] == "path" for fault in faults):
@@ -130,7 +142,7 @@ def invalid_fields(faults: Any) -> Refused:
     return Refused(Code.INVALID_FIELD, "; ".join(lines))
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type only
     codes = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.UPLOAD_TOO_LARGE}
     answer = response(Refused(codes.get(error.status_code, Code.MALFORMED_REQUEST), str(error.detail)))
@@ -139,15 +151,15 @@ def _http(_: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-def _unavailable(_: Request, error: Exception) -> JSONResponse:
+async def _unavailable(_: Request, error: Exception) -> JSONResponse:
     log.warning("database unavailable: %s", error)
     return response(database_unavailable())
 
 
-def _gone(_: Request, __: Exception) -> JSONResponse:
+async def _gone(_: Request, __: Exception) -> JSONResponse:
     """The client broke its upload off: nothing was kept, and nobody is left to read this."""
     return response(Refused(Code.MALFORMED_REQUEST, "The upload broke off; nothing was accepted."))
 
 
-def _unforeseen(_: Request, __: Exception) -> JSONResponse:
+async def _unforeseen(_: Request, __: Exception) -> JSONResponse:
     return response(Refused(Code.INTERNAL_ERROR, "An unforeseen error; it is in the api's log."))

@@ -13,6 +13,27 @@ from core.opcua import OpcUaResult
 from core.parts import Part as PartNow
 
 
+def binary(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that answers with bytes of these types."""
+    return {200: {"content": {one: {"schema": {"type": "string", "format": "binary"}} for one in media_types}}}
+
+
+class Problem(BaseModel):
+    """A refusal (RFC 9457). `code` is stable and for programs, `detail` is for people."""
+
+    type: str = Field(description="`urn:linewatch:problem:` and the code")
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+class LostCursor(Problem):
+    """The refusal of a cursor that leads nowhere any more."""
+
+    resume_after: str | None = Field(description="from where to go on; null: from the oldest entry, without a cursor")
+
+
 class InspectionPage(BaseModel):
     """One page of a listing; `next_cursor` is null on the last one."""
 

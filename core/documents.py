@@ -36,12 +36,13 @@ class Error(BaseModel):
 
 
 class Review(BaseModel):
-    """A person's overruling verdict."""
+    """A person's overruling verdict. `actor` says with which API key it came: `key:` and its prefix."""
 
     id: UUID
     verdict: str
     reviewer: str
     reason: str
+    actor: str
     created_at: dt.datetime
 
     @classmethod

@@ -35,6 +35,7 @@ class Code(StrEnum):
     IDEMPOTENCY_IN_FLIGHT = "idempotency_in_flight"
     RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
+    BUSY = "busy"
     DATABASE_UNAVAILABLE = "database_unavailable"
     STORE_FULL = "store_full"
     STORE_UNAVAILABLE = "store_unavailable"

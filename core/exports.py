@@ -153,24 +153,28 @@ def _cell(value: Any) -> str:
 
 
 def to_parquet(pages: Iterable[Page]) -> Iterator[bytes]:
-    """Parquet of `SCHEMA`, compressed with zstd. Its footer comes last: what broke off cannot be read as a whole."""
+    """Parquet of `SCHEMA`, compressed with zstd. Its footer comes last: what broke off cannot be read as a whole.
+
+    After each page comes what it has made to write, which is nothing while a row group is gathered.
+    """
     sink = _Sink()
+    held: list[pa.RecordBatch] = []
     with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
-        for group in _row_groups(pages):
-            writer.write_table(group)
+        for page in pages:
+            held.append(_record_batch(page))
+            if _is_row_group(held):
+                writer.write_table(pa.Table.from_batches(held))
+                held.clear()
             yield sink.take()
+        if held:
+            writer.write_table(pa.Table.from_batches(held))
     yield sink.take()
 
 
-def _row_groups(pages: Iterable[Page]) -> Iterator[pa.Table]:
-    held: list[pa.RecordBatch] = []
-    for page in pages:
-        held.append(_record_batch(page))
-        if sum(one.num_rows for one in held) >= ROW_GROUP_ROWS or sum(one.nbytes for one in held) >= ROW_GROUP_BYTES:
-            yield pa.Table.from_batches(held)
-            held = []
-    if held:
-        yield pa.Table.from_batches(held)
+def _is_row_group(held: Sequence[pa.RecordBatch]) -> bool:
+    rows: int = sum(one.num_rows for one in held)
+    size: int = sum(one.nbytes for one in held)
+    return rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES
 
 
 def _record_batch(page: Page) -> pa.RecordBatch:

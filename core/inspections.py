@@ -38,13 +38,18 @@ FINAL = ("completed", "failed", "cancelled")
 
 @dataclass(frozen=True)
 class Review:
-    """A person's overruling verdict on an inspection; the machine's stays what it is."""
+    """A person's overruling verdict on an inspection; the machine's stays what it is.
+
+    Attributes:
+        actor: whose API key it came with (`key:` and its prefix), or `local` where there are no keys.
+    """
 
     id: UUID
     inspection_id: UUID
     verdict: Verdict
     reviewer: str
     reason: str
+    actor: str
     created_at: dt.datetime
 
 

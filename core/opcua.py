@@ -1,14 +1,15 @@
 """Inspections in the vocabulary of the plant: OPC UA for Machine Vision, as JSON.
 
 The shape is `ResultDataType` of OPC 40100-1 (v1.00, clauses 12.4 to 12.19) with the `ResultEvaluation` of OPC 40001-101
-(v1.01, clause 10.3). As in the JSON encoding of OPC 10000-6, an optional field without a value is left out, an
-enumeration is its number, a Duration is milliseconds, a ByteString is Base64.
+(v1.01, clause 10.3). As in the JSON encoding of OPC 10000-6, an optional field without a value is left out, a Duration
+is milliseconds, a ByteString is Base64, an Int32 (`ResultState`) a number. The enumeration `ResultEvaluation` is the
+name of its value: whoever reads the JSON knows the word.
 """
 
 import base64
 import datetime as dt
 from collections.abc import Mapping
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,13 +29,13 @@ class ResultState(IntEnum):
     FAILED = 4
 
 
-class ResultEvaluation(IntEnum):
-    """0 Undefined, 1 OK, 2 NotOK, 3 NotDecidable (OPC 40001-101, ResultEvaluationEnum)."""
+class ResultEvaluation(StrEnum):
+    """The names of 0 Undefined, 1 OK, 2 NotOK, 3 NotDecidable (OPC 40001-101, ResultEvaluationEnum)."""
 
-    UNDEFINED = 0
-    OK = 1
-    NOT_OK = 2
-    NOT_DECIDABLE = 3
+    UNDEFINED = "Undefined"
+    OK = "OK"
+    NOT_OK = "NotOK"
+    NOT_DECIDABLE = "NotDecidable"
 
 
 STATES: Mapping[str, ResultState] = {

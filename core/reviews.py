@@ -26,7 +26,9 @@ def add(
             f"Inspection {inspection_id} is {found.status}; only a completed or failed one can be reviewed.",
         )
     connection.execute(
-        insert(reviews).values(inspection_id=inspection_id, verdict=verdict, reviewer=reviewer, reason=reason)
+        insert(reviews).values(
+            inspection_id=inspection_id, verdict=verdict, reviewer=reviewer, reason=reason, actor=actor
+        )
     )
     audit.record(
         connection,

@@ -265,6 +265,7 @@ reviews = Table(
     Column("verdict", Text, nullable=False),
     Column("reviewer", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Index(None, "inspection_id", "id"),
     _one_of("verdict", "ok", "ng"),
@@ -369,6 +370,7 @@ deliveries = Table(
     _one_of("state", "pending", "delivered", "exhausted", "cancelled"),
     Index("ix_deliveries_due", "endpoint_id", "next_try_at", postgresql_where=text("state = 'pending'")),
     Index(None, "endpoint_id", "id"),
+    Index("ix_deliveries_exhausted", "endpoint_id", "id", postgresql_where=text("state = 'exhausted'")),
     Index("ix_deliveries_message_id", "message_id", postgresql_where=text("message_id IS NOT NULL")),
     postgresql_with={"fillfactor": 80},
 )

@@ -38,12 +38,17 @@ class Failure(Result):
 
 
 class Review(Result):
-    """A person's verdict, which overrules the machine's."""
+    """A person's verdict, which overrules the machine's.
+
+    Attributes:
+        actor: with which API key it came: `key:` and its prefix; `local` where there are no keys.
+    """
 
     id: UUID
     verdict: str
     reviewer: str
     reason: str
+    actor: str
     created_at: dt.datetime
 
 

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request, Response
 
 from api.context import Actor, Context, Services
 from api.door import Upload
-from api.fields import Wait, items_of_files, once_each, parse_json, upload_fields
-from api.idempotency import IdempotencyKey, tell
-from api.problems import STATUS
+from api.fields import UploadFields, Wait, items_of_files, once_each, parse_json, upload_fields
+from api.idempotency import REPLAYED, IdempotencyKey, tell
+from api.problems import STATUS, refuses
 from api.receiving import Form, Received, RefusedPart, is_form
-from api.routes.inspections import new_inspection
+from api.routes.inspections import UPLOAD_REFUSALS, new_inspection
 from api.schemas import BatchError, SubmittedBatch
 from core import batches, work
 from core.documents import Batch, Inspection
@@ -23,6 +23,7 @@ from core.submission import Accepted
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
+_COMMON = UploadFields.model_json_schema()["properties"]
 _BODY: dict[str, Any] = {
     "requestBody": {
         "content": {
@@ -32,6 +33,7 @@ _BODY: dict[str, Any] = {
                     "properties": {
                         "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
                         "items": {"type": "string", "description": "JSON: file name to fields of its own"},
+                        **{name: schema for name, schema in _COMMON.items() if name != "batch_id"},
                         "callback_url": {"type": "string", "description": "called once, when the batch is completed"},
                     },
                 }
@@ -44,11 +46,12 @@ _BODY: dict[str, Any] = {
 _OPENING_BYTES = 16 * 1024
 
 
-@router.post("", status_code=202, openapi_extra=_BODY)
+@router.post("", status_code=202, openapi_extra=_BODY, responses=refuses(*UPLOAD_REFUSALS) | REPLAYED)
 async def submit_batch(
     request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> SubmittedBatch:
-    """Hand in a burst: a form with many parts `images`. Without a body, open a batch to be filled by `batch_id`.
+    """Hand in a burst: a form with many parts `images` and the fields that they have in common. Without a body, open a
+    batch to be filled by `batch_id`.
 
     An image that is refused appears in `errors` and harms no other. `callback_url` is called with `batch.completed`;
     an image's own, in `items`, is called for that inspection.
@@ -174,7 +177,7 @@ async def get_batch(batch_id: UUID, services: Context, wait: Wait = 0) -> Batch:
     return Batch.of(await asyncio.to_thread(view, services, batch_id))
 
 
-@router.post("/{batch_id}/close")
+@router.post("/{batch_id}/close", responses=refuses(Code.INVALID_TRANSITION))
 def close_batch(batch_id: UUID, services: Context) -> Batch:
     """Close an open batch: it completes when all of its inspections are final."""
     with services.transaction() as connection:
@@ -185,7 +188,7 @@ def close_batch(batch_id: UUID, services: Context) -> Batch:
     return Batch.of(found)
 
 
-@router.post("/{batch_id}/cancel")
+@router.post("/{batch_id}/cancel", responses=refuses(Code.INVALID_TRANSITION))
 def cancel_batch(batch_id: UUID, services: Context) -> Batch:
     """Cancel a batch and every inspection of it that is not final."""
     with services.transaction() as connection:

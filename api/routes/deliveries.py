@@ -8,9 +8,11 @@ from pydantic import BaseModel
 
 from api.context import Context
 from api.fields import Limit, decode_cursor, encode_cursor
+from api.problems import refuses
 from api.schemas import Delivery, DeliveryPage
 from core import deliveries, endpoints
 from core.deliveries import State
+from core.errors import Code
 
 router = APIRouter(tags=["webhooks"])
 
@@ -23,7 +25,7 @@ class _Listing(BaseModel):
     limit: Limit = 100
 
 
-@router.get("/v1/webhook-endpoints/{endpoint_id}/deliveries")
+@router.get("/v1/webhook-endpoints/{endpoint_id}/deliveries", responses=refuses(Code.INVALID_CURSOR))
 def list_deliveries(endpoint_id: UUID, listing: Annotated[_Listing, Query()], services: Context) -> DeliveryPage:
     """What was sent to an endpoint or waits to be, newest first, with every try."""
     before = decode_cursor(listing.cursor)
@@ -35,7 +37,7 @@ def list_deliveries(endpoint_id: UUID, listing: Annotated[_Listing, Query()], se
     return DeliveryPage(items=[Delivery.of(one) for one in items], next_cursor=encode_cursor(following))
 
 
-@router.post("/v1/webhook-endpoints/{endpoint_id}/test", status_code=202)
+@router.post("/v1/webhook-endpoints/{endpoint_id}/test", status_code=202, responses=refuses(Code.INVALID_TRANSITION))
 def send_test(endpoint_id: UUID, services: Context) -> Delivery:
     """Send an `endpoint.test` to an endpoint, whatever events it asked for. Look at the delivery for what came of it.
 
@@ -53,7 +55,7 @@ def get_delivery(delivery_id: UUID, services: Context) -> Delivery:
         return Delivery.of(deliveries.get(connection, delivery_id))
 
 
-@router.post("/v1/deliveries/{delivery_id}/replay", status_code=202)
+@router.post("/v1/deliveries/{delivery_id}/replay", status_code=202, responses=refuses(Code.INVALID_TRANSITION))
 def replay_delivery(delivery_id: UUID, services: Context) -> Delivery:
     """Send a delivery again, under the same `webhook-id`; one that waits for its next try is tried at once.
 

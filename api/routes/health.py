@@ -5,6 +5,8 @@ from sqlalchemy import text
 
 from api.context import Context
 from api.door import store_refusal
+from api.problems import refuses
+from core.errors import Code
 
 router = APIRouter(tags=["health"])
 
@@ -15,7 +17,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE))
 def readyz(services: Context) -> dict[str, str]:
     """Uploads can be accepted: Postgres answers and the store can be written. Redis is not needed for that."""
     with services.transaction() as connection:

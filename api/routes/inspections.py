@@ -27,9 +27,10 @@ from api.fields import (
     storable,
     upload_fields,
 )
-from api.idempotency import IdempotencyKey, tell
+from api.idempotency import REPLAYED, IdempotencyKey, tell
+from api.problems import refuses
 from api.receiving import Received, is_form, is_image
-from api.schemas import InspectionPage, OpcUaPage
+from api.schemas import InspectionPage, OpcUaPage, binary
 from core import inspections, reviews, work
 from core.documents import Inspection
 from core.errors import Code, Refused
@@ -65,9 +66,24 @@ _BODY: dict[str, Any] = {
         for name, schema in UploadFields.model_json_schema()["properties"].items()
     ],
 }
-_PNG: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
-}
+UPLOAD_REFUSALS = (
+    Code.EMPTY_BODY,
+    Code.RECIPE_UNKNOWN,
+    Code.RECIPE_WITHOUT_MODEL,
+    Code.INVALID_TRANSITION,
+    Code.IDEMPOTENCY_IN_FLIGHT,
+    Code.IMAGE_TOO_LARGE,
+    Code.TOO_MANY_IMAGES,
+    Code.UNSUPPORTED_MEDIA_TYPE,
+    Code.MULTIPLE_FRAMES,
+    Code.CALLBACK_UNREGISTERED,
+    Code.WEBHOOK_TARGET_REFUSED,
+    Code.IDEMPOTENCY_MISMATCH,
+    Code.QUEUE_FULL,
+    Code.STORE_FULL,
+    Code.STORE_UNAVAILABLE,
+)
+_MAP_REFUSALS = refuses(Code.MALFORMED_REQUEST, Code.INVALID_TRANSITION, Code.TIMEOUT)
 _IMMUTABLE = {
     "Cache-Control": "private, max-age=31536000, immutable",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -86,7 +102,7 @@ def new_inspection(services: Services, received: Received, fields: UploadFields)
     )
 
 
-@router.post("", status_code=202, openapi_extra=_BODY)
+@router.post("", status_code=202, openapi_extra=_BODY, responses=refuses(Code.NOT_FOUND, *UPLOAD_REFUSALS) | REPLAYED)
 async def submit_inspection(
     request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> Inspection:
@@ -179,7 +195,7 @@ class _Listing(ListingFilters):
     view: View | None = None
 
 
-@router.get("")
+@router.get("", responses=refuses(Code.INVALID_CURSOR))
 def list_inspections(listing: Annotated[_Listing, Query()], services: Context) -> InspectionPage | OpcUaPage:
     """Inspections, newest first; with `view=opcua` in the shape of OPC UA for Machine Vision."""
     with services.transaction() as connection:
@@ -201,7 +217,7 @@ async def get_inspection(
     return OpcUaResult.of(found) if view == "opcua" else Inspection.of(found)
 
 
-@router.post("/{inspection_id}/cancel")
+@router.post("/{inspection_id}/cancel", responses=refuses(Code.INVALID_TRANSITION))
 def cancel_inspection(inspection_id: UUID, services: Context) -> Inspection:
     """Cancel an inspection that is not final."""
     with services.transaction() as connection:
@@ -225,7 +241,7 @@ class NewReview(BaseModel):
     ]
 
 
-@router.post("/{inspection_id}/reviews", status_code=201)
+@router.post("/{inspection_id}/reviews", status_code=201, responses=refuses(Code.INVALID_TRANSITION))
 def review_inspection(inspection_id: UUID, new: NewReview, services: Context, actor: Actor) -> Inspection:
     """Overrule the verdict of an inspection. The machine's stays; the newest review is the `effective_verdict`."""
     with services.transaction() as connection:
@@ -234,7 +250,7 @@ def review_inspection(inspection_id: UUID, new: NewReview, services: Context, ac
     return Inspection.of(found)
 
 
-@router.get("/{inspection_id}/image", response_class=FileResponse)
+@router.get("/{inspection_id}/image", response_class=FileResponse, responses=binary(*MEDIA_TYPES.values()))
 def get_image(inspection_id: UUID, services: Context) -> FileResponse:
     """The stored bytes of the picture."""
     found = view(services, inspection_id)
@@ -248,7 +264,11 @@ def get_image(inspection_id: UUID, services: Context) -> FileResponse:
     )
 
 
-@router.get("/{inspection_id}/anomaly-map", response_class=Response)
+@router.get(
+    "/{inspection_id}/anomaly-map",
+    response_class=Response,
+    responses=binary("application/octet-stream") | _MAP_REFUSALS,
+)
 async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
     """The anomaly map of the version that scored: float32, rows by columns, as a NumPy `.npy` file."""
     examined = await asyncio.to_thread(_examined, services, inspection_id, "anomaly map")
@@ -256,7 +276,7 @@ async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
     return Response(data, media_type="application/octet-stream")
 
 
-@router.get("/{inspection_id}/heatmap", response_class=Response, responses=_PNG)
+@router.get("/{inspection_id}/heatmap", response_class=Response, responses=binary("image/png") | _MAP_REFUSALS)
 async def get_heatmap(inspection_id: UUID, services: Context) -> Response:
     """The picture with its anomaly map laid over it, as PNG, upright and of its own size up to 4096 pixels a side.
 

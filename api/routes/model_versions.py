@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 
 from api.context import Actor, Context, Services
 from api.fields import Label, Moment, RecipePath, VersionPath
-from api.schemas import ModelVersionList, ThresholdPreview
+from api.problems import refuses
+from api.schemas import ModelVersionList, ThresholdPreview, binary
 from core import model_versions, recipes, thresholds
 from core.documents import ModelVersion, Threshold
 from core.errors import Code, Refused
@@ -20,7 +21,7 @@ from core.store import Staged, bundle_key
 from core.vision.bundle import MANIFEST, InvalidBundle, Manifest, digest, manifest_of, unpack
 from core.vision.calibrated import Calibration
 
-router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"])
+router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"], responses=refuses(Code.RECIPE_UNKNOWN))
 
 _PREVIEWED = dt.timedelta(days=30)
 _BODY = {
@@ -29,6 +30,7 @@ _BODY = {
         "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+_THERE_ALREADY: dict[int | str, dict[str, Any]] = {200: {"model": ModelVersion, "description": "It was there already."}}
 
 
 def _described(connection: Connection, version: model_versions.ModelVersion) -> ModelVersion:
@@ -43,7 +45,12 @@ def list_model_versions(name: RecipePath, services: Context) -> ModelVersionList
         return ModelVersionList(items=[_described(connection, one) for one in found])
 
 
-@router.post("/model-versions", status_code=201, openapi_extra=_BODY)
+@router.post(
+    "/model-versions",
+    status_code=201,
+    openapi_extra=_BODY,
+    responses=_THERE_ALREADY | refuses(Code.EMPTY_BODY, Code.INVALID_BUNDLE, Code.STORE_FULL, Code.STORE_UNAVAILABLE),
+)
 async def upload_model_version(
     name: RecipePath, request: Request, response: Response, services: Context, actor: Actor
 ) -> ModelVersion:
@@ -113,7 +120,7 @@ def get_model_version(name: RecipePath, version: VersionPath, services: Context)
         return _described(connection, model_versions.get(connection, name, version))
 
 
-@router.get("/model-versions/{version}/bundle", response_class=FileResponse)
+@router.get("/model-versions/{version}/bundle", response_class=FileResponse, responses=binary("application/x-tar"))
 def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> FileResponse:
     """The bundle as it was uploaded."""
     with services.transaction() as connection:
@@ -123,14 +130,14 @@ def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> Fil
     )
 
 
-@router.post("/model-versions/{version}/activate")
+@router.post("/model-versions/{version}/activate", responses=refuses(Code.MODEL_NOT_READY))
 def activate_model_version(name: RecipePath, version: VersionPath, services: Context, actor: Actor) -> ModelVersion:
     """Let a ready version score from the next minibatch on."""
     with services.transaction() as connection:
         return _described(connection, model_versions.activate(connection, name, version, actor=actor))
 
 
-@router.post("/model-versions/rollback")
+@router.post("/model-versions/rollback", responses=refuses(Code.INVALID_TRANSITION))
 @router.post("/rollback", include_in_schema=False)
 def roll_back(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
     """Go back to the version that was active before."""

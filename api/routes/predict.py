@@ -14,9 +14,10 @@ from PIL import Image
 from api import maps
 from api.context import Context, Services
 from api.door import Upload
+from api.problems import refuses
 from api.receiving import Received, is_form
 from api.routes.inspections import final_view
-from api.schemas import Prediction
+from api.schemas import Prediction, binary
 from core import model_versions, recipes, thresholds
 from core.errors import Code, Failure, Refused
 from core.inspections import Inspection
@@ -46,10 +47,19 @@ _BODY: dict[str, Any] = {
         },
     }
 }
+_REFUSALS = (
+    Code.RECIPE_UNKNOWN,
+    Code.RECIPE_WITHOUT_MODEL,
+    Code.IMAGE_TOO_LARGE,
+    Code.TOO_MANY_IMAGES,
+    Code.STORE_FULL,
+    Code.STORE_UNAVAILABLE,
+    Code.TIMEOUT,
+)
 _NOT_AN_IMAGE = {Code.EMPTY_BODY, Code.UNSUPPORTED_MEDIA_TYPE, Code.MULTIPLE_FRAMES, Code.INVALID_FIELD}
 
 
-@router.post("/predict", openapi_extra=_BODY)
+@router.post("/predict", openapi_extra=_BODY, responses=refuses(*_REFUSALS, Code.QUEUE_FULL))
 async def predict(request: Request, services: Context) -> Prediction:
     """The anomaly score of one JPEG or PNG."""
     recipe = services.settings.default_recipe
@@ -66,7 +76,9 @@ async def predict(request: Request, services: Context) -> Prediction:
     return _prediction(await final_view(services, accepted.inspections[0].id, timeout))
 
 
-@router.post("/heatmap", openapi_extra=_BODY, response_class=Response)
+@router.post(
+    "/heatmap", openapi_extra=_BODY, response_class=Response, responses=binary("image/png") | refuses(*_REFUSALS)
+)
 async def predict_heatmap(request: Request, services: Context) -> Response:
     """A grey PNG of the error of one JPEG or PNG, at the size that the picture is prepared to."""
     try:

@@ -7,8 +7,10 @@ from pydantic import BaseModel, ConfigDict
 
 from api.context import Actor, Context
 from api.fields import OrLeftOut, RecipeName, RecipePath
+from api.problems import refuses
 from api.schemas import Recipe, RecipeList
 from core import recipes
+from core.errors import Code
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
 
@@ -41,7 +43,7 @@ def list_recipes(services: Context, name: Annotated[RecipeName | None, Query()] 
     return RecipeList(items=[Recipe.of(one) for one in found if name in (None, one.name)])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=refuses(Code.RECIPE_EXISTS))
 def create_recipe(new: NewRecipe, response: Response, services: Context, actor: Actor) -> Recipe:
     """Create a recipe. It takes images once it has a model version."""
     with services.transaction() as connection:
@@ -50,14 +52,14 @@ def create_recipe(new: NewRecipe, response: Response, services: Context, actor: 
     return Recipe.of(made)
 
 
-@router.get("/{name}")
+@router.get("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
 def get_recipe(name: RecipePath, services: Context) -> Recipe:
     """One recipe."""
     with services.transaction() as connection:
         return Recipe.of(recipes.get(connection, name))
 
 
-@router.patch("/{name}")
+@router.patch("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
 def change_recipe(name: RecipePath, changes: RecipeChanges, services: Context, actor: Actor) -> Recipe:
     """Archive or revive a recipe, or say whether its images may wait for a model version."""
     with services.transaction() as connection:

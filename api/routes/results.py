@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from api.context import Context, Services
 from api.fields import Limit, Name, RecipeName, Wait
+from api.problems import refuses
 from api.schemas import Consumer, ConsumerList, FeedPage
 from core import consumers, feed, recipes
 from core.documents import feed_items
@@ -21,6 +22,7 @@ router = APIRouter(prefix="/v1/results", tags=["results"])
 LOOK_SECONDS = 2.0
 """How often it is looked whether a client that waits is still there."""
 
+_LOST = (Code.INVALID_CURSOR, Code.CURSOR_EPOCH, Code.CURSOR_EXPIRED)
 _AFTER = "the `next_cursor` of the page before; `now` for what comes from now on; without it the oldest entry kept"
 _CONSUMER = "instead of `after`: read on from where this consumer has acknowledged"
 
@@ -47,7 +49,7 @@ class _Feed(BaseModel):
     wait: Wait = 0
 
 
-@router.get("")
+@router.get("", responses=refuses(Code.RECIPE_UNKNOWN, *_LOST))
 async def read_results(request: Request, asked: Annotated[_Feed, Query()], services: Context) -> FeedPage:
     """Every final inspection (completed, failed or cancelled) once, in an order that never changes and never skips.
 
@@ -127,7 +129,7 @@ class Acknowledgement(BaseModel):
     cursor: str
 
 
-@router.post("/acknowledge")
+@router.post("/acknowledge", responses=refuses(*_LOST))
 def acknowledge_results(done: Acknowledgement, services: Context) -> Consumer:
     """Note that a consumer is done with everything up to a cursor; `GET /v1/results?consumer=` goes on from there.
 

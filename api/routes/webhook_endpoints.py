@@ -8,8 +8,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.context import Actor, Context
 from api.fields import Description, OrLeftOut, RecipeName, Url
+from api.problems import refuses
 from api.schemas import NewWebhookEndpoint, RotatedSecret, WebhookEndpoint, WebhookEndpointList
 from core import endpoints
+from core.errors import Code
 from core.events import EventType
 
 router = APIRouter(prefix="/v1/webhook-endpoints", tags=["webhooks"])
@@ -81,7 +83,7 @@ def list_webhook_endpoints(services: Context) -> WebhookEndpointList:
         return WebhookEndpointList(items=[WebhookEndpoint.of(one) for one in endpoints.list_all(connection)])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=refuses(Code.WEBHOOK_TARGET_REFUSED))
 def create_webhook_endpoint(
     new: WebhookEndpointRegistration, response: Response, services: Context, actor: Actor
 ) -> NewWebhookEndpoint:
@@ -100,7 +102,7 @@ def get_webhook_endpoint(endpoint_id: UUID, services: Context) -> WebhookEndpoin
         return WebhookEndpoint.of(endpoints.get(connection, endpoint_id))
 
 
-@router.patch("/{endpoint_id}")
+@router.patch("/{endpoint_id}", responses=refuses(Code.WEBHOOK_TARGET_REFUSED))
 def change_webhook_endpoint(
     endpoint_id: UUID, changes: WebhookEndpointChanges, services: Context, actor: Actor
 ) -> WebhookEndpoint:

@@ -94,6 +94,7 @@ def upgrade() -> None:
         sa.Column("verdict", sa.Text(), nullable=False),
         sa.Column("reviewer", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("verdict IN ('ok', 'ng')", name=op.f("ck_reviews_verdict")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reviews")),
@@ -148,6 +149,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'pending'"),
     )
     op.create_index(op.f("ix_deliveries_endpoint_id_id"), "deliveries", ["endpoint_id", "id"], unique=False)
+    op.create_index(
+        "ix_deliveries_exhausted",
+        "deliveries",
+        ["endpoint_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'exhausted'"),
+    )
     op.create_index(
         "ix_deliveries_message_id",
         "deliveries",

@@ -4,7 +4,10 @@ import csv
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,13 +17,27 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine, text
 
-from core import exports, recipes
+from api.context import EXPORT_THREADS, EXPORTS, ROUTE_THREADS
+from core import exports, keys, recipes
+from core.database import create_unbounded
 from core.inspections import Filters
 from core.settings import Settings
 from linewatch.embedded.servers import EmbeddedServers
-from tests.conftest import serving
+from tests.conftest import api_process, serving
 
 MIB = 1024 * 1024
+
+
+_INSERT = text("""
+    INSERT INTO inspections (id, recipe_id, priority, part_id, lot_id, metadata, image_day, image_sha256,
+        created_at, attempt, started_at, threshold, status, anomaly_score, verdict, reasons, finished_at, timings_ms)
+    SELECT uuidv7(make_interval(secs => i)), :recipe_id, 'live', 'SN, "' || i || E'"\r\n', 'L-' || i % 2,
+        jsonb_build_object('note', repeat(md5(i::text), :times)), '2026-01-02', '\\x01',
+        now() + make_interval(secs => i), 1, now(), 0.1, 'completed', i / 7.0,
+        CASE WHEN i % 3 = 0 THEN 'review' ELSE 'ng' END, ARRAY['input_dark', 'input_size'], now(),
+        '{"score": 2.5, "total": 24.1}'
+    FROM generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS i
+""")
 
 
 def insert(engine: Engine, number: int, *, recipe: str = "ring", metadata_bytes: int = 32) -> None:
@@ -29,28 +46,21 @@ def insert(engine: Engine, number: int, *, recipe: str = "ring", metadata_bytes:
         connection.execute(
             text("INSERT INTO images VALUES ('2026-01-02', '\\x01', 'image/png', 4, 3, 10) ON CONFLICT DO NOTHING")
         )
+        recipe_id = recipes.create(connection, recipe, actor="test").id
+        for first in range(1, number + 1, 2000):  # no statement may take long
+            connection.execute(
+                _INSERT,
+                {
+                    "recipe_id": recipe_id,
+                    "first": first,
+                    "last": min(number, first + 1999),
+                    "times": max(1, metadata_bytes // 32),
+                },
+            )
         connection.execute(
             text("""
-                INSERT INTO inspections (id, recipe_id, priority, part_id, lot_id, metadata, image_day, image_sha256,
-                    created_at, attempt, started_at, threshold, status, anomaly_score, verdict, reasons, finished_at,
-                    timings_ms)
-                SELECT uuidv7(make_interval(secs => i)), :recipe_id, 'live', 'SN, "' || i || E'"\r\n', 'L-' || i % 2,
-                    jsonb_build_object('note', repeat(md5(i::text), :times)), '2026-01-02', '\\x01',
-                    now() + make_interval(secs => i), 1, now(), 0.1, 'completed', i / 7.0,
-                    CASE WHEN i % 3 = 0 THEN 'review' ELSE 'ng' END, ARRAY['input_dark', 'input_size'], now(),
-                    '{"score": 2.5, "total": 24.1}'
-                FROM generate_series(1, :number) AS i
-            """),
-            {
-                "recipe_id": recipes.create(connection, recipe, actor="test").id,
-                "number": number,
-                "times": max(1, metadata_bytes // 32),
-            },
-        )
-        connection.execute(
-            text("""
-                INSERT INTO reviews (inspection_id, verdict, reviewer, reason)
-                SELECT id, said.verdict, 'Jo', said.reason FROM inspections,
+                INSERT INTO reviews (inspection_id, verdict, reviewer, reason, actor)
+                SELECT id, said.verdict, 'Jo', said.reason, 'test' FROM inspections,
                     (VALUES ('ng', 'scratch'), ('ok', '=dust')) AS said(verdict, reason)
                 WHERE inspections.verdict = 'review'
             """)
@@ -119,19 +129,15 @@ def test_a_file_says_what_the_listing_says(http: httpx.Client, engine: Engine) -
         assert table.column(name).to_pylist() == [one[name] for one in expected]
 
 
-def test_a_file_is_named_after_what_is_in_it(http: httpx.Client, engine: Engine) -> None:
-    insert(engine, 1)
-    for params, name in (({"recipe": "ring", "format": "parquet"}, r"inspections-ring-\d{8}T\d{6}Z\.parquet"),
-                         ({}, r"inspections-\d{8}T\d{6}Z\.csv")):  # fmt: skip
-        said = http.get("/v1/inspections/export", params=params).headers["Content-Disposition"]
-        assert re.fullmatch(f'attachment; filename="{name}"', said), said
-
-
-def test_nothing_is_a_file_too(http: httpx.Client) -> None:
-    lines = http.get("/v1/inspections/export", params={"recipe": "nobody"}).content
-    assert lines.decode() == ",".join(column.name for column in exports.COLUMNS) + "\r\n"
+def test_nothing_is_a_file_too_and_named_after_what_was_asked_for(http: httpx.Client) -> None:
+    answer = http.get("/v1/inspections/export")
+    assert answer.content.decode() == ",".join(column.name for column in exports.COLUMNS) + "\r\n"
+    said = answer.headers["Content-Disposition"]
+    assert re.fullmatch(r'attachment; filename="inspections-\d{8}T\d{6}Z\.csv"', said), said
     answer = http.get("/v1/inspections/export", params={"recipe": "nobody", "format": "parquet"})
     assert pq.read_table(io.BytesIO(answer.content)).num_rows == 0
+    said = answer.headers["Content-Disposition"]
+    assert re.fullmatch(r'attachment; filename="inspections-nobody-\d{8}T\d{6}Z\.parquet"', said), said
 
 
 def test_what_is_no_export_is_refused(http: httpx.Client) -> None:
@@ -159,58 +165,85 @@ def test_no_transaction_is_open_between_two_pages(engine: Engine) -> None:
     assert len(seen) == 10
 
 
-@pytest.mark.parametrize("kind", exports.Format)
-def test_a_long_file_takes_no_more_memory_than_a_short_one(
-    http: httpx.Client, engine: Engine, kind: exports.Format
-) -> None:
+def test_a_long_file_takes_no_more_memory_than_a_short_one(http: httpx.Client, engine: Engine) -> None:
     insert(engine, 12_000, metadata_bytes=4096)
     insert(engine, 4_000, recipe="short", metadata_bytes=4096)
     [api] = [one for one in psutil.Process().children() if one.cmdline()[1:] == ["-m", "api"]]
-    http.get("/v1/inspections/export", params={"recipe": "short", "format": kind})
-    before = api.memory_info().rss
-    read, most = 0, before
-    with http.stream("GET", "/v1/inspections/export", params={"recipe": "ring", "format": kind}) as answer:
-        for chunk in answer.iter_bytes():
-            read += len(chunk)
-            most = max(most, api.memory_info().rss)
-    if kind == exports.Format.CSV:
-        assert read > 48 * MIB
-    assert most - before < 40 * MIB
+    for kind in exports.Format:
+        http.get("/v1/inspections/export", params={"recipe": "short", "format": kind})
+        read, most = 0, (before := api.memory_info().rss)
+        with http.stream("GET", "/v1/inspections/export", params={"recipe": "ring", "format": kind}) as answer:
+            for chunk in answer.iter_bytes():
+                read += len(chunk)
+                most = max(most, api.memory_info().rss)
+        if kind == exports.Format.CSV:
+            assert read > 48 * MIB
+        assert most - before < 40 * MIB, kind
 
 
-@pytest.mark.parametrize("kind", exports.Format)
 def test_a_database_that_goes_away_breaks_the_download_off(
-    http: httpx.Client, engine: Engine, servers: EmbeddedServers, kind: exports.Format
+    settings: Settings, engine: Engine, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
     insert(engine, 20_000, metadata_bytes=2048)  # far more than what sockets hold
     engine.dispose()
-    try:
-        with (  # noqa: PT012 - what is read before it breaks off counts
-            http.stream("GET", "/v1/inspections/export", params={"format": kind}) as answer,
-            pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"),
-        ):
-            assert answer.status_code == 200
-            chunks = answer.iter_raw()
-            next(chunks)
-            servers.postgres.stop()
-            for _ in chunks:
-                pass
-        answer = http.get("/v1/inspections/export", params={"format": kind})
-        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
-    finally:
-        servers.postgres.start()
+    log = tmp_path / "log"
+    with log.open("wb") as output, api_process(settings, output=output) as api:
+        for kind in exports.Format:
+            try:
+                with (  # noqa: PT012 - what is read before it breaks off counts
+                    api.http.stream("GET", "/v1/inspections/export", params={"format": kind}) as answer,
+                    pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"),
+                ):
+                    assert answer.status_code == 200
+                    chunks = answer.iter_raw()
+                    next(chunks)
+                    servers.postgres.stop()
+                    for _ in chunks:
+                        pass
+                answer = api.http.get("/v1/inspections/export", params={"format": kind})
+                assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+            finally:
+                servers.postgres.start()
+    said = log.read_text()
+    assert said.count("a download broke off: database unavailable: ") == len(exports.Format), said
+    assert "Traceback" not in said
 
 
-def test_openapi_describes_both_vocabularies_and_both_formats(http: httpx.Client) -> None:
-    described = http.get("/openapi.json").json()
-    paths, schemas = described["paths"], described["components"]["schemas"]
-    answers = paths["/v1/inspections"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    assert {one["$ref"].rpartition("/")[2] for one in answers["anyOf"]} == {"InspectionPage", "OpcUaPage"}
-    required = set(schemas["OpcUaResult"]["required"])
-    assert {"ResultId", "IsPartial", "ResultState", "InternalRecipeId", "JobId", "CreationTime"} <= required
-    assert {"MeasId", "PartId", "ProductId", "ProcessingTimes"} == {
-        name for name in schemas["OpcUaResult"]["properties"] if name not in required
-    } - {"ExternalConfigurationId"}
-    files = paths["/v1/inspections/export"]["get"]["responses"]["200"]["content"]
-    assert files.keys() == {"text/csv", "application/vnd.apache.parquet"}
-    assert "/v1/parts/{part_id}" in paths
+def held_up(engine: Engine) -> int:
+    """How many connections wait for a lock."""
+    with engine.begin() as connection:
+        waiting: int = connection.execute(
+            text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        ).scalar_one()
+        return waiting
+
+
+def test_exports_and_plain_routes_hold_up_neither_each_other_nor_the_guard(settings: Settings, engine: Engine) -> None:
+    with engine.begin() as connection:
+        export, listing, reading = (keys.create(connection, name, ["read"], actor="test")[1] for name in "elr")
+    own = {"LINEWATCH_AUTH": "on", "LINEWATCH_LEASE_SECONDS": "600"}  # no statement gives up here
+
+    def get(path: str, key: str) -> httpx.Response:
+        return client.get(path, headers={"Authorization": f"Bearer {key}"})
+
+    with serving(settings, **own) as client, ThreadPoolExecutor(32) as clients:
+        with create_unbounded(settings, name="slow").begin() as slow:
+            slow.execute(text("LOCK TABLE inspections IN ACCESS EXCLUSIVE MODE"))
+            asked = [clients.submit(get, "/v1/inspections/export?format=parquet", export) for _ in range(EXPORTS + 1)]
+            refused = next(as_completed(asked)).result()
+            assert (refused.status_code, refused.json()["code"]) == (503, "busy")
+            assert int(refused.headers["Retry-After"]) > 0
+            assert get("/v1/recipes", export).status_code == 200
+            listed = [clients.submit(get, "/v1/inspections", listing) for _ in range(ROUTE_THREADS + 2)]
+            deadline = time.monotonic() + 30
+            while held_up(engine) < EXPORT_THREADS + ROUTE_THREADS:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            unknown = get(f"/v1/batches/{UUID(int=0)}", reading)  # with a key that nobody has looked up yet
+            assert unknown.status_code == 404
+        answers = sorted(one.result().status_code for one in asked)
+        assert answers == [200] * EXPORTS + [503]
+        assert {one.result().status_code for one in listed} == {200}
+        assert get("/v1/inspections/export", export).status_code == 200  # the places are free again

@@ -57,7 +57,10 @@ def seen(engine: Engine, recipe_id: int, verdict: Verdict | None, **fields: str)
 def review(engine: Engine, one: UUID, verdict: Verdict) -> None:
     with engine.begin() as connection:
         connection.execute(
-            text("INSERT INTO reviews (inspection_id, verdict, reviewer, reason) VALUES (:id, :verdict, 'Jo', 'dust')"),
+            text("""
+                INSERT INTO reviews (inspection_id, verdict, reviewer, reason, actor)
+                VALUES (:id, :verdict, 'Jo', 'dust', 'test')
+            """),
             {"id": one, "verdict": verdict},
         )
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from core import keys
 from core.settings import Settings
 from tests.conftest import System, serving
+from tests.integration.test_exports import insert
 from tests.parts import png
 
 
@@ -95,6 +96,29 @@ def assert_scopes_hold(http: httpx.Client, engine: Engine) -> None:
     revoked = http.get("/v1/recipes", headers={"Authorization": f"Bearer {made['read'][1]}"})
     assert_refused(revoked, 401, "unauthenticated")
     assert "unknown or was revoked" in revoked.json()["detail"]
+
+
+def test_a_review_says_which_key_it_came_with(settings: Settings, engine: Engine) -> None:
+    insert(engine, 1)
+    with engine.begin() as connection:
+        made = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
+        one_id = connection.execute(text("SELECT id FROM inspections")).scalar_one()
+    said = {"verdict": "ok", "reviewer": "A. Person", "reason": "dust"}
+    with serving(settings, LINEWATCH_AUTH="on") as http:
+        answers = {
+            scope: http.post(f"/v1/inspections/{one_id}/reviews", json=said, headers={"Authorization": f"Bearer {key}"})
+            for scope, (_, key) in made.items()
+        }
+    assert {scope: answer.status_code for scope, answer in answers.items()} == {
+        "submit": 201,
+        "read": 403,
+        "admin": 201,
+    }
+    actor = f"key:{made['submit'][0].prefix}"
+    assert answers["submit"].json()["reviews"][-1]["actor"] == actor
+    with engine.begin() as connection:
+        audited = text("SELECT actor FROM audit_events WHERE action = 'inspection.reviewed' ORDER BY id LIMIT 1")
+        assert connection.execute(audited).scalar_one() == actor
 
 
 @pytest.fixture

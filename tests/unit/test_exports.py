@@ -26,7 +26,7 @@ doubles = st.floats(allow_nan=False, allow_infinity=False)
 moments = st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2199, 1, 1), timezones=st.just(dt.UTC))  # noqa: DTZ001
 reviews = st.builds(
     Review, id=st.uuids(), inspection_id=st.uuids(), verdict=st.sampled_from(["ok", "ng"]),
-    reviewer=hostile.filter(bool), reason=hostile.filter(bool), created_at=moments,
+    reviewer=hostile.filter(bool), reason=hostile.filter(bool), actor=st.just("local"), created_at=moments,
 )  # fmt: skip
 inspections = st.builds(
     Inspection,

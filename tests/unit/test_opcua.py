@@ -61,7 +61,7 @@ def test_every_field_of_a_completed_inspection() -> None:
             "AcquisitionDuration": 6.5,
             "ProcessingDuration": 2.25,
         },
-        "ResultEvaluation": 1,
+        "ResultEvaluation": "OK",
     }
 
 
@@ -87,26 +87,27 @@ def test_what_is_not_known_yet_is_left_out() -> None:
     assert not {"MeasId", "PartId", "ProductId", "ExternalConfigurationId", "ProcessingTimes"} & found.keys()
     assert found["InternalRecipeId"] == {"Id": "ring"}
     assert found["JobId"] == found["ResultId"]
-    assert (found["CreationTime"], found["ResultState"], found["ResultEvaluation"]) == ("2026-01-02T03:04:05Z", 2, 0)
+    assert (found["CreationTime"], found["ResultState"]) == ("2026-01-02T03:04:05Z", 2)
+    assert found["ResultEvaluation"] == "Undefined"
 
 
 def test_what_was_begun_and_cancelled_has_times_without_durations() -> None:
     found = said(replace(WHOLE, status="cancelled", verdict=None, anomaly_score=None, timings_ms={}))
     assert found["ProcessingTimes"].keys() == {"StartTime", "EndTime"}
-    assert (found["ResultState"], found["ResultEvaluation"]) == (3, 0)
+    assert (found["ResultState"], found["ResultEvaluation"]) == (3, "Undefined")
 
 
-@pytest.mark.parametrize(("verdict", "evaluation"), [("ok", 1), ("ng", 2), ("review", 3)])
-def test_the_evaluation_follows_what_counts(verdict: Verdict, evaluation: int) -> None:
+@pytest.mark.parametrize(("verdict", "evaluation"), [("ok", "OK"), ("ng", "NotOK"), ("review", "NotDecidable")])
+def test_the_evaluation_follows_what_counts(verdict: Verdict, evaluation: str) -> None:
     assert said(replace(WHOLE, verdict=verdict))["ResultEvaluation"] == evaluation
-    overruled = Review(UUID(int=3), WHOLE.id, "ok", "Jo", "dust", NOW)
-    assert said(replace(WHOLE, verdict=verdict, reviews=[overruled]))["ResultEvaluation"] == 1
+    overruled = Review(UUID(int=3), WHOLE.id, "ok", "Jo", "dust", "local", NOW)
+    assert said(replace(WHOLE, verdict=verdict, reviews=[overruled]))["ResultEvaluation"] == "OK"
 
 
 def test_a_failed_one_says_nothing_of_the_part() -> None:
     failed = replace(WHOLE, status="failed", verdict=None, anomaly_score=None, error_code="image_undecodable")
     found = said(failed)
-    assert (found["ResultState"], found["ResultEvaluation"]) == (4, 0)
+    assert (found["ResultState"], found["ResultEvaluation"]) == (4, "Undefined")
     assert found["ResultContent"][0]["error"]["code"] == "image_undecodable"
 
 
