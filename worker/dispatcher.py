@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 2000
 CHECK_MODELS_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 600.0
+POOL_SIZE = 2
 
 
 class Dispatcher:
@@ -39,7 +40,7 @@ class Dispatcher:
 
     def __init__(self, own: Settings) -> None:
         self._settings = own
-        self._engine: Engine = create_pool(own, size=2, name="dispatcher")
+        self._engine: Engine = create_pool(own, size=POOL_SIZE, name="dispatcher")
         self._celery = Celery("linewatch-dispatcher", set_as_current=False)
         self._celery.conf.update(celery_settings(own))
         self._redis = hints.connect(own)

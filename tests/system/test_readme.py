@@ -66,12 +66,14 @@ def test_its_commands_do_what_it_says(system: System, tmp_path: Path) -> None:
     blocks = BLOCKS.findall((ROOT / "README.md").read_text())
     said = [run(kind, block.replace(DOCUMENTED, system.url), tmp_path, environment) for kind, block in blocks]
 
-    assert len(said) == 4
-    tour, with_curl, with_python, moved_over = said
+    assert len(said) == 5
+    tour, with_curl, with_python, afterwards, moved_over = said
     assert "ring" in tour
     assert '"status":"completed"' in with_curl
     assert '"part_id":"SN-4711"' in with_curl
     assert with_python.split()[0] in ("ok", "ng")
+    assert "SN-4711" in afterwards
+    assert "quality desk" in (tmp_path / "ring.csv").read_text()
     assert '"is_anomaly":' in moved_over
     assert '"threshold":0.002' in moved_over
 

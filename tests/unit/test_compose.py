@@ -13,9 +13,11 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
+from api import context
 from core.queues import IO_QUEUE, SCORING_QUEUES
 from core.settings import Settings
 from migrations.__main__ import OLDEST_SERVER
+from worker import dispatcher, io, webhooks
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -138,6 +140,24 @@ def test_worker_health_is_the_ready_file() -> None:
 def test_postgres_is_the_oldest_that_is_supported_and_keeps_its_data() -> None:
     assert SERVICES["postgres"]["image"] == f"postgres:{OLDEST_SERVER // 10000}"
     assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
+
+
+def test_postgres_has_a_connection_for_everyone_whom_the_docs_scale_up() -> None:
+    taken = {
+        "api": context.POOL_SIZE,
+        "scoring worker": 2 * Settings.model_fields["scoring_slots"].default + 1,
+        "io worker": io.POOL_SIZE + webhooks._DATABASE_THREADS,
+        "dispatcher": dispatcher.POOL_SIZE,
+    }
+    one_of_each = sum(taken.values())
+    with_four_apis = one_of_each + 3 * taken["api"]
+    (most,) = re.findall(r"max_connections=(\d+)", SERVICES["postgres"]["command"])
+    assert with_four_apis < int(most) - 3
+    said = (ROOT / "docs" / "cluster.md").read_text()
+    for name, number in taken.items():
+        assert re.search(rf"{name} (takes up to )?{number}\b", said), name
+    assert f"{one_of_each} with one of each, {with_four_apis} with `--scale api=4`" in said
+    assert f"PostgreSQL's {most} connections" in said
 
 
 def test_redis_evicts_nothing() -> None:
