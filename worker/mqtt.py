@@ -21,6 +21,7 @@ from core.documents import FeedItem, feed_items
 from core.errors import Refused
 from core.feed import Cursor
 from core.settings import Settings
+from core.targets import MQTT_PORTS
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -34,7 +35,6 @@ PAUSE_SECONDS = 5.0
 """Between two tries to reach the broker or the database."""
 CONFIRM_SECONDS = 20.0
 _LOCK = 0x4C57_0004  # an advisory lock of a session: who holds it publishes
-_PORTS = {"mqtt": 1883, "mqtts": 8883}
 _NOT_IN_A_LEVEL = re.compile(r"[+#/\x00-\x1f\x7f]")
 
 
@@ -177,7 +177,7 @@ class Publisher:
             answered.set()
 
         client.on_connect = on_connect
-        client.connect(parts.hostname or "", parts.port or _PORTS[parts.scheme], keepalive=30)
+        client.connect(parts.hostname or "", parts.port or MQTT_PORTS[parts.scheme], keepalive=30)
         client.loop_start()
         try:
             if not answered.wait(CONFIRM_SECONDS) or refusals:
