@@ -317,10 +317,11 @@ def test_many_that_never_answer_leave_places_for_one_that_does(
 ) -> None:
     monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
     monkeypatch.setattr(lanes, "MAX_CALLS", 64)
+    monkeypatch.setattr(calls, "TRY_SECONDS", 2 * DEADLINE_SECONDS)
     over = threading.Event()
 
     def hang(*_: Any) -> Reply:
-        over.wait(DEADLINE_SECONDS)
+        over.wait(2 * DEADLINE_SECONDS)
         return Reply()
 
     with receiving(hang) as (dead, dead_url), receiving() as (alive, url):
@@ -343,11 +344,12 @@ def test_those_that_turn_slow_keep_half_of_the_places_at_most(
 ) -> None:
     monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
     monkeypatch.setattr(lanes, "MAX_CALLS", 16)
+    monkeypatch.setattr(calls, "TRY_SECONDS", 2 * DEADLINE_SECONDS)
     over, slow = threading.Event(), threading.Event()
 
     def hang_later(*_: Any) -> Reply:
         if slow.is_set():
-            over.wait(DEADLINE_SECONDS)
+            over.wait(2 * DEADLINE_SECONDS)
         return Reply()
 
     with (
