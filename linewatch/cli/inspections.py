@@ -163,7 +163,7 @@ def _zoned(moment: datetime | None) -> datetime | None:
         return None
     near = EARLIEST.year - 1 <= moment.year <= LATEST.year  # others may have no equal in another zone
     if not near or not EARLIEST <= (zoned := moment.astimezone()) < LATEST:
-        raise WrongUse(f"{moment:%Y-%m-%d} is out of reach: --since and --until lie between 1970 and 2200")
+        raise WrongUse(f"{moment.date()} is out of reach: --since and --until lie between 1970 and 2200")
     return zoned
 
 

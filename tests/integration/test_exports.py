@@ -128,9 +128,9 @@ def test_a_file_is_named_after_what_is_in_it(http: httpx.Client, engine: Engine)
 
 
 def test_nothing_is_a_file_too(http: httpx.Client) -> None:
-    lines = http.get("/v1/inspections/export", params={"recipe": "nobody"}).content
+    lines = http.get("/v1/inspections/export", params={"lot_id": "nobody"}).content
     assert lines.decode() == ",".join(column.name for column in exports.COLUMNS) + "\r\n"
-    answer = http.get("/v1/inspections/export", params={"recipe": "nobody", "format": "parquet"})
+    answer = http.get("/v1/inspections/export", params={"lot_id": "nobody", "format": "parquet"})
     assert pq.read_table(io.BytesIO(answer.content)).num_rows == 0
 
 
@@ -138,6 +138,8 @@ def test_what_is_no_export_is_refused(http: httpx.Client) -> None:
     for params in ({"format": "xlsx"}, {"verdict": "maybe"}, {"cursor": "x"}, {"part_id": ""}):
         answer = http.get("/v1/inspections/export", params=params)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), params
+    unknown = http.get("/v1/inspections/export", params={"recipe": "nobody"})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "recipe_unknown")
 
 
 def test_no_page_is_read_twice_or_left_out(engine: Engine) -> None:
