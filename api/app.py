@@ -65,11 +65,8 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     for routes in nouns:
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
-    for routes in (
-        predict,
-        health,
-        page,
-    ):  # as the demo's callers, probes and browsers expect: whatever the query holds
+    # As the demo's callers, probes and browsers expect: whatever the query holds.
+    for routes in (predict, health, page):
         app.include_router(routes.router)
     return app
 

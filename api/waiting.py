@@ -5,19 +5,14 @@ them together; with Redis down, waiting gets slower by that second and nothing e
 """
 
 import asyncio
-import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-
-from core.queues import FINISHED_CHANNEL, MAP_CHANNEL, connection_options
+from core import hints
+from core.queues import FINISHED_CHANNEL, MAP_CHANNEL
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,27 +61,13 @@ class Waiters:
                 event.set()
 
     async def _listen(self) -> None:
-        while True:
-            with contextlib.suppress(RedisError, OSError):  # polling goes on while Redis is away
-                await self._receive()
-            await asyncio.sleep(POLL_SECONDS)
-
-    async def _receive(self) -> None:
-        client = redis.asyncio.from_url(
-            self._settings.redis_url.get_secret_value(),
-            retry=Retry(NoBackoff(), 0),
-            **connection_options(self._settings),
-        )
-        async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
-            await subscription.subscribe(FINISHED_CHANNEL, MAP_CHANNEL)
-            async for message in subscription.listen():
-                names = message["data"].decode().split()
-                kinds: tuple[Kind, ...] = ("inspection", "batch")
-                if message["channel"].decode() == MAP_CHANNEL:
-                    kinds = ("anomaly_map",)
-                else:  # whatever became final is in the feed
-                    self._on_finish()
-                self._wake((kind, name) for name in names for kind in kinds)
+        async for channel, names in hints.heard(self._settings, FINISHED_CHANNEL, MAP_CHANNEL):
+            kinds: tuple[Kind, ...] = ("inspection", "batch")
+            if channel == MAP_CHANNEL:
+                kinds = ("anomaly_map",)
+            else:  # whatever became final is in the feed
+                self._on_finish()
+            self._wake((kind, name) for name in names for kind in kinds)
 
     async def _poll(self) -> None:
         while True:

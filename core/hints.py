@@ -1,8 +1,13 @@
 """Hints over Redis' pub/sub: something became final. They wake who waits at once; who misses one looks by itself."""
 
+import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 
 import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -13,6 +18,8 @@ from core.work import Finished
 
 log = logging.getLogger(__name__)
 
+LISTEN_AGAIN_SECONDS = 1.0
+
 
 def connect(settings: Settings) -> redis.Redis:
     """A client that gives up quickly: nothing here may wait for Redis."""
@@ -22,6 +29,20 @@ def connect(settings: Settings) -> redis.Redis:
         retry=Retry(NoBackoff(), 0),
         **connection_options(settings),
     )
+
+
+async def heard(settings: Settings, *channels: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """What is hinted from now on: the channel and the names. It never ends; while Redis is away, nothing comes."""
+    while True:
+        client = redis.asyncio.from_url(
+            settings.redis_url.get_secret_value(), retry=AsyncRetry(NoBackoff(), 0), **connection_options(settings)
+        )
+        with contextlib.suppress(RedisError, OSError):
+            async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
+                await subscription.subscribe(*channels)
+                async for message in subscription.listen():
+                    yield message["channel"].decode(), message["data"].decode().split()
+        await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
 
 class Hints:

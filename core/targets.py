@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
 
+from core import mqtt
 from core.addresses import (
     Address,
     Entry,
@@ -35,7 +36,6 @@ MAX_URL = 2000
 CHECK_SECONDS = 3.0
 """How long `AllowList.check` waits for names to be looked up."""
 
-MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 """Where a broker listens whose URL names no port, by the URL's scheme."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -244,4 +244,4 @@ def _brokers(settings: Settings) -> Iterator[_Service]:
         yield _Service("the broker", parts.hostname, parts.port or 6379)
     if settings.mqtt_url is not None:
         parts = urlsplit(settings.mqtt_url.get_secret_value())
-        yield _Service("the MQTT broker", parts.hostname or "", parts.port or MQTT_PORTS[parts.scheme])
+        yield _Service("the MQTT broker", parts.hostname or "", parts.port or mqtt.PORTS[parts.scheme])

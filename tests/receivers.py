@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from standardwebhooks import Webhook
 
@@ -42,6 +42,27 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Callable[[], Iterator[bytes]] = lambda: iter(())
+
+
+class Hanging:
+    """An answer that does not come before its block ends, it is let go, or so many seconds are over."""
+
+    def __init__(self, seconds: float = DEADLINE_SECONDS) -> None:
+        self._seconds = seconds
+        self._over = threading.Event()
+
+    def __call__(self, _: int, __: Request) -> Reply:
+        self._over.wait(self._seconds)
+        return Reply()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
+        self._over.set()
 
 
 class Receiver:

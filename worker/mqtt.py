@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, text
 
@@ -20,8 +19,8 @@ from core.database import UNUSABLE
 from core.documents import FeedItem, feed_items
 from core.errors import Refused
 from core.feed import Cursor
+from core.mqtt import BrokerRefused, connected
 from core.settings import Settings
-from core.targets import MQTT_PORTS
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -90,7 +89,7 @@ class Publisher:
                         self._publish_until_stopped()
             except UNUSABLE as error:
                 log.warning("the database cannot be used, trying again: %s", error)
-            except (OSError, NotConfirmed) as error:
+            except (OSError, BrokerRefused, NotConfirmed) as error:
                 log.warning("the MQTT broker cannot be used, trying again: %s", error)
             except Refused as refused:  # what was being published has expired meanwhile
                 log.warning("%s", refused.detail)
@@ -110,7 +109,10 @@ class Publisher:
                     connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
 
     def _publish_until_stopped(self) -> None:
-        with self._connected() as client:
+        # Other systems on the broker have other epochs. MQTT 3.1.1 grants a name 23 characters.
+        name = f"linewatch-{self._state().epoch:x}"[:23]
+        with connected(self._url, name=name, seconds=CONFIRM_SECONDS) as client:
+            log.info("publishing results over MQTT")
             while not self._stopping.is_set():
                 items, following = self._next()
                 self._send(client, items)
@@ -154,36 +156,3 @@ class Publisher:
         state = self._state()
         with self._engine.begin() as connection:
             consumers.acknowledge(connection, state, CONSUMER, str(cursor))
-
-    @contextmanager
-    def _connected(self) -> "Iterator[Client]":
-        from paho.mqtt.client import Client
-        from paho.mqtt.enums import CallbackAPIVersion
-
-        parts = urlsplit(self._url)
-        # A broker knows one client of a name; other systems on it have other epochs. MQTT 3.1.1 grants 23 characters.
-        name = f"linewatch-{self._state().epoch:x}"[:23]
-        client = Client(CallbackAPIVersion.VERSION2, client_id=name, reconnect_on_failure=False)
-        if parts.scheme == "mqtts":
-            client.tls_set()
-        if parts.username is not None:
-            client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
-        answered = threading.Event()
-        refusals: list[str] = []
-
-        def on_connect(_: object, __: object, ___: object, reason: object, ____: object) -> None:
-            if getattr(reason, "is_failure", False):
-                refusals.append(str(reason))
-            answered.set()
-
-        client.on_connect = on_connect
-        client.connect(parts.hostname or "", parts.port or MQTT_PORTS[parts.scheme], keepalive=30)
-        client.loop_start()
-        try:
-            if not answered.wait(CONFIRM_SECONDS) or refusals:
-                raise NotConfirmed(refusals[0] if refusals else "no answer to the connection")
-            log.info("publishing results over MQTT")
-            yield client
-        finally:
-            client.disconnect()
-            client.loop_stop()

@@ -23,17 +23,13 @@ from importlib.metadata import version
 from typing import TypeVar
 from uuid import UUID
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from core import endpoints, payloads, sending, signing
+from core import endpoints, hints, payloads, sending, signing
 from core.database import UNUSABLE, create_pool
 from core.deliveries import Outcome
 from core.endpoints import Endpoint
-from core.queues import FINISHED_CHANNEL, connection_options
+from core.queues import FINISHED_CHANNEL
 from core.sending import Held, Message, Result
 from core.settings import Settings
 from core.targets import AllowList
@@ -199,21 +195,8 @@ class Sender:
 
     async def _listen(self) -> None:
         """Wake on hints; while Redis is away, what is due is found a second later."""
-        while True:
-            with contextlib.suppress(RedisError, OSError):
-                await self._receive()
-            await asyncio.sleep(POLL_SECONDS)
-
-    async def _receive(self) -> None:
-        client = redis.asyncio.from_url(
-            self._settings.redis_url.get_secret_value(),
-            retry=Retry(NoBackoff(), 0),
-            **connection_options(self._settings),
-        )
-        async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
-            await subscription.subscribe(FINISHED_CHANNEL)
-            async for _ in subscription.listen():
-                self._wake.set()
+        async for _ in hints.heard(self._settings, FINISHED_CHANNEL):
+            self._wake.set()
 
     async def _take_all(self) -> None:
         """Claim what is due whenever there may be something; the lanes send it."""

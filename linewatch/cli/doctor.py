@@ -4,9 +4,8 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import Empty, Queue
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import typer
 
@@ -174,44 +173,19 @@ def _mqtt(settings: "Settings") -> list[_Finding]:
     """Whether the broker lets us in; nothing where results are not published."""
     if settings.mqtt_url is None:
         return []
-    url = settings.mqtt_url.get_secret_value()
+    from core.mqtt import BrokerRefused, connected
+
     try:
-        refusal = _refused_by_broker(url)
+        # Without a name of its own it drives nobody out.
+        with connected(settings.mqtt_url.get_secret_value(), name="", seconds=_BROKER_SECONDS):
+            return [_Finding("MQTT", "ok", f"{_masked(settings.mqtt_url)} takes connections")]
     except ModuleNotFoundError:
         found, remedy = "paho-mqtt is not installed", "pip install 'linewatch[mqtt]'"
     except (OSError, ValueError) as error:
         found, remedy = f"cannot be reached: {error}", "start it, or set LINEWATCH_MQTT_URL"
-    else:
-        if refusal is None:
-            return [_Finding("MQTT", "ok", f"{_masked(settings.mqtt_url)} takes connections")]
-        found, remedy = refusal, "see the broker's log, and the user and password in LINEWATCH_MQTT_URL"
+    except BrokerRefused as refused:
+        found, remedy = str(refused), "see the broker's log, and the user and password in LINEWATCH_MQTT_URL"
     return [_Finding("MQTT", "missing", found, remedy)]
-
-
-def _refused_by_broker(url: str) -> str | None:
-    """Why a broker does not take a connection; None where it does. It is left again at once."""
-    from paho.mqtt.client import Client
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    parts = urlsplit(url)
-    client = Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)  # a name of its own: none is driven out
-    client.connect_timeout = _BROKER_SECONDS
-    if parts.scheme == "mqtts":
-        client.tls_set()
-    if parts.username is not None:
-        client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
-    said: Queue[Any] = Queue()
-    client.on_connect = lambda *about: said.put(about[3])
-    client.connect(parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883))
-    client.loop_start()
-    try:
-        reason = said.get(timeout=_BROKER_SECONDS)
-    except Empty:
-        return f"it does not answer a connection within {_BROKER_SECONDS:g} s: is it a broker?"
-    finally:
-        client.disconnect()
-        client.loop_stop()
-    return f"it refuses the connection: {reason}" if reason.is_failure else None
 
 
 def _torch() -> _Finding:

@@ -1,14 +1,9 @@
-"""Webhooks as receivers see them: real HTTP, real TLS, a real database; only Celery is left out."""
+"""Webhooks as receivers see them: real HTTP, a real database; only Celery is left out."""
 
 import datetime as dt
 import json
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -17,77 +12,24 @@ import pytest
 from sqlalchemy import Engine, event, text
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from core import deliveries, endpoints, events, model_versions, payloads, submission, targets, work
+from core import deliveries, events, model_versions, payloads, submission, work
 from core import sending as messages
-from core.deliveries import Delivery
 from core.errors import Refused
-from core.events import Callback, Event, EventType
+from core.events import Event, EventType
 from core.settings import Settings
 from core.submission import Accepted, NewInspection, Submission
-from tests.events import IMAGE, MANIFEST, finish_inspections, make_recipe
-from tests.receivers import DEADLINE_SECONDS, SECRET, Reply, private_authority, receiving
-from worker import calls, lanes, webhooks
+from tests.events import IMAGE, MANIFEST
+from tests.receivers import DEADLINE_SECONDS, SECRET, Reply, receiving
+from tests.sending import Inspect, endpoint_state, eventually, only, page, register, sending
+from worker import webhooks
 from worker.webhooks import Sender
 
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"  # noqa: S105 - of this file only
 
 
-def register(engine: Engine, url: str, **columns: Any) -> UUID:
-    """An endpoint with a secret that is known here."""
-    own = {"url": url, "secret": SECRET, "events": ["inspection.completed", "model.activated"], **columns}
-    names = ", ".join(own)
-    values = ", ".join(f":{name}" for name in own)
+def make_callbacks(engine: Engine, url: str) -> None:
     with engine.begin() as connection:
-        made = connection.execute(
-            text(f"INSERT INTO webhook_endpoints ({names}) VALUES ({values}) RETURNING id"),  # noqa: S608 - names of ours
-            own,
-        )
-        return UUID(str(made.scalar_one()))
-
-
-@contextmanager
-def sending(settings: Settings, *urls: str, **own: Any) -> Iterator[None]:
-    """A sender that may call these addresses; it tries again after hardly any time unless told otherwise."""
-    allowed = ",".join(urlsplit(url).netloc for url in urls)
-    configuration = {"webhook_retry_seconds": (0.1,) * 7, "webhook_allow": allowed, **own}
-    sender = Sender(settings.model_copy(update=configuration))
-    sender.start()
-    try:
-        yield
-    finally:
-        sender.stop()
-
-
-@pytest.fixture
-def inspect(engine: Engine) -> Callable[..., list[UUID]]:
-    """Inspects so many pictures of one recipe, each of which is an event."""
-    make_recipe(engine)
-    return lambda number=1: finish_inspections(engine, number)
-
-
-def only(engine: Engine, endpoint_id: UUID) -> Delivery:
-    with engine.begin() as connection:
-        [found], _ = deliveries.list_page(connection, endpoint_id, state=None, before=None, limit=10)
-        return found
-
-
-def eventually(look: Callable[[], Any], wanted: Any) -> None:
-    """Look until this is seen."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while (seen := look()) != wanted:
-        assert time.monotonic() < deadline, f"{seen!r} instead of {wanted!r}"
-        time.sleep(0.02)
-
-
-def endpoint_state(engine: Engine, endpoint_id: UUID) -> tuple[str, str | None]:
-    with engine.begin() as connection:
-        row = connection.execute(
-            text("SELECT state, disabled_because FROM webhook_endpoints WHERE id = :id"), {"id": endpoint_id}
-        ).one()
-        return row.state, row.disabled_because
-
-
-Inspect = Callable[..., list[UUID]]
+        connection.execute(text("UPDATE deliveries SET callback_url = :url WHERE state = 'pending'"), {"url": url})
 
 
 def test_an_event_is_sent_signed_and_once(engine: Engine, settings: Settings, inspect: Inspect) -> None:
@@ -200,71 +142,6 @@ def test_an_endpoint_that_is_gone_is_disabled(engine: Engine, settings: Settings
         deliveries.replay(connection, only(engine, endpoint_id).id)
 
 
-def test_what_waits_for_an_endpoint_that_is_gone_is_not_sent(
-    engine: Engine, settings: Settings, inspect: Inspect
-) -> None:
-    with receiving(lambda number, _: Reply(200 if number == 0 else 410)) as (receiver, url):
-        endpoint_id = register(engine, url)
-        with sending(settings, url):
-            inspect()
-            receiver.wait()
-            inspect(60)
-            eventually(lambda: endpoint_state(engine, endpoint_id), ("disabled", "answered 410 Gone"))
-    assert len(receiver.requests) <= 1 + lanes.CALLS_OF_LANE
-
-
-def test_what_waits_is_not_sent_once_its_endpoint_is_disabled(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lanes, "FRESH_SECONDS", 0.2)
-    over = threading.Event()
-
-    def hang(*_: Any) -> Reply:
-        over.wait(DEADLINE_SECONDS)
-        return Reply()
-
-    with receiving(hang) as (slow, slow_url), receiving() as (alive, url), sending(settings, slow_url, url):
-        endpoint_id = register(engine, slow_url)
-        try:
-            inspect(4)
-            last = slow.wait(2)[-1]
-            with engine.begin() as connection:
-                endpoints.disable(connection, endpoint_id, "by hand")
-            eventually(lambda: time.monotonic() > last.at + 0.2, True)
-        finally:
-            over.set()
-        register(engine, url)
-        inspect()
-        alive.wait()
-    assert len(slow.requests) == 2
-
-
-def test_what_waits_goes_to_where_its_endpoint_is_now(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lanes, "FRESH_SECONDS", 0.2)
-    over = threading.Event()
-
-    def hang(*_: Any) -> Reply:
-        over.wait(DEADLINE_SECONDS)
-        return Reply()
-
-    with receiving(hang) as (before, old_url), receiving() as (after, url), sending(settings, old_url, url):
-        endpoint_id = register(engine, old_url)
-        try:
-            inspect(4)
-            last = before.wait(2)[-1]
-            with engine.begin() as connection:
-                endpoints.change(connection, endpoint_id, actor="test", url=url)
-                secret = endpoints.rotate_secret(connection, endpoint_id, actor="test").secret.get_secret_value()
-            eventually(lambda: time.monotonic() > last.at + 0.2, True)
-        finally:
-            over.set()
-        for request in after.wait(2):
-            request.verified(secret)
-    assert len(before.requests) == 2
-
-
 def test_an_endpoint_that_fails_for_days_is_disabled(engine: Engine, settings: Settings, inspect: Inspect) -> None:
     with receiving(lambda *_: Reply(500)) as (receiver, url), sending(settings, url):
         endpoint_id = register(engine, url)
@@ -285,154 +162,6 @@ def test_a_success_ends_the_failing(engine: Engine, settings: Settings, inspect:
         with engine.begin() as connection:
             assert connection.execute(text("SELECT failing_since FROM webhook_endpoints")).scalar_one() is None
     assert endpoint_state(engine, endpoint_id) == ("enabled", None)
-
-
-def test_a_receiver_that_never_answers_delays_no_other(engine: Engine, settings: Settings, inspect: Inspect) -> None:
-    hung = threading.Event()
-
-    def hang(*_: Any) -> Reply:
-        hung.wait(DEADLINE_SECONDS)
-        return Reply()
-
-    with receiving(hang) as (dead, dead_url), receiving() as (alive, url):
-        register(engine, dead_url)
-        endpoint_id = register(engine, url)
-        try:
-            with sending(settings, dead_url, url):
-                inspect(100)
-                dead.wait(2)
-                alive.wait(100)
-                eventually(
-                    lambda: {one.state for one in page(engine, endpoint_id)},
-                    {"delivered"},
-                )
-                assert len(dead.requests) == 2
-                hung.set()
-        finally:
-            hung.set()
-
-
-def test_many_that_never_answer_leave_places_for_one_that_does(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
-    monkeypatch.setattr(lanes, "MAX_CALLS", 64)
-    monkeypatch.setattr(calls, "TRY_SECONDS", 2 * DEADLINE_SECONDS)
-    over = threading.Event()
-
-    def hang(*_: Any) -> Reply:
-        over.wait(2 * DEADLINE_SECONDS)
-        return Reply()
-
-    with receiving(hang) as (dead, dead_url), receiving() as (alive, url):
-        for number in range(20):
-            register(engine, f"{dead_url}/{number}")
-        inspect(10)
-        try:
-            with sending(settings, dead_url, url):
-                dead.wait(40)
-                register(engine, url)
-                inspect(50)
-                alive.wait(50)
-                over.set()
-        finally:
-            over.set()
-
-
-def test_those_that_turn_slow_keep_half_of_the_places_at_most(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
-    monkeypatch.setattr(lanes, "MAX_CALLS", 16)
-    monkeypatch.setattr(calls, "TRY_SECONDS", 2 * DEADLINE_SECONDS)
-    over, slow = threading.Event(), threading.Event()
-
-    def hang_later(*_: Any) -> Reply:
-        if slow.is_set():
-            over.wait(2 * DEADLINE_SECONDS)
-        return Reply()
-
-    with (
-        receiving(hang_later) as (dead, dead_url),
-        receiving() as (alive, url),
-        sending(settings, dead_url, url),
-    ):
-        try:
-            for number in range(3):
-                register(engine, f"{dead_url}/{number}")
-            inspect()
-            eventually(lambda: states(engine), {"delivered"})
-            slow.set()
-            inspect(20)
-            dead.wait(3 + 8)
-            register(engine, url)
-            inspect()
-            alive.wait()
-        finally:
-            over.set()
-
-
-def test_a_place_that_becomes_free_is_for_the_next_endpoint(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lanes, "MAX_CALLS", 1)
-    with receiving() as (receiver, url):
-        register(engine, f"{url}/busy")
-        other = register(engine, f"{url}/other", events=[])
-        inspect(50)
-        with engine.begin() as connection:
-            deliveries.send_test(connection, other)
-        with sending(settings, url):
-            paths = [request.path for request in receiver.wait(51)]
-    assert paths.index("/hook/other") <= 2 * lanes.HELD_CAREFULLY
-
-
-def test_a_failing_endpoint_gets_one_request_at_a_time(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
-    over = threading.Event()
-
-    def hang(*_: Any) -> Reply:
-        over.wait(DEADLINE_SECONDS)
-        return Reply()
-
-    with receiving(hang) as (dead, dead_url), receiving() as (alive, url), sending(settings, dead_url, url):
-        register(engine, dead_url, failing_since=dt.datetime.now(dt.UTC))
-        register(engine, url)
-        try:
-            inspect(100)
-            dead.wait(1)
-            alive.wait(100)
-            assert len(dead.requests) == 1
-        finally:
-            over.set()
-
-
-def test_several_senders_share_the_work(engine: Engine, settings: Settings, inspect: Inspect) -> None:
-    """Nothing is sent twice, no group is torn, and neither waits for the other."""
-    with receiving() as (alone, alone_url), receiving() as (grouped, grouped_url):
-        register(engine, alone_url)
-        register(engine, grouped_url, max_group_size=7, max_group_delay_ms=100)
-        with sending(settings, alone_url, grouped_url), sending(settings, alone_url, grouped_url):
-            inspected = [one for _ in range(20) for one in inspect(15)]
-            alone.wait(300)
-            eventually(lambda: states(engine), {"delivered"})
-    assert sorted(one.verified()["data"]["id"] for one in alone.requests) == sorted(map(str, inspected))
-    told = [one["data"]["id"] for request in grouped.requests for one in request.verified()["data"]]
-    assert sorted(told) == sorted(map(str, inspected))
-    assert len({one.id for one in grouped.requests}) == len(grouped.requests)
-    assert all(len(request.verified()["data"]) <= 7 for request in grouped.requests)
-
-
-def states(engine: Engine) -> set[str]:
-    with engine.begin() as connection:
-        return set(connection.execute(text("SELECT DISTINCT state FROM deliveries")).scalars())
-
-
-def page(engine: Engine, endpoint_id: UUID) -> list[Delivery]:
-    with engine.begin() as connection:
-        return deliveries.list_page(connection, endpoint_id, state=None, before=None, limit=1000)[0]
 
 
 def test_a_sender_that_stops_gives_back_what_is_in_flight(
@@ -460,23 +189,6 @@ def test_a_sender_that_stops_gives_back_what_is_in_flight(
         finally:
             hung.set()
     assert first.id == second.id
-
-
-def test_a_huge_answer_is_not_read(engine: Engine, settings: Settings, inspect: Inspect) -> None:
-    sent = 0
-
-    def endless() -> Iterator[bytes]:
-        nonlocal sent
-        while True:
-            sent += 64 * 1024
-            yield b"x" * (64 * 1024)
-
-    with receiving(lambda *_: Reply(200, {"Content-Encoding": "gzip"}, endless)) as (_, url), sending(settings, url):
-        endpoint_id = register(engine, url)
-        inspect()
-        eventually(lambda: only(engine, endpoint_id).state, "delivered")
-        assert only(engine, endpoint_id).attempts[0].answer == "x" * 500
-    assert sent < 32 * 1024 * 1024  # what the kernel's buffers took
 
 
 def test_both_secrets_sign_while_a_secret_is_rotated(engine: Engine, settings: Settings, inspect: Inspect) -> None:
@@ -614,11 +326,6 @@ def test_a_callback_goes_to_its_own_address_and_into_no_group(
     assert request.verified()["type"] == EventType.INSPECTION_COMPLETED
 
 
-def make_callbacks(engine: Engine, url: str) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE deliveries SET callback_url = :url WHERE state = 'pending'"), {"url": url})
-
-
 def test_a_callback_that_is_gone_ends_alone(engine: Engine, settings: Settings, inspect: Inspect) -> None:
     gone = lambda _, request: Reply(410 if request.path.endswith("/own") else 200)  # noqa: E731
     with receiving(gone) as (receiver, url):
@@ -632,63 +339,6 @@ def test_a_callback_that_is_gone_ends_alone(engine: Engine, settings: Settings, 
     assert (called.tries, [one.outcome for one in called.attempts]) == (1, ["gone"])
     assert endpoint_state(engine, endpoint_id) == ("enabled", None)
     assert len(receiver.requests) == 2
-
-
-def test_callbacks_that_fail_leave_their_endpoint_as_it_is(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is not noted as failing, and its events are sent as many at a time as ever."""
-    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
-    over, hanging = threading.Event(), threading.Event()
-
-    def answer(_: int, request: Any) -> Reply:
-        if request.path.endswith("/own"):
-            return Reply(500)
-        if hanging.is_set():
-            over.wait(DEADLINE_SECONDS)
-        return Reply()
-
-    with receiving(answer) as (receiver, url):
-        endpoint_id = register(engine, url)
-        called = Callback(endpoint_id, f"{url}/own")
-        try:
-            with sending(settings, url, webhook_retry_seconds=(0.05,)):
-                [inspected] = inspect()
-                eventually(lambda: states(engine), {"delivered"})
-                with engine.begin() as connection:
-                    failed = Event(EventType.INSPECTION_FAILED, str(inspected), [], called)
-                    events.emit(connection, [failed] * 10)
-                eventually(lambda: {one.state for one in page(engine, endpoint_id)[:10]}, {"exhausted"})
-                with engine.begin() as connection:
-                    assert endpoints.get(connection, endpoint_id).failing_since is None
-                hanging.set()
-                inspect(20)
-                receiver.wait(20 + 1 + lanes.CALLS_OF_LANE)
-                over.set()
-        finally:
-            over.set()
-
-
-@pytest.mark.parametrize("hangs", [False, True])
-def test_a_name_is_reached_at_the_next_of_its_addresses(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch, hangs: bool
-) -> None:
-    monkeypatch.setattr(calls, "TRY_SECONDS", 2.0)
-    monkeypatch.setattr(targets, "addresses_of", lambda *_: ["127.0.0.2", "127.0.0.1"])
-    with receiving() as (receiver, url), ExitStack() as stack:
-        port = urlsplit(url).port
-        if hangs:  # a queue of connections that is full
-            stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
-            for _ in range(2):
-                waiting = stack.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(("127.0.0.2", port))
-        endpoint_id = register(engine, f"http://localhost:{port}/hook")
-        with sending(settings, webhook_allow=f"localhost:{port}, 127.0.0.2:{port}"):
-            inspect(5)
-            eventually(lambda: {one.state for one in page(engine, endpoint_id)}, {"delivered"})
-    assert {one.tries for one in page(engine, endpoint_id)} == {1}
-    assert {request.headers["host"] for request in receiver.requests} == {f"localhost:{port}"}
 
 
 def test_a_failure_that_nobody_foresaw_is_told_and_does_not_end_the_sending(
@@ -713,126 +363,6 @@ def test_a_failure_that_nobody_foresaw_is_told_and_does_not_end_the_sending(
         inspect()
         receiver.wait()
     assert "RuntimeError: a bug" in caplog.text
-
-
-def test_tls_with_an_authority_of_ones_own(
-    engine: Engine, settings: Settings, inspect: Inspect, tmp_path: Path
-) -> None:
-    ca_file, tls = private_authority(tmp_path, "localhost")
-    with receiving(tls=tls) as (receiver, url):
-        endpoint_id = register(engine, url)
-        with sending(settings, url):
-            inspect()
-            eventually(lambda: only(engine, endpoint_id).tries > 0, True)
-        assert {one.outcome for one in only(engine, endpoint_id).attempts} == {"tls_failed"}
-        assert receiver.requests == []
-        with sending(settings, url, webhook_ca_file=ca_file):
-            [request] = receiver.wait()
-            eventually(lambda: only(engine, endpoint_id).state, "delivered")
-    assert request.headers["host"] == urlsplit(url).netloc
-    request.verified()
-
-
-def test_a_certificate_for_another_name_is_not_trusted(
-    engine: Engine, settings: Settings, inspect: Inspect, tmp_path: Path
-) -> None:
-    ca_file, tls = private_authority(tmp_path, "mes.example")
-    with receiving(tls=tls) as (receiver, url):
-        endpoint_id = register(engine, url)
-        with sending(settings, url, webhook_ca_file=ca_file):
-            inspect()
-            eventually(lambda: only(engine, endpoint_id).tries > 0, True)
-        assert {one.outcome for one in only(engine, endpoint_id).attempts} == {"tls_failed"}
-        assert receiver.requests == []
-
-
-def test_targets_are_judged_again_when_they_are_called(engine: Engine, settings: Settings, inspect: Inspect) -> None:
-    with receiving() as (receiver, url), receiving() as (_, other):
-        endpoint_id = register(engine, url)
-        with sending(settings, other):
-            inspect()
-            eventually(lambda: only(engine, endpoint_id).tries > 0, True)
-        assert only(engine, endpoint_id).attempts[0].outcome == "target_refused"
-        assert receiver.requests == []
-        with sending(settings, url):
-            receiver.wait()
-
-
-def test_nobody_listens(engine: Engine, settings: Settings, inspect: Inspect) -> None:
-    with receiving() as (_, url):
-        pass
-    endpoint_id = register(engine, url)
-    with sending(settings, url):
-        inspect()
-        eventually(lambda: only(engine, endpoint_id).tries > 0, True)
-    assert only(engine, endpoint_id).attempts[0].outcome == "unreachable"
-
-
-def test_a_try_has_its_time(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No answer is a failure; a status whose body never ends is what it says."""
-    monkeypatch.setattr(calls, "TRY_SECONDS", 0.5)
-    over = threading.Event()
-
-    def trickle() -> Iterator[bytes]:
-        while not over.wait(0.05):
-            yield b"."
-
-    def answer(number: int, _: Any) -> Reply:
-        if number == 0:
-            over.wait(DEADLINE_SECONDS)
-        return Reply(body=trickle)
-
-    with receiving(answer) as (_, url), sending(settings, url):
-        endpoint_id = register(engine, url)
-        try:
-            inspect()
-            eventually(lambda: only(engine, endpoint_id).state, "delivered")
-        finally:
-            over.set()
-    first, second = only(engine, endpoint_id).attempts
-    assert (first.outcome, first.status) == ("timed_out", None)
-    assert (second.outcome, second.answer[:2]) == ("delivered", "..")
-    assert first.duration_ms >= 500
-    assert second.duration_ms >= 500
-
-
-def test_what_is_no_http(engine: Engine, settings: Settings, inspect: Inspect) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        endpoint_id = register(engine, url)
-        with sending(settings, url):
-            inspect()
-            for talk in (b"220 mail.example ESMTP\r\n\r\n", b""):
-                connection, _ = server.accept()
-                with connection:
-                    request = b""
-                    while not request.endswith(b"}}"):  # all of it, or closing would reset the connection
-                        request += connection.recv(65536)
-                    connection.sendall(talk)
-            eventually(lambda: only(engine, endpoint_id).tries >= 2, True)
-    assert [one.outcome for one in only(engine, endpoint_id).attempts[:2]] == ["bad_answer", "unreachable"]
-
-
-def test_a_receiver_leaves_no_cookies(engine: Engine, settings: Settings, inspect: Inspect) -> None:
-    with receiving(lambda *_: Reply(200, {"Set-Cookie": "a=b"})) as (receiver, url), sending(settings, url):
-        register(engine, url)
-        inspect(10)
-        assert all("cookie" not in request.headers for request in receiver.wait(10))
-
-
-def test_proxies_of_the_environment_are_not_used(
-    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with receiving() as (receiver, url), receiving() as (proxy, proxy_url):
-        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy_url)
-        with sending(settings, url):
-            register(engine, url)
-            inspect()
-            receiver.wait()
-        assert proxy.requests == []
 
 
 def test_a_claim_is_bounded_by_its_events(engine: Engine) -> None:
