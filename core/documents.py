@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from core import batches, feed, inspections, model_versions
 from core import thresholds as limits
+from core.rescoring import runs
 
 
 class Model(BaseModel):
@@ -187,3 +188,61 @@ class ModelVersion(BaseModel):
             created_at=one.created_at,
             decided_at=one.decided_at,
         )
+
+
+class Progress(BaseModel):
+    """How far a run is: `share` of its pictures from 0 to 1, `rate` in pictures a second. None: not known."""
+
+    done: int
+    share: float | None
+    rate: float
+    seconds_left: float | None
+
+
+class RescoreRun(BaseModel):
+    """A pass over an archive with a model version and its thresholds, or a challenger in the shadow of the active one.
+
+    `counts` holds `total` (null until it has been counted), `planned`, `completed`, `failed`, the verdicts `ok`, `ng`
+    and `review`, and the flips `ok_to_ng` and `ng_to_ok` against the verdicts that were recorded.
+    """
+
+    id: UUID
+    status: str
+    kind: str
+    recipe: str
+    model: Model
+    source: dict[str, Any]
+    recompute: bool
+    threshold: float | None
+    review_threshold: float | None
+    limits: dict[str, Any]
+    window: str | None
+    time_zone: str | None
+    max_failure_rate: float
+    schedule_id: UUID | None
+    reason: str | None
+    counts: dict[str, int | None]
+    progress: Progress
+    activation: dict[str, Any] | None
+    created_by: str
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+
+    @classmethod
+    def of(cls, one: runs.Run) -> Self:
+        own = {name: getattr(one, name) for name in cls.model_fields if hasattr(one, name)}
+        own |= {
+            "status": one.state,
+            "model": Model(version=one.model_version, sha256=one.model_sha256.hex()),
+            "limits": one.limits.stored(),
+            "counts": {"total": one.total, "planned": one.planned, **one.counts},
+            "progress": Progress(
+                done=one.done,
+                share=one.done / one.total if one.total else None,
+                rate=round(one.rate, 2),
+                seconds_left=None if one.seconds_left is None else round(one.seconds_left, 1),
+            ),
+            "created_by": one.actor,
+        }
+        return cls(**own)

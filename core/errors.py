@@ -31,6 +31,10 @@ class Code(StrEnum):
     INVALID_BUNDLE = "invalid_bundle"
     CALLBACK_UNREGISTERED = "callback_unregistered"
     WEBHOOK_TARGET_REFUSED = "webhook_target_refused"
+    SOURCE_REFUSED = "source_refused"
+    GATE_NOT_MET = "gate_not_met"
+    SCHEDULE_EXISTS = "schedule_exists"
+    CHALLENGER_EXISTS = "challenger_exists"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     IDEMPOTENCY_IN_FLIGHT = "idempotency_in_flight"
     RATE_LIMITED = "rate_limited"
@@ -44,7 +48,7 @@ class Code(StrEnum):
 
 
 class Failure(StrEnum):
-    """Stable codes of inspections that failed."""
+    """Stable codes of inspections that failed, and of pictures that could not be scored again."""
 
     IMAGE_UNDECODABLE = "image_undecodable"
     IMAGE_TOO_LARGE = "image_too_large"
@@ -53,6 +57,9 @@ class Failure(StrEnum):
     SCORE_NOT_FINITE = "score_not_finite"
     MODEL_UNAVAILABLE = "model_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
+    IMAGE_MISSING = "image_missing"
+    OUTSIDE_ROOT = "outside_root"
+    MANIFEST_LINE_INVALID = "manifest_line_invalid"
 
 
 class Refused(Exception):  # noqa: N818 - it reads as what happened: the request was refused

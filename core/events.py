@@ -16,7 +16,9 @@ class EventType(StrEnum):
     INSPECTION_FAILED = "inspection.failed"
     INSPECTION_REVIEWED = "inspection.reviewed"
     BATCH_COMPLETED = "batch.completed"
+    RESCORE_RUN_PROGRESS = "rescore_run.progress"
     RESCORE_RUN_COMPLETED = "rescore_run.completed"
+    RESCORE_RUN_FAILED = "rescore_run.failed"
     MODEL_ACTIVATED = "model.activated"
     ENDPOINT_TEST = "endpoint.test"
 

@@ -255,7 +255,7 @@ def list_page(
     """
     branches: list[Select[Any]] = []
     for branch, table in ((_in_flight(), work), (_finished(), inspections)):
-        narrowed = branch.where(*_conditions(connection, filters, table))
+        narrowed = branch.where(*conditions(connection, filters, table))
         if before is not None:
             narrowed = narrowed.where(table.c.id < before)
         # Each branch is sorted and cut by its own index before the two are merged.
@@ -265,7 +265,7 @@ def list_page(
     return items, items[-1].id if len(rows) > limit else None
 
 
-def _conditions(connection: Connection, filters: Filters, table: Any) -> list[Any]:
+def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any]:
     in_flight = table is work
     conditions = [
         table.c[name] == value

@@ -9,11 +9,13 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from core import batches, inspections, model_versions, tables, thresholds
-from core.documents import Batch, Inspection, ModelVersion
+from core.documents import Batch, Inspection, ModelVersion, RescoreRun
 from core.events import EventType
+from core.rescoring import runs
 from core.sending import Claim, Message
 
 _OF_INSPECTIONS = (EventType.INSPECTION_COMPLETED, EventType.INSPECTION_FAILED, EventType.INSPECTION_REVIEWED)
+_OF_RUNS = (EventType.RESCORE_RUN_PROGRESS, EventType.RESCORE_RUN_COMPLETED, EventType.RESCORE_RUN_FAILED)
 _AT_ONCE = 1000
 
 Document = dict[str, Any]
@@ -28,6 +30,7 @@ def documents(connection: Connection, claims: Sequence[Claim]) -> dict[UUID, Doc
     found: dict[str, dict[str, Document]] = {
         **dict.fromkeys(_OF_INSPECTIONS, _inspections(connection, subjects(*_OF_INSPECTIONS))),
         EventType.BATCH_COMPLETED: _batches(connection, subjects(EventType.BATCH_COMPLETED)),
+        **dict.fromkeys(_OF_RUNS, _runs(connection, subjects(*_OF_RUNS))),
         EventType.MODEL_ACTIVATED: _model_versions(connection, subjects(EventType.MODEL_ACTIVATED)),
         EventType.ENDPOINT_TEST: {one: _test(one) for one in subjects(EventType.ENDPOINT_TEST)},
     }
@@ -50,6 +53,13 @@ def _batches(connection: Connection, subjects: set[str]) -> dict[str, Document]:
         return {}
     found = batches.by_ids(connection, map(UUID, subjects)).values()
     return {str(one.id): Batch.of(one).model_dump(mode="json") for one in found}
+
+
+def _runs(connection: Connection, subjects: set[str]) -> dict[str, Document]:
+    if not subjects:
+        return {}
+    found = runs.by_ids(connection, map(UUID, subjects)).values()
+    return {str(one.id): RescoreRun.of(one).model_dump(mode="json") for one in found}
 
 
 def _model_versions(connection: Connection, subjects: set[str]) -> dict[str, Document]:

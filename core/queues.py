@@ -28,9 +28,12 @@ class Task(StrEnum):
 
     SCORE = "linewatch.score"
     CHECK_MODEL = "linewatch.check_model"
+    RESCORE = "linewatch.rescore"
+    RESCORE_REPORT = "linewatch.rescore_report"
     ANOMALY_MAP = "linewatch.anomaly_map"
     HEATMAP = "linewatch.heatmap"
     HOUSEKEEPING = "linewatch.housekeeping"
+    PLAN_RUN = "linewatch.plan_run"
 
 
 def score_arguments(recipe_id: int, priority: str, ids: Sequence[UUID]) -> tuple[int, str, list[str]]:

@@ -64,6 +64,15 @@ class Settings(BaseSettings):
         None, description="a worker creates this file when it takes work and removes it when it cannot"
     )
 
+    archive_roots: str = Field(
+        "", description="where re-scoring may read pictures: absolute folders and s3://bucket/prefix, comma separated"
+    )
+    rescore_slice: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        1000, description="pictures that a worker takes at once from an archive that is scored again"
+    )
+    bulk_share: Annotated[float, Field(ge=0, le=0.9, allow_inf_nan=False)] = Field(
+        0.1, description="the share of pictures that bulk work gets even while the line keeps every worker busy"
+    )
     dispatch_interval: Annotated[float, Field(gt=0)] = Field(1.0, description="pause between two dispatcher rounds")
     mqtt_url: SecretStr | None = Field(
         None, description="publish results over MQTT: mqtt://user:password@host:1883 or mqtts://; off without it"

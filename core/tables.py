@@ -43,7 +43,8 @@ NOW = text("now()")
 NEW_ID = text("uuidv7()")
 
 
-def _one_of(column: str, *values: str) -> CheckConstraint:
+def one_of(column: str, *values: str) -> CheckConstraint:
+    """The constraint of a column that holds a state or a kind."""
     allowed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({allowed})", name=column)
 
@@ -66,8 +67,8 @@ recipes = Table(
     ),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("updated_at", Timestamp, nullable=False, server_default=NOW),
-    _one_of("state", "active", "archived"),
-    _one_of("without_model", "refuse", "wait"),
+    one_of("state", "active", "archived"),
+    one_of("without_model", "refuse", "wait"),
 )
 
 model_versions = Table(
@@ -84,7 +85,7 @@ model_versions = Table(
     Column("decided_at", Timestamp),
     UniqueConstraint("recipe_id", "version"),
     UniqueConstraint("recipe_id", "sha256"),
-    _one_of("state", "uploaded", "ready", "rejected", "retired"),
+    one_of("state", "uploaded", "ready", "rejected", "retired"),
 )
 
 # The stack of what was active: a rollback takes the newest entry off and goes back to the one below it.
@@ -141,7 +142,7 @@ batches = Table(
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("closed_at", Timestamp),
     Column("finished_at", Timestamp),
-    _one_of("state", "open", "running", "completed", "cancelled"),
+    one_of("state", "open", "running", "completed", "cancelled"),
 )
 
 
@@ -187,8 +188,8 @@ work = Table(
     Column("worker", Text),
     Column("rescues", Integer, nullable=False, server_default="0"),
     Column("released_because", Text),
-    _one_of("state", "queued", "running"),
-    _one_of("priority", "sync", "live", "bulk"),
+    one_of("state", "queued", "running"),
+    one_of("priority", "sync", "live", "bulk"),
     Index("ix_work_queued", "priority", "recipe_id", "id", postgresql_where=text("state = 'queued'")),
     Index("ix_work_running", "lease_until", postgresql_where=text("state = 'running'")),
     Index("ix_work_deadline", "deadline_at", postgresql_where=text("deadline_at IS NOT NULL")),
@@ -212,8 +213,8 @@ inspections = Table(
     Column("error_detail", Text),
     Column("finished_at", Timestamp, nullable=False, server_default=NOW),
     Column("timings_ms", JSONB, nullable=False),
-    _one_of("status", "completed", "failed", "cancelled"),
-    _one_of("verdict", "ok", "ng", "review"),
+    one_of("status", "completed", "failed", "cancelled"),
+    one_of("verdict", "ok", "ng", "review"),
     CheckConstraint(
         "(status = 'completed') = (anomaly_score IS NOT NULL AND verdict IS NOT NULL)",
         name="completed_has_result",
@@ -268,7 +269,7 @@ reviews = Table(
     Column("actor", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Index(None, "inspection_id", "id"),
-    _one_of("verdict", "ok", "ng"),
+    one_of("verdict", "ok", "ng"),
 )
 
 # Feed entries of open transactions have no number. Committed ones are numbered one transaction after the other and
@@ -283,7 +284,7 @@ feed_unnumbered = Table(
     Column("recipe_id", BigInteger, nullable=False),
     Column("event", Text, nullable=False),
     Index(None, "transaction", "id"),
-    _one_of("event", "final", "reviewed"),
+    one_of("event", "final", "reviewed"),
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
 )
 
@@ -297,7 +298,7 @@ feed = Table(
     Column("numbered_at", Timestamp, nullable=False, server_default=NOW),
     Column("settled", BigInteger, nullable=False),
     Index(None, "recipe_id", "number"),
-    _one_of("event", "final", "reviewed"),
+    one_of("event", "final", "reviewed"),
 )
 
 # One row: the newest entry that retention has removed.
@@ -348,7 +349,7 @@ webhook_endpoints = Table(
     Column("failing_since", Timestamp),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("updated_at", Timestamp, nullable=False, server_default=NOW),
-    _one_of("state", "enabled", "disabled", "deleted"),
+    one_of("state", "enabled", "disabled", "deleted"),
 )
 
 # One event to one endpoint. What is sent in one request shares a `message_id`, which is fixed before the first try.
@@ -367,7 +368,7 @@ deliveries = Table(
     Column("next_try_at", Timestamp, nullable=False, server_default=NOW),
     Column("claim", Integer, nullable=False, server_default="0"),
     Column("finished_at", Timestamp),
-    _one_of("state", "pending", "delivered", "exhausted", "cancelled"),
+    one_of("state", "pending", "delivered", "exhausted", "cancelled"),
     Index("ix_deliveries_due", "endpoint_id", "next_try_at", postgresql_where=text("state = 'pending'")),
     Index(None, "endpoint_id", "id"),
     Index("ix_deliveries_exhausted", "endpoint_id", "id", postgresql_where=text("state = 'exhausted'")),

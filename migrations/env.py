@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection, text
 
+import core.rescoring.tables  # noqa: F401 - its tables are of the same metadata
 from core.partitions import is_no_partition
 from core.tables import metadata
 

@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
 
+import core.rescoring.tables  # noqa: F401 - its tables are of the same metadata
 from core import partitions
 from core.database import create_unbounded
 from core.settings import Settings

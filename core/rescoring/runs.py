@@ -1,0 +1,385 @@
+"""Re-scoring runs: `queued → running → completed | failed | cancelled`, and `paused` in between.
+
+    queued ──first slice planned──► running ──all of the source has results──► completed
+      │ ▲                            │ │ │
+      │ └── resume ── paused ◄─ pause┘ │ └──too many failures, no source──► failed
+      └───────────── cancel ───────────┴────────────────────────────────► cancelled
+
+Each transition is one statement, guarded by the states that it leaves. The counters are the run's progress; they are
+updated with the results that they count.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, insert, select, text
+from sqlalchemy.sql.functions import now
+
+from core import audit, events, model_versions, recipes
+from core.errors import Code, Refused
+from core.events import Event, EventType
+from core.rescoring.limits import Limit, Limits
+from core.rescoring.requests import RunRequest
+from core.rescoring.tables import rescore_runs
+from core.tables import model_versions as versions_table
+from core.tables import recipes as recipes_table
+
+ACTIVE = ("queued", "running", "paused")
+COUNTED = ("completed", "failed", "ok", "ng", "review", "ok_to_ng", "ng_to_ok")
+
+JUDGED_AFTER = 50
+"""So many pictures must have been tried before a run is aborted for its failures; at its end it is judged anyway."""
+PROGRESS_STEPS = 10
+"""An event tells of the progress each time another tenth of a run is done."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it stands.
+
+    Attributes:
+        kind: `archive`, or `challenger` for a version that scores live traffic in the active one's shadow.
+        total: pictures of the source; None while they have not been counted.
+        rate: pictures a second, a mean over about the last half minute; 0 when nothing comes.
+    """
+
+    id: UUID
+    state: str
+    kind: str
+    recipe_id: int
+    recipe: str
+    model_version_id: int
+    model_version: int
+    model_sha256: bytes
+    source: dict[str, Any]
+    recompute: bool
+    threshold: float | None
+    review_threshold: float | None
+    limits: Limits
+    window: str | None
+    time_zone: str | None
+    max_failure_rate: float
+    schedule_id: UUID | None
+    actor: str
+    reason: str | None
+    total: int | None
+    planned: int
+    counts: dict[str, int]
+    rate: float
+    activation: dict[str, Any] | None
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+
+    @property
+    def final(self) -> bool:
+        return self.state not in ACTIVE
+
+    @property
+    def done(self) -> int:
+        """How many pictures have their result."""
+        return self.counts["completed"] + self.counts["failed"]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present rate; None where nothing can be said."""
+        if self.state != "running" or self.total is None or self.rate <= 0 or self.kind == "challenger":
+            return None
+        return max(0, self.total - self.done) / self.rate
+
+
+# A run that has had no result for this long goes at no rate, whatever it was.
+_STALLED = "60 seconds"
+_SELECT = select(
+    rescore_runs,
+    text(f"CASE WHEN rated_at > clock_timestamp() - interval '{_STALLED}' THEN rate ELSE 0 END AS present_rate"),
+    recipes_table.c.name.label("recipe"),
+    versions_table.c.version.label("model_version"),
+    versions_table.c.sha256.label("model_sha256"),
+).select_from(
+    rescore_runs.join(recipes_table, recipes_table.c.id == rescore_runs.c.recipe_id).join(
+        versions_table, versions_table.c.id == rescore_runs.c.model_version_id
+    )
+)
+
+
+def _run(row: Row[Any]) -> Run:
+    own = {name: value for name, value in row._mapping.items() if name in Run.__dataclass_fields__}
+    own["limits"] = Limits.read(row.limits)
+    own["rate"] = row.present_rate if row.state == "running" else 0.0
+    return Run(**own, counts={name: getattr(row, name) for name in COUNTED})
+
+
+def unknown(run_id: UUID) -> Refused:
+    """The refusal of an id that no run has."""
+    return Refused(Code.NOT_FOUND, f"There is no re-scoring run {run_id}.")
+
+
+def get(connection: Connection, run_id: UUID) -> Run:
+    """One run; refuses an unknown id."""
+    found = by_ids(connection, [run_id])
+    if run_id not in found:
+        raise unknown(run_id)
+    return found[run_id]
+
+
+def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Run]:
+    """The runs of these ids that there are."""
+    rows = connection.execute(_SELECT.where(rescore_runs.c.id.in_(list(ids))))
+    return {row.id: _run(row) for row in rows}
+
+
+def list_page(
+    connection: Connection, *, recipe: str | None, state: str | None, before: UUID | None, limit: int
+) -> tuple[list[Run], UUID | None]:
+    """One page, newest first, and the id to give as `before` for the next one, or None at the end."""
+    query = _SELECT.order_by(rescore_runs.c.id.desc()).limit(limit + 1)
+    if recipe is not None:
+        query = query.where(rescore_runs.c.recipe_id == recipes.get(connection, recipe).id)
+    if state is not None:
+        query = query.where(rescore_runs.c.state == state)
+    if before is not None:
+        query = query.where(rescore_runs.c.id < before)
+    rows = connection.execute(query).all()
+    found = [_run(row) for row in rows[:limit]]
+    return found, found[-1].id if len(rows) > limit else None
+
+
+def create(
+    connection: Connection,
+    request: RunRequest,
+    *,
+    actor: str,
+    run_id: UUID | None = None,
+    schedule_id: UUID | None = None,
+) -> Run:
+    """A run over an archive, to be planned. Refuses an unknown recipe or version, and a version that is not ready."""
+    version = _ready(connection, request.recipe, request.model_version)
+    if request.threshold is None:
+        limits = Limits.in_force(connection, version.id)
+    else:
+        limits = Limits(Limit(request.threshold, request.review_threshold))
+    moment = connection.execute(select(now())).scalar_one()
+    asked = request.model_dump(include={"threshold", "review_threshold", "recompute", "max_failure_rate"})
+    window = {"window": request.window, "time_zone": request.time_zone} if request.window else {}
+    made = connection.execute(
+        insert(rescore_runs)
+        .values(
+            **({"id": run_id} if run_id else {}),
+            **asked,
+            **window,
+            recipe_id=version.recipe_id,
+            model_version_id=version.id,
+            kind="archive",
+            source=request.stored_source(moment),
+            limits=limits.stored(),
+            schedule_id=schedule_id,
+            actor=actor,
+        )
+        .returning(rescore_runs.c.id)
+    ).scalar_one()
+    _record(connection, made, "rescore_run.created", actor, recipe=request.recipe, version=version.version)
+    return get(connection, made)
+
+
+def create_challenger(connection: Connection, recipe: str, version: int, *, share: float, actor: str) -> Run:
+    """A run over a share of what is inspected from now on, until it is ended; `share` is above 0 and up to 1.
+
+    Refuses a version that is not ready, the active one, and a second challenger of a recipe.
+    """
+    owner = recipes.lock(connection, recipe)
+    wanted = _ready(connection, recipe, version)
+    if wanted.id == owner.active_version_id:
+        raise Refused(
+            Code.INVALID_TRANSITION,
+            f"Version {version} of recipe {recipe!r} is the active one: it cannot challenge itself.",
+        )
+    if challenger(connection, recipe) is not None:
+        raise Refused(Code.CHALLENGER_EXISTS, f"Recipe {recipe!r} has a challenger already: end that one first.")
+    made = connection.execute(
+        insert(rescore_runs)
+        .values(
+            recipe_id=owner.id,
+            model_version_id=wanted.id,
+            kind="challenger",
+            source={"live": {"share": share}},
+            limits=Limits.in_force(connection, wanted.id).stored(),
+            max_failure_rate=1.0,
+            actor=actor,
+        )
+        .returning(rescore_runs.c.id)
+    ).scalar_one()
+    _record(connection, made, "challenger.started", actor, recipe=recipe, version=version, share=share)
+    return get(connection, made)
+
+
+def challenger(connection: Connection, recipe: str) -> Run | None:
+    """The challenger of a recipe, where it has one."""
+    row = connection.execute(
+        _SELECT.where(
+            recipes_table.c.name == recipe, rescore_runs.c.kind == "challenger", rescore_runs.c.state.in_(ACTIVE)
+        )
+    ).one_or_none()
+    return None if row is None else _run(row)
+
+
+def end_challenger(connection: Connection, recipe: str, *, actor: str) -> Run:
+    """Let a challenger finish what it has in hand and take nothing more; refuses where there is none."""
+    found = challenger(connection, recipe)
+    if found is None:
+        recipes.get(connection, recipe)
+        raise Refused(Code.NOT_FOUND, f"Recipe {recipe!r} has no challenger.")
+    connection.execute(
+        text("""
+            UPDATE rescore_runs SET planned_all_at = now(), total = planned, state = 'running',
+                started_at = coalesce(started_at, now())
+            WHERE id = :id AND state IN ('queued', 'running', 'paused')
+        """),
+        {"id": found.id},
+    )
+    _record(connection, found.id, "challenger.ended", actor, recipe=recipe)
+    settle(connection, found.id)
+    return get(connection, found.id)
+
+
+def _ready(connection: Connection, recipe: str, version: int) -> model_versions.ModelVersion:
+    found = model_versions.get(connection, recipe, version)
+    if found.state != "ready":
+        raise Refused(
+            Code.MODEL_NOT_READY,
+            f"Version {version} of recipe {recipe!r} is {found.state}; only a ready one can score.",
+        )
+    return found
+
+
+_TRANSITION = """
+UPDATE rescore_runs SET {changes} WHERE id = :id AND state = ANY(CAST(:from_states AS text[])) RETURNING id
+"""
+
+
+def _change(connection: Connection, run_id: UUID, verb: str, from_states: Iterable[str], changes: str) -> None:
+    """One transition; refuses it from any other state."""
+    changed = connection.execute(
+        text(_TRANSITION.format(changes=changes)), {"id": run_id, "from_states": list(from_states)}
+    ).one_or_none()
+    if changed is None:
+        found = get(connection, run_id)
+        raise Refused(Code.INVALID_TRANSITION, f"Run {run_id} is {found.state} and cannot be {verb}.")
+
+
+def pause(connection: Connection, run_id: UUID, *, actor: str) -> Run:
+    """`queued | running → paused`: workers stop at their next minibatch and keep what they have scored."""
+    _change(connection, run_id, "paused", ("queued", "running"), "state = 'paused'")
+    _record(connection, run_id, "rescore_run.paused", actor)
+    return get(connection, run_id)
+
+
+def resume(connection: Connection, run_id: UUID, *, actor: str) -> Run:
+    """`paused → running`, or `queued` where nothing was planned yet."""
+    changes = (
+        "state = CASE WHEN started_at IS NULL THEN 'queued' ELSE 'running' END, rated_at = clock_timestamp(), rate = 0"
+    )
+    _change(connection, run_id, "resumed", ("paused",), changes)
+    _record(connection, run_id, "rescore_run.resumed", actor)
+    settle(connection, run_id)
+    return get(connection, run_id)
+
+
+def cancel(connection: Connection, run_id: UUID, *, actor: str) -> Run:
+    """`queued | running | paused → cancelled`: what has its results keeps them, the rest is given up."""
+    _change(connection, run_id, "cancelled", ACTIVE, "state = 'cancelled', finished_at = clock_timestamp()")
+    _give_up_slices(connection, run_id)
+    _record(connection, run_id, "rescore_run.cancelled", actor)
+    return get(connection, run_id)
+
+
+def fail(connection: Connection, run_id: UUID, reason: str) -> bool:
+    """`queued | running | paused → failed`; False for a run that is final."""
+    failed = connection.execute(
+        text("""
+            UPDATE rescore_runs SET state = 'failed', reason = :reason, finished_at = clock_timestamp()
+            WHERE id = :id AND state IN ('queued', 'running', 'paused') RETURNING id, recipe_id
+        """),
+        {"id": run_id, "reason": reason},
+    ).one_or_none()
+    if failed is None:
+        return False
+    _give_up_slices(connection, run_id)
+    events.emit(connection, [Event(EventType.RESCORE_RUN_FAILED, str(failed.id), [failed.recipe_id])])
+    return True
+
+
+def settle(connection: Connection, run_id: UUID) -> None:
+    """End a running run that is done, or that has failed too often. It comes last in what changes its counters."""
+    row = connection.execute(
+        text("""
+            UPDATE rescore_runs SET finished_at = clock_timestamp(),
+                state = CASE WHEN failed > max_failure_rate * (completed + failed) THEN 'failed' ELSE 'completed' END,
+                reason = CASE WHEN failed > max_failure_rate * (completed + failed) THEN
+                    format('%s of %s pictures failed, more than the allowed share of %s', failed, completed + failed,
+                        max_failure_rate) END
+            WHERE id = :id AND state = 'running' AND (
+                (planned_all_at IS NOT NULL AND completed + failed >= planned)
+                OR (completed + failed >= :judged_after AND failed > max_failure_rate * (completed + failed))
+            )
+            RETURNING id, recipe_id, state
+        """),
+        {"id": run_id, "judged_after": JUDGED_AFTER},
+    ).one_or_none()
+    if row is None:
+        return
+    _give_up_slices(connection, run_id)
+    type_ = EventType.RESCORE_RUN_FAILED if row.state == "failed" else EventType.RESCORE_RUN_COMPLETED
+    events.emit(connection, [Event(type_, str(row.id), [row.recipe_id])])
+
+
+_COUNT = text("""
+    UPDATE rescore_runs SET
+        completed = completed + :completed, failed = failed + :failed,
+        ok = ok + :ok, ng = ng + :ng, review = review + :review,
+        ok_to_ng = ok_to_ng + :ok_to_ng, ng_to_ok = ng_to_ok + :ng_to_ok,
+        rate = rate + (1 - exp(-elapsed / 30.0)) * (:done / elapsed - rate),
+        rated_at = clock_timestamp()
+    FROM (
+        SELECT id, greatest(extract(epoch FROM clock_timestamp() - coalesce(rated_at, started_at)), 0.001)::float8
+            AS elapsed
+        FROM rescore_runs WHERE id = :id FOR UPDATE
+    ) AS locked
+    WHERE rescore_runs.id = locked.id
+    RETURNING rescore_runs.id, recipe_id, kind, total, completed + failed AS done
+""")
+
+
+def count(connection: Connection, run_id: UUID, counts: dict[str, int]) -> None:
+    """Add results to the counters of a run, and end it if that was the last. Call it last in the transaction.
+
+    The rate is an exponentially weighted mean with a time constant of 30 s, for events at any distance.
+    """
+    done = counts["completed"] + counts["failed"]
+    if not done:
+        return
+    row = connection.execute(_COUNT, {"id": run_id, "done": float(done), **counts}).one()
+    if row.total and row.kind == "archive":
+        step, before = (row.done * PROGRESS_STEPS // row.total, (row.done - done) * PROGRESS_STEPS // row.total)
+        if before < step < PROGRESS_STEPS:
+            events.emit(connection, [Event(EventType.RESCORE_RUN_PROGRESS, str(row.id), [row.recipe_id])])
+    settle(connection, run_id)
+
+
+def _give_up_slices(connection: Connection, run_id: UUID) -> None:
+    connection.execute(text("DELETE FROM rescore_slices WHERE run_id = :id"), {"id": run_id})
+
+
+def _record(connection: Connection, run_id: UUID, action: str, actor: str, **detail: Any) -> None:
+    audit.record(connection, actor=actor, action=action, subject=f"rescore_run:{run_id}", **detail)
+
+
+def final_among(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
+    """Which of these runs are final."""
+    rows = connection.execute(
+        select(rescore_runs.c.id).where(rescore_runs.c.id.in_(list(ids)), rescore_runs.c.state.not_in(ACTIVE))
+    ).scalars()
+    return set(rows)
