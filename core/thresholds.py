@@ -129,7 +129,8 @@ def preview(
     query = completed_by(version.recipe_id, version.id, since).where(_concerned(version.id, station_id))
     seen = connection.execute(select(func.count()).select_from(query.limit(at_most + 1).subquery())).scalar_one()
     past = query.limit(at_most).subquery()
-    after = decided(past.c.anomaly_score, threshold, review_threshold, past.c.reasons)
+    limits = (literal(threshold, Float(53)), literal(review_threshold, Float(53)))
+    after = decided(past.c.anomaly_score, *limits, past.c.reasons)
     both = select(past.c.id, past.c.anomaly_score, past.c.verdict.label("before"), after.label("after")).subquery()
     kind = (both.c.before, both.c.after)
     numbered = (
@@ -161,15 +162,17 @@ def _concerned(version_id: int, station_id: str | None) -> ColumnElement[bool]:
 
 def decided(
     anomaly_score: ColumnElement[Any],
-    threshold: float,
-    review_threshold: float | None,
+    threshold: ColumnElement[float],
+    review_threshold: ColumnElement[float],
     reasons: ColumnElement[Any],
 ) -> ColumnElement[str]:
-    """`core.verdicts.decide` in SQL, word for word; it stands here because that module knows no database."""
-    rules: list[tuple[ColumnElement[bool], str]] = [
+    """`core.verdicts.decide` in SQL, word for word; it stands here because that module knows no database.
+
+    A review threshold that is null is none: nothing reaches it.
+    """
+    return case(
         (func.cardinality(reasons) > 0, "review"),
-        (anomaly_score >= literal(threshold, Float(53)), "ng"),
-    ]
-    if review_threshold is not None:
-        rules.append((anomaly_score >= literal(review_threshold, Float(53)), "review"))
-    return case(*rules, else_="ok")
+        (anomaly_score >= threshold, "ng"),
+        (anomaly_score >= review_threshold, "review"),
+        else_="ok",
+    )

@@ -370,7 +370,16 @@ def count(connection: Connection, run_id: UUID, counts: dict[str, int]) -> None:
 
 
 def _give_up_slices(connection: Connection, run_id: UUID) -> None:
-    connection.execute(text("DELETE FROM rescore_slices WHERE run_id = :id"), {"id": run_id})
+    """Remove the slices of a run that has ended. One whose results are being written goes with these: whoever writes
+    holds it, and waits for the run that is locked here."""
+    connection.execute(
+        text("""
+            DELETE FROM rescore_slices AS slice USING (
+                SELECT run_id, first FROM rescore_slices WHERE run_id = :id FOR UPDATE SKIP LOCKED
+            ) AS left_over WHERE slice.run_id = left_over.run_id AND slice.first = left_over.first
+        """),
+        {"id": run_id},
+    )
 
 
 def _record(connection: Connection, run_id: UUID, action: str, actor: str, **detail: Any) -> None:

@@ -29,7 +29,8 @@ def test_the_database_decides_as_the_line_does(
     engine: Engine, score: float, threshold: float, review: float | None, reasons: list[str]
 ) -> None:
     for other in (threshold, score):
-        found = thresholds.decided(literal(score, Float(53)), other, review, literal(reasons, ARRAY(Text)))
+        limits = (literal(other, Float(53)), literal(review, Float(53)))
+        found = thresholds.decided(literal(score, Float(53)), *limits, literal(reasons, ARRAY(Text)))
         with engine.begin() as connection:
             assert connection.execute(select(found)).scalar_one() == decide(score, other, review, reasons)
 
