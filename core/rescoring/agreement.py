@@ -12,8 +12,8 @@ BEFORE = ("ok", "ng", "review", "none")
 AFTER = ("ok", "ng", "review", "failed")
 
 # The results of a new run are not in the planner's statistics yet: it would take them for a handful, and read all
-# reviews again for each of them. Without nested loops it reads each once, a million results in a few tenths of a second;
-# an index that finds them by inspection would make each run's copying slower by half.
+# reviews again for each of them. Without nested loops it reads either table once, a million results in less than a
+# second; an index that finds them by inspection would make the copying of each run slower by half.
 _EACH_ONCE = text("SET LOCAL enable_nestloop = off")
 _AS_BEFORE = text("RESET enable_nestloop")
 _CELLS = text("""
