@@ -69,8 +69,9 @@ def add_results(connection: Connection, run_id: UUID, seen: Sequence[Seen]) -> N
         )
     connection.execute(
         text("""
-            UPDATE rescore_runs SET state = 'running', started_at = now(), planned = has.done, total = has.done,
-                completed = has.done - has.failed, failed = has.failed, ok_to_ng = has.ok_to_ng
+            UPDATE rescore_runs SET state = 'running', started_at = now(), planned = greatest(planned, has.done),
+                total = greatest(total, has.done), completed = has.done - has.failed, failed = has.failed,
+                ok_to_ng = has.ok_to_ng
             FROM (
                 SELECT count(*) AS done, count(error_code) AS failed,
                     count(*) FILTER (WHERE before_verdict = 'ok' AND verdict = 'ng') AS ok_to_ng

@@ -5,6 +5,7 @@ from their ids alone: one is in it or not, however often it is asked, and challe
 """
 
 import datetime as dt
+import math
 from typing import Any
 from uuid import UUID
 
@@ -52,8 +53,9 @@ def next_items(
     """
     state = feed.number(connection)
     after = max(int(cursor["feed"]), state.expired)
-    until = min(state.newest, after + READ_AT_ONCE)
-    sampled: dict[str, Any] = {"recipe_id": run.recipe_id, "share": float(run.source["live"]["share"]), "until": until}
+    share = float(run.source["live"]["share"])
+    until = min(state.newest, after + min(READ_AT_ONCE, math.ceil(2 * at_most / share)))  # twice what is needed or so
+    sampled: dict[str, Any] = {"recipe_id": run.recipe_id, "share": share, "until": until}
     late = connection.execute(_LATE, {"after": after, "until": until, "latest": LATEST}).scalar_one()
     if late is not None:
         _count_skipped(connection, run, {**sampled, "after": after, "until": late})
