@@ -23,11 +23,12 @@ class Seen(NamedTuple):
 
 def make_versions(engine: Engine, number: int = 3) -> None:
     """A recipe with so many ready versions; the first is active."""
+    manifest = MANIFEST | {"architecture": {"name": "none"}}
     with engine.begin() as connection:
         recipes.create(connection, RECIPE, actor="test")
         for one in range(1, number + 1):
             made, _ = model_versions.register(
-                connection, RECIPE, sha256=bytes([one]) * 32, manifest=MANIFEST, actor="test"
+                connection, RECIPE, sha256=bytes([one]) * 32, manifest=manifest, actor="test"
             )
             model_versions.mark_ready(connection, made.id)
 
