@@ -40,7 +40,7 @@ def activate(connection: Connection, run_id: UUID, asked: Gate, *, actor: str) -
     the run; and one whose version and thresholds score already. A challenger is ended by it.
     """
     owner, run = _locked(connection, run_id)
-    _check_has_ended(run)
+    _check_has_results(run)
     version = model_versions.by_id(connection, run.model_version_id)
     in_force = thresholds.current(connection, version.id)
     replaced = _replaced(run, in_force)
@@ -102,13 +102,16 @@ def rollback(connection: Connection, run_id: UUID, *, actor: str) -> Activated:
 
 
 def _locked(connection: Connection, run_id: UUID) -> tuple[Recipe, Run]:
-    """The recipe of a run and the run, locked in this order, as they stand then."""
+    """The recipe of a run and the run, locked in this order, as they stand then.
+
+    Results may still be copied into a challenger meanwhile; what counts them waits.
+    """
     owner = recipes.lock(connection, runs.get(connection, run_id).recipe)
-    connection.execute(select(rescore_runs.c.id).where(rescore_runs.c.id == run_id).with_for_update())
+    connection.execute(select(rescore_runs.c.id).where(rescore_runs.c.id == run_id).with_for_update(key_share=True))
     return owner, runs.get(connection, run_id)
 
 
-def _check_has_ended(run: Run) -> None:
+def _check_has_results(run: Run) -> None:
     if run.state == "completed" or (run.kind == "challenger" and run.state == "running"):
         return
     raise Refused(
