@@ -1,5 +1,6 @@
 """From a run to action: behind a gate, what was assessed is what is served; one step back; each once and audited."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -260,6 +261,36 @@ def test_of_the_same_at_once_exactly_one_wins(engine: Engine) -> None:
             text("SELECT count(*) FROM thresholds WHERE model_version_id = :id"), {"id": version_id}
         )
         assert set_.scalar_one() == 3  # the manifest's, the run's, and back
+
+
+def test_a_threshold_that_is_being_set_is_waited_for(engine: Engine) -> None:
+    run_id = assess(engine, GOOD)
+    with ThreadPoolExecutor(1) as threads:
+        with engine.begin() as connection:
+            version = model_versions.get(connection, RECIPE, 2)
+            common: Any = {"review_threshold": None, "station_id": None, "calibration": None, "actor": "someone"}
+            thresholds.append(connection, version, threshold=0.9, **common)
+            activating = threads.submit(refused, activate, engine, run_id)
+            wait_for_a_lock(engine)
+        assert "were set anew" in activating.result().detail
+    assert served(engine)[0] == 1
+
+
+def wait_for_a_lock(engine: Engine) -> None:
+    """Until somebody waits for a row that another holds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with engine.begin() as connection:
+            waiting = connection.execute(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+            )
+            if waiting.scalar_one():
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 def test_of_two_runs_at_once_the_later_stands_on_the_earlier(engine: Engine) -> None:
