@@ -17,6 +17,7 @@ from api.guard import Guard
 from api.openapi import Described
 from api.routes import (
     batches,
+    challengers,
     deliveries,
     exports,
     health,
@@ -26,6 +27,7 @@ from api.routes import (
     parts,
     predict,
     recipes,
+    rescore_activations,
     results,
     webhook_endpoints,
 )
@@ -63,7 +65,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.add_middleware(Guard, settings=own, engine=services.engine, threads=KEY_THREADS)
     # Exports come before inspections: `export` would else be taken for the id of one.
     nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
-    for routes in nouns:
+    for routes in (*nouns, challengers, rescore_activations):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # As the demo's callers, probes and browsers expect: whatever the query holds.
     for routes in (predict, health, page):

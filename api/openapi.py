@@ -12,11 +12,12 @@ from fastapi import FastAPI
 
 from api.guard import NEED_NO_KEY, PROBES, scope_needed
 from api.problems import MEDIA_TYPE, STATUS, refuses
-from api.schemas import LostCursor, Problem
+from api.schemas import GateNotMet, LostCursor, Problem
 from core.errors import Code
 
 _BY_FASTAPI = ("HTTPValidationError", "ValidationError")
 """Schemas of an answer that is never given: ours to wrong fields is a problem."""
+_PROBLEMS = (Problem, LostCursor, GateNotMet)
 _METHODS = frozenset({"get", "post", "patch", "delete", "put"})
 
 _KEY = {
@@ -48,7 +49,9 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     components = document["components"]
     for name in _BY_FASTAPI:
         components["schemas"].pop(name, None)
-    components["schemas"] |= {model.__name__: model.model_json_schema() for model in (Problem, LostCursor)}
+    for model in _PROBLEMS:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        components["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
     components["securitySchemes"] = {"key": _KEY}
     for path, item in document["paths"].items():
         for method in _METHODS & item.keys():
@@ -99,9 +102,14 @@ def _common(path: str, operation: Mapping[str, Any]) -> Iterator[Code]:
         yield Code.DATABASE_UNAVAILABLE
 
 
+def _kind(status: HTTPStatus | None, description: str) -> type[Problem]:
+    if status == STATUS[Code.CURSOR_EXPIRED]:
+        return LostCursor
+    return GateNotMet if f"`{Code.GATE_NOT_MET}`" in description else Problem
+
+
 def _problem(status: HTTPStatus | None, description: str) -> dict[str, Any]:
-    lost = status == STATUS[Code.CURSOR_EXPIRED]
-    schema = {"$ref": f"#/components/schemas/{(LostCursor if lost else Problem).__name__}"}
+    schema = {"$ref": f"#/components/schemas/{_kind(status, description).__name__}"}
     headers = _HEADERS.get(status) if status is not None else None
     answer: dict[str, Any] = {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
     return answer | {"headers": headers} if headers else answer

@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core import consumers, deliveries, endpoints, feed, recipes
 from core import thresholds as limits
-from core.documents import Batch, FeedItem, Inspection, ModelVersion
+from core.documents import Batch, FeedItem, Inspection, ModelVersion, RescoreRun
 from core.opcua import OpcUaResult
 from core.parts import Part as PartNow
+from core.rescoring import gate, runs
 
 
 def binary(*media_types: str) -> dict[int | str, dict[str, Any]]:
@@ -32,6 +33,40 @@ class LostCursor(Problem):
     """The refusal of a cursor that leads nowhere any more."""
 
     resume_after: str | None = Field(description="from where to go on; null: from the oldest entry, without a cursor")
+
+
+class GateOutcome(BaseModel):
+    """How a re-scoring run fares with one rule of a gate."""
+
+    rule: str
+    limit: float = Field(description="a share from 0 to 1; of `min_…` a number of parts")
+    measured: float | None = Field(description="what the run has, in the same unit; null where nothing can be said")
+    count: int = Field(description="a share is `count` of `of`")
+    of: int
+    bound: float | None = Field(
+        description="of a share: with 95 % confidence it is not above this (Clopper-Pearson, one-sided)"
+    )
+    met: bool = Field(description="false also where nothing can be said")
+    detail: str | None = Field(description="why nothing can be said")
+
+    @classmethod
+    def of_rule(cls, one: gate.Outcome) -> Self:
+        return cls(**one.stored())
+
+
+class GateNotMet(Problem):
+    """The refusal of an activation; `gate` is there with the code `gate_not_met` only."""
+
+    gate: list[GateOutcome] | None = Field(None, description="every rule of the gate, with what the run has")
+
+
+class RunActivation(BaseModel):
+    """What came of an activation or of its rollback: `model_version` is the one that scores now."""
+
+    activated: bool = Field(description="whether what the run assessed scores now")
+    gate: list[GateOutcome]
+    run: RescoreRun
+    model_version: ModelVersion
 
 
 class InspectionPage(BaseModel):
@@ -128,6 +163,18 @@ class Part(BaseModel):
         )
 
 
+class Challenger(BaseModel):
+    """A model version that scores a share of live pictures in the active one's shadow, as a re-scoring run."""
+
+    model_version: int
+    share: float
+    run_id: UUID
+
+    @classmethod
+    def of_run(cls, one: runs.Run) -> Self:
+        return cls(model_version=one.model_version, share=one.source["live"]["share"], run_id=one.id)
+
+
 class Recipe(BaseModel):
     """What is inspected. `without_model` says whether images are refused or wait while there is no active version."""
 
@@ -135,12 +182,14 @@ class Recipe(BaseModel):
     state: str
     without_model: str
     active_version: int | None
+    challenger: Challenger | None
     created_at: dt.datetime
     updated_at: dt.datetime
 
     @classmethod
-    def of(cls, one: recipes.Recipe) -> Self:
-        return cls(**{name: getattr(one, name) for name in cls.model_fields})
+    def of(cls, one: recipes.Recipe, challenger: runs.Run | None) -> Self:
+        own = {name: getattr(one, name) for name in cls.model_fields if name != "challenger"}
+        return cls(**own, challenger=None if challenger is None else Challenger.of_run(challenger))
 
 
 class RecipeList(BaseModel):

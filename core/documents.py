@@ -203,7 +203,8 @@ class RescoreRun(BaseModel):
     """A pass over an archive with a model version and its thresholds, or a challenger in the shadow of the active one.
 
     `counts` holds `total` (null until it has been counted), `planned`, `completed`, `failed`, the verdicts `ok`, `ng`
-    and `review`, and the flips `ok_to_ng` and `ng_to_ok` against the verdicts that were recorded.
+    and `review`, the flips `ok_to_ng` and `ng_to_ok` against the verdicts that were recorded, and `skipped`: pictures
+    of a challenger's share that it passed over because it had fallen more than an hour behind the line.
     """
 
     id: UUID
@@ -236,7 +237,7 @@ class RescoreRun(BaseModel):
             "status": one.state,
             "model": Model(version=one.model_version, sha256=one.model_sha256.hex()),
             "limits": one.limits.stored(),
-            "counts": {"total": one.total, "planned": one.planned, **one.counts},
+            "counts": {"total": one.total, "planned": one.planned, **one.counts, "skipped": one.skipped},
             "progress": Progress(
                 done=one.done,
                 share=one.done / one.total if one.total else None,

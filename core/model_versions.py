@@ -195,6 +195,16 @@ def rollback(connection: Connection, recipe: str, *, actor: str) -> ModelVersion
     return by_id(connection, target.id)
 
 
+def newest_activation(connection: Connection, recipe_id: int) -> int | None:
+    """The id of the activation that a rollback would take back; None where nothing was activated."""
+    newest: int | None = connection.execute(
+        select(func.max(activations.c.id)).where(
+            activations.c.recipe_id == recipe_id, activations.c.rolled_back_at.is_(None)
+        )
+    ).scalar_one()
+    return newest
+
+
 def _activate(connection: Connection, owner: Recipe, version: ModelVersion, *, actor: str) -> None:
     connection.execute(insert(activations).values(recipe_id=owner.id, model_version_id=version.id))
     _point_at(connection, owner, version, actor=actor, action="model.activated")

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Float, case, func, insert, literal, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from core import audit
+from core import audit, recipes
 from core.inspections import completed_by
 from core.model_versions import ModelVersion
 from core.tables import inspections, thresholds
@@ -54,7 +54,11 @@ def append(
     calibration: dict[str, Any] | None,
     actor: str,
 ) -> Threshold:
-    """A new threshold of a version; it counts for every claim from now on."""
+    """A new threshold of a version; it counts for every claim from now on.
+
+    It holds the recipe, as an activation does, so that what an activation sees in force is in force.
+    """
+    recipes.lock(connection, version.recipe)
     row = connection.execute(
         insert(thresholds)
         .values(

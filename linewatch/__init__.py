@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from linewatch.errors import (
         BundleRejected,
         CursorLost,
+        GateNotMet,
         LinewatchError,
         Refused,
         TimedOut,
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
         ModelVersion,
         Part,
         Recipe,
+        RescoreRun,
         Review,
+        RunActivation,
         Threshold,
         ThresholdPreview,
     )
@@ -32,9 +35,12 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "linewatch.client": "AsyncClient Client NotSubmitted Submitted",
-    "linewatch.errors": "BundleRejected CursorLost LinewatchError Refused TimedOut Unreachable WebhookInvalid",
+    "linewatch.errors": """
+        BundleRejected CursorLost GateNotMet LinewatchError Refused TimedOut Unreachable WebhookInvalid
+    """,
     "linewatch.results": """
-        Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe Review Threshold ThresholdPreview
+        Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe RescoreRun Review RunActivation
+        Threshold ThresholdPreview
     """,
     "linewatch.webhooks": "WebhookEvent WebhookGroup verify_webhook",
 }
@@ -49,6 +55,7 @@ __all__ = [
     "Delivery",
     "Endpoint",
     "FeedItem",
+    "GateNotMet",
     "Inspection",
     "LinewatchError",
     "ModelVersion",
@@ -56,7 +63,9 @@ __all__ = [
     "Part",
     "Recipe",
     "Refused",
+    "RescoreRun",
     "Review",
+    "RunActivation",
     "Submitted",
     "Threshold",
     "ThresholdPreview",

@@ -203,3 +203,11 @@ class Client:
     rollback = _blocking(Operations.rollback)
     set_threshold = _blocking(Operations.set_threshold)
     preview_threshold = _blocking(Operations.preview_threshold)
+
+    # From re-scoring to action
+
+    activate_run = _blocking(Operations.activate_run)
+    rollback_run = _blocking(Operations.rollback_run)
+    challenger = _blocking(Operations.challenger)
+    set_challenger = _blocking(Operations.set_challenger)
+    end_challenger = _blocking(Operations.end_challenger)

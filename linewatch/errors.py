@@ -1,5 +1,7 @@
 """What can go wrong between a client and a running system; every message says what to do."""
 
+from typing import Any
+
 
 class LinewatchError(Exception):
     """Something that was asked of a running system was not done; the message is one line for people."""
@@ -19,6 +21,18 @@ class Refused(LinewatchError):  # noqa: N818 - it reads as what happened: the re
         self.code = code
         self.status = status
         self.detail = detail
+
+
+class GateNotMet(Refused):
+    """A run does not meet the gate of its activation; nothing was activated.
+
+    Attributes:
+        gate: every rule with `rule`, `limit`, `measured`, `count`, `of`, `bound`, `met` and `detail`.
+    """
+
+    def __init__(self, code: str, status: int, detail: str, gate: list[dict[str, Any]]) -> None:
+        super().__init__(code, status, detail)
+        self.gate = gate
 
 
 class CursorLost(Refused):

@@ -137,6 +137,14 @@ class Batch(Result):
         return sum(self.counts[name] for name in ("completed", "failed", "cancelled"))
 
 
+class Challenger(Result):
+    """A model version that scores a share of live pictures in the active one's shadow, as the run `run_id`."""
+
+    model_version: int
+    share: float
+    run_id: UUID
+
+
 class Recipe(Result):
     """What is inspected; `active_version` is the number of the model version that scores, null where none does."""
 
@@ -144,6 +152,7 @@ class Recipe(Result):
     state: str
     without_model: str
     active_version: int | None
+    challenger: Challenger | None = None
     created_at: dt.datetime
     updated_at: dt.datetime
 
@@ -234,6 +243,93 @@ class ModelVersion(Result):
         """The threshold that counts at a station: its own where there is one."""
         own = [one for one in self.thresholds if one.station_id == station_id]
         return own[0] if own else next(one for one in self.thresholds if one.station_id is None)
+
+
+class Progress(Result):
+    """How far a run is: `share` of its pictures from 0 to 1, `rate` in pictures a second; null: not known."""
+
+    done: int
+    share: float | None
+    rate: float
+    seconds_left: float | None
+
+
+class RescoreRun(Result):
+    """A pass over an archive with a model version and its thresholds, or a challenger.
+
+    Attributes:
+        status: `queued`, `running`, `paused`, `completed`, `failed` or `cancelled`.
+        kind: `archive`, or `challenger` for one that scores live pictures in the active version's shadow.
+        source: `where`, `folder` or `manifest` with what it was asked for; of a challenger `live` with its `share`.
+        threshold, review_threshold: those that it judges with; null for those of the version, which are in `limits`.
+        counts: `total` (null until it is known), `planned`, `completed`, `failed`, `ok`, `ng`, `review`, the flips
+            `ok_to_ng` and `ng_to_ok`, and `skipped` of a challenger.
+        reason: why it failed.
+        activation: when and by whom it was activated, and what was in force before; null where it was not.
+    """
+
+    id: UUID
+    status: str
+    kind: str
+    recipe: str
+    model: Model
+    source: dict[str, Any]
+    recompute: bool
+    threshold: float | None
+    review_threshold: float | None
+    limits: dict[str, Any]
+    window: str | None
+    time_zone: str | None
+    max_failure_rate: float
+    schedule_id: UUID | None
+    reason: str | None
+    counts: dict[str, int | None]
+    progress: Progress
+    activation: dict[str, Any] | None
+    created_by: str
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended."""
+        return self.status in ("completed", "failed", "cancelled")
+
+
+class GateOutcome(Result):
+    """How a run fares with one rule of a gate.
+
+    Attributes:
+        limit: a share from 0 to 1, or a number of parts where the rule asks for so many.
+        measured: what the run has, in the same unit; null where nothing can be said.
+        count, of: the share is `count` of `of`.
+        bound: of a share: with 95 % confidence it is not above this.
+        met: false also where nothing can be said; `detail` says why.
+    """
+
+    rule: str
+    limit: float
+    measured: float | None
+    count: int
+    of: int
+    bound: float | None
+    met: bool
+    detail: str | None
+
+
+class RunActivation(Result):
+    """What came of an activation or of its rollback.
+
+    Attributes:
+        activated: whether what the run assessed scores now.
+        model_version: the one that scores now.
+    """
+
+    activated: bool
+    gate: list[GateOutcome]
+    run: RescoreRun
+    model_version: ModelVersion
 
 
 class InspectionPage(Result):

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from linewatch.errors import BadAddress, BadKey, CursorLost, LinewatchError, Refused, Unreachable
+from linewatch.errors import BadAddress, BadKey, CursorLost, GateNotMet, LinewatchError, Refused, Unreachable
 from linewatch.uploads import Body
 from linewatch.wires import Wire
 
@@ -26,6 +26,7 @@ KEEPALIVE_SECONDS = 2.0
 _WAIT_AND_TRY_AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _OF_A_PROXY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 _CURSOR_LOST = ("cursor_epoch", "cursor_expired")
+_GATE_NOT_MET = "gate_not_met"
 _IN_FLIGHT = "idempotency_in_flight"
 _IDEMPOTENT = ("GET", "PATCH", "DELETE")  # what a PATCH says here are values, not steps
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -264,11 +265,11 @@ def _refusal(answer: httpx.Response) -> Refused:
     try:
         problem = answer.json()
         code, detail = str(problem["code"]), str(problem["detail"])
-        resume_after = problem.get("resume_after")
+        resume_after, gate = problem.get("resume_after"), problem.get("gate")
     except (ValueError, KeyError, TypeError):
         return Refused(
             f"http_{status}", status, f"{answer.request.url} answers {status}, but not as Linewatch does: is it one?"
         )
     if code in _CURSOR_LOST:
         return CursorLost(code, status, detail, resume_after)
-    return Refused(code, status, detail)
+    return GateNotMet(code, status, detail, gate) if code == _GATE_NOT_MET and gate else Refused(code, status, detail)

@@ -11,6 +11,7 @@ from api.problems import refuses
 from api.schemas import Recipe, RecipeList
 from core import recipes
 from core.errors import Code
+from core.rescoring import runs
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
 
@@ -39,8 +40,8 @@ class RecipeChanges(BaseModel):
 def list_recipes(services: Context, name: Annotated[RecipeName | None, Query()] = None) -> RecipeList:
     """All recipes, by name."""
     with services.transaction() as connection:
-        found = recipes.list_all(connection)
-    return RecipeList(items=[Recipe.of(one) for one in found if name in (None, one.name)])
+        found, challengers = recipes.list_all(connection), runs.challengers(connection)
+    return RecipeList(items=[Recipe.of(one, challengers.get(one.id)) for one in found if name in (None, one.name)])
 
 
 @router.post("", status_code=201, responses=refuses(Code.RECIPE_EXISTS))
@@ -49,14 +50,14 @@ def create_recipe(new: NewRecipe, response: Response, services: Context, actor: 
     with services.transaction() as connection:
         made = recipes.create(connection, new.name, without_model=new.without_model, actor=actor)
     response.headers["Location"] = f"/v1/recipes/{made.name}"
-    return Recipe.of(made)
+    return Recipe.of(made, None)
 
 
 @router.get("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
 def get_recipe(name: RecipePath, services: Context) -> Recipe:
     """One recipe."""
     with services.transaction() as connection:
-        return Recipe.of(recipes.get(connection, name))
+        return Recipe.of(recipes.get(connection, name), runs.challenger(connection, name))
 
 
 @router.patch("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
@@ -65,4 +66,4 @@ def change_recipe(name: RecipePath, changes: RecipeChanges, services: Context, a
     with services.transaction() as connection:
         wanted = changes.model_dump(exclude_unset=True)
         changed = recipes.change(connection, name, actor=actor, **wanted) if wanted else recipes.get(connection, name)
-    return Recipe.of(changed)
+        return Recipe.of(changed, runs.challenger(connection, name))

@@ -1,11 +1,13 @@
 """The thresholds that judge a run: fixed when it is made, so that its first and its last picture are judged alike."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from sqlalchemy import Connection
 
 from core import thresholds
+from core.thresholds import Threshold
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,12 @@ class Limits:
     @classmethod
     def in_force(cls, connection: Connection, model_version_id: int) -> Self:
         """Those of a version as they are now."""
-        found = thresholds.current(connection, model_version_id)
-        limits = {one.station_id: Limit(one.threshold, one.review_threshold) for one in found}
+        return cls.made_of(thresholds.current(connection, model_version_id))
+
+    @classmethod
+    def made_of(cls, in_force: Iterable[Threshold]) -> Self:
+        """Of the thresholds in force of a version."""
+        limits = {one.station_id: Limit(one.threshold, one.review_threshold) for one in in_force}
         general = limits.pop(None)
         return cls(general, {station: limit for station, limit in limits.items() if station is not None})
 

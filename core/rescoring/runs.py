@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, insert, select, text
 from sqlalchemy.sql.functions import now
 
-from core import audit, events, model_versions, recipes
+from core import audit, events, feed, model_versions, recipes
 from core.errors import Code, Refused
 from core.events import Event, EventType
 from core.rescoring.limits import Limit, Limits
@@ -43,6 +43,7 @@ class Run:
     Attributes:
         kind: `archive`, or `challenger` for a version that scores live traffic in the active one's shadow.
         total: pictures of the source; None while they have not been counted.
+        skipped: pictures of a challenger's share that it passed over because it had fallen too far behind the line.
         rate: pictures a second, a mean over about the last half minute; 0 when nothing comes.
     """
 
@@ -68,6 +69,7 @@ class Run:
     total: int | None
     planned: int
     counts: dict[str, int]
+    skipped: int
     rate: float
     activation: dict[str, Any] | None
     created_at: dt.datetime
@@ -206,6 +208,7 @@ def create_challenger(connection: Connection, recipe: str, version: int, *, shar
             model_version_id=wanted.id,
             kind="challenger",
             source={"live": {"share": share}},
+            cursor={"feed": feed.number(connection).newest},
             limits=Limits.in_force(connection, wanted.id).stored(),
             max_failure_rate=1.0,
             actor=actor,
@@ -224,6 +227,12 @@ def challenger(connection: Connection, recipe: str) -> Run | None:
         )
     ).one_or_none()
     return None if row is None else _run(row)
+
+
+def challengers(connection: Connection) -> dict[int, Run]:
+    """Those of all recipes that have one, by the recipe's id."""
+    rows = connection.execute(_SELECT.where(rescore_runs.c.kind == "challenger", rescore_runs.c.state.in_(ACTIVE)))
+    return {row.recipe_id: _run(row) for row in rows}
 
 
 def end_challenger(connection: Connection, recipe: str, *, actor: str) -> Run:

@@ -52,6 +52,7 @@ rescore_runs = Table(
     _count("planned"),
     Column("planned_all_at", Timestamp),
     *(_count(name) for name in ("completed", "failed", "ok", "ng", "review", "ok_to_ng", "ng_to_ok")),
+    _count("skipped"),
     Column("rate", Float(53), nullable=False, server_default="0"),
     Column("rated_at", Timestamp),
     # Who plans: the attempt is a fence, as that of an inspection.

@@ -13,7 +13,7 @@ from linewatch.cli.terminal import print_json, print_table, remark, results
 
 if TYPE_CHECKING:
     from linewatch.client import Client
-    from linewatch.results import ModelVersion, Threshold
+    from linewatch.results import ModelVersion, RescoreRun, Threshold
 
 app = typer.Typer(help="The model versions of a recipe.")
 
@@ -68,7 +68,10 @@ def announce(version: "ModelVersion") -> None:
         results().print(f"To let it score: {command}", markup=False)
 
 
-def _state(version: "ModelVersion") -> str:
+def _state(version: "ModelVersion", challenger: "RescoreRun | None" = None) -> str:
+    """What a version does; a challenger of its recipe may be this one."""
+    if challenger is not None and challenger.model.version == version.version:
+        return f"{version.state}, challenges with {challenger.source['live']['share']:.3g} of the pictures"
     return f"{version.state} and active" if version.active else version.state
 
 
@@ -77,6 +80,7 @@ def list_versions(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None
     """List the versions of a recipe, newest first."""
     with client(url, api_key) as system:
         versions = system.model_versions(recipe)
+        challenger = system.challenger(recipe)
     if as_json:
         print_json([one.model_dump(mode="json") for one in versions])
         return
@@ -85,7 +89,7 @@ def list_versions(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None
         [
             [
                 one.version,
-                _state(one),
+                _state(one, challenger),
                 one.manifest["architecture"]["name"],
                 threshold_text(one.threshold),
                 f"{one.created_at:%Y-%m-%d %H:%M}",
@@ -207,6 +211,40 @@ def rollback(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_
     with client(url, api_key) as system:
         now = system.rollback(recipe)
     _tell_active(now, as_json)
+
+
+@app.command()
+def challenge(
+    recipe: Recipe,
+    version: Annotated[int, typer.Option(min=1, help="The version that challenges the active one.")],
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of live pictures, above 0 and up to 1.")] = 0.1,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a ready version score a share of live pictures in the active one's shadow.
+
+    It changes no result. What it would have changed is in the report of its run.
+    """
+    if share == 0:
+        raise WrongUse("a challenger needs a share above 0: --share 0.1 is a tenth of the pictures")
+    with client(url, api_key) as system:
+        run = system.set_challenger(recipe, version, share=share)
+    if as_json:
+        print_json(run.model_dump(mode="json"))
+        return
+    remark(f"Version {version} challenges with {share:.3g} of the pictures from now on, as run {run.id}.")
+
+
+@app.command()
+def unchallenge(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """End the challenger of a recipe; its run and its results stay."""
+    with client(url, api_key) as system:
+        run = system.challenger(recipe)
+        if run is None:
+            raise CommandFailed(f"recipe {recipe!r} has no challenger")
+        system.end_challenger(recipe)
+    remark(f"Version {run.model.version} challenges no more; what it has scored is run {run.id}.")
 
 
 def _tell_active(version: "ModelVersion", as_json: bool) -> None:

@@ -10,7 +10,8 @@ from linewatch.operations.inspections import Inspections
 from linewatch.operations.model_versions import ModelVersions
 from linewatch.operations.parts import Parts
 from linewatch.operations.recipes import Recipes
+from linewatch.operations.rescore_actions import RescoreActions
 
 
-class Operations(Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints):
+class Operations(Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints, RescoreActions):
     """All of them."""

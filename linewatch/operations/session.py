@@ -81,6 +81,9 @@ class Session:
         call = Call("POST", path, body=body, key=key, harmless_twice=key is None)
         return self._read(kind, await self._transport.json(call))
 
+    async def _put(self, kind: type[AnyResult], path: str, json: Mapping[str, Any]) -> AnyResult:
+        return self._read(kind, await self._transport.json(_with_json("PUT", path, json)))
+
     async def _patch(self, kind: type[AnyResult], path: str, json: Mapping[str, Any]) -> AnyResult:
         return self._read(kind, await self._transport.json(_with_json("PATCH", path, json)))
 

@@ -72,6 +72,7 @@ def upgrade() -> None:
         sa.Column("review", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("ok_to_ng", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("ng_to_ok", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("skipped", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("rate", sa.Float(precision=53), server_default="0", nullable=False),
         sa.Column("rated_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("plan_attempt", sa.Integer(), server_default="0", nullable=False),

@@ -50,6 +50,13 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "/v1/webhook-endpoints", {"json": {"url": "http://mes.example/", "events": []}}, 422,
      "webhook_target_refused"),
     ("POST", f"/v1/webhook-endpoints/{UNKNOWN}/test", {}, 404, "not_found"),
+    ("GET", "/v1/recipes/empty/challenger", {}, 404, "not_found"),
+    ("PUT", "/v1/recipes/empty/challenger", {"json": {"model_version": 1, "share": 0}}, 422, "invalid_field"),
+    ("PUT", "/v1/recipes/empty/challenger", {"json": {"model_version": 1, "share": 0.5}}, 404, "not_found"),
+    ("DELETE", "/v1/recipes/unknown/challenger", {}, 404, "recipe_unknown"),
+    ("POST", f"/v1/rescore-runs/{UNKNOWN}/activate", {"json": {"gate": {"max_missed": 0}}}, 404, "not_found"),
+    ("POST", f"/v1/rescore-runs/{UNKNOWN}/activate", {"json": {"gate": {"min_reviewed_ok": 1}}}, 422, "invalid_field"),
+    ("POST", f"/v1/rescore-runs/{UNKNOWN}/rollback", {}, 404, "not_found"),
     ("POST", "/predict", {}, 400, "malformed_request"),
 ]  # fmt: skip
 

@@ -209,6 +209,9 @@ REPEATED: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
 }
 SENT_ONCE: dict[str, Callable[[Any], object]] = {
     "rollback": lambda lw: lw.rollback("bottle"),
+    "activate_run": lambda lw: lw.activate_run("x", max_missed=0),
+    "rollback_run": lambda lw: lw.rollback_run("x"),
+    "set_challenger": lambda lw: lw.set_challenger("bottle", 2, share=0.1),
     "review": lambda lw: lw.review("x", "ok", reviewer="m", reason="dust"),
     "set_threshold": lambda lw: lw.set_threshold("bottle", 1, 0.5),
     "create_recipe": lambda lw: lw.create_recipe("bottle"),

@@ -63,6 +63,7 @@ def test_every_refusal_is_a_problem(document: dict[str, Any]) -> None:
                 continue
             [(media_type, content)] = answer["content"].items()
             wanted = "LostCursor" if status == "410" else "Problem"
+            wanted = "GateNotMet" if "`gate_not_met`" in answer["description"] else wanted
             assert media_type == "application/problem+json", (method, path, status)
             assert content == {"schema": {"$ref": f"#/components/schemas/{wanted}"}}
             if status != "default":

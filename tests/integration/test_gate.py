@@ -1,0 +1,87 @@
+"""A gate judges by the reviews and results of the run alone, and never takes nothing for enough."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import Engine
+
+from core.rescoring import gate, runs
+from core.rescoring.gate import Gate, Outcome
+from tests.assessed import Seen, assess, make_versions
+
+
+def judged(engine: Engine, seen: list[Seen], **limits: Any) -> dict[str, Outcome]:
+    make_versions(engine)
+    run_id = assess(engine, seen)
+    with engine.begin() as connection:
+        outcomes = gate.evaluate(connection, runs.get(connection, run_id), Gate(**limits))
+    return {one.rule: one for one in outcomes}
+
+
+def test_every_rule_is_listed_with_what_it_found(engine: Engine) -> None:
+    found = judged(
+        engine,
+        [
+            Seen("ok", "ok", "ok", 198),
+            Seen("ok", "ok", "ng", 1),
+            Seen("ok", "ng", "ng", 1),
+            Seen("ok", "ok", "failed", 5),
+            Seen("ng", "ng", "ok", 2),
+            Seen("ng", "ok", "ok", 2),
+            Seen("ng", "ng", "ng", 36),
+            Seen(None, "ok", "ng", 3),
+            Seen(None, None, "ng", 100),
+        ],
+        max_new_false_rejects=0.005,
+        max_missed=0.04,
+        max_new_rejects=0.02,
+        max_failures=0.01,
+        min_reviewed_ok=200,
+        min_reviewed_ng=41,
+    )
+    assert {rule: (one.count, one.of, one.measured, one.met) for rule, one in found.items()} == {
+        "max_new_false_rejects": (1, 200, 0.005, True),  # the limit itself is met
+        "max_missed": (2, 40, 0.05, False),
+        "max_new_rejects": (4, 243, 4 / 243, True),
+        "max_failures": (5, 348, 5 / 348, False),
+        "min_reviewed_ok": (200, 240, 200, True),
+        "min_reviewed_ng": (40, 240, 40, False),
+    }
+    assert found["max_new_false_rejects"].bound == pytest.approx(0.0235, abs=0.0001)
+
+
+def test_by_confidence_a_small_sample_shows_little(engine: Engine) -> None:
+    make_versions(engine)
+    run_ids = [assess(engine, [Seen("ok", "ok", "ok", number)]) for number in (597, 598)]
+    met = {}
+    for confident in (False, True):
+        asked = Gate(max_new_false_rejects=0.005, confident=confident)
+        with engine.begin() as connection:
+            met[confident] = [
+                gate.evaluate(connection, runs.get(connection, run_id), asked)[0].met for run_id in run_ids
+            ]
+    assert met == {False: [True, True], True: [False, True]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "seen"),
+    [
+        ("max_new_false_rejects", [Seen("ng", "ok", "ok"), Seen("ok", "ok", "failed")]),
+        ("max_missed", [Seen("ok", "ok", "ok"), Seen("ng", "ok", "failed")]),
+        ("max_new_rejects", [Seen(None, None, "ok"), Seen(None, "ok", "failed")]),
+        ("max_failures", []),
+    ],
+)
+def test_a_share_of_nothing_is_not_met(engine: Engine, rule: str, seen: list[Seen]) -> None:
+    [outcome] = judged(engine, seen, **{rule: 1.0}).values()
+    assert (outcome.met, outcome.measured, outcome.of) == (False, None, 0)
+    assert outcome.detail is not None
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"min_reviewed_ok": 10}, {"confident": True}, {"max_missed": 1.5}, {"max_missed": float("nan")}]
+)
+def test_a_gate_limits_something(limits: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Gate(**limits)
