@@ -55,8 +55,8 @@ class Hints:
         self._client.close()
 
     def finished(self, finished: Finished) -> None:
-        """Say which inspections and batches became final, after their commit."""
-        self._send(FINISHED_CHANNEL, [str(one) for one in (*finished.inspections, *finished.batches)])
+        """Say which inspections, batches and runs became final, after their commit."""
+        self._send(FINISHED_CHANNEL, [str(one) for one in (*finished.inspections, *finished.batches, *finished.runs)])
 
     def map_written(self, key: str) -> None:
         """Say that an anomaly map or a heatmap lies in the store."""

@@ -10,7 +10,9 @@ from uuid import UUID
 
 from core.settings import Settings
 
-SCORING_QUEUES = ("sync", "live", "bulk")  # in the order in which a scoring worker empties them
+LIVE_QUEUES = ("sync", "live")
+BULK_QUEUE = "bulk"
+SCORING_QUEUES = (*LIVE_QUEUES, BULK_QUEUE)  # in the order in which a scoring worker empties them
 IO_QUEUE = "io"
 
 FINISHED_CHANNEL = "linewatch:finished"

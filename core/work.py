@@ -69,6 +69,7 @@ class Finished:
 
     inspections: list[UUID]
     batches: list[UUID]
+    runs: list[UUID] = field(default_factory=list)
 
 
 _CLAIM = """

@@ -22,7 +22,8 @@ from sqlalchemy import Engine
 from core import feed, hints, model_versions, work
 from core.database import UNUSABLE, create_pool
 from core.hints import Hints
-from core.queues import IO_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
+from core.queues import BULK_QUEUE, IO_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
+from core.rescoring import plan, slices
 from core.settings import Settings, settings_or_exit
 from core.work import Publishable
 from worker.app import set_up_logging
@@ -33,6 +34,8 @@ AT_ONCE = 2000
 CHECK_MODELS_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 600.0
 POOL_SIZE = 2
+WOKEN_AT_ONCE = 4
+"""Messages that wake workers for slices. Each works on as long as there are any, so a few reach all workers in time."""
 
 
 class Dispatcher:
@@ -64,6 +67,7 @@ class Dispatcher:
         self._fail_overdue()
         self._number_feed()
         self._publish_forgotten()
+        self._keep_rescoring()
         self._every(CHECK_MODELS_SECONDS, self._ask_for_checks)
         self._every(HOUSEKEEPING_SECONDS, self._ask_for_housekeeping)
 
@@ -106,6 +110,19 @@ class Dispatcher:
             for start in range(0, len(ids), self._settings.minibatch):
                 some = ids[start : start + self._settings.minibatch]
                 self._send(Task.SCORE, *score_arguments(recipe_id, priority, some), queue=priority)
+
+    def _keep_rescoring(self) -> None:
+        with self._engine.begin() as connection:
+            rescued = slices.rescue(connection)
+            due = plan.due(connection)
+            waiting = slices.waiting(connection)
+        if rescued:
+            log.warning("%d leases of slices ran out; they are queued again", rescued)
+        for run_id in due:
+            self._send(Task.PLAN_RUN, str(run_id), queue=IO_QUEUE)
+        if waiting and self._redis.llen(BULK_QUEUE) == 0:
+            for _ in range(min(waiting, WOKEN_AT_ONCE)):
+                self._send(Task.RESCORE, queue=BULK_QUEUE)
 
     def _ask_for_checks(self) -> None:
         if self._redis.llen("sync"):  # what was asked for is still waiting for a worker

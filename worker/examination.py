@@ -3,12 +3,10 @@
 import hashlib
 import logging
 import math
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -26,15 +24,12 @@ from core.vision.inputs import InputRanges, facts, reasons
 from core.vision.preprocessing import Picture, Prepared
 from core.work import Claim, Finished, Outcome
 from worker.isolation import IsolatedDecoder
+from worker.leases import held
 from worker.models import LoadedModel, Models, ModelUnavailable
 
 log = logging.getLogger(__name__)
 
 FINISH_TRIES = 4
-RENEW_SHARE = 0.3
-"""Leases are renewed after this share of their length."""
-MOST_RENEWALS = 40
-"""Whoever is not done after so many hangs; its leases are left to run out."""
 
 
 @dataclass
@@ -94,7 +89,7 @@ class Examiner:
         due = [claim for claim in claims if not claim.overdue]
         try:
             if due:
-                with self._held(due):
+                with held(lambda: self._renew(due), lease_seconds=self._settings.lease_seconds):
                     model = self._models.get(version_id)
                     outcomes += self._score(model, self._prepare(model, due))
         except ModelUnavailable:
@@ -108,30 +103,10 @@ class Examiner:
             if outcomes:
                 self._finish(outcomes)
 
-    @contextmanager
-    def _held(self, claims: Sequence[Claim]) -> Iterator[None]:
-        """Renew the leases while a minibatch is worked on, so that a slow one is not taken for a lost one.
-
-        A worker that is killed renews nothing, and its leases run out.
-        """
-        done = threading.Event()
-        renewing = threading.Thread(target=self._renew, args=(claims, done), name="renew", daemon=True)
-        renewing.start()
-        try:
-            yield
-        finally:
-            done.set()
-            renewing.join()
-
-    def _renew(self, claims: Sequence[Claim], done: threading.Event) -> None:
-        for _ in range(MOST_RENEWALS):
-            if done.wait(self._settings.lease_seconds * RENEW_SHARE):
-                return
-            try:
-                with self._engine.begin() as connection:
-                    work.renew(connection, claims, self._settings.lease_seconds)
-            except UNUSABLE as error:
-                log.warning("could not renew %d leases: %s", len(claims), error)
+    def _renew(self, claims: Sequence[Claim]) -> bool:
+        with self._engine.begin() as connection:
+            work.renew(connection, claims, self._settings.lease_seconds)
+        return True
 
     def _prepare(self, model: LoadedModel, claims: Sequence[Claim]) -> list[_Examined]:
         trusted = [claim for claim in claims if claim.rescues == 0]

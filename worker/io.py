@@ -2,19 +2,23 @@
 threads of their own, it sends webhooks and, where that is wished, publishes results over MQTT."""
 
 import logging
+import threading
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
+from uuid import UUID
 
 from celery import signals
 
 from core import deliveries, feed, idempotency, partitions
 from core.database import create_pool
+from core.hints import Hints
 from core.queues import Task
 from core.settings import settings, settings_or_exit
 from core.store import Store
 from worker.app import create_app
 from worker.mqtt import Publisher
+from worker.planning import Planner
 from worker.webhooks import Sender
 
 log = logging.getLogger(__name__)
@@ -35,6 +39,9 @@ class Process:
     def __init__(self) -> None:
         self.engine = create_pool(settings(), size=POOL_SIZE, name="io")
         self.store = Store(settings().store_url)
+        self.hints = Hints(settings())
+        self.stopping = threading.Event()
+        self.planner = Planner(settings(), self.engine, self.hints, self.stopping)
 
 
 class _Worker:
@@ -59,10 +66,14 @@ class _Worker:
             self.publisher = _publisher(self.process)
             self.publisher.start()
 
+    def on_shutting_down(self, **_: Any) -> None:
+        self.process.stopping.set()
+
     def on_shutdown(self, **_: Any) -> None:
         self.sender.stop()
         if self.publisher is not None:
             self.publisher.stop()
+        self.process.hints.close()
         self.process.engine.dispose()
 
 
@@ -76,7 +87,14 @@ def _publisher(process: Process) -> Publisher:
 app = create_app("linewatch-io", settings_or_exit())
 worker = _Worker()
 signals.worker_init.connect(worker.on_init, weak=False)
+signals.worker_shutting_down.connect(worker.on_shutting_down, weak=False)
 signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
+
+
+@app.task(name=Task.PLAN_RUN)
+def plan_run(run_id: str) -> None:
+    """Plan a re-scoring run as far as there is room for its slices."""
+    worker.process.planner.plan(UUID(run_id))
 
 
 @app.task(name=Task.HOUSEKEEPING)

@@ -4,20 +4,23 @@ import io
 import logging
 import os
 import socket
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from celery import signals
+from kombu.exceptions import OperationalError as BrokerError
 from numpy.typing import NDArray
 
-from core import model_versions
+from core import hints, model_versions
 from core.database import create_pool
 from core.hints import Hints
 from core.pictures import Undecodable
-from core.queues import Task
+from core.queues import BULK_QUEUE, Task
 from core.settings import settings, settings_or_exit
 from core.store import Store, failure_key
 from core.vision.bundle import InvalidBundle
@@ -25,7 +28,9 @@ from core.vision.heatmap import heat
 from worker.app import Readiness, create_app
 from worker.examination import Examiner
 from worker.isolation import IsolatedDecoder
+from worker.line import Line
 from worker.models import LoadedModel, Models, ModelUnavailable
+from worker.rescoring import Rescorer
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +45,12 @@ class Process:
         self.hints = Hints(self.settings)
         self.models = Models(self.settings, self.engine, self.store)
         self.readiness = Readiness(self.settings.ready_file)
-        self.examiner = Examiner(
-            self.settings,
-            self.engine,
-            self.store,
-            self.models,
-            self.hints,
-            worker=f"{socket.gethostname()}/{os.getpid()}",
-        )
+        self.line = Line(hints.connect(self.settings))
+        self.stopping = threading.Event()
+        name = f"{socket.gethostname()}/{os.getpid()}"
+        services = (self.settings, self.engine, self.store, self.models, self.hints)
+        self.examiner = Examiner(*services, worker=name)
+        self.rescorer = Rescorer(*services, self.line, worker=name, stopping=self.stopping)
 
 
 class _Worker:
@@ -60,8 +63,12 @@ class _Worker:
     def on_init(self, **_: Any) -> None:
         log.info("scoring on %s", self.process.models.device)
 
+    def on_shutting_down(self, **_: Any) -> None:
+        self.process.stopping.set()
+
     def on_shutdown(self, **_: Any) -> None:
         self.process.examiner.close()
+        self.process.rescorer.close()
         self.process.hints.close()
         self.process.engine.dispose()
 
@@ -69,6 +76,7 @@ class _Worker:
 app = create_app("linewatch-scoring", settings_or_exit())
 worker = _Worker()
 signals.worker_init.connect(worker.on_init, weak=False)
+signals.worker_shutting_down.connect(worker.on_shutting_down, weak=False)
 signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 
 
@@ -76,13 +84,32 @@ signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 def score(recipe_id: int, priority: str, ids: Sequence[str]) -> None:
     """Examine a minibatch."""
     process = worker.process
+    served = nullcontext() if priority == "bulk" else process.line.served()
     try:
-        process.examiner.examine(recipe_id, priority, [UUID(one) for one in ids])
+        with served:
+            process.examiner.examine(recipe_id, priority, [UUID(one) for one in ids])
     except ModelUnavailable as error:
         process.readiness.set(False)
         log.error("%s; its inspections were given back", error)
     else:
         process.readiness.set(True)
+
+
+@app.task(name=Task.RESCORE)
+def rescore(granted: int = 0) -> None:
+    """Score slices of archives; `granted` of their pictures whether or not live work waits."""
+    process = worker.process
+    try:
+        may_be_more = process.rescorer.rescore(granted)
+    except ModelUnavailable as error:
+        process.readiness.set(False)
+        log.error("%s; its slice was given back", error)
+        return
+    if may_be_more and not process.stopping.is_set():
+        try:
+            app.send_task(Task.RESCORE, queue=BULK_QUEUE, ignore_result=True, retry=False)
+        except BrokerError as error:
+            log.warning("could not say that there is more to score again, the dispatcher will: %s", error)
 
 
 @app.task(name=Task.CHECK_MODEL)

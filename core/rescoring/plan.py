@@ -102,6 +102,15 @@ WHERE {_MINE} RETURNING planned
 """).bindparams(bindparam("cursor", type_=JSONB))  # noqa: S608 - the condition is a constant of ours
 
 
+def planned(connection: Connection, plan: Plan) -> int | None:
+    """How many pictures were planned so far, and the run locked; None where it is not ours."""
+    found = connection.execute(
+        text(f"SELECT planned FROM rescore_runs WHERE {_MINE} FOR UPDATE"),  # noqa: S608
+        {"id": plan.run.id, "attempt": plan.attempt},
+    ).scalar()
+    return None if found is None else int(found)
+
+
 def step(
     connection: Connection, plan: Plan, *, cursor: dict[str, Any], pictures: int, lease_seconds: float
 ) -> int | None:

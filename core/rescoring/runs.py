@@ -321,8 +321,10 @@ def fail(connection: Connection, run_id: UUID, reason: str) -> bool:
     return True
 
 
-def settle(connection: Connection, run_id: UUID) -> None:
-    """End a running run that is done, or that has failed too often. It comes last in what changes its counters."""
+def settle(connection: Connection, run_id: UUID) -> bool:
+    """End a running run that is done, or that has failed too often, and say whether it did.
+
+    It comes last in what changes its counters."""
     row = connection.execute(
         text("""
             UPDATE rescore_runs SET finished_at = clock_timestamp(),
@@ -339,10 +341,11 @@ def settle(connection: Connection, run_id: UUID) -> None:
         {"id": run_id, "judged_after": JUDGED_AFTER},
     ).one_or_none()
     if row is None:
-        return
+        return False
     _give_up_slices(connection, run_id)
     type_ = EventType.RESCORE_RUN_FAILED if row.state == "failed" else EventType.RESCORE_RUN_COMPLETED
     events.emit(connection, [Event(type_, str(row.id), [row.recipe_id])])
+    return True
 
 
 _COUNT = text("""
@@ -362,20 +365,22 @@ _COUNT = text("""
 """)
 
 
-def count(connection: Connection, run_id: UUID, counts: dict[str, int]) -> None:
-    """Add results to the counters of a run, and end it if that was the last. Call it last in the transaction.
+def count(connection: Connection, run_id: UUID, counts: dict[str, int]) -> bool:
+    """Add results to the counters of a run, and end it if that was the last; says whether it ended by that.
+
+    Call it last in the transaction.
 
     The rate is an exponentially weighted mean with a time constant of 30 s, for events at any distance.
     """
     done = counts["completed"] + counts["failed"]
     if not done:
-        return
+        return False
     row = connection.execute(_COUNT, {"id": run_id, "done": float(done), **counts}).one()
     if row.total and row.kind == "archive":
         step, before = (row.done * PROGRESS_STEPS // row.total, (row.done - done) * PROGRESS_STEPS // row.total)
         if before < step < PROGRESS_STEPS:
             events.emit(connection, [Event(EventType.RESCORE_RUN_PROGRESS, str(row.id), [row.recipe_id])])
-    settle(connection, run_id)
+    return settle(connection, run_id)
 
 
 def _give_up_slices(connection: Connection, run_id: UUID) -> None:

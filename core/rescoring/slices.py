@@ -198,21 +198,28 @@ def rescue(connection: Connection, *, at_most: int = 100) -> int:
     ).rowcount
 
 
-def write(connection: Connection, claim: Claim, results: Sequence[Result]) -> bool:
-    """Write the results of a slice's next items and count them; False, and nothing is written, where it is not ours.
+@dataclass(frozen=True)
+class Written:
+    """What became of a write: whether the slice was ours, and whether its run has ended by it."""
+
+    held: bool
+    run_ended: bool = False
+
+
+def write(connection: Connection, claim: Claim, results: Sequence[Result]) -> Written:
+    """Write the results of a slice's next items and count them; nothing is written where the slice is not ours.
 
     `results` follow those that are done, in the order of the items.
     """
     held = connection.execute(text(f"SELECT done FROM rescore_slices WHERE {_MINE} FOR UPDATE"), _key(claim)).scalar()  # noqa: S608
     if held is None:
-        return False
+        return Written(held=False)
     if results and results[0].subject.number != claim.first + held:
         raise ValueError(f"results begin with number {results[0].subject.number}, not with {claim.first + held}")
     _copy(connection, claim.run_id, results)
     _advance(connection, claim, held + len(results))
     share.scored(connection, len(results))
-    runs.count(connection, claim.run_id, _counts(results))
-    return True
+    return Written(held=True, run_ended=runs.count(connection, claim.run_id, _counts(results)))
 
 
 def _advance(connection: Connection, claim: Claim, done: int) -> None:

@@ -1,0 +1,48 @@
+"""Holding what was claimed: leases are renewed while it is worked on, so that slow work is not taken for lost work.
+
+A worker that is killed renews nothing, and its leases run out.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from core.database import UNUSABLE
+
+log = logging.getLogger(__name__)
+
+RENEW_SHARE = 0.3
+"""Leases are renewed after this share of their length."""
+MOST_RENEWALS = 40
+"""Whoever is not done after so many lengths of this share hangs; its leases are left to run out."""
+
+
+@contextmanager
+def held(renew: Callable[[], bool], *, lease_seconds: float, every: float | None = None) -> Iterator[threading.Event]:
+    """Renew a lease, `every` so many seconds or after its usual share, until the block ends.
+
+    The event is set once `renew` says that what was held should be let go.
+    """
+    done, lost = threading.Event(), threading.Event()
+    pause = every or lease_seconds * RENEW_SHARE
+    most = int(MOST_RENEWALS * lease_seconds * RENEW_SHARE / pause)
+
+    def keep() -> None:
+        for _ in range(most):
+            if done.wait(pause):
+                return
+            try:
+                if not renew():
+                    lost.set()
+                    return
+            except UNUSABLE as error:
+                log.warning("could not renew a lease: %s", error)
+
+    renewing = threading.Thread(target=keep, name="renew", daemon=True)
+    renewing.start()
+    try:
+        yield lost
+    finally:
+        done.set()
+        renewing.join()

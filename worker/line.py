@@ -1,0 +1,43 @@
+"""The line comes first: what a process knows of live work, so that bulk work makes way for it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.exceptions import RedisError
+
+from core.queues import LIVE_QUEUES
+
+
+class Line:
+    """Live work of this process, and what waits for any. Thread-safe."""
+
+    def __init__(self, queues: redis.Redis) -> None:
+        self._queues = queues
+        self._in_hand = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """While live work is in hand."""
+        with self._changed:
+            self._in_hand += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_hand -= 1
+                self._changed.notify_all()
+
+    def waits(self) -> bool:
+        """Whether live work waits for a worker. While Redis is away none arrives, either."""
+        try:
+            return any(self._queues.llen(queue) for queue in LIVE_QUEUES)
+        except (RedisError, OSError):
+            return False
+
+    def is_quiet(self, *, within: float) -> bool:
+        """Whether no live work is in hand, now or within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._in_hand == 0, timeout=within)

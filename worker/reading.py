@@ -1,0 +1,125 @@
+"""Reading pictures of a run ahead of the network: from the store or an archive, checked, decoded and prepared."""
+
+import hashlib
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.archives import Archives
+from core.errors import Failure
+from core.pictures import Undecodable
+from core.places import Place
+from core.rescoring.runs import Run
+from core.rescoring.slices import Subject
+from core.settings import Settings
+from core.store import Store, image_key
+from core.vision.preprocessing import Prepared
+from worker.isolation import IsolatedDecoder
+from worker.models import LoadedModel
+
+
+@dataclass(frozen=True)
+class Read:
+    """A picture on its way: prepared, or with the failure that ended it."""
+
+    subject: Subject
+    picture: Prepared | None = None
+    failure: Undecodable | None = None
+
+
+class Reader:
+    """Reads the pictures of runs; several threads may."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._archives = Archives.of(settings)
+        self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="read")
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    @contextmanager
+    def reading(
+        self, run: Run, model: LoadedModel, subjects: Sequence[Subject], *, suspect: bool, ahead: int
+    ) -> Iterator[Iterator[Read]]:
+        """The pictures in their order, up to `ahead` of them read before they are asked for.
+
+        Suspect ones, which may have killed the worker that held them, are decoded in a child process, one by one.
+
+        Raises:
+            core.archives.ArchiveUnavailable, OSError: the source is away; no picture is at fault.
+        """
+        place = self._place(run)
+        with IsolatedDecoder(model.preprocessing, max_pixels=self._settings.max_image_pixels) as decoder:
+            isolated = decoder if suspect else None
+
+            def read(subject: Subject) -> Read:
+                return self._read(subject, place, model, isolated)
+
+            if suspect:
+                yield map(read, subjects)
+                return
+            window: deque[Future[Read]] = deque()
+            try:
+                yield _in_order(window, subjects, lambda subject: self._threads.submit(read, subject), ahead)
+            finally:
+                for one in window:
+                    one.cancel()
+
+    def _place(self, run: Run) -> Place | None:
+        """Where the pictures lie; None for those of inspections, which lie in the store."""
+        if "folder" in run.source:
+            return self._archives.locate(run.source["folder"])
+        if "manifest" in run.source:
+            return self._archives.locate_file(run.source["manifest"])[0]
+        return None
+
+    def _read(
+        self, subject: Subject, place: Place | None, model: LoadedModel, isolated: IsolatedDecoder | None
+    ) -> Read:
+        try:
+            data = self._load(subject, place)
+            subject = replace(subject, image_sha256=hashlib.sha256(data).digest())
+            return Read(subject, picture=model.prepare(data) if isolated is None else _prepared_apart(isolated, data))
+        except Undecodable as failure:
+            return Read(subject, failure=failure)
+
+    def _load(self, subject: Subject, place: Place | None) -> bytes:
+        if subject.failure is not None:
+            raise Undecodable(*subject.failure)
+        if place is not None:
+            return place.read(subject.path or "", max_bytes=self._settings.max_upload_bytes)
+        assert subject.image_day is not None  # noqa: S101 - an inspection has a picture
+        assert subject.image_sha256 is not None  # noqa: S101
+        try:
+            data = self._store.read(image_key(subject.image_day, subject.image_sha256))
+        except FileNotFoundError:
+            self._store.check()  # a store that is away raises here: that is no picture's fault
+            raise Undecodable(Failure.IMAGE_MISSING, "The stored picture is missing.") from None
+        if hashlib.sha256(data).digest() != subject.image_sha256:
+            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored picture is not the one that was uploaded.")
+        return data
+
+
+def _prepared_apart(decoder: IsolatedDecoder, data: bytes) -> Prepared:
+    with tempfile.NamedTemporaryFile(prefix="linewatch-") as file:
+        file.write(data)
+        file.flush()
+        return decoder.prepare(Path(file.name))
+
+
+def _in_order(
+    window: deque[Future[Read]], subjects: Sequence[Subject], submit: Callable[[Subject], Future[Read]], ahead: int
+) -> Iterator[Read]:
+    """What comes of the subjects, in their order; `window` holds what has been begun and not been asked for."""
+    for subject in subjects:
+        window.append(submit(subject))
+        if len(window) > ahead:
+            yield window.popleft().result()
+    while window:
+        yield window.popleft().result()
