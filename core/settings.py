@@ -16,6 +16,10 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 Pause = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+def _entries(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
 class SettingsError(Exception):
     """A setting is wrong; the message is one line that names its variable."""
 
@@ -111,6 +115,17 @@ class Settings(BaseSettings):
         parse_entries(entries)
         return entries
 
+    @field_validator("archive_roots")
+    @classmethod
+    def _roots_are_places(cls, roots: str) -> str:
+        for root in _entries(roots):
+            scheme, is_url, rest = root.partition("://")
+            path = rest if is_url and scheme == "file" else root
+            is_bucket = is_url and scheme == "s3" and rest.strip("/")
+            if not (is_bucket or path.startswith("/")) or ".." in root.split("/"):
+                raise ValueError(f"must name absolute folders and s3://bucket/prefix, comma separated, not {root!r}")
+        return roots
+
     @field_validator("store_url")
     @classmethod
     def _store_is_a_folder(cls, url: str) -> str:
@@ -149,6 +164,11 @@ class Settings(BaseSettings):
         if not topic or set(topic) & set("+#\0"):
             raise ValueError("must be a topic without wildcards")
         return pattern
+
+    @property
+    def archive_root_list(self) -> list[str]:
+        """The roots of archives, one by one."""
+        return _entries(self.archive_roots)
 
     @property
     def listens_on_loopback(self) -> bool:

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from core.errors import Refused
 from core.pictures import Undecodable, read_header
+from core.suffixes import is_picture
 from core.vision.inputs import Facts, facts
 from core.vision.metrics import thumbnails
 from core.vision.preprocessing import Picture, Preprocessing, prepare
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MEMORY_BYTES: Final = 1024**3
 """Prepared pictures of a set are kept in memory where all of them take no more than this."""
 
@@ -194,7 +194,7 @@ def _what_is_there_instead(root: Path) -> str:
         return f", only train/{others[0]}: put the pictures of good parts into train/good, no others are trained on"
     if (root / "train").is_dir() and _pictures_in(root / "train"):
         return ", but pictures in train/: move those of good parts to train/good"
-    if count := sum(path.suffix.lower() in SUFFIXES for path in root.iterdir()):
+    if count := sum(is_picture(path.name) for path in root.iterdir()):
         return f", but {count} pictures of its own: move those of good parts to {root / 'train' / 'good'}"
     return ": put the pictures of good parts there"
 
@@ -221,7 +221,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = (path for path in folder.rglob("*") if is_picture(path.name) and path.is_file())
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+from core.suffixes import is_picture
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder and of those in it, in the order of their names; what is hidden is left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = (path for path in folder.rglob("*") if is_picture(path.name) and path.is_file())
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())

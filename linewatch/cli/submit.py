@@ -17,12 +17,13 @@ from uuid import uuid4
 
 import typer
 
+from core.suffixes import SUFFIXES
 from linewatch.cli.cache import cache_folder
 from linewatch.cli.failures import CommandFailed
 from linewatch.cli.inspections import print_inspections
 from linewatch.cli.journal import Accepted, Journal, Stamp, opened
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Recipe, Url, client
-from linewatch.cli.pictures import SUFFIXES, pictures_in
+from linewatch.cli.pictures import pictures_in
 from linewatch.cli.terminal import print_json, progress, remark, results
 from linewatch.uploads import storable
 

@@ -301,10 +301,3 @@ def test_the_command_offers_the_events_that_there_are() -> None:
     from linewatch.cli.webhooks import Event
 
     assert {one.value for one in Event} == {one.value for one in EventType} - {EventType.ENDPOINT_TEST}
-
-
-def test_the_command_takes_the_same_files_for_pictures_as_training_does() -> None:
-    from core.vision.dataset import SUFFIXES as OF_TRAINING
-    from linewatch.cli.pictures import SUFFIXES
-
-    assert SUFFIXES == OF_TRAINING

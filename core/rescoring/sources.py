@@ -1,0 +1,19 @@
+"""Sources of re-scoring that lie in archives: found, and named in one way, before a run is made."""
+
+from core.archives import Archives
+from core.rescoring.requests import RunRequest
+
+
+def checked(request: RunRequest, archives: Archives) -> RunRequest:
+    """The same request with the URL of its folder or manifest. It asks the disk or the S3 server, so it blocks.
+
+    Raises:
+        Refused: SOURCE_REFUSED for what lies outside every root, is not there, or is no manifest.
+    """
+    source = request.source
+    if source.folder is not None:
+        source = source.model_copy(update={"folder": archives.locate(source.folder).url})
+    elif source.manifest is not None:
+        place, name = archives.locate_file(source.manifest)
+        source = source.model_copy(update={"manifest": place.url_of(name)})
+    return request.model_copy(update={"source": source})

@@ -1,0 +1,9 @@
+"""Which files are taken for pictures, by their names. It imports nothing, so that the command line is quick."""
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+def is_picture(name: str) -> bool:
+    """Whether the last part of a path is the name of a picture."""
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem) and (dot + suffix).lower() in SUFFIXES
