@@ -1,4 +1,4 @@
-"""Planning a run: counting its source, judging stored scores, and cutting the rest into slices, as far as there is room.
+"""Planning a run: counting its source, judging stored scores, and cutting the rest into slices as there is room.
 
 Each step is a short transaction that commits the run's cursor with what it did; nothing is read or listed in between
 while one is open. The dispatcher asks again when there is room for more.
@@ -14,9 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from core import manifests
 from core.archives import Archives, ArchiveUnavailable
-from core.errors import Refused
+from core.errors import Code, Refused
 from core.hints import Hints
 from core.rescoring import challengers, plan, runs, stored
 from core.rescoring.plan import Plan
@@ -133,9 +132,7 @@ class Planner:
             return None
         found = stored.judge(connection, held.run, after, first=base + 1)
         cursor = {"phase": "judge", "after": str(found.last)} if found.last else {"phase": "score", "after": None}
-        plan.step(
-            connection, held, cursor=cursor, pictures=found.done, lease_seconds=self._settings.lease_seconds
-        )
+        plan.step(connection, held, cursor=cursor, pictures=found.done, lease_seconds=self._settings.lease_seconds)
         runs.count(connection, held.run.id, found.counts)
         return found
 
@@ -207,8 +204,7 @@ class Planner:
                 yield {"path": name}, {"counted": True, "after": name}
             return
         place, file = self._archives.locate_file(source["manifest"])
-        for entry in manifests.entries(place, file, after):
-            yield entry.item, {"counted": True, "after": entry.position}
+        raise Refused(Code.SOURCE_REFUSED, f"manifests are to come: {place} {file}")
 
     # A challenger: what the line completes, as the feed tells.
 

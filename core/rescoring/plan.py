@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import BigInteger, Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from core.rescoring import runs
@@ -87,7 +87,7 @@ def hold(connection: Connection, plan: Plan, *, lease_seconds: float, total: int
             UPDATE rescore_runs SET plan_lease_until = clock_timestamp() + make_interval(secs => :lease),
                 total = coalesce(:total, total)
             WHERE {_MINE} RETURNING id
-        """).bindparams(bindparam("total", type_=runs.rescore_runs.c.total.type)),  # noqa: S608
+        """).bindparams(bindparam("total", type_=BigInteger)),  # noqa: S608
         {"id": plan.run.id, "attempt": plan.attempt, "lease": lease_seconds, "total": total},
     ).one_or_none()
     return held is not None

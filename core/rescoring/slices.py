@@ -191,7 +191,8 @@ def rescue(connection: Connection, *, at_most: int = 100) -> int:
                 SELECT run_id, first FROM rescore_slices WHERE state = 'running' AND lease_until < clock_timestamp()
                 LIMIT :at_most FOR UPDATE SKIP LOCKED
             )
-            UPDATE rescore_slices AS slice SET state = 'queued', rescues = rescues + 1, lease_until = NULL, worker = NULL
+            UPDATE rescore_slices AS slice SET state = 'queued', rescues = rescues + 1, lease_until = NULL,
+                worker = NULL
             FROM expired WHERE slice.run_id = expired.run_id AND slice.first = expired.first
         """),
         {"at_most": at_most},
@@ -223,10 +224,8 @@ def write(connection: Connection, claim: Claim, results: Sequence[Result]) -> Wr
 
 
 def _advance(connection: Connection, claim: Claim, done: int) -> None:
-    if done < len(claim.items):
-        statement = "UPDATE rescore_slices SET done = :done"
-    else:
-        statement = "DELETE FROM rescore_slices"
+    is_left = done < len(claim.items)
+    statement = "UPDATE rescore_slices SET done = :done" if is_left else "DELETE FROM rescore_slices"
     connection.execute(text(f"{statement} WHERE {_MINE}"), {**_key(claim), "done": done})
 
 

@@ -1,4 +1,4 @@
-"""Stored inspections as the source of a run: counting them, judging stored scores anew, and naming what is to be scored.
+"""Stored inspections as the source of a run: they are counted, their stored scores judged, and the rest is named.
 
 All three go through the source in the order of the ids, piece by piece, so each statement costs the same however long
 the archive is. What was accepted after the run was made is not in its source.
@@ -80,9 +80,7 @@ class Judged:
         return self.counts["completed"]
 
 
-def judge(
-    connection: Connection, run: Run, after: UUID | None, *, first: int, at_most: int = JUDGED_AT_ONCE
-) -> Judged:
+def judge(connection: Connection, run: Run, after: UUID | None, *, first: int, at_most: int = JUDGED_AT_ONCE) -> Judged:
     """Compare the stored scores of the next piece with the run's thresholds, and write the results from number `first`.
 
     No network runs and no picture is read. Inspections that another version has scored are left for later.
@@ -111,9 +109,7 @@ def _counted(written: CTE) -> list[ColumnElement[int]]:
         and_(before == "ok", verdict == "ng"),
         and_(before == "ng", verdict == "ok"),
     )
-    return [
-        func.count().filter(condition).label(name) for name, condition in zip(_COUNTED, conditions, strict=True)
-    ]
+    return [func.count().filter(condition).label(name) for name, condition in zip(_COUNTED, conditions, strict=True)]
 
 
 def _judged(run: Run, first: int, piece: CTE) -> Select[Any]:
