@@ -14,8 +14,9 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
+from core import manifests
 from core.archives import Archives, ArchiveUnavailable
-from core.errors import Code, Refused
+from core.errors import Refused
 from core.hints import Hints
 from core.rescoring import challengers, plan, runs, stored
 from core.rescoring.plan import Plan
@@ -204,7 +205,8 @@ class Planner:
                 yield {"path": name}, {"counted": True, "after": name}
             return
         place, file = self._archives.locate_file(source["manifest"])
-        raise Refused(Code.SOURCE_REFUSED, f"manifests are to come: {place} {file}")
+        for entry in manifests.entries(place, file, after):
+            yield entry.item, {"counted": True, "after": entry.position}
 
     # A challenger: what the line completes, as the feed tells.
 
