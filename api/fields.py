@@ -2,8 +2,6 @@
 
 import base64
 import binascii
-import datetime as dt
-import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -12,7 +10,6 @@ from fastapi import Path, Query, Request, params
 from fastapi.dependencies.utils import get_flat_params
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,43 +21,15 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api.problems import invalid_fields
 from core.errors import Code, Refused
+from core.fields import Label as Label
+from core.fields import Metadata
+from core.fields import Moment as Moment
+from core.fields import parse_json as parse_json
+from core.fields import storable as storable
 from core.targets import MAX_URL
 
-METADATA_BYTES = 16 * 1024
-EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 MAX_WAIT_SECONDS = 60
 RECIPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-
-
-def storable(value: str) -> str:
-    """PostgreSQL stores neither U+0000 nor lone surrogates."""
-    if "\x00" in value:
-        raise ValueError("must not hold U+0000")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must not hold lone surrogates") from None
-    return value
-
-
-def _in_our_time(value: dt.datetime) -> dt.datetime:
-    if not EARLIEST <= value < LATEST:
-        raise ValueError(f"must lie between {EARLIEST:%Y} and {LATEST:%Y}")
-    return value
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON strictly: no NaN, no infinities, nothing that Postgres could not store. Raises ValueError."""
-    try:
-        value = json.loads(text)
-        encoded = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
-    storable(encoded)
-    if "\\u0000" in encoded:
-        raise ValueError("must not hold U+0000")
-    return value
 
 
 def _not_null(value: Any) -> Any:
@@ -73,18 +42,6 @@ def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
-def _metadata(value: Any) -> Any:
-    if isinstance(value, str):
-        if len(value.encode(errors="replace")) > METADATA_BYTES:
-            raise ValueError(f"must not be larger than {METADATA_BYTES} bytes")
-        value = parse_json(value)
-    else:
-        parse_json(json.dumps(value))
-    if not isinstance(value, dict):
-        raise ValueError("must be a JSON object")  # noqa: TRY004 - pydantic takes ValueError
-    return value
-
-
 T = TypeVar("T")
 OrLeftOut = Annotated[
     T | SkipJsonSchema[None], BeforeValidator(_not_null), Field(json_schema_extra=_without_default)
@@ -92,9 +49,7 @@ OrLeftOut = Annotated[
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(storable)
 ]  # whom people read of
-Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(storable)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(storable)]
-Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
 Description = Annotated[str, StringConstraints(max_length=1000), AfterValidator(storable)]
 RecipeName = Annotated[str, StringConstraints(pattern=RECIPE_NAME)]
 RecipePath = Annotated[str, Path(pattern=RECIPE_NAME)]
@@ -123,7 +78,7 @@ class UploadFields(BaseModel):
     deadline_ms: Annotated[int, Field(ge=1, le=7 * 24 * 3600 * 1000)] | None = None
     batch_id: UUID | None = None
     callback_url: Url | None = None
-    metadata: Annotated[dict[str, Any], BeforeValidator(_metadata)] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
 
 def upload_fields(given: Mapping[str, Any]) -> UploadFields:

@@ -19,7 +19,7 @@ from core.pictures import Undecodable
 from core.places import ArchiveUnavailable, Place
 from core.suffixes import is_picture
 
-_KEPT = 20_000
+_KEPT = 50_000
 """So many names of a folder are kept at once; a larger folder is gone through once for each so many."""
 _BLOCK = 256 * 1024
 _LINKED = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)  # what O_NOFOLLOW says of a symbolic link

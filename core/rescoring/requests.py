@@ -6,18 +6,12 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from core.fields import storable
 from core.inspections import Filters
 from core.windows import Window
 
-
-def _storable(value: str) -> str:
-    if "\x00" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError("must not hold U+0000 or lone surrogates")
-    return value
-
-
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_storable)]
-_Place = Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(_storable)]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(storable)]
+_Place = Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(storable)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 

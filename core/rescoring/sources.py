@@ -1,6 +1,9 @@
 """Sources of re-scoring that lie in archives: found, and named in one way, before a run is made."""
 
-from core.archives import Archives
+from contextlib import suppress
+
+from core import manifests
+from core.archives import Archives, ArchiveUnavailable
 from core.rescoring.requests import RunRequest
 
 
@@ -15,5 +18,7 @@ def checked(request: RunRequest, archives: Archives) -> RunRequest:
         source = source.model_copy(update={"folder": archives.locate(source.folder).url})
     elif source.manifest is not None:
         place, name = archives.locate_file(source.manifest)
+        with suppress(ArchiveUnavailable):  # reading it will tell
+            next(manifests.entries(place, name, None), None)  # its header is looked at, and its first line
         source = source.model_copy(update={"manifest": place.url_of(name)})
     return request.model_copy(update={"source": source})

@@ -1,0 +1,56 @@
+"""What may be said of a picture, whoever says it: in an upload, or in a manifest of an archive."""
+
+import datetime as dt
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
+
+METADATA_BYTES = 16 * 1024
+EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+
+
+def storable(value: str) -> str:
+    """PostgreSQL stores neither U+0000 nor lone surrogates."""
+    if "\x00" in value:
+        raise ValueError("must not hold U+0000")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not hold lone surrogates") from None
+    return value
+
+
+def _in_our_time(value: dt.datetime) -> dt.datetime:
+    if not EARLIEST <= value < LATEST:
+        raise ValueError(f"must lie between {EARLIEST:%Y} and {LATEST:%Y}")
+    return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON strictly: no NaN, no infinities, nothing that Postgres could not store. Raises ValueError."""
+    try:
+        value = json.loads(text)
+        encoded = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    storable(encoded)
+    if "\\u0000" in encoded:
+        raise ValueError("must not hold U+0000")
+    return value
+
+
+def _metadata(value: Any) -> Any:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text.encode(errors="replace")) > METADATA_BYTES:
+        raise ValueError(f"must not be larger than {METADATA_BYTES} bytes")
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise ValueError("must be a JSON object")  # noqa: TRY004 - pydantic takes ValueError
+    return value
+
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(storable)]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
+Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]
