@@ -20,6 +20,8 @@ import pytest
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from core.buckets import _store
+
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
@@ -126,8 +128,10 @@ def bucket_server() -> Iterator[Buckets]:
 
 
 @pytest.fixture
-def buckets(bucket_server: Buckets, monkeypatch: pytest.MonkeyPatch) -> Buckets:
+def buckets(bucket_server: Buckets, monkeypatch: pytest.MonkeyPatch) -> Iterator[Buckets]:
     """The server, as this process' environment names it."""
     for variable, value in bucket_server.environment.items():
         monkeypatch.setenv(variable, value)
-    return bucket_server
+    _store.cache_clear()  # others may have asked a server of this name before
+    yield bucket_server
+    _store.cache_clear()

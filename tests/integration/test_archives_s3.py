@@ -1,7 +1,6 @@
 """Archives in a bucket, against a real S3 server."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,9 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core import buckets as places
 from core.archives import Archives, ArchiveUnavailable, Place
-from core.buckets import Bucket
+from core.buckets import Bucket, _store
 from core.errors import Code, Failure, Refused
 from core.manifests import entries
 from core.pictures import Undecodable
@@ -27,13 +25,6 @@ MAX_BYTES = 1000
 def prefix() -> str:
     """A prefix of this test's own."""
     return f"test-{uuid4().hex}"
-
-
-@pytest.fixture(autouse=True)
-def _own_stores(buckets: Buckets) -> Iterator[None]:
-    places._store.cache_clear()
-    yield
-    places._store.cache_clear()
 
 
 def names_of(place: Place, after: str | None = None) -> list[str]:
@@ -141,17 +132,19 @@ def test_wrong_credentials_are_no_fault_of_a_picture(
 ) -> None:
     buckets.put(prefix, "1.png")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    _store.cache_clear()
     place = Bucket(buckets.bucket, [prefix])
     for ask in (place.check, lambda: place.read("1.png", max_bytes=MAX_BYTES), lambda: names_of(place)):
         with pytest.raises(ArchiveUnavailable, match="403 Forbidden"):
             ask()
 
 
-def test_a_server_that_is_away_is_no_fault_of_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_is_no_fault_of_a_picture(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="lw-s3-", ignore_cleanup_errors=True) as folder:
         with running_buckets(Path(folder)) as server:
             for variable, value in server.environment.items():
                 monkeypatch.setenv(variable, value)
+            _store.cache_clear()
             server.put("lot", "1.png")
             place = Archives([f"s3://{server.bucket}"]).locate("lot")
             listing = place.pictures(None)
