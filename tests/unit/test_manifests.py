@@ -51,7 +51,14 @@ def resumes_anywhere(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "A.JSONL"])
 def test_lines_of_json(tmp_path: Path, name: str) -> None:
-    line = {"path": "a/1.png", "external_id": "e", "part_id": "p", "lot_id": "l", "line_id": None, "shift": 2}
+    line: dict[str, Any] = {
+        "path": "a/1.png",
+        "external_id": "e",
+        "part_id": "p",
+        "lot_id": "l",
+        "line_id": None,
+        "shift": 2,
+    }
     line |= {"station_id": "s", "captured_at": "2026-05-04T10:00:00+02:00", "metadata": {"cavity": 3}}
     assert items_of(tmp_path, name, f'\ufeff{json.dumps(line)}\r\n\n{{"path": "../x.png"}}') == [
         {
@@ -117,10 +124,10 @@ def test_a_wrong_line_fails_alone(tmp_path: Path, line: str, why: str) -> None:
     ],
 )
 def test_a_wrong_row_fails_alone(tmp_path: Path, row: str, why: str) -> None:
-    many = "".join(f"{number}.png,p\n" for number in range(20_000))  # further than an open quote could reach
+    many = "".join(f"{number}.png,p\n" for number in range(8000))  # further than an open quote could reach
     found = items_of(tmp_path, "a.csv", f"path,part_id\n1.png,\n{row}\n{many}")
     assert found[0] == {"path": "1.png"}
-    assert found[2:] == [{"path": f"{number}.png", "part_id": "p"} for number in range(20_000)]
+    assert found[2:] == [{"path": f"{number}.png", "part_id": "p"} for number in range(8000)]
     assert why in fault_of(found[1])
 
 
@@ -158,13 +165,12 @@ def test_a_manifest_that_was_changed_is_noticed(tmp_path: Path) -> None:
             list(entries(Folder(tmp_path), "a.jsonl", found[0].position))
 
 
-_TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+_WRONG = st.sampled_from(["", '"', "x", "x,"])
 _ROWS = st.lists(st.fixed_dictionaries({"path": _TEXT, "part_id": _TEXT, "note": _TEXT}), max_size=12)
 
 
-@given(
-    rows=_ROWS, ends=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), wrong=st.sampled_from(["", '"', "x", "x,"])
-)
+@given(rows=_ROWS, ends=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), wrong=_WRONG)
 def test_rows_come_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], ends: str, mark: bool, wrong: str
 ) -> None:

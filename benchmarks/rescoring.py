@@ -1,0 +1,314 @@
+"""`make bench-rescoring`: re-scoring real pictures, against the bare loop of decode + score, killed, and beside the line.
+
+The pictures are the ELPV solar cells, made distinct by a few appended bytes. The parts, all or those that are named:
+
+    archive   the whole dataset, inspected with one version and scored again with another: what the report says
+    speed     20,000 pictures of a folder: the rate as a ratio of the bare loop's, before and after, and peak memory
+    kill      the same while planner, workers and dispatcher are killed at random: each picture has one result
+    line      bursts of live pictures, alone and during a run: their p99; and a run under a steady live load
+"""
+
+import argparse
+import importlib.util
+import itertools
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from core.vision import detector
+from core.vision.bundle import read_folder
+from core.vision.training import TrainingOptions, train
+from linewatch import Client
+from linewatch.demo.cells import lay_out
+
+RECIPE = "cells"
+PICTURES = 20_000
+SAMPLE = 2_000
+MINIBATCH = 32
+MAX_PIXELS = 64_000_000
+BURST = 200
+BURSTS = 4
+LIMIT_SECONDS = 1800
+KILLED = ("worker.scoring", "worker.io", "worker.dispatcher")
+
+
+def cells() -> list[Path]:
+    """All pictures of the dataset, as they are installed."""
+    found = importlib.util.find_spec("elpv_dataset")
+    assert found is not None, "pip install 'linewatch[demo]'"
+    assert found.submodule_search_locations
+    return sorted(Path(found.submodule_search_locations[0], "data", "images").glob("*.png"))
+
+
+def write_archive(folder: Path, pictures: int) -> Path:
+    """So many distinct pictures: cells with their number appended, which no decoder reads."""
+    folder.mkdir(parents=True)
+    for number, cell in enumerate(itertools.islice(itertools.cycle(cells()), pictures)):
+        (folder / f"{number:06}.png").write_bytes(cell.read_bytes() + f"{number:06}".encode())
+    return folder
+
+
+@dataclass
+class System:
+    """A running `linewatch up`."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def children(self, words: str) -> list[psutil.Process]:
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            try:
+                if words in " ".join(child.cmdline()):
+                    found.append(child)
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+
+@contextmanager
+def running(folder: Path, **environment: str) -> Iterator[System]:
+    command = [sys.executable, "-m", "linewatch.cli", "up", "--port", "0", "--data", str(folder / "data")]
+    own = os.environ | {"LINEWATCH_ARCHIVE_ROOTS": str(folder), **environment}
+    with (
+        (folder / "log").open("a") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=own) as process,
+    ):
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready: "), (folder / "log").read_text()[-2000:]
+        try:
+            yield System(process, line.removeprefix("ready: ").strip())
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+@dataclass
+class Memory:
+    """The resident memory of the processes that re-score, in MB, over time."""
+
+    system: System
+    seen: dict[str, list[float]] = field(default_factory=lambda: {words: [] for words in KILLED})
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(1.0):
+                for words in KILLED:
+                    self.seen[words] += [child.memory_info().rss / 1e6 for child in self.system.children(words)]
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watching.join()
+
+    def tell(self) -> None:
+        for words, seen in self.seen.items():
+            tenth = max(1, len(seen) // 10)
+            print(
+                f"memory of {words:18} {max(seen[: 2 * tenth]):7.0f} MB at most in the first fifth, {max(seen):7.0f} MB"
+                f" in all, ratio {max(seen) / max(seen[: 2 * tenth]):.3f}"
+            )
+
+
+def bare_rate(bundle: Path, files: Sequence[Path]) -> float:
+    """Pictures a second of reading, decoding in threads and scoring in minibatches, and nothing else."""
+    own = detector.load(read_folder(bundle), device=detector.resolve_device("auto"), max_pixels=MAX_PIXELS)
+    with ThreadPoolExecutor(4) as threads:
+
+        def prepared(some: Sequence[Path]) -> list[Any]:
+            return list(threads.map(lambda one: own.prepare(one.read_bytes()), some))
+
+        own.score(prepared(files[:MINIBATCH]))
+        begun = time.perf_counter()
+        for start in range(0, len(files), MINIBATCH):
+            own.score(prepared(files[start : start + MINIBATCH]))
+        return len(files) / (time.perf_counter() - begun)
+
+
+def finished(lw: Client, run_id: Any) -> Any:
+    """The run once it is final."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while True:
+        run = lw.rescore_run(run_id, wait=20)
+        if run.final:
+            return run
+        assert time.monotonic() < deadline, run
+
+
+def rate_of(run: Any) -> float:
+    done: int = run.progress.done
+    return done / (run.finished_at - run.started_at).total_seconds()
+
+
+def show_archive(lw: Client) -> None:
+    """The whole dataset again with the second version."""
+    pictures = cells()
+    begun = time.monotonic()
+    for start in range(0, len(pictures), 500):
+        some = {path.name: path for path in pictures[start : start + 500]}
+        batch = lw.submit_batch(some, recipe=RECIPE, priority="bulk", lot_id="elpv")
+        while not batch.final:
+            batch = lw.batch(batch.id, wait=30)
+    print(f"inspected {len(pictures)} pictures with version 1 in {time.monotonic() - begun:.0f} s")
+    run = finished(lw, lw.rescore(RECIPE, 2, where={"lot_id": "elpv"}).id)
+    print(f"scored again with version 2: {run.status}, {rate_of(run):.1f} pictures/s, {run.counts}")
+    report = lw.rescore_report(run.id)
+    print(report)
+    begun = time.monotonic()
+    again = finished(lw, lw.rescore(RECIPE, 1, where={"lot_id": "elpv"}, threshold=1.0).id)
+    print(f"with another threshold only: {again.status} after {time.monotonic() - begun:.1f} s, {again.counts}")
+
+
+def show_speed(lw: Client, system: System, folder: Path, bundle: Path, pictures: int) -> None:
+    files = sorted((folder / "archive").glob("*.png"))
+    before = bare_rate(bundle, files[:SAMPLE])
+    memory = Memory(system)
+    with memory.watched():
+        run = finished(lw, lw.rescore(RECIPE, 2, folder=str(folder / "archive")).id)
+    after = bare_rate(bundle, files[-SAMPLE:])
+    bare = (before + after) / 2
+    assert (run.status, run.progress.done) == ("completed", pictures), run
+    print(f"bare loop of decode + score      {before:8.1f} pictures/s before, {after:.1f} after")
+    print(
+        f"re-scoring {pictures} of a folder   {rate_of(run):8.1f} pictures/s {rate_of(run) / bare:6.2f} of the bare loop"
+    )
+    memory.tell()
+
+
+def show_killed(lw: Client, system: System, folder: Path, pictures: int) -> None:
+    chance = random.Random(0)  # noqa: S311 - which process and when
+    run_id = lw.rescore(RECIPE, 2, folder=str(folder / "archive")).id
+    kills: Counter[str] = Counter()
+    deadline = time.monotonic() + LIMIT_SECONDS
+    due = time.monotonic() + 5
+    while not (run := lw.rescore_run(run_id, wait=2)).final:
+        assert time.monotonic() < deadline, run
+        if time.monotonic() > due:
+            words = chance.choice(KILLED)
+            for child in system.children(words)[:1]:
+                child.kill()
+                kills[words] += 1
+            due = time.monotonic() + chance.uniform(4, 20)
+    seen = Counter(one.path for one in lw.rescore_results(run_id))
+    print(
+        f"killed {dict(kills)}: {run.status}, {run.progress.done} of {pictures} done, {len(seen)} pictures with results,"
+        f" {sum(number > 1 for number in seen.values())} with more than one; failed {run.counts['failed']}"
+    )
+
+
+def burst_p99(lw: Client, pictures: Sequence[Path]) -> float:
+    """The 99th percentile of a burst's times from acceptance to verdict, in seconds."""
+    batch = lw.submit_batch({path.name: path for path in pictures}, recipe=RECIPE)
+    while not batch.final:
+        batch = lw.batch(batch.id, wait=30)
+    totals = [one.timings_ms["total"] / 1000 for one in lw.inspections(batch_id=batch.id, page_size=1000)]
+    return statistics.quantiles(totals, n=100)[-1]
+
+
+def show_line(lw: Client, folder: Path) -> None:
+    pictures = cells()[:BURST]
+    burst_p99(lw, pictures)
+    idle, beside = [], []
+    run_id = lw.rescore(RECIPE, 2, folder=str(folder / "archive")).id
+    for _ in range(BURSTS):  # in turn, so that a machine that changes its pace does so for both
+        lw.pause_run(run_id)
+        time.sleep(5)
+        idle.append(burst_p99(lw, pictures))
+        lw.resume_run(run_id)
+        time.sleep(8)
+        beside.append(burst_p99(lw, pictures))
+    print(f"bursts of {BURST}: p99 alone {_list(idle)} s, during a run {_list(beside)} s, ", end="")
+    print(f"medians' ratio {statistics.median(beside) / statistics.median(idle):.2f}")
+    lone = {name: [] for name in ("alone", "during a run")}  # type: dict[str, list[float]]
+    for name, act in (("alone", lw.pause_run), ("during a run", lw.resume_run)):
+        act(run_id)
+        time.sleep(6)
+        for path in pictures[:60]:
+            begun = time.monotonic()
+            lw.submit(path, recipe=RECIPE, wait=60)
+            lone[name].append(time.monotonic() - begun)
+    for name, seen in lone.items():
+        print(
+            f"single pictures {name}: p50 {statistics.median(seen) * 1000:.0f} ms, "
+            f"p95 {statistics.quantiles(seen, n=20)[-1] * 1000:.0f} ms"
+        )
+    _steady(lw, run_id, pictures)
+    lw.cancel_run(run_id)
+
+
+def _steady(lw: Client, run_id: Any, pictures: Sequence[Path]) -> None:
+    """Keep the live queue full for a minute, and see what the run gets."""
+    before, begun, live = lw.rescore_run(run_id).progress.done, time.monotonic(), 0
+    batches = []
+    while time.monotonic() - begun < 60:
+        batches.append(lw.submit_batch({path.name: path for path in pictures}, recipe=RECIPE))
+        live += len(pictures)
+        while len(batches) > 1 and not lw.batch(batches[0].id, wait=10).final:
+            pass
+        batches = batches[-2:]
+    done = lw.rescore_run(run_id).progress.done - before
+    left = sum(one.counts["queued"] for one in (lw.batch(each.id) for each in batches))
+    scored = live - left
+    print(
+        f"a minute of steady live load: {scored} live pictures, {done} of the run, a share of {done / (done + scored):.3f}"
+    )
+
+
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
+
+
+def main() -> int:
+    """Measure on a system of its own."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rescoring", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["archive", "speed", "kill", "line"])
+    parser.add_argument("--pictures", type=int, default=PICTURES)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        learned = lay_out(folder / "learned").folder
+        bundles = [folder / f"bundle-{seed}" for seed in (0, 1)]
+        for seed, bundle in enumerate(bundles):
+            train(learned, bundle, TrainingOptions(seed=seed, epochs=4), lambda _: None)
+        write_archive(folder / "archive", arguments.pictures)
+        with running(folder) as system, Client(system.url, timeout=120) as lw:
+            lw.create_recipe(RECIPE, exist_ok=True)
+            for bundle in bundles:
+                lw.upload_bundle(RECIPE, bundle)
+            for part in arguments.parts:
+                print(f"-- {part}", flush=True)
+                if part == "archive":
+                    show_archive(lw)
+                elif part == "speed":
+                    show_speed(lw, system, folder, bundles[1], arguments.pictures)
+                elif part == "kill":
+                    show_killed(lw, system, folder, arguments.pictures)
+                elif part == "line":
+                    show_line(lw, folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
