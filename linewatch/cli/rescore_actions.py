@@ -10,7 +10,7 @@ from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
 from linewatch.cli.terminal import print_json, print_table, remark
 
 if TYPE_CHECKING:
-    from linewatch.results import RunActivation
+    from linewatch.rescoring import RunActivation
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 _SHARES = ("max_new_false_rejects", "max_new_rejects", "max_missed", "max_failures")

@@ -1,0 +1,67 @@
+"""`--where KEY=VALUE`: which stored inspections a re-scoring run is over, as a person writes it."""
+
+import datetime as dt
+import re
+from collections.abc import Sequence
+
+from linewatch.cli.failures import WrongUse
+
+_CHOICES = {
+    "verdict": ("ok", "ng", "review"),
+    "effective_verdict": ("ok", "ng", "review"),
+    "status": ("completed", "failed", "cancelled"),
+}
+_SHORT = {name: f"{name}_id" for name in ("part", "lot", "line", "station", "batch")}
+_MOMENTS = ("since", "until")
+_KEYS = (*_SHORT, *_CHOICES, *_MOMENTS, "max_age")
+_AGE = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)(h|d)")
+_HOURS = {"h": 1.0, "d": 24.0}
+
+
+def parsed(given: Sequence[str]) -> dict[str, str | float]:
+    """The filters of a run's source, by their names in the request.
+
+    Args:
+        given: `lot=L-1` and the like. `lot` and `lot_id` are the same; `since` and `until` are ISO 8601, in local time
+            where they name no zone; `max_age` is hours or days, like 36h or 7d.
+
+    Raises:
+        WrongUse: what is written is no filter, or says the same thing twice.
+    """
+    found: dict[str, str | float] = {}
+    for one in given:
+        key, equals, value = (part.strip() for part in one.partition("="))
+        if not equals or not value:
+            raise WrongUse(f"--where {one!r}: write it like lot=L-1")
+        name, read = _read(key, value)
+        if name in found:
+            raise WrongUse(f"--where {one!r}: {key} is named twice")
+        found[name] = read
+    return found
+
+
+def _read(key: str, value: str) -> tuple[str, str | float]:
+    """The filter's name in a request, and its value."""
+    key = key.replace("-", "_")
+    if key in _SHORT or key in _SHORT.values():
+        return _SHORT.get(key, key), value
+    if key in _CHOICES:
+        if value not in _CHOICES[key]:
+            raise WrongUse(f"--where {key}={value}: {key} is one of {', '.join(_CHOICES[key])}")
+        return key, value
+    if key in _MOMENTS:
+        return key, _moment(key, value)
+    if key == "max_age":
+        age = _AGE.fullmatch(value)
+        if age is None or not float(age[1]):
+            raise WrongUse(f"--where {key}={value}: write an age in hours or days, like 36h or 7d")
+        return "max_age_hours", float(age[1]) * _HOURS[age[2]]
+    raise WrongUse(f"--where {key}={value}: {key!r} is no filter; there are {', '.join(_KEYS)}")
+
+
+def _moment(key: str, value: str) -> str:
+    try:
+        moment = dt.datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.astimezone()).isoformat()
+    except (ValueError, OverflowError, OSError):  # the last two: too far away to have a local time
+        raise WrongUse(f"--where {key}={value}: write a moment like 2026-09-30T22:00, or a day") from None
