@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Unreachable,
         WebhookInvalid,
     )
+    from linewatch.rescoring import RescoreResult
     from linewatch.results import (
         Batch,
         Consumer,
@@ -38,6 +39,7 @@ _NAMES = {
     "linewatch.errors": """
         BundleRejected CursorLost GateNotMet LinewatchError Refused TimedOut Unreachable WebhookInvalid
     """,
+    "linewatch.rescoring": "RescoreResult",
     "linewatch.results": """
         Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe RescoreRun Review RunActivation
         Threshold ThresholdPreview
@@ -63,6 +65,7 @@ __all__ = [
     "Part",
     "Recipe",
     "Refused",
+    "RescoreResult",
     "RescoreRun",
     "Review",
     "RunActivation",

@@ -204,6 +204,21 @@ class Client:
     set_threshold = _blocking(Operations.set_threshold)
     preview_threshold = _blocking(Operations.preview_threshold)
 
+    # Re-scoring
+
+    rescore = _blocking(Operations.rescore)
+    rescore_run = _blocking(Operations.rescore_run)
+    follow_rescore_run = _iterating(Operations.follow_rescore_run)
+    rescore_runs = _iterating(Operations.rescore_runs)
+    pause_run = _blocking(Operations.pause_run)
+    resume_run = _blocking(Operations.resume_run)
+    cancel_run = _blocking(Operations.cancel_run)
+    rescore_results = _iterating(Operations.rescore_results)
+    rescore_flips = _iterating(Operations.rescore_flips)
+    rescore_report = _blocking(Operations.rescore_report)
+    download_rescore_report = _blocking(Operations.download_rescore_report)
+    export_rescore_run = _blocking(Operations.export_rescore_run)
+
     # From re-scoring to action
 
     activate_run = _blocking(Operations.activate_run)

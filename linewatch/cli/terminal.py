@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 _WIDTH_WITHOUT_TERMINAL = 240  # characters, so that nothing is cut in a pipe
@@ -27,13 +27,21 @@ def remark(line: str) -> None:
     remarks().print(line, markup=False)
 
 
-def progress() -> Progress:
-    """A progress bar; silent where nobody looks on."""
+class Notes(TextColumn):
+    """What else is said beside a bar: the field `notes` of its task."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.fields[notes]}", markup=False)
+
+
+def progress(*more: ProgressColumn) -> Progress:
+    """A progress bar, with columns of its own at its end; silent where nobody looks on."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        *more,
         console=remarks(),
         disable=not sys.stderr.isatty(),
     )
