@@ -8,10 +8,11 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mqtt lint bench bench-feed bench-webhooks bench-exports bench-detection lock clean
+.PHONY: help demo test test-mqtt lint bench bench-feed bench-webhooks bench-exports bench-detection bench-rescoring \
+        bench-rescoring-rows lock clean
 
 help: ## what there is
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +52,12 @@ bench-detection: $(READY) ## detectors on real pictures; BENCH_ARGS="DIR ..." ad
 
 bench-webhooks: $(READY) ## 10,000 webhooks to a receiver that fails 30 % of the time
 	$(BIN)/python -m benchmarks.webhooks $(BENCH_ARGS)
+
+bench-rescoring: $(READY) ## re-scoring of 20,000 pictures: rate, kills, the line (BENCH_ARGS="archive speed kill line")
+	$(BIN)/python -m benchmarks.rescoring $(BENCH_ARGS)
+
+bench-rescoring-rows: $(READY) ## a million stored results judged anew, and planned
+	$(BIN)/python -m benchmarks.rescoring_rows $(BENCH_ARGS)
 
 lock: $(READY) ## resolve the newest versions anew and pin them
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

@@ -18,6 +18,7 @@ from api.receiving import Receiver
 from api.waiting import Kind, Look, Waiters
 from core import batches, inspections
 from core.database import create_pool
+from core.rescoring import runs
 from core.settings import Settings
 from core.store import Store, failure_key
 from core.targets import AllowList
@@ -66,12 +67,17 @@ class Services:
             with engine.begin() as connection:
                 return {str(one) for one in batches.final_among(connection, map(UUID, names))}
 
+        def final_runs(names: Iterable[str]) -> set[str]:
+            with engine.begin() as connection:
+                return {str(one) for one in runs.final_among(connection, map(UUID, names))}
+
         def written_maps(names: Iterable[str]) -> set[str]:
             return {name for name in names if store.holds(name) or store.holds(failure_key(name))}
 
         looks: dict[Kind, Look] = {
             "inspection": final_inspections,
             "batch": final_batches,
+            "rescore_run": final_runs,
             "anomaly_map": written_maps,
         }
         follower = Follower(engine)

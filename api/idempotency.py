@@ -9,7 +9,6 @@ from fastapi import Depends, Header, Request, Response
 from core import idempotency
 from core.errors import Code, Refused
 from core.idempotency import Key
-from core.submission import Accepted
 
 _Given = Annotated[
     str | None,
@@ -33,18 +32,17 @@ async def _only_one(request: Request, idempotency_key: _Given = None) -> str | N
 
 IdempotencyKey = Annotated[str | None, Depends(_only_one)]
 
-REPLAYED: dict[int | str, dict[str, Any]] = {
-    202: {
-        "headers": {
-            "Location": {"description": "Where it is.", "schema": {"type": "string"}},
-            "Idempotency-Replayed": {
-                "description": "`true` where this is the answer to an earlier request under the same key.",
-                "schema": {"type": "string", "enum": ["true"]},
-            },
-        }
+
+def replays(status: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that takes the header and answers with this status."""
+    headers = {
+        "Location": {"description": "Where it is.", "schema": {"type": "string"}},
+        "Idempotency-Replayed": {
+            "description": "`true` where this is the answer to an earlier request under the same key.",
+            "schema": {"type": "string", "enum": ["true"]},
+        },
     }
-}
-"""The `responses` of a route that takes the header."""
+    return {status: {"headers": headers}}
 
 
 class InFlight:
@@ -73,7 +71,7 @@ class InFlight:
             self._held.discard(key)
 
 
-def tell(response: Response, accepted: Accepted) -> None:
+def tell(response: Response, *, replayed: bool) -> None:
     """Say in the answer's headers whether it was given before."""
-    if accepted.replayed:
+    if replayed:
         response.headers["Idempotency-Replayed"] = "true"

@@ -192,6 +192,13 @@ class Recipe(BaseModel):
         return cls(**own, challenger=None if challenger is None else Challenger.of_run(challenger))
 
 
+class RescoreRunPage(BaseModel):
+    """One page of a listing; `next_cursor` is null on the last one."""
+
+    items: list[RescoreRun]
+    next_cursor: str | None
+
+
 class RecipeList(BaseModel):
     """All recipes, by name."""
 

@@ -8,8 +8,9 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
-from typing import Literal
+from contextlib import asynccontextmanager, suppress
+from typing import Literal, Protocol, TypeVar
+from uuid import UUID
 
 from core import hints
 from core.queues import FINISHED_CHANNEL, MAP_CHANNEL
@@ -17,11 +18,21 @@ from core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["inspection", "batch", "anomaly_map"]
+Kind = Literal["inspection", "batch", "rescore_run", "anomaly_map"]
 Look = Callable[[Iterable[str]], set[str]]
 """Which of these are final now. Runs in a thread."""
 
 POLL_SECONDS = 1.0
+
+
+class Ending(Protocol):
+    """What is final at some time."""
+
+    @property
+    def final(self) -> bool: ...
+
+
+AnyEnding = TypeVar("AnyEnding", bound=Ending)
 
 
 class Waiters:
@@ -55,6 +66,17 @@ class Waiters:
             if not self._waiting[kind, name]:
                 del self._waiting[kind, name]
 
+    async def final(self, kind: Kind, one: UUID, wait: float, view: Callable[[UUID], AnyEnding]) -> AnyEnding:
+        """One thing once it is final, or as it stands after `wait` seconds; `view` runs in a thread."""
+        async with self.expecting(kind, str(one)) as final:
+            found = await asyncio.to_thread(view, one)
+            if found.final or wait == 0:
+                return found
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await final.wait()
+        return await asyncio.to_thread(view, one)
+
     def _wake(self, keys: Iterable[tuple[Kind, str]]) -> None:
         for key in keys:
             for event in self._waiting.get(key, ()):
@@ -62,7 +84,7 @@ class Waiters:
 
     async def _listen(self) -> None:
         async for channel, names in hints.heard(self._settings, FINISHED_CHANNEL, MAP_CHANNEL):
-            kinds: tuple[Kind, ...] = ("inspection", "batch")
+            kinds: tuple[Kind, ...] = ("inspection", "batch", "rescore_run")
             if channel == MAP_CHANNEL:
                 kinds = ("anomaly_map",)
             else:  # whatever became final is in the feed

@@ -1,4 +1,4 @@
-"""`make bench-rescoring`: re-scoring real pictures, against the bare loop of decode + score, killed, and beside the line.
+"""`make bench-rescoring`: re-scoring real pictures, against the bare loop of decode + score, killed, beside the line.
 
 The pictures are the ELPV solar cells, made distinct by a few appended bytes. The parts, all or those that are named:
 
@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -190,9 +190,8 @@ def show_speed(lw: Client, system: System, folder: Path, bundle: Path, pictures:
     bare = (before + after) / 2
     assert (run.status, run.progress.done) == ("completed", pictures), run
     print(f"bare loop of decode + score      {before:8.1f} pictures/s before, {after:.1f} after")
-    print(
-        f"re-scoring {pictures} of a folder   {rate_of(run):8.1f} pictures/s {rate_of(run) / bare:6.2f} of the bare loop"
-    )
+    rate = rate_of(run)
+    print(f"re-scoring {pictures} of a folder   {rate:8.1f} pictures/s {rate / bare:6.2f} of the bare loop")
     memory.tell()
 
 
@@ -211,10 +210,9 @@ def show_killed(lw: Client, system: System, folder: Path, pictures: int) -> None
                 kills[words] += 1
             due = time.monotonic() + chance.uniform(4, 20)
     seen = Counter(one.path for one in lw.rescore_results(run_id))
-    print(
-        f"killed {dict(kills)}: {run.status}, {run.progress.done} of {pictures} done, {len(seen)} pictures with results,"
-        f" {sum(number > 1 for number in seen.values())} with more than one; failed {run.counts['failed']}"
-    )
+    twice = sum(number > 1 for number in seen.values())
+    print(f"killed {dict(kills)}: {run.status}, {run.progress.done} of {pictures} done, {run.counts['failed']} failed;")
+    print(f"{len(seen)} pictures with results, {twice} of them with more than one")
 
 
 def burst_p99(lw: Client, pictures: Sequence[Path]) -> float:
@@ -240,8 +238,12 @@ def show_line(lw: Client, folder: Path) -> None:
         beside.append(burst_p99(lw, pictures))
     print(f"bursts of {BURST}: p99 alone {_list(idle)} s, during a run {_list(beside)} s, ", end="")
     print(f"medians' ratio {statistics.median(beside) / statistics.median(idle):.2f}")
-    lone = {name: [] for name in ("alone", "during a run")}  # type: dict[str, list[float]]
-    for name, act in (("alone", lw.pause_run), ("during a run", lw.resume_run)):
+    lone: dict[str, list[float]] = {name: [] for name in ("alone", "during a run")}
+    acts: tuple[tuple[str, Callable[[Any], object]], ...] = (
+        ("alone", lw.pause_run),
+        ("during a run", lw.resume_run),
+    )
+    for name, act in acts:
         act(run_id)
         time.sleep(6)
         for path in pictures[:60]:
@@ -270,9 +272,8 @@ def _steady(lw: Client, run_id: Any, pictures: Sequence[Path]) -> None:
     done = lw.rescore_run(run_id).progress.done - before
     left = sum(one.counts["queued"] for one in (lw.batch(each.id) for each in batches))
     scored = live - left
-    print(
-        f"a minute of steady live load: {scored} live pictures, {done} of the run, a share of {done / (done + scored):.3f}"
-    )
+    share = done / (done + scored)
+    print(f"a minute of steady live load: {scored} live pictures, {done} of the run, a share of {share:.3f}")
 
 
 def _list(values: Sequence[float]) -> str:

@@ -86,7 +86,7 @@ class _BucketRoot:
         return False
 
     def place(self, parts: Sequence[str]) -> Place:
-        place = Bucket(self.bucket, [*self.prefix, *parts])
+        place = Bucket(self.bucket, self.prefix, parts)
         try:
             is_there = not parts or place.holds_any()
         except ArchiveUnavailable:
@@ -96,7 +96,7 @@ class _BucketRoot:
         return place
 
     def require_file(self, parts: Sequence[str]) -> None:
-        place = Bucket(self.bucket, [*self.prefix, *parts[:-1]])
+        place = Bucket(self.bucket, self.prefix, parts[:-1])
         try:
             is_there = place.holds(parts[-1])
         except ArchiveUnavailable:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from core.errors import Code, Failure, Refused
@@ -44,11 +44,15 @@ def _store(bucket: str) -> S3Store:
 
 
 class Bucket(Place):
-    """A prefix of a bucket, in whole parts: `s3://bucket/a` does not hold `ab/1.png`."""
+    """A prefix of a bucket, by its parts below a root, which is one too.
 
-    def __init__(self, bucket: str, prefix: Sequence[str] = ()) -> None:
+    Prefixes are whole parts: `s3://bucket/a` does not hold `ab/1.png`.
+    """
+
+    def __init__(self, bucket: str, root: Sequence[str] = (), inside: Sequence[str] = ()) -> None:
         self._bucket = bucket
-        self._prefix = "".join(f"{one}/" for one in prefix)
+        self._root = [bucket, *root]
+        self._prefix = "".join(f"{one}/" for one in (*root, *inside))
         self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
 
     def url_of(self, name: str) -> str:
@@ -130,14 +134,13 @@ class Bucket(Place):
             raise self._away(error) from error
 
     def _key(self, name: str) -> str:
-        parts = parts_of_url(name) if "://" in name else [self._bucket, *(self._prefix + name).split("/")]
-        if parts is None or parts[0] != self._bucket or ".." in parts or name.startswith("/"):
+        parts = parts_of_url(name if "://" in name else f"s3://{self._bucket}/{self._prefix}{name}")
+        is_below = parts is not None and parts[: len(self._root)] == self._root and ".." not in parts
+        if parts is None or not is_below or name.startswith("/"):
             raise Undecodable(Failure.OUTSIDE_ROOT, "The path leads out of the archive's root.")
         return "/".join(parts[1:])
 
     def _away(self, error: Exception) -> ArchiveUnavailable:
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-            return ArchiveUnavailable(f"{self.url} may not be read with these AWS_* credentials: {_why(error)}")
         return ArchiveUnavailable(f"{self.url} cannot be read: {_why(error)}")
 
 

@@ -26,6 +26,7 @@ _LINKED = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)  # what O_NOFOLLOW says of 
 _GONE = (errno.ENOENT, *_LINKED)
 # What may be wrong with one file while the others can be read.
 _OF_ONE_FILE = (*_GONE, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENXIO, errno.EIO, errno.EISDIR)
+_UNLISTABLE = (errno.EACCES, errno.EPERM, errno.EIO)  # of one folder among others
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a pipe without a writer would block
 
@@ -86,7 +87,9 @@ class Folder(Place):
             prefix, keys = open_folders[-1]
             try:
                 key = next(keys, None)
-            except PermissionError:  # one result says so; it stands where the pictures of that folder would
+            except ArchiveUnavailable:
+                raise
+            except OSError:  # one result says so; it stands where the pictures of that folder would
                 open_folders.pop()
                 if prefix > after:
                     yield prefix
@@ -154,7 +157,7 @@ class Folder(Place):
             last, inclusive = chunk[-1], False
 
     def _scan(self, prefix: str) -> Iterator[str]:
-        """One pass over a folder, in no order. Raises PermissionError, for a folder below this one only."""
+        """One pass over a folder, in no order. Raises OSError for a folder below this one that cannot be listed."""
         try:
             descriptor = self._walk([*self._inside, *map(_on_disk, parts_of(prefix))], _FOLDER_FLAGS)
             try:
@@ -172,7 +175,7 @@ class Folder(Place):
         except OSError as error:
             if prefix and error.errno in _GONE:
                 return
-            if prefix and isinstance(error, PermissionError):
+            if prefix and error.errno in _UNLISTABLE:
                 raise
             raise self._away(f"cannot be listed: {error.strerror}") from error
 

@@ -20,6 +20,7 @@ from linewatch.embedded import UpError
 from linewatch.embedded.children import Account, Command
 from linewatch.embedded.data import (
     absolute,
+    archive_folder,
     locked,
     make_data_directory,
     open_data_directory,
@@ -146,6 +147,8 @@ def _plan(settings: Settings, data: Path, account: Account | None, scoring_worke
     environment = {name: value for name, value in os.environ.items() if name != "LINEWATCH_READY_FILE"}
     if not _is_given("LINEWATCH_STORE_URL"):
         environment["LINEWATCH_STORE_URL"] = private_folder(data / "store").as_uri()
+    if not _is_given("LINEWATCH_ARCHIVE_ROOTS"):
+        environment["LINEWATCH_ARCHIVE_ROOTS"] = archive_folder(data).as_uri()  # a comma in its path is encoded
     environment |= {
         "LINEWATCH_HOST": settings.host,
         "LINEWATCH_PORT": str(port),

@@ -63,6 +63,8 @@ class Planner:
             self._fail(run_id, refusal.detail)
         except ArchiveUnavailable as error:
             log.warning("the source of run %s is away, trying again: %s", run_id, error)
+            with self._engine.begin() as connection:
+                plan.wait(connection, held, f"waiting for its source: {error}")
         finally:
             with self._engine.begin() as connection:
                 plan.leave(connection, held)
@@ -89,18 +91,16 @@ class Planner:
     def _inspections(self, held: Plan) -> None:
         cursor = dict(held.cursor)
         if "phase" not in cursor:
-            total = self._count_inspections(held)
-            if total is None:
+            if not self._count_inspections(held):
                 return
             cursor = {"phase": "score" if held.run.recompute else "judge", "after": None}
         if cursor["phase"] == "judge":
-            after = self._judge(held, cursor["after"])
-            if after is not None:
+            if not self._judge(held, cursor["after"]):
                 return
             cursor = {"phase": "score", "after": None}
         self._score_inspections(held, cursor["after"])
 
-    def _count_inspections(self, held: Plan) -> int | None:
+    def _count_inspections(self, held: Plan) -> bool:
         total, after = 0, None
         while not self._stopping.is_set():
             with self._engine.begin() as connection:
@@ -109,22 +109,23 @@ class Planner:
                 if not plan.hold(
                     connection, held, lease_seconds=self._settings.lease_seconds, total=None if after else total
                 ):
-                    return None
+                    return False
             if after is None:
-                return total
-        return None
+                return True
+        return False
 
-    def _judge(self, held: Plan, given: str | None) -> UUID | None:
-        """Judge stored scores to the end; what is returned is where it had to stop, None at the end."""
+    def _judge(self, held: Plan, given: str | None) -> bool:
+        """Judge stored scores; whether that came to its end."""
         after = None if given is None else UUID(given)
-        while True:
+        while not self._stopping.is_set():
             with self._engine.begin() as connection:
                 found = self._judge_piece(connection, held, after)
-            if found is None or found.last is None:
-                return None if found else UUID(int=0)
+            if found is None:
+                return False
             after = found.last
-            if self._stopping.is_set():
-                return after
+            if after is None:
+                return True
+        return False
 
     def _judge_piece(self, connection: Any, held: Plan, after: UUID | None) -> stored.Judged | None:
         """One piece with its cursor; None where the run is not ours any more."""
@@ -139,6 +140,10 @@ class Planner:
 
     def _score_inspections(self, held: Plan, given: str | None) -> None:
         after = None if given is None else UUID(given)
+        with self._engine.begin() as connection:
+            if plan.is_all_planned(connection, held):  # there is nothing that the version has not scored
+                plan.finish(connection, held)
+                return
         for _ in range(held.room):
             with self._engine.begin() as connection:
                 ids = stored.next_ids(connection, held.run, after, at_most=self._settings.rescore_slice)

@@ -68,6 +68,7 @@ class Rescorer:
         self._worker = worker
         self._stopping = stopping
         self._at_it = threading.Lock()
+        self._granting = threading.Lock()
         self._granted = 0
         self._seconds_a_picture = STEP_SECONDS / 4
 
@@ -81,27 +82,30 @@ class Rescorer:
             granted: so many pictures are scored whether or not live work waits: the share that bulk work has anyway.
 
         Raises:
-            worker.models.ModelUnavailable: after the slice was given back.
+            worker.models.ModelUnavailable, core.archives.ArchiveUnavailable: after the slice was given back.
         """
-        self._granted += granted
+        with self._granting:
+            self._granted += granted
         if not self._at_it.acquire(blocking=False):  # whoever is at it has the grant now
             return False
         try:
             until = time.monotonic() + TURN_SECONDS
-            while (claim := self._claim()) is not None:
-                if not self._slice(claim, until):
-                    return True
-            return False
+            while self._line_allows(until):
+                claim = self._claim()
+                if claim is None:
+                    return False
+                self._slice(claim, until)
+            return True
         finally:
-            self._granted = 0
+            self._use_grant(self._granted)
             self._at_it.release()
 
     def _claim(self) -> Claim | None:
         with self._engine.begin() as connection:
             return slices.claim(connection, worker=self._worker, lease_seconds=self._settings.lease_seconds)
 
-    def _slice(self, claim: Claim, until: float) -> bool:
-        """Score one slice as far as it goes; False where it had to make way."""
+    def _slice(self, claim: Claim, until: float) -> None:
+        """Score one slice as far as it goes, and give back what is left of it."""
 
         def renew() -> bool:
             with self._engine.begin() as connection:
@@ -110,25 +114,23 @@ class Rescorer:
         finished = False
         try:
             with held(renew, lease_seconds=self._settings.lease_seconds, every=RENEW_SECONDS) as lost:
-                finished = self._score(claim, lambda pictures: self._may_go_on(pictures, lost, until))
+                finished = self._score(claim, lambda: not lost.is_set() and self._line_allows(until))
         finally:
             if not finished:
                 with self._engine.begin() as connection:
                     slices.release(connection, claim)
-        return finished or lost.is_set()
 
-    def _may_go_on(self, pictures: int, lost: threading.Event, until: float) -> bool:
-        """Whether the next minibatch of so many pictures may be scored now."""
-        if self._stopping.is_set() or lost.is_set():
+    def _line_allows(self, until: float) -> bool:
+        """Whether another minibatch may be scored now: one of the share that is granted, or while the line is quiet."""
+        if self._stopping.is_set():
             return False
         if self._granted > 0:
-            self._granted -= pictures
             return True
         if time.monotonic() > until or self._line.waits():
             return False
         return self._line.is_quiet(within=QUIET_SECONDS)
 
-    def _score(self, claim: Claim, may_go_on: Callable[[int], bool]) -> bool:
+    def _score(self, claim: Claim, may_go_on: Callable[[], bool]) -> bool:
         """Whether the slice was scored to its end. What was scored is written in any case."""
         with self._engine.begin() as connection:
             run = runs.get(connection, claim.run_id)
@@ -140,9 +142,10 @@ class Rescorer:
         with self._reader.reading(run, model, subjects, suspect=claim.rescues > 0, ahead=ahead) as pictures:
             while True:
                 size = self._minibatch()
-                if not may_go_on(size):
+                if not may_go_on():
                     break
                 minibatch = list(islice(pictures, size))
+                self._use_grant(len(minibatch))
                 done += self._scored(run, model, minibatch)
                 if time.monotonic() - written > WRITE_SECONDS or len(minibatch) < size:
                     if not self._write(claim, done):
@@ -152,6 +155,10 @@ class Rescorer:
                     return True
         self._write(claim, done)
         return False
+
+    def _use_grant(self, pictures: int) -> None:
+        with self._granting:
+            self._granted = max(0, self._granted - pictures)
 
     def _minibatch(self) -> int:
         return max(1, min(self._settings.minibatch, int(STEP_SECONDS / self._seconds_a_picture)))

@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from numpy.typing import NDArray
 
 from core import hints, model_versions
+from core.archives import ArchiveUnavailable
 from core.database import create_pool
 from core.hints import Hints
 from core.pictures import Undecodable
@@ -104,6 +105,9 @@ def rescore(granted: int = 0) -> None:
     except ModelUnavailable as error:
         process.readiness.set(False)
         log.error("%s; its slice was given back", error)
+        return
+    except ArchiveUnavailable as error:
+        log.warning("pictures that are to be scored again are away: %s", error)
         return
     if may_be_more and not process.stopping.is_set():
         try:

@@ -1,7 +1,7 @@
 """`/v1/batches`: bursts, and batches that are opened first and filled."""
 
-import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from api.context import Actor, Context, Services
 from api.door import Upload
 from api.fields import UploadFields, Wait, items_of_files, once_each, parse_json, upload_fields
-from api.idempotency import REPLAYED, IdempotencyKey, tell
+from api.idempotency import IdempotencyKey, replays, tell
 from api.problems import STATUS, refuses
 from api.receiving import Form, Received, RefusedPart, is_form
 from api.routes.inspections import UPLOAD_REFUSALS, new_inspection
@@ -46,7 +46,7 @@ _BODY: dict[str, Any] = {
 _OPENING_BYTES = 16 * 1024
 
 
-@router.post("", status_code=202, openapi_extra=_BODY, responses=refuses(*UPLOAD_REFUSALS) | REPLAYED)
+@router.post("", status_code=202, openapi_extra=_BODY, responses=refuses(*UPLOAD_REFUSALS) | replays(202))
 async def submit_batch(
     request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> SubmittedBatch:
@@ -62,7 +62,7 @@ async def submit_batch(
         else:
             accepted, errors = await _open(request, services, await _opening(request), key)
     assert accepted.batch is not None  # noqa: S101 - it was submitted as a batch
-    tell(response, accepted)
+    tell(response, replayed=accepted.replayed)
     response.headers["Location"] = f"/v1/batches/{accepted.batch.id}"
     return SubmittedBatch(
         **Batch.of(accepted.batch).model_dump(),
@@ -165,16 +165,7 @@ def view(services: Services, batch_id: UUID) -> batches.Batch:
 @router.get("/{batch_id}")
 async def get_batch(batch_id: UUID, services: Context, wait: Wait = 0) -> Batch:
     """One batch and its counts; with `wait`, as soon as it is final."""
-    async with services.waiters.expecting("batch", str(batch_id)) as final:
-        found = await asyncio.to_thread(view, services, batch_id)
-        if found.final or wait == 0:
-            return Batch.of(found)
-        try:
-            async with asyncio.timeout(wait):
-                await final.wait()
-        except TimeoutError:
-            return Batch.of(await asyncio.to_thread(view, services, batch_id))
-    return Batch.of(await asyncio.to_thread(view, services, batch_id))
+    return Batch.of(await services.waiters.final("batch", batch_id, wait, partial(view, services)))
 
 
 @router.post("/{batch_id}/close", responses=refuses(Code.INVALID_TRANSITION))

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from api.fields import (
     storable,
     upload_fields,
 )
-from api.idempotency import REPLAYED, IdempotencyKey, tell
+from api.idempotency import IdempotencyKey, replays, tell
 from api.problems import refuses
 from api.receiving import Received, is_form, is_image
 from api.schemas import InspectionPage, OpcUaPage, binary
@@ -102,7 +103,9 @@ def new_inspection(services: Services, received: Received, fields: UploadFields)
     )
 
 
-@router.post("", status_code=202, openapi_extra=_BODY, responses=refuses(Code.NOT_FOUND, *UPLOAD_REFUSALS) | REPLAYED)
+@router.post(
+    "", status_code=202, openapi_extra=_BODY, responses=refuses(Code.NOT_FOUND, *UPLOAD_REFUSALS) | replays(202)
+)
 async def submit_inspection(
     request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> Inspection:
@@ -119,7 +122,7 @@ async def submit_inspection(
             raise Refused(
                 Code.UNSUPPORTED_MEDIA_TYPE, "Send the picture with an image/* content type, or as multipart/form-data."
             )
-    tell(response, accepted)
+    tell(response, replayed=accepted.replayed)
     inspection = accepted.inspections[0]
     response.headers["Location"] = f"/v1/inspections/{inspection.id}"
     return Inspection.of(inspection)
@@ -153,16 +156,7 @@ def view(services: Services, inspection_id: UUID) -> inspections.Inspection:
 
 async def final_view(services: Services, inspection_id: UUID, wait: float) -> inspections.Inspection:
     """One inspection once it is final, or as it stands after `wait` seconds."""
-    async with services.waiters.expecting("inspection", str(inspection_id)) as final:
-        found = await asyncio.to_thread(view, services, inspection_id)
-        if found.final or wait == 0:
-            return found
-        try:
-            async with asyncio.timeout(wait):
-                await final.wait()
-        except TimeoutError:
-            return found
-    return await asyncio.to_thread(view, services, inspection_id)
+    return await services.waiters.final("inspection", inspection_id, wait, partial(view, services))
 
 
 class ListingFilters(BaseModel):

@@ -94,7 +94,7 @@ def hold(connection: Connection, plan: Plan, *, lease_seconds: float, total: int
 
 
 _STEP = text(f"""
-UPDATE rescore_runs SET cursor = :cursor, planned = planned + :pictures, state = 'running',
+UPDATE rescore_runs SET cursor = :cursor, planned = planned + :pictures, state = 'running', reason = NULL,
     total = CASE WHEN kind = 'challenger' THEN planned + :pictures ELSE total END,
     started_at = coalesce(started_at, clock_timestamp()),
     plan_lease_until = clock_timestamp() + make_interval(secs => :lease)
@@ -109,6 +109,15 @@ def planned(connection: Connection, plan: Plan) -> int | None:
         {"id": plan.run.id, "attempt": plan.attempt},
     ).scalar()
     return None if found is None else int(found)
+
+
+def is_all_planned(connection: Connection, plan: Plan) -> bool:
+    """Whether as many pictures were planned as the source has, and the run is still ours."""
+    found = connection.execute(
+        text(f"SELECT planned >= total FROM rescore_runs WHERE {_MINE}"),  # noqa: S608
+        {"id": plan.run.id, "attempt": plan.attempt},
+    ).scalar()
+    return bool(found)
 
 
 def step(
@@ -161,6 +170,14 @@ def finish(connection: Connection, plan: Plan) -> None:
         {"id": plan.run.id, "attempt": plan.attempt},
     )
     runs.settle(connection, plan.run.id)
+
+
+def wait(connection: Connection, plan: Plan, reason: str) -> None:
+    """Note why nothing can be planned at the moment; the next step forgets it."""
+    connection.execute(
+        text(f"UPDATE rescore_runs SET reason = :reason WHERE {_MINE}"),  # noqa: S608
+        {"id": plan.run.id, "attempt": plan.attempt, "reason": reason},
+    )
 
 
 def leave(connection: Connection, plan: Plan) -> None:

@@ -288,9 +288,7 @@ def pause(connection: Connection, run_id: UUID, *, actor: str) -> Run:
 
 def resume(connection: Connection, run_id: UUID, *, actor: str) -> Run:
     """`paused → running`, or `queued` where nothing was planned yet."""
-    changes = (
-        "state = CASE WHEN started_at IS NULL THEN 'queued' ELSE 'running' END, rated_at = clock_timestamp(), rate = 0"
-    )
+    changes = "state = CASE WHEN started_at IS NULL THEN 'queued' ELSE 'running' END, rated_at = clock_timestamp()"
     _change(connection, run_id, "resumed", ("paused",), changes)
     _record(connection, run_id, "rescore_run.resumed", actor)
     settle(connection, run_id)
@@ -353,11 +351,12 @@ _COUNT = text("""
         completed = completed + :completed, failed = failed + :failed,
         ok = ok + :ok, ng = ng + :ng, review = review + :review,
         ok_to_ng = ok_to_ng + :ok_to_ng, ng_to_ok = ng_to_ok + :ng_to_ok,
-        rate = rate + (1 - exp(-elapsed / 30.0)) * (:done / elapsed - rate),
+        rate = rate + greatest(1 - exp(-elapsed / 30.0), elapsed / age) * (:done / elapsed - rate),
         rated_at = clock_timestamp()
     FROM (
-        SELECT id, greatest(extract(epoch FROM clock_timestamp() - coalesce(rated_at, started_at)), 0.001)::float8
-            AS elapsed
+        SELECT id,
+            greatest(extract(epoch FROM clock_timestamp() - coalesce(rated_at, started_at)), 0.001)::float8 AS elapsed,
+            greatest(extract(epoch FROM clock_timestamp() - started_at), 0.001)::float8 AS age
         FROM rescore_runs WHERE id = :id FOR UPDATE
     ) AS locked
     WHERE rescore_runs.id = locked.id
@@ -370,7 +369,8 @@ def count(connection: Connection, run_id: UUID, counts: dict[str, int]) -> bool:
 
     Call it last in the transaction.
 
-    The rate is an exponentially weighted mean with a time constant of 30 s, for events at any distance.
+    The rate is an exponentially weighted mean with a time constant of 30 s, for events at any distance; for a run that
+    is younger than that it is the plain mean since its start.
     """
     done = counts["completed"] + counts["failed"]
     if not done:

@@ -13,6 +13,7 @@ from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, DataDirectory, Ur
 from linewatch.cli.terminal import print_json, print_table, remark, results
 
 if TYPE_CHECKING:
+    from core.archives import Place
     from core.settings import Settings
 
 
@@ -42,6 +43,7 @@ def doctor(data: DataDirectory = None, url: Url = DEFAULT_URL, api_key: ApiKey =
         _postgres(settings),
         _redis(settings),
         _store(settings),
+        *_archives(settings),
         *_mqtt(settings),
         _torch(),
         _api(url, api_key),
@@ -167,6 +169,21 @@ def _store(settings: "Settings") -> _Finding:
             "see its permissions and the free space",
         )
     return _Finding("store", "ok", f"{folder} can be written")
+
+
+def _archives(settings: "Settings") -> list[_Finding]:
+    """Whether each root can be listed, from here; nothing where none is configured."""
+    from core.archives import Archives, ArchiveUnavailable
+
+    def look(root: "Place") -> _Finding:
+        try:
+            root.check()
+        except ArchiveUnavailable as unavailable:
+            remedy = "scoring and io workers need it: make or mount it there, or change LINEWATCH_ARCHIVE_ROOTS"
+            return _Finding("archive", "missing", str(unavailable), remedy)
+        return _Finding("archive", "ok", f"{root.url} can be listed")
+
+    return [look(root) for root in Archives.of(settings).roots]
 
 
 def _mqtt(settings: "Settings") -> list[_Finding]:

@@ -38,4 +38,6 @@ def settings_of(data: Path | None) -> Settings:
         embedded["redis_url"] = SecretStr(Valkey(folder, account, sockets).url)
     if "LINEWATCH_STORE_URL" not in os.environ:
         embedded["store_url"] = (folder / "store").as_uri()
+    if "LINEWATCH_ARCHIVE_ROOTS" not in os.environ:
+        embedded["archive_roots"] = (folder / "archive").as_uri()
     return own.model_copy(update=embedded)

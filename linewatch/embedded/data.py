@@ -223,6 +223,16 @@ def private_folder(path: Path) -> Path:
     return owned_folder(path, None)
 
 
+def archive_folder(data: Path) -> Path:
+    """Where people may put pictures to be scored again, unless a setting names other folders; made where it is missing.
+
+    It is theirs: they may replace it by a link, and its permissions are left alone.
+    """
+    folder = data / "archive"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def socket_folder(data: Path, account: Account | None) -> Path:
     """A 0700 folder for the servers' sockets: below the data directory where the path is short and plain enough.
 

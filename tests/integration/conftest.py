@@ -1,4 +1,4 @@
-"""What integration tests of webhooks start from."""
+"""What integration tests of webhooks and of archives start from."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -6,6 +6,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from tests.buckets import bucket_server as bucket_server
+from tests.buckets import buckets as buckets
 from tests.events import finish_inspections, make_recipe
 
 

@@ -198,3 +198,10 @@ def test_images_get_every_package_and_a_python_that_is_supported() -> None:
     assert {f"!{package}" for package in packages} <= set(ignored)
     (version,) = re.findall(r"^FROM python:([\d.]+)", DOCKERFILE, re.MULTILINE)
     assert version in SpecifierSet(project["project"]["requires-python"])
+
+
+@pytest.mark.parametrize("service", ["scoring-gpu", "scoring-cpu", "io"])
+def test_workers_see_the_archive_and_cannot_write_it(service: str) -> None:
+    mounted = SERVICES[service]["volumes"][1].rpartition("}")[2] or SERVICES[service]["volumes"][1]
+    assert mounted.endswith(f":{settings(service).archive_roots}:ro")
+    assert settings("api").archive_roots == settings(service).archive_roots
