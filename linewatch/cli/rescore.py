@@ -170,8 +170,15 @@ def list_runs(
     print_table(
         ["made", "recipe", "model", "state", "done", "total", "ok→ng", "ng→ok", "id"],
         [
-            [f"{one.created_at.astimezone():%Y-%m-%d %H:%M}", one.recipe, one.model.version, one.status]
-            + [one.progress.done, *(one.counts[name] for name in ("total", "ok_to_ng", "ng_to_ok")), one.id]
+            [
+                f"{one.created_at.astimezone():%Y-%m-%d %H:%M}",
+                one.recipe,
+                one.model.version,
+                one.status,
+                one.progress.done,
+                *(one.counts[name] for name in ("total", "ok_to_ng", "ng_to_ok")),
+                one.id,
+            ]
             for one in found
         ],
         right=["model", "done", "total", "ok→ng", "ng→ok"],

@@ -38,8 +38,10 @@ def end(engine: Engine, run_id: str, *, failed: bool = False) -> None:
             assert runs.fail(connection, UUID(run_id), "the folder is gone")
             return
         connection.execute(
-            text("UPDATE rescore_runs SET state = 'completed', total = 3, completed = 3, ok = 1, ng = 2, ok_to_ng = 2, "
-                 "finished_at = now() WHERE id = :id"),
+            text(
+                "UPDATE rescore_runs SET state = 'completed', total = 3, completed = 3, ok = 1, ng = 2, ok_to_ng = 2, "
+                "finished_at = now() WHERE id = :id"
+            ),
             {"id": run_id},
         )
 
