@@ -10,7 +10,8 @@ from uuid import UUID
 
 from core.settings import Settings
 
-LIVE_QUEUES = ("sync", "live")
+LIVE_QUEUE = "live"
+LIVE_QUEUES = ("sync", LIVE_QUEUE)
 BULK_QUEUE = "bulk"
 SCORING_QUEUES = (*LIVE_QUEUES, BULK_QUEUE)  # in the order in which a scoring worker empties them
 IO_QUEUE = "io"
@@ -39,7 +40,7 @@ class Task(StrEnum):
 
 
 def score_arguments(recipe_id: int, priority: str, ids: Sequence[UUID]) -> tuple[int, str, list[str]]:
-    """The arguments of `Task.SCORE`: a minibatch is of one recipe and one priority.
+    """The arguments of `Task.SCORE`: a minibatch is of one recipe and one priority; no ids: the oldest that wait.
 
     Bulk work may travel on the live queue, so the priority is not always the queue's name.
     """

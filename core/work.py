@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Row, text
 from core import batches, events
 from core.errors import Failure
 from core.events import Callback, Event, EventType
+from core.rescoring import share
 from core.tables import SUBMITTED
 from core.verdicts import Verdict
 
@@ -126,12 +127,12 @@ def claim(
     """Claim the named inspections as far as they are still queued, then the oldest queued ones up to `at_most`.
 
     The second step makes full minibatches of small messages, and claims rows whose message was lost as long as any
-    message of their kind arrives. All of them get the version that is active now. Nothing is claimed for a recipe
-    without one.
+    message of their kind arrives; it is all there is where none is named. All of them get the version that is active
+    now. Nothing is claimed for a recipe without one.
     """
     common = {"recipe_id": recipe_id, "lease": lease_seconds, "worker": worker}
     rows = list(connection.execute(_NAMED, {**common, "ids": list(ids), "at_most": at_most}))
-    if rows and len(rows) < at_most:
+    if (rows or not ids) and len(rows) < at_most:
         rows += connection.execute(_OLDEST, {**common, "priority": priority, "at_most": at_most - len(rows)})
     return [Claim(**{**row._mapping, "queued_ms": float(row.queued_ms)}) for row in rows]
 
@@ -161,7 +162,7 @@ SELECT {_MOVED}, outcome.status, outcome.anomaly_score, outcome.verdict,
     ),
     clock_timestamp()
 FROM moved JOIN outcome ON outcome.id = moved.id
-RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, verdict
+RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, verdict, priority
 """)  # noqa: S608 - the column names are constants of ours
 
 
@@ -183,7 +184,10 @@ def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
         },
     ).all()
     events.emit(connection, [_event(row) for row in rows])
-    return _count(connection, rows)
+    finished = _count(connection, rows)
+    if bulk := sum(row.priority == "bulk" for row in rows):
+        share.finished(connection, bulk)
+    return finished
 
 
 def _event(row: Row[Any]) -> Event:
@@ -396,6 +400,22 @@ def mark_published(connection: Connection, ids: Sequence[UUID]) -> None:
         """),
         {"ids": list(ids)},
     )
+
+
+def next_bulk_recipe(connection: Connection, after: int) -> int | None:
+    """A recipe with bulk inspections that wait and a version to score them: the next one beyond `after`, going round
+    in the order of the ids; None where there is none."""
+    found: int | None = connection.execute(
+        text("""
+            SELECT id FROM recipes
+            WHERE active_version_id IS NOT NULL AND EXISTS (
+                SELECT FROM work WHERE state = 'queued' AND priority = 'bulk' AND work.recipe_id = recipes.id
+            )
+            ORDER BY id <= :after, id LIMIT 1
+        """),
+        {"after": after},
+    ).scalar()
+    return found
 
 
 def depth(connection: Connection) -> int:

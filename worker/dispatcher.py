@@ -22,8 +22,8 @@ from sqlalchemy import Engine
 from core import feed, hints, model_versions, work
 from core.database import UNUSABLE, create_pool
 from core.hints import Hints
-from core.queues import BULK_QUEUE, IO_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
-from core.rescoring import plan, slices
+from core.queues import BULK_QUEUE, IO_QUEUE, LIVE_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
+from core.rescoring import plan, share, slices
 from core.settings import Settings, settings_or_exit
 from core.work import Publishable
 from worker.app import set_up_logging
@@ -49,6 +49,9 @@ class Dispatcher:
         self._redis = hints.connect(own)
         self._hints = Hints(own)
         self._due: dict[Callable[[], None], float] = {}
+        self._newest = 0
+        self._uploads_turn = False  # whether uploads had the last grant, or slices
+        self._uploads_of = 0  # of which recipe they were
 
     def close(self) -> None:
         self._celery.close()
@@ -68,6 +71,7 @@ class Dispatcher:
         self._number_feed()
         self._publish_forgotten()
         self._keep_rescoring()
+        self._grant_share()
         self._every(CHECK_MODELS_SECONDS, self._ask_for_checks)
         self._every(HOUSEKEEPING_SECONDS, self._ask_for_housekeeping)
 
@@ -90,6 +94,7 @@ class Dispatcher:
             before = newest
             with self._engine.begin() as connection:
                 newest = feed.number(connection).newest
+        self._newest = newest
 
     def _publish_forgotten(self) -> None:
         # Redis is asked first: while it is away, nothing is marked as published.
@@ -123,6 +128,27 @@ class Dispatcher:
         if waiting and self._redis.llen(BULK_QUEUE) == 0:
             for _ in range(min(waiting, WOKEN_AT_ONCE)):
                 self._send(Task.RESCORE, queue=BULK_QUEUE)
+
+    def _grant_share(self) -> None:
+        """Publish what bulk work is owed as live work. Uploads and slices take turns."""
+        minibatch = self._settings.minibatch
+        with self._engine.begin() as connection:
+            recipe_id = work.next_bulk_recipe(connection, self._uploads_of)
+            has_slices = slices.waiting(connection) > 0
+            granted = share.grant(
+                connection,
+                feed_newest=self._newest,
+                share=self._settings.bulk_share,
+                minibatch=minibatch,
+                waiting=has_slices or recipe_id is not None,
+            )
+        for _ in range(granted // minibatch):
+            self._uploads_turn = recipe_id is not None and not (has_slices and self._uploads_turn)
+            if recipe_id is not None and self._uploads_turn:
+                self._uploads_of = recipe_id
+                self._send(Task.SCORE, *score_arguments(recipe_id, "bulk", []), queue=LIVE_QUEUE)
+            else:
+                self._send(Task.RESCORE, minibatch, queue=LIVE_QUEUE)
 
     def _ask_for_checks(self) -> None:
         if self._redis.llen("sync"):  # what was asked for is still waiting for a worker

@@ -219,8 +219,9 @@ def write(connection: Connection, claim: Claim, results: Sequence[Result]) -> Wr
         raise ValueError(f"results begin with number {results[0].subject.number}, not with {claim.first + held}")
     _copy(connection, claim.run_id, results)
     _advance(connection, claim, held + len(results))
+    run_ended = runs.count(connection, claim.run_id, _counts(results))
     share.scored(connection, len(results))
-    return Written(held=True, run_ended=runs.count(connection, claim.run_id, _counts(results)))
+    return Written(held=True, run_ended=run_ended)
 
 
 def _advance(connection: Connection, claim: Claim, done: int) -> None:

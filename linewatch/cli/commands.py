@@ -89,7 +89,7 @@ def _what_is_left(arguments: Sequence[str]) -> str:
     """What becomes of the work of a command that was interrupted, as far as that needs saying."""
     command = arguments[0] if arguments else ""
     if command == "rescore":
-        return "; a run that was started goes on (see it with `linewatch rescore attach last`)"
+        return "; a run that had been made goes on (see `linewatch rescore list`)"
     if command != "submit":
         return ""
     if any(Path(one).is_dir() for one in arguments[1:]):

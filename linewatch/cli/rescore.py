@@ -1,70 +1,76 @@
-"""`linewatch rescore`: score an archive again, follow that, and read what would change."""
+"""`linewatch rescore`: an archive scored again, followed, and steered."""
 
-from collections.abc import Iterable
+import math
+import os.path
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from linewatch.cli import rescore_actions, where
-from linewatch.cli.failures import CommandFailed, WrongUse
+from linewatch.cli import rescore_actions, rescore_reading, where
+from linewatch.cli.failures import CommandFailed, Detached, WrongUse
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
-from linewatch.cli.terminal import Notes, print_json, print_table, progress, remark, results
+from linewatch.cli.runs import RunId, chosen, print_run, progress_of
+from linewatch.cli.terminal import print_json, print_table, progress, remark, results
 
 if TYPE_CHECKING:
     from linewatch.client import Client
-    from linewatch.rescoring import RescoreResult
-    from linewatch.results import RescoreRun
+    from linewatch.rescoring import RescoreRun
 
 _PAGE = 100
-_LAST = "last"
 
-app = typer.Typer(help="Score an archive again with another model version or threshold, and see what would change.")
-
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or last for the newest.")]
-Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
-Verdict = Literal["ok", "ng", "review"]
+app = typer.Typer(help="Score archives again, and see what would change.")
 
 
 @app.callback(invoke_without_command=True)
-def rescore(
+def start(
     context: typer.Context,
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What is inspected.")] = None,
-    model: Annotated[int | None, typer.Option("--model", min=1, help="The model version that scores.")] = None,
-    conditions: where.WhereOption = None,
-    everything: where.AllOption = False,
-    folder: where.FolderOption = None,
-    manifest: where.ManifestOption = None,
-    threshold: Annotated[float | None, typer.Option("--threshold", help="Instead of that of the version.")] = None,
-    review_threshold: Annotated[float | None, typer.Option("--review-threshold", help="With --threshold.")] = None,
+    version: Annotated[int | None, typer.Option("--model", min=1, help="The model version that scores.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All stored inspections of the recipe.")] = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="KEY=VALUE", help="Stored inspections, as lot=L-1; may be repeated."),
+    ] = None,
+    folder: Annotated[
+        str | None, typer.Option("--folder", help="A folder or an s3:// prefix of pictures, as the server sees it.")
+    ] = None,
+    manifest: Annotated[
+        str | None, typer.Option("--manifest", help="A JSON lines or CSV file that names pictures, likewise.")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Judge with it, not with the version's.")] = None,
+    review_threshold: Annotated[float | None, typer.Option(help="Comes with a threshold, and not above it.")] = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Run the network also where this version has scored before.")
     ] = False,
-    window: Annotated[str | None, typer.Option("--window", help="The hours in which it may run: 22:00-05:00.")] = None,
-    time_zone: Annotated[str, typer.Option("--time-zone", help="Of the window, such as Europe/Berlin.")] = "UTC",
+    window: Annotated[str | None, typer.Option(help="The hours in which it may run, as 22:00-05:00.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Of the window, by its IANA name. [UTC]")] = None,
     max_failure_rate: Annotated[
-        float, typer.Option("--max-failure-rate", min=0, max=1, help="It is aborted above this share of failures.")
-    ] = 0.1,
-    detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and return.")] = False,
+        float | None, typer.Option(min=0, max=1, help="The run is aborted above this share of failures. [0.1]")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and do not wait for its end.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score an archive again and follow that to its end; Ctrl-C leaves the run to itself.
+    """Score an archive again with a model version, and see what would change.
 
-    1 if the run fails or is cancelled.
+    The run is followed until its end, unless it is detached; Ctrl-C detaches, too. Without a subcommand this starts a
+    run. 1 if it failed or was cancelled.
     """
     if context.invoked_subcommand is not None:
+        _refuse_options_before(context)
         return
-    if recipe is None or model is None:
-        raise WrongUse("name what scores: --recipe NAME and --model VERSION")
-    source = where.source(conditions, _seen_from_here(folder), _seen_from_here(manifest), everything)
+    if recipe is None or version is None:
+        raise WrongUse("a run needs --recipe and --model (see `linewatch rescore --help`)")
+    for name, value in (("--threshold", threshold), ("--review-threshold", review_threshold)):
+        if value is not None and not math.isfinite(value):
+            raise WrongUse(f"{name} {value}: a threshold is a number")
     with client(url, api_key) as system:
         run = system.rescore(
             recipe,
-            model,
-            **source,
+            version,
+            **_source(everything, filters or [], folder, manifest),
             threshold=threshold,
             review_threshold=review_threshold,
             recompute=recompute,
@@ -72,290 +78,169 @@ def rescore(
             time_zone=time_zone,
             max_failure_rate=max_failure_rate,
         )
-        if not detach:
-            remark(f"Run {run.id} is made.")
-    if detach:
-        print_json(run.model_dump(mode="json")) if as_json else typer.echo(run.id)
-        return
-    _follow(str(run.id), url, api_key, as_json)
+        if detach:
+            if as_json:
+                print_run(run, as_json)
+                return
+            results().print(str(run.id))
+            return
+        remark(f"Run {run.id}; Ctrl-C leaves it alone, and `linewatch rescore attach {run.id}` follows it again.")
+        _finish(_follow(system, run), as_json)
 
 
-def _seen_from_here(place: str | None) -> str | None:
-    """A relative path as an absolute one; URLs stay."""
-    return place if place is None or place.startswith("s3://") else str(Path(place).absolute())
+def _refuse_options_before(context: typer.Context) -> None:
+    """Options of a run that stand before a subcommand would be lost."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise WrongUse(f"name options after `{context.invoked_subcommand}`, not before it")
 
 
-def _id(system: "Client", run: str) -> str:
-    """The id that was named; refuses `last` where there is no run."""
-    if run != _LAST:
-        return run
-    newest = next(system.rescore_runs(page_size=1), None)
-    if newest is None:
-        raise CommandFailed("there is no run yet: start one with `linewatch rescore --recipe … --model … --all`")
-    return str(newest.id)
+def _source(everything: bool, filters: list[str], folder: str | None, manifest: str | None) -> dict[str, Any]:
+    """The one source that was named.
+
+    Raises:
+        WrongUse: none was, or several.
+    """
+    if [everything, bool(filters), folder is not None, manifest is not None].count(True) != 1:
+        raise WrongUse("name what is scored again, one of --all, --where, --folder and --manifest")
+    if folder is not None:
+        return {"folder": _absolute(folder)}
+    if manifest is not None:
+        return {"manifest": _absolute(manifest)}
+    return {"where": where.parsed(filters)}
 
 
-def _follow(run: str, url: str, api_key: str | None, as_json: bool) -> None:
-    with client(url, api_key, follows=True) as system, progress(Notes()) as bar:
-        run_id = _id(system, run)
-        line = bar.add_task("re-scoring", total=None, notes="")
-        for now in system.follow_rescore_run(run_id):
-            bar.update(
-                line, description=now.status, total=now.counts["total"], completed=now.progress.done, notes=_notes(now)
-            )
-    _tell_outcome(now, as_json)
+def _absolute(place: str) -> str:
+    """A path is meant from where the command is called; a URL is as it is."""
+    return place if "://" in place else os.path.abspath(place)  # noqa: PTH100 - `..` is resolved as it is written
 
 
-def _notes(run: "RescoreRun") -> str:
-    left = run.progress.seconds_left
-    said = [f"{run.progress.rate:.1f}/s"] if run.status == "running" else []
-    said += [f"{_duration(left)} left"] if left is not None else []
-    said += [f"{run.counts['failed']} failed"] if run.counts["failed"] else []
-    return ", ".join([*said, _flips(run)])
+def _follow(system: "Client", run: "RescoreRun") -> "RescoreRun":
+    """Show the progress of a run until its end.
+
+    Raises:
+        Detached: a person has interrupted it.
+    """
+    try:
+        with progress("{task.fields[told]}") as bar:
+            task = bar.add_task(run.status, total=None, told="")
+            for now in system.follow_run(run.id):
+                bar.update(
+                    task,
+                    description=now.status,
+                    completed=now.progress.done,
+                    total=now.counts["total"],
+                    told=progress_of(now),
+                )
+            return now
+    except KeyboardInterrupt:
+        raise Detached(f"run {run.id} goes on; `linewatch rescore attach {run.id}` follows it again") from None
 
 
-def _flips(run: "RescoreRun") -> str:
-    return f"{run.counts['ok_to_ng']} ok→ng, {run.counts['ng_to_ok']} ng→ok"
+def _finish(run: "RescoreRun", as_json: bool) -> None:
+    """Print what a run came to.
 
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _tell_outcome(run: "RescoreRun", as_json: bool) -> None:
-    """What became of a run that has ended."""
+    Raises:
+        CommandFailed: it failed, or was cancelled.
+    """
     if as_json:
-        print_json(run.model_dump(mode="json"))
+        print_run(run, as_json)
     else:
-        counts = ", ".join(f"{run.counts[name]} {name}" for name in ("ok", "ng", "review", "failed"))
-        results().print(f"{run.progress.done} pictures: {counts}; {_flips(run)}", markup=False)
-        remark(f"What would change: linewatch rescore report {run.id} --format html --out report.html")
-    if run.status != "completed":
-        raise CommandFailed(f"run {run.id} {_ended(run)}")
-
-
-def _ended(run: "RescoreRun") -> str:
-    return "was cancelled" if run.status == "cancelled" else f"failed: {run.reason}"
+        names = ("completed", "failed", "ok", "ng", "review", "ok_to_ng", "ng_to_ok")
+        columns = [name.replace("_to_", "→") for name in names]
+        print_table(columns, [[run.counts[name] for name in names]], right=columns)
+    if run.status == "failed":
+        raise CommandFailed(f"run {run.id} failed: {run.reason}")
+    if run.status == "cancelled":
+        raise CommandFailed(f"run {run.id} was cancelled; results that were there are kept")
+    remark(f"What would change: `linewatch rescore report {run.id} --out report.html`")
 
 
 @app.command()
 def attach(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Follow a run to its end; Ctrl-C leaves it to itself.
-
-    1 if it fails or is cancelled.
-    """
-    _follow(run, url, api_key, as_json)
+    """Follow a run until its end. 1 if it failed or was cancelled."""
+    with client(url, api_key) as system:
+        _finish(_follow(system, system.rescore_run(chosen(system, run))), as_json)
 
 
 @app.command("list")
 def list_runs(
     recipe: Annotated[str | None, typer.Option("--recipe", "-r")] = None,
-    limit: Limit = 20,
+    status: Annotated[
+        Literal["queued", "running", "paused", "completed", "failed", "cancelled"] | None, typer.Option("--status")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, newest first.
+    """List runs, newest first, challengers among them.
 
     With --json one a line.
     """
     with client(url, api_key) as system:
-        found = list(islice(system.rescore_runs(recipe=recipe, page_size=min(limit, _PAGE)), limit))
+        found = list(islice(system.rescore_runs(recipe=recipe, status=status, page_size=min(limit, _PAGE)), limit))
     if as_json:
         for one in found:
             print_json(one.model_dump(mode="json"))
         return
     print_table(
-        ["made", "recipe", "model", "state", "done", "total", "ok→ng", "ng→ok", "id"],
+        ["made", "recipe", "version", "status", "done", "of", "failed", "ok→ng", "ng→ok", "id"],
         [
             [
                 f"{one.created_at.astimezone():%Y-%m-%d %H:%M}",
                 one.recipe,
                 one.model.version,
-                one.status,
+                f"{one.status} (challenger)" if one.kind == "challenger" else one.status,
                 one.progress.done,
-                *(one.counts[name] for name in ("total", "ok_to_ng", "ng_to_ok")),
+                *(one.counts[name] for name in ("total", "failed", "ok_to_ng", "ng_to_ok")),
                 one.id,
             ]
             for one in found
         ],
-        right=["model", "done", "total", "ok→ng", "ng→ok"],
+        right=["version", "done", "of", "failed", "ok→ng", "ng→ok"],
     )
-
-
-def _tell(run: "RescoreRun", as_json: bool) -> None:
-    if as_json:
-        print_json(run.model_dump(mode="json"))
-        return
-    for name, value in run.model_dump(mode="json").items():
-        if value not in (None, [], {}):
-            results().print(f"{name:18} {value}", markup=False)
 
 
 @app.command()
 def show(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Show one run."""
     with client(url, api_key) as system:
-        _tell(system.rescore_run(_id(system, run)), as_json)
-
-
-def _turned(run: "RescoreRun", as_json: bool) -> None:
-    if as_json:
-        print_json(run.model_dump(mode="json"))
-        return
-    remark(f"Run {run.id} is {run.status}, {run.progress.done} pictures done.")
+        print_run(system.rescore_run(chosen(system, run)), as_json)
 
 
 @app.command()
 def pause(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Let a run rest; what is scored stays."""
+    """Pause a run: it stops at its next minibatch and keeps what it has scored."""
     with client(url, api_key) as system:
-        _turned(system.pause_run(_id(system, run)), as_json)
+        _tell(system.pause_run(chosen(system, run)), as_json)
 
 
 @app.command()
 def resume(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Let a paused run go on where it was."""
+    """Let a paused run go on where it stopped."""
     with client(url, api_key) as system:
-        _turned(system.resume_run(_id(system, run)), as_json)
+        _tell(system.resume_run(chosen(system, run)), as_json)
 
 
 @app.command()
 def cancel(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """End a run for good; what is scored stays."""
+    """End a run before it is done; its results stay, and it cannot be resumed."""
     with client(url, api_key) as system:
-        _turned(system.cancel_run(_id(system, run)), as_json)
+        _tell(system.cancel_run(chosen(system, run)), as_json)
 
 
-@app.command("results")
-def list_results(
-    run: RunId,
-    verdict: Annotated[Verdict | None, typer.Option("--verdict", help="The new one.")] = None,
-    before: Annotated[Verdict | None, typer.Option("--before", help="The recorded one.")] = None,
-    limit: Limit = 20,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the pictures of a run, in the order of its source.
-
-    With --json one a line.
-    """
-    with client(url, api_key) as system:
-        found = system.rescore_results(
-            _id(system, run), verdict=verdict, before_verdict=before, page_size=min(limit, _PAGE)
-        )
-        _print_results(islice(found, limit), as_json)
-
-
-@app.command()
-def flips(
-    run: RunId,
-    before: Annotated[Verdict | None, typer.Option("--from", help="Only from this verdict.")] = None,
-    after: Annotated[Verdict | None, typer.Option("--to", help="Only to this one.")] = None,
-    limit: Limit = 20,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the pictures of a run whose verdict would change.
-
-    With --json one a line.
-    """
-    with client(url, api_key) as system:
-        found = system.rescore_flips(_id(system, run), before=before, after=after, page_size=min(limit, _PAGE))
-        _print_results(islice(found, limit), as_json)
-
-
-def _print_results(found: "Iterable[RescoreResult]", as_json: bool) -> None:
+def _tell(run: "RescoreRun", as_json: bool) -> None:
     if as_json:
-        for one in found:
-            print_json(one.model_dump(mode="json"))
+        print_run(run, as_json)
         return
-    print_table(
-        ["number", "picture", "before", "after", "score", "threshold", "reviewed"],
-        [
-            [
-                one.number,
-                one.path or one.external_id or one.inspection_id,
-                one.before.verdict if one.before else None,
-                one.error.code if one.error else one.verdict,
-                _decimal(one.anomaly_score),
-                _decimal(one.threshold),
-                one.reviewed_verdict,
-            ]
-            for one in found
-        ],
-        right=["number", "score", "threshold"],
-    )
+    remark(f"Run {run.id} is {run.status}; {run.progress.done} pictures have their result.")
 
 
-def _decimal(value: float | None) -> str | None:
-    return None if value is None else f"{value:.6f}"
-
-
-Out = Annotated[Path | None, typer.Option("--out", help="The file, there once it is whole.")]
-
-
-def _checked(out: Path) -> Path:
-    if not out.parent.is_dir():
-        raise WrongUse(f"there is no folder {out.parent} to write to: make it or name another file")
-    if out.is_dir():
-        raise WrongUse(f"--out {out} is a folder: name a file")
-    return out
-
-
-@app.command()
-def report(
-    run: RunId,
-    kind: Annotated[Literal["json", "html"], typer.Option("--format", help="html is a page to mail.")] = "json",
-    out: Out = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Get the report of a run: what would change, as JSON or as one HTML page."""
-    if kind == "json":
-        with client(url, api_key) as system:
-            found: Any = system.rescore_report(_id(system, run))
-        if out is None:
-            print_json(found)
-            return
-        import json
-
-        _checked(out).write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    else:
-        if out is None:
-            raise WrongUse("--format html needs a file: --out report.html")
-        with client(url, api_key) as system:
-            system.download_rescore_report(_id(system, run), _checked(out))
-    _written(out, kind, as_json)
-
-
-@app.command()
-def export(
-    run: RunId,
-    out: Annotated[Path, typer.Option("--out", help="The file, there once it is whole.")],
-    kind: Annotated[Literal["csv", "parquet"], typer.Option("--format", help="What it is written as.")] = "csv",
-    flips_only: Annotated[bool, typer.Option("--flips", help="Only what would change.")] = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the results of a run to a file, one picture a row."""
-    with client(url, api_key) as system:
-        system.export_rescore_run(_id(system, run), _checked(out), format=kind, flips=flips_only)
-    _written(out, kind, as_json)
-
-
-def _written(out: Path, kind: str, as_json: bool) -> None:
-    if as_json:
-        print_json({"out": str(out), "format": kind, "bytes": out.stat().st_size})
-        return
-    remark(f"{out}: {out.stat().st_size} bytes")
-
-
+app.command("results")(rescore_reading.results_of_run)
+app.command()(rescore_reading.flips)
+app.command()(rescore_reading.report)
+app.command()(rescore_reading.export)
 app.command()(rescore_actions.activate)
 app.command()(rescore_actions.rollback)

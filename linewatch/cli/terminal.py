@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 _WIDTH_WITHOUT_TERMINAL = 240  # characters, so that nothing is cut in a pipe
@@ -27,21 +27,14 @@ def remark(line: str) -> None:
     remarks().print(line, markup=False)
 
 
-class Notes(TextColumn):
-    """What else is said beside a bar: the field `notes` of its task."""
-
-    def __init__(self) -> None:
-        super().__init__("{task.fields[notes]}", markup=False)
-
-
-def progress(*more: ProgressColumn) -> Progress:
-    """A progress bar, with columns of its own at its end; silent where nobody looks on."""
+def progress(*details: str) -> Progress:
+    """A progress bar; silent where nobody looks on. `details` are formats of what else is shown of a `task`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        *more,
+        *(TextColumn(one, markup=False) for one in details),
         console=remarks(),
         disable=not sys.stderr.isatty(),
     )
@@ -50,6 +43,13 @@ def progress(*more: ProgressColumn) -> Progress:
 def print_json(value: Any) -> None:
     """One JSON value on one line of standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """One thing on standard output, a field a line; what is empty is left out."""
+    for name, value in fields.items():
+        if value not in (None, [], {}):
+            results().print(f"{name:18} {value}", markup=False)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:

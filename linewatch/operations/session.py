@@ -11,7 +11,8 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from linewatch.errors import LinewatchError, Refused, Unreachable
-from linewatch.results import Batch, Inspection, RescoreRun, Result
+from linewatch.rescoring import RescoreRun
+from linewatch.results import Batch, Inspection, Result
 from linewatch.transport import Call, Transport
 from linewatch.uploads import Body, as_json
 
