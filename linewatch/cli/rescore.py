@@ -84,7 +84,6 @@ def start(
                 return
             results().print(str(run.id))
             return
-        remark(f"Run {run.id}; Ctrl-C leaves it alone, and `linewatch rescore attach {run.id}` follows it again.")
         _finish(_follow(system, run), as_json)
 
 
@@ -123,6 +122,8 @@ def _follow(system: "Client", run: "RescoreRun") -> "RescoreRun":
         Detached: a person has interrupted it.
     """
     try:
+        if not run.final:
+            remark(f"Run {run.id}; Ctrl-C leaves it alone, and `linewatch rescore attach {run.id}` follows it again.")
         with progress("{task.fields[told]}") as bar:
             task = bar.add_task(run.status, total=None, told="")
             for now in system.follow_run(run.id):

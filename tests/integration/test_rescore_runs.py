@@ -62,7 +62,8 @@ def test_one_key_makes_one_run(engine: Engine, api: httpx.Client, archive: Path)
     first = api.post(RUNS, json=asked, headers={"Idempotency-Key": "night-1"})
     assert (first.status_code, "Idempotency-Replayed" in first.headers) == (201, False)
     assert first.json()["source"]["folder"].endswith("/archive/lot")
-    (archive / "lot").rename(archive / "gone")  # a replay is answered all the same
+    (archive / "lot").rename(archive / "gone")  # a replay is answered all the same, and as it was at first
+    assert api.post(f"{first.headers['Location']}/cancel").json()["status"] == "cancelled"
     again = api.post(RUNS, json=asked, headers={"Idempotency-Key": "night-1"})
     assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
     assert (again.json(), again.headers["Location"]) == (first.json(), first.headers["Location"])
