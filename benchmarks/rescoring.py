@@ -157,8 +157,7 @@ def finished(lw: Client, run_id: Any) -> Any:
 
 
 def rate_of(run: Any) -> float:
-    done: int = run.progress.done
-    return done / (run.finished_at - run.started_at).total_seconds()
+    return float(run.progress.done / (run.finished_at - run.started_at).total_seconds())
 
 
 def show_archive(lw: Client) -> None:

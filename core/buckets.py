@@ -127,7 +127,7 @@ class Bucket(Place):
                     if one["path"].startswith(self._prefix):  # the prefix itself may be an object
                         yield one["path"][len(self._prefix) :]
         except (BaseError, OSError, ValueError) as error:
-            if "parsing Path" in f"{error}" or "empty path segment" in f"{error}":
+            if "invalid path" in f"{error}":  # the library gives up the listing, now and whenever it is tried again
                 raise Refused(
                     Code.SOURCE_REFUSED, f"{self.url} holds a key that cannot be listed; rename it. {_why(error)}"
                 ) from error

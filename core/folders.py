@@ -168,7 +168,7 @@ class Folder(Place):
                             continue
                         if entry.is_dir(follow_symlinks=False):
                             yield listed(name) + "/"
-                        elif is_picture(name) and (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
+                        elif is_picture(name) and (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
                             yield listed(name)
             finally:
                 os.close(descriptor)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Unreachable,
         WebhookInvalid,
     )
+    from linewatch.rescoring import RescoreResult, RescoreRun, RunActivation
     from linewatch.results import (
         Batch,
         Consumer,
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
         ModelVersion,
         Part,
         Recipe,
-        RescoreRun,
         Review,
-        RunActivation,
         Threshold,
         ThresholdPreview,
     )
@@ -38,9 +37,10 @@ _NAMES = {
     "linewatch.errors": """
         BundleRejected CursorLost GateNotMet LinewatchError Refused TimedOut Unreachable WebhookInvalid
     """,
+    "linewatch.rescoring": "RescoreResult RescoreRun RunActivation",
     "linewatch.results": """
-        Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe RescoreRun Review RunActivation
-        Threshold ThresholdPreview
+        Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe Review Threshold
+        ThresholdPreview
     """,
     "linewatch.webhooks": "WebhookEvent WebhookGroup verify_webhook",
 }
@@ -63,6 +63,7 @@ __all__ = [
     "Part",
     "Recipe",
     "Refused",
+    "RescoreResult",
     "RescoreRun",
     "Review",
     "RunActivation",

@@ -13,6 +13,7 @@ import httpx
 from linewatch.operations import Operations
 from linewatch.operations.endpoints import EndpointChanges
 from linewatch.operations.inspections import Fields, Filters, NotSubmitted, Outcome, Submitted
+from linewatch.operations.rescore_runs import ResultFilters, Where
 from linewatch.transport import OnWait, Transport, options
 from linewatch.wires import AwaitedWire, BlockingWire, iterate, run
 
@@ -24,7 +25,9 @@ __all__ = [
     "Filters",
     "NotSubmitted",
     "Outcome",
+    "ResultFilters",
     "Submitted",
+    "Where",
 ]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -203,6 +206,20 @@ class Client:
     rollback = _blocking(Operations.rollback)
     set_threshold = _blocking(Operations.set_threshold)
     preview_threshold = _blocking(Operations.preview_threshold)
+
+    # Re-scoring
+
+    rescore = _blocking(Operations.rescore)
+    rescore_run = _blocking(Operations.rescore_run)
+    rescore_runs = _iterating(Operations.rescore_runs)
+    pause_run = _blocking(Operations.pause_run)
+    resume_run = _blocking(Operations.resume_run)
+    cancel_run = _blocking(Operations.cancel_run)
+    rescore_results = _iterating(Operations.rescore_results)
+    rescore_flips = _iterating(Operations.rescore_flips)
+    rescore_report = _blocking(Operations.rescore_report)
+    download_rescore_report = _blocking(Operations.download_rescore_report)
+    export_rescore_results = _blocking(Operations.export_rescore_results)
 
     # From re-scoring to action
 

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from linewatch.errors import WebhookInvalid
+from linewatch.rescoring import RescoreRun
 from linewatch.results import Batch, Inspection, ModelVersion, Result
 
 _DATA: Mapping[str, type[Result]] = {
@@ -23,6 +24,9 @@ _DATA: Mapping[str, type[Result]] = {
     "inspection.failed": Inspection,
     "inspection.reviewed": Inspection,
     "batch.completed": Batch,
+    "rescore_run.progress": RescoreRun,
+    "rescore_run.completed": RescoreRun,
+    "rescore_run.failed": RescoreRun,
     "model.activated": ModelVersion,
 }
 _GROUP = "group"
@@ -35,13 +39,13 @@ class WebhookEvent(Result):
         id: the same on every try, so that what comes twice can be told.
         type: such as `inspection.completed`.
         timestamp: when it happened.
-        data: an `Inspection`, `Batch` or `ModelVersion`, as the type says; of other types the plain JSON.
+        data: an `Inspection`, `Batch`, `RescoreRun` or `ModelVersion`, as the type says; of other types the plain JSON.
     """
 
     id: str
     type: str
     timestamp: dt.datetime
-    data: Inspection | Batch | ModelVersion | dict[str, Any]
+    data: Inspection | Batch | RescoreRun | ModelVersion | dict[str, Any]
 
     @property
     def events(self) -> list["WebhookEvent"]:

@@ -48,6 +48,26 @@ VERSION: dict[str, Any] = {
     "created_at": "2026-01-01T00:00:00Z",
     "decided_at": None,
 }
+ABSENT_OF_RUN = """
+    threshold review_threshold window time_zone schedule_id reason activation started_at finished_at
+"""
+RUN: dict[str, Any] = {
+    **dict.fromkeys(ABSENT_OF_RUN.split()),
+    "id": "01a20be3-7a00-7fb1-bd84-3891d3e1a5c4",
+    "status": "queued",
+    "kind": "archive",
+    "recipe": "bottle",
+    "model": {"version": 2, "sha256": "00"},
+    "source": {"where": {}},
+    "recompute": False,
+    "limits": {},
+    "max_failure_rate": 0.1,
+    "counts": {"total": None, "planned": 0, "completed": 0, "failed": 0, "ok": 0, "ng": 0, "review": 0}
+    | {"ok_to_ng": 0, "ng_to_ok": 0, "skipped": 0},
+    "progress": {"done": 0, "share": None, "rate": 0.0, "seconds_left": None},
+    "created_by": "local",
+    "created_at": "2026-01-01T00:00:00Z",
+}
 ENDPOINT: dict[str, Any] = {
     "id": "01a20be3-7a00-7fb1-bd84-3891d3e1a5c4",
     "url": "https://mes.test/hook",

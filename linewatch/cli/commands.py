@@ -17,6 +17,7 @@ from linewatch.cli import (
     migrate,
     models,
     parts,
+    rescore,
     status,
     submit,
     train,
@@ -53,6 +54,7 @@ app.command()(inspections.export)
 app.command()(inspections.review)
 app.command()(parts.part)
 app.command()(feed.results)
+app.add_typer(rescore.app, name="rescore")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
 
@@ -86,6 +88,8 @@ def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:
 def _what_is_left(arguments: Sequence[str]) -> str:
     """What becomes of the work of a command that was interrupted, as far as that needs saying."""
     command = arguments[0] if arguments else ""
+    if command == "rescore":
+        return "; a run that had been made goes on (see `linewatch rescore list`)"
     if command != "submit":
         return ""
     if any(Path(one).is_dir() for one in arguments[1:]):

@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -154,7 +154,7 @@ def _redis(settings: "Settings") -> _Finding:
 def _store(settings: "Settings") -> _Finding:
     from core.store import Store
 
-    folder = Path(urlsplit(settings.store_url).path)
+    folder = Path(unquote(urlsplit(settings.store_url).path))
     if not folder.is_dir():
         return _Finding(
             "store", "missing", f"there is no folder {folder}", "make it, or set LINEWATCH_STORE_URL to another"

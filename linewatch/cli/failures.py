@@ -27,6 +27,10 @@ class WrongUse(Exception):  # noqa: N818
     """A command was called wrongly; the message says how to call it."""
 
 
+class Detached(Exception):  # noqa: N818
+    """A person has stopped following what goes on without them; the message says how to follow it again."""
+
+
 def tell(line: str) -> None:
     """Write the one line of a failure."""
     sys.stderr.write(f"linewatch: {' '.join(line.split())}\n")
@@ -66,6 +70,10 @@ def _lost(error: Any) -> Failure:
 
 def _up(error: Any) -> Failure:
     return Failure(str(error), error.exit_code)
+
+
+def _detached(error: Any) -> Failure:
+    return Failure(str(error), INTERRUPTED)
 
 
 def _bad_use(error: Any) -> Failure:
@@ -110,6 +118,7 @@ def _system(error: OSError) -> Failure:
 _FAMILIES: tuple[tuple[str, str, Callable[[Any], Failure | None]], ...] = (
     ("linewatch.cli.failures", "CommandFailed", _plain),
     ("linewatch.cli.failures", "WrongUse", _bad_use),
+    ("linewatch.cli.failures", "Detached", _detached),
     ("linewatch.cli.failures", "ClickException", _click),
     ("linewatch.errors", "CursorLost", _lost),
     ("linewatch.errors", "Refused", _answer),

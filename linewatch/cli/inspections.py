@@ -1,26 +1,23 @@
 """`linewatch show`, `list`, `export` and `review`: what became of pictures, and what a person says of it."""
 
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from linewatch.cli.failures import WrongUse
+from linewatch.cli.files import Out, check, kind_of, write
 from linewatch.cli.options import DEFAULT_URL, EARLIEST, LATEST, ApiKey, AsJson, Url, client
-from linewatch.cli.terminal import print_json, print_table, remark, results
+from linewatch.cli.terminal import print_fields, print_json, print_table, remark
 
 if TYPE_CHECKING:
     from linewatch.client import Filters
     from linewatch.results import Inspection
 
 _PAGE = 100
-_STANDARD_OUTPUT = Path("-")
 _Kind = Literal["csv", "parquet"]
 _SUFFIXES: dict[str, _Kind] = {".csv": "csv", ".parquet": "parquet"}
 
@@ -38,9 +35,7 @@ def show(
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
-    for name, value in found.model_dump(mode="json").items():
-        if value not in (None, [], {}):
-            results().print(f"{name:18} {value}", markup=False)
+    print_fields(found.model_dump(mode="json"))
 
 
 # What a listing and an export may be narrowed to
@@ -94,7 +89,7 @@ def list_inspections(
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", help="The file, there once it is whole; - is standard output.")],
+    out: Out,
     kind: Annotated[
         _Kind | None, typer.Option("--format", help="What it is written as. [as the file's name ends, or csv]")
     ] = None,
@@ -117,40 +112,14 @@ def export(
 
     The options narrow it down as those of `linewatch list` do.
     """
-    if not out.parent.is_dir():
-        raise WrongUse(f"there is no folder {out.parent} to write to: make it or name another file")
-    if out.is_dir():
-        raise WrongUse(f"--out {out} is a folder: name a file")
-    if out == _STANDARD_OUTPUT and as_json:
-        raise WrongUse("--out - and --json both want standard output: leave one of them out")
-    written_as = _kind_of(out, kind)
+    check(out, as_json)
+    written_as = kind_of(out, kind, _SUFFIXES)
     filters: Filters = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station}
     filters |= {"batch_id": batch, "verdict": verdict, "effective_verdict": effective_verdict, "status": state}
     filters |= {"since": _zoned(since), "until": _zoned(until)}
     with client(url, api_key) as system:
-        if out == _STANDARD_OUTPUT:
-            with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:  # whole, or nothing of it
-                whole = system.export(Path(folder, "export"), format=written_as, **filters)
-                with whole.open("rb") as file:
-                    shutil.copyfileobj(file, sys.stdout.buffer)
-            return
-        system.export(out, format=written_as, **filters)
-    if as_json:
-        print_json({"out": str(out), "format": written_as, "bytes": out.stat().st_size})
-        return
-    remark(f"{out}: {out.stat().st_size} bytes")
-
-
-def _kind_of(out: Path, asked: _Kind | None) -> _Kind:
-    """What a file is to be written as.
-
-    Raises:
-        WrongUse: its name says something else than what was asked for.
-    """
-    said = _SUFFIXES.get(out.suffix.lower())
-    if asked and said and asked != said:
-        raise WrongUse(f"--format {asked} and --out {out.name} contradict each other: leave --format out")
-    return asked or said or "csv"
+        download = partial(system.export, format=written_as, **filters)
+        write(out, download, as_json=as_json, format=written_as)
 
 
 def _zoned(moment: datetime | None) -> datetime | None:

@@ -13,7 +13,8 @@ from linewatch.cli.terminal import print_json, print_table, remark, results
 
 if TYPE_CHECKING:
     from linewatch.client import Client
-    from linewatch.results import ModelVersion, RescoreRun, Threshold
+    from linewatch.rescoring import RescoreRun
+    from linewatch.results import ModelVersion, Threshold
 
 app = typer.Typer(help="The model versions of a recipe.")
 

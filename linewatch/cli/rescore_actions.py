@@ -7,12 +7,12 @@ import typer
 
 from linewatch.cli.failures import WrongUse
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
+from linewatch.cli.runs import RunId, chosen
 from linewatch.cli.terminal import print_json, print_table, remark
 
 if TYPE_CHECKING:
-    from linewatch.results import RunActivation
+    from linewatch.rescoring import RunActivation
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 _SHARES = ("max_new_false_rejects", "max_new_rejects", "max_missed", "max_failures")
 
 
@@ -57,7 +57,11 @@ def activate(
     with client(url, api_key) as system:
         try:
             done = system.activate_run(
-                run, **shares, min_reviewed_ok=min_reviewed_ok, min_reviewed_ng=min_reviewed_ng, confident=confident
+                chosen(system, run),
+                **shares,
+                min_reviewed_ok=min_reviewed_ok,
+                min_reviewed_ng=min_reviewed_ng,
+                confident=confident,
             )
         except GateNotMet as refused:
             _tell_gate(refused.gate, as_json)
@@ -72,7 +76,7 @@ def activate(
 def rollback(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Go one step back behind the activation of a run: to the version and the thresholds of before."""
     with client(url, api_key) as system:
-        done = system.rollback_run(run)
+        done = system.rollback_run(chosen(system, run))
     if as_json:
         print_json(done.model_dump(mode="json"))
         return

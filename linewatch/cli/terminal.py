@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -27,13 +27,14 @@ def remark(line: str) -> None:
     remarks().print(line, markup=False)
 
 
-def progress() -> Progress:
-    """A progress bar; silent where nobody looks on."""
+def progress(*details: str) -> Progress:
+    """A progress bar; silent where nobody looks on. `details` are formats of what else is shown of a `task`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        *(TextColumn(one, markup=False) for one in details),
         console=remarks(),
         disable=not sys.stderr.isatty(),
     )
@@ -42,6 +43,13 @@ def progress() -> Progress:
 def print_json(value: Any) -> None:
     """One JSON value on one line of standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """One thing on standard output, a field a line; what is empty is left out."""
+    for name, value in fields.items():
+        if value not in (None, [], {}):
+            results().print(f"{name:18} {value}", markup=False)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:

@@ -26,7 +26,9 @@ class Event(StrEnum):
     INSPECTION_FAILED = "inspection.failed"
     INSPECTION_REVIEWED = "inspection.reviewed"
     BATCH_COMPLETED = "batch.completed"
+    RESCORE_RUN_PROGRESS = "rescore_run.progress"
     RESCORE_RUN_COMPLETED = "rescore_run.completed"
+    RESCORE_RUN_FAILED = "rescore_run.failed"
     MODEL_ACTIVATED = "model.activated"
 
 

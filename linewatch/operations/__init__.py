@@ -11,7 +11,8 @@ from linewatch.operations.model_versions import ModelVersions
 from linewatch.operations.parts import Parts
 from linewatch.operations.recipes import Recipes
 from linewatch.operations.rescore_actions import RescoreActions
+from linewatch.operations.rescore_runs import RescoreRuns
 
 
-class Operations(Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints, RescoreActions):
+class Operations(Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints, RescoreRuns, RescoreActions):
     """All of them."""

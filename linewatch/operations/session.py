@@ -11,6 +11,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from linewatch.errors import LinewatchError, Refused, Unreachable
+from linewatch.rescoring import RescoreRun
 from linewatch.results import Batch, Inspection, Result
 from linewatch.transport import Call, Transport
 from linewatch.uploads import Body, as_json
@@ -20,7 +21,7 @@ LONGEST_WAIT = 30.0  # seconds that one request waits at the server; longer wait
 _LONGEST_KEY = 255
 
 AnyResult = TypeVar("AnyResult", bound=Result)
-AnyFinal = TypeVar("AnyFinal", Inspection, Batch)
+AnyFinal = TypeVar("AnyFinal", Inspection, Batch, RescoreRun)
 
 
 class Page(Protocol[AnyResult]):

@@ -1,7 +1,10 @@
 """Archives in a bucket, against a real S3 server."""
 
 import tempfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 from uuid import uuid4
 
 import psutil
@@ -153,6 +156,39 @@ def test_a_server_that_is_away_is_no_fault_of_a_picture(buckets: Buckets, monkey
         with pytest.raises(ArchiveUnavailable):
             next(listing)
         assert Archives([f"s3://{server.bucket}"]).locate("unknown").url == f"s3://{server.bucket}/unknown"
+
+
+class _Lists(BaseHTTPRequestHandler):
+    """Lists a key that S3 may hold, and that SeaweedFS does not keep as it is."""
+
+    key: ClassVar[str] = ""
+
+    def do_GET(self) -> None:
+        what = f"<Key>{self.key}</Key><LastModified>2026-05-04T10:00:00.000Z</LastModified><Size>5</Size>"
+        answer = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{what}</Contents></ListBucketResult>"
+        self.send_response(200)
+        self.send_header("Content-Length", f"{len(answer)}")
+        self.end_headers()
+        self.wfile.write(answer.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.mark.parametrize("key", ["a//b.png", "a/../b.png", "a/&#10;.png"])
+def test_a_key_that_cannot_be_listed_is_named(buckets: Buckets, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr(_Lists, "key", key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Lists) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        try:
+            with pytest.raises(Refused, match="cannot be listed") as caught:
+                names_of(Bucket("other"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert caught.value.code is Code.SOURCE_REFUSED
 
 
 def test_memory_does_not_grow_with_the_object(buckets: Buckets, prefix: str) -> None:

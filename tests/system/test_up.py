@@ -234,6 +234,8 @@ def test_it_passes_on_what_the_services_need(stand_ins: Path) -> None:
     assert found["LINEWATCH_DATABASE_URL"].startswith("postgresql+psycopg://linewatch:")
     assert found["LINEWATCH_REDIS_URL"].startswith("unix:///")
     assert found["LINEWATCH_STORE_URL"] == f"file://{stand_ins}/store"
+    assert found["LINEWATCH_ARCHIVE_ROOTS"] == f"file://{stand_ins}/archive"
+    assert (stand_ins / "archive").is_dir()
     assert (found["LINEWATCH_HOST"], found["LINEWATCH_PORT"]) == ("127.0.0.1", str(system.port))
     assert (found["LINEWATCH_DEVICE"], found["LINEWATCH_MINIBATCH"]) == ("cpu", "7")
     assert "PGPORT" not in found
@@ -246,6 +248,7 @@ def test_servers_of_ones_own_are_used_instead(stand_ins: Path) -> None:
         LINEWATCH_DATABASE_URL="postgresql+psycopg://me@elsewhere/parts",
         LINEWATCH_REDIS_URL="redis://elsewhere",
         LINEWATCH_STORE_URL="file:///elsewhere",
+        LINEWATCH_ARCHIVE_ROOTS="/elsewhere",
     ) as system:
         system.wait_until_ready()
         said = system.log.read_text()
@@ -254,7 +257,7 @@ def test_servers_of_ones_own_are_used_instead(stand_ins: Path) -> None:
         )
         assert len(system.family()) == 4
         system.stop()
-    assert not any((stand_ins / name).exists() for name in ("postgres", "valkey", "store"))
+    assert not any((stand_ins / name).exists() for name in ("postgres", "valkey", "store", "archive"))
 
 
 def test_threads_are_shared_out_unless_they_are_given(stand_ins: Path) -> None:

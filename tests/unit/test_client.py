@@ -431,7 +431,10 @@ def vars_of(kind: type) -> list[tuple[str, object]]:
             ["core", "torch", "sqlalchemy", "fastapi", "celery", "linewatch.cli", "linewatch.embedded"],
         ),
         ("linewatch.cli", ["core", "typer", "rich", "httpx"]),
-        ("linewatch.cli.commands", ["core", "torch", "sqlalchemy", "httpx", "alembic", "numpy"]),
+        (
+            "linewatch.cli.commands",
+            ["core.settings", "core.errors", "torch", "sqlalchemy", "httpx", "alembic", "numpy"],
+        ),
     ],
 )
 def test_importing_is_cheap(module: str, absent: list[str]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from linewatch import Batch, Inspection, ModelVersion, WebhookInvalid, verify_webhook
-from tests.played import BATCH, INSPECTION, VERSION
+from linewatch import Batch, Inspection, ModelVersion, RescoreRun, WebhookInvalid, verify_webhook
+from tests.played import BATCH, INSPECTION, RUN, VERSION
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - signs nothing but these tests
 ANOTHER = "whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
@@ -44,6 +44,9 @@ def test_each_type_has_its_data() -> None:
     without_manifest = {name: value for name, value in VERSION.items() if name != "manifest"}  # as it is sent
     activated = verify_webhook(*sent({**SAID, "type": "model.activated", "data": without_manifest}), SECRET)
     assert isinstance(activated.data, ModelVersion)
+    for type_ in ("rescore_run.progress", "rescore_run.completed", "rescore_run.failed"):
+        of_run = verify_webhook(*sent({**SAID, "type": type_, "data": RUN}), SECRET)
+        assert isinstance(of_run.data, RescoreRun)
     unknown = verify_webhook(*sent({**SAID, "type": "endpoint.test", "data": {"new": 1}}), SECRET)
     assert unknown.data == {"new": 1}
 
