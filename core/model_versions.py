@@ -66,6 +66,14 @@ def get(connection: Connection, recipe: str, version: int) -> ModelVersion:
     return _version(row)
 
 
+def newest_ready(connection: Connection, recipe: str) -> ModelVersion:
+    """The version with the highest number that can score; refuses a recipe that has none."""
+    newest = next((one for one in list_all(connection, recipe) if one.state == "ready"), None)
+    if newest is None:
+        raise Refused(Code.MODEL_NOT_READY, f"Recipe {recipe!r} has no version that is ready.")
+    return newest
+
+
 def by_id(connection: Connection, version_id: int) -> ModelVersion:
     """One version by its internal id, which must exist."""
     return _version(connection.execute(_SELECT.where(model_versions.c.id == version_id)).one())

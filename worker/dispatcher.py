@@ -23,7 +23,7 @@ from core import feed, hints, model_versions, work
 from core.database import UNUSABLE, create_pool
 from core.hints import Hints
 from core.queues import BULK_QUEUE, IO_QUEUE, LIVE_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
-from core.rescoring import plan, share, slices
+from core.rescoring import plan, schedules, share, slices
 from core.settings import Settings, settings_or_exit
 from core.work import Publishable
 from worker.app import set_up_logging
@@ -70,6 +70,7 @@ class Dispatcher:
         self._fail_overdue()
         self._number_feed()
         self._publish_forgotten()
+        self._start_scheduled()
         self._keep_rescoring()
         self._grant_share()
         self._every(CHECK_MODELS_SECONDS, self._ask_for_checks)
@@ -115,6 +116,12 @@ class Dispatcher:
             for start in range(0, len(ids), self._settings.minibatch):
                 some = ids[start : start + self._settings.minibatch]
                 self._send(Task.SCORE, *score_arguments(recipe_id, priority, some), queue=priority)
+
+    def _start_scheduled(self) -> None:
+        with self._engine.begin() as connection:
+            started = schedules.start_due(connection)
+        if started:
+            log.info("schedules made %d runs", len(started))
 
     def _keep_rescoring(self) -> None:
         with self._engine.begin() as connection:

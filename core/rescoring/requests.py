@@ -66,13 +66,12 @@ class Source(BaseModel):
         return self
 
 
-class RunRequest(BaseModel):
-    """A run to be made."""
+class Asked(BaseModel):
+    """What is asked of a run, apart from the model version."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recipe: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    model_version: Annotated[int, Field(ge=1, le=2**31 - 1)]
     source: Source
     threshold: Annotated[
         _Finite | None, Field(description="instead of those in force of the version, for every station")
@@ -101,3 +100,24 @@ class RunRequest(BaseModel):
         if self.source.where is not None:
             return {"where": self.source.where.as_of(now).model_dump(mode="json", exclude_none=True)}
         return self.source.model_dump(mode="json", exclude_none=True)
+
+
+_Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class RunRequest(Asked):
+    """A run to be made."""
+
+    model_version: _Version
+
+
+class ScheduledRequest(Asked):
+    """The run that a schedule makes again and again."""
+
+    model_version: Annotated[
+        _Version | None, Field(description="null for the newest version that is ready when the run is made")
+    ] = None
+
+    def of_version(self, version: int) -> RunRequest:
+        """The run to be made now."""
+        return RunRequest(**{**dict(self), "model_version": version})

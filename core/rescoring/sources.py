@@ -1,13 +1,16 @@
 """Sources of re-scoring that lie in archives: found, and named in one way, before a run is made."""
 
 from contextlib import suppress
+from typing import TypeVar
 
 from core import manifests
 from core.archives import Archives, ArchiveUnavailable
-from core.rescoring.requests import RunRequest
+from core.rescoring.requests import Asked
+
+AnyAsked = TypeVar("AnyAsked", bound=Asked)
 
 
-def checked(request: RunRequest, archives: Archives) -> RunRequest:
+def checked(request: AnyAsked, archives: Archives) -> AnyAsked:
     """The same request with the URL of its folder or manifest. It asks the disk or the S3 server, so it blocks.
 
     Raises:
