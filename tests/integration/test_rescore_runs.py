@@ -151,7 +151,7 @@ def test_a_run_is_paused_resumed_and_cancelled(engine: Engine, api: httpx.Client
         assert api.post(f"{RUNS}/{UNKNOWN}/{verb}").status_code == 404
     with engine.begin() as connection:
         actions = connection.execute(
-            text("SELECT action, actor FROM audit_log WHERE subject = :subject ORDER BY id"),
+            text("SELECT action, actor FROM audit_events WHERE subject = :subject ORDER BY id"),
             {"subject": f"rescore_run:{run['id']}"},
         ).all()
     assert [action for action, _ in actions] == [
