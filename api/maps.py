@@ -1,14 +1,16 @@
-"""Anomaly maps and heatmaps on demand: made by a worker through the queue and kept in the store.
+"""Anomaly maps, heatmaps and pages about runs on demand: made by a worker through the queue and kept in the store.
 
 The api decodes no picture: what a sender made to hurt whoever decodes it hurts a worker's child process, not the door.
 """
 
 import asyncio
+import datetime as dt
+from uuid import UUID
 
 from api.context import Services
 from core.errors import Code, Refused
 from core.queues import Task
-from core.store import Store, anomaly_map_key, failure_key, heatmap_key, image_key
+from core.store import Store, anomaly_map_key, failure_key, heatmap_key, image_key, report_key
 from core.submission import StoredImage
 
 ASK_AGAIN_SECONDS = 5.0
@@ -27,7 +29,8 @@ async def anomaly_map(services: Services, image: StoredImage, model_version_id: 
 
 async def heatmap(
     services: Services,
-    image: StoredImage,
+    image_day: dt.date,
+    image_sha256: bytes,
     model_version_id: int,
     model_sha256: bytes,
     *,
@@ -42,10 +45,20 @@ async def heatmap(
     Raises:
         Refused: see `anomaly_map`.
     """
-    key = heatmap_key(image.sha256, model_sha256, score, threshold)
-    source = image_key(image.day, image.sha256)
-    map_key = anomaly_map_key(image.sha256, model_sha256)
+    key = heatmap_key(image_sha256, model_sha256, score, threshold)
+    source = image_key(image_day, image_sha256)
+    map_key = anomaly_map_key(image_sha256, model_sha256)
     return await _made(services, key, Task.HEATMAP, source, model_version_id, map_key, key, score, threshold)
+
+
+async def rescore_report(services: Services, run_id: UUID, digest: str) -> bytes:
+    """The HTML page about a run whose report has this digest.
+
+    Raises:
+        Refused: see `anomaly_map`.
+    """
+    key = report_key(run_id, digest)
+    return await _made(services, key, Task.RESCORE_REPORT, str(run_id), key)
 
 
 async def _made(services: Services, key: str, task: Task, *arguments: object) -> bytes:

@@ -1,8 +1,8 @@
 """The image store: a folder in which a file is either whole and durable or not there.
 
 Images lie under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload; model bundles under `models/<sha256>.tar`;
-anomaly maps and heatmaps, which can be made again, under `anomaly-maps/` and `heatmaps/`. What is being written lies
-under `tmp/`.
+anomaly maps, heatmaps and reports, which can be made again, under `anomaly-maps/`, `heatmaps/` and `reports/`. What is
+being written lies under `tmp/`.
 """
 
 import datetime as dt
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 STAGING = "tmp"
 
@@ -39,8 +39,13 @@ def heatmap_key(image_sha256: bytes, model_sha256: bytes, score: float, threshol
     return f"heatmaps/{model_sha256.hex()}/{image_sha256.hex()}-{scale}.png"
 
 
+def report_key(run_id: UUID, digest: str) -> str:
+    """Where the page lies that reports on a run, as it stood when its report had this digest."""
+    return f"reports/{run_id}-{digest}.html"
+
+
 def failure_key(key: str) -> str:
-    """Where it is kept why an anomaly map or a heatmap could not be made."""
+    """Where it is kept why an anomaly map, a heatmap or a page could not be made."""
     return f"{key}.failed"
 
 

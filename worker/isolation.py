@@ -5,8 +5,8 @@ picture in full, which nobody has decoded so before. The child does one picture 
 the picture in hand gets a second child, and is poison if that dies too.
 
 Run as a program, this module is that child: it reads one JSON line a picture from standard input, followed by the heat
-where a heatmap is wanted, and answers each with one JSON line, followed by the bytes of the prepared picture or of the
-heatmap where there are any. The line says in `bytes` how many follow.
+where the picture is to be drawn, and answers each with one JSON line, followed by the bytes of the prepared picture or
+of the drawn one where there are any. The line says in `bytes` how many follow.
 """
 
 import faulthandler
@@ -25,6 +25,7 @@ import numpy as np
 from core.errors import Failure
 from core.pictures import Undecodable, decode
 from core.vision.heatmap import Heat, overlay
+from core.vision.page import PICTURE_SIDE, jpeg
 from core.vision.preprocessing import Prepared, Preprocessing, prepare
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,16 @@ class IsolatedDecoder:
         """
         question = {"path": str(path), "heat": heat.shape, "bytes": heat.nbytes}
         return self._ask_twice(question, heat.tobytes(), seconds=SECONDS_A_HEATMAP)[1]
+
+    def exhibit(self, path: Path, heat: Heat | None = None) -> bytes:
+        """A file as it stands on a page, as it is or with heat laid over: a JPEG, no side above 320 pixels.
+
+        Raises:
+            Undecodable: see `prepare`.
+        """
+        cells = np.empty((0, 0), np.float32) if heat is None else heat
+        question = {"path": str(path), "heat": cells.shape, "bytes": cells.nbytes, "side": PICTURE_SIDE}
+        return self._ask_twice(question, cells.tobytes(), seconds=SECONDS_A_HEATMAP)[1]
 
     def _ask_twice(
         self, question: dict[str, Any], data: bytes = b"", *, seconds: float
@@ -141,7 +152,7 @@ def main(questions: IO[bytes], answers: IO[bytes]) -> None:
         faulthandler.dump_traceback_later(2 * question["seconds"], exit=True)
         try:
             if "heat" in question:
-                answer, data = _heatmap(question, questions.read(question["bytes"]))
+                answer, data = {}, _drawn(question, questions.read(question["bytes"]))
             else:
                 answer, data = _prepared(question)
         except Undecodable as error:
@@ -158,12 +169,20 @@ def _prepared(question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     return answer, picture.pixels.tobytes()
 
 
-def _heatmap(question: dict[str, Any], heat: bytes) -> tuple[dict[str, Any], bytes]:
-    image = decode(Path(question["path"]).read_bytes(), max_pixels=question["max_pixels"])
-    drawn = overlay(image, np.frombuffer(heat, dtype=np.float32).reshape(question["heat"]))
+def _drawn(question: dict[str, Any], heat: bytes) -> bytes:
+    """The picture under its heat, where there is any; with a `side` it is made to fit a page."""
+    side = question.get("side")
+    at_least = None if side is None else (side, side)
+    image = decode(Path(question["path"]).read_bytes(), max_pixels=question["max_pixels"], at_least=at_least)
+    if side is not None:
+        image.thumbnail((side, side))
+    if heat:
+        image = overlay(image, np.frombuffer(heat, dtype=np.float32).reshape(question["heat"]))
+    if side is not None:
+        return jpeg(image)
     out = io.BytesIO()
-    drawn.save(out, "PNG", compress_level=_COMPRESS_LEVEL)
-    return {}, out.getvalue()
+    image.save(out, "PNG", compress_level=_COMPRESS_LEVEL)
+    return out.getvalue()
 
 
 if __name__ == "__main__":

@@ -71,6 +71,18 @@ class Reader:
                 for one in window:
                     one.cancel()
 
+    def original(self, run: Run, subject: Subject) -> bytes:
+        """The file of one picture.
+
+        Raises:
+            core.pictures.Undecodable: it is not there any more, or is another one now.
+            core.errors.Refused, core.archives.ArchiveUnavailable, OSError: the source is away.
+        """
+        data = self._load(subject, self._place(run))
+        if subject.image_sha256 not in (None, hashlib.sha256(data).digest()):
+            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The picture has changed since it was scored.")
+        return data
+
     def _place(self, run: Run) -> Place | None:
         """Where the pictures lie; None for those of inspections, which lie in the store."""
         if "folder" in run.source:

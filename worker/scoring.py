@@ -1,6 +1,5 @@
 """The scoring worker's tasks: `celery -A worker.scoring worker --queues sync,live,bulk --pool threads`."""
 
-import io
 import logging
 import os
 import socket
@@ -11,10 +10,8 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 from celery import signals
 from kombu.exceptions import OperationalError as BrokerError
-from numpy.typing import NDArray
 
 from core import hints, model_versions
 from core.archives import ArchiveUnavailable
@@ -30,7 +27,9 @@ from worker.app import Readiness, create_app
 from worker.examination import Examiner
 from worker.isolation import IsolatedDecoder
 from worker.line import Line
+from worker.maps import anomaly_map as anomaly_map_of
 from worker.models import LoadedModel, Models, ModelUnavailable
+from worker.reporting import Reporter
 from worker.rescoring import Rescorer
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,7 @@ class Process:
         name = f"{socket.gethostname()}/{os.getpid()}"
         services = (self.settings, self.engine, self.store, self.models, self.hints)
         self.examiner = Examiner(*services, worker=name)
+        self.reporter = Reporter(*services)
         self.rescorer = Rescorer(*services, self.line, worker=name, stopping=self.stopping)
 
 
@@ -69,6 +69,7 @@ class _Worker:
 
     def on_shutdown(self, **_: Any) -> None:
         self.process.examiner.close()
+        self.process.reporter.close()
         self.process.rescorer.close()
         self.process.hints.close()
         self.process.engine.dispose()
@@ -139,7 +140,7 @@ def anomaly_map(source: str, version_id: int, key: str) -> None:
         try:
             model = process.models.get(version_id)
             with _isolated(process, model) as decoder:
-                _map(process, model, decoder, source, key)
+                anomaly_map_of(process.store, model, decoder, process.store.path(source), key)
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())
     process.hints.map_written(key)
@@ -156,26 +157,23 @@ def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, 
         try:
             model = process.models.get(version_id)
             with _isolated(process, model) as decoder:
-                drawn = heat(_map(process, model, decoder, source, map_key), score, threshold)
+                made = anomaly_map_of(process.store, model, decoder, process.store.path(source), map_key)
+                drawn = heat(made, score, threshold)
                 process.store.put(key, decoder.heatmap(process.store.path(source), drawn))
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())
     process.hints.map_written(key)
 
 
+@app.task(name=Task.RESCORE_REPORT)
+def rescore_report(run_id: str, key: str) -> None:
+    """Make the page about a run and keep it in the store under `key`, or the reason why there is none beside it."""
+    try:
+        worker.process.reporter.make(UUID(run_id), key)
+    except ModelUnavailable as error:
+        log.error("%s; its run has no page for now", error)
+
+
 def _isolated(process: Process, model: LoadedModel) -> IsolatedDecoder:
     """Nobody has decoded these pictures yet, or not in full: one may kill whoever does."""
     return IsolatedDecoder(model.preprocessing, max_pixels=process.settings.max_image_pixels)
-
-
-def _map(process: Process, model: LoadedModel, decoder: IsolatedDecoder, source: str, key: str) -> NDArray[np.float32]:
-    """The anomaly map of a stored picture, (rows, columns), from the store or made and kept there."""
-    if process.store.holds(key):
-        kept: NDArray[np.float32] = np.load(io.BytesIO(process.store.read(key)), allow_pickle=False)
-        return kept
-    picture = decoder.prepare(process.store.path(source))
-    made: NDArray[np.float32] = model.score([picture.pixels]).maps[0]
-    out = io.BytesIO()
-    np.save(out, made, allow_pickle=False)
-    process.store.put(key, out.getvalue())
-    return made

@@ -84,8 +84,8 @@ UPLOAD_REFUSALS = (
     Code.STORE_FULL,
     Code.STORE_UNAVAILABLE,
 )
-_MAP_REFUSALS = refuses(Code.MALFORMED_REQUEST, Code.INVALID_TRANSITION, Code.TIMEOUT)
-_IMMUTABLE = {
+MAP_REFUSALS = refuses(Code.MALFORMED_REQUEST, Code.INVALID_TRANSITION, Code.TIMEOUT)
+IMMUTABLE = {
     "Cache-Control": "private, max-age=31536000, immutable",
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
@@ -254,14 +254,14 @@ def get_image(inspection_id: UUID, services: Context) -> FileResponse:
     return FileResponse(
         path,
         media_type=found.image_media_type,
-        headers=_IMMUTABLE,
+        headers=IMMUTABLE,
     )
 
 
 @router.get(
     "/{inspection_id}/anomaly-map",
     response_class=Response,
-    responses=binary("application/octet-stream") | _MAP_REFUSALS,
+    responses=binary("application/octet-stream") | MAP_REFUSALS,
 )
 async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
     """The anomaly map of the version that scored: float32, rows by columns, as a NumPy `.npy` file."""
@@ -270,7 +270,7 @@ async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
     return Response(data, media_type="application/octet-stream")
 
 
-@router.get("/{inspection_id}/heatmap", response_class=Response, responses=binary("image/png") | _MAP_REFUSALS)
+@router.get("/{inspection_id}/heatmap", response_class=Response, responses=binary("image/png") | MAP_REFUSALS)
 async def get_heatmap(inspection_id: UUID, services: Context) -> Response:
     """The picture with its anomaly map laid over it, as PNG, upright and of its own size up to 4096 pixels a side.
 
@@ -281,13 +281,14 @@ async def get_heatmap(inspection_id: UUID, services: Context) -> Response:
     examined = await asyncio.to_thread(_examined, services, inspection_id, "heatmap")
     data = await maps.heatmap(
         services,
-        examined.image,
+        examined.image.day,
+        examined.image.sha256,
         examined.version_id,
         examined.sha256,
         score=examined.score,
         threshold=examined.threshold,
     )
-    return Response(data, media_type="image/png", headers=_IMMUTABLE)
+    return Response(data, media_type="image/png", headers=IMMUTABLE)
 
 
 @dataclass(frozen=True)

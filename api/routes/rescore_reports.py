@@ -1,27 +1,31 @@
 """`/v1/rescore-runs/{id}`: what a run has found, picture by picture, as a file, and as a report."""
 
-from typing import Annotated, Literal
+import asyncio
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.context import Context
+from api import maps
+from api.context import Context, Services
 from api.downloads import Download
 from api.fields import Label, Limit
 from api.files import FILE, PLACE, FileFormat, send
 from api.problems import refuses
-from api.schemas import RescoreResultPage
+from api.routes.inspections import IMMUTABLE, MAP_REFUSALS
+from api.schemas import RescoreResultPage, binary
 from core.errors import Code, Refused
 from core.exports import Format
 from core.rescoring import exports, report, results, runs
-from core.rescoring.documents import RescoreResult
-from core.rescoring.report import RescoreReport
+from core.rescoring.documents import RescoreReport, RescoreResult
 from core.rescoring.results import Filters, Scored
+from core.rescoring.runs import Run
 
 router = APIRouter(prefix="/v1/rescore-runs/{run_id}", tags=["re-scoring"])
 
 _Verdict = Literal["ok", "ng", "review"]
+Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
 class _Results(BaseModel):
@@ -82,6 +86,12 @@ def _after(cursor: str | None) -> int | None:
     return int(cursor)
 
 
+class _Report(BaseModel):
+    """As a document for programs, or as a page for people."""
+
+    format: Literal["json", "html"] = "json"
+
+
 class _Export(BaseModel):
     """The kind of file, and what is in it."""
 
@@ -101,10 +111,56 @@ async def export_rescore_results(run_id: UUID, asked: Annotated[_Export, Query()
     return await send(services, pages, exports.COLUMNS, asked.format, name)
 
 
-@router.get("/report")
-def get_rescore_report(run_id: UUID, services: Context) -> RescoreReport:
+_PAGE = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
+    "X-Content-Type-Options": "nosniff",
+}
+_HTML: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
+
+
+@router.get("/report", response_model=RescoreReport, responses=_HTML | refuses(Code.TIMEOUT))
+async def get_rescore_report(
+    run_id: UUID, services: Context, asked: Annotated[_Report, Query()]
+) -> RescoreReport | Response:
     """What would change: the results of a run beside what was recorded and what people said.
 
-    It may be asked for at any time, also of a run that has not ended, and says what there is then.
+    It may be asked for at any time, also of a run that has not ended, and says what there is then. With `format=html`
+    it is one page that needs nothing but itself, with the pictures that would change, 12 each from ok to ng and from
+    ng to ok, and their heatmaps before and after; of pictures that nobody had inspected, with the highest scores. A
+    worker makes it; 503 `timeout` when none has in time: it goes on, so ask again.
     """
-    return report.of(services.engine, run_id)
+    found = await asyncio.to_thread(report.of, services.engine, run_id)
+    if asked.format == "json":
+        return found
+    page = await maps.rescore_report(services, run_id, found.digest)
+    return Response(page, media_type="text/html; charset=utf-8", headers=_PAGE)
+
+
+@router.get("/results/{number}/heatmap", response_class=Response, responses=binary("image/png") | MAP_REFUSALS)
+async def get_rescore_heatmap(run_id: UUID, number: Number, services: Context) -> Response:
+    """The picture of a result under the heat that the run's version gives it, on the scale of the run's threshold.
+
+    As `/v1/inspections/{id}/heatmap`, which shows what was recorded. 409 `invalid_transition` for a result without a
+    score, and for a picture that is not in the store, as that of an archive.
+    """
+    run, found = await asyncio.to_thread(_result, services, run_id, number)
+    if found.anomaly_score is None or found.threshold is None:
+        raise Refused(Code.INVALID_TRANSITION, f"Result {number} of run {run_id} has no score, so it has no heatmap.")
+    if found.image_day is None or found.image_sha256 is None:
+        raise Refused(Code.INVALID_TRANSITION, f"The picture of result {number} is not in the store.")
+    data = await maps.heatmap(
+        services,
+        found.image_day,
+        found.image_sha256,
+        run.model_version_id,
+        run.model_sha256,
+        score=found.anomaly_score,
+        threshold=found.threshold,
+    )
+    return Response(data, media_type="image/png", headers=IMMUTABLE)
+
+
+def _result(services: Services, run_id: UUID, number: int) -> tuple[Run, Scored]:
+    with services.transaction() as connection:
+        return runs.get(connection, run_id), results.get(connection, run_id, number)

@@ -192,6 +192,9 @@ class RescoreReport(BaseModel):
     made_at: dt.datetime
     run: RescoreRun
     pictures: int = Field(description="pictures that have a result")
+    versions_before: dict[int, int] = Field(
+        description="by model version, how many of the verdicts that were recorded are its"
+    )
     compared: int = Field(description="those that have a verdict before and after")
     changed: int = Field(description="those whose two verdicts differ")
     transitions: dict[str, dict[str, int]]

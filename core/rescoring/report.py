@@ -4,6 +4,7 @@ Scores of different versions cannot be compared with each other, so they are cou
 """
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -47,7 +48,7 @@ def of(engine: Engine, run_id: UUID) -> RescoreReport:
     """
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         run = runs.get(connection, run_id)
-        transitions = _transitions(connection, run_id)
+        transitions, versions = _transitions(connection, run_id)
         places = _places(connection, run_id)
         compared = sum(transitions[was][now] for was in BEFORE[:3] for now in AFTER[:3])
         flips = _flips(transitions, compared)
@@ -55,6 +56,7 @@ def of(engine: Engine, run_id: UUID) -> RescoreReport:
             made_at=dt.datetime.now(dt.UTC),
             run=RescoreRun.of(run),
             pictures=sum(sum(row.values()) for row in transitions.values()),
+            versions_before=versions,
             compared=compared,
             changed=sum(one.count for one in flips),
             transitions=transitions,
@@ -69,16 +71,25 @@ def of(engine: Engine, run_id: UUID) -> RescoreReport:
 
 
 _TRANSITIONS = text("""
-SELECT coalesce(before_verdict, 'none') AS before, coalesce(verdict, 'failed') AS after, count(*) AS number
-FROM rescore_results WHERE run_id = :run_id GROUP BY 1, 2
+SELECT version.version, coalesce(counted.before_verdict, 'none') AS before,
+    coalesce(counted.verdict, 'failed') AS after, counted.number
+FROM (
+    SELECT before_model_version_id, before_verdict, verdict, count(*) AS number
+    FROM rescore_results WHERE run_id = :run_id GROUP BY 1, 2, 3
+) AS counted
+LEFT JOIN model_versions AS version ON version.id = counted.before_model_version_id
 """)
 
 
-def _transitions(connection: Connection, run_id: UUID) -> dict[str, dict[str, int]]:
+def _transitions(connection: Connection, run_id: UUID) -> tuple[dict[str, dict[str, int]], dict[int, int]]:
+    """Pictures by their verdict before and after, and those with a verdict before by the version that gave it."""
     found = {was: dict.fromkeys(AFTER, 0) for was in BEFORE}
+    versions: Counter[int] = Counter()
     for row in connection.execute(_TRANSITIONS, {"run_id": run_id}):
-        found[row.before][row.after] = row.number
-    return found
+        found[row.before][row.after] += row.number
+        if row.before != "none" and row.version is not None:
+            versions[row.version] += row.number
+    return found, dict(versions.most_common())
 
 
 def _flips(transitions: dict[str, dict[str, int]], compared: int) -> list[Flips]:

@@ -29,6 +29,16 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """One histogram that has been counted: its colour's class is `before` or `after`, its bins are of one width."""
+
+    label: str
+    kind: str
+    note: str
+    bins: Sequence[int]
+
+
+@dataclass(frozen=True)
 class Mark:
     """A vertical line across the strips."""
 
@@ -47,14 +57,28 @@ def histograms(strips: Sequence[Strip], marks: Sequence[Mark]) -> str:
     place = _Axis(low, high, _LEFT, _WIDTH - _RIGHT)
     top = 44
     bottom = top + len(strips) * (_STRIP + _GAP) - _GAP
-    parts = []
-    for row, strip in enumerate(strips):
-        parts.append(_strip(strip, place, top + row * (_STRIP + _GAP)))
+    parts = [_strip(_counted(strip, place), place, top + row * (_STRIP + _GAP)) for row, strip in enumerate(strips)]
     parts.extend(_marks(marks, place, top - 8, bottom))
     parts.append(_ticks(place, bottom))
     if any((strip.scores > high).any() for strip in strips):
-        text = "the last bin holds all scores beyond"
-        parts.append(f'<text class="quiet" x="{_WIDTH - _RIGHT}" y="{bottom + 34}" text-anchor="end">{text}</text>')
+        parts.append(_beyond(bottom))
+    return _svg(bottom + 40, "Histograms of the scores with the threshold", parts)
+
+
+def counted_histograms(strips: Sequence[Counted], mark: Mark, *, low: float, high: float) -> str:
+    """Histograms that others have counted, on one axis. The last bin of each holds all that lies beyond.
+
+    Args:
+        strips: at least one.
+        low, high: where the first bin begins and the last one ends.
+    """
+    place = _Axis(low, high, _LEFT, _WIDTH - _RIGHT)
+    top = 44
+    bottom = top + len(strips) * (_STRIP + _GAP) - _GAP
+    parts = [_strip(strip, place, top + row * (_STRIP + _GAP)) for row, strip in enumerate(strips)]
+    parts.extend(_marks([mark], place, top - 8, bottom))
+    parts.append(_ticks(place, bottom))
+    parts.append(_beyond(bottom))
     return _svg(bottom + 40, "Histograms of the scores with the threshold", parts)
 
 
@@ -130,23 +154,32 @@ def _range(strips: Sequence[Strip], marks: Sequence[Mark]) -> tuple[float, float
     return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
 
 
-def _strip(strip: Strip, place: _Axis, top: float) -> str:
-    base = top + _STRIP
+def _counted(strip: Strip, place: _Axis) -> Counted:
     edges = np.linspace(place.low, place.high, _BINS + 1)
     counts, _ = np.histogram(np.clip(strip.scores, place.low, place.high), edges)
-    tallest = max(int(counts.max()), 1)
-    width = (place.end - place.start) / _BINS
+    return Counted(strip.label, strip.kind, f"{strip.scores.size} parts", counts.tolist())
+
+
+def _strip(strip: Counted, place: _Axis, top: float) -> str:
+    base = top + _STRIP
+    tallest = max(*strip.bins, 1)
+    width = (place.end - place.start) / len(strip.bins)
     bars = "".join(
         f'<rect class="{strip.kind}" x="{place.start + index * width + 0.5:.1f}" '
         f'y="{base - count / tallest * _STRIP:.1f}" width="{width - 1:.1f}" height="{count / tallest * _STRIP:.1f}"/>'
-        for index, count in enumerate(counts.tolist())
+        for index, count in enumerate(strip.bins)
         if count
     )
     return (
         f'<text x="0" y="{base - 22}">{escape(strip.label)}</text>'
-        f'<text class="quiet" x="0" y="{base - 5}">{strip.scores.size} parts</text>'
+        f'<text class="quiet" x="0" y="{base - 5}">{escape(strip.note)}</text>'
         f'{bars}<line class="axis" x1="{place.start}" y1="{base}" x2="{place.end}" y2="{base}"/>'
     )
+
+
+def _beyond(bottom: float) -> str:
+    text = "the last bin holds all scores beyond"
+    return f'<text class="quiet" x="{_WIDTH - _RIGHT}" y="{bottom + 34}" text-anchor="end">{text}</text>'
 
 
 def _marks(marks: Sequence[Mark], place: _Axis, top: float, bottom: float) -> list[str]:

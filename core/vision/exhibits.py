@@ -3,7 +3,6 @@
 They are scored anew, so that nobody has to keep the anomaly maps of a whole set.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from core.pictures import decode
 from core.vision.detector import Detector
 from core.vision.evaluation import Evaluation
 from core.vision.heatmap import heat, overlay
 from core.vision.metrics import Scores
+from core.vision.page import PICTURE_SIDE, jpeg
 
 EXHIBITS: Final = 8
 """Pictures of each kind, at most."""
-
-_SIDE = 320
 
 
 @dataclass(frozen=True)
@@ -87,13 +84,7 @@ def _exhibit(detector: Detector, root: Path, path: Path, threshold: float) -> Ex
     data = path.read_bytes()
     scored = detector.score([detector.prepare(data)])
     score = float(scored.scores[0])
-    image = decode(data, max_pixels=detector.max_pixels, at_least=(_SIDE, _SIDE))
-    image.thumbnail((_SIDE, _SIDE))
+    image = decode(data, max_pixels=detector.max_pixels, at_least=(PICTURE_SIDE, PICTURE_SIDE))
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     hot = overlay(image, heat(scored.maps[0], score, threshold))
-    return Exhibit(path.relative_to(root).as_posix(), score, _jpeg(image), _jpeg(hot))
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=85)
-    return out.getvalue()
+    return Exhibit(path.relative_to(root).as_posix(), score, jpeg(image), jpeg(hot))

@@ -1,13 +1,9 @@
 """The report of a training: one page of HTML that needs nothing but itself, for whoever answers for the parts."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
-from pathlib import Path
-from string import Template
 from typing import Final
 
 import numpy as np
@@ -19,9 +15,9 @@ from core.vision.charts import Mark, Strip, curves, histograms
 from core.vision.detector import Epoch
 from core.vision.evaluation import Control, Evaluation
 from core.vision.exhibits import Exhibit, Gallery
-from core.vision.heatmap import legend
 from core.vision.inputs import InputRanges
 from core.vision.metrics import Scores
+from core.vision.page import card, facts, heat_scale, notes, page, picture
 
 _LISTED = 10
 _CONTROLS: Final[Mapping[str, str]] = {
@@ -82,8 +78,7 @@ def render(account: Account) -> str:
         _inputs(account.manifest.inputs) if account.manifest.inputs else "",
         _origin(account),
     ]
-    page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    return page.substitute(title=f"Training on {escape(account.folder)}", body="\n".join(filter(None, sections)))
+    return page(f"Training on {account.folder}", sections)
 
 
 def _head(account: Account) -> str:
@@ -102,23 +97,19 @@ def _cards(manifest: Manifest) -> str:
         low, high = calibration.confidence_interval
         rate, interval = calibration.expected_false_reject_rate, f"{low:.1%} to {high:.1%}"
         cards.append(
-            _card(f"{rate:.1%}", "of good parts will be rejected", f"{calibration.confidence:.0%} interval {interval}")
+            card(f"{rate:.1%}", "of good parts will be rejected", f"{calibration.confidence:.0%} interval {interval}")
         )
     if metrics is None:
         nothing = "add test/good and test/&lt;type of defect&gt;"
-        return f'<div class="cards">{"".join(cards)}{_card("–", "detection is not measured", nothing)}</div>'
+        return f'<div class="cards">{"".join(cards)}{card("–", "detection is not measured", nothing)}</div>'
     for rate, of, what in (
         (metrics.recall, metrics.defective, "defective test parts caught"),
         (metrics.false_reject_rate, metrics.good, "good test parts rejected"),
     ):
-        cards.append(_card(f"{round(rate * of)} of {of}", what, _share(round(rate * of), of)))
+        cards.append(card(f"{round(rate * of)} of {of}", what, _share(round(rate * of), of)))
     low, high = metrics.auroc_interval
-    cards.append(_card(f"{metrics.auroc:.3f}", "AUROC on the test parts", f"95% interval {low:.3f} to {high:.3f}"))
+    cards.append(card(f"{metrics.auroc:.3f}", "AUROC on the test parts", f"95% interval {low:.3f} to {high:.3f}"))
     return f'<div class="cards">{"".join(cards)}</div>'
-
-
-def _card(figure: str, what: str, more: str) -> str:
-    return f'<div class="card"><b>{figure}</b>{what}<small>{more}</small></div>'
 
 
 def _share(count: int, of: int) -> str:
@@ -128,8 +119,7 @@ def _share(count: int, of: int) -> str:
 
 
 def _notes(account: Account) -> str:
-    notes = [note[:1].upper() + note[1:] for note in (*account.notes, *_warnings(account.manifest))]
-    return f'<div class="notes">{"".join(f"<p>{escape(note)}</p>" for note in notes)}</div>' if notes else ""
+    return notes([note[:1].upper() + note[1:] for note in (*account.notes, *_warnings(account.manifest))])
 
 
 def _warnings(manifest: Manifest) -> list[str]:
@@ -245,12 +235,10 @@ def _pictures(account: Account) -> str:
     )
     if not shown:
         return ""
-    scale = io.BytesIO()
-    legend(240, 14).save(scale, "PNG")
     return (
         "<h2>Pictures</h2>"
-        '<p class="quiet">Left as it is, right with its heat, in units of the threshold: <span class="scale">0 '
-        f'<img class="legend" alt="colour scale" src="{_data(scale.getvalue(), "png")}"> 3</span>. '
+        '<p class="quiet">Left as it is, right with its heat, in units of the threshold: '
+        f"{heat_scale()}. "
         "The line is drawn at 1, a third of the scale, which no part below the threshold reaches.</p>"
         f"{shown}"
     )
@@ -260,8 +248,7 @@ def _figure(one: Exhibit, threshold: float) -> str:
     ratio = f", {one.score / threshold:.2f} × threshold" if threshold > 0 else ""
     verdict = ", ng" if one.score >= threshold else ""
     return (
-        f'<figure><div><img alt="the part" src="{_data(one.picture, "jpeg")}">'
-        f'<img alt="its heatmap" src="{_data(one.heatmap, "jpeg")}"></div>'
+        f"<figure><div>{picture(one.picture, 'jpeg', 'the part')}{picture(one.heatmap, 'jpeg', 'its heatmap')}</div>"
         f"<figcaption>{escape(one.name)}<span>{one.score:.4g}{ratio}{verdict}</span></figcaption></figure>"
     )
 
@@ -297,29 +284,24 @@ def _range(name: str, value: float | tuple[float, float]) -> str:
 
 def _origin(account: Account) -> str:
     manifest, training = account.manifest, account.manifest.training
-    facts: dict[str, object] = {"Model, SHA-256": account.sha256}
+    origin: dict[str, object] = {"Model, SHA-256": account.sha256}
     options: Mapping[str, object] = {}
     if training is not None:
         parts = ", ".join(f"{count} {name}" for name, count in training.parts.items())
-        facts |= {"Good pictures": parts, "Unreadable": training.unreadable}
+        origin |= {"Good pictures": parts, "Unreadable": training.unreadable}
         if training.groups is not None:
-            facts["Groups, near-duplicates"] = f"{training.groups}, {training.near_duplicates}"
-        facts |= {"Training set, SHA-256": training.training_set_digest, "Device": training.device}
+            origin["Groups, near-duplicates"] = f"{training.groups}, {training.near_duplicates}"
+        origin |= {"Training set, SHA-256": training.training_set_digest, "Device": training.device}
         options = training.options
     size = f"{manifest.preprocessing.width} × {manifest.preprocessing.height} pixels"
-    facts |= {"Prepared to": size, "Score": manifest.score_method}
+    origin |= {"Prepared to": size, "Score": manifest.score_method}
     if (backbone := manifest.backbone) is not None:
-        facts["Backbone"] = f"{backbone.name}, weights from {backbone.source}, licence: {backbone.licence}"
+        origin["Backbone"] = f"{backbone.name}, weights from {backbone.source}, licence: {backbone.licence}"
     return (
-        f"<h2>Where it comes from</h2>{_list(facts)}{_unreadable(account.unreadable)}"
-        f'<div class="columns"><div><h3>Options</h3>{_list(options)}</div><div><h3>Network</h3>'
-        f"{_list(manifest.architecture.settings)}<h3>Libraries</h3>{_list(manifest.libraries)}</div></div>"
+        f"<h2>Where it comes from</h2>{facts(origin)}{_unreadable(account.unreadable)}"
+        f'<div class="columns"><div><h3>Options</h3>{facts(options)}</div><div><h3>Network</h3>'
+        f"{facts(manifest.architecture.settings)}<h3>Libraries</h3>{facts(manifest.libraries)}</div></div>"
     )
-
-
-def _list(facts: Mapping[str, object]) -> str:
-    items = (f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-    return f"<dl>{''.join(items)}</dl>"
 
 
 def _unreadable(files: Sequence[tuple[str, str]]) -> str:
@@ -328,7 +310,3 @@ def _unreadable(files: Sequence[tuple[str, str]]) -> str:
     listed = "".join(f"<tr><td>{escape(name)}</td><td>{escape(why)}</td></tr>" for name, why in files[:_LISTED])
     more = f'<p class="quiet">and {len(files) - _LISTED} more</p>' if len(files) > _LISTED else ""
     return f"<h3>Pictures that could not be read</h3><table><tr><th>File</th><th>Why</th></tr>{listed}</table>{more}"
-
-
-def _data(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

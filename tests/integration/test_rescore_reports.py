@@ -64,6 +64,7 @@ def test_the_figures_are_those_that_plain_python_counts(engine: Engine, run_id: 
 
     moves = Counter((row["before_verdict"] or "none", row["verdict"] or "failed") for row in rows)
     assert {(was, now): n for was, line in found.transitions.items() for now, n in line.items() if n} == moves
+    assert found.versions_before == {1: sum(row["before_verdict"] is not None for row in rows)}
     compared = [row for row in rows if row["before_verdict"] and row["verdict"]]
     flips = Counter(f"{row['before_verdict']}_to_{row['verdict']}" for row in compared)
     assert (found.pictures, found.compared) == (3000, len(compared))
@@ -95,7 +96,7 @@ def check_scores(found: RescoreReport, rows: list[dict[str, Any]]) -> None:
         assert side.bins == binned(known)
         assert side.count == sum(row[name] is not None for row in rows)
         assert side.without_unit == side.count - len(known) > 0
-        np.testing.assert_allclose([side.p05, side.median, side.p95], np.quantile(known, [0.05, 0.5, 0.95]))
+        assert [side.p05, side.median, side.p95] == pytest.approx(np.quantile(known, [0.05, 0.5, 0.95]).tolist())
     pairs = np.array(
         [(was, now) for was, now in zip(before, after, strict=True) if was is not None and now is not None]
     )
@@ -157,7 +158,7 @@ def test_pictures_that_nobody_has_inspected_have_nothing_before(engine: Engine, 
     write(engine, run_id, rows)
     found = report.of(engine, run_id)
     assert (found.pictures, found.compared) == (100, 0)
-    assert found.scores.before is found.scores.shift is None
+    assert (found.scores.before, found.scores.shift, found.versions_before) == (None, None, {})
     assert found.scores.after is not None
 
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -14,37 +13,12 @@ from core.vision.detector import Epoch
 from core.vision.exhibits import EXHIBITS
 from core.vision.report import Account, render
 from core.vision.training import TrainingOptions, train
+from tests.pages import Page
 
 OPTIONS = TrainingOptions(
     architecture="conv-autoencoder", score_method="mse", input_size=32, epochs=2, false_reject_rate=0.1, device="cpu"
 )
 EVIL = "<script>alert(1)<script>&quot;.png"
-
-
-class Page(HTMLParser):
-    """What a page loads, and whether its tags are closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "data", "srcset")]
-        if tag not in ("meta", "img"):
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if self._open and self._open[-1] == tag:
-            self._open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
 
 
 @pytest.fixture(scope="module")
