@@ -12,6 +12,7 @@ from core.documents import Batch, FeedItem, Inspection, ModelVersion, RescoreRun
 from core.opcua import OpcUaResult
 from core.parts import Part as PartNow
 from core.rescoring import gate, runs
+from core.rescoring.documents import RescoreResult
 
 
 def binary(*media_types: str) -> dict[int | str, dict[str, Any]]:
@@ -33,6 +34,13 @@ class LostCursor(Problem):
     """The refusal of a cursor that leads nowhere any more."""
 
     resume_after: str | None = Field(description="from where to go on; null: from the oldest entry, without a cursor")
+
+
+class RescoreResultPage(BaseModel):
+    """Results of a re-scoring run, in the order of its source. `next_cursor` null: there are no more now."""
+
+    items: list[RescoreResult]
+    next_cursor: str | None
 
 
 class GateOutcome(BaseModel):

@@ -1,4 +1,4 @@
-"""Exports: inspections as one flat table, one row each, as CSV or Parquet, written while they are read.
+"""Exports: one flat table, one row for each inspection or other noun, as CSV or Parquet, written while it is read.
 
 Neither format ever holds more than a page or one row group, and no transaction is open while what was read is sent.
 """
@@ -19,16 +19,17 @@ from sqlalchemy import Engine
 
 from core.inspections import MAX_PAGE, Filters, Inspection, Review, list_page
 
-Page = Sequence[Inspection]
+Page = Sequence[Any]
+"""Inspections, or what else the columns are of."""
 
 # A row group is written when it has reached either; it is the most that is held in memory.
 ROW_GROUP_ROWS = 16 * MAX_PAGE
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 
-_TEXT = pa.string()
-_TIME = pa.timestamp("us", tz="UTC")
-_DOUBLE = pa.float64()
-_COUNT = pa.int64()
+TEXT = pa.string()
+TIME = pa.timestamp("us", tz="UTC")
+DOUBLE = pa.float64()
+COUNT = pa.int64()
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class Column:
 
     name: str
     type: pa.DataType
-    value: Callable[[Inspection], Any]
+    value: Callable[[Any], Any]
 
 
-def _own(name: str, kind: pa.DataType) -> Column:
+def own(name: str, kind: pa.DataType) -> Column:
+    """A column of the attribute of its name."""
     return Column(name, kind, attrgetter(name))
 
 
@@ -50,7 +52,7 @@ def _of_review(name: str, kind: pa.DataType, value: Callable[[Review], Any]) -> 
 
 
 def _timing(name: str) -> Column:
-    return Column(f"{name}_ms", _DOUBLE, lambda one: one.timings_ms.get(name))
+    return Column(f"{name}_ms", DOUBLE, lambda one: one.timings_ms.get(name))
 
 
 def _model_sha256(one: Inspection) -> str | None:
@@ -58,46 +60,53 @@ def _model_sha256(one: Inspection) -> str | None:
 
 
 COLUMNS = (
-    Column("id", _TEXT, lambda one: str(one.id)),
-    _own("status", _TEXT),
-    _own("recipe", _TEXT),
-    _own("priority", _TEXT),
-    Column("batch_id", _TEXT, lambda one: None if one.batch_id is None else str(one.batch_id)),
-    _own("external_id", _TEXT),
-    _own("part_id", _TEXT),
-    _own("view", _TEXT),
-    _own("lot_id", _TEXT),
-    _own("line_id", _TEXT),
-    _own("station_id", _TEXT),
-    _own("captured_at", _TIME),
-    _own("deadline_at", _TIME),
-    _own("created_at", _TIME),
-    _own("started_at", _TIME),
-    _own("finished_at", _TIME),
-    _own("anomaly_score", _DOUBLE),
-    _own("threshold", _DOUBLE),
-    _own("review_threshold", _DOUBLE),
-    _own("is_anomaly", pa.bool_()),
-    _own("verdict", _TEXT),
-    _own("effective_verdict", _TEXT),
-    _of_review("reviewer", _TEXT, attrgetter("reviewer")),
-    _of_review("review_reason", _TEXT, attrgetter("reason")),
-    _of_review("reviewed_at", _TIME, attrgetter("created_at")),
-    _own("model_version", _COUNT),
-    Column("model_sha256", _TEXT, _model_sha256),
-    Column("image_sha256", _TEXT, lambda one: one.image_sha256.hex()),
-    _own("image_width", _COUNT),
-    _own("image_height", _COUNT),
-    _own("image_bytes", _COUNT),
-    _own("image_media_type", _TEXT),
-    _own("reasons", pa.list_(_TEXT)),
-    _own("error_code", _TEXT),
-    _own("error_detail", _TEXT),
-    _own("attempt", _COUNT),
+    Column("id", TEXT, lambda one: str(one.id)),
+    own("status", TEXT),
+    own("recipe", TEXT),
+    own("priority", TEXT),
+    Column("batch_id", TEXT, lambda one: None if one.batch_id is None else str(one.batch_id)),
+    own("external_id", TEXT),
+    own("part_id", TEXT),
+    own("view", TEXT),
+    own("lot_id", TEXT),
+    own("line_id", TEXT),
+    own("station_id", TEXT),
+    own("captured_at", TIME),
+    own("deadline_at", TIME),
+    own("created_at", TIME),
+    own("started_at", TIME),
+    own("finished_at", TIME),
+    own("anomaly_score", DOUBLE),
+    own("threshold", DOUBLE),
+    own("review_threshold", DOUBLE),
+    own("is_anomaly", pa.bool_()),
+    own("verdict", TEXT),
+    own("effective_verdict", TEXT),
+    _of_review("reviewer", TEXT, attrgetter("reviewer")),
+    _of_review("review_reason", TEXT, attrgetter("reason")),
+    _of_review("reviewed_at", TIME, attrgetter("created_at")),
+    own("model_version", COUNT),
+    Column("model_sha256", TEXT, _model_sha256),
+    Column("image_sha256", TEXT, lambda one: one.image_sha256.hex()),
+    own("image_width", COUNT),
+    own("image_height", COUNT),
+    own("image_bytes", COUNT),
+    own("image_media_type", TEXT),
+    own("reasons", pa.list_(TEXT)),
+    own("error_code", TEXT),
+    own("error_detail", TEXT),
+    own("attempt", COUNT),
     *(_timing(name) for name in ("queue", "load", "decode", "score", "total")),
-    Column("metadata", _TEXT, lambda one: json.dumps(one.metadata, ensure_ascii=False)),
+    Column("metadata", TEXT, lambda one: json.dumps(one.metadata, ensure_ascii=False)),
 )
-SCHEMA = pa.schema([pa.field(column.name, column.type) for column in COLUMNS])
+
+
+def schema(columns: Sequence[Column]) -> pa.Schema:
+    """That of a Parquet file of these columns."""
+    return pa.schema([pa.field(column.name, column.type) for column in columns])
+
+
+SCHEMA = schema(COLUMNS)
 
 
 def pages(engine: Engine, filters: Filters, *, size: int = MAX_PAGE) -> Iterator[Page]:
@@ -115,16 +124,16 @@ def pages(engine: Engine, filters: Filters, *, size: int = MAX_PAGE) -> Iterator
             return
 
 
-def to_csv(pages: Iterable[Page]) -> Iterator[bytes]:
+def to_csv(pages: Iterable[Page], columns: Sequence[Column] = COLUMNS) -> Iterator[bytes]:
     """RFC 4180 in UTF-8, with a header line. Nothing is an empty cell, lists and metadata are JSON, no cell is altered.
 
     A cell that begins with `=` is what someone wrote into a field. A spreadsheet may take it for a formula; a program
     must find it as it was written.
     """
-    yield _lines([[column.name for column in COLUMNS]])
+    yield _lines([[column.name for column in columns]])
     for page in pages:
         if page:
-            yield _lines([_cell(column.value(one)) for column in COLUMNS] for one in page)
+            yield _lines([_cell(column.value(one)) for column in columns] for one in page)
 
 
 def _lines(rows: Iterable[Sequence[str]]) -> bytes:
@@ -152,16 +161,18 @@ def _cell(value: Any) -> str:
             return str(value)
 
 
-def to_parquet(pages: Iterable[Page]) -> Iterator[bytes]:
-    """Parquet of `SCHEMA`, compressed with zstd. Its footer comes last: what broke off cannot be read as a whole.
+def to_parquet(pages: Iterable[Page], columns: Sequence[Column] = COLUMNS) -> Iterator[bytes]:
+    """Parquet of `schema(columns)`, compressed with zstd.
+
+    Its footer comes last: what broke off cannot be read as a whole.
 
     After each page comes what it has made to write, which is nothing while a row group is gathered.
     """
     sink = _Sink()
     held: list[pa.RecordBatch] = []
-    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, schema(columns), compression="zstd") as writer:
         for page in pages:
-            held.append(_record_batch(page))
+            held.append(_record_batch(page, columns))
             if _is_row_group(held):
                 writer.write_table(pa.Table.from_batches(held))
                 held.clear()
@@ -177,9 +188,9 @@ def _is_row_group(held: Sequence[pa.RecordBatch]) -> bool:
     return rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES
 
 
-def _record_batch(page: Page) -> pa.RecordBatch:
+def _record_batch(page: Page, columns: Sequence[Column]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
-        [pa.array([column.value(one) for one in page], column.type) for column in COLUMNS], schema=SCHEMA
+        [pa.array([column.value(one) for one in page], column.type) for column in columns], schema=schema(columns)
     )
 
 
@@ -204,7 +215,7 @@ class _Sink(io.RawIOBase):
 
 
 class Format(StrEnum):
-    """A kind of file that inspections can be had as."""
+    """A kind of file that a table can be had as."""
 
     CSV = "csv"
     PARQUET = "parquet"
@@ -214,7 +225,7 @@ MEDIA_TYPES: Mapping[Format, str] = {
     Format.CSV: "text/csv; charset=utf-8; header=present",
     Format.PARQUET: "application/vnd.apache.parquet",
 }
-WRITERS: Mapping[Format, Callable[[Iterable[Page]], Iterator[bytes]]] = {
+WRITERS: Mapping[Format, Callable[[Iterable[Page], Sequence[Column]], Iterator[bytes]]] = {
     Format.CSV: to_csv,
     Format.PARQUET: to_parquet,
 }

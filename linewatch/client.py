@@ -211,6 +211,7 @@ class Client:
 
     rescore = _blocking(Operations.rescore)
     rescore_run = _blocking(Operations.rescore_run)
+    follow_run = _iterating(Operations.follow_run)
     rescore_runs = _iterating(Operations.rescore_runs)
     pause_run = _blocking(Operations.pause_run)
     resume_run = _blocking(Operations.resume_run)

@@ -106,7 +106,7 @@ class Before(Result):
 
     anomaly_score: float | None
     threshold: float | None
-    verdict: str | None
+    verdict: str
     model_version: int | None
 
 
@@ -130,7 +130,7 @@ class RescoreResult(Result):
     line_id: str | None
     station_id: str | None
     captured_at: dt.datetime | None
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] | None
     image_sha256: str | None
     before: Before | None
     anomaly_score: float | None
@@ -139,7 +139,7 @@ class RescoreResult(Result):
     verdict: str | None
     reviewed_verdict: str | None
     flip: str | None
-    reasons: list[Any]
+    reasons: list[str]
     error: Failure | None
     scored_at: dt.datetime
 

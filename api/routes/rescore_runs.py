@@ -70,7 +70,7 @@ def _create(services: Services, asked: RunRequest, actor: str, key: Key | None) 
         if isinstance(entered, Refused):
             raise entered
         if entered.replayed:
-            return runs.get(connection, entered.subjects[0]), True
+            return runs.as_made(runs.get(connection, entered.subjects[0])), True
         return runs.create(connection, asked, actor=actor, run_id=drawn), False
 
 

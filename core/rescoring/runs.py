@@ -11,7 +11,7 @@ updated with the results that they count.
 
 import datetime as dt
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -185,6 +185,22 @@ def create(
     ).scalar_one()
     _record(connection, made, "rescore_run.created", actor, recipe=request.recipe, version=version.version)
     return get(connection, made)
+
+
+def as_made(run: Run) -> Run:
+    """A run over an archive as it was when it was made."""
+    return replace(
+        run,
+        state="queued",
+        total=None,
+        planned=0,
+        counts=dict.fromkeys(COUNTED, 0),
+        rate=0.0,
+        reason=None,
+        activation=None,
+        started_at=None,
+        finished_at=None,
+    )
 
 
 def create_challenger(connection: Connection, recipe: str, version: int, *, share: float, actor: str) -> Run:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from linewatch.client import Client
     from linewatch.rescoring import RescoreRun
 
-_LOOK = 1.0  # seconds between two looks at a run
 _PAGE = 100
 
 app = typer.Typer(help="Score archives again, and see what would change.")
@@ -84,7 +83,6 @@ def start(
                 return
             results().print(str(run.id))
             return
-        remark(f"Run {run.id}; Ctrl-C leaves it alone, and `linewatch rescore attach {run.id}` follows it again.")
         _finish(_follow(system, run), as_json)
 
 
@@ -103,19 +101,19 @@ def _follow(system: "Client", run: "RescoreRun") -> "RescoreRun":
         Detached: a person has interrupted it.
     """
     try:
+        if not run.final:
+            remark(f"Run {run.id}; Ctrl-C leaves it alone, and `linewatch rescore attach {run.id}` follows it again.")
         with progress("{task.fields[told]}") as bar:
             task = bar.add_task(run.status, total=None, told="")
-            while True:
+            for now in system.follow_run(run.id):
                 bar.update(
                     task,
-                    description=run.status,
-                    completed=run.progress.done,
-                    total=run.counts["total"],
-                    told=progress_of(run),
+                    description=now.status,
+                    completed=now.progress.done,
+                    total=now.counts["total"],
+                    told=progress_of(now),
                 )
-                if run.final:
-                    return run
-                run = system.rescore_run(run.id, wait=_LOOK)
+            return now
     except KeyboardInterrupt:
         raise Detached(f"run {run.id} goes on; `linewatch rescore attach {run.id}` follows it again") from None
 

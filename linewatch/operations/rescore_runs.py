@@ -120,6 +120,23 @@ class RescoreRuns(Session):
         """One run, as soon as it is final or `wait` seconds are over."""
         return await self._final(RescoreRun, at("rescore-runs", run_id), wait)
 
+    async def follow_run(self, run_id: UUID | str, *, every: float = 1.0) -> AsyncGenerator[RescoreRun, None]:
+        """A run as it stands, now and each `every` seconds until it is final; also where the system is away meanwhile.
+
+        Example:
+            made = lw.rescore("ring", 1, where={}, threshold=0.04)
+            for run in lw.follow_run(made.id):
+                print(run.status, run.progress.done)
+        """
+        reader = RescoreRuns(self._transport.tireless())
+        wait = 0.0
+        while True:
+            run = await reader._get(RescoreRun, at("rescore-runs", run_id), wait=wait)
+            yield run
+            if run.final:
+                return
+            wait = every
+
     async def rescore_runs(
         self, *, recipe: str | None = None, status: str | None = None, page_size: int = 100
     ) -> AsyncGenerator[RescoreRun, None]:

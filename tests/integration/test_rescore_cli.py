@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,9 @@ def test_a_run_that_is_cancelled_while_it_is_followed_is_a_failure(
 
 def cancel_first(api: httpx.Client) -> None:
     """Cancel the one run as soon as it is there."""
+    deadline = time.monotonic() + 30
     while not (found := api.get("/v1/rescore-runs", params={"status": "queued"}).json()["items"]):
-        continue
+        assert time.monotonic() < deadline
     assert api.post(f"/v1/rescore-runs/{found[0]['id']}/cancel").status_code == 200
 
 

@@ -62,7 +62,8 @@ def test_one_key_makes_one_run(engine: Engine, api: httpx.Client, archive: Path)
     first = api.post(RUNS, json=asked, headers={"Idempotency-Key": "night-1"})
     assert (first.status_code, "Idempotency-Replayed" in first.headers) == (201, False)
     assert first.json()["source"]["folder"].endswith("/archive/lot")
-    (archive / "lot").rename(archive / "gone")  # a replay is answered all the same
+    (archive / "lot").rename(archive / "gone")  # a replay is answered all the same, and as it was at first
+    assert api.post(f"{first.headers['Location']}/cancel").json()["status"] == "cancelled"
     again = api.post(RUNS, json=asked, headers={"Idempotency-Key": "night-1"})
     assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
     assert (again.json(), again.headers["Location"]) == (first.json(), first.headers["Location"])
@@ -150,7 +151,7 @@ def test_a_run_is_paused_resumed_and_cancelled(engine: Engine, api: httpx.Client
         assert api.post(f"{RUNS}/{UNKNOWN}/{verb}").status_code == 404
     with engine.begin() as connection:
         actions = connection.execute(
-            text("SELECT action, actor FROM audit_log WHERE subject = :subject ORDER BY id"),
+            text("SELECT action, actor FROM audit_events WHERE subject = :subject ORDER BY id"),
             {"subject": f"rescore_run:{run['id']}"},
         ).all()
     assert [action for action, _ in actions] == [

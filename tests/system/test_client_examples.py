@@ -27,7 +27,7 @@ DOCUMENTED = {"system": "http://127.0.0.1:8000", "receiver": "https://mes.plant.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - signs nothing but this example
 NEED_ONE = """
     submit submit_batch submit_many inspection inspections export review part open_batch results acknowledge
-    create_endpoint create_recipe model_version download_bundle activate preview_threshold
+    create_endpoint create_recipe model_version download_bundle activate preview_threshold rescore
 """
 
 

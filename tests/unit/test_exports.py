@@ -144,7 +144,7 @@ def test_a_file_is_not_ended_when_reading_breaks_off(kind: exports.Format) -> No
 
     written = []
     with pytest.raises(ConnectionError, match="gone"):  # noqa: PT012 - what came before it counts
-        for chunk in exports.WRITERS[kind](pages()):
+        for chunk in exports.WRITERS[kind](pages(), exports.COLUMNS):
             written.append(chunk)  # noqa: PERF402 - a list that is complete only without the exception
     if kind == exports.Format.PARQUET:
         with pytest.raises(ValueError, match="Parquet"):
