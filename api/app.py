@@ -30,6 +30,7 @@ from api.routes import (
     rescore_activations,
     rescore_reports,
     rescore_runs,
+    rescore_schedules,
     results,
     webhook_endpoints,
 )
@@ -67,7 +68,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.add_middleware(Guard, settings=own, engine=services.engine, threads=KEY_THREADS)
     # Exports come before inspections: `export` would else be taken for the id of one.
     nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
-    rescoring = (rescore_runs, rescore_reports, rescore_activations, challengers)
+    rescoring = (rescore_runs, rescore_schedules, rescore_reports, rescore_activations, challengers)
     for routes in (*nouns, *rescoring):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # As the demo's callers, probes and browsers expect: whatever the query holds.

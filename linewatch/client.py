@@ -222,6 +222,14 @@ class Client:
     download_rescore_report = _blocking(Operations.download_rescore_report)
     export_rescore_results = _blocking(Operations.export_rescore_results)
 
+    # Schedules of re-scoring
+
+    rescore_schedules = _blocking(Operations.rescore_schedules)
+    rescore_schedule = _blocking(Operations.rescore_schedule)
+    create_rescore_schedule = _blocking(Operations.create_rescore_schedule)
+    change_rescore_schedule = _blocking(Operations.change_rescore_schedule)
+    delete_rescore_schedule = _blocking(Operations.delete_rescore_schedule)
+
     # From re-scoring to action
 
     activate_run = _blocking(Operations.activate_run)

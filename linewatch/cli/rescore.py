@@ -1,13 +1,12 @@
 """`linewatch rescore`: an archive scored again, followed, and steered."""
 
 import math
-import os.path
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from linewatch.cli import rescore_actions, rescore_reading, where
+from linewatch.cli import rescore_actions, rescore_reading, schedules, where
 from linewatch.cli.failures import CommandFailed, Detached, WrongUse
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
 from linewatch.cli.runs import RunId, chosen, print_run, progress_of
@@ -70,7 +69,7 @@ def start(
         run = system.rescore(
             recipe,
             version,
-            **_source(everything, filters or [], folder, manifest),
+            **where.source(everything, filters, folder, manifest),
             threshold=threshold,
             review_threshold=review_threshold,
             recompute=recompute,
@@ -93,26 +92,6 @@ def _refuse_options_before(context: typer.Context) -> None:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise WrongUse(f"name options after `{context.invoked_subcommand}`, not before it")
-
-
-def _source(everything: bool, filters: list[str], folder: str | None, manifest: str | None) -> dict[str, Any]:
-    """The one source that was named.
-
-    Raises:
-        WrongUse: none was, or several.
-    """
-    if [everything, bool(filters), folder is not None, manifest is not None].count(True) != 1:
-        raise WrongUse("name what is scored again, one of --all, --where, --folder and --manifest")
-    if folder is not None:
-        return {"folder": _absolute(folder)}
-    if manifest is not None:
-        return {"manifest": _absolute(manifest)}
-    return {"where": where.parsed(filters)}
-
-
-def _absolute(place: str) -> str:
-    """A path is meant from where the command is called; a URL is as it is."""
-    return place if "://" in place else os.path.abspath(place)  # noqa: PTH100 - `..` is resolved as it is written
 
 
 def _follow(system: "Client", run: "RescoreRun") -> "RescoreRun":
@@ -245,3 +224,4 @@ app.command()(rescore_reading.report)
 app.command()(rescore_reading.export)
 app.command()(rescore_actions.activate)
 app.command()(rescore_actions.rollback)
+app.add_typer(schedules.app, name="schedules")

@@ -1,8 +1,10 @@
-"""`--where KEY=VALUE`: which stored inspections a re-scoring run is over, as a person writes it."""
+"""Which pictures a re-scoring run is over, as a person writes it: `--where KEY=VALUE`, a folder or a manifest."""
 
 import datetime as dt
+import os.path
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from linewatch.cli.failures import WrongUse
 
@@ -16,6 +18,26 @@ _MOMENTS = ("since", "until")
 _KEYS = (*_SHORT, *_CHOICES, *_MOMENTS, "max_age")
 _AGE = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)(h|d)")
 _HOURS = {"h": 1.0, "d": 24.0}
+
+
+def source(everything: bool, filters: Sequence[str] | None, folder: str | None, manifest: str | None) -> dict[str, Any]:
+    """The one source that was named.
+
+    Raises:
+        WrongUse: none was, or several.
+    """
+    if [everything, bool(filters), folder is not None, manifest is not None].count(True) != 1:
+        raise WrongUse("name what is scored again, one of --all, --where, --folder and --manifest")
+    if folder is not None:
+        return {"folder": _absolute(folder)}
+    if manifest is not None:
+        return {"manifest": _absolute(manifest)}
+    return {"where": parsed(filters or [])}
+
+
+def _absolute(place: str) -> str:
+    """A path is meant from where the command is called; a URL is as it is."""
+    return place if "://" in place else os.path.abspath(place)  # noqa: PTH100 - `..` is resolved as it is written
 
 
 def parsed(given: Sequence[str]) -> dict[str, str | float]:

@@ -12,7 +12,10 @@ from linewatch.operations.parts import Parts
 from linewatch.operations.recipes import Recipes
 from linewatch.operations.rescore_actions import RescoreActions
 from linewatch.operations.rescore_runs import RescoreRuns
+from linewatch.operations.rescore_schedules import RescoreSchedules
 
 
-class Operations(Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints, RescoreRuns, RescoreActions):
+class Operations(
+    Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints, RescoreRuns, RescoreActions, RescoreSchedules
+):
     """All of them."""

@@ -35,6 +35,20 @@ class Where(TypedDict, total=False):
     max_age_hours: float | None
 
 
+class RunFields(TypedDict, total=False):
+    """What a run may be asked for with, beside its recipe and its model version; see `rescore`."""
+
+    where: Where | None
+    folder: str | None
+    manifest: str | None
+    threshold: float | None
+    review_threshold: float | None
+    recompute: bool
+    window: str | None
+    time_zone: str | None
+    max_failure_rate: float | None
+
+
 class ResultFilters(TypedDict, total=False):
     """What the results of a run may be narrowed to; `verdict` is the run's, `before_verdict` the recorded one."""
 
@@ -85,15 +99,19 @@ class RescoreRuns(Session):
         Raises:
             ValueError: `idempotency_key` is none.
         """
-        sources = {"where": None if where is None else _plain(where), "folder": folder, "manifest": manifest}
-        limits = {"threshold": threshold, "review_threshold": review_threshold, "max_failure_rate": max_failure_rate}
-        asked = {
-            "recipe": recipe,
-            "model_version": model_version,
-            "source": _given(sources),
-            "recompute": recompute,
-            **_given({**limits, "window": window, "time_zone": time_zone}),
-        }
+        asked = run_request(
+            recipe,
+            model_version,
+            where=where,
+            folder=folder,
+            manifest=manifest,
+            threshold=threshold,
+            review_threshold=review_threshold,
+            recompute=recompute,
+            window=window,
+            time_zone=time_zone,
+            max_failure_rate=max_failure_rate,
+        )
         path = at("rescore-runs")
         made = await self._upload(RescoreRun, path, partial(as_json, asked), key=key_of(idempotency_key))
         return await self._final_of_accepted(made, at("rescore-runs", made.id), wait) if wait else made
@@ -201,6 +219,15 @@ class RescoreRuns(Session):
         path = Path(to)
         await self._transport.download(Call("GET", at("rescore-runs", run_id, what), params), path)
         return path
+
+
+def run_request(recipe: str, model_version: int | None, **fields: Unpack[RunFields]) -> dict[str, Any]:
+    """A run as it is asked for; what is None is left out."""
+    where = fields.get("where")
+    sources: dict[str, Any] = {name: fields.get(name) for name in ("folder", "manifest")}
+    sources["where"] = None if where is None else _plain(where)
+    others = {name: value for name, value in fields.items() if name not in sources}
+    return _given({"recipe": recipe, "model_version": model_version, "source": _given(sources), **others})
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
