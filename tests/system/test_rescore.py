@@ -37,7 +37,7 @@ def rescored(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
 
 
 def test_all_is_scored_again_and_judged_anew(
-    client: httpx.Client, inspected: str, another_bundle: Path, capsys: pytest.CaptureFixture[str]
+    client: httpx.Client, inspected: str, another_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     version = str(upload_bundle(client, inspected, another_bundle))
     assert run(["rescore", "--recipe", inspected, "--model", version, "--all"]) == 0
@@ -48,6 +48,13 @@ def test_all_is_scored_again_and_judged_anew(
     assert (counts["completed"], counts["failed"]) == (PICTURES, 0)
     assert "Ctrl-C leaves it alone" in told.err
     assert "linewatch rescore report" in told.err
+
+    page = tmp_path / "report.html"
+    assert run(["rescore", "report", "last", "--out", str(page)]) == 0
+    assert "<html" in page.read_text()
+    assert run(["rescore", "flips", "last", "--json"]) == 0
+    flips = [json.loads(line)["flip"] for line in capsys.readouterr().out.splitlines()]
+    assert (flips.count("ok_to_ng"), flips.count("ng_to_ok")) == (counts["ok→ng"], counts["ng→ok"])
 
     # The first version with another threshold: its stored scores are judged, and all of them are above nothing.
     stored = rescored(capsys, "--recipe", inspected, "--model", "1", "--where", "lot=L-1", "--threshold", "0")
