@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -161,11 +161,11 @@ def rate_of(run: Any) -> float:
     return float(run.progress.done / (run.finished_at - run.started_at).total_seconds())
 
 
-def labels() -> dict[str, str]:
+def labels() -> dict[str, Literal["ok", "ng"]]:
     """What the dataset's experts were sure of, by the name of the picture."""
     lines = (cells()[0].parents[1] / "labels.csv").read_text().splitlines()
     rows = (line.split() for line in lines)
-    sure = {0.0: "ok", 1.0: "ng"}
+    sure: dict[float, Literal["ok", "ng"]] = {0.0: "ok", 1.0: "ng"}
     return {Path(row[0]).name: sure[float(row[1])] for row in rows if float(row[1]) in sure}
 
 
@@ -182,7 +182,7 @@ def show_archive(lw: Client, out: Path) -> None:
     known = labels()
     sure = [one for one in lw.inspections(recipe=RECIPE, lot_id="elpv") if one.external_id in known]
     for one in sure[::8]:
-        lw.review(one.id, known[one.external_id or ""], reviewer="the dataset's experts", reason="its label")
+        lw.review(one.id, known[str(one.external_id)], reviewer="the dataset's experts", reason="its label")
     run = finished(lw, lw.rescore(RECIPE, 2, where={"lot_id": "elpv"}).id)
     print(f"scored again with version 2: {run.status}, {rate_of(run):.1f} pictures/s, {run.counts}")
     begun = time.monotonic()

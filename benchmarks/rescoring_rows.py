@@ -19,7 +19,7 @@ from sqlalchemy import Engine, text
 from core import model_versions, recipes
 from core.database import create_pool, create_unbounded
 from core.hints import Hints
-from core.rescoring import runs, slices
+from core.rescoring import report, runs, slices
 from core.rescoring.limits import Limit
 from core.rescoring.requests import RunRequest
 from core.rescoring.slices import Result
@@ -95,6 +95,7 @@ def judge(night: Night, rows: int) -> None:
     run = night.progress(run_id)
     assert (run.state, run.done) == ("completed", rows), run
     print(f"{rows} stored scores judged anew and written in {took:.1f} s, {rows / took:.0f} a second; {run.counts}")
+    print(f"the report of these after {timed(lambda: report.of(night.engine, run_id)) / 1000:.1f} s")
 
 
 def plan(night: Night, rows: int) -> None:

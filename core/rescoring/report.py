@@ -41,12 +41,20 @@ _QUANTILES = (0.05, 0.5, 0.95)
 _FAR = 1e6
 
 
+# It holds no locks, so it may take longer than what works under a lease; its memory is for sorting scores.
+_PATIENCE = text("""
+SELECT set_config('work_mem', '64MB', true), set_config('statement_timeout', '60s', true),
+    set_config('transaction_timeout', '0', true)
+""")
+
+
 def of(engine: Engine, run_id: UUID) -> RescoreReport:
     """The report of a run, whether or not it has ended; refuses an unknown one.
 
     It is read in one snapshot, so its figures agree with each other while the run goes on.
     """
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        connection.execute(_PATIENCE)
         run = runs.get(connection, run_id)
         transitions, versions = _transitions(connection, run_id)
         places = _places(connection, run_id)
