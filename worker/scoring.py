@@ -110,7 +110,7 @@ def rescore(granted: int = 0) -> None:
     except ArchiveUnavailable as error:
         log.warning("pictures that are to be scored again are away: %s", error)
         return
-    if may_be_more and not process.stopping.is_set():
+    if may_be_more and not granted and not process.stopping.is_set():  # who grants goes on granting
         try:
             app.send_task(Task.RESCORE, queue=BULK_QUEUE, ignore_result=True, retry=False)
         except BrokerError as error:

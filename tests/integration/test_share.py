@@ -170,4 +170,5 @@ def night(settings: Settings, engine: Engine, bundle: Path) -> Iterator[Night]:
     made.version(bundle)
     made.queues.flushdb()
     yield made
+    made.queues.flushdb()  # to other tests, what is published here would be live work that waits
     made.close()
