@@ -150,10 +150,10 @@ def main(questions: IO[bytes], answers: IO[bytes]) -> None:
     for line in questions:
         question = json.loads(line)
         faulthandler.dump_traceback_later(2 * question["seconds"], exit=True)
-        answer: dict[str, Any]
+        answer: dict[str, Any] = {}
         try:
             if "heat" in question:
-                answer, data = {}, _drawn(question, questions.read(question["bytes"]))
+                data = _drawn(question, questions.read(question["bytes"]))
             else:
                 answer, data = _prepared(question)
         except Undecodable as error:

@@ -120,7 +120,7 @@ class Distribution(BaseModel):
 
 
 class Place(BaseModel):
-    """What changed at one station of one line; `median_…` in units of the threshold."""
+    """What changed at one station of one line; mean scores are in thresholds, each from 0 to 3 at most."""
 
     line_id: str | None
     station_id: str | None
@@ -133,8 +133,8 @@ class Place(BaseModel):
     review_after: int
     ok_to_ng: int
     ng_to_ok: int
-    median_before: float | None
-    median_after: float | None
+    mean_before: float | None
+    mean_after: float | None
 
 
 class Agreed(BaseModel):

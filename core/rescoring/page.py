@@ -231,19 +231,18 @@ def _gallery(gallery: Gallery) -> str:
     return (
         "<h2>Pictures</h2>"
         '<p class="quiet">As it is, with its heat before, with its heat after; those whose score moved the furthest '
-        f"come first. Heat is in units of the threshold: {heat_scale()}. The line is drawn at 1.</p>{shown}"
+        f"come first. Below them the score and its threshold. Heat is in units of the threshold: {heat_scale()}. The "
+        f"line is drawn at 1.</p>{shown}"
     )
 
 
 def _figure(one: Shown) -> str:
     result = one.result
-    has_before = result.before_verdict is not None
-    cells = [_cell(one.plain, "the part", one.missing, "")]
-    if has_before:
-        score = _judged(result.before_score, result.before_threshold, result.before_verdict)
-        cells.append(_cell(one.before, "heat before", one.missing, f"before: {score}"))
-    score = _judged(result.anomaly_score, result.threshold, result.verdict)
-    cells.append(_cell(one.after, "heat after", one.missing, f"after: {score}"))
+    now = _caption("after", result.verdict, result.anomaly_score, result.threshold)
+    cells = [_cell(one.plain, "the part", one.missing, "as it is"), _cell(one.after, "heat after", one.missing, now)]
+    if result.before_verdict is not None:
+        was = _caption("before", result.before_verdict, result.before_score, result.before_threshold)
+        cells.insert(1, _cell(one.before, "heat before", one.missing, was))
     return (
         f"<figure><div>{''.join(cells)}</div><figcaption>{escape(_name(result))}"
         f"<span>{escape(_whereabouts(result))}</span></figcaption></figure>"
@@ -252,13 +251,13 @@ def _figure(one: Shown) -> str:
 
 def _cell(content: bytes | None, what: str, missing: str, caption: str) -> str:
     drawn = f'<span class="none">{escape(missing)}</span>' if content is None else picture(content, "jpeg", what)
-    return f"<span>{drawn}<small>{escape(caption)}</small></span>"
+    return f"<span>{drawn}<small>{caption}</small></span>"
 
 
-def _judged(score: float | None, threshold: float | None, verdict: str | None) -> str:
-    if score is None or threshold is None:
-        return verdict or "failed"
-    return f"{verdict}, {score:.4g} of {threshold:.4g}"
+def _caption(when: str, verdict: str | None, score: float | None, threshold: float | None) -> str:
+    """HTML: the verdict, and the score that it comes from with its threshold."""
+    figures = "" if score is None or threshold is None else f"<br>{score:.4g} of {threshold:.4g}"
+    return f"{when}: <b>{verdict}</b>{figures}"
 
 
 def _name(result: Scored) -> str:
@@ -280,18 +279,18 @@ def _places(report: RescoreReport) -> str:
     rows = "".join(_place(one) for one in places)
     more = len(report.places) > _PLACES or report.places_left_out
     rest = f'<p class="quiet">The {_PLACES} with the most pictures; there are more.</p>' if more else ""
-    names = ("pictures", "failed", "ng before", "ng after", "ok → ng", "ng → ok", "median before", "median after")
+    names = ("pictures", "failed", "ng before", "ng after", "ok → ng", "ng → ok", "mean before", "mean after")
     head = "".join(f'<th class="n">{name}</th>' for name in names)
     return (
         "<h2>By line and station</h2>"
-        f'<div class="wide"><table><tr><th>Line</th><th>Station</th>{head}</tr>{rows}</table></div>{rest}'
-        '<p class="quiet">Medians of the scores, in units of the threshold.</p>'
+        f'<div class="wide"><table class="dense"><tr><th>Line</th><th>Station</th>{head}</tr>{rows}</table></div>{rest}'
+        '<p class="quiet">Means of the scores, in units of the threshold; one beyond 3 counts as 3.</p>'
     )
 
 
 def _place(one: Place) -> str:
     counts = (one.pictures, one.failed, one.ng_before, one.ng_after, one.ok_to_ng, one.ng_to_ok)
-    cells = [*(_number(count) for count in counts), _unit(one.median_before), _unit(one.median_after)]
+    cells = [*(_number(count) for count in counts), _unit(one.mean_before), _unit(one.mean_after)]
     names = "".join(f"<td>{escape(name) if name is not None else '–'}</td>" for name in (one.line_id, one.station_id))
     return f"<tr>{names}{_cells(cells)}</tr>"
 

@@ -206,8 +206,9 @@ def _places(connection: Connection, run_id: UUID) -> list[Place]:
             number(after == "review", "review_after"),
             number((before == "ok") & (after == "ng"), "ok_to_ng"),
             number((before == "ng") & (after == "ok"), "ng_to_ok"),
-            func.percentile_cont(0.5).within_group(_BEFORE).label("median_before"),
-            func.percentile_cont(0.5).within_group(_AFTER).label("median_after"),
+            # Means, and of clipped scores, for medians would sort all of them.
+            func.avg(_clipped(_BEFORE, 0, HISTOGRAM_END)).label("mean_before"),
+            func.avg(_clipped(_AFTER, 0, HISTOGRAM_END)).label("mean_after"),
         )
         .where(_TABLE.run_id == run_id)
         .group_by(_TABLE.line_id, _TABLE.station_id)
