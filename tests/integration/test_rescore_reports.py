@@ -219,6 +219,15 @@ def test_results_over_http(settings: Settings, engine: Engine, run_id: UUID) -> 
         assert http.get(f"{path}/flips", params={"was": "ok"}).json()["code"] == "invalid_field"
         for what in ("results", "flips", "report", "export"):
             assert http.get(f"/v1/rescore-runs/{uuid4()}/{what}").status_code == 404
+        failed = next(row["number"] for row in rows if row["error_code"])
+        in_archive = next(row["number"] for row in rows if row["verdict"] and row["image_day"] is None)
+        for number, status, code in (
+            (failed, 409, "invalid_transition"),
+            (in_archive, 409, "invalid_transition"),
+            (121, 404, "not_found"),
+        ):
+            refused = http.get(f"{path}/results/{number}/heatmap")
+            assert (refused.status_code, refused.json()["code"]) == (status, code)
         told = http.get(f"{path}/report")
         assert told.status_code == 200, told.text
         assert told.json()["transitions"] == report.of(engine, run_id).transitions
