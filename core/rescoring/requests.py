@@ -20,6 +20,7 @@ class Where(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    recipe: Annotated[str | None, Field(description="that of the run, if it is named here, too")] = None
     part_id: _Text | None = None
     lot_id: _Text | None = None
     line_id: _Text | None = None
@@ -36,7 +37,7 @@ class Where(BaseModel):
 
     def filters(self, recipe: str) -> Filters:
         """The same as filters of a listing."""
-        return Filters(recipe=recipe, **self.model_dump(exclude={"max_age_hours"}))
+        return Filters(recipe=recipe, **self.model_dump(exclude={"recipe", "max_age_hours"}))
 
     def as_of(self, now: dt.datetime) -> Self:
         """The same with its age as a moment."""
@@ -88,6 +89,8 @@ class Asked(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.source.where is not None and self.source.where.recipe not in (None, self.recipe):
+            raise ValueError("source.where.recipe: must be the recipe of the run")
         if self.review_threshold is not None and self.threshold is None:
             raise ValueError("review_threshold: comes with a threshold only")
         if self.threshold is not None and (self.review_threshold or self.threshold) > self.threshold:

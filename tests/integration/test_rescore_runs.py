@@ -111,6 +111,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"window": "22:00-05:00", "time_zone": "Mars/Base"}, "Mars/Base"),
     ({"max_failure_rate": 1.5}, "max_failure_rate"),
     ({"max_failures": 3}, "max_failures"),
+    ({"source": {"where": {"recipe": "another"}}}, "source.where.recipe"),
 ]
 
 
