@@ -302,14 +302,18 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", default=["archive", "speed", "kill", "line"])
     parser.add_argument("--pictures", type=int, default=PICTURES)
     parser.add_argument("--out", type=Path, default=Path(), help="where the page of the archive's report is kept")
+    parser.add_argument("--bundles", type=Path, help="where the two versions are kept for the next time")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
         learned = lay_out(folder / "learned").folder
         bundles = [folder / f"bundle-{number}" for number in (1, 2)]
+        if arguments.bundles is not None:
+            bundles = [arguments.bundles / bundle.name for bundle in bundles]
         for architecture, bundle in zip(("feature-autoencoder", "feature-gaussian"), bundles, strict=True):
-            train(learned, bundle, TrainingOptions(architecture=architecture), lambda _: None)
+            if not bundle.exists():
+                train(learned, bundle, TrainingOptions(architecture=architecture), lambda _: None)
         write_archive(folder / "archive", arguments.pictures)
         with running(folder) as system, Client(system.url, timeout=120) as lw:
             lw.create_recipe(RECIPE, exist_ok=True)
