@@ -19,6 +19,7 @@ import httpx
 import hypothesis
 import psutil
 import pytest
+import redis
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
@@ -92,6 +93,8 @@ def settings(servers: EmbeddedServers, template: str, tmp_path: Path) -> Setting
     with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
     admin.dispose()
+    with redis.Redis.from_url(servers.redis_url) as queues:
+        queues.flushall()
     url = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
     return _settings(url, servers.redis_url, tmp_path / "store")
 

@@ -93,8 +93,9 @@ def in_folder(folder: Path) -> Iterator[None]:
 
 
 def here(example: str, system: System, ring: str) -> str:
-    """The example with this system's addresses and a recipe that is there."""
+    """The example with this system's addresses, a recipe that is there and a schedule that is not."""
     told = example.replace(DOCUMENTED["system"], system.url).replace('"ring"', f'"{ring}"')
+    told = told.replace('"nightly"', f'"nightly-{uuid4().hex[:8]}"')
     return told.replace(DOCUMENTED["receiver"], f"http://127.0.0.1:{system.webhook_port}/linewatch")
 
 
