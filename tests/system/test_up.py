@@ -263,7 +263,7 @@ def test_servers_of_ones_own_are_used_instead(stand_ins: Path) -> None:
 def test_threads_are_shared_out_unless_they_are_given(stand_ins: Path) -> None:
     with up(stand_ins, OMP_NUM_THREADS="3") as system:
         system.wait_until_ready()
-        assert "| threads 3\n" in system.log.read_text()
+        system.wait_for_log("| threads 3\n")
         system.stop()
 
 
