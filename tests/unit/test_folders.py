@@ -223,11 +223,11 @@ def test_places_are_found_by_path_url_and_name_below_a_root(tmp_path: Path) -> N
 
 
 def test_what_is_outside_every_root_is_refused(tmp_path: Path) -> None:
-    put(tmp_path, "root/lot/1.png", "rooted/1.png", "root/list.csv")
-    (tmp_path / "root/link").symlink_to(tmp_path / "rooted")
-    archives = Archives([str(tmp_path / "root")])
-    outside = ["/etc", str(tmp_path), f"{tmp_path}/rooted", "../rooted", f"{tmp_path}/root/../rooted"]
-    for one in [*outside, "s3://bucket/prefix", "https://example.com/x", "file://elsewhere/root"]:
+    put(tmp_path, "archive/lot/1.png", "archived/1.png", "archive/list.csv")
+    (tmp_path / "archive/link").symlink_to(tmp_path / "archived")
+    archives = Archives([str(tmp_path / "archive")])
+    outside = ["/etc", str(tmp_path), f"{tmp_path}/archived", "../archived", f"{tmp_path}/archive/../archived"]
+    for one in [*outside, "s3://bucket/prefix", "https://example.com/x", "file://elsewhere/archive"]:
         assert "LINEWATCH_ARCHIVE_ROOTS" in refusal(archives, one)
     assert "symbolic link" in refusal(archives, "link")
     assert "There is no folder" in refusal(archives, "nothing")
