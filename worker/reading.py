@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.archives import Archives
@@ -17,6 +17,7 @@ from core.rescoring.runs import Run
 from core.rescoring.slices import Subject
 from core.settings import Settings
 from core.store import Store, image_key
+from core.vision.inputs import facts, reasons
 from core.vision.preprocessing import Prepared
 from worker.isolation import IsolatedDecoder
 from worker.models import LoadedModel
@@ -24,10 +25,11 @@ from worker.models import LoadedModel
 
 @dataclass(frozen=True)
 class Read:
-    """A picture on its way: prepared, or with the failure that ended it."""
+    """A picture on its way: prepared, with what speaks against trusting it, or with the failure that ended it."""
 
     subject: Subject
     picture: Prepared | None = None
+    reasons: list[str] = field(default_factory=list)
     failure: Undecodable | None = None
 
 
@@ -96,8 +98,10 @@ class Reader:
     ) -> Read:
         try:
             data = self._load(subject, place)
-            subject = replace(subject, image_sha256=hashlib.sha256(data).digest())
-            return Read(subject, picture=model.prepare(data) if isolated is None else _prepared_apart(isolated, data))
+            if subject.image_sha256 is None:
+                subject = replace(subject, image_sha256=hashlib.sha256(data).digest())
+            picture = model.prepare(data) if isolated is None else _prepared_apart(isolated, data)
+            return Read(subject, picture, reasons(facts(picture), model.inputs) if model.inputs is not None else [])
         except Undecodable as failure:
             return Read(subject, failure=failure)
 

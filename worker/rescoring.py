@@ -21,7 +21,6 @@ from core.rescoring.slices import Claim, Result
 from core.settings import Settings
 from core.store import Store
 from core.verdicts import decide
-from core.vision.inputs import facts, reasons
 from core.work import Finished
 from worker.leases import held
 from worker.line import Line
@@ -34,8 +33,10 @@ TURN_SECONDS = 10.0
 """After so long a message is done with: what else waits on the queue of bulk work has its turn."""
 WRITE_SECONDS = 3.0
 """Results are written at least this often: as much is done again after a worker was killed."""
-STEP_SECONDS = 0.05
-"""A minibatch is as large as the device scores in this time: live work waits no longer for it."""
+STEP_SECONDS = 0.15
+"""A minibatch is as large as the device scores in this time: live work waits little longer for it."""
+LEAST_MINIBATCH = 4
+"""What a device has to do for each minibatch, however small, would else be done for a picture or two."""
 QUIET_SECONDS = 0.2
 """Live work that is in hand is waited for so long before the slice is given back."""
 RENEW_SECONDS = 1.0
@@ -70,7 +71,7 @@ class Rescorer:
         self._at_it = threading.Lock()
         self._granting = threading.Lock()
         self._granted = 0
-        self._seconds_a_picture = STEP_SECONDS / 4
+        self._seconds_a_picture = STEP_SECONDS / LEAST_MINIBATCH
 
     def close(self) -> None:
         self._reader.close()
@@ -161,7 +162,7 @@ class Rescorer:
             self._granted = max(0, self._granted - pictures)
 
     def _minibatch(self) -> int:
-        return max(1, min(self._settings.minibatch, int(STEP_SECONDS / self._seconds_a_picture)))
+        return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(STEP_SECONDS / self._seconds_a_picture)))
 
     def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[Read]) -> list[Result]:
         prepared = [one.picture.pixels for one in minibatch if one.picture is not None]
@@ -170,7 +171,7 @@ class Rescorer:
         if prepared:
             took = (time.perf_counter() - begun) / len(prepared)
             self._seconds_a_picture += 0.2 * (took - self._seconds_a_picture)
-        return [_result(run, model, one, scores) for one in minibatch]
+        return [_result(run, one, scores) for one in minibatch]
 
     def _write(self, claim: Claim, results: Sequence[Result]) -> bool:
         if not results:
@@ -182,7 +183,7 @@ class Rescorer:
         return written.held
 
 
-def _result(run: Run, model: LoadedModel, read: Read, scores: Iterator[float]) -> Result:
+def _result(run: Run, read: Read, scores: Iterator[float]) -> Result:
     """What is written of a picture; `scores` are those of the pictures that could be prepared."""
     if read.picture is None:
         assert read.failure is not None  # noqa: S101 - it is one or the other
@@ -192,6 +193,5 @@ def _result(run: Run, model: LoadedModel, read: Read, scores: Iterator[float]) -
         detail = f"The network's score is {score}."
         return Result(read.subject, error_code=Failure.SCORE_NOT_FINITE, error_detail=detail)
     limit = run.limits.of(read.subject.station_id)
-    doubts = reasons(facts(read.picture), model.inputs) if model.inputs is not None else []
-    verdict = decide(score, limit.threshold, limit.review_threshold, doubts)
-    return Result(read.subject, limit, score, verdict, doubts)
+    verdict = decide(score, limit.threshold, limit.review_threshold, read.reasons)
+    return Result(read.subject, limit, score, verdict, read.reasons)
