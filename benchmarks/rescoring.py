@@ -39,11 +39,13 @@ from linewatch.demo.cells import lay_out
 
 RECIPE = "cells"
 PICTURES = 20_000
-SAMPLE = 2_000
+SAMPLE = 1_000
+PIECE_SECONDS = 80.0
 MINIBATCH = 32
 MAX_PIXELS = 64_000_000
 BURST = 200
 BURSTS = 4
+STEADY_SECONDS = 240.0
 LIMIT_SECONDS = 1800
 KILLED = ("worker.scoring", "worker.io", "worker.dispatcher")
 
@@ -196,18 +198,48 @@ def show_archive(lw: Client, out: Path) -> None:
     print(f"with another threshold only: {again.status}, {took:.2f} s after it was asked for, {again.counts}")
 
 
+def held(lw: Client, run_id: Any) -> tuple[Any, float]:
+    """The run once what was in hand is written, and the moment of its last change."""
+    run, moment = lw.rescore_run(run_id), time.monotonic()
+    while time.monotonic() - moment < 2.0:
+        time.sleep(0.1)
+        later = lw.rescore_run(run_id)
+        if later.progress.done != run.progress.done:
+            run, moment = later, time.monotonic()
+    return later, moment
+
+
 def show_speed(lw: Client, system: System, folder: Path, bundle: Path, pictures: int) -> None:
-    files = sorted((folder / "archive").glob("*.png"))
-    before = bare_rate(bundle, files[:SAMPLE])
+    """The run is held between its pieces for the bare loop, so that a machine that changes its pace does so for both.
+
+    A piece's time begins when the run is resumed, and so includes that it has to get going again.
+    """
+    files = itertools.cycle(sorted((folder / "archive").glob("*.png")))
     memory = Memory(system)
+    pieces: list[tuple[float, float]] = []
     with memory.watched():
-        run = finished(lw, lw.rescore(RECIPE, 2, folder=str(folder / "archive")).id)
-    after = bare_rate(bundle, files[-SAMPLE:])
-    bare = (before + after) / 2
+        bare = bare_rate(bundle, list(itertools.islice(files, SAMPLE)))
+        begun = time.monotonic()
+        run = lw.rescore(RECIPE, 2, folder=str(folder / "archive"))
+        scored = run.progress.done
+        while not run.final:
+            run = lw.rescore_run(run.id, wait=20)
+            if not run.final and time.monotonic() - begun < PIECE_SECONDS:
+                continue
+            if not run.final:
+                lw.pause_run(run.id)
+            run, moment = held(lw, run.id)
+            after = bare_rate(bundle, list(itertools.islice(files, SAMPLE)))
+            pieces.append(((run.progress.done - scored) / (moment - begun), (bare + after) / 2))
+            bare, scored, begun = after, run.progress.done, time.monotonic()
+            if not run.final:
+                run = lw.resume_run(run.id)
     assert (run.status, run.progress.done) == ("completed", pictures), run
-    print(f"bare loop of decode + score      {before:8.1f} pictures/s before, {after:.1f} after")
-    rate = rate_of(run)
-    print(f"re-scoring {pictures} of a folder   {rate:8.1f} pictures/s {rate / bare:6.2f} of the bare loop")
+    rates, bares = zip(*pieces, strict=True)
+    print(f"bare loop of decode + score, pictures/s   {_list(bares)}")
+    print(f"re-scoring {pictures} of a folder            {_list(rates)}")
+    ratios = [rate / alone for rate, alone in pieces]
+    print(f"of the bare loop                          {_list(ratios)}; median {statistics.median(ratios):.2f}")
     memory.tell()
 
 
@@ -276,12 +308,15 @@ def show_line(lw: Client, folder: Path) -> None:
 
 
 def _steady(lw: Client, run_id: Any, pictures: Sequence[Path]) -> None:
-    """Keep the live queue full for a minute, and see what the run gets."""
+    """Keep the live queue full for some minutes, and see what the run gets."""
     before, begun, live = lw.rescore_run(run_id).progress.done, time.monotonic(), 0
     batches = []
-    while time.monotonic() - begun < 60:
+    print("the run's pictures of all, in time:", end="")
+    while time.monotonic() - begun < STEADY_SECONDS:
         batches.append(lw.submit_batch({path.name: path for path in pictures}, recipe=RECIPE))
         live += len(pictures)
+        done = lw.rescore_run(run_id).progress.done - before
+        print(f" {done}/{live}", end="", flush=True)
         while len(batches) > 1 and not lw.batch(batches[0].id, wait=10).final:
             pass
         batches = batches[-2:]
@@ -289,7 +324,9 @@ def _steady(lw: Client, run_id: Any, pictures: Sequence[Path]) -> None:
     left = sum(one.counts["queued"] for one in (lw.batch(each.id) for each in batches))
     scored = live - left
     share = done / (done + scored)
-    print(f"a minute of steady live load: {scored} live pictures, {done} of the run, a share of {share:.3f}")
+    print(
+        f"\n{STEADY_SECONDS:.0f} s of steady live load: {scored} live pictures, {done} of the run, a share of {share:.3f}"
+    )
 
 
 def _list(values: Sequence[float]) -> str:

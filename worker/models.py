@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Engine
 
@@ -23,15 +24,15 @@ class ModelUnavailable(Exception):  # noqa: N818 - it reads as what the model is
 
 
 class LoadedModel:
-    """A detector behind the lock that lets one minibatch at a time onto the device.
+    """A detector behind the thread that scores one minibatch after the other.
 
     Attributes:
         inputs: what its pictures are checked against; None for no checks.
     """
 
-    def __init__(self, loaded: Detector, inputs: InputRanges | None, on_device: threading.Lock) -> None:
+    def __init__(self, loaded: Detector, inputs: InputRanges | None, device_thread: ThreadPoolExecutor) -> None:
         self._detector = loaded
-        self._on_device = on_device
+        self._device_thread = device_thread
         self.inputs = inputs
 
     @property
@@ -39,13 +40,12 @@ class LoadedModel:
         return self._detector.preprocessing
 
     def prepare(self, data: bytes) -> Prepared:
-        """See `core.vision.preprocessing.prepare`; needs no lock."""
+        """See `core.vision.preprocessing.prepare`; in the caller's thread."""
         return prepare(data, self.preprocessing, max_pixels=self._detector.max_pixels)
 
     def score(self, pictures: Sequence[Picture]) -> Scored:
         """See `Detector.score`."""
-        with self._on_device:
-            return self._detector.score(pictures)
+        return self._device_thread.submit(self._detector.score, pictures).result()
 
 
 class Models:
@@ -60,7 +60,7 @@ class Models:
         self._device = detector.resolve_device(settings.device)
         self._loaded: OrderedDict[int, LoadedModel] = OrderedDict()
         self._loading = threading.Lock()
-        self._on_device = threading.Lock()
+        self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
 
     @property
     def device(self) -> str:
@@ -90,18 +90,21 @@ class Models:
             core.pictures.Undecodable: one of its golden pictures is.
         """
         files = self._files(version_id)
-        loaded = detector.load(files, device=self._device, max_pixels=self._max_pixels)
-        with self._on_device:
-            detector.check_golden(loaded, files)
+        loaded = self._on_device(files)
+        self._device_thread.submit(detector.check_golden, loaded, files).result()
 
     def _load(self, version_id: int) -> LoadedModel:
         try:
             files = self._files(version_id)
-            loaded = detector.load(files, device=self._device, max_pixels=self._max_pixels)
+            loaded = self._on_device(files)
         except (bundle.InvalidBundle, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
             raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
         log.info("loaded model version %d on %s", version_id, self._device)
-        return LoadedModel(loaded, bundle.manifest_of(files).inputs, self._on_device)
+        return LoadedModel(loaded, bundle.manifest_of(files).inputs, self._device_thread)
+
+    def _on_device(self, files: dict[str, bytes]) -> Detector:
+        loading = self._device_thread.submit(detector.load, files, device=self._device, max_pixels=self._max_pixels)
+        return loading.result()
 
     def _files(self, version_id: int) -> dict[str, bytes]:
         with self._engine.begin() as connection:

@@ -33,7 +33,7 @@ TURN_SECONDS = 10.0
 """After so long a message is done with: what else waits on the queue of bulk work has its turn."""
 WRITE_SECONDS = 3.0
 """Results are written at least this often: as much is done again after a worker was killed."""
-STEP_SECONDS = 0.15
+STEP_SECONDS = 0.2
 """A minibatch is as large as the device scores in this time: live work waits little longer for it."""
 LEAST_MINIBATCH = 4
 """What a device has to do for each minibatch, however small, would else be done for a picture or two."""
