@@ -324,9 +324,8 @@ def _steady(lw: Client, run_id: Any, pictures: Sequence[Path]) -> None:
     left = sum(one.counts["queued"] for one in (lw.batch(each.id) for each in batches))
     scored = live - left
     share = done / (done + scored)
-    print(
-        f"\n{STEADY_SECONDS:.0f} s of steady live load: {scored} live pictures, {done} of the run, a share of {share:.3f}"
-    )
+    print(f"\n{STEADY_SECONDS:.0f} s of steady live load: {scored} live pictures, ", end="")
+    print(f"{done} of the run, a share of {share:.3f}")
 
 
 def _list(values: Sequence[float]) -> str:
