@@ -1,6 +1,8 @@
 """The line comes first: what a process knows of live work, so that bulk work makes way for it."""
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +18,7 @@ class Line:
     def __init__(self, queues: redis.Redis) -> None:
         self._queues = queues
         self._in_hand = 0
+        self._served_at = -math.inf
         self._changed = threading.Condition()
 
     @contextmanager
@@ -28,7 +31,13 @@ class Line:
         finally:
             with self._changed:
                 self._in_hand -= 1
+                self._served_at = time.monotonic()
                 self._changed.notify_all()
+
+    def quiet_seconds(self) -> float:
+        """How long this process has had no live work; 0 while it has some."""
+        with self._changed:
+            return 0.0 if self._in_hand else time.monotonic() - self._served_at
 
     def waits(self) -> bool:
         """Whether live work waits for a worker. While Redis is away none arrives, either."""

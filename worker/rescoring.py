@@ -1,4 +1,4 @@
-"""Scoring slices of archives: read and decoded ahead, scored in small minibatches, written in bulk.
+"""Scoring slices of archives: read and decoded ahead, scored in minibatches of bounded time, written in bulk.
 
 The line comes first. One thread of a process at most does this, so that live work always finds another; between two
 minibatches it waits for live work that is in hand, and gives its slice back where that goes on or more of it waits.
@@ -33,8 +33,12 @@ TURN_SECONDS = 10.0
 """After so long a message is done with: what else waits on the queue of bulk work has its turn."""
 WRITE_SECONDS = 3.0
 """Results are written at least this often: as much is done again after a worker was killed."""
-STEP_SECONDS = 0.2
+STEP_SECONDS = 0.15
 """A minibatch is as large as the device scores in this time: live work waits little longer for it."""
+NIGHT_STEP_SECONDS = 0.6
+"""The same while no live work comes: what a minibatch costs whatever its size is then paid less often."""
+NIGHT_SECONDS = 30.0
+"""So long without live work is night."""
 LEAST_MINIBATCH = 4
 """What a device has to do for each minibatch, however small, would else be done for a picture or two."""
 QUIET_SECONDS = 0.2
@@ -162,7 +166,8 @@ class Rescorer:
             self._granted = max(0, self._granted - pictures)
 
     def _minibatch(self) -> int:
-        return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(STEP_SECONDS / self._seconds_a_picture)))
+        step = NIGHT_STEP_SECONDS if self._line.quiet_seconds() > NIGHT_SECONDS else STEP_SECONDS
+        return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_a_picture)))
 
     def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[Read]) -> list[Result]:
         prepared = [one.picture.pixels for one in minibatch if one.picture is not None]
