@@ -1,4 +1,4 @@
-"""Reading pictures of a run ahead of the network: from the store or an archive, checked, decoded and prepared."""
+"""Reading pictures of a run for the network: from the store or an archive, checked, decoded and prepared."""
 
 import hashlib
 import tempfile
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from core.archives import Archives
@@ -33,6 +34,36 @@ class Read:
     failure: Undecodable | None = None
 
 
+class Pictures:
+    """The pictures of a slice in their order, taken a minibatch at a time; those to come may be read meanwhile."""
+
+    def __init__(self, subjects: Sequence[Subject], begin: Callable[[Subject], Future[Read]], ahead: int) -> None:
+        self._subjects = iter(subjects)
+        self._begin = begin
+        self._ahead = ahead
+        self._window: deque[Future[Read]] = deque()
+
+    def take(self, size: int) -> list[Read]:
+        """The next `size` of them, fewer at the end.
+
+        Raises:
+            core.archives.ArchiveUnavailable, OSError: the source is away; no picture is at fault.
+        """
+        self._fill(size)
+        taken = [self._window.popleft().result() for _ in range(min(size, len(self._window)))]
+        self._fill(self._ahead)
+        return taken
+
+    def cancel(self) -> None:
+        """Begin nothing more."""
+        for one in self._window:
+            one.cancel()
+
+    def _fill(self, size: int) -> None:
+        for subject in islice(self._subjects, max(0, size - len(self._window))):
+            self._window.append(self._begin(subject))
+
+
 class Reader:
     """Reads the pictures of runs; several threads may."""
 
@@ -48,30 +79,26 @@ class Reader:
     @contextmanager
     def reading(
         self, run: Run, model: LoadedModel, subjects: Sequence[Subject], *, suspect: bool, ahead: int
-    ) -> Iterator[Iterator[Read]]:
+    ) -> Iterator["Pictures"]:
         """The pictures in their order, up to `ahead` of them read before they are asked for.
 
         Suspect ones, which may have killed the worker that held them, are decoded in a child process, one by one.
-
-        Raises:
-            core.archives.ArchiveUnavailable, OSError: the source is away; no picture is at fault.
         """
         place = self._place(run)
         with IsolatedDecoder(model.preprocessing, max_pixels=self._settings.max_image_pixels) as decoder:
-            isolated = decoder if suspect else None
 
-            def read(subject: Subject) -> Read:
-                return self._read(subject, place, model, isolated)
+            def begin(subject: Subject) -> Future[Read]:
+                if not suspect:
+                    return self._threads.submit(self._read, subject, place, model, None)
+                alone: Future[Read] = Future()
+                alone.set_result(self._read(subject, place, model, decoder))
+                return alone
 
-            if suspect:
-                yield map(read, subjects)
-                return
-            window: deque[Future[Read]] = deque()
+            pictures = Pictures(subjects, begin, 0 if suspect else ahead)
             try:
-                yield _in_order(window, subjects, lambda subject: self._threads.submit(read, subject), ahead)
+                yield pictures
             finally:
-                for one in window:
-                    one.cancel()
+                pictures.cancel()
 
     def original(self, run: Run, subject: Subject) -> bytes:
         """The file of one picture.
@@ -127,15 +154,3 @@ def _prepared_apart(decoder: IsolatedDecoder, data: bytes) -> Prepared:
         file.write(data)
         file.flush()
         return decoder.prepare(Path(file.name))
-
-
-def _in_order(
-    window: deque[Future[Read]], subjects: Sequence[Subject], submit: Callable[[Subject], Future[Read]], ahead: int
-) -> Iterator[Read]:
-    """What comes of the subjects, in their order; `window` holds what has been begun and not been asked for."""
-    for subject in subjects:
-        window.append(submit(subject))
-        if len(window) > ahead:
-            yield window.popleft().result()
-    while window:
-        yield window.popleft().result()

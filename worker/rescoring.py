@@ -1,4 +1,4 @@
-"""Scoring slices of archives: read and decoded ahead, scored in minibatches of bounded time, written in bulk.
+"""Scoring slices of archives: read and decoded, scored in minibatches of bounded time, written in bulk.
 
 The line comes first. One thread of a process at most does this, so that live work always finds another; between two
 minibatches it waits for live work that is in hand, and gives its slice back where that goes on or more of it waits.
@@ -9,7 +9,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 
 from sqlalchemy import Engine
 
@@ -46,7 +45,10 @@ QUIET_SECONDS = 0.2
 RENEW_SECONDS = 1.0
 """How soon a pause or a cancellation is noticed."""
 AHEAD = 2
-"""Minibatches of the largest size that are read and decoded ahead."""
+"""Minibatches of the largest size that are read and decoded ahead, where the network is not on the processor.
+
+There, decoding beside the network only holds it up: each of its threads waits for the one whose processor was taken.
+"""
 
 
 class Rescorer:
@@ -143,13 +145,13 @@ class Rescorer:
         model = self._models.get(run.model_version_id)
         done: list[Result] = []
         written = time.monotonic()
-        ahead = AHEAD * self._settings.minibatch
+        ahead = 0 if self._models.device == "cpu" else AHEAD * self._settings.minibatch
         with self._reader.reading(run, model, subjects, suspect=claim.rescues > 0, ahead=ahead) as pictures:
             while True:
                 size = self._minibatch()
                 if not may_go_on():
                     break
-                minibatch = list(islice(pictures, size))
+                minibatch = pictures.take(size)
                 self._use_grant(len(minibatch))
                 done += self._scored(run, model, minibatch)
                 if time.monotonic() - written > WRITE_SECONDS or len(minibatch) < size:
