@@ -24,7 +24,9 @@ class ModelUnavailable(Exception):  # noqa: N818 - it reads as what the model is
 
 
 class LoadedModel:
-    """A detector behind the thread that scores one minibatch after the other.
+    """A detector behind the thread that scores one minibatch after the other, whoever asks.
+
+    Of one thread, too, because each that uses the network on a processor gets a team of OpenMP threads of its own.
 
     Attributes:
         inputs: what its pictures are checked against; None for no checks.
@@ -90,19 +92,19 @@ class Models:
             core.pictures.Undecodable: one of its golden pictures is.
         """
         files = self._files(version_id)
-        loaded = self._on_device(files)
+        loaded = self._loaded_on_device(files)
         self._device_thread.submit(detector.check_golden, loaded, files).result()
 
     def _load(self, version_id: int) -> LoadedModel:
         try:
             files = self._files(version_id)
-            loaded = self._on_device(files)
+            loaded = self._loaded_on_device(files)
         except (bundle.InvalidBundle, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
             raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
         log.info("loaded model version %d on %s", version_id, self._device)
         return LoadedModel(loaded, bundle.manifest_of(files).inputs, self._device_thread)
 
-    def _on_device(self, files: dict[str, bytes]) -> Detector:
+    def _loaded_on_device(self, files: dict[str, bytes]) -> Detector:
         loading = self._device_thread.submit(detector.load, files, device=self._device, max_pixels=self._max_pixels)
         return loading.result()
 

@@ -79,7 +79,7 @@ class Reader:
     @contextmanager
     def reading(
         self, run: Run, model: LoadedModel, subjects: Sequence[Subject], *, suspect: bool, ahead: int
-    ) -> Iterator["Pictures"]:
+    ) -> Iterator[Pictures]:
         """The pictures in their order, up to `ahead` of them read before they are asked for.
 
         Suspect ones, which may have killed the worker that held them, are decoded in a child process, one by one.
