@@ -4,7 +4,6 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Engine
 
@@ -13,6 +12,7 @@ from core.settings import Settings
 from core.store import Store, bundle_key
 from core.vision import bundle, detector
 from core.vision.detector import Detector, Scored
+from core.vision.device import Device
 from core.vision.inputs import InputRanges
 from core.vision.preprocessing import Picture, Prepared, Preprocessing, prepare
 
@@ -24,17 +24,15 @@ class ModelUnavailable(Exception):  # noqa: N818 - it reads as what the model is
 
 
 class LoadedModel:
-    """A detector behind the thread that scores one minibatch after the other, whoever asks.
-
-    Of one thread, too, because each that uses the network on a processor gets a team of OpenMP threads of its own.
+    """A detector on its device.
 
     Attributes:
         inputs: what its pictures are checked against; None for no checks.
     """
 
-    def __init__(self, loaded: Detector, inputs: InputRanges | None, device_thread: ThreadPoolExecutor) -> None:
+    def __init__(self, loaded: Detector, inputs: InputRanges | None, device: Device) -> None:
         self._detector = loaded
-        self._device_thread = device_thread
+        self._device = device
         self.inputs = inputs
 
     @property
@@ -47,7 +45,7 @@ class LoadedModel:
 
     def score(self, pictures: Sequence[Picture]) -> Scored:
         """See `Detector.score`."""
-        return self._device_thread.submit(self._detector.score, pictures).result()
+        return self._device.score(self._detector, pictures)
 
 
 class Models:
@@ -59,15 +57,14 @@ class Models:
         self._max_pixels = settings.max_image_pixels
         self._max_bytes = settings.max_bundle_bytes
         self._kept = settings.models_kept
-        self._device = detector.resolve_device(settings.device)
+        self._device = Device(settings.device)
         self._loaded: OrderedDict[int, LoadedModel] = OrderedDict()
         self._loading = threading.Lock()
-        self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
 
     @property
     def device(self) -> str:
         """`cpu` or `cuda`."""
-        return self._device
+        return self._device.name
 
     def get(self, version_id: int) -> LoadedModel:
         """A version, loaded if it is not yet.
@@ -93,7 +90,7 @@ class Models:
         """
         files = self._files(version_id)
         loaded = self._loaded_on_device(files)
-        self._device_thread.submit(detector.check_golden, loaded, files).result()
+        self._device.do(detector.check_golden, loaded, files)
 
     def _load(self, version_id: int) -> LoadedModel:
         try:
@@ -101,12 +98,11 @@ class Models:
             loaded = self._loaded_on_device(files)
         except (bundle.InvalidBundle, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
             raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
-        log.info("loaded model version %d on %s", version_id, self._device)
-        return LoadedModel(loaded, bundle.manifest_of(files).inputs, self._device_thread)
+        log.info("loaded model version %d on %s", version_id, self.device)
+        return LoadedModel(loaded, bundle.manifest_of(files).inputs, self._device)
 
     def _loaded_on_device(self, files: dict[str, bytes]) -> Detector:
-        loading = self._device_thread.submit(detector.load, files, device=self._device, max_pixels=self._max_pixels)
-        return loading.result()
+        return self._device.do(detector.load, files, device=self._device.name, max_pixels=self._max_pixels)
 
     def _files(self, version_id: int) -> dict[str, bytes]:
         with self._engine.begin() as connection:

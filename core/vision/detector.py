@@ -94,7 +94,7 @@ class FitOptions:
 
 
 class Detector(ABC):
-    """Tells how unlike good parts a picture is. One per process and model version; scoring is not thread-safe.
+    """Tells how unlike good parts a picture is. One per process and model version; `core.vision.device.Device` scores.
 
     A detector's file holds its network, its settings, its fit and this class, and reads from top to bottom.
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from core.settings import Settings
 from tests.conftest import System, serving
-from tests.integration.test_feed import entered
+from tests.fed import entered
 from tests.parts import png
 from tests.system.test_inspections import final, submit
 

@@ -1,52 +1,15 @@
 """Who may be called. A name is judged by what it means at that moment, an address by what it means at all."""
 
-import socket
 import threading
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from core import targets
-from core.addresses import is_of_this_machine, near, normalised, parse_entries, parse_host, written
-from core.errors import Code
 from core.settings import Settings
-from core.targets import AllowList, Origin, Target, TargetRefused, TargetUnresolved
-
-EVERYTHING = "0.0.0.0/0, ::/0, *.example, mes.plant.example"
-Names = Callable[..., None]
-
-
-def allowing(entries: str, **own: str) -> AllowList:
-    secret = {name: SecretStr(value) for name, value in own.items()}
-    elsewhere = {"database_url": SecretStr("postgresql+psycopg:///x"), "redis_url": SecretStr("unix:///x")}
-    return AllowList.of(Settings(webhook_allow=entries, **{**elsewhere, **secret}))  # type: ignore[arg-type]
-
-
-def refusal(allowed: AllowList, url: str) -> str:
-    with pytest.raises(TargetRefused) as refused:
-        allowed.resolve(url)
-    assert refused.value.code is Code.WEBHOOK_TARGET_REFUSED
-    return refused.value.detail
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    """Sets what names mean from now on; any other name means nothing."""
-
-    def set_names(**meanings: list[str]) -> None:
-        def look_up(host: str, _: int) -> list[str]:
-            try:
-                return meanings[host.replace(".", "_")]
-            except KeyError:
-                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
-
-        monkeypatch.setattr(targets, "addresses_of", look_up)
-
-    return set_names
+from core.targets import Target, TargetRefused, TargetUnresolved
+from tests.allowing import EVERYTHING, Names, allowing, refusal
 
 
 def test_nothing_is_allowed_by_default() -> None:
@@ -242,76 +205,6 @@ def test_addresses_that_no_entry_allows(address: str) -> None:
     assert "no entry allows it" in refusal(allowing(f"{EVERYTHING}, 0.0.0.0:80"), f"http://{address}/")
 
 
-def test_the_own_servers_are_never_called(names: Names) -> None:
-    names(
-        db_example=["10.0.0.5", "fd00::5"],
-        broker_example=["10.0.0.6"],
-        other_example=["10.0.0.5"],
-        alias_example=["::ffff:10.0.0.6"],
-    )
-    allowed = allowing(
-        "10.0.0.0/8, fd00::/8, *.example, 10.0.0.5:5433",
-        database_url="postgresql+psycopg://u:p@DB.example:5433/x",
-        redis_url="rediss://:p@broker.example/0",
-    )
-    for url in (
-        "http://db.example:5433/",
-        "http://10.0.0.5:5433/",
-        "http://[fd00::5]:5433/",
-        "http://other.example:5433/",
-        "http://alias.example:6379/",
-        "http://[::ffff:10.0.0.6]:6379/",
-    ):
-        assert "of Linewatch" in refusal(allowed, url)
-    assert allowed.resolve("http://db.example:8000/").addresses == ("10.0.0.5", "fd00::5")
-    assert allowed.resolve("http://10.0.0.7:6379/").addresses == ("10.0.0.7",)
-
-
-@pytest.mark.parametrize(
-    "database",
-    [
-        "postgresql+psycopg://u:p@127.0.0.1:7001/x",
-        "postgresql+psycopg://u:p@localhost:7001/x",
-        "postgresql+psycopg:///x?host=localhost&port=7001",
-        "postgresql+psycopg:///x?host=10.0.0.1:7000&host=localhost:7001",
-        "postgresql+psycopg://u:p@somewhere.invalid:7001/x?hostaddr=127.0.0.1",
-    ],
-)
-def test_the_own_database_on_this_machine_is_known_by_all_its_names(database: str) -> None:
-    allowed = allowing("localhost:7001, 127.0.0.2:7001, localhost:7002", database_url=database)
-    for host in ("localhost", "127.0.0.1", "[::1]", "127.0.0.2", "[::ffff:127.0.0.1]"):
-        assert "of Linewatch" in refusal(allowed, f"http://{host}:7001/")
-    assert allowed.resolve("http://127.0.0.1:7002/").port == 7002
-
-
-def test_a_server_on_this_machine_is_known_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {ip_address(one) for one in ("127.0.0.1", "::1", "10.20.0.9", "fd00::9")}
-    monkeypatch.setattr(targets, "is_of_this_machine", own.__contains__)
-    for host in ("127.0.0.1", "10.20.0.9"):
-        allowed = allowing("10.0.0.0/8, fd00::/8", database_url=f"postgresql+psycopg://u:p@{host}:7001/x")
-        for address in ("10.20.0.9", "[fd00::9]", "[::ffff:10.20.0.9]"):
-            assert "the database of Linewatch" in refusal(allowed, f"http://{address}:7001/")
-        assert allowed.resolve("http://10.20.0.10:7001/").port == 7001
-        assert allowed.resolve("http://10.20.0.9:7002/").port == 7002
-
-
-def test_which_addresses_are_of_this_machine() -> None:
-    assert all(is_of_this_machine(ip_address(one)) for one in ("127.0.0.1", "127.1.2.3", "::1"))
-    assert not any(is_of_this_machine(ip_address(one)) for one in ("203.0.113.7", "192.0.2.1"))
-
-
-def test_the_own_mqtt_broker_is_never_called(names: Names) -> None:
-    names(broker_example=["10.0.0.6"])
-    for url, port in {
-        "mqtt://u:p@broker.example": 1883,
-        "mqtts://broker.example": 8883,
-        "mqtts://broker.example:7001": 7001,
-    }.items():
-        allowed = allowing("10.0.0.0/8", mqtt_url=url)
-        assert "the MQTT broker of Linewatch" in refusal(allowed, f"http://10.0.0.6:{port}/")
-        assert allowed.resolve("http://10.0.0.6:9000/").port == 9000
-
-
 def test_a_look_up_without_an_end_is_no_refusal_of_what_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
 
@@ -331,11 +224,6 @@ def test_a_look_up_without_an_end_is_no_refusal_of_what_is_registered(monkeypatc
             allowed.check("http://10.0.0.7:0/", registered=True)
     finally:
         over.set()
-
-
-def test_a_server_on_a_socket_has_no_address() -> None:
-    allowed = allowing("localhost:5432", database_url="postgresql+psycopg:///x?host=/run/postgresql")
-    assert allowed.resolve("http://127.0.0.1:5432/").port == 5432
 
 
 @pytest.mark.parametrize(
@@ -386,84 +274,3 @@ def test_a_near_address_needs_its_port(bare: str, told: str) -> None:
     with pytest.raises(ValidationError, match="would allow nothing") as refused:
         Settings(webhook_allow=f"mes.plant.example, {bare}")
     assert told in str(refused.value)
-
-
-ports = st.integers(1, 65535)
-fours = st.ip_addresses(v=4)
-sixes = st.ip_addresses(v=6)
-loopbacks = st.ip_addresses(network=ip_network("127.0.0.0/8"))
-link_locals = st.ip_addresses(network=ip_network("169.254.0.0/16"))
-DISGUISES: list[Callable[[IPv4Address], IPv6Address]] = [
-    lambda four: IPv6Address(0xFFFF << 32 | int(four)),
-    lambda four: IPv6Address(int(IPv6Network("64:ff9b::/96").network_address) | int(four)),
-    lambda four: IPv6Address(0x2002 << 112 | int(four) << 80 | 0x1234),
-]
-
-
-@given(fours, st.sampled_from(DISGUISES))
-def test_a_disguise_changes_nothing(four: IPv4Address, disguise: Callable[[IPv4Address], IPv6Address]) -> None:
-    assert normalised(disguise(four)) == four
-    assert normalised(four) == four
-
-
-@given(loopbacks | link_locals, st.sampled_from([None, *DISGUISES]), ports, ports)
-def test_no_range_and_no_port_but_its_own_lets_near_addresses_through(
-    near: IPv4Address, disguise: Callable[[IPv4Address], IPv6Address] | None, port: int, other: int
-) -> None:
-    url = f"http://{written(disguise(near) if disguise else near, port)}/"
-    around = f"{EVERYTHING}, {near}/32, {near}/32:{port}, 127.0.0.0/8:{port}, 169.254.0.0/16:{port}"
-    assert f"only the entry {near}:{port}." in refusal(allowing(around), url)
-    if other != port:
-        refusal(allowing(f"{around}, {near}:{other}"), url)
-    assert allowing(f"{near}:{port}").resolve(url).port == port
-
-
-@given(fours | sixes, ports, st.none() | ports)
-def test_an_entry_of_an_address_is_for_that_address_and_port(
-    address: IPv4Address | IPv6Address, port: int, asked: int | None
-) -> None:
-    if normalised(address) != address:
-        with pytest.raises(ValueError, match="IPv4"):
-            parse_entries(written(address, port))
-        return
-    [entry] = parse_entries(written(address, port))
-    assert entry.is_exactly(address, port)
-    assert entry.covers(address, asked or port) == (asked in (None, port))
-    if near(address):
-        with pytest.raises(ValueError, match=":PORT"):
-            parse_entries(str(address))
-        return
-    [anywhere] = parse_entries(str(address))
-    assert anywhere.covers(address, port)
-    assert not anywhere.is_exactly(address, port)
-
-
-@given(fours)
-def test_only_the_usual_form_of_an_address_is_one(four: IPv4Address) -> None:
-    assert parse_host(str(four)) == four
-    first, _, rest = str(four).partition(".")
-    for form in (str(int(four)), hex(int(four)), f"0{int(four):o}", f"{hex(int(first))}.{rest}", f"0{first}.{rest}"):
-        with pytest.raises(ValueError, match="usual form"):
-            parse_host(form)
-
-
-labels = st.from_regex(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
-
-
-@given(st.lists(labels, min_size=1, max_size=4), ports, st.booleans())
-def test_an_origin_is_the_same_however_it_is_written(parts: list[str], port: int, dot: bool) -> None:
-    name = ".".join(parts)
-    shouted = name.upper() + "." * dot
-    assert Origin.of(f"HTTPS://{shouted}:{port}/a?b") == Origin("https", name, port)
-    assert Origin.of(f"https://{shouted}") == Origin.of(f"https://{name}:443/")
-
-
-@given(st.text(max_size=60))
-def test_any_text_is_judged_and_never_breaks(text: str) -> None:
-    for url in (text, f"http://{text}", f"http://{text}/hook"):
-        try:
-            allowing("").check(url)
-        except TargetRefused as refused:
-            assert refused.detail  # noqa: PT017 - any text may be refused, and none is accepted
-        else:
-            pytest.fail(f"{url!r} was accepted")

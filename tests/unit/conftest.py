@@ -1,0 +1,3 @@
+"""What unit tests of callable targets start from."""
+
+from tests.allowing import names as names
