@@ -47,7 +47,7 @@ RENEW_SECONDS = 1.0
 AHEAD = 2
 """Minibatches of the largest size that are read and decoded ahead, where the network is not on the processor.
 
-There, decoding beside the network only holds it up: each of its threads waits for the one whose processor was taken.
+There, decoding beside the network only takes processors from it, and a minibatch ends when its last part does.
 """
 
 
