@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,32 +71,43 @@ def _settings(database_url: str, redis_url: str, store: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def template(servers: EmbeddedServers, reachable_folder: Path) -> str:
+def databases(servers: EmbeddedServers, reachable_folder: Path) -> Iterator[Callable[[str], None]]:
+    """`databases(statement)` creates or drops one."""
+    settings = _settings(servers.database_url, servers.redis_url, reachable_folder)
+    engine = create_unbounded(settings, name="tests").execution_options(isolation_level="AUTOCOMMIT")
+
+    def execute(statement: str) -> None:
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+
+    yield execute
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def template(databases: Callable[[str], None], servers: EmbeddedServers, reachable_folder: Path) -> str:
     """A migrated database to copy."""
-    url = make_url(servers.database_url)
-    admin = create_unbounded(_settings(servers.database_url, servers.redis_url, reachable_folder), name="tests")
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("CREATE DATABASE template_of_tests"))
-    admin.dispose()
-    own = url.set(database="template_of_tests").render_as_string(hide_password=False)
+    name = "template_of_tests"
+    databases(f"CREATE DATABASE {name}")
+    own = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
     engine = create_unbounded(_settings(own, servers.redis_url, reachable_folder), name="tests")
     migrate(engine)
     engine.dispose()
-    return "template_of_tests"
+    return name
 
 
 @pytest.fixture
-def settings(servers: EmbeddedServers, template: str, tmp_path: Path) -> Settings:
+def settings(
+    databases: Callable[[str], None], servers: EmbeddedServers, template: str, tmp_path: Path
+) -> Iterator[Settings]:
     """Settings with a fresh migrated database and an empty Valkey."""
     name = f"test_{uuid4().hex}"
-    admin = create_unbounded(_settings(servers.database_url, servers.redis_url, tmp_path), name="tests")
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
-    admin.dispose()
+    databases(f"CREATE DATABASE {name} TEMPLATE {template}")
     with redis.Redis.from_url(servers.redis_url) as queues:
         queues.flushall()
     url = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
-    return _settings(url, servers.redis_url, tmp_path / "store")
+    yield _settings(url, servers.redis_url, tmp_path / "store")
+    databases(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
