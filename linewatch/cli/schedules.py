@@ -135,7 +135,7 @@ def change(
     """
     if cron is None and time_zone is None:
         raise WrongUse("name what changes, --cron or --time-zone")
-    changes: "ScheduleChanges" = {}
+    changes: ScheduleChanges = {}
     with client(url, api_key) as system:
         found = _find(system, name)
         if cron is not None:
