@@ -11,7 +11,7 @@ from api.problems import refuses
 from core import recipes
 from core.documents import RescoreRun
 from core.errors import Code, Refused
-from core.rescoring import runs
+from core.rescoring import challengers
 
 router = APIRouter(prefix="/v1/recipes/{name}/challenger", tags=["re-scoring"])
 
@@ -33,7 +33,7 @@ class NewChallenger(BaseModel):
 def get_challenger(name: RecipePath, services: Context) -> RescoreRun:
     """The challenger of a recipe, as the run that it is; 404 where there is none."""
     with services.transaction() as connection:
-        found = runs.challenger(connection, name)
+        found = challengers.of_recipe(connection, name)
         if found is None:
             recipes.get(connection, name)
             raise Refused(Code.NOT_FOUND, f"Recipe {name!r} has no challenger.")
@@ -55,7 +55,7 @@ def set_challenger(
     Of what it cannot score within an hour it skips pictures and counts them as `skipped`.
     """
     with services.transaction() as connection:
-        made = runs.create_challenger(connection, name, new.model_version, share=new.share, actor=actor)
+        made = challengers.create(connection, name, new.model_version, share=new.share, actor=actor)
     response.headers["Location"] = f"/v1/rescore-runs/{made.id}"
     return RescoreRun.of(made)
 
@@ -64,4 +64,4 @@ def set_challenger(
 def end_challenger(name: RecipePath, services: Context, actor: Actor) -> RescoreRun:
     """End the challenger: it finishes what it has in hand and takes nothing more. Its results stay."""
     with services.transaction() as connection:
-        return RescoreRun.of(runs.end_challenger(connection, name, actor=actor))
+        return RescoreRun.of(challengers.end(connection, name, actor=actor))

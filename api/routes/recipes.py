@@ -11,7 +11,7 @@ from api.problems import refuses
 from api.schemas import Recipe, RecipeList
 from core import recipes
 from core.errors import Code
-from core.rescoring import runs
+from core.rescoring import challengers
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
 
@@ -40,8 +40,8 @@ class RecipeChanges(BaseModel):
 def list_recipes(services: Context, name: Annotated[RecipeName | None, Query()] = None) -> RecipeList:
     """All recipes, by name."""
     with services.transaction() as connection:
-        found, challengers = recipes.list_all(connection), runs.challengers(connection)
-    return RecipeList(items=[Recipe.of(one, challengers.get(one.id)) for one in found if name in (None, one.name)])
+        found, challenging = recipes.list_all(connection), challengers.by_recipe(connection)
+    return RecipeList(items=[Recipe.of(one, challenging.get(one.id)) for one in found if name in (None, one.name)])
 
 
 @router.post("", status_code=201, responses=refuses(Code.RECIPE_EXISTS))
@@ -57,7 +57,7 @@ def create_recipe(new: NewRecipe, response: Response, services: Context, actor: 
 def get_recipe(name: RecipePath, services: Context) -> Recipe:
     """One recipe."""
     with services.transaction() as connection:
-        return Recipe.of(recipes.get(connection, name), runs.challenger(connection, name))
+        return Recipe.of(recipes.get(connection, name), challengers.of_recipe(connection, name))
 
 
 @router.patch("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
@@ -66,4 +66,4 @@ def change_recipe(name: RecipePath, changes: RecipeChanges, services: Context, a
     with services.transaction() as connection:
         wanted = changes.model_dump(exclude_unset=True)
         changed = recipes.change(connection, name, actor=actor, **wanted) if wanted else recipes.get(connection, name)
-        return Recipe.of(changed, runs.challenger(connection, name))
+        return Recipe.of(changed, challengers.of_recipe(connection, name))

@@ -15,7 +15,7 @@ from core import audit, model_versions, recipes, thresholds
 from core.errors import Code, Refused
 from core.model_versions import ModelVersion
 from core.recipes import Recipe
-from core.rescoring import gate, runs
+from core.rescoring import challengers, gate, runs
 from core.rescoring.gate import Gate, Outcome
 from core.rescoring.limits import Limit, Limits
 from core.rescoring.runs import Run
@@ -67,7 +67,7 @@ def activate(connection: Connection, run_id: UUID, asked: Gate, *, actor: str) -
     _note(connection, run, note)
     _record(connection, run, "rescore_run.activated", actor, note)
     if run.kind == "challenger" and not run.final:
-        runs.end_challenger(connection, run.recipe, actor=actor)
+        challengers.end(connection, run.recipe, actor=actor)
     return Activated(runs.get(connection, run_id), version, outcomes)
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, insert, select, text
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, text
 from sqlalchemy.sql.functions import now
 
-from core import audit, events, feed, model_versions, recipes
+from core import audit, events, model_versions, recipes
 from core.errors import Code, Refused
 from core.events import Event, EventType
 from core.rescoring.limits import Limit, Limits
@@ -130,8 +130,12 @@ def get(connection: Connection, run_id: UUID) -> Run:
 
 def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Run]:
     """The runs of these ids that there are."""
-    rows = connection.execute(_SELECT.where(rescore_runs.c.id.in_(list(ids))))
-    return {row.id: _run(row) for row in rows}
+    return {run.id: run for run in matching(connection, rescore_runs.c.id.in_(list(ids)))}
+
+
+def matching(connection: Connection, *conditions: ColumnElement[bool]) -> list[Run]:
+    """The runs for which all of these conditions on runs and recipes hold, in no order."""
+    return [_run(row) for row in connection.execute(_SELECT.where(*conditions))]
 
 
 def list_page(
@@ -159,7 +163,7 @@ def create(
     schedule_id: UUID | None = None,
 ) -> Run:
     """A run over an archive, to be planned. Refuses an unknown recipe or version, and a version that is not ready."""
-    version = _ready(connection, request.recipe, request.model_version)
+    version = ready_version(connection, request.recipe, request.model_version)
     if request.threshold is None:
         limits = Limits.in_force(connection, version.id)
     else:
@@ -183,7 +187,7 @@ def create(
         )
         .returning(rescore_runs.c.id)
     ).scalar_one()
-    _record(connection, made, "rescore_run.created", actor, recipe=request.recipe, version=version.version)
+    record(connection, made, "rescore_run.created", actor, recipe=request.recipe, version=version.version)
     return get(connection, made)
 
 
@@ -203,74 +207,8 @@ def as_made(run: Run) -> Run:
     )
 
 
-def create_challenger(connection: Connection, recipe: str, version: int, *, share: float, actor: str) -> Run:
-    """A run over a share of what is inspected from now on, until it is ended; `share` is above 0 and up to 1.
-
-    Refuses a version that is not ready, the active one, and a second challenger of a recipe.
-    """
-    owner = recipes.lock(connection, recipe)
-    wanted = _ready(connection, recipe, version)
-    if wanted.id == owner.active_version_id:
-        raise Refused(
-            Code.INVALID_TRANSITION,
-            f"Version {version} of recipe {recipe!r} is the active one: it cannot challenge itself.",
-        )
-    if challenger(connection, recipe) is not None:
-        raise Refused(Code.CHALLENGER_EXISTS, f"Recipe {recipe!r} has a challenger already: end that one first.")
-    made = connection.execute(
-        insert(rescore_runs)
-        .values(
-            recipe_id=owner.id,
-            model_version_id=wanted.id,
-            kind="challenger",
-            source={"live": {"share": share}},
-            cursor={"feed": feed.number(connection).newest},
-            limits=Limits.in_force(connection, wanted.id).stored(),
-            max_failure_rate=1.0,
-            actor=actor,
-        )
-        .returning(rescore_runs.c.id)
-    ).scalar_one()
-    _record(connection, made, "challenger.started", actor, recipe=recipe, version=version, share=share)
-    return get(connection, made)
-
-
-def challenger(connection: Connection, recipe: str) -> Run | None:
-    """The challenger of a recipe, where it has one."""
-    row = connection.execute(
-        _SELECT.where(
-            recipes_table.c.name == recipe, rescore_runs.c.kind == "challenger", rescore_runs.c.state.in_(ACTIVE)
-        )
-    ).one_or_none()
-    return None if row is None else _run(row)
-
-
-def challengers(connection: Connection) -> dict[int, Run]:
-    """Those of all recipes that have one, by the recipe's id."""
-    rows = connection.execute(_SELECT.where(rescore_runs.c.kind == "challenger", rescore_runs.c.state.in_(ACTIVE)))
-    return {row.recipe_id: _run(row) for row in rows}
-
-
-def end_challenger(connection: Connection, recipe: str, *, actor: str) -> Run:
-    """Let a challenger finish what it has in hand and take nothing more; refuses where there is none."""
-    found = challenger(connection, recipe)
-    if found is None:
-        recipes.get(connection, recipe)
-        raise Refused(Code.NOT_FOUND, f"Recipe {recipe!r} has no challenger.")
-    connection.execute(
-        text("""
-            UPDATE rescore_runs SET planned_all_at = now(), total = planned, state = 'running',
-                started_at = coalesce(started_at, now())
-            WHERE id = :id AND state IN ('queued', 'running', 'paused')
-        """),
-        {"id": found.id},
-    )
-    _record(connection, found.id, "challenger.ended", actor, recipe=recipe)
-    settle(connection, found.id)
-    return get(connection, found.id)
-
-
-def _ready(connection: Connection, recipe: str, version: int) -> model_versions.ModelVersion:
+def ready_version(connection: Connection, recipe: str, version: int) -> model_versions.ModelVersion:
+    """A version that can score; refuses an unknown one, and one that is not ready."""
     found = model_versions.get(connection, recipe, version)
     if found.state != "ready":
         raise Refused(
@@ -298,7 +236,7 @@ def _change(connection: Connection, run_id: UUID, verb: str, from_states: Iterab
 def pause(connection: Connection, run_id: UUID, *, actor: str) -> Run:
     """`queued | running → paused`: workers stop at their next minibatch and keep what they have scored."""
     _change(connection, run_id, "paused", ("queued", "running"), "state = 'paused'")
-    _record(connection, run_id, "rescore_run.paused", actor)
+    record(connection, run_id, "rescore_run.paused", actor)
     return get(connection, run_id)
 
 
@@ -306,7 +244,7 @@ def resume(connection: Connection, run_id: UUID, *, actor: str) -> Run:
     """`paused → running`, or `queued` where nothing was planned yet."""
     changes = "state = CASE WHEN started_at IS NULL THEN 'queued' ELSE 'running' END, rated_at = clock_timestamp()"
     _change(connection, run_id, "resumed", ("paused",), changes)
-    _record(connection, run_id, "rescore_run.resumed", actor)
+    record(connection, run_id, "rescore_run.resumed", actor)
     settle(connection, run_id)
     return get(connection, run_id)
 
@@ -315,7 +253,7 @@ def cancel(connection: Connection, run_id: UUID, *, actor: str) -> Run:
     """`queued | running | paused → cancelled`: what has its results keeps them, the rest is given up."""
     _change(connection, run_id, "cancelled", ACTIVE, "state = 'cancelled', finished_at = clock_timestamp()")
     _give_up_slices(connection, run_id)
-    _record(connection, run_id, "rescore_run.cancelled", actor)
+    record(connection, run_id, "rescore_run.cancelled", actor)
     return get(connection, run_id)
 
 
@@ -412,7 +350,8 @@ def _give_up_slices(connection: Connection, run_id: UUID) -> None:
     )
 
 
-def _record(connection: Connection, run_id: UUID, action: str, actor: str, **detail: Any) -> None:
+def record(connection: Connection, run_id: UUID, action: str, actor: str, **detail: Any) -> None:
+    """Note in the audit log what someone did to a run."""
     audit.record(connection, actor=actor, action=action, subject=f"rescore_run:{run_id}", **detail)
 
 

@@ -1,6 +1,5 @@
 """`linewatch rescore`: an archive scored again, followed, and steered."""
 
-import math
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,6 +8,18 @@ import typer
 from linewatch.cli import rescore_actions, rescore_reading, schedules, where
 from linewatch.cli.failures import CommandFailed, Detached, WrongUse
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
+from linewatch.cli.run_options import (
+    Everything,
+    Filters,
+    Folder,
+    Manifest,
+    MaxFailureRate,
+    Recompute,
+    ReviewThreshold,
+    Threshold,
+    Window,
+    require_numbers,
+)
 from linewatch.cli.runs import RunId, chosen, print_run, progress_of
 from linewatch.cli.terminal import print_json, print_table, progress, remark, results
 
@@ -26,27 +37,16 @@ def start(
     context: typer.Context,
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What is inspected.")] = None,
     version: Annotated[int | None, typer.Option("--model", min=1, help="The model version that scores.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All stored inspections of the recipe.")] = False,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option("--where", metavar="KEY=VALUE", help="Stored inspections, as lot=L-1; may be repeated."),
-    ] = None,
-    folder: Annotated[
-        str | None, typer.Option("--folder", help="A folder or an s3:// prefix of pictures, as the server sees it.")
-    ] = None,
-    manifest: Annotated[
-        str | None, typer.Option("--manifest", help="A JSON lines or CSV file that names pictures, likewise.")
-    ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Judge with it, not with the version's.")] = None,
-    review_threshold: Annotated[float | None, typer.Option(help="Comes with a threshold, and not above it.")] = None,
-    recompute: Annotated[
-        bool, typer.Option("--recompute", help="Run the network also where this version has scored before.")
-    ] = False,
-    window: Annotated[str | None, typer.Option(help="The hours in which it may run, as 22:00-05:00.")] = None,
+    everything: Everything = False,
+    filters: Filters = None,
+    folder: Folder = None,
+    manifest: Manifest = None,
+    threshold: Threshold = None,
+    review_threshold: ReviewThreshold = None,
+    recompute: Recompute = False,
+    window: Window = None,
     time_zone: Annotated[str | None, typer.Option(help="Of the window, by its IANA name. [UTC]")] = None,
-    max_failure_rate: Annotated[
-        float | None, typer.Option(min=0, max=1, help="The run is aborted above this share of failures. [0.1]")
-    ] = None,
+    max_failure_rate: MaxFailureRate = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and do not wait for its end.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -62,9 +62,7 @@ def start(
         return
     if recipe is None or version is None:
         raise WrongUse("a run needs --recipe and --model (see `linewatch rescore --help`)")
-    for name, value in (("--threshold", threshold), ("--review-threshold", review_threshold)):
-        if value is not None and not math.isfinite(value):
-            raise WrongUse(f"{name} {value}: a threshold is a number")
+    require_numbers(threshold=threshold, review_threshold=review_threshold)
     with client(url, api_key) as system:
         run = system.rescore(
             recipe,

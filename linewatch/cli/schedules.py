@@ -1,7 +1,6 @@
 """`linewatch rescore schedules`: runs that are made again and again."""
 
 import datetime as dt
-import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -9,13 +8,28 @@ import typer
 from linewatch.cli import where
 from linewatch.cli.failures import CommandFailed, WrongUse
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Recipe, Url, client
+from linewatch.cli.run_options import (
+    Everything,
+    Filters,
+    Folder,
+    Manifest,
+    MaxFailureRate,
+    Recompute,
+    ReviewThreshold,
+    Threshold,
+    Window,
+    require_numbers,
+)
 from linewatch.cli.terminal import print_fields, print_json, print_table, remark
 
 if TYPE_CHECKING:
     from linewatch.client import Client
+    from linewatch.operations.rescore_schedules import ScheduleChanges
     from linewatch.schedules import RescoreSchedule
 
 app = typer.Typer(help="Runs that are made again and again.")
+
+_CRON = "When: minute, hour, day of the month, month, day of the week, as '30 22 * * 1-5'."
 
 Chosen = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name, or its id.")]
 
@@ -24,29 +38,20 @@ Chosen = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")],
     recipe: Recipe,
-    cron: Annotated[
-        str,
-        typer.Option(
-            "--cron", help="When: minute, hour, day of the month, month, day of the week, as '30 22 * * 1-5'."
-        ),
-    ],
+    cron: Annotated[str, typer.Option("--cron", help=_CRON)],
     time_zone: Annotated[str, typer.Option("--time-zone", help="Whose clock it goes by, also for --window.")] = "UTC",
     version: Annotated[
         int | None, typer.Option("--model", min=1, help="The model version that scores. [the newest that is ready]")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All stored inspections of the recipe.")] = False,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option("--where", metavar="KEY=VALUE", help="Stored inspections, as max_age=24h; may be repeated."),
-    ] = None,
-    folder: Annotated[
-        str | None, typer.Option("--folder", help="A folder or an s3:// prefix of pictures, as the server sees it.")
-    ] = None,
-    manifest: Annotated[
-        str | None, typer.Option("--manifest", help="A JSON lines or CSV file that names pictures, likewise.")
-    ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Judge with it, not with the version's.")] = None,
-    window: Annotated[str | None, typer.Option(help="The hours in which its runs may run, as 22:00-05:00.")] = None,
+    everything: Everything = False,
+    filters: Filters = None,
+    folder: Folder = None,
+    manifest: Manifest = None,
+    threshold: Threshold = None,
+    review_threshold: ReviewThreshold = None,
+    recompute: Recompute = False,
+    window: Window = None,
+    max_failure_rate: MaxFailureRate = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -56,11 +61,20 @@ def create(
     None is made while the one before has not ended.
     """
     source = where.source(everything, filters, folder, manifest)
-    if threshold is not None and not math.isfinite(threshold):
-        raise WrongUse(f"--threshold {threshold}: a threshold is a number")
+    require_numbers(threshold=threshold, review_threshold=review_threshold)
     with client(url, api_key) as system:
         made = system.create_rescore_schedule(
-            name, recipe, version, cron=cron, time_zone=time_zone, threshold=threshold, window=window, **source
+            name,
+            recipe,
+            version,
+            cron=cron,
+            time_zone=time_zone,
+            threshold=threshold,
+            review_threshold=review_threshold,
+            recompute=recompute,
+            window=window,
+            max_failure_rate=max_failure_rate,
+            **source,
         )
     _tell(made, as_json)
 
@@ -104,6 +118,33 @@ def show(name: Chosen, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: 
         print_json(fields)
         return
     print_fields(fields)
+
+
+@app.command()
+def change(
+    name: Chosen,
+    cron: Annotated[str | None, typer.Option("--cron", help=_CRON)] = None,
+    time_zone: Annotated[str | None, typer.Option("--time-zone", help="Whose clock it goes by.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a schedule go by other times.
+
+    The time zone is that of its runs' window, too. What else its runs are asked for with stays.
+    """
+    if cron is None and time_zone is None:
+        raise WrongUse("name what changes, --cron or --time-zone")
+    changes: ScheduleChanges = {}
+    with client(url, api_key) as system:
+        found = _find(system, name)
+        if cron is not None:
+            changes["cron"] = cron
+        if time_zone is not None:
+            changes["time_zone"] = time_zone
+            if "time_zone" in found.run:
+                changes["run"] = {**found.run, "time_zone": time_zone}
+        _tell(system.change_rescore_schedule(found.id, **changes), as_json)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from core import model_versions, recipes, thresholds
 from core.errors import Code, Refused
-from core.rescoring import activation, runs
+from core.rescoring import activation, challengers, runs
 from core.rescoring.activation import Activated
 from core.rescoring.gate import Gate
 from tests.assessed import Seen, add_results, assess, make_versions
@@ -218,14 +218,14 @@ def test_a_step_back_undoes_no_later_threshold(engine: Engine) -> None:
 
 def test_a_challenger_is_activated_while_it_runs_and_ends_with_it(engine: Engine) -> None:
     with engine.begin() as connection:
-        run = runs.create_challenger(connection, RECIPE, 2, share=0.5, actor="test")
+        run = challengers.create(connection, RECIPE, 2, share=0.5, actor="test")
     assert refused(activate, engine, run.id).code is Code.INVALID_TRANSITION  # it has scored nothing
     with engine.begin() as connection:
         add_results(connection, run.id, GOOD)
     done = activate(engine, run.id)
     assert (done.version.version, done.run.state) == (2, "completed")
     with engine.begin() as connection:
-        assert runs.challenger(connection, RECIPE) is None
+        assert challengers.of_recipe(connection, RECIPE) is None
     assert rollback(engine, run.id).version.version == 1
 
 

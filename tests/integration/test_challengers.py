@@ -22,7 +22,7 @@ def _versions(engine: Engine) -> None:
 
 def start(engine: Engine, share: float = 1.0) -> Run:
     with engine.begin() as connection:
-        return runs.create_challenger(connection, RECIPE, 2, share=share, actor="test")
+        return challengers.create(connection, RECIPE, 2, share=share, actor="test")
 
 
 def cursor_of(engine: Engine, run: Run) -> dict[str, Any]:
@@ -175,14 +175,16 @@ def test_it_goes_on_at_the_oldest_entry_that_retention_has_left(
 
 def test_a_recipe_has_one_challenger_and_not_its_active_version(engine: Engine) -> None:
     with engine.begin() as connection, pytest.raises(Refused) as caught:
-        runs.create_challenger(connection, RECIPE, 1, share=0.5, actor="test")
+        challengers.create(connection, RECIPE, 1, share=0.5, actor="test")
     assert caught.value.code is Code.INVALID_TRANSITION
     run = start(engine)
     with pytest.raises(Refused) as caught:
         start(engine)
     assert caught.value.code is Code.CHALLENGER_EXISTS
     with engine.begin() as connection:
-        assert {recipe_id: one.id for recipe_id, one in runs.challengers(connection).items()} == {run.recipe_id: run.id}
+        assert {recipe_id: one.id for recipe_id, one in challengers.by_recipe(connection).items()} == {
+            run.recipe_id: run.id
+        }
 
 
 def test_ended_it_finishes_what_it_has_in_hand_and_takes_no_more(engine: Engine) -> None:
@@ -192,7 +194,7 @@ def test_ended_it_finishes_what_it_has_in_hand_and_takes_no_more(engine: Engine)
             text("UPDATE rescore_runs SET state = 'running', started_at = now(), planned = 3 WHERE id = :id"),
             {"id": run.id},
         )
-        ended = runs.end_challenger(connection, RECIPE, actor="test")
+        ended = challengers.end(connection, RECIPE, actor="test")
         assert (ended.state, ended.total) == ("running", 3)
         add_results(connection, run.id, [Seen(None, "ok", "ok", 2)])
         runs.settle(connection, run.id)
@@ -201,13 +203,13 @@ def test_ended_it_finishes_what_it_has_in_hand_and_takes_no_more(engine: Engine)
         add_results(connection, run.id, [Seen(None, "ok", "ok", 1)])
         runs.settle(connection, run.id)
         assert runs.get(connection, run.id).state == "completed"
-        assert runs.challenger(connection, RECIPE) is None
+        assert challengers.of_recipe(connection, RECIPE) is None
 
 
 def test_one_that_has_nothing_in_hand_ends_at_once(engine: Engine) -> None:
     start(engine)
     with engine.begin() as connection:
-        assert runs.end_challenger(connection, RECIPE, actor="test").state == "completed"
+        assert challengers.end(connection, RECIPE, actor="test").state == "completed"
     with engine.begin() as connection, pytest.raises(Refused) as caught:
-        runs.end_challenger(connection, RECIPE, actor="test")
+        challengers.end(connection, RECIPE, actor="test")
     assert caught.value.code is Code.NOT_FOUND

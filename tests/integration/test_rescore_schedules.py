@@ -144,21 +144,37 @@ def test_the_command_makes_lists_and_removes_schedules(
     ]
     assert run(create) == failures.WRONG_USE
     assert "one of --all, --where, --folder and --manifest" in capsys.readouterr().err
-    assert run([*create, "--where", "lot=L-1", "--where", "max_age=7d", "--threshold", "0.4", "--json"]) == 0
+    asked = ["--where", "lot=L-1", "--where", "max_age=7d", "--window", "22:00-05:00", "--max-failure-rate", "0.2"]
+    assert run([*create, *asked, "--threshold", "0.4", "--review-threshold", "0.3", "--recompute", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
-    assert made["run"]["source"] == {"where": {"lot_id": "L-1", "max_age_hours": 168}}
+    assert made["run"] == {
+        "recipe": RECIPE,
+        "source": {"where": {"lot_id": "L-1", "max_age_hours": 168}},
+        "threshold": 0.4,
+        "review_threshold": 0.3,
+        "recompute": True,
+        "window": "22:00-05:00",
+        "time_zone": "Europe/Berlin",
+        "max_failure_rate": 0.2,
+    }
     assert run([*create, "--all"]) == failures.FAILED
     assert "There is a schedule 'nightly' already" in capsys.readouterr().err
     assert run([*command, "list"]) == 0
     [row] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nightly")]
     assert "newest" in row
     assert "30 22 * * *" in row
+    assert run([*command, "change", "nightly"]) == failures.WRONG_USE
+    assert "--cron or --time-zone" in capsys.readouterr().err
+    assert run([*command, "change", "nightly", "--cron", "15 3 * * *", "--time-zone", "Asia/Tokyo", "--json"]) == 0
+    changed = json.loads(capsys.readouterr().out)
+    assert (changed["cron"], changed["time_zone"]) == ("15 3 * * *", "Asia/Tokyo")
+    assert changed["run"] == {**made["run"], "time_zone": "Asia/Tokyo"}
     assert run([*command, "disable", "nightly"]) == 0
     assert "is disabled" in capsys.readouterr().err
     assert run([*command, "enable", made["id"]]) == 0
     assert "comes next at" in capsys.readouterr().err
     assert run([*command, "show", "nightly"]) == 0
-    assert "Europe/Berlin" in capsys.readouterr().out
+    assert "Asia/Tokyo" in capsys.readouterr().out
     assert run([*command, "remove", "nightly"]) == 0
     assert run([*command, "remove", "nightly"]) == failures.FAILED
     assert run([*command, "list", "--json"]) == 0
