@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_ARGS ?=
-TEST_ARGS ?=
+TEST_ARGS ?= --numprocesses 2 --dist loadfile
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## train, submit a burst of real pictures, print the verdicts, keep serving (DEMO_ARGS=--exit to end)
 	$(BIN)/python -m linewatch.demo $(DEMO_ARGS)
 
-test: $(READY) ## the tests, against a real PostgreSQL and a real Valkey
+test: $(READY) ## the tests, against a real PostgreSQL and a real Valkey (TEST_ARGS="tests/unit -k name" for some)
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
 test-mqtt: $(READY) ## results over MQTT, against a real Mosquitto (Debian's package mosquitto)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from core.vision.autoencoder import Autoencoder, AutoencoderSettings
@@ -40,11 +41,12 @@ print(httpx.request(method, url, headers=headers, content=body, files=form or No
 
 def run(kind: str, block: str, folder: Path, environment: dict[str, str]) -> str:
     command = ["bash", "-euo", "pipefail", "-c", block] if kind == "bash" else [sys.executable, "-c", block]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
+@pytest.mark.timeout(500)  # it trains a model
 def test_its_commands_do_what_it_says(system: System, tmp_path: Path) -> None:
     write_folder(tmp_path / "parts", good=40, defective=3)
     (tmp_path / "part.png").write_bytes(png(500))
