@@ -45,9 +45,9 @@ QUIET_SECONDS = 0.2
 RENEW_SECONDS = 1.0
 """How soon a pause or a cancellation is noticed."""
 AHEAD = 2
-"""Minibatches of the largest size that are read and decoded ahead, where the network is not on the processor.
+"""Minibatches of the largest size that are read and decoded ahead, where the network is on a GPU.
 
-There, decoding beside the network only takes processors from it, and a minibatch ends when its last part does.
+On processors, decoding beside the network only takes them from it, and a minibatch ends when its last part does.
 """
 
 

@@ -8,9 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.context import Actor, Context
 from api.fields import RecipePath
 from api.problems import refuses
-from core import recipes
 from core.documents import RescoreRun
-from core.errors import Code, Refused
+from core.errors import Code
 from core.rescoring import challengers
 
 router = APIRouter(prefix="/v1/recipes/{name}/challenger", tags=["re-scoring"])
@@ -33,11 +32,7 @@ class NewChallenger(BaseModel):
 def get_challenger(name: RecipePath, services: Context) -> RescoreRun:
     """The challenger of a recipe, as the run that it is; 404 where there is none."""
     with services.transaction() as connection:
-        found = challengers.of_recipe(connection, name)
-        if found is None:
-            recipes.get(connection, name)
-            raise Refused(Code.NOT_FOUND, f"Recipe {name!r} has no challenger.")
-        return RescoreRun.of(found)
+        return RescoreRun.of(challengers.get(connection, name))
 
 
 @router.put(

@@ -81,6 +81,15 @@ def of_recipe(connection: Connection, recipe: str) -> Run | None:
     return found[0] if found else None
 
 
+def get(connection: Connection, recipe: str) -> Run:
+    """The challenger of a recipe; refuses an unknown recipe, and one that has none."""
+    found = of_recipe(connection, recipe)
+    if found is None:
+        recipes.get(connection, recipe)
+        raise Refused(Code.NOT_FOUND, f"Recipe {recipe!r} has no challenger.")
+    return found
+
+
 def by_recipe(connection: Connection) -> dict[int, Run]:
     """Those of all recipes that have one, by the recipe's id."""
     return {run.recipe_id: run for run in runs.matching(connection, *_CHALLENGING)}
@@ -88,10 +97,7 @@ def by_recipe(connection: Connection) -> dict[int, Run]:
 
 def end(connection: Connection, recipe: str, *, actor: str) -> Run:
     """Let a challenger finish what it has in hand and take nothing more; refuses where there is none."""
-    found = of_recipe(connection, recipe)
-    if found is None:
-        recipes.get(connection, recipe)
-        raise Refused(Code.NOT_FOUND, f"Recipe {recipe!r} has no challenger.")
+    found = get(connection, recipe)
     connection.execute(
         text("""
             UPDATE rescore_runs SET planned_all_at = now(), total = planned, state = 'running',

@@ -94,7 +94,7 @@ class FitOptions:
 
 
 class Detector(ABC):
-    """Tells how unlike good parts a picture is. One per process and model version; `core.vision.device.Device` scores.
+    """Tells how unlike good parts a picture is. One per process and model version.
 
     A detector's file holds its network, its settings, its fit and this class, and reads from top to bottom.
 
@@ -165,7 +165,7 @@ class Detector(ABC):
 
     @abstractmethod
     def score(self, pictures: Sequence[Picture]) -> Scored:
-        """Score N prepared pictures and say where they are unlike good parts.
+        """Score N prepared pictures and say where they are unlike good parts. Thread-safe on processors.
 
         A picture's score does not depend on its neighbours beyond 1e-5, relative.
         """

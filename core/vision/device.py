@@ -19,7 +19,7 @@ class Device:
     """Does one thing after another, whoever asks. Thread-safe.
 
     A minibatch is divided among the processors, and each computes its part alone. That is a fifth quicker than all of
-    them together at each layer, where they wait for the last one (two processors, EfficientNet-Lite0, 224 pixels), and
+    them together at each layer, where they wait for the last one (two processors, EfficientNet-Lite0, 256 pixels), and
     more where other processes take one of them for a moment. Only fewer pictures than processors, which are waited for,
     are computed together.
 

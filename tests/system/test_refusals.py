@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.parts import encoded, part, png
 
-NOBODY = UUID("00000000-0000-4000-8000-000000000000")
+UNKNOWN = UUID("00000000-0000-4000-8000-000000000000")
 
 TIFF_PAGES = [part(1), part(2)]
 
@@ -244,7 +244,7 @@ def test_a_recipe_that_cannot_be(client: httpx.Client, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/recipes"), ("PATCH", f"/v1/webhook-endpoints/{NOBODY}")])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/recipes"), ("PATCH", f"/v1/webhook-endpoints/{UNKNOWN}")])
 def test_a_body_that_is_not_declared_json(client: httpx.Client, method: str, path: str, kind: str) -> None:
     answer = client.request(method, path, content=b'{"name": "x"}', headers={"Content-Type": kind})
     assert_problem(answer, 415, "unsupported_media_type")
@@ -263,7 +263,7 @@ def test_a_change_of_a_recipe_to_null(client: httpx.Client, recipe: str, changes
 def test_who_and_why_are_not_blank(client: httpx.Client, blank: str) -> None:
     for who, why in ((blank, "a scratch"), ("Kim", blank)):
         review = {"verdict": "ng", "reviewer": who, "reason": why}
-        assert_problem(client.post(f"/v1/inspections/{NOBODY}/reviews", json=review), 422, "invalid_field")
+        assert_problem(client.post(f"/v1/inspections/{UNKNOWN}/reviews", json=review), 422, "invalid_field")
     answer = client.post("/v1/results/acknowledge", json={"consumer": blank, "cursor": "now"})
     assert_problem(answer, 422, "invalid_field")
 
@@ -271,7 +271,7 @@ def test_who_and_why_are_not_blank(client: httpx.Client, blank: str) -> None:
 def test_a_json_body_without_end(client: httpx.Client) -> None:
     answer = client.post("/v1/recipes", content=b" " * 1_100_000, headers={"Content-Type": "application/json"})
     assert_problem(answer, 413, "upload_too_large")
-    for path in ("/v1/recipes", f"/v1/batches/{NOBODY}/close"):
+    for path in ("/v1/recipes", f"/v1/batches/{UNKNOWN}/close"):
         answer = client.post(path, content=b" " * 1_100_000, headers={"Content-Type": "text/plain"})
         assert answer.status_code in (404, 413, 422)
     answer = client.post("/v1/batches", content=b"x" * 1_100_000, headers={"Content-Type": "text/plain"})

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def test_a_score_does_not_depend_on_its_neighbours(trained: Detector, part: Call
     alone = np.concatenate([scores(trained, [one]) for one in parts])
     for size in (2, 16, 17):
         np.testing.assert_allclose(scores(trained, parts[:size]), alone[:size], rtol=1e-5)
+
+
+def test_several_threads_may_score_at_once(trained: Detector, part: Callable[..., bytes]) -> None:
+    minibatches = [[trained.prepare(part(seed)) for seed in range(start, start + 4)] for start in range(100, 132, 4)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(trained.score, minibatches))
+    for minibatch, scored in zip(minibatches, together, strict=True):
+        alone = trained.score(minibatch)
+        np.testing.assert_allclose(scored.scores, alone.scores, rtol=1e-5)
+        np.testing.assert_allclose(scored.maps, alone.maps, rtol=1e-3, atol=1e-5)
 
 
 def test_maps_point_at_the_scratch_and_their_top_is_the_score(trained: Detector, part: Callable[..., bytes]) -> None:
