@@ -22,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 demo: $(READY) ## train, submit a burst of real pictures, print the verdicts, keep serving (DEMO_ARGS=--exit to end)
-	$(BIN)/python -m linewatch.demo $(DEMO_ARGS)
+	$(BIN)/python -m linewatch.server.demo $(DEMO_ARGS)
 
 test: $(READY) ## the tests, against a real PostgreSQL and a real Valkey (TEST_ARGS="tests/unit -k name" for some)
 	$(BIN)/python -m pytest $(TEST_ARGS)

@@ -10,14 +10,12 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
-from api import problems
-from api.context import KEY_THREADS, ROUTE_THREADS, WORK_THREADS, Services
-from api.fields import refuse_unknown_parameters
-from api.guard import Guard
+from api.access.authentication import Guard
 from api.openapi import Described
+from api.requests.parameters import refuse_unknown_parameters
+from api.responses import problems
 from api.routes import (
     batches,
-    challengers,
     deliveries,
     exports,
     health,
@@ -27,13 +25,11 @@ from api.routes import (
     parts,
     predict,
     recipes,
-    rescore_activations,
-    rescore_reports,
-    rescore_runs,
-    rescore_schedules,
     results,
     webhook_endpoints,
 )
+from api.routes.rescoring import activations, challengers, reports, runs, schedules
+from api.services import KEY_THREADS, ROUTE_THREADS, WORK_THREADS, Services
 from core.settings import Settings, settings
 
 DESCRIPTION = """Asynchronous visual inspection: images in, scores and verdicts out, nothing lost.
@@ -68,7 +64,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.add_middleware(Guard, settings=own, engine=services.engine, threads=KEY_THREADS)
     # Exports come before inspections: `export` would else be taken for the id of one.
     nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
-    rescoring = (rescore_runs, rescore_schedules, rescore_reports, rescore_activations, challengers)
+    rescoring = (runs, schedules, reports, activations, challengers)
     for routes in (*nouns, *rescoring):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # As the demo's callers, probes and browsers expect: whatever the query holds.

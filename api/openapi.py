@@ -10,9 +10,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api.guard import NEED_NO_KEY, PROBES, scope_needed
-from api.problems import MEDIA_TYPE, STATUS, refuses
-from api.schemas import GateNotMet, LostCursor, Problem
+from api.access.authentication import NEED_NO_KEY, PROBES, scope_needed
+from api.responses.problems import MEDIA_TYPE, STATUS, refuses
+from api.responses.schemas import GateNotMet, LostCursor, Problem
 from core.errors import Code
 
 _BY_FASTAPI = ("HTTPValidationError", "ValidationError")

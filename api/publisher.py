@@ -18,11 +18,11 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from core import work
-from core.hints import Hints
-from core.queues import Task, celery_settings, score_arguments
+from core.queue import work
+from core.queue.broker import Task, celery_settings, score_arguments
+from core.queue.notifications import Hints
+from core.queue.work import Finished
 from core.settings import Settings
-from core.work import Finished
 
 log = logging.getLogger(__name__)
 

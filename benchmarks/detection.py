@@ -20,14 +20,16 @@ import torch
 from benchmarks import pages, robustness, sets
 from benchmarks.findings import Found, Row, Run
 from benchmarks.robustness import Robustness
-from core.vision.autoencoder import MSE, Z_MAP
-from core.vision.bundle import MANIFEST, Manifest, manifest_of, read_folder
-from core.vision.dataset import PictureSet, read
-from core.vision.detector import Detector, load
-from core.vision.evaluation import scores_of
-from core.vision.metrics import Scores, auroc, controls
-from core.vision.preprocessing import Preprocessing
-from core.vision.training import TrainingOptions, train
+from core.vision.bundle.folder import read_folder
+from core.vision.bundle.loading import load
+from core.vision.bundle.manifest import MANIFEST, Manifest, manifest_of
+from core.vision.detectors.autoencoder import MSE, Z_MAP
+from core.vision.detectors.detector import Detector
+from core.vision.evaluation.evaluation import scores_of
+from core.vision.evaluation.metrics import Scores, auroc, controls
+from core.vision.input.preprocessing import Preprocessing
+from core.vision.train import TrainingOptions, train
+from core.vision.training.dataset import PictureSet, read
 
 MAX_PIXELS: Final = 64_000_000
 RESULTS: Final = Path(__file__).parent / "results"

@@ -20,8 +20,8 @@ import psutil
 from sqlalchemy import Engine, text
 
 from benchmarks.feed import database
-from core.exports import Format
-from linewatch.embedded.servers import EmbeddedServers
+from core.documents.exports import Format
+from linewatch.server.embedded.servers import EmbeddedServers
 
 FEW, MANY = 20_000, 200_000
 WARM_UP = 5_000

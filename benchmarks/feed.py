@@ -20,11 +20,14 @@ from uuid import UUID
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 
-from core import feed, inspections, recipes, work
 from core.database import create_pool, create_unbounded
+from core.feed import feed
+from core.inspection import inspections
+from core.models import recipes
+from core.queue import work
+from core.queue.work import Outcome
 from core.settings import Settings
-from core.work import Outcome
-from linewatch.embedded.servers import EmbeddedServers
+from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 
 WRITERS = 10

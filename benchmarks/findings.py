@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from benchmarks.robustness import Robustness
-from core.vision.metrics import Scores
+from core.vision.evaluation.metrics import Scores
 
 
 @dataclass(frozen=True)

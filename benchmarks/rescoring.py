@@ -31,11 +31,12 @@ from typing import Any, Literal
 
 import psutil
 
-from core.vision import detector
-from core.vision.bundle import read_folder
-from core.vision.training import TrainingOptions, train
+from core.vision.bundle.folder import read_folder
+from core.vision.bundle.loading import load
+from core.vision.detectors.device import resolve_device
+from core.vision.train import TrainingOptions, train
 from linewatch import Client
-from linewatch.demo.cells import lay_out
+from linewatch.server.demo.cells import lay_out
 
 RECIPE = "cells"
 PICTURES = 20_000
@@ -136,7 +137,7 @@ class Memory:
 
 def bare_rate(bundle: Path, files: Sequence[Path]) -> float:
     """Pictures a second of reading, decoding in threads and scoring in minibatches, and nothing else."""
-    own = detector.load(read_folder(bundle), device=detector.resolve_device("auto"), max_pixels=MAX_PIXELS)
+    own = load(read_folder(bundle), device=resolve_device("auto"), max_pixels=MAX_PIXELS)
     with ThreadPoolExecutor(4) as threads:
 
         def prepared(some: Sequence[Path]) -> list[Any]:

@@ -16,17 +16,18 @@ from uuid import UUID
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from core import model_versions, recipes
 from core.database import create_pool, create_unbounded
-from core.hints import Hints
-from core.rescoring import report, runs, slices
-from core.rescoring.limits import Limit
+from core.models import model_versions, recipes
+from core.queue.notifications import Hints
+from core.rescoring import runs, slices
+from core.rescoring.reports import report
 from core.rescoring.requests import RunRequest
+from core.rescoring.run_thresholds import Limit
 from core.rescoring.slices import Result
 from core.settings import Settings
-from linewatch.embedded.servers import EmbeddedServers
+from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
-from worker.planning import Planner
+from worker.rescoring.planning import Planner
 
 ROWS = 1_000_000
 RECIPE = "rows"

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from core.pictures import decode
-from core.vision.detector import Detector
-from core.vision.inputs import InputRanges, facts, reasons
-from core.vision.metrics import Scores, auroc
-from core.vision.preprocessing import Picture, prepare
+from core.intake.image_decoding import decode
+from core.vision.detectors.detector import Detector
+from core.vision.evaluation.metrics import Scores, auroc
+from core.vision.input.input_checks import InputRanges, facts, reasons
+from core.vision.input.preprocessing import Picture, prepare
 
 _SHIFT: Final = 0.02
 

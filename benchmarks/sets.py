@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.vision.dataset import read_layout
+from core.vision.training.dataset import read_layout
 
 _TRAINED_ON = 0.7
 _BLOCKS = 12

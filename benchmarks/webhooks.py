@@ -27,12 +27,13 @@ import uvicorn
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from core import endpoints, inspections
 from core.database import create_pool, create_unbounded
-from core.documents import Inspection
-from core.events import EventType
+from core.delivery import endpoints
+from core.documents.documents import Inspection
+from core.feed.events import EventType
+from core.inspection import inspections
 from core.settings import Settings
-from linewatch.embedded.servers import EmbeddedServers
+from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.conftest import free_port
 from tests.events import finish_inspections, make_recipe

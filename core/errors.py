@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Code(StrEnum):
-    """Stable codes of refusals. `api.problems` maps each to its HTTP status."""
+    """Stable codes of refusals. `api.responses.problems` maps each to its HTTP status."""
 
     MALFORMED_REQUEST = "malformed_request"
     EMPTY_BODY = "empty_body"

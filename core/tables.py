@@ -273,8 +273,8 @@ reviews = Table(
 )
 
 # Feed entries of open transactions have no number. Committed ones are numbered one transaction after the other and
-# move to `feed`, so whoever sees a number sees every smaller one: `core.feed`. A trigger of `inspections` enters what
-# becomes final, whichever version of the code inserts it.
+# move to `feed`, so whoever sees a number sees every smaller one: `core.feed.feed`. A trigger of `inspections` enters
+# what becomes final, whichever version of the code inserts it.
 feed_unnumbered = Table(
     "feed_unnumbered",
     metadata,

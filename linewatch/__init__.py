@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         Unreachable,
         WebhookInvalid,
     )
-    from linewatch.rescoring import RescoreResult, RescoreRun, RunActivation
-    from linewatch.results import (
+    from linewatch.types.rescoring import RescoreResult, RescoreRun, RunActivation
+    from linewatch.types.results import (
         Batch,
         Consumer,
         Delivery,
@@ -37,8 +37,8 @@ _NAMES = {
     "linewatch.errors": """
         BundleRejected CursorLost GateNotMet LinewatchError Refused TimedOut Unreachable WebhookInvalid
     """,
-    "linewatch.rescoring": "RescoreResult RescoreRun RunActivation",
-    "linewatch.results": """
+    "linewatch.types.rescoring": "RescoreResult RescoreRun RunActivation",
+    "linewatch.types.results": """
         Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe Review Threshold
         ThresholdPreview
     """,

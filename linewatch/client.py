@@ -10,12 +10,12 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
+from linewatch.http.executors import AwaitedWire, BlockingWire, iterate, run
+from linewatch.http.transport import OnWait, Transport, options
 from linewatch.operations import Operations
 from linewatch.operations.endpoints import EndpointChanges
 from linewatch.operations.inspections import Fields, Filters, NotSubmitted, Outcome, Submitted
 from linewatch.operations.rescore_runs import ResultFilters, Where
-from linewatch.transport import OnWait, Transport, options
-from linewatch.wires import AwaitedWire, BlockingWire, iterate, run
 
 __all__ = [
     "AsyncClient",

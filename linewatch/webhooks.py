@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from linewatch.errors import WebhookInvalid
-from linewatch.rescoring import RescoreRun
-from linewatch.results import Batch, Inspection, ModelVersion, Result
+from linewatch.types.rescoring import RescoreRun
+from linewatch.types.results import Batch, Inspection, ModelVersion, Result
 
 _DATA: Mapping[str, type[Result]] = {
     "inspection.completed": Inspection,

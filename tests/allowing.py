@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from pydantic import SecretStr
 
-from core import targets
+from core.delivery import allowed_targets
+from core.delivery.allowed_targets import AllowList, TargetRefused
 from core.errors import Code
 from core.settings import Settings
-from core.targets import AllowList, TargetRefused
 
 EVERYTHING = "0.0.0.0/0, ::/0, *.example, mes.plant.example"
 Names = Callable[..., None]
@@ -39,6 +39,6 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
             except KeyError:
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
 
-        monkeypatch.setattr(targets, "addresses_of", look_up)
+        monkeypatch.setattr(allowed_targets, "addresses_of", look_up)
 
     return set_names

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from core import model_versions, recipes
+from core.models import model_versions, recipes
 from core.rescoring import runs
 from core.rescoring.requests import RunRequest
 from tests.events import MANIFEST, RECIPE

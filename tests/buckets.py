@@ -20,7 +20,7 @@ import pytest
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from core.buckets import _store
+from core.storage.buckets import _store
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig

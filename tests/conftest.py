@@ -26,8 +26,8 @@ from sqlalchemy.engine import make_url
 
 from core.database import create_pool, create_unbounded
 from core.settings import Settings
-from core.vision.bundle import pack
-from linewatch.embedded.servers import EmbeddedServers
+from core.vision.bundle.tar import pack
+from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.parts import write_bundle
 

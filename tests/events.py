@@ -5,10 +5,12 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from core import model_versions, recipes, submission, work
-from core.pictures import Header
-from core.submission import Accepted, NewInspection, StoredImage, Submission
-from core.work import Outcome
+from core.intake import submission
+from core.intake.image_decoding import Header
+from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
+from core.models import model_versions, recipes
+from core.queue import work
+from core.queue.work import Outcome
 
 RECIPE = "ring"
 IMAGE = StoredImage(dt.date(2026, 1, 2), b"\1" * 32, 10, Header("image/png", 4, 3))

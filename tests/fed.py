@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, Engine
 
-from core import feed
 from core.errors import Refused
+from core.feed import feed
 
 
 def enter(connection: Connection, number: int = 1, *, recipe_id: int = 1) -> list[UUID]:

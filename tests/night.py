@@ -11,23 +11,27 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from core import hints, model_versions, recipes, submission, work
 from core.errors import Failure
-from core.hints import Hints
-from core.pictures import Header
-from core.rescoring import plan, runs
+from core.intake import submission
+from core.intake.image_decoding import Header
+from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
+from core.models import model_versions, recipes
+from core.queue import notifications, work
+from core.queue.notifications import Hints
+from core.queue.work import Outcome
+from core.rescoring import planning, runs
 from core.rescoring.requests import RunRequest
 from core.rescoring.runs import Run
 from core.settings import Settings
-from core.store import Store, bundle_key, image_key
-from core.submission import Accepted, NewInspection, StoredImage, Submission
-from core.vision.bundle import MANIFEST, digest, manifest_of, pack, read_folder
-from core.work import Outcome
+from core.storage.image_store import Store, bundle_key, image_key
+from core.vision.bundle.folder import read_folder
+from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
+from core.vision.bundle.tar import pack
 from tests.parts import png
-from worker.line import Line
-from worker.models import Models
-from worker.planning import Planner
-from worker.rescoring import Rescorer
+from worker.pipeline.live_load import Line
+from worker.pipeline.loaded_models import Models
+from worker.rescoring.planning import Planner
+from worker.rescoring.slice_scoring import Rescorer
 
 DAY = dt.date(2026, 1, 2)
 RECIPE = "ring"
@@ -44,7 +48,7 @@ class Night:
         self.engine = engine
         self.stopping = threading.Event()
         self.hints = Hints(settings)
-        self.queues = hints.connect(settings)
+        self.queues = notifications.connect(settings)
         self.line = Line(self.queues)
         self.planner = Planner(self.settings, engine, self.hints, self.stopping)
         self.worker = self.another_worker("worker")
@@ -131,7 +135,7 @@ class Night:
         """Plan all runs that have room, as if each message arrived."""
         with self.engine.begin() as connection:
             connection.execute(text("UPDATE rescore_runs SET plan_published_at = NULL"))
-            due = plan.due(connection)
+            due = planning.due(connection)
         for one in due:
             self.planner.plan(one)
 

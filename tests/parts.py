@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from core.vision.autoencoder import Autoencoder, AutoencoderSettings
-from core.vision.state_dict import import_state_dict
+from core.vision.bundle.state_dict import import_state_dict
+from core.vision.detectors.autoencoder import Autoencoder, AutoencoderSettings
 
 
 def part(seed: int, *, size: tuple[int, int] = (96, 64), scratched: bool = False) -> Image.Image:

@@ -9,11 +9,11 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from core import deliveries
-from core.deliveries import Delivery
+from core.delivery import deliveries
+from core.delivery.deliveries import Delivery
 from core.settings import Settings
 from tests.receivers import DEADLINE_SECONDS, SECRET
-from worker.webhooks import Sender
+from worker.delivery.webhooks import Sender
 
 
 def register(engine: Engine, url: str, **columns: Any) -> UUID:

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from core.queues import celery_settings
+from core.queue.broker import celery_settings
 from core.settings import Settings
 
 

@@ -19,13 +19,15 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from core import feed, hints, model_versions, work
 from core.database import UNUSABLE, create_pool
-from core.hints import Hints
-from core.queues import BULK_QUEUE, IO_QUEUE, LIVE_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
-from core.rescoring import plan, schedules, share, slices
+from core.feed import feed
+from core.models import model_versions
+from core.queue import bulk_share, notifications, work
+from core.queue.broker import BULK_QUEUE, IO_QUEUE, LIVE_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
+from core.queue.notifications import Hints
+from core.queue.work import Publishable
+from core.rescoring import planning, schedules, slices
 from core.settings import Settings, settings_or_exit
-from core.work import Publishable
 from worker.app import set_up_logging
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class Dispatcher:
         self._engine: Engine = create_pool(own, size=POOL_SIZE, name="dispatcher")
         self._celery = Celery("linewatch-dispatcher", set_as_current=False)
         self._celery.conf.update(celery_settings(own))
-        self._redis = hints.connect(own)
+        self._redis = notifications.connect(own)
         self._hints = Hints(own)
         self._due: dict[Callable[[], None], float] = {}
         self._newest = 0
@@ -126,7 +128,7 @@ class Dispatcher:
     def _keep_rescoring(self) -> None:
         with self._engine.begin() as connection:
             rescued = slices.rescue(connection)
-            due = plan.due(connection)
+            due = planning.due(connection)
             waiting = slices.waiting(connection)
         if rescued:
             log.warning("%d leases of slices ran out; they are queued again", rescued)
@@ -142,7 +144,7 @@ class Dispatcher:
         with self._engine.begin() as connection:
             recipe_id = work.next_bulk_recipe(connection, self._uploads_of)
             has_slices = slices.waiting(connection) > 0
-            granted = share.grant(
+            granted = bulk_share.grant(
                 connection,
                 feed_newest=self._newest,
                 share=self._settings.bulk_share,

@@ -10,16 +10,19 @@ from uuid import UUID
 
 from celery import signals
 
-from core import deliveries, feed, idempotency, partitions
+from core import partitions
 from core.database import create_pool
-from core.hints import Hints
-from core.queues import Task
+from core.delivery import deliveries
+from core.feed import feed
+from core.intake import idempotency
+from core.queue.broker import Task
+from core.queue.notifications import Hints
 from core.settings import settings, settings_or_exit
-from core.store import Store
+from core.storage.image_store import Store
 from worker.app import create_app
-from worker.mqtt import Publisher
-from worker.planning import Planner
-from worker.webhooks import Sender
+from worker.delivery.mqtt import Publisher
+from worker.delivery.webhooks import Sender
+from worker.rescoring.planning import Planner
 
 log = logging.getLogger(__name__)
 

@@ -13,24 +13,25 @@ from uuid import UUID
 from celery import signals
 from kombu.exceptions import OperationalError as BrokerError
 
-from core import hints, model_versions
-from core.archives import ArchiveUnavailable
 from core.database import create_pool
-from core.hints import Hints
-from core.pictures import Undecodable
-from core.queues import BULK_QUEUE, Task
+from core.intake.image_decoding import Undecodable
+from core.models import model_versions
+from core.queue import notifications
+from core.queue.broker import BULK_QUEUE, Task
+from core.queue.notifications import Hints
 from core.settings import settings, settings_or_exit
-from core.store import Store, failure_key
-from core.vision.bundle import InvalidBundle
-from core.vision.heatmap import heat
+from core.storage.archives import ArchiveUnavailable
+from core.storage.image_store import Store, failure_key
+from core.vision.errors import InvalidBundle
+from core.vision.evaluation.heatmap import heat
 from worker.app import Readiness, create_app
-from worker.examination import Examiner
-from worker.isolation import IsolatedDecoder
-from worker.line import Line
-from worker.maps import anomaly_map as anomaly_map_of
-from worker.models import LoadedModel, Models, ModelUnavailable
-from worker.reporting import Reporter
-from worker.rescoring import Rescorer
+from worker.pipeline.anomaly_maps import anomaly_map as anomaly_map_of
+from worker.pipeline.isolated_decoding import IsolatedDecoder
+from worker.pipeline.live_load import Line
+from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
+from worker.pipeline.scoring_pipeline import Examiner
+from worker.rescoring.report_rendering import Reporter
+from worker.rescoring.slice_scoring import Rescorer
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Process:
         self.hints = Hints(self.settings)
         self.models = Models(self.settings, self.engine, self.store)
         self.readiness = Readiness(self.settings.ready_file)
-        self.line = Line(hints.connect(self.settings))
+        self.line = Line(notifications.connect(self.settings))
         self.stopping = threading.Event()
         name = f"{socket.gethostname()}/{os.getpid()}"
         services = (self.settings, self.engine, self.store, self.models, self.hints)

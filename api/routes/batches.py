@@ -7,19 +7,19 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
-from api.context import Actor, Context, Services
-from api.door import Upload
-from api.fields import UploadFields, Wait, items_of_files, once_each, parse_json, upload_fields
-from api.idempotency import IdempotencyKey, replays, tell
-from api.problems import STATUS, refuses
-from api.receiving import Form, Received, RefusedPart, is_form
+from api.requests.group_commit import Upload
+from api.requests.idempotency import IdempotencyKey, replays, tell
+from api.requests.parameters import UploadFields, Wait, items_of_files, once_each, parse_json, upload_fields
+from api.requests.uploads import Form, Received, RefusedPart, is_form
+from api.responses.problems import STATUS, refuses
+from api.responses.schemas import BatchError, SubmittedBatch
 from api.routes.inspections import UPLOAD_REFUSALS, new_inspection
-from api.schemas import BatchError, SubmittedBatch
-from core import batches, work
-from core.documents import Batch, Inspection
+from api.services import Actor, Context, Services
+from core.documents.documents import Batch, Inspection
 from core.errors import Code, Refused
-from core.idempotency import Key
-from core.submission import Accepted
+from core.intake.idempotency import Key
+from core.intake.submission import Accepted
+from core.queue import batches, work
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 

@@ -6,12 +6,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from api.context import Context
-from api.fields import Limit, decode_cursor, encode_cursor
-from api.problems import refuses
-from api.schemas import Delivery, DeliveryPage
-from core import deliveries, endpoints
-from core.deliveries import State
+from api.requests.parameters import Limit, decode_cursor, encode_cursor
+from api.responses.problems import refuses
+from api.responses.schemas import Delivery, DeliveryPage
+from api.services import Context
+from core.delivery import deliveries, endpoints
+from core.delivery.deliveries import State
 from core.errors import Code
 
 router = APIRouter(tags=["webhooks"])

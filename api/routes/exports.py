@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.context import Context
-from api.downloads import Download
-from api.files import FILE, PLACE, FileFormat, send
-from api.problems import refuses
+from api.exports import FILE, PLACE, FileFormat, send
+from api.responses.downloads import Download
+from api.responses.problems import refuses
 from api.routes.inspections import ListingFilters
-from core import exports
+from api.services import Context
+from core.documents import exports
+from core.documents.exports import Format
 from core.errors import Code
-from core.exports import Format
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 

@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 from sqlalchemy import text
 
-from api.context import Context
-from api.door import store_refusal
-from api.problems import refuses
+from api.requests.group_commit import store_refusal
+from api.responses.problems import refuses
+from api.services import Context
 from core.errors import Code
 
 router = APIRouter(tags=["health"])

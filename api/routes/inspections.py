@@ -10,10 +10,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
-from api import maps
-from api.context import Actor, Context, Services
-from api.door import Upload
-from api.fields import (
+from api import on_demand
+from api.requests.group_commit import Upload
+from api.requests.idempotency import IdempotencyKey, replays, tell
+from api.requests.parameters import (
     Label,
     Limit,
     Moment,
@@ -28,20 +28,21 @@ from api.fields import (
     storable,
     upload_fields,
 )
-from api.idempotency import IdempotencyKey, replays, tell
-from api.problems import refuses
-from api.receiving import Received, is_form, is_image
-from api.schemas import InspectionPage, OpcUaPage, binary
-from core import inspections, reviews, work
-from core.documents import Inspection
+from api.requests.uploads import Received, is_form, is_image
+from api.responses.problems import refuses
+from api.responses.schemas import InspectionPage, OpcUaPage, binary
+from api.services import Actor, Context, Services
+from core.documents.documents import Inspection
+from core.documents.opcua import OpcUaResult
 from core.errors import Code, Refused
-from core.idempotency import Key
-from core.inspections import Filters
-from core.opcua import OpcUaResult
-from core.pictures import MEDIA_TYPES, Header
-from core.store import image_key
-from core.submission import Accepted, NewInspection, StoredImage
-from core.work import Finished
+from core.inspection import inspections, reviews
+from core.inspection.inspections import Filters
+from core.intake.idempotency import Key
+from core.intake.image_decoding import MEDIA_TYPES, Header
+from core.intake.submission import Accepted, NewInspection, StoredImage
+from core.queue import work
+from core.queue.work import Finished
+from core.storage.image_store import image_key
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 
@@ -266,7 +267,7 @@ def get_image(inspection_id: UUID, services: Context) -> FileResponse:
 async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
     """The anomaly map of the version that scored: float32, rows by columns, as a NumPy `.npy` file."""
     examined = await asyncio.to_thread(_examined, services, inspection_id, "anomaly map")
-    data = await maps.anomaly_map(services, examined.image, examined.version_id, examined.sha256)
+    data = await on_demand.anomaly_map(services, examined.image, examined.version_id, examined.sha256)
     return Response(data, media_type="application/octet-stream")
 
 
@@ -279,7 +280,7 @@ async def get_heatmap(inspection_id: UUID, services: Context) -> Response:
     threshold never shows a hot colour.
     """
     examined = await asyncio.to_thread(_examined, services, inspection_id, "heatmap")
-    data = await maps.heatmap(
+    data = await on_demand.heatmap(
         services,
         examined.image.day,
         examined.image.sha256,

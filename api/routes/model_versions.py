@@ -9,17 +9,20 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
 from sqlalchemy import Connection
 
-from api.context import Actor, Context, Services
-from api.fields import Label, Moment, RecipePath, VersionPath
-from api.problems import refuses
-from api.schemas import ModelVersionList, ThresholdPreview, binary
-from core import model_versions, recipes, thresholds
-from core.documents import ModelVersion, Threshold
+from api.requests.parameters import Label, Moment, RecipePath, VersionPath
+from api.responses.problems import refuses
+from api.responses.schemas import ModelVersionList, ThresholdPreview, binary
+from api.services import Actor, Context, Services
+from core.documents.documents import ModelVersion, Threshold
 from core.errors import Code, Refused
-from core.queues import Task
-from core.store import Staged, bundle_key
-from core.vision.bundle import MANIFEST, InvalidBundle, Manifest, digest, manifest_of, unpack
-from core.vision.calibrated import Calibration
+from core.inspection import threshold_preview
+from core.models import model_versions, recipes, thresholds
+from core.queue.broker import Task
+from core.storage.image_store import Staged, bundle_key
+from core.vision.bundle.manifest import MANIFEST, Manifest, digest, manifest_of
+from core.vision.bundle.tar import unpack
+from core.vision.calibration.result import Calibration
+from core.vision.errors import InvalidBundle
 
 router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"], responses=refuses(Code.RECIPE_UNKNOWN))
 
@@ -215,4 +218,4 @@ def _previewed(connection: Connection, version: model_versions.ModelVersion, new
         "station_id": new.station_id,
         "since": new.since or dt.datetime.now(dt.UTC) - _PREVIEWED,
     }
-    return ThresholdPreview.of(thresholds.preview(connection, version, **asked), **asked)
+    return ThresholdPreview.of(threshold_preview.preview(connection, version, **asked), **asked)

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from api.context import Context
-from api.fields import Label, RecipeName
-from api.schemas import Part
-from core import parts
+from api.requests.parameters import Label, RecipeName
+from api.responses.schemas import Part
+from api.services import Context
+from core.inspection import parts
 
 router = APIRouter(prefix="/v1/parts", tags=["parts"])
 

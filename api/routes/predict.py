@@ -11,19 +11,19 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from PIL import Image
 
-from api import maps
-from api.context import Context, Services
-from api.door import Upload
-from api.problems import refuses
-from api.receiving import Received, is_form
+from api import on_demand
+from api.requests.group_commit import Upload
+from api.requests.uploads import Received, is_form
+from api.responses.problems import refuses
+from api.responses.schemas import Prediction, binary
 from api.routes.inspections import final_view
-from api.schemas import Prediction, binary
-from core import model_versions, recipes, thresholds
+from api.services import Context, Services
 from core.errors import Code, Failure, Refused
-from core.inspections import Inspection
-from core.store import image_key
-from core.submission import NewInspection
-from core.vision.heatmap import enlarged
+from core.inspection.inspections import Inspection
+from core.intake.submission import NewInspection
+from core.models import model_versions, recipes, thresholds
+from core.storage.image_store import image_key
+from core.vision.evaluation.heatmap import enlarged
 
 router = APIRouter(tags=["synchronous"])
 
@@ -90,7 +90,7 @@ async def predict_heatmap(request: Request, services: Context) -> Response:
             await services.receiver.in_thread(lambda: services.store.publish([(received.staged, key)]))
     except Refused as refused:
         raise _as_before(refused) from refused
-    data = await maps.anomaly_map(services, received.image, version.id, version.sha256)
+    data = await on_demand.anomaly_map(services, received.image, version.id, version.sha256)
     return Response(await asyncio.to_thread(_grey_png, data, version.manifest, threshold), media_type="image/png")
 
 

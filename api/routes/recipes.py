@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 
-from api.context import Actor, Context
-from api.fields import OrLeftOut, RecipeName, RecipePath
-from api.problems import refuses
-from api.schemas import Recipe, RecipeList
-from core import recipes
+from api.requests.parameters import OrLeftOut, RecipeName, RecipePath
+from api.responses.problems import refuses
+from api.responses.schemas import Recipe, RecipeList
+from api.services import Actor, Context
 from core.errors import Code
+from core.models import recipes
 from core.rescoring import challengers
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])

@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from api.context import Context, Services
-from api.fields import Limit, Name, RecipeName, Wait
-from api.problems import refuses
-from api.schemas import Consumer, ConsumerList, FeedPage
-from core import consumers, feed, recipes
-from core.documents import feed_items
+from api.requests.parameters import Limit, Name, RecipeName, Wait
+from api.responses.problems import refuses
+from api.responses.schemas import Consumer, ConsumerList, FeedPage
+from api.services import Context, Services
+from core.documents.documents import feed_items
 from core.errors import Code, Refused
+from core.feed import consumers, feed
+from core.models import recipes
 
 router = APIRouter(prefix="/v1/results", tags=["results"])
 

@@ -6,13 +6,13 @@ from uuid import UUID
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from api.context import Actor, Context
-from api.fields import Description, OrLeftOut, RecipeName, Url
-from api.problems import refuses
-from api.schemas import NewWebhookEndpoint, RotatedSecret, WebhookEndpoint, WebhookEndpointList
-from core import endpoints
+from api.requests.parameters import Description, OrLeftOut, RecipeName, Url
+from api.responses.problems import refuses
+from api.responses.schemas import NewWebhookEndpoint, RotatedSecret, WebhookEndpoint, WebhookEndpointList
+from api.services import Actor, Context
+from core.delivery import endpoints
 from core.errors import Code
-from core.events import EventType
+from core.feed.events import EventType
 
 router = APIRouter(prefix="/v1/webhook-endpoints", tags=["webhooks"])
 

@@ -11,16 +11,17 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select, update
 
-from core import audit, model_versions, recipes, thresholds
+from core.access import audit
 from core.errors import Code, Refused
-from core.model_versions import ModelVersion
-from core.recipes import Recipe
+from core.models import model_versions, recipes, thresholds
+from core.models.model_versions import ModelVersion
+from core.models.recipes import Recipe
+from core.models.thresholds import Threshold
 from core.rescoring import challengers, gate, runs
 from core.rescoring.gate import Gate, Outcome
-from core.rescoring.limits import Limit, Limits
+from core.rescoring.run_thresholds import Limit, Limits
 from core.rescoring.runs import Run
 from core.rescoring.tables import rescore_runs
-from core.thresholds import Threshold
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, insert, text
 
-from core import feed, recipes
 from core.errors import Code, Refused
+from core.feed import feed
+from core.models import recipes
 from core.rescoring import runs
-from core.rescoring.limits import Limits
+from core.rescoring.run_thresholds import Limits
 from core.rescoring.runs import ACTIVE, Run
 from core.rescoring.tables import rescore_runs
 from core.tables import recipes as recipes_table

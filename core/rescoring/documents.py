@@ -1,213 +1,84 @@
-"""What is said of the results of re-scoring: one JSON document for each picture, and the report of a run."""
+"""The JSON document of a re-scoring run, in answers and webhooks."""
 
 import datetime as dt
-import hashlib
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, Final, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
+from sqlalchemy import Connection
 
-from core.documents import Error, RescoreRun
-from core.rescoring.agreement import Agreement
-from core.rescoring.results import Scored
-
-BINS = 60
-HISTOGRAM_END = 3.0
-"""Histograms reach from 0 to this many thresholds; what lies beyond either end is in the bin at that end."""
+from core.documents.documents import Model
+from core.documents.payloads import Document, Loader
+from core.feed.events import EventType
+from core.rescoring import runs
 
 
-class Before(BaseModel):
-    """What was recorded of an inspection when it was scored again."""
+class Progress(BaseModel):
+    """How far a run is: `share` of its pictures from 0 to 1, `rate` in pictures a second. None: not known."""
 
-    anomaly_score: float | None
-    threshold: float | None
-    verdict: str
-    model_version: int | None
+    done: int
+    share: float | None
+    rate: float
+    seconds_left: float | None
 
 
-class RescoreResult(BaseModel):
-    """One picture of a run, scored again.
+class RescoreRun(BaseModel):
+    """A pass over an archive with a model version and its thresholds, or a challenger in the shadow of the active one.
 
-    `number` is its place in the source, from 1. `before` is null for pictures that were never inspected or had no
-    verdict; `reviewed_verdict` is what people said last, as of now; `flip` is `<before>_to_<after>` where the two
-    verdicts differ.
+    `counts` holds `total` (null until it has been counted), `planned`, `completed`, `failed`, the verdicts `ok`, `ng`
+    and `review`, the flips `ok_to_ng` and `ng_to_ok` against the verdicts that were recorded, and `skipped`: pictures
+    of a challenger's share that it passed over because it had fallen more than an hour behind the line.
     """
 
-    number: int
-    inspection_id: UUID | None
-    path: str | None
-    external_id: str | None
-    part_id: str | None
-    lot_id: str | None
-    line_id: str | None
-    station_id: str | None
-    captured_at: dt.datetime | None
-    metadata: dict[str, Any] | None
-    image_sha256: str | None
-    before: Before | None
-    anomaly_score: float | None
+    id: UUID
+    status: str
+    kind: str
+    recipe: str
+    model: Model
+    source: dict[str, Any]
+    recompute: bool
     threshold: float | None
     review_threshold: float | None
-    verdict: str | None
-    reviewed_verdict: str | None
-    flip: str | None
-    reasons: list[str]
-    error: Error | None
-    scored_at: dt.datetime
+    limits: dict[str, Any]
+    window: str | None
+    time_zone: str | None
+    max_failure_rate: float
+    schedule_id: UUID | None
+    reason: str | None
+    counts: dict[str, int | None]
+    progress: Progress
+    activation: dict[str, Any] | None
+    created_by: str
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
 
     @classmethod
-    def of(cls, one: Scored) -> Self:
+    def of(cls, one: runs.Run) -> Self:
         own = {name: getattr(one, name) for name in cls.model_fields if hasattr(one, name)}
         own |= {
-            "image_sha256": one.image_sha256 and one.image_sha256.hex(),
-            "before": None
-            if one.before_verdict is None
-            else Before(
-                anomaly_score=one.before_score,
-                threshold=one.before_threshold,
-                verdict=one.before_verdict,
-                model_version=one.before_model_version,
+            "status": one.state,
+            "model": Model(version=one.model_version, sha256=one.model_sha256.hex()),
+            "limits": one.limits.stored(),
+            "counts": {"total": one.total, "planned": one.planned, **one.counts, "skipped": one.skipped},
+            "progress": Progress(
+                done=one.done,
+                share=one.done / one.total if one.total else None,
+                rate=round(one.rate, 2),
+                seconds_left=None if one.seconds_left is None else round(one.seconds_left, 1),
             ),
-            "reviewed_verdict": one.review and one.review.verdict,
-            "error": Error(code=one.error_code, detail=one.error_detail) if one.error_code else None,
+            "created_by": one.actor,
         }
         return cls(**own)
 
 
-class Flips(BaseModel):
-    """Pictures whose verdict changed from one to another; `share` of all that have a verdict before and after."""
-
-    flip: str
-    count: int
-    share: float | None
+def _of_events(connection: Connection, subjects: set[str]) -> dict[str, Document]:
+    found = runs.by_ids(connection, map(UUID, subjects)).values()
+    return {str(one.id): RescoreRun.of(one).model_dump(mode="json") for one in found}
 
 
-class Scores(BaseModel):
-    """Scores of one side, in units of their thresholds.
-
-    `bins` are counts; the last one is open above, the first one below. `without_unit` are scores whose threshold is
-    not above 0: they are in none of the other figures.
-    """
-
-    count: int
-    without_unit: int
-    p05: float | None
-    median: float | None
-    p95: float | None
-    bins: list[int]
-
-
-class Shift(BaseModel):
-    """How the scores of the same pictures moved, in units of their thresholds.
-
-    `median` of the differences, after less before; `distance` of the two distributions (Kolmogorov-Smirnov, from the
-    bins: 0 the same, 1 wholly apart); `correlation` (Pearson), null where either side is constant.
-    """
-
-    count: int
-    median: float
-    distance: float
-    correlation: float | None
-
-
-class Distribution(BaseModel):
-    """Both histograms, from 0 to 3 thresholds in 60 bins, and the shift; null where there is nothing to show."""
-
-    bin_width: float = HISTOGRAM_END / BINS
-    before: Scores | None
-    after: Scores | None
-    shift: Shift | None
-
-
-class Place(BaseModel):
-    """What changed at one station of one line; mean scores are in thresholds, each from 0 to 3 at most."""
-
-    line_id: str | None
-    station_id: str | None
-    pictures: int
-    failed: int
-    compared: int
-    ng_before: int
-    ng_after: int
-    review_before: int
-    review_after: int
-    ok_to_ng: int
-    ng_to_ok: int
-    mean_before: float | None
-    mean_after: float | None
-
-
-class Agreed(BaseModel):
-    """The pictures whose inspections people have reviewed: the newest review against the verdicts before and after.
-
-    A false reject was reviewed ok and is ng, a miss was reviewed ng and is ok.
-    """
-
-    reviewed: int
-    before: dict[str, dict[str, int]]
-    after: dict[str, dict[str, int]]
-    new_false_rejects: int
-    false_rejects_gone: int
-    new_misses: int
-    misses_gone: int
-
-    @classmethod
-    def of(cls, one: Agreement) -> Self:
-        own = {name: getattr(one, name) for name in cls.model_fields if hasattr(one, name)}
-        return cls(**own, reviewed=one.number())
-
-
-class FailedExample(BaseModel):
-    """A picture that could not be scored."""
-
-    number: int
-    inspection_id: UUID | None
-    path: str | None
-    detail: str | None
-
-
-class FailuresOfKind(BaseModel):
-    """Pictures that could not be scored for the same reason, and the first of them."""
-
-    code: str
-    count: int
-    example: FailedExample
-
-
-class Timings(BaseModel):
-    """When the run began and ended, how long it took, pauses included, and pictures a second over that time."""
-
-    started_at: dt.datetime | None
-    finished_at: dt.datetime | None
-    seconds: float | None
-    pictures_per_second: float | None
-
-
-class RescoreReport(BaseModel):
-    """What would change: a run's results beside what was recorded, as they stand when the report is made.
-
-    `transitions` counts pictures by the verdict that was recorded (`none`: there was none), then by that of the run.
-    """
-
-    made_at: dt.datetime
-    run: RescoreRun
-    pictures: int = Field(description="pictures that have a result")
-    versions_before: dict[int, int] = Field(
-        description="by model version, how many of the verdicts that were recorded are its"
-    )
-    compared: int = Field(description="those that have a verdict before and after")
-    changed: int = Field(description="those whose two verdicts differ")
-    transitions: dict[str, dict[str, int]]
-    flips: list[Flips]
-    scores: Distribution
-    places: list[Place] = Field(description="by line and station, those with the most pictures first")
-    places_left_out: bool = Field(description="whether there are more than the 200 that are listed")
-    agreement: Agreed
-    failures: list[FailuresOfKind]
-    timings: Timings
-
-    @property
-    def digest(self) -> str:
-        """Hexadecimal, the same for reports that say the same, whenever they were made."""
-        passing = {"made_at": True, "run": {"progress"}, "timings": True}
-        return hashlib.sha256(self.model_dump_json(exclude=passing).encode()).hexdigest()[:32]  # type: ignore[arg-type]
+LOADERS: Final[Mapping[str, Loader]] = dict.fromkeys(
+    (EventType.RESCORE_RUN_PROGRESS, EventType.RESCORE_RUN_COMPLETED, EventType.RESCORE_RUN_FAILED), _of_events
+)
+"""Of the events of runs, see `core.documents.payloads.documents`."""

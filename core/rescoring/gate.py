@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Connection, text
 
-from core.rescoring import agreement
-from core.rescoring.proportions import upper_bound
+from core.rescoring.reports import agreement
+from core.rescoring.reports.proportions import upper_bound
 from core.rescoring.runs import Run
 
 _Share = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]

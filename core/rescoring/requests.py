@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from core.fields import storable
-from core.inspections import Filters
-from core.windows import Window
+from core.inspection.inspections import Filters
+from core.intake.fields import storable
+from core.rescoring.maintenance_windows import Window
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(storable)]
 _Place = Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(storable)]

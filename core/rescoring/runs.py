@@ -18,11 +18,13 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Row, insert, select, text
 from sqlalchemy.sql.functions import now
 
-from core import audit, events, model_versions, recipes
+from core.access import audit
 from core.errors import Code, Refused
-from core.events import Event, EventType
-from core.rescoring.limits import Limit, Limits
+from core.feed import events
+from core.feed.events import Event, EventType
+from core.models import model_versions, recipes
 from core.rescoring.requests import RunRequest
+from core.rescoring.run_thresholds import Limit, Limits
 from core.rescoring.tables import rescore_runs
 from core.tables import model_versions as versions_table
 from core.tables import recipes as recipes_table

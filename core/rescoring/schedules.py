@@ -16,13 +16,14 @@ from sqlalchemy import Connection, Row, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.functions import now
 
-from core import audit, model_versions, recipes
+from core.access import audit
 from core.errors import Code, Refused
+from core.models import model_versions, recipes
 from core.rescoring import runs
+from core.rescoring.maintenance_windows import zone
 from core.rescoring.requests import ScheduledRequest
 from core.rescoring.tables import rescore_schedules
 from core.tables import recipes as recipes_table
-from core.windows import zone
 
 AT_ONCE = 100
 STARTED = "started"

@@ -19,11 +19,12 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, text
 
 from core.errors import Failure
-from core.rescoring import runs, share
-from core.rescoring.limits import Limit
+from core.models.verdicts import Verdict
+from core.queue import bulk_share
+from core.rescoring import runs
+from core.rescoring.maintenance_windows import Window
+from core.rescoring.run_thresholds import Limit
 from core.rescoring.tables import rescore_results
-from core.verdicts import Verdict
-from core.windows import Window
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def write(connection: Connection, claim: Claim, results: Sequence[Result]) -> Wr
     _copy(connection, claim.run_id, results)
     _advance(connection, claim, held + len(results))
     run_ended = runs.count(connection, claim.run_id, _counts(results))
-    share.scored(connection, len(results))
+    bulk_share.scored(connection, len(results))
     return Written(held=True, run_ended=run_ended)
 
 

@@ -3,9 +3,9 @@
 from contextlib import suppress
 from typing import TypeVar
 
-from core import manifests
-from core.archives import Archives, ArchiveUnavailable
 from core.rescoring.requests import Asked
+from core.storage import manifests
+from core.storage.archives import Archives, ArchiveUnavailable
 
 AnyAsked = TypeVar("AnyAsked", bound=Asked)
 

@@ -3,10 +3,11 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from core.vision.autoencoder import MSE, Z_MAP, AutoencoderDetector
-from core.vision.backbone import BACKBONES
-from core.vision.detector import FitOptions, architectures, default_architecture
-from core.vision.grouping import GroupBy
+from core.vision.detectors.autoencoder import MSE, Z_MAP, AutoencoderDetector
+from core.vision.detectors.backbone import BACKBONES
+from core.vision.detectors.registry import architectures, default_architecture
+from core.vision.training.grouping import GroupBy
+from core.vision.training.options import FitOptions
 
 
 class InvalidOptions(ValueError):  # noqa: N818 - it reads as what it is
@@ -18,12 +19,12 @@ class TrainingOptions(FitOptions):
     """What `train` is asked to do.
 
     Attributes:
-        architecture: a name of `core.vision.detector.architectures`; by default see `default_architecture` there.
+        architecture: a name of `core.vision.detectors.registry.architectures`; None for its default.
         input_size: sides of the prepared picture, pixels; None for what the detector chooses for these pictures.
         scaled_decode: see `Preprocessing`.
         false_reject_rate: the share of good parts that the threshold may reject.
         review_rate: the share that may be rejected or reviewed; None for no review.
-        group_by: which pictures are of one part or lot, see `core.vision.grouping`; None for what looks alike.
+        group_by: which pictures are of one part or lot, see `core.vision.training.grouping`; None for what looks alike.
         validation_share, calibration_share: of the good pictures; calibration takes at least as many as its rate needs.
         device: `auto`, `cpu` or `cuda`.
         max_pixels: the largest picture that is read.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 def run(arguments: Sequence[str]) -> int:
     """Run one command: 0 done, 1 the work failed, 2 wrong use, 130 interrupted. A failure is one line on stderr."""
     try:
-        from linewatch.cli import commands
+        from linewatch.cli import program
 
-        return commands.run(arguments)
+        return program.run(arguments)
     except KeyboardInterrupt:
         sys.stderr.write("linewatch: interrupted\n")
         return 130

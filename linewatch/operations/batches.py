@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
+from linewatch.http.request_bodies import Body, Counter, Part, Picture, form, form_of_fields, opened, storable, texts
 from linewatch.operations.inspections import Fields
 from linewatch.operations.session import Session, at, key_of
-from linewatch.results import Batch
-from linewatch.uploads import Body, Counter, Part, Picture, form, form_of_fields, opened, storable, texts
+from linewatch.types.results import Batch
 
 
 class Batches(Session):

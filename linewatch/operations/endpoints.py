@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, TypedDict, Unpack
 from uuid import UUID
 
+from linewatch.http.request_bodies import texts
 from linewatch.operations.session import Session, at
-from linewatch.results import Delivery, DeliveryPage, Endpoint
-from linewatch.uploads import texts
+from linewatch.types.results import Delivery, DeliveryPage, Endpoint
 
 _TEST_POLL = 0.2  # seconds
 

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from linewatch.errors import LinewatchError
+from linewatch.http.request_bodies import texts
 from linewatch.operations.session import LONGEST_WAIT, Session, at
-from linewatch.results import Consumer, FeedItem, FeedPage
-from linewatch.uploads import texts
+from linewatch.types.results import Consumer, FeedItem, FeedPage
 
 
 class Feed(Session):

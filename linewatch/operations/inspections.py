@@ -11,11 +11,11 @@ from typing import Any, Literal, TypedDict, Unpack, cast
 from uuid import UUID
 
 from linewatch.errors import Refused
+from linewatch.http.executors import Crew
+from linewatch.http.request_bodies import Part, Picture, form, opened, texts
+from linewatch.http.transport import Call
 from linewatch.operations.session import Session, at, key_of
-from linewatch.results import Inspection, InspectionPage
-from linewatch.transport import Call
-from linewatch.uploads import Part, Picture, form, opened, texts
-from linewatch.wires import Crew
+from linewatch.types.results import Inspection, InspectionPage
 
 _AHEAD = 2  # pictures of `submit_many` that are taken from the caller for each that is under way
 

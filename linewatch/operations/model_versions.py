@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from linewatch.errors import BundleRejected, TimedOut
+from linewatch.http.request_bodies import rewound, tar_of
+from linewatch.http.transport import Call
 from linewatch.operations.session import Session, at
-from linewatch.results import ModelVersion, Threshold, ThresholdPreview
-from linewatch.transport import Call
-from linewatch.uploads import rewound, tar_of
+from linewatch.types.results import ModelVersion, Threshold, ThresholdPreview
 
 _READY_POLL = 0.2  # seconds
 
@@ -103,7 +103,7 @@ class ModelVersions(Session):
             threshold: scores at or above it are `ng`; in the unit of the version's scores.
             review_threshold: scores from it up to the threshold are `review`; none by default.
             station_id: the one station that it is for; all without one of their own by default.
-            calibration: where it comes from, as `core.vision.calibration` makes it; none where a person chose it.
+            calibration: where it comes from, as `linewatch calibrate` makes it; none where a person chose it.
         """
         new = {
             "threshold": threshold,

@@ -1,8 +1,8 @@
 """Parts: what all the views of one part say together."""
 
+from linewatch.http.request_bodies import texts
 from linewatch.operations.session import Session, at
-from linewatch.results import Part
-from linewatch.uploads import texts
+from linewatch.types.results import Part
 
 
 class Parts(Session):

@@ -2,7 +2,7 @@
 
 from linewatch.errors import Refused
 from linewatch.operations.session import Session, at
-from linewatch.results import Recipe
+from linewatch.types.results import Recipe
 
 
 class Recipes(Session):

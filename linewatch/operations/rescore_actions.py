@@ -4,7 +4,7 @@ from uuid import UUID
 
 from linewatch.errors import Refused
 from linewatch.operations.session import Session, at
-from linewatch.rescoring import RescoreRun, RunActivation
+from linewatch.types.rescoring import RescoreRun, RunActivation
 
 
 class RescoreActions(Session):

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
 
+from linewatch.http.request_bodies import as_json, texts
+from linewatch.http.transport import Call
 from linewatch.operations.session import Session, at, key_of
-from linewatch.rescoring import RescoreResult, RescoreResultPage, RescoreRun, RescoreRunPage
-from linewatch.transport import Call
-from linewatch.uploads import as_json, texts
+from linewatch.types.rescoring import RescoreResult, RescoreResultPage, RescoreRun, RescoreRunPage
 
 Verdict = Literal["ok", "ng", "review"]
 

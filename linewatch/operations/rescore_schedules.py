@@ -5,7 +5,7 @@ from uuid import UUID
 
 from linewatch.operations.rescore_runs import RunFields, run_request
 from linewatch.operations.session import Session, at
-from linewatch.schedules import RescoreSchedule
+from linewatch.types.schedules import RescoreSchedule
 
 State = Literal["enabled", "disabled"]
 

@@ -11,10 +11,10 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from linewatch.errors import LinewatchError, Refused, Unreachable
-from linewatch.rescoring import RescoreRun
-from linewatch.results import Batch, Inspection, Result
-from linewatch.transport import Call, Transport
-from linewatch.uploads import Body, as_json
+from linewatch.http.request_bodies import Body, as_json
+from linewatch.http.transport import Call, Transport
+from linewatch.types.rescoring import RescoreRun
+from linewatch.types.results import Batch, Inspection, Result
 
 LONGEST_WAIT = 30.0  # seconds that one request waits at the server; longer waits are several
 

@@ -17,11 +17,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from core import consumers, feed, reviews, work
+from core.feed import consumers, feed
+from core.inspection import reviews
+from core.queue import work
 from core.settings import Settings
 from tests.conftest import free_port
-from tests.integration.test_work import claim, make_recipe, make_version, passed, submit
-from worker.mqtt import CONSUMER, Publisher
+from tests.integration.core.queue.test_work import claim, make_recipe, make_version, passed, submit
+from worker.delivery.mqtt import CONSUMER, Publisher
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 

@@ -1,0 +1,183 @@
+"""Who may ask. With keys: a bearer key with the right scope. Without: only this machine, and no foreign web page."""
+
+import asyncio
+import logging
+import re
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.access.rate_limits import Rates
+from api.responses.problems import database_unavailable, response
+from core.access import keys
+from core.access.keys import Key
+from core.database import UNUSABLE
+from core.errors import Code, Refused
+from core.settings import LOOPBACK_HOSTS, Settings
+
+log = logging.getLogger(__name__)
+
+PROBES = frozenset({"/healthz", "/readyz"})
+NEED_NO_KEY = frozenset({"/health", "/"})
+STREAMED = re.compile(r"/v1/(inspections|batches|recipes/[^/]+/model-versions)|/predict|/heatmap")
+"""Whose bodies are measured while they stream."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SUBMITTING = ("/v1/inspections", "/v1/batches", "/predict", "/heatmap")
+OF_READERS = re.compile(r"POST /v1/results/acknowledge|DELETE /v1/results/consumers/[^/]+")
+"""What a reader of the feed says of its own place in it."""
+KEY_SECONDS = 5.0
+"""How long a key that was found is trusted without another look: a revoked one works no longer than this."""
+USE_SECONDS = 60.0
+"""How often it is noted, at most, that a key is used."""
+
+BODY_BYTES = 1024 * 1024
+
+NO_KEY = "Send an API key: `Authorization: Bearer lw_…` (`linewatch keys create`)."
+UNKNOWN_KEY = "This API key is unknown or was revoked. Ask for another one (`linewatch keys create`)."
+
+
+def scope_needed(method: str, path: str) -> str:
+    """The scope of an API key that a request needs."""
+    if method in SAFE_METHODS or OF_READERS.fullmatch(f"{method} {path}"):
+        return "read"
+    return "submit" if path.startswith(SUBMITTING) else "admin"
+
+
+class Guard:
+    """ASGI middleware that refuses requests before anything is read of them, and bounds bodies that are read whole."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, engine: Engine, threads: int) -> None:
+        """Keys are looked up in so many `threads`, which nothing else uses: whatever is slow, it is known who asks."""
+        self._app = app
+        self._threads = anyio.CapacityLimiter(threads)
+        self._needs_key = settings.auth_required
+        self._engine = engine
+        self._keys: dict[str, tuple[float, Key]] = {}
+        self._rates = Rates()
+        self._uses_noted: dict[int, float] = {}
+        self._notes: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope.setdefault("state", {})["actor"] = await self._actor(scope)
+        except Refused as refused:
+            await response(refused)(scope, receive, send)
+            return
+        streamed = STREAMED.fullmatch(scope["path"]) is not None
+        await self._app(scope, receive if streamed else _bounded(receive), send)
+
+    async def _actor(self, scope: Scope) -> str:
+        """The name under which the request's changes are audited."""
+        headers = Headers(scope=scope)
+        if scope["path"] in PROBES:
+            return "anonymous"
+        if not self._needs_key:
+            _refuse_strangers(scope["method"], headers)
+            return "local"
+        if scope["path"] in NEED_NO_KEY:
+            return "anonymous"
+        scheme, _, text = headers.get("authorization", "").partition(" ")
+        bearer, text = scheme.lower() == "bearer", text.strip()
+        key = await self._find(text) if bearer else None
+        if key is None:
+            raise Refused(Code.UNAUTHENTICATED, UNKNOWN_KEY if bearer and text else NO_KEY)
+        key.check_not_expired()
+        self._check_rate(key)
+        self._note_use(key)
+        needed = scope_needed(scope["method"], scope["path"])
+        if not key.allows(needed):
+            raise Refused(Code.FORBIDDEN, f"The key {key.prefix!r} lacks the scope {needed!r}.")
+        return f"key:{key.prefix}"
+
+    async def _find(self, text: str) -> Key | None:
+        now = time.monotonic()
+        if text in self._keys and self._keys[text][0] > now:
+            return self._keys[text][1]
+        try:
+            key = await anyio.to_thread.run_sync(self._look_up, text, limiter=self._threads)
+        except UNUSABLE as error:
+            raise database_unavailable() from error
+        self._keys = {known: entry for known, entry in self._keys.items() if entry[0] > now}
+        if key is not None:
+            self._keys[text] = (now + KEY_SECONDS, key)
+        return key
+
+    def _check_rate(self, key: Key) -> None:
+        if key.requests_per_minute is None:
+            return
+        seconds = self._rates.take(key.id, key.requests_per_minute)
+        if seconds:
+            raise Refused(
+                Code.RATE_LIMITED,
+                f"The key {key.prefix!r} may make {key.requests_per_minute} requests a minute. Wait.",
+                retry_after=seconds,
+            )
+
+    def _note_use(self, key: Key) -> None:
+        """Have it noted beside the request, which neither waits for that nor fails with it."""
+        now = time.monotonic()
+        if self._uses_noted.get(key.id, -USE_SECONDS) + USE_SECONDS > now:
+            return
+        self._uses_noted[key.id] = now
+        note = asyncio.create_task(self._write_use(key))
+        self._notes.add(note)
+        note.add_done_callback(self._notes.discard)
+
+    async def _write_use(self, key: Key) -> None:
+        def write() -> None:
+            with self._engine.begin() as connection:
+                keys.note_use(connection, key.id)
+
+        try:
+            await asyncio.to_thread(write)
+        except SQLAlchemyError as error:
+            log.warning("could not note that the key %s is used: %s", key.prefix, error)
+
+    def _look_up(self, text: str) -> Key | None:
+        with self._engine.begin() as connection:
+            return keys.find(connection, text)
+
+
+def _refuse_strangers(method: str, headers: Headers) -> None:
+    """Without keys, any web page that a user of this machine visits could post here, or rebind its name to us."""
+    host = headers.get("host", "")
+    if _host_name(host) not in LOOPBACK_HOSTS:
+        raise Refused(Code.FOREIGN_ORIGIN, "Without API keys only localhost, 127.0.0.1 and [::1] are served.")
+    if method in SAFE_METHODS:
+        return
+    origin = headers.get("origin")
+    if (origin is not None and origin.partition("://")[2] != host) or headers.get("sec-fetch-site") == "cross-site":
+        raise Refused(Code.FOREIGN_ORIGIN, "Another web page may not change anything here.")
+
+
+def _host_name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _bounded(receive: Receive) -> Receive:
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message: Any = await receive()
+        received += len(message.get("body", b""))
+        if received > BODY_BYTES:
+            # FastAPI, which reads JSON bodies, lets this exception alone through.
+            raise HTTPException(413, f"This body may have at most {BODY_BYTES} bytes.")
+        return message  # type: ignore[no-any-return]
+
+    return bounded

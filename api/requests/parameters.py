@@ -1,0 +1,143 @@
+"""What a client may say: the fields of an upload and the types of query and path parameters, checked in one place."""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+from fastapi import Path, Query, Request, params
+from fastapi.dependencies.utils import get_flat_params
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+from api.responses.problems import invalid_fields
+from core.delivery.allowed_targets import MAX_URL
+from core.errors import Code, Refused
+from core.intake.fields import Label as Label
+from core.intake.fields import Metadata
+from core.intake.fields import Moment as Moment
+from core.intake.fields import parse_json as parse_json
+from core.intake.fields import storable as storable
+
+MAX_WAIT_SECONDS = 60
+RECIPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError("must not be null; what is left out stays as it is")
+    return value
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
+T = TypeVar("T")
+OrLeftOut = Annotated[
+    T | SkipJsonSchema[None], BeforeValidator(_not_null), Field(json_schema_extra=_without_default)
+]  # of a change: None where it was left out, and never because a client said null
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(storable)
+]  # whom people read of
+Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(storable)]
+Description = Annotated[str, StringConstraints(max_length=1000), AfterValidator(storable)]
+RecipeName = Annotated[str, StringConstraints(pattern=RECIPE_NAME)]
+RecipePath = Annotated[str, Path(pattern=RECIPE_NAME)]
+VersionPath = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Wait = Annotated[
+    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="answer as soon as it is final, or after this many seconds")
+]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+View = Annotated[Literal["opcua"], Query(description="`opcua` answers in the vocabulary of OPC UA for Machine Vision")]
+
+
+class UploadFields(BaseModel):
+    """What a client says of one image."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: RecipeName | None = None
+    external_id: Label | None = None
+    part_id: Label | None = None
+    view: Annotated[Label | None, Field(description="which of several pictures of one part this is")] = None
+    lot_id: Label | None = None
+    line_id: Label | None = None
+    station_id: Label | None = None
+    captured_at: Moment | None = None
+    priority: Literal["live", "bulk"] = "live"
+    deadline_ms: Annotated[int, Field(ge=1, le=7 * 24 * 3600 * 1000)] | None = None
+    batch_id: UUID | None = None
+    callback_url: Url | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+def upload_fields(given: Mapping[str, Any]) -> UploadFields:
+    """The fields of an upload; refuses unknown names and wrong values."""
+    try:
+        return UploadFields.model_validate(given)
+    except ValidationError as error:
+        raise invalid_fields(error.errors(include_url=False, include_input=False)) from None
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse query parameters that the matched route does not declare: a filter with a typo in it would filter nothing.
+
+    A route that reads its query itself declares it in its `openapi_extra`.
+    """
+    if not request.query_params:
+        return
+    route = request.scope["route"]
+    known = {one["name"] for one in (route.openapi_extra or {}).get("parameters", ()) if one["in"] == "query"}
+    # Those of a model are plain fields, without a word of where they stand; only queries have models here.
+    elsewhere = (params.Path, params.Header, params.Cookie)
+    known |= {one.alias for one in get_flat_params(route.dependant) if not isinstance(one.field_info, elsewhere)}
+    unknown = sorted(request.query_params.keys() - known)
+    if unknown:
+        takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+        raise Refused(Code.INVALID_FIELD, f"{unknown[0]}: no query parameter of this address; {takes}.")
+
+
+def once_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names and values as a mapping; refuses a name that comes twice."""
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name in given:
+            raise Refused(Code.INVALID_FIELD, f"{name}: given more than once.")
+        given[name] = value
+    return given
+
+
+def items_of_files(text: str) -> dict[str, dict[str, Any]]:
+    """The part `items` of a batch: a JSON object from file name to fields."""
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise Refused(Code.INVALID_FIELD, f"items: not valid JSON: {error}") from None
+    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+        raise Refused(Code.INVALID_FIELD, "items: must be a JSON object that maps file names to objects of fields.")
+    return value
+
+
+def encode_cursor(inspection_id: UUID | None) -> str | None:
+    """The opaque cursor of the page after this inspection."""
+    return None if inspection_id is None else base64.urlsafe_b64encode(inspection_id.bytes).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None) -> UUID | None:
+    """The inspection that a cursor stands for; refuses what is none of ours."""
+    if cursor is None:
+        return None
+    try:
+        return UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):
+        raise Refused(Code.INVALID_CURSOR, "cursor: not one that this listing gave out.") from None

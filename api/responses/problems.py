@@ -1,0 +1,169 @@
+"""Refusals as `application/problem+json` (RFC 9457), and the one table from code to HTTP status."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from core.database import UNUSABLE
+from core.errors import Code, Refused
+
+log = logging.getLogger(__name__)
+
+STATUS: Mapping[Code, HTTPStatus] = {
+    Code.MALFORMED_REQUEST: HTTPStatus.BAD_REQUEST,
+    Code.EMPTY_BODY: HTTPStatus.BAD_REQUEST,
+    Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    Code.FORBIDDEN: HTTPStatus.FORBIDDEN,
+    Code.FOREIGN_ORIGIN: HTTPStatus.FORBIDDEN,
+    Code.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
+    Code.RECIPE_UNKNOWN: HTTPStatus.NOT_FOUND,
+    Code.RECIPE_EXISTS: HTTPStatus.CONFLICT,
+    Code.RECIPE_WITHOUT_MODEL: HTTPStatus.CONFLICT,
+    Code.MODEL_NOT_READY: HTTPStatus.CONFLICT,
+    Code.INVALID_TRANSITION: HTTPStatus.CONFLICT,
+    Code.UPLOAD_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Code.IMAGE_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Code.TOO_MANY_IMAGES: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Code.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    Code.MULTIPLE_FRAMES: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    Code.INVALID_FIELD: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.INVALID_CURSOR: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.CURSOR_EPOCH: HTTPStatus.GONE,
+    Code.CURSOR_EXPIRED: HTTPStatus.GONE,
+    Code.INVALID_BUNDLE: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.CALLBACK_UNREGISTERED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.WEBHOOK_TARGET_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.SOURCE_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.GATE_NOT_MET: HTTPStatus.CONFLICT,
+    Code.SCHEDULE_EXISTS: HTTPStatus.CONFLICT,
+    Code.CHALLENGER_EXISTS: HTTPStatus.CONFLICT,
+    Code.IDEMPOTENCY_MISMATCH: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.IDEMPOTENCY_IN_FLIGHT: HTTPStatus.CONFLICT,
+    Code.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.QUEUE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.DATABASE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.STORE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.STORE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.TIMEOUT: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+RETRY_AFTER_SECONDS = 5
+MEDIA_TYPE = "application/problem+json"
+
+
+def body(refused: Refused) -> dict[str, Any]:
+    """The problem document of a refusal."""
+    status = STATUS[refused.code]
+    return {
+        "type": f"urn:linewatch:problem:{refused.code}",
+        "title": refused.code.replace("_", " ").capitalize(),
+        "status": status.value,
+        "detail": refused.detail,
+        "code": refused.code,
+        **refused.members,
+    }
+
+
+def response(refused: Refused) -> JSONResponse:
+    """The HTTP answer to a refusal."""
+    status = STATUS[refused.code]
+    headers = {}
+    if refused.retry_after is not None or status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(refused.retry_after or RETRY_AFTER_SECONDS)
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body(refused), status.value, headers, MEDIA_TYPE)
+
+
+def refuses(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that refuses with these codes; `api.openapi` adds those of every route."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(STATUS[code].value, []).append(f"`{code}`")
+    return {status: {"description": ", ".join(said)} for status, said in by_status.items()}
+
+
+def database_unavailable() -> Refused:
+    """The refusal while the database cannot be reached or used."""
+    return Refused(Code.DATABASE_UNAVAILABLE, "The database cannot be reached at the moment; nothing was accepted.")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the app as a problem document.
+
+    The handlers are coroutines: plain functions would wait for one of the threads of plain routes.
+    """
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    for kind in UNUSABLE:
+        app.add_exception_handler(kind, _unavailable)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)  # noqa: S101 - registered for this type only
+    return response(error)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
+    faults = error.errors()
+    if any(fault["loc"][0] == "path" for fault in faults):
+        return response(Refused(Code.NOT_FOUND, "There is nothing under this address: the id is malformed."))
+    if isinstance(error.body, bytes):  # it was left as it came because it is not declared to be JSON
+        return response(
+            Refused(
+                Code.UNSUPPORTED_MEDIA_TYPE, "The body is not taken: send JSON with Content-Type: application/json."
+            )
+        )
+    if any(fault["type"] == "missing" and fault["loc"] == ("body",) for fault in faults):
+        return response(
+            Refused(Code.EMPTY_BODY, "A JSON body is needed: send one with Content-Type: application/json.")
+        )
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return response(Refused(Code.MALFORMED_REQUEST, "The body is not valid JSON."))
+    return response(invalid_fields(faults))
+
+
+def invalid_fields(faults: Any) -> Refused:
+    """The refusal of field values, from pydantic's list of faults; the values themselves are not repeated."""
+    lines = []
+    for fault in faults:
+        where = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body", "header"))
+        lines.append(f"{where}: {fault['msg']}" if where else fault["msg"])
+    return Refused(Code.INVALID_FIELD, "; ".join(lines))
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type only
+    codes = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.UPLOAD_TOO_LARGE}
+    answer = response(Refused(codes.get(error.status_code, Code.MALFORMED_REQUEST), str(error.detail)))
+    if error.headers:
+        answer.headers.update(error.headers)
+    return answer
+
+
+async def _unavailable(_: Request, error: Exception) -> JSONResponse:
+    log.warning("database unavailable: %s", error)
+    return response(database_unavailable())
+
+
+async def _gone(_: Request, __: Exception) -> JSONResponse:
+    """The client broke its upload off: nothing was kept, and nobody is left to read this."""
+    return response(Refused(Code.MALFORMED_REQUEST, "The upload broke off; nothing was accepted."))
+
+
+async def _unforeseen(_: Request, __: Exception) -> JSONResponse:
+    return response(Refused(Code.INTERNAL_ERROR, "An unforeseen error; it is in the api's log."))

@@ -1,0 +1,132 @@
+"""What the routes share: the connections and services of one api process."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Self
+from uuid import UUID
+
+from fastapi import Depends, Request
+from sqlalchemy import Connection, Engine
+
+from api.publisher import Publisher
+from api.requests.group_commit import Door
+from api.requests.idempotency import InFlight
+from api.requests.uploads import Receiver
+from api.responses.downloads import Downloads
+from api.waiting.feed_streaming import Follower
+from api.waiting.long_polling import Kind, Look, Waiters
+from core.database import create_pool
+from core.delivery.allowed_targets import AllowList
+from core.inspection import inspections
+from core.queue import batches
+from core.rescoring import runs
+from core.settings import Settings
+from core.storage.image_store import Store, failure_key
+
+POOL_SIZE = 24
+# How the connections are shared out: whoever has a thread finds one, and no kind of request waits for another kind.
+WORK_THREADS = 7  # async routes and the waiters
+ROUTE_THREADS = 6  # plain routes
+KEY_THREADS = 2  # the guard
+EXPORT_THREADS = 2
+# Four read the feed (`api.waiting.feed_streaming`), one commits what the door takes in, and one publishes; the
+# receiver may need a connection to register a bundle, and now and then the door one for a callback.
+
+EXPORTS = 4
+"""Exports that one process sends at a time: each holds up to a row group in memory."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that lives as long as the process."""
+
+    settings: Settings
+    engine: Engine
+    store: Store
+    publisher: Publisher
+    door: Door
+    in_flight: InFlight
+    receiver: Receiver
+    waiters: Waiters
+    follower: Follower
+    allowed: AllowList
+    downloads: Downloads
+
+    @classmethod
+    def create(cls, settings: Settings) -> Self:
+        engine = create_pool(settings, size=POOL_SIZE, name="api")
+        store = Store(settings.store_url)
+        publisher = Publisher(settings, engine)
+        allowed = AllowList.of(settings)
+
+        def final_inspections(names: Iterable[str]) -> set[str]:
+            with engine.begin() as connection:
+                return {str(one) for one in inspections.final_among(connection, map(UUID, names))}
+
+        def final_batches(names: Iterable[str]) -> set[str]:
+            with engine.begin() as connection:
+                return {str(one) for one in batches.final_among(connection, map(UUID, names))}
+
+        def final_runs(names: Iterable[str]) -> set[str]:
+            with engine.begin() as connection:
+                return {str(one) for one in runs.final_among(connection, map(UUID, names))}
+
+        def written_maps(names: Iterable[str]) -> set[str]:
+            return {name for name in names if store.holds(name) or store.holds(failure_key(name))}
+
+        looks: dict[Kind, Look] = {
+            "inspection": final_inspections,
+            "batch": final_batches,
+            "rescore_run": final_runs,
+            "anomaly_map": written_maps,
+        }
+        follower = Follower(engine)
+        return cls(
+            settings,
+            engine,
+            store,
+            publisher,
+            Door(settings, engine, store, publisher, allowed),
+            InFlight(),
+            Receiver(settings, store),
+            Waiters(settings, looks, on_finish=follower.hint),
+            follower,
+            allowed,
+            Downloads(most=EXPORTS, threads=EXPORT_THREADS),
+        )
+
+    async def start(self) -> None:
+        self.publisher.start()
+        await self.door.start()
+        await self.follower.start()
+        await self.waiters.start()
+
+    async def stop(self) -> None:
+        await self.waiters.stop()
+        await self.follower.stop()
+        await self.door.stop()
+        self.publisher.stop()
+        self.receiver.stop()
+        self.engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection within one transaction."""
+        with self.engine.begin() as connection:
+            yield connection
+
+
+# Coroutines, for plain functions would each take one of the threads of plain routes, and wait for it.
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def _actor(request: Request) -> str:
+    actor: str = request.state.actor
+    return actor
+
+
+Context = Annotated[Services, Depends(_services)]
+Actor = Annotated[str, Depends(_actor)]

@@ -1,0 +1,192 @@
+"""Deliveries: one event to one webhook endpoint, from the commit that caused it until it is received or given up.
+
+              claim: claim + 1, a lease               handle, only by the claim that holds it
+    pending ─────────────────────────────► in flight ─────────────────────────────────────────► delivered (2xx)
+    ▲ ▲  ▲                                  │  │ │ └─── the last try failed ──────────────────► exhausted
+    │ │  └── a try failed: after a pause ◄──┘  │ └───── what it tells of is gone ─────────────► cancelled
+    │ └───── the lease ran out, or release ◄───┘
+    └─────── replay, of a final one
+
+"In flight" is no state of its own: it is a pending one whose next try lies ahead as a lease, so that whatever becomes
+of its sender it is sent again. `core.delivery.sending` claims and handles; here they are read, repeated and forgotten.
+"""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, get_args
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from core.errors import Code, Refused
+from core.feed.events import EventType
+from core.partitions import first_id_of
+
+KEPT = dt.timedelta(days=30)
+
+State = Literal["pending", "delivered", "exhausted", "cancelled"]
+
+
+class Outcome(StrEnum):
+    """What became of one try. Only the first is a success; after every other it is tried again, as scheduled."""
+
+    DELIVERED = "delivered"  # answered with 2xx
+    REFUSED_STATUS = "refused_status"  # answered with anything else, redirects included
+    GONE = "gone"  # answered with 410: the endpoint is disabled
+    TIMED_OUT = "timed_out"  # no answer within the time of a try
+    UNREACHABLE = "unreachable"  # no address, no connection, or one that broke off
+    TLS_FAILED = "tls_failed"  # no trust in the certificate, or no protocol in common
+    BAD_ANSWER = "bad_answer"  # not HTTP
+    TARGET_REFUSED = "target_refused"  # its address is not, or no longer, among those that are allowed
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a message, as it is kept."""
+
+    at: dt.datetime
+    outcome: Outcome
+    status: int | None
+    duration_ms: float
+    answer: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One event to one endpoint, with its tries, oldest first. `next_try_at` is None once it is final."""
+
+    id: UUID
+    endpoint_id: UUID
+    event: str
+    subject_id: str
+    url: str
+    state: State
+    tries: int
+    occurred_at: dt.datetime
+    next_try_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    message_id: UUID | None
+    attempts: Sequence[Attempt] = ()
+
+
+_SELECT = """
+    SELECT one.id, one.endpoint_id, one.event, one.subject_id, coalesce(one.callback_url, endpoint.url) AS url,
+        one.state, one.tries, one.occurred_at, CASE WHEN one.state = 'pending' THEN one.next_try_at END AS next_try_at,
+        one.finished_at, one.message_id
+    FROM deliveries AS one JOIN webhook_endpoints AS endpoint ON endpoint.id = one.endpoint_id
+"""
+
+
+_PAGE = f"""
+    {_SELECT} WHERE one.endpoint_id = :endpoint_id AND one.id < :before {{narrowed}} ORDER BY one.id DESC LIMIT :limit
+"""
+_LAST_ID = UUID(int=2**128 - 1)
+# The state is written out, so that every plan sees that the index of the exhausted ones is enough.
+_IN_STATE: Mapping[State | None, str] = {None: ""} | {one: f"AND one.state = '{one}'" for one in get_args(State)}
+
+
+def _deliveries(connection: Connection, rows: Sequence[Row[Any]]) -> list[Delivery]:
+    attempts: dict[UUID, list[Attempt]] = defaultdict(list)
+    for row in connection.execute(
+        text("""
+            SELECT message_id, at, outcome, status, duration_ms, answer FROM delivery_attempts
+            WHERE message_id = ANY(CAST(:ids AS uuid[])) ORDER BY message_id, id
+        """),
+        {"ids": [row.message_id for row in rows if row.message_id is not None]},
+    ):
+        attempts[row.message_id].append(Attempt(row.at, Outcome(row.outcome), row.status, row.duration_ms, row.answer))
+    return [Delivery(**row._mapping, attempts=attempts.get(row.message_id, ())) for row in rows]
+
+
+def get(connection: Connection, delivery_id: UUID) -> Delivery:
+    """One delivery; refuses an unknown id."""
+    rows = connection.execute(text(f"{_SELECT} WHERE one.id = :id"), {"id": delivery_id}).all()
+    if not rows:
+        raise Refused(Code.NOT_FOUND, f"There is no delivery {delivery_id}.")
+    return _deliveries(connection, rows)[0]
+
+
+def list_page(
+    connection: Connection, endpoint_id: UUID, *, state: State | None, before: UUID | None, limit: int
+) -> tuple[list[Delivery], UUID | None]:
+    """One page of an endpoint's deliveries, newest first, and the id to give as `before` for the next page, or None."""
+    rows = connection.execute(
+        text(_PAGE.format(narrowed=_IN_STATE[state])),
+        {"endpoint_id": endpoint_id, "before": before or _LAST_ID, "limit": limit + 1},
+    ).all()
+    items = _deliveries(connection, rows[:limit])
+    return items, items[-1].id if len(rows) > limit else None
+
+
+def send_test(connection: Connection, endpoint_id: UUID) -> Delivery:
+    """A new delivery of `endpoint.test`; refuses an endpoint that is not enabled, for nothing is sent to it."""
+    _lock_enabled(connection, endpoint_id, f"Endpoint {endpoint_id} is {{state}}; enable it before it is tested.")
+    made = connection.execute(
+        text("""
+            INSERT INTO deliveries (endpoint_id, event, subject_id)
+            VALUES (:endpoint_id, :event, CAST(:endpoint_id AS text)) RETURNING id
+        """),
+        {"endpoint_id": endpoint_id, "event": EventType.ENDPOINT_TEST},
+    ).scalar_one()
+    return get(connection, made)
+
+
+def replay(connection: Connection, delivery_id: UUID) -> Delivery:
+    """Send a delivery again: `delivered | exhausted | cancelled → pending`, its tries counted from 0, under the same
+    message id. A pending one is tried at once. What was sent in one message is sent again as that message.
+
+    Refuses one whose endpoint is not enabled.
+    """
+    found = get(connection, delivery_id)
+    _lock_enabled(
+        connection,
+        found.endpoint_id,
+        f"Delivery {delivery_id} cannot be sent again: its endpoint {found.endpoint_id} is {{state}}. Enable it first.",
+    )
+    connection.execute(
+        text("""
+            UPDATE deliveries SET state = 'pending', next_try_at = now(), finished_at = NULL,
+                tries = CASE WHEN state = 'pending' THEN tries ELSE 0 END
+            WHERE id = :id OR message_id = :message_id
+        """),
+        {"id": delivery_id, "message_id": found.message_id},
+    )
+    return get(connection, delivery_id)
+
+
+def _lock_enabled(connection: Connection, endpoint_id: UUID, otherwise: str) -> None:
+    state = connection.execute(
+        text("SELECT state FROM webhook_endpoints WHERE id = :id FOR NO KEY UPDATE"), {"id": endpoint_id}
+    ).scalar_one_or_none()
+    if state is None:
+        raise Refused(Code.NOT_FOUND, f"There is no webhook endpoint {endpoint_id}.")
+    if state != "enabled":
+        raise Refused(Code.INVALID_TRANSITION, otherwise.format(state=state))
+
+
+def forget(connection: Connection, *, at_most: int, now: dt.datetime | None = None) -> int:
+    """Remove deliveries that were finished before `KEPT`, with their tries; returns how many.
+
+    So long ago caused and still pending, those of an endpoint that is not enabled go too: nobody waits for them.
+    """
+    moment = (now or dt.datetime.now(dt.UTC)) - KEPT
+    removed: int = connection.execute(
+        text("""
+            WITH old AS (
+                SELECT one.id FROM deliveries AS one JOIN webhook_endpoints AS endpoint ON endpoint.id = one.endpoint_id
+                WHERE one.id < :oldest AND (one.finished_at < :moment
+                    OR one.state = 'pending' AND one.occurred_at < :moment AND endpoint.state <> 'enabled')
+                ORDER BY one.id LIMIT :at_most FOR UPDATE OF one SKIP LOCKED
+            ), gone AS (
+                DELETE FROM deliveries USING old WHERE deliveries.id = old.id RETURNING deliveries.message_id
+            ), without AS (
+                DELETE FROM delivery_attempts USING gone WHERE delivery_attempts.message_id = gone.message_id
+            )
+            SELECT count(*) FROM gone
+        """),
+        {"oldest": first_id_of(moment), "moment": moment, "at_most": at_most},
+    ).scalar_one()
+    return removed

@@ -1,0 +1,256 @@
+"""Webhook endpoints: who is called, for what, and with which secret. `enabled ⇄ disabled`, and at last `deleted`.
+
+A secret is made by the database and is never a parameter of a statement, which errors and logs repeat. Whoever leaves
+`enabled` takes its pending deliveries along: they become `cancelled` in the same transaction.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pydantic import SecretStr
+from sqlalchemy import Connection, Row, insert, literal_column, select, text, update
+from sqlalchemy.sql.functions import now
+
+from core.access import audit
+from core.delivery.allowed_targets import Origin, TargetRefused
+from core.errors import Code, Refused
+from core.feed.events import Callback
+from core.tables import webhook_endpoints
+
+PREVIOUS_SECRET_HOURS = 24
+"""How long the secret before the last rotation signs, too."""
+
+# The three carry 366 random bits, from the source that pgcrypto would use; 32 bytes are left of them.
+_RANDOM = " || ".join(["uuid_send(gen_random_uuid())"] * 3)
+_NEW_SECRET: Any = literal_column(f"'whsec_' || encode(sha256({_RANDOM}), 'base64')")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address that is called for some events.
+
+    Attributes:
+        events: the types that it gets; none for one that is there for callbacks only.
+        recipes: names of the recipes whose events it gets; None for all.
+        disabled_because: for people; None while it is enabled.
+        max_group_size: how many events one request may bring.
+        max_group_delay_ms: how long an event may wait for others, in milliseconds.
+        failing_since: when the calls of today's series of failures began.
+    """
+
+    id: UUID
+    url: str
+    events: list[str]
+    recipes: list[str] | None
+    description: str
+    state: str
+    disabled_because: str | None
+    secret: SecretStr
+    previous_secret: SecretStr | None
+    previous_secret_until: dt.datetime | None
+    max_group_size: int
+    max_group_delay_ms: int
+    failing_since: dt.datetime | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+
+def _endpoint(row: Row[*tuple[Any, ...]]) -> Endpoint:
+    secrets = {"secret": SecretStr(row.secret)}
+    secrets["previous_secret"] = row.previous_secret and SecretStr(row.previous_secret)
+    return Endpoint(**{**row._mapping, **secrets})
+
+
+def _one(row: Row[*tuple[Any, ...]] | None, endpoint_id: UUID) -> Endpoint:
+    if row is None:
+        raise Refused(Code.NOT_FOUND, f"There is no webhook endpoint {endpoint_id}.")
+    return _endpoint(row)
+
+
+_SELECT = select(webhook_endpoints).where(webhook_endpoints.c.state != "deleted").order_by(webhook_endpoints.c.id)
+
+
+def list_all(connection: Connection) -> list[Endpoint]:
+    """All endpoints that are not deleted, oldest first."""
+    return [_endpoint(row) for row in connection.execute(_SELECT)]
+
+
+def get(connection: Connection, endpoint_id: UUID) -> Endpoint:
+    """One endpoint; refuses an unknown or deleted one."""
+    return _one(connection.execute(_SELECT.where(webhook_endpoints.c.id == endpoint_id)).one_or_none(), endpoint_id)
+
+
+def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Endpoint]:
+    """The endpoints of these ids that are not deleted."""
+    rows = connection.execute(_SELECT.where(webhook_endpoints.c.id.in_(list(ids))))
+    return {row.id: _endpoint(row) for row in rows}
+
+
+def create(connection: Connection, url: str, *, actor: str, **settings: Any) -> Endpoint:
+    """A new endpoint with `events` and, where wished, `recipes`, `description`, `max_group_size` and
+    `max_group_delay_ms`.
+
+    The caller has checked that its URL may be called (`core.delivery.allowed_targets`): that looks names up, for which
+    no transaction should wait.
+    """
+    row = connection.execute(
+        insert(webhook_endpoints).values(url=url, secret=_NEW_SECRET, **settings).returning(*webhook_endpoints.c)
+    ).one()
+    _audit(connection, "created", row.id, actor, url=url, **settings)
+    return _endpoint(row)
+
+
+def change(connection: Connection, endpoint_id: UUID, *, actor: str, **changes: Any) -> Endpoint:
+    """Set what `create` sets, as far as it is named. Refuses an unknown endpoint."""
+    changed = _update(connection, endpoint_id, **changes)
+    _audit(connection, "changed", endpoint_id, actor, **changes)
+    return changed
+
+
+def enable(connection: Connection, endpoint_id: UUID, *, actor: str) -> Endpoint:
+    """`disabled → enabled`, with a clean record; events from now on are delivered. An enabled one stays as it is.
+
+    What is pending from before is cancelled: whoever wrote it had still seen the endpoint enabled, and committed only
+    after it was disabled.
+    """
+    row = connection.execute(
+        update(webhook_endpoints)
+        .where(webhook_endpoints.c.id == endpoint_id, webhook_endpoints.c.state == "disabled")
+        .values(state="enabled", disabled_because=None, failing_since=None, updated_at=now())
+        .returning(webhook_endpoints.c.id)
+    ).one_or_none()
+    if row is not None:
+        cancelled = _cancel_pending(connection, endpoint_id)
+        _audit(connection, "enabled", endpoint_id, actor, cancelled_deliveries=cancelled)
+    return get(connection, endpoint_id)
+
+
+def disable(connection: Connection, endpoint_id: UUID, because: str, *, actor: str = "worker") -> bool:
+    """`enabled → disabled`, for a reason that people can read; its pending deliveries are cancelled with it.
+
+    Returns False, and changes nothing, if it was not enabled. The endpoint is locked before its deliveries: whoever
+    changes deliveries in the same transaction does it afterwards.
+    """
+    row = connection.execute(
+        update(webhook_endpoints)
+        .where(webhook_endpoints.c.id == endpoint_id, webhook_endpoints.c.state == "enabled")
+        .values(state="disabled", disabled_because=because, updated_at=now())
+        .returning(webhook_endpoints.c.id)
+    ).one_or_none()
+    if row is None:
+        return False
+    cancelled = _cancel_pending(connection, endpoint_id)
+    _audit(connection, "disabled", endpoint_id, actor, because=because, cancelled_deliveries=cancelled)
+    return True
+
+
+def delete(connection: Connection, endpoint_id: UUID, *, actor: str) -> None:
+    """To `deleted`, from any other state; pending deliveries are cancelled, the secrets forgotten, the history kept."""
+    _update(connection, endpoint_id, state="deleted", secret="", previous_secret=None, previous_secret_until=None)
+    cancelled = _cancel_pending(connection, endpoint_id)
+    _audit(connection, "deleted", endpoint_id, actor, cancelled_deliveries=cancelled)
+
+
+def rotate_secret(connection: Connection, endpoint_id: UUID, *, actor: str) -> Endpoint:
+    """A new secret; the one before it signs too for `PREVIOUS_SECRET_HOURS`, and any older one no longer."""
+    rotated = _update(
+        connection,
+        endpoint_id,
+        secret=_NEW_SECRET,
+        previous_secret=webhook_endpoints.c.secret,
+        previous_secret_until=now() + dt.timedelta(hours=PREVIOUS_SECRET_HOURS),
+    )
+    _audit(connection, "secret_rotated", endpoint_id, actor)
+    return rotated
+
+
+def signing_secrets(endpoint: Endpoint) -> list[str]:
+    """The secrets to sign with now, the newest first: `whsec_` and the base64 of 32 random bytes."""
+    secrets = [endpoint.secret.get_secret_value()]
+    until = endpoint.previous_secret_until
+    if endpoint.previous_secret is not None and until is not None and dt.datetime.now(dt.UTC) < until:
+        secrets.append(endpoint.previous_secret.get_secret_value())
+    return secrets
+
+
+def callbacks(connection: Connection, urls: Iterable[str]) -> dict[str, Callback]:
+    """For each of these URLs that has the origin of an enabled endpoint, the endpoint whose secret signs its calls.
+
+    Among several the one with this very URL comes first, then the oldest.
+    """
+    enabled = connection.execute(
+        select(webhook_endpoints.c.id, webhook_endpoints.c.url)
+        .where(webhook_endpoints.c.state == "enabled")
+        .order_by(webhook_endpoints.c.id)
+    ).all()
+    origins = [(_origin(row.url), row) for row in enabled]
+    found: dict[str, Callback] = {}
+    for url in urls:
+        origin = _origin(url)
+        fitting = [row for own, row in origins if origin is not None and own == origin]
+        if fitting:
+            exact = [row for row in fitting if row.url == url]
+            found[url] = Callback((exact or fitting)[0].id, url)
+    return found
+
+
+def callback(connection: Connection, url: str) -> Callback:
+    """The callback to one URL; refuses one whose origin no enabled endpoint has."""
+    found = callbacks(connection, [url])
+    if url not in found:
+        raise unregistered(url)
+    return found[url]
+
+
+def unregistered(url: str) -> Refused:
+    """The refusal of a callback to an origin that no enabled endpoint has."""
+    origin = _origin(url)
+    where = f"{origin.scheme}://{origin.host} at port {origin.port}" if origin else "this URL"
+    return Refused(
+        Code.CALLBACK_UNREGISTERED,
+        f"callback_url: no enabled webhook endpoint is registered for {where}; register one with "
+        "POST /v1/webhook-endpoints.",
+    )
+
+
+def _origin(url: str) -> Origin | None:
+    try:
+        return Origin.of(url)
+    except TargetRefused:  # such a URL is registered nowhere
+        return None
+
+
+def _update(connection: Connection, endpoint_id: UUID, **values: Any) -> Endpoint:
+    row = connection.execute(
+        update(webhook_endpoints)
+        .where(webhook_endpoints.c.id == endpoint_id, webhook_endpoints.c.state != "deleted")
+        .values(**values, updated_at=now())
+        .returning(*webhook_endpoints.c)
+    ).one_or_none()
+    return _one(row, endpoint_id)
+
+
+def _cancel_pending(connection: Connection, endpoint_id: UUID) -> int:
+    """`pending → cancelled` for all deliveries of an endpoint; returns how many."""
+    return connection.execute(
+        text("""
+            WITH pending AS (
+                SELECT id FROM deliveries WHERE endpoint_id = :id AND state = 'pending' ORDER BY id FOR UPDATE
+            )
+            UPDATE deliveries SET state = 'cancelled', finished_at = now() FROM pending WHERE deliveries.id = pending.id
+        """),
+        {"id": endpoint_id},
+    ).rowcount
+
+
+def _audit(connection: Connection, action: str, endpoint_id: UUID, actor: str, **detail: Any) -> None:
+    audit.record(
+        connection,
+        actor=actor,
+        action=f"webhook_endpoint.{action}",
+        subject=f"webhook_endpoint:{endpoint_id}",
+        **detail,
+    )

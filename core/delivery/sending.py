@@ -1,0 +1,366 @@
+"""Sending deliveries: messages are claimed, given back, cancelled, and what became of their tries is written.
+
+What goes out in one request is a message. Its contents are fixed at its first claim by `message_id`, so every try sends
+the same `webhook-id` and the same events. An event that is sent alone has its own id as `message_id`; a group has a new
+one, even a group of one event. `claim` is a fence: a result counts only for the claim that sent it, so what a lost or
+slow sender still writes finds nothing to write to.
+
+Whoever changes deliveries of an endpoint locks the endpoint's row first: two senders never share out the events of one
+message between them, and nobody waits in a circle.
+"""
+
+import datetime as dt
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from core.delivery import endpoints
+from core.delivery.deliveries import Outcome
+
+LEASE_SECONDS = 60.0
+"""How long a claim keeps others away: four times what a try may take at most."""
+
+ENDPOINTS_AT_ONCE = 16
+EVENTS_AT_ONCE = 1000
+"""A claim takes no more events than this, but at least one message; a sender holds no more of one endpoint."""
+
+MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
+JITTER = 0.2
+"""Pauses are longer than the schedule says by up to this share, so that what failed together is not sent together."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One delivery that a sender holds."""
+
+    id: UUID
+    claim: int
+    event: str
+    subject_id: str
+    occurred_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class Message:
+    """What goes out in one request. `tries` counts those that were made before; `callback_url` is None for most."""
+
+    id: UUID
+    endpoint_id: UUID
+    callback_url: str | None
+    tries: int
+    claims: Sequence[Claim]
+
+    @property
+    def grouped(self) -> bool:
+        """Whether its events travel as a group; fixed with the message's id."""
+        return any(one.id != self.id for one in self.claims)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one try.
+
+    Attributes:
+        status: of the HTTP answer, None where there was none.
+        text: the beginning of the answer's body, or what went wrong.
+        retry_after: seconds for which the receiver asked not to be tried again.
+    """
+
+    outcome: Outcome
+    at: dt.datetime
+    duration_ms: float
+    status: int | None = None
+    text: str = ""
+    retry_after: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A message and what came of its try; not yet written."""
+
+    message: Message
+    answer: Answer
+
+
+def pause_after(tries: int, schedule: Sequence[float], *, retry_after: float, jitter: float) -> float | None:
+    """Seconds from a failed try to the next one, or None after the last.
+
+    Args:
+        tries: made so far, this one included.
+        schedule: the pauses after the first, second … try.
+        retry_after: a lower bound that the receiver asked for; at most a day of it is granted.
+        jitter: a random number from 0 to 1.
+    """
+    if tries > len(schedule):
+        return None
+    return max(schedule[tries - 1] * (1 + JITTER * jitter), min(retry_after, MAX_RETRY_AFTER_SECONDS))
+
+
+_TAKE_ENDPOINTS = text("""
+    SELECT endpoint.id, endpoint.max_group_size AS size, wide.room
+    FROM webhook_endpoints AS endpoint
+    LEFT JOIN unnest(CAST(:held_ids AS uuid[]), CAST(:held AS int[]), CAST(:rooms AS int[]))
+        AS held(id, number, room) ON held.id = endpoint.id
+    CROSS JOIN LATERAL (SELECT CASE WHEN endpoint.failing_since IS NULL
+                                    THEN least(coalesce(held.room, :room),
+                                               greatest(1, :events / endpoint.max_group_size)) ELSE 1 END
+                               - coalesce(held.number, 0) AS room) AS wide
+    WHERE endpoint.state = 'enabled' AND wide.room > 0 AND (
+        EXISTS (
+            SELECT FROM deliveries
+            WHERE endpoint_id = endpoint.id AND state = 'pending' AND next_try_at <= clock_timestamp()
+        ) OR endpoint.max_group_size > 1 AND endpoint.max_group_size = (
+            SELECT count(*) FROM (
+                SELECT FROM deliveries
+                WHERE endpoint_id = endpoint.id AND state = 'pending' AND message_id IS NULL AND callback_url IS NULL
+                LIMIT endpoint.max_group_size
+            ) AS waiting
+        )
+    )
+    ORDER BY coalesce(held.number, 0), random()
+    LIMIT :at_most
+    FOR NO KEY UPDATE OF endpoint SKIP LOCKED
+""")
+
+# A statement of its own, so that it sees what was committed before the endpoints were locked. Rows of one message have
+# one `next_try_at`, so they stand together; those that the limit cuts off are found again by their `message_id`. What
+# exceeds the number of events is left for the next claim: first each endpoint's second message, its third, and so on.
+_CLAIM = text("""
+WITH endpoint AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:rooms AS int[]), CAST(:sizes AS int[])) AS _(id, room, size)
+), ready AS (
+    SELECT endpoint.id AS endpoint_id, endpoint.room, endpoint.size, one.*,
+        endpoint.size > 1 AND one.message_id IS NULL AND one.callback_url IS NULL AS grouping
+    FROM endpoint CROSS JOIN LATERAL (
+        SELECT id, message_id, callback_url, next_try_at FROM deliveries
+        WHERE endpoint_id = endpoint.id AND state = 'pending'
+          AND (next_try_at <= clock_timestamp() OR endpoint.size > 1 AND message_id IS NULL)
+        ORDER BY next_try_at, id LIMIT endpoint.room * endpoint.size
+    ) AS one
+), numbered AS (
+    SELECT *, CASE WHEN grouping THEN
+            (row_number() OVER (PARTITION BY endpoint_id, grouping ORDER BY next_try_at, id) - 1) / size
+        END AS chunk,
+        CASE WHEN NOT grouping THEN coalesce(message_id, id) END AS fixed
+    FROM ready
+), message AS (
+    SELECT endpoint_id, room, coalesce(fixed, uuidv7()) AS id, array_agg(id) AS parts, min(next_try_at) AS oldest
+    FROM numbered GROUP BY endpoint_id, room, size, chunk, fixed
+    HAVING min(next_try_at) <= clock_timestamp() OR chunk IS NOT NULL AND count(*) = size
+), ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY endpoint_id ORDER BY oldest, id) AS rank FROM message
+), taken AS (
+    SELECT *, sum(cardinality(parts)) OVER turns AS events, row_number() OVER turns AS turn FROM ranked
+    WHERE rank <= room WINDOW turns AS (ORDER BY rank, oldest, id)
+), mine AS (
+    SELECT taken.id AS message_id, unnest(parts) AS id FROM taken WHERE events <= :events OR turn = 1
+    UNION
+    SELECT taken.id, deliveries.id FROM taken JOIN deliveries ON deliveries.message_id = taken.id
+    WHERE (events <= :events OR turn = 1) AND deliveries.state = 'pending'
+)
+UPDATE deliveries SET claim = claim + 1, message_id = mine.message_id,
+    next_try_at = now() + make_interval(secs => :lease)
+FROM mine WHERE deliveries.id = mine.id AND deliveries.state = 'pending'
+RETURNING deliveries.message_id, deliveries.id, deliveries.endpoint_id, deliveries.claim, deliveries.event,
+    deliveries.subject_id, deliveries.callback_url, deliveries.occurred_at, deliveries.tries
+""")
+
+
+@dataclass(frozen=True)
+class Held:
+    """How many messages of an endpoint a sender holds, and how many it may hold at most."""
+
+    number: int
+    room: int
+
+
+def claim(
+    connection: Connection, held: Mapping[UUID, Held], *, room: int, lease_seconds: float = LEASE_SECONDS
+) -> list[Message]:
+    """Take messages that are due, for endpoints that are enabled.
+
+    Args:
+        held: what of which endpoint the sender holds already.
+        room: how many messages it may hold of any other endpoint. Of one that is failing it is one at most.
+    """
+    taken = connection.execute(
+        _TAKE_ENDPOINTS,
+        {
+            "held_ids": list(held),
+            "held": [one.number for one in held.values()],
+            "rooms": [one.room for one in held.values()],
+            "room": room,
+            "events": EVENTS_AT_ONCE,
+            "at_most": ENDPOINTS_AT_ONCE,
+        },
+    ).all()
+    if not taken:
+        return []
+    rows = connection.execute(
+        _CLAIM,
+        {
+            "ids": [one.id for one in taken],
+            "rooms": [one.room for one in taken],
+            "sizes": [one.size for one in taken],
+            "events": EVENTS_AT_ONCE,
+            "lease": lease_seconds,
+        },
+    ).all()
+    parts: dict[UUID, list[Row[Any]]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.id):
+        parts[row.message_id].append(row)
+    return [_message(message_id, of_one) for message_id, of_one in parts.items()]
+
+
+def _message(message_id: UUID, rows: Sequence[Row[Any]]) -> Message:
+    return Message(
+        message_id,
+        rows[0].endpoint_id,
+        rows[0].callback_url,
+        max(row.tries for row in rows),
+        [Claim(row.id, row.claim, row.event, row.subject_id, row.occurred_at) for row in rows],
+    )
+
+
+def next_due(connection: Connection) -> float | None:
+    """Seconds until the next message of an enabled endpoint is due, or None if none waits. What is overdue waits for
+    room, not for a time, and does not count."""
+    due: float | None = connection.execute(
+        text("""
+            SELECT CAST(extract(epoch FROM min(next.try_at) - clock_timestamp()) AS float8)
+            FROM webhook_endpoints AS endpoint CROSS JOIN LATERAL (
+                SELECT next_try_at AS try_at FROM deliveries
+                WHERE endpoint_id = endpoint.id AND state = 'pending' AND next_try_at > clock_timestamp()
+                ORDER BY next_try_at LIMIT 1
+            ) AS next
+            WHERE endpoint.state = 'enabled'
+        """)
+    ).scalar_one()
+    return due
+
+
+def release(connection: Connection, messages: Sequence[Message]) -> None:
+    """Give claims back whose tries were not made, or not to their end; whoever has room takes them at once."""
+    claims = [claim for message in messages for claim in message.claims]
+    _change_held(connection, {one.endpoint_id for one in messages}, claims, "next_try_at = now()")
+
+
+def cancel(connection: Connection, endpoint_ids: set[UUID], claims: Sequence[Claim]) -> None:
+    """`pending → cancelled`, for claims of which there is nothing left to tell."""
+    _change_held(connection, endpoint_ids, claims, "state = 'cancelled', finished_at = now()")
+
+
+def _change_held(connection: Connection, endpoint_ids: set[UUID], claims: Sequence[Claim], change: str) -> None:
+    _lock_endpoints(connection, endpoint_ids)
+    connection.execute(
+        text(f"""
+            UPDATE deliveries SET {change}
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:claims AS int[])) AS held(id, claim)
+            WHERE deliveries.id = held.id AND deliveries.claim = held.claim AND deliveries.state = 'pending'
+        """),  # noqa: S608 - the change is a constant of ours
+        {"ids": [one.id for one in claims], "claims": [one.claim for one in claims]},
+    )
+
+
+_HANDLE = text("""
+WITH result AS (
+    SELECT * FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:claims AS int[]), CAST(:delivered AS bool[]), CAST(:pauses AS float8[])
+    ) AS _(id, claim, delivered, pause)
+), handled AS (
+    UPDATE deliveries SET tries = deliveries.tries + 1,
+        state = CASE WHEN result.delivered THEN 'delivered' WHEN result.pause IS NULL THEN 'exhausted'
+                     ELSE 'pending' END,
+        finished_at = CASE WHEN result.delivered OR result.pause IS NULL THEN now() END,
+        next_try_at = CASE WHEN result.delivered OR result.pause IS NULL THEN next_try_at
+                           ELSE now() + make_interval(secs => result.pause) END
+    FROM result
+    WHERE deliveries.id = result.id AND deliveries.claim = result.claim AND deliveries.state = 'pending'
+    RETURNING deliveries.message_id
+)
+INSERT INTO delivery_attempts (message_id, at, outcome, status, duration_ms, answer)
+SELECT message_id, at, outcome, status, duration_ms, answer FROM unnest(
+    CAST(:message_ids AS uuid[]), CAST(:moments AS timestamptz[]), CAST(:outcomes AS text[]),
+    CAST(:statuses AS int[]), CAST(:durations AS float8[]), CAST(:answers AS text[])
+) AS attempt(message_id, at, outcome, status, duration_ms, answer)
+WHERE EXISTS (SELECT FROM handled WHERE handled.message_id = attempt.message_id)
+""")
+
+_NOTE_FAILING = text("""
+    UPDATE webhook_endpoints SET failing_since = CASE WHEN heard.well THEN NULL ELSE now() END
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:well AS bool[])) AS heard(id, well)
+    WHERE webhook_endpoints.id = heard.id AND (webhook_endpoints.failing_since IS NULL) <> heard.well
+""")
+
+_FAILED_TOO_LONG = text("""
+    SELECT id FROM webhook_endpoints
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'enabled'
+      AND failing_since <= now() - make_interval(secs => :seconds)
+""")
+
+
+def handle(
+    connection: Connection, results: Sequence[Result], *, schedule: Sequence[float], disable_after_days: float
+) -> dict[UUID, str]:
+    """Write what came of tries, many in one statement; what failed is tried again after a pause of the schedule.
+
+    An endpoint that answered 410 is disabled, and so is one from which nothing but failures came for
+    `disable_after_days`; returns why, by endpoint. What comes of a callback says nothing about its endpoint.
+    """
+    outcomes: dict[UUID, set[Outcome]] = defaultdict(set)
+    for one in results:
+        if one.message.callback_url is None:
+            outcomes[one.message.endpoint_id].add(one.answer.outcome)
+    _lock_endpoints(connection, {one.message.endpoint_id for one in results})
+    paused = [(one, _pause(one, schedule)) for one in results]
+    parts = [(part, one.answer, pause) for one, pause in paused for part in one.message.claims]
+    connection.execute(
+        _HANDLE,
+        {
+            "ids": [part.id for part, _, _ in parts],
+            "claims": [part.claim for part, _, _ in parts],
+            "delivered": [answer.outcome is Outcome.DELIVERED for _, answer, _ in parts],
+            "pauses": [pause for _, _, pause in parts],
+            "message_ids": [one.message.id for one in results],
+            "moments": [one.answer.at for one in results],
+            "outcomes": [one.answer.outcome for one in results],
+            "statuses": [one.answer.status for one in results],
+            "durations": [one.answer.duration_ms for one in results],
+            "answers": [one.answer.text for one in results],
+        },
+    )
+    return _judge_endpoints(connection, outcomes, disable_after_days)
+
+
+def _pause(one: Result, schedule: Sequence[float]) -> float | None:
+    if one.answer.outcome is Outcome.GONE and one.message.callback_url is not None:
+        return None  # it ends this callback; any other is for another address
+    jitter = random.random()  # noqa: S311 - it spreads load, nothing more
+    return pause_after(one.message.tries + 1, schedule, retry_after=one.answer.retry_after, jitter=jitter)
+
+
+def _judge_endpoints(
+    connection: Connection, outcomes: Mapping[UUID, set[Outcome]], disable_after_days: float
+) -> dict[UUID, str]:
+    ids = list(outcomes)
+    connection.execute(_NOTE_FAILING, {"ids": ids, "well": [Outcome.DELIVERED in outcomes[one] for one in ids]})
+    too_long = connection.execute(_FAILED_TOO_LONG, {"ids": ids, "seconds": disable_after_days * 24 * 3600}).scalars()
+    because = dict.fromkeys(too_long.all(), f"nothing but failures for {disable_after_days:g} days")
+    because |= {one: "answered 410 Gone" for one in ids if Outcome.GONE in outcomes[one]}
+    for endpoint_id, reason in because.items():
+        endpoints.disable(connection, endpoint_id, because=reason)
+    return because
+
+
+def _lock_endpoints(connection: Connection, ids: set[UUID]) -> None:
+    connection.execute(
+        text("""
+            SELECT FROM webhook_endpoints WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+        """),
+        {"ids": list(ids)},
+    )

@@ -1,0 +1,338 @@
+"""Inspections as they are read: one image examined for one part, whether still in flight or long finished."""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from core.errors import Code, Refused
+from core.models import verdicts
+from core.models.recipes import unknown as unknown_recipe
+from core.models.verdicts import Verdict
+from core.partitions import first_id_of
+from core.tables import SUBMITTED, images, inspections, model_versions, recipes, reviews, work
+
+MAX_PAGE = 1000
+FINAL = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Review:
+    """A person's overruling verdict on an inspection; the machine's stays what it is.
+
+    Attributes:
+        actor: whose API key it came with (`key:` and its prefix), or `local` where there are no keys.
+    """
+
+    id: UUID
+    inspection_id: UUID
+    verdict: Verdict
+    reviewer: str
+    reason: str
+    actor: str
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One inspection with its image, recipe and model version."""
+
+    id: UUID
+    status: str
+    recipe: str
+    priority: str
+    batch_id: UUID | None
+    external_id: str | None
+    part_id: str | None
+    view: str | None
+    lot_id: str | None
+    line_id: str | None
+    station_id: str | None
+    metadata: dict[str, Any]
+    anomaly_score: float | None
+    threshold: float | None
+    review_threshold: float | None
+    verdict: Verdict | None
+    model_version_id: int | None
+    model_version: int | None
+    model_sha256: bytes | None
+    image_day: dt.date
+    image_sha256: bytes
+    image_media_type: str
+    image_width: int
+    image_height: int
+    image_bytes: int
+    reasons: list[str]
+    error_code: str | None
+    error_detail: str | None
+    attempt: int
+    captured_at: dt.datetime | None
+    deadline_at: dt.datetime | None
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    timings_ms: dict[str, float]
+    reviews: Sequence[Review] = ()
+
+    @property
+    def effective_verdict(self) -> Verdict | None:
+        """What counts: the newest review, else the machine's verdict."""
+        return verdicts.effective(self.verdict, [one.verdict for one in self.reviews])
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+    @property
+    def is_anomaly(self) -> bool | None:
+        """Whether the score reaches the threshold, though the verdict may be `review`; None while there is no score."""
+        if self.anomaly_score is None or self.threshold is None:
+            return None
+        return verdicts.is_anomaly(self.anomaly_score, self.threshold)
+
+
+def as_accepted(one: Inspection) -> Inspection:
+    """An inspection as it was when it was accepted, whatever has become of it since."""
+    return replace(
+        one,
+        status="queued",
+        anomaly_score=None,
+        threshold=None,
+        review_threshold=None,
+        verdict=None,
+        model_version_id=None,
+        model_version=None,
+        model_sha256=None,
+        reasons=[],
+        error_code=None,
+        error_detail=None,
+        attempt=0,
+        started_at=None,
+        finished_at=None,
+        timings_ms={},
+        reviews=(),
+    )
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a listing is narrowed to; None means any. `since` (inclusive) and `until` (exclusive) mean `created_at`."""
+
+    recipe: str | None = None
+    part_id: str | None = None
+    lot_id: str | None = None
+    line_id: str | None = None
+    station_id: str | None = None
+    batch_id: UUID | None = None
+    verdict: str | None = None
+    effective_verdict: str | None = None
+    status: str | None = None
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+
+
+_OUTCOME = (
+    "status",
+    "anomaly_score",
+    "verdict",
+    "reasons",
+    "error_code",
+    "error_detail",
+    "finished_at",
+    "timings_ms",
+)
+
+
+def _in_flight() -> Select[Any]:
+    types = {name: inspections.c[name].type for name in _OUTCOME}
+    blank: dict[str, Any] = {name: null().cast(types[name]) for name in _OUTCOME}
+    blank |= {
+        "status": work.c.state,
+        "reasons": literal([], types["reasons"]),
+        "timings_ms": literal({}, JSONB),
+    }
+    return select(*(work.c[name] for name in SUBMITTED), *(blank[name].label(name) for name in _OUTCOME))
+
+
+def _finished() -> Select[Any]:
+    return select(*(inspections.c[name] for name in (*SUBMITTED, *_OUTCOME)))
+
+
+def _described(branches: Sequence[Select[Any]]) -> Select[Any]:
+    """The rows of both tables, with what the tables beside them say."""
+    one = union_all(*branches).subquery("inspection")
+    return (
+        select(
+            *(one.c[name] for name in (*SUBMITTED, *_OUTCOME)),
+            recipes.c.name.label("recipe"),
+            model_versions.c.version.label("model_version"),
+            model_versions.c.sha256.label("model_sha256"),
+            images.c.media_type.label("image_media_type"),
+            images.c.width.label("image_width"),
+            images.c.height.label("image_height"),
+            images.c.bytes.label("image_bytes"),
+        )
+        .join(recipes, recipes.c.id == one.c.recipe_id)
+        .join(images, and_(images.c.day == one.c.image_day, images.c.sha256 == one.c.image_sha256))
+        .join(model_versions, model_versions.c.id == one.c.model_version_id, isouter=True)
+        .order_by(one.c.id.desc())
+    )
+
+
+_NOT_SHOWN = {"recipe_id", "threshold_id", "callback_endpoint_id", "callback_url"}
+
+
+def _inspections(connection: Connection, rows: Sequence[Row[Any]]) -> list[Inspection]:
+    found = reviews_of(connection, [row.id for row in rows])
+    return [
+        Inspection(
+            **{name: value for name, value in zip(row._fields, row, strict=True) if name not in _NOT_SHOWN},
+            reviews=found.get(row.id, ()),
+        )
+        for row in rows
+    ]
+
+
+# One parameter however many ids there are: the statement is made, compiled and parsed once.
+_WANTED: ColumnElement[Any] = any_(bindparam("ids", type_=ARRAY(Uuid)))
+_REVIEWS_OF = select(reviews).where(reviews.c.inspection_id == _WANTED).order_by(reviews.c.id)
+_BY_IDS = _described([_in_flight().where(work.c.id == _WANTED), _finished().where(inspections.c.id == _WANTED)])
+
+
+def reviews_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[Review]]:
+    """The reviews of those of these inspections that have any, oldest first."""
+    found: dict[UUID, list[Review]] = defaultdict(list)
+    for row in connection.execute(_REVIEWS_OF, {"ids": ids}):
+        found[row.inspection_id].append(Review(**row._mapping))
+    return found
+
+
+def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Inspection]:
+    """The inspections of these ids, as far as they exist."""
+    rows = connection.execute(_BY_IDS, {"ids": list(ids)}).all()
+    return {one.id: one for one in _inspections(connection, rows)}
+
+
+def get(connection: Connection, inspection_id: UUID) -> Inspection:
+    """One inspection; refuses an unknown id."""
+    found = by_ids(connection, [inspection_id])
+    if inspection_id not in found:
+        raise unknown(inspection_id)
+    return found[inspection_id]
+
+
+def unknown(inspection_id: UUID) -> Refused:
+    """The refusal of an id that no inspection has."""
+    return Refused(Code.NOT_FOUND, f"There is no inspection {inspection_id}.")
+
+
+def list_page(
+    connection: Connection, filters: Filters, *, before: UUID | None, limit: int
+) -> tuple[list[Inspection], UUID | None]:
+    """One page, newest first, and the id to give as `before` for the next one, or None at the end.
+
+    Refuses an unknown recipe: a mistyped name is not one without inspections.
+    """
+    branches: list[Select[Any]] = []
+    for branch, table in ((_in_flight(), work), (_finished(), inspections)):
+        narrowed = branch.where(*conditions(connection, filters, table))
+        if before is not None:
+            narrowed = narrowed.where(table.c.id < before)
+        # Each branch is sorted and cut by its own index before the two are merged.
+        branches.append(select(narrowed.order_by(table.c.id.desc()).limit(limit + 1).subquery()))
+    rows = connection.execute(_described(branches).limit(limit + 1)).all()
+    items = _inspections(connection, rows[:limit])
+    return items, items[-1].id if len(rows) > limit else None
+
+
+def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any]:
+    in_flight = table is work
+    conditions = [
+        table.c[name] == value
+        for name in ("part_id", "lot_id", "line_id", "station_id", "batch_id")
+        if (value := getattr(filters, name)) is not None
+    ]
+    if filters.recipe is not None:
+        recipe_id = connection.execute(select(recipes.c.id).where(recipes.c.name == filters.recipe)).scalar()
+        if recipe_id is None:
+            raise unknown_recipe(filters.recipe)
+        conditions.append(table.c.recipe_id == recipe_id)
+    if filters.status is not None:
+        conditions.append((table.c.state if in_flight else table.c.status) == filters.status)
+    if filters.verdict is not None:
+        conditions.append(literal(False) if in_flight else table.c.verdict == filters.verdict)
+    if filters.effective_verdict is not None:
+        conditions.append(literal(False) if in_flight else _effective(filters.effective_verdict))
+    # The id begins with the time, so a bound on the time is also one on the index and on the partitions.
+    if filters.since is not None:
+        conditions += [table.c.id >= _just_before(filters.since), table.c.created_at >= filters.since]
+    if filters.until is not None:
+        conditions += [table.c.id < _just_after(filters.until), table.c.created_at < filters.until]
+    return conditions
+
+
+def _effective(verdict: str) -> ColumnElement[bool]:
+    """`core.models.verdicts.effective` as a condition on finished inspections. Nobody's review says `review`."""
+    of_this = reviews.c.inspection_id == inspections.c.id
+    reviewed = select(reviews.c.id).where(of_this).exists()
+    if verdict == "review":
+        return and_(inspections.c.verdict == verdict, ~reviewed)
+    newest = select(reviews.c.verdict).where(of_this).order_by(reviews.c.id.desc()).limit(1).scalar_subquery()
+    return or_(and_(inspections.c.verdict == verdict, ~reviewed), newest == verdict)
+
+
+def completed_by(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:
+    """A query of what a version has scored of a recipe's pictures that were accepted since a moment, newest first."""
+    return (
+        select(inspections.c.id, inspections.c.anomaly_score, inspections.c.verdict, inspections.c.reasons)
+        .where(
+            inspections.c.recipe_id == recipe_id,
+            inspections.c.model_version_id == version_id,
+            inspections.c.status == "completed",
+            inspections.c.id >= _just_before(since),
+            inspections.c.created_at >= since,
+        )
+        .order_by(inspections.c.id.desc())
+    )
+
+
+# An id is drawn within the transaction whose start is `created_at`, so it may be a little later than that; the margin
+# covers a transaction of the longest kind.
+_MARGIN = dt.timedelta(minutes=5)
+
+
+def _just_before(moment: dt.datetime) -> UUID:
+    return first_id_of(max(moment - _MARGIN, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)))
+
+
+def _just_after(moment: dt.datetime) -> UUID:
+    return first_id_of(min(max(moment, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)), _LATEST) + _MARGIN)
+
+
+_LATEST = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
+
+
+def final_among(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
+    """Which of these inspections are final."""
+    rows = connection.execute(select(inspections.c.id).where(inspections.c.id.in_(list(ids)))).scalars()
+    return set(rows)

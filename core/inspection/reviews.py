@@ -1,0 +1,52 @@
+"""Reviews: a person overrules a verdict, with a name and a reason. The machine's own verdict is never changed."""
+
+from uuid import UUID
+
+from sqlalchemy import Connection, insert, text
+
+from core.access import audit
+from core.errors import Code, Refused
+from core.feed import events, feed
+from core.feed.events import Callback, Event, EventType
+from core.inspection import inspections
+from core.inspection.inspections import Inspection
+from core.models.verdicts import Verdict
+from core.tables import reviews
+
+
+def add(
+    connection: Connection, inspection_id: UUID, *, verdict: Verdict, reviewer: str, reason: str, actor: str
+) -> Inspection:
+    """Overrule what is said of an inspection; the newest review counts. It is an event, and a place in the feed.
+
+    Refuses one that is not final, or was cancelled: nobody has looked for a verdict there.
+    """
+    found = inspections.get(connection, inspection_id)
+    if found.status not in ("completed", "failed"):
+        raise Refused(
+            Code.INVALID_TRANSITION,
+            f"Inspection {inspection_id} is {found.status}; only a completed or failed one can be reviewed.",
+        )
+    connection.execute(
+        insert(reviews).values(
+            inspection_id=inspection_id, verdict=verdict, reviewer=reviewer, reason=reason, actor=actor
+        )
+    )
+    audit.record(
+        connection,
+        actor=actor,
+        action="inspection.reviewed",
+        subject=f"inspection:{inspection_id}",
+        before=found.effective_verdict,
+        verdict=verdict,
+        reviewer=reviewer,
+        reason=reason,
+    )
+    row = connection.execute(
+        text("SELECT recipe_id, callback_endpoint_id, callback_url FROM inspections WHERE id = :id"),
+        {"id": inspection_id},
+    ).one()
+    feed.append(connection, [(inspection_id, row.recipe_id)], "reviewed")
+    callback = Callback(row.callback_endpoint_id, row.callback_url) if row.callback_endpoint_id else None
+    events.emit(connection, [Event(EventType.INSPECTION_REVIEWED, str(inspection_id), [row.recipe_id], callback)])
+    return inspections.get(connection, inspection_id)

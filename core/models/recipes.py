@@ -1,0 +1,99 @@
+"""Recipes: what is inspected, and how."""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.sql.functions import now
+
+from core.access import audit
+from core.errors import Code, Refused
+from core.tables import model_versions, recipes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, with the number of its active model version where it has one."""
+
+    id: int
+    name: str
+    state: str
+    without_model: str
+    active_version_id: int | None
+    active_version: int | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+
+_SELECT = select(
+    recipes.c.id,
+    recipes.c.name,
+    recipes.c.state,
+    recipes.c.without_model,
+    recipes.c.active_version_id,
+    model_versions.c.version.label("active_version"),
+    recipes.c.created_at,
+    recipes.c.updated_at,
+).join_from(recipes, model_versions, recipes.c.active_version_id == model_versions.c.id, isouter=True)
+
+
+def _recipe(row: Row[*tuple[Any, ...]]) -> Recipe:
+    return Recipe(**row._mapping)
+
+
+def unknown(name: str) -> Refused:
+    """The refusal of a name that no recipe has."""
+    return Refused(
+        Code.RECIPE_UNKNOWN,
+        f"There is no recipe {name!r}. Create it with POST /v1/recipes or with `linewatch train --recipe {name}`.",
+    )
+
+
+def list_all(connection: Connection) -> list[Recipe]:
+    return [_recipe(row) for row in connection.execute(_SELECT.order_by(recipes.c.name))]
+
+
+def get(connection: Connection, name: str) -> Recipe:
+    """One recipe; refuses an unknown name."""
+    row = connection.execute(_SELECT.where(recipes.c.name == name)).one_or_none()
+    if row is None:
+        raise unknown(name)
+    return _recipe(row)
+
+
+def named(connection: Connection, names: set[str]) -> dict[str, Recipe]:
+    """The recipes of these names, as far as they exist."""
+    rows = connection.execute(_SELECT.where(recipes.c.name.in_(names)))
+    return {row.name: _recipe(row) for row in rows}
+
+
+def lock(connection: Connection, name: str) -> Recipe:
+    """One recipe, locked until the transaction ends, so that its versions are numbered and activated one by one."""
+    locked = connection.execute(select(recipes.c.id).where(recipes.c.name == name).with_for_update()).one_or_none()
+    if locked is None:
+        raise unknown(name)
+    return get(connection, name)
+
+
+def create(connection: Connection, name: str, *, without_model: str = "refuse", actor: str) -> Recipe:
+    """A new recipe; refuses a name that is taken."""
+    made = connection.execute(
+        upsert(recipes).values(name=name, without_model=without_model).on_conflict_do_nothing().returning(recipes.c.id)
+    ).one_or_none()
+    if made is None:
+        raise Refused(Code.RECIPE_EXISTS, f"There is a recipe {name!r} already.")
+    audit.record(connection, actor=actor, action="recipe.created", subject=f"recipe:{name}")
+    return get(connection, name)
+
+
+def change(connection: Connection, name: str, *, actor: str, **changes: str) -> Recipe:
+    """Set `state` or `without_model` of a recipe."""
+    found = connection.execute(
+        update(recipes).where(recipes.c.name == name).values(**changes, updated_at=now()).returning(recipes.c.id)
+    ).one_or_none()
+    if found is None:
+        raise unknown(name)
+    audit.record(connection, actor=actor, action="recipe.changed", subject=f"recipe:{name}", **changes)
+    return get(connection, name)

@@ -1,0 +1,94 @@
+"""Thresholds: append-only, of one model version and, where wished, of one station; the newest one counts."""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, case, func, insert, select
+from sqlalchemy.dialects.postgresql import distinct_on
+
+from core.access import audit
+from core.models import recipes
+from core.models.model_versions import ModelVersion
+from core.tables import thresholds
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold with the calibration that it came from, or None for 'set by hand'."""
+
+    id: int
+    model_version_id: int
+    station_id: str | None
+    threshold: float
+    review_threshold: float | None
+    calibration: dict[str, Any] | None
+    created_at: dt.datetime
+
+
+def current(connection: Connection, model_version_id: int) -> list[Threshold]:
+    """The thresholds in force of a version: the general one first, then those of stations."""
+    rows = connection.execute(
+        select(thresholds)
+        .where(thresholds.c.model_version_id == model_version_id)
+        .ext(distinct_on(thresholds.c.station_id))
+        .order_by(thresholds.c.station_id.asc().nulls_first(), thresholds.c.id.desc())
+    )
+    return [Threshold(**row._mapping) for row in rows]
+
+
+def append(
+    connection: Connection,
+    version: ModelVersion,
+    *,
+    threshold: float,
+    review_threshold: float | None,
+    station_id: str | None,
+    calibration: dict[str, Any] | None,
+    actor: str,
+) -> Threshold:
+    """A new threshold of a version; it counts for every claim from now on.
+
+    It holds the recipe, as an activation does, so that what an activation sees in force is in force.
+    """
+    recipes.lock(connection, version.recipe)
+    row = connection.execute(
+        insert(thresholds)
+        .values(
+            model_version_id=version.id,
+            station_id=station_id,
+            threshold=threshold,
+            review_threshold=review_threshold,
+            calibration=calibration,
+        )
+        .returning(thresholds)
+    ).one()
+    audit.record(
+        connection,
+        actor=actor,
+        action="threshold.set",
+        subject=f"recipe:{version.recipe}",
+        version=version.version,
+        threshold=threshold,
+        review_threshold=review_threshold,
+        station_id=station_id,
+    )
+    return Threshold(**row._mapping)
+
+
+def decided(
+    anomaly_score: ColumnElement[Any],
+    threshold: ColumnElement[float],
+    review_threshold: ColumnElement[float],
+    reasons: ColumnElement[Any],
+) -> ColumnElement[str]:
+    """`core.models.verdicts.decide` in SQL, word for word; it stands here because that module knows no database.
+
+    A review threshold that is null is none: nothing reaches it.
+    """
+    return case(
+        (func.cardinality(reasons) > 0, "review"),
+        (anomaly_score >= threshold, "ng"),
+        (anomaly_score >= review_threshold, "review"),
+        else_="ok",
+    )

@@ -1,0 +1,231 @@
+"""Batches: images that were submitted together, or opened first and filled. `open → running → completed | cancelled`.
+
+The counters are the machine's verdicts. They are updated once a minibatch, last in the transaction that finishes it;
+the update that brings the remainder to zero completes the batch.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from core.errors import Code, Refused
+from core.feed import events
+from core.feed.events import Callback, Event, EventType
+
+COUNTED = ("completed", "failed", "cancelled", "ok", "ng", "review")
+
+
+@dataclass
+class Counts:
+    """What one minibatch adds to a batch."""
+
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    ok: int = 0
+    ng: int = 0
+    review: int = 0
+
+    def add(self, status: str, verdict: str | None) -> None:
+        """Count one inspection that became final."""
+        setattr(self, status, getattr(self, status) + 1)
+        if verdict is not None:
+            setattr(self, verdict, getattr(self, verdict) + 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as it stands: its state and the counts of its inspections."""
+
+    id: UUID
+    state: str
+    counts: dict[str, int]
+    created_at: dt.datetime
+    closed_at: dt.datetime | None
+    finished_at: dt.datetime | None
+
+    @property
+    def final(self) -> bool:
+        return self.state in ("completed", "cancelled")
+
+
+def unknown(batch_id: UUID) -> Refused:
+    """The refusal of an id that no batch has."""
+    return Refused(Code.NOT_FOUND, f"There is no batch {batch_id}.")
+
+
+def get(connection: Connection, batch_id: UUID) -> Batch:
+    """One batch; refuses an unknown id."""
+    found = by_ids(connection, [batch_id])
+    if batch_id not in found:
+        raise unknown(batch_id)
+    return found[batch_id]
+
+
+def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Batch]:
+    """The batches of these ids that there are."""
+    rows = connection.execute(
+        text("""
+            SELECT batches.*, (
+                SELECT count(*) FROM work WHERE work.batch_id = batches.id AND work.state = 'running'
+            ) AS running
+            FROM batches WHERE batches.id = ANY(CAST(:ids AS uuid[]))
+        """),
+        {"ids": list(ids)},
+    )
+    return {row.id: _batch(row) for row in rows}
+
+
+def _batch(row: Row[Any]) -> Batch:
+    final = row.completed + row.failed + row.cancelled
+    counts = {"total": row.total, "queued": max(0, row.total - final - row.running), "running": row.running}
+    counts |= {name: getattr(row, name) for name in COUNTED}
+    return Batch(row.id, row.state, counts, row.created_at, row.closed_at, row.finished_at)
+
+
+def as_accepted(connection: Connection, sizes: Mapping[UUID, int]) -> dict[UUID, Batch]:
+    """Batches as they were when they were accepted with so many inspections, whatever has become of them since."""
+    if not sizes:
+        return {}
+    rows = connection.execute(
+        text("SELECT id, created_at FROM batches WHERE id = ANY(CAST(:ids AS uuid[]))"), {"ids": list(sizes)}
+    )
+    found = {}
+    for row in rows:
+        size = sizes[row.id]
+        counts = {"total": size, "queued": size, "running": 0} | dict.fromkeys(COUNTED, 0)
+        closed_at = row.created_at if size else None
+        found[row.id] = Batch(row.id, "running" if size else "open", counts, row.created_at, closed_at, None)
+    return found
+
+
+def create(connection: Connection, batch_id: UUID, *, closed: bool, callback: Callback | None = None) -> None:
+    """A new batch: closed at once when it comes with its images, else open until it is closed."""
+    connection.execute(
+        text("""
+            INSERT INTO batches (id, state, closed_at, callback_endpoint_id, callback_url)
+            VALUES (
+                :id, CASE WHEN :closed THEN 'running' ELSE 'open' END, CASE WHEN :closed THEN now() END,
+                CAST(:callback_endpoint_id AS uuid), :callback_url
+            )
+        """),
+        {
+            "id": batch_id,
+            "closed": closed,
+            "callback_endpoint_id": callback.endpoint_id if callback else None,
+            "callback_url": callback.url if callback else None,
+        },
+    )
+
+
+def lock_states(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, str]:
+    """The states of these batches, locked in one order until the transaction ends."""
+    rows = connection.execute(
+        text("SELECT id, state FROM batches WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE"),
+        {"ids": list(ids)},
+    )
+    return {row.id: row.state for row in rows}
+
+
+def enlarge(connection: Connection, additions: Mapping[UUID, int]) -> None:
+    """Add to the totals of batches."""
+    connection.execute(
+        text("""
+            UPDATE batches SET total = total + added.number
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS added(id, number)
+            WHERE batches.id = added.id
+        """),
+        {"ids": list(additions), "numbers": list(additions.values())},
+    )
+
+
+def count(connection: Connection, counts: Mapping[UUID, Counts]) -> list[UUID]:
+    """Add to the counters of batches and complete those of which nothing is left; returns the completed ones."""
+    if not counts:
+        return []
+    lock_states(connection, counts)
+    connection.execute(
+        text("""
+            UPDATE batches SET completed = batches.completed + more.completed, failed = batches.failed + more.failed,
+                cancelled = batches.cancelled + more.cancelled, ok = batches.ok + more.ok, ng = batches.ng + more.ng,
+                review = batches.review + more.review
+            FROM unnest(
+                CAST(:ids AS uuid[]), CAST(:completed AS int[]), CAST(:failed AS int[]), CAST(:cancelled AS int[]),
+                CAST(:ok AS int[]), CAST(:ng AS int[]), CAST(:review AS int[])
+            ) AS more(id, completed, failed, cancelled, ok, ng, review)
+            WHERE batches.id = more.id
+        """),
+        {"ids": list(counts)} | {name: [getattr(one, name) for one in counts.values()] for name in COUNTED},
+    )
+    return _complete(connection, list(counts))
+
+
+def close(connection: Connection, batch_id: UUID) -> bool:
+    """`open → running`, and on to `completed` when nothing is left. Returns whether it is completed now.
+
+    Closing a closed batch changes nothing; a cancelled one refuses.
+    """
+    state = _locked_state(connection, batch_id)
+    if state == "cancelled":
+        raise Refused(Code.INVALID_TRANSITION, f"Batch {batch_id} is cancelled and cannot be closed.")
+    connection.execute(
+        text("UPDATE batches SET state = 'running', closed_at = now() WHERE id = :id AND state = 'open'"),
+        {"id": batch_id},
+    )
+    return bool(_complete(connection, [batch_id]))
+
+
+def mark_cancelled(connection: Connection, batch_id: UUID) -> None:
+    """`open | running → cancelled`; a completed one refuses, a cancelled one stays. Its inspections come after."""
+    state = _locked_state(connection, batch_id)
+    if state == "completed":
+        raise Refused(Code.INVALID_TRANSITION, f"Batch {batch_id} is completed and cannot be cancelled.")
+    connection.execute(
+        text("UPDATE batches SET state = 'cancelled', finished_at = now() WHERE id = :id AND state <> 'cancelled'"),
+        {"id": batch_id},
+    )
+
+
+def final_among(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
+    """Which of these batches are final."""
+    rows: Any = connection.execute(
+        text("SELECT id FROM batches WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN ('completed', 'cancelled')"),
+        {"ids": list(ids)},
+    ).scalars()
+    return set(rows)
+
+
+def _locked_state(connection: Connection, batch_id: UUID) -> str:
+    states = lock_states(connection, [batch_id])
+    if batch_id not in states:
+        raise unknown(batch_id)
+    return states[batch_id]
+
+
+def _complete(connection: Connection, ids: list[UUID]) -> list[UUID]:
+    rows = connection.execute(
+        text("""
+            UPDATE batches SET state = 'completed', finished_at = now()
+            WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'running' AND completed + failed + cancelled >= total
+            RETURNING id, callback_endpoint_id, callback_url,
+                ARRAY(SELECT DISTINCT recipe_id FROM inspections WHERE batch_id = batches.id) AS recipe_ids
+        """),
+        {"ids": ids},
+    ).all()
+    events.emit(
+        connection,
+        [
+            Event(
+                EventType.BATCH_COMPLETED,
+                str(row.id),
+                row.recipe_ids,
+                Callback(row.callback_endpoint_id, row.callback_url) if row.callback_endpoint_id else None,
+            )
+            for row in rows
+        ],
+    )
+    return [row.id for row in rows]

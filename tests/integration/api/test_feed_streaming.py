@@ -1,0 +1,105 @@
+"""Waiting for more of the feed: whom it concerns is woken, nobody else, and nothing is missed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from uuid import uuid4
+
+from sqlalchemy import Engine
+
+from api.waiting.feed_streaming import Follower
+from core.feed import feed
+
+SOON = 20.0
+
+
+@asynccontextmanager
+async def following(engine: Engine) -> AsyncIterator[Follower]:
+    follower = Follower(engine)
+    await follower.start()
+    try:
+        yield follower
+    finally:
+        await follower.stop()
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(SOON):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+def enter(engine: Engine, recipe_id: int, event: feed.Kind = "final") -> None:
+    with engine.begin() as connection:
+        feed.append(connection, [(uuid4(), recipe_id)], event)
+
+
+def newest(engine: Engine) -> int:
+    with engine.begin() as connection:
+        return feed.number(connection).newest
+
+
+def test_only_those_are_woken_whom_it_concerns(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with following(engine) as follower, AsyncExitStack() as waiting:
+            begin = newest(engine)
+
+            async def expecting(recipe_id: int | None, *, reviews: bool = False) -> asyncio.Event:
+                one = follower.expecting(begin, recipe_id=recipe_id, reviews=reviews)
+                return await waiting.enter_async_context(one)
+
+            quiet = [await expecting(2) for _ in range(20)]
+            busy, everything = await expecting(1), await expecting(None)
+            with_reviews, without = await expecting(3, reviews=True), await expecting(3)
+            for _ in range(20):
+                enter(engine, 1)
+                enter(engine, 3, "reviewed")
+                follower.hint()
+                await asyncio.sleep(0.01)
+            await asyncio.gather(busy.wait(), everything.wait(), with_reviews.wait())
+            follower.hint()
+            await asyncio.sleep(0.2)
+            assert not any(one.is_set() for one in [*quiet, without])
+            enter(engine, 2)
+            follower.hint()
+            await asyncio.gather(*(one.wait() for one in quiet))
+            assert not without.is_set()
+
+    run(scenario)
+
+
+def test_a_hint_that_is_lost_costs_a_second(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with following(engine) as follower, follower.expecting(0, recipe_id=None, reviews=False) as more:
+            enter(engine, 1)
+            await more.wait()
+
+    run(scenario)
+
+
+def test_what_came_before_the_waiting_began_wakes_at_once(engine: Engine) -> None:
+    """A reader that has read less far than others who wait is not left behind."""
+
+    async def scenario() -> None:
+        async with following(engine) as follower, follower.expecting(0, recipe_id=9, reviews=False):
+            enter(engine, 1)
+            follower.hint()
+            async with follower.expecting(0, recipe_id=1, reviews=False) as more:
+                await more.wait()
+            async with follower.expecting(0, recipe_id=1, reviews=False) as late:
+                await late.wait()
+
+    run(scenario)
+
+
+def test_a_reader_that_is_further_takes_nothing_from_the_others(engine: Engine) -> None:
+    async def scenario() -> None:
+        async with following(engine) as follower, follower.expecting(0, recipe_id=1, reviews=False) as first:
+            enter(engine, 1)
+            async with follower.expecting(newest(engine), recipe_id=1, reviews=False):
+                follower.hint()
+                await first.wait()
+
+    run(scenario)

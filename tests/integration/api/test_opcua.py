@@ -1,0 +1,23 @@
+"""`view=opcua` as clients meet it."""
+
+from sqlalchemy import Engine
+
+from core.settings import Settings
+from tests.conftest import serving
+from tests.integration.api.test_exports import insert
+
+
+def test_the_listing_speaks_the_vocabulary_of_the_plant(settings: Settings, engine: Engine) -> None:
+    insert(engine, 5)
+    with serving(settings) as http:
+        plain = http.get("/v1/inspections", params={"limit": 3}).json()
+        page = http.get("/v1/inspections", params={"limit": 3, "view": "opcua"}).json()
+        assert page["next_cursor"] == plain["next_cursor"]
+        assert [one["ResultContent"] for one in page["items"]] == [[one] for one in plain["items"]]
+        said = [one["ResultEvaluation"] for one in page["items"]]
+        assert said == ["NotOK", "NotOK", "OK"]  # the third was `review`, then overruled
+        assert "ProductId" not in page["items"][0]
+        [newest, *_] = page["items"]
+        one = http.get(f"/v1/inspections/{newest['ResultId']['Id']}", params={"view": "opcua", "wait": 1}).json()
+        assert one == newest
+        assert http.get("/v1/inspections", params={"view": "sap"}).status_code == 422

@@ -1,0 +1,139 @@
+"""What a running api refuses is what its document says."""
+
+import re
+from typing import Any
+
+import httpx
+import jsonschema  # type: ignore[import-untyped]
+from sqlalchemy import Engine
+
+from core.access import keys
+from core.feed import feed
+from core.settings import Settings
+from tests.conftest import serving
+from tests.parts import png
+
+UNKNOWN = "0193e0c8-0000-7000-8000-000000000000"
+JSON = {"Content-Type": "application/json"}
+REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
+    ("POST", "/v1/inspections", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415,
+     "unsupported_media_type"),
+    ("POST", "/v1/inspections", {"content": b"", "headers": {"Content-Type": "image/png"}}, 404, "recipe_unknown"),
+    ("POST", "/v1/inspections?recipe=empty", {"files": {"image": ("a.png", png(1))}}, 409, "recipe_without_model"),
+    ("POST", "/v1/inspections?recipe=waits", {"content": b"", "headers": {"Content-Type": "image/png"}}, 400,
+     "empty_body"),
+    ("POST", "/v1/inspections?recipe=waits", {"content": bytes(200_000), "headers": {"Content-Type": "image/png"}}, 413,
+     "upload_too_large"),
+    ("POST", "/v1/inspections?recipe=waits&callback_url=http://mes.example/",
+     {"content": png(1), "headers": {"Content-Type": "image/png"}}, 422, "callback_unregistered"),
+    ("POST", "/v1/batches", {"content": b"[]"}, 415, "unsupported_media_type"),
+    ("POST", "/v1/batches", {"data": {"recipe": "waits", "batch_id": UNKNOWN}, "files": {"images": ("a", png(1))}}, 422,
+     "invalid_field"),
+    ("POST", f"/v1/batches/{UNKNOWN}/close", {}, 404, "not_found"),
+    ("GET", "/v1/inspections?limit=0", {}, 422, "invalid_field"),
+    ("GET", "/v1/inspections?cursor=x", {}, 422, "invalid_cursor"),
+    ("GET", "/v1/inspections/nonsense", {}, 404, "not_found"),
+    ("POST", f"/v1/inspections/{UNKNOWN}/reviews", {"content": b"{", "headers": JSON}, 400, "malformed_request"),
+    ("POST", f"/v1/inspections/{UNKNOWN}/reviews", {"json": {"verdict": "maybe"}}, 422, "invalid_field"),
+    ("GET", "/v1/inspections/export?format=xlsx", {}, 422, "invalid_field"),
+    ("GET", "/v1/parts/none", {}, 404, "not_found"),
+    ("GET", "/v1/results?after=x", {}, 422, "invalid_cursor"),
+    ("GET", "/v1/results?recipe=unknown", {}, 404, "recipe_unknown"),
+    ("GET", "/v1/results?after={lost}", {}, 410, "cursor_epoch"),
+    ("POST", "/v1/results/acknowledge", {"json": {"consumer": "mes", "cursor": "{lost}"}}, 410, "cursor_epoch"),
+    ("DELETE", "/v1/results/consumers/nobody", {}, 404, "not_found"),
+    ("POST", "/v1/recipes", {"json": {"name": "empty"}}, 409, "recipe_exists"),
+    ("POST", "/v1/recipes", {"json": {"name": "x" * 1024 * 1024}}, 413, "upload_too_large"),
+    ("GET", "/v1/recipes/unknown", {}, 404, "recipe_unknown"),
+    ("POST", "/v1/recipes/empty/model-versions", {"content": b"x"}, 422, "invalid_bundle"),
+    ("POST", "/v1/recipes/empty/model-versions/rollback", {}, 409, "invalid_transition"),
+    ("GET", "/v1/recipes/empty/model-versions/1", {}, 404, "not_found"),
+    ("POST", "/v1/webhook-endpoints", {"json": {"url": "http://mes.example/", "events": []}}, 422,
+     "webhook_target_refused"),
+    ("POST", f"/v1/webhook-endpoints/{UNKNOWN}/test", {}, 404, "not_found"),
+    ("GET", "/v1/recipes/empty/challenger", {}, 404, "not_found"),
+    ("PUT", "/v1/recipes/empty/challenger", {"json": {"model_version": 1, "share": 0}}, 422, "invalid_field"),
+    ("PUT", "/v1/recipes/empty/challenger", {"json": {"model_version": 1, "share": 0.5}}, 404, "not_found"),
+    ("DELETE", "/v1/recipes/unknown/challenger", {}, 404, "recipe_unknown"),
+    ("POST", "/v1/rescore-runs", {"json": {"recipe": "empty", "model_version": 1, "source": {}}}, 422, "invalid_field"),
+    ("POST", "/v1/rescore-runs", {"json": {"recipe": "unknown", "model_version": 1, "source": {"where": {}}}}, 404,
+     "recipe_unknown"),
+    ("POST", "/v1/rescore-runs", {"json": {"recipe": "empty", "model_version": 1, "source": {"where": {}}}}, 404,
+     "not_found"),
+    ("POST", "/v1/rescore-runs", {"json": {"recipe": "empty", "model_version": 1, "source": {"folder": "/"}}}, 422,
+     "source_refused"),
+    ("GET", "/v1/rescore-runs?cursor=x", {}, 422, "invalid_cursor"),
+    ("GET", "/v1/rescore-runs?recipe=unknown", {}, 404, "recipe_unknown"),
+    ("GET", f"/v1/rescore-runs/{UNKNOWN}", {}, 404, "not_found"),
+    ("POST", f"/v1/rescore-runs/{UNKNOWN}/pause", {}, 404, "not_found"),
+    ("POST", f"/v1/rescore-runs/{UNKNOWN}/activate", {"json": {"gate": {"max_missed": 0}}}, 404, "not_found"),
+    ("POST", f"/v1/rescore-runs/{UNKNOWN}/activate", {"json": {"gate": {"min_reviewed_ok": 1}}}, 422, "invalid_field"),
+    ("POST", f"/v1/rescore-runs/{UNKNOWN}/rollback", {}, 404, "not_found"),
+    ("POST", "/predict", {}, 400, "malformed_request"),
+]  # fmt: skip
+
+
+def described(document: dict[str, Any], answer: httpx.Response) -> dict[str, Any]:
+    """What the document says of an answer."""
+    path, method = answer.request.url.path, answer.request.method.lower()
+    fitting = [
+        one
+        for one, item in document["paths"].items()
+        if method in item and re.fullmatch(re.sub(r"{\w+}", "[^/]+", one), path)
+    ]
+    item = document["paths"][min(fitting, key=lambda one: one.count("{"))]
+    found: dict[str, Any] = item[method]["responses"][str(answer.status_code)]
+    return found
+
+
+def assert_described(document: dict[str, Any], answer: httpx.Response) -> None:
+    said = described(document, answer)
+    [(media_type, content)] = said["content"].items()
+    assert answer.headers["Content-Type"] == media_type
+    jsonschema.validate(answer.json(), {**content["schema"], "components": document["components"]})
+    assert f"`{answer.json()['code']}`" in said["description"], answer.url
+    for name, header in said.get("headers", {}).items():
+        assert name in answer.headers or not header["required"]
+    assert "Retry-After" not in answer.headers or "Retry-After" in said["headers"]
+
+
+def test_refusals_are_what_the_document_says(settings: Settings, engine: Engine) -> None:
+    lost = str(feed.Cursor(1, 1, 1))
+    with engine.begin() as connection:
+        _, admin = keys.create(connection, "admin", ["admin"], actor="test")
+        _, submit = keys.create(connection, "submit", ["submit"], actor="test")
+        _, slow = keys.create(connection, "slow", ["read"], actor="test", requests_per_minute=1)
+    with serving(settings, LINEWATCH_AUTH="on", LINEWATCH_MAX_UPLOAD_BYTES="100000") as http:
+        http.headers["Authorization"] = f"Bearer {admin}"
+        document = http.get("/openapi.json").json()
+        for name, without_model in (("empty", "refuse"), ("waits", "wait")):
+            http.post("/v1/recipes", json={"name": name, "without_model": without_model}).raise_for_status()
+        for method, path, request, status, code in REFUSED:
+            body = {"json": {**request["json"]}} if "json" in request else {}
+            if "cursor" in body.get("json", {}):
+                body["json"]["cursor"] = lost
+            answer = http.request(method, path.replace("{lost}", lost), **{**request, **body})
+            assert (answer.status_code, answer.json()["code"]) == (status, code), (path, answer.text)
+            assert_described(document, answer)
+
+        def ask(key: str) -> httpx.Response:
+            return http.get("/v1/recipes", headers={"Authorization": f"Bearer {key}"})
+
+        answers = [ask("lw_x_y"), ask(submit), [ask(slow) for _ in range(2)][-1]]
+        assert [one.status_code for one in answers] == [401, 403, 429]
+        for answer in answers:
+            assert_described(document, answer)
+
+
+def test_a_full_queue_is_what_the_document_says(settings: Settings) -> None:
+    with serving(settings, LINEWATCH_MAX_QUEUE_DEPTH="1") as http:
+        http.post("/v1/recipes", json={"name": "waits", "without_model": "wait"}).raise_for_status()
+        sent = {"content": png(1), "headers": {"Content-Type": "image/png", "Idempotency-Key": "one"}}
+        first, again = (http.post("/v1/inspections?recipe=waits", **sent) for _ in range(2))  # type: ignore[arg-type]
+        document = http.get("/openapi.json").json()
+        assert again.status_code == 202
+        assert described(document, again)["headers"].keys() <= {name.title() for name in again.headers}
+        assert first.json() == again.json()
+        full = http.post("/v1/inspections?recipe=waits", **{**sent, "headers": {"Content-Type": "image/png"}})  # type: ignore[arg-type]
+        assert (full.status_code, full.json()["code"]) == (503, "queue_full")
+        assert_described(document, full)

@@ -1,0 +1,166 @@
+"""`GET /v1/parts/{part_id}`: one verdict for a part that was seen in several pictures."""
+
+from collections.abc import Iterator
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from core.errors import Failure
+from core.inspection import parts
+from core.models.verdicts import Verdict
+from core.queue import work
+from core.queue.work import Outcome
+from core.settings import Settings
+from tests.conftest import serving
+from tests.integration.core.queue.test_work import claim, make_recipe, make_version, submit
+
+
+@pytest.fixture
+def recipe_id(engine: Engine) -> int:
+    with engine.begin() as connection:
+        made = make_recipe(connection)
+        make_version(connection)
+        return made
+
+
+@pytest.fixture
+def http(settings: Settings) -> Iterator[httpx.Client]:
+    with serving(settings) as client:
+        yield client
+
+
+def accept(engine: Engine, **fields: str | None) -> UUID:
+    with engine.begin() as connection:
+        return submit(connection, 1, **fields)[0]
+
+
+def finish(engine: Engine, recipe_id: int, one: UUID, verdict: Verdict | None) -> None:
+    """Examined with a verdict, or failed where it is None."""
+    with engine.begin() as connection:
+        [mine] = claim(connection, recipe_id, [one], at_most=1)
+        outcome = (
+            Outcome(mine.id, mine.attempt, "completed", anomaly_score=0.25, verdict=verdict)
+            if verdict is not None
+            else Outcome(mine.id, mine.attempt, "failed", error_code=Failure.POISON)
+        )
+        work.finish(connection, [outcome])
+
+
+def seen(engine: Engine, recipe_id: int, verdict: Verdict | None, **fields: str) -> UUID:
+    one = accept(engine, **fields)
+    finish(engine, recipe_id, one, verdict)
+    return one
+
+
+def review(engine: Engine, one: UUID, verdict: Verdict) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO reviews (inspection_id, verdict, reviewer, reason, actor)
+                VALUES (:id, :verdict, 'Jo', 'dust', 'test')
+            """),
+            {"id": one, "verdict": verdict},
+        )
+
+
+def test_a_part_is_judged_by_the_newest_picture_of_each_view(
+    http: httpx.Client, engine: Engine, recipe_id: int
+) -> None:
+    part = {"part_id": "SN/4711", "lot_id": "L-1"}
+    seen(engine, recipe_id, "ng", view="top", **part)
+    top = seen(engine, recipe_id, "ok", view="top", **part)
+    plain = seen(engine, recipe_id, "ok", **part)
+    seen(engine, recipe_id, "ng", part_id="SN/4712", view="top")
+    side = accept(engine, view="side", **part)
+
+    running = http.get("/v1/parts/SN/4711").json()
+    assert [(one["view"], one["inspection"]["id"]) for one in running["views"]] == [
+        (None, str(plain)), ("side", str(side)), ("top", str(top)),
+    ]  # fmt: skip
+    assert (running["part_id"], running["status"], running["verdict"]) == ("SN/4711", "running", None)
+
+    finish(engine, recipe_id, side, "review")
+    answer = http.get(f"/v1/parts/{quote('SN/4711', safe='')}").json()
+    assert (answer["status"], answer["verdict"], answer["effective_verdict"]) == ("completed", "review", "review")
+    assert answer["counts"] == {
+        "total": 3, "queued": 0, "running": 0, "completed": 3, "failed": 0, "cancelled": 0, "ok": 2, "ng": 0,
+        "review": 1,
+    }  # fmt: skip
+    review(engine, side, "ok")
+    answer = http.get("/v1/parts/SN/4711").json()
+    assert (answer["verdict"], answer["effective_verdict"]) == ("review", "ok")
+
+
+def test_a_view_that_failed_leaves_the_part_to_a_person(http: httpx.Client, engine: Engine, recipe_id: int) -> None:
+    seen(engine, recipe_id, "ok", part_id="SN", view="top")
+    failed = seen(engine, recipe_id, None, part_id="SN", view="side")
+    answer = http.get("/v1/parts/SN").json()
+    assert (answer["status"], answer["verdict"], answer["counts"]["failed"]) == ("completed", "review", 1)
+    review(engine, failed, "ng")
+    assert http.get("/v1/parts/SN").json()["effective_verdict"] == "ng"
+
+
+def test_a_cancelled_view_was_not_judged(http: httpx.Client, engine: Engine, recipe_id: int) -> None:
+    assert http.post(f"/v1/inspections/{accept(engine, part_id='SN')}/cancel").status_code == 200
+    assert http.get("/v1/parts/SN").json()["verdict"] == "review"
+
+
+def test_a_part_of_one_lot_or_recipe(http: httpx.Client, engine: Engine, recipe_id: int) -> None:
+    seen(engine, recipe_id, "ng", part_id="1", lot_id="L-1")
+    seen(engine, recipe_id, "ok", part_id="1", lot_id="L-2")
+    assert http.get("/v1/parts/1", params={"lot_id": "L-1"}).json()["verdict"] == "ng"
+    assert http.get("/v1/parts/1").json()["verdict"] == "ok"
+    assert http.get("/v1/parts/1", params={"recipe": "ring"}).json()["verdict"] == "ok"
+    for params in ({"recipe": "other"}, {"lot_id": "L-3"}):
+        assert http.get("/v1/parts/1", params=params).status_code == 404
+
+
+def test_a_part_that_was_never_seen_is_not_found(http: httpx.Client) -> None:
+    for path in ("nobody", "", "a/b/c", "%00", "x" * 201):
+        answer = http.get(f"/v1/parts/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
+
+
+def test_a_part_id_that_is_none_costs_no_more_than_a_bound(
+    engine: Engine, recipe_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        submit(connection, 5, part_id="?", view="old")
+        submit(connection, 40, part_id="?", view="new")
+    with engine.begin() as connection:
+        assert [one.view for one in parts.get(connection, "?").views] == ["new", "old"]
+        monkeypatch.setattr(parts, "LOOKED_AT", 40)
+        assert [one.view for one in parts.get(connection, "?").views] == ["new"]
+
+
+def test_the_newest_of_thousands_is_found_by_index(engine: Engine, recipe_id: int) -> None:
+    one = seen(engine, recipe_id, "ok", part_id="SN")
+    with engine.begin() as connection:
+        columns = ", ".join(
+            name
+            for name in connection.execute(
+                text("SELECT attname FROM pg_attribute WHERE attrelid = 'inspections'::regclass AND attnum > 0")
+            ).scalars()
+            if name not in ("id", "part_id")
+        )
+        connection.execute(
+            text(
+                f"INSERT INTO inspections (id, part_id, {columns}) SELECT uuidv7(), 'SN-' || i, {columns} "  # noqa: S608
+                "FROM inspections, generate_series(1, 20000) AS i WHERE inspections.id = :one"
+            ),
+            {"one": one},
+        )
+        connection.execute(text("ANALYZE inspections"))
+        where = connection.execute(text("SELECT DISTINCT tableoid::regclass::text FROM inspections")).scalar_one()
+    with engine.begin() as connection:
+        plan = "\n".join(
+            connection.execute(
+                text(f"EXPLAIN {parts._NEWEST}"),
+                {"part_id": "SN", "lot_id": None, "recipe": None, "looked_at": parts.LOOKED_AT},
+            ).scalars()
+        )
+    assert f"{where}_part_id_id_idx" in plan
+    assert f"Seq Scan on {where}" not in plan

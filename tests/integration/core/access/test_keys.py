@@ -1,0 +1,68 @@
+"""API keys are shown once and stored hashed."""
+
+import datetime as dt
+
+import pytest
+from sqlalchemy import Engine, select, update
+from sqlalchemy.sql.functions import now
+
+from core.access import keys
+from core.errors import Code, Refused
+from core.tables import api_keys, audit_events
+
+
+def test_a_key_is_found_by_its_text_until_it_is_revoked(engine: Engine) -> None:
+    with engine.begin() as connection:
+        made, key = keys.create(connection, "mes", ["read"], actor="test")
+        found = keys.find(connection, key)
+        assert found == made
+        assert found is not None
+        assert found.allows("read")
+        assert not found.allows("submit")
+        for wrong in ("", "lw_", f"{key}x", key.replace("lw_", "xx_"), key[:-1], f"lw_{made.prefix}_", key.upper()):
+            assert keys.find(connection, wrong) is None
+        keys.revoke(connection, made.prefix, actor="test")
+        assert keys.find(connection, key) is None
+        assert [one.name for one in keys.list_all(connection)] == ["mes"]
+
+
+def test_the_secret_is_nowhere_in_the_database(engine: Engine) -> None:
+    with engine.begin() as connection:
+        _, key = keys.create(connection, "mes", ["admin"], actor="test")
+        secret = key.rsplit("_", 1)[1]
+        for table in (api_keys, audit_events):
+            assert secret not in str(connection.execute(select(table)).all())
+
+
+def test_a_key_expires(engine: Engine) -> None:
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(days=90)
+    with engine.begin() as connection:
+        made, key = keys.create(connection, "mes", ["read"], actor="test", expires_at=soon, requests_per_minute=60)
+        assert (made.expires_at, made.requests_per_minute) == (soon, 60)
+        made.check_not_expired()
+        connection.execute(update(api_keys).values(expires_at=now()))
+        found = keys.find(connection, key)
+        assert found is not None
+        with pytest.raises(Refused, match=f"{made.prefix}.*expired") as refused:
+            found.check_not_expired()
+    assert refused.value.code is Code.UNAUTHENTICATED
+    assert key not in refused.value.detail
+
+
+def test_what_could_never_be_used_is_not_made(engine: Engine) -> None:
+    with engine.begin() as connection:
+        with pytest.raises(Refused, match="expired already"):
+            keys.create(connection, "mes", ["read"], actor="test", expires_at=dt.datetime.now(dt.UTC))
+        with pytest.raises(Refused, match="at least one"):
+            keys.create(connection, "mes", ["read"], actor="test", requests_per_minute=0)
+        for blank in ("", " ", "\n"):
+            with pytest.raises(Refused, match="needs a name"):
+                keys.create(connection, blank, ["read"], actor="test")
+        assert keys.list_all(connection) == []
+        assert keys.create(connection, " mes ", ["read"], actor="test")[0].name == "mes"
+
+
+@pytest.mark.parametrize("scopes", [[], ["write"], ["read", "root"]])
+def test_unknown_scopes_are_refused(engine: Engine, scopes: list[str]) -> None:
+    with engine.begin() as connection, pytest.raises(Refused, match="Scopes are submit, read, admin"):
+        keys.create(connection, "mes", scopes, actor="test")

@@ -1,0 +1,320 @@
+"""The feed: nothing is skipped, nothing comes twice, and a restored database is noticed."""
+
+import base64
+import datetime as dt
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from core import partitions
+from core.errors import Code, Refused
+from core.feed import consumers, feed
+from core.feed.feed import Cursor
+from core.partitions import first_id_of
+from core.queue import work
+from linewatch.server.embedded.servers import EmbeddedServers
+from migrations.__main__ import migrate
+from tests.fed import enter, entered, read_all, refused
+from tests.integration.core.queue.test_work import claim, make_recipe, make_version, passed, submit
+
+
+@given(st.integers(0, 2**62 - 1), st.integers(0, 2**62), st.integers(0, 2**62))
+def test_a_cursor_is_read_back(epoch: int, number: int, numbered_at: int) -> None:
+    cursor = Cursor(epoch, number, numbered_at)
+    assert Cursor.parse(str(cursor)) == cursor
+    assert Cursor.of_bytes(bytes(cursor)) == cursor
+
+
+@given(st.text(max_size=40) | st.binary(max_size=30).map(lambda data: base64.urlsafe_b64encode(data).decode()))
+def test_what_is_no_cursor_is_refused(text_: str) -> None:
+    def parsed() -> str:
+        try:
+            return str(Cursor.parse(text_))
+        except Refused as error:
+            return error.code
+
+    assert parsed() in (text_, Code.INVALID_CURSOR)
+
+
+def test_each_way_to_become_final_has_its_place_once(engine: Engine) -> None:
+    with engine.begin() as connection:
+        recipe_id = make_recipe(connection)
+        make_version(connection)
+        ids = submit(connection, 3)
+        first, *_ = claim(connection, recipe_id, ids[:2])
+        submit(connection, 1, deadline_ms=1)
+        work.finish(connection, [passed(first)])
+        work.finish(connection, [passed(first)])
+        work.cancel(connection, ids[2])
+    time.sleep(0.01)
+    with engine.begin() as connection:
+        [overdue] = work.fail_overdue(connection).inspections
+    found, _ = read_all(engine)
+    assert found == [ids[0], ids[2], overdue]
+
+
+def test_an_open_transaction_is_neither_skipped_nor_holds_the_others_up(engine: Engine) -> None:
+    before = entered(engine, 2)
+    with engine.connect() as slow, slow.begin():
+        late = enter(slow, 2)  # takes its place in the order of entering, and is not committed
+        meanwhile = entered(engine, 3)
+        seen, cursor = read_all(engine)
+        assert seen == before + meanwhile
+        more = entered(engine, 1)
+        seen, cursor = read_all(engine, cursor)
+        assert seen == more
+    assert read_all(engine, cursor)[0] == late
+    assert sorted(read_all(engine)[0]) == sorted(before + meanwhile + more + late)
+
+
+def test_many_writers_and_readers_see_each_once(engine: Engine) -> None:
+    """Transactions of all lengths, some rolled back, while several readers number and read."""
+    written: list[UUID] = []
+    done = threading.Event()
+
+    def write(seed: int) -> None:
+        random = Random(seed)
+        for _ in range(25):
+            with engine.connect() as connection, connection.begin() as transaction:
+                ids = enter(connection, random.randint(1, 20))
+                time.sleep(random.choice([0, 0, 0.001, 0.02]))
+                if random.random() < 0.2:
+                    transaction.rollback()
+                else:
+                    written.extend(ids)
+
+    def read(limit: int) -> list[UUID]:
+        seen: list[UUID] = []
+        cursor = None
+        while True:
+            last = done.is_set()
+            some, cursor = read_all(engine, cursor, limit=limit)
+            seen += some
+            if last:
+                return seen
+
+    with ThreadPoolExecutor(9) as pool:
+        readers = [pool.submit(read, limit) for limit in (1, 7, 1000)]
+        writers = [pool.submit(write, seed) for seed in range(6)]
+        for one in writers:
+            one.result()
+        done.set()
+        seen = [one.result() for one in readers]
+    assert seen[0] == seen[1] == seen[2]
+    assert Counter(seen[0]) == Counter(written)
+    with engine.begin() as connection:
+        numbers = connection.execute(text("SELECT number FROM feed ORDER BY number")).scalars().all()
+    assert list(numbers) == list(range(1, len(written) + 1))
+
+
+def test_a_page_that_is_not_full_leads_to_the_end_also_for_one_recipe(engine: Engine) -> None:
+    with engine.begin() as connection:
+        quiet, busy = make_recipe(connection, "quiet"), make_recipe(connection, "busy")
+        mine = enter(connection, recipe_id=quiet)
+        enter(connection, 5, recipe_id=busy)
+        feed.append(connection, [(mine[0], quiet)], "reviewed")
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        begin = feed.start(connection, state, None)
+        page = feed.read(connection, state, begin, limit=10, recipe_id=quiet)
+        assert [one.inspection_id for one in page.entries] == mine
+        assert page.following.number == state.newest == 7
+        page = feed.read(connection, state, begin, limit=10, recipe_id=quiet, reviews=True)
+        assert [one.event for one in page.entries] == ["final", "reviewed"]
+        assert feed.start(connection, state, "now") == page.following
+        assert feed.start(connection, state, "oldest") == begin
+
+
+def test_a_backlog_is_numbered_in_pieces(engine: Engine) -> None:
+    entered(engine, 25)
+    with engine.begin() as connection:
+        assert [feed.number(connection, at_most=10).newest for _ in range(4)] == [10, 20, 25, 25]
+
+
+def test_old_entries_expire_and_say_so(engine: Engine) -> None:
+    ids = entered(engine, 6)
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        first = feed.read(connection, state, feed.start(connection, state, None), limit=1).following
+        connection.execute(text("UPDATE feed SET numbered_at = now() - interval '3 days' WHERE number <= 4"))
+        fourth = feed.read(connection, state, feed.start(connection, state, None), limit=4).following
+        assert feed.expire(connection, days=4, at_most=9) == 0
+        assert [feed.expire(connection, days=2, at_most=3) for _ in range(3)] == [3, 1, 0]
+    assert read_all(engine)[0] == ids[4:]
+    assert read_all(engine, str(fourth))[0] == ids[4:]
+    error = refused(engine, str(first))
+    assert error.code is Code.CURSOR_EXPIRED
+    assert "3 entries" in error.detail
+    assert read_all(engine, error.members["resume_after"])[0] == ids[4:]
+    assert entered(engine) == read_all(engine, str(fourth))[0][2:]
+    with engine.begin() as connection, pytest.raises(Refused, match="older than the feed goes back"):
+        feed.read(connection, state, first, limit=1)  # expired between the check and the reading
+
+
+def test_a_consumer_goes_on_where_it_acknowledged(engine: Engine) -> None:
+    entered(engine, 5)
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        assert consumers.find(connection, "mes") is None
+        page = feed.read(connection, state, feed.start(connection, state, None), limit=3)
+        first, third = page.entries[0].cursor, page.following
+        assert consumers.acknowledge(connection, state, "mes", str(third)).cursor == third
+    with engine.begin() as connection:
+        assert consumers.acknowledge(connection, state, "mes", str(first)).cursor == third  # late, changes nothing
+        assert consumers.acknowledge(connection, state, "mes", "oldest").cursor == third
+        assert consumers.acknowledge(connection, state, "mes", "now").cursor.number == 5
+        assert [one.name for one in consumers.list_all(connection)] == ["mes"]
+        with pytest.raises(Refused, match="not a cursor"):
+            consumers.acknowledge(connection, state, "mes", "nonsense")
+        consumers.forget(connection, "mes")
+        with pytest.raises(Refused, match="no consumer"):
+            consumers.forget(connection, "mes")
+
+
+def test_a_held_snapshot_makes_no_look_longer(engine: Engine) -> None:
+    """While a dump runs, nothing that was numbered can be cleaned up; looking for new entries must not read it."""
+
+    def buffers() -> int:
+        with engine.begin() as connection:
+            plan = connection.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {feed._LOOK.text}")).scalar_one()
+        found: int = plan[0]["Plan"]["Shared Hit Blocks"]
+        return found
+
+    entered(engine, 100)
+    read_all(engine)
+    with engine.connect() as dump, dump.begin():
+        dump.execute(text("SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"))
+        dump.execute(text("DECLARE held CURSOR FOR SELECT * FROM recipes"))
+        entered(engine, 100)
+        read_all(engine)
+        before = buffers()
+        for _ in range(20):
+            entered(engine, 1000)
+            read_all(engine)
+        with engine.begin() as connection:
+            dead = connection.execute(text("SELECT pg_relation_size('feed_unnumbered') / 8192")).scalar_one()
+        assert dead > 150
+        assert buffers() < before + 30
+        last = entered(engine, 1)
+    assert read_all(engine)[0][-1:] == last
+
+
+def test_the_first_acknowledgement_is_no_race(engine: Engine) -> None:
+    entered(engine, 40)
+    with engine.begin() as connection:
+        state = feed.number(connection)
+        page = feed.read(connection, state, feed.start(connection, state, None), limit=40)
+    cursors = [one.cursor for one in page.entries]
+    Random(5).shuffle(cursors)
+
+    def acknowledge(cursor: Cursor) -> None:
+        with engine.begin() as connection:
+            consumers.acknowledge(connection, state, "mes", str(cursor))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(acknowledge, cursors))
+    with engine.begin() as connection:
+        kept = consumers.find(connection, "mes")
+        assert kept is not None
+        assert kept.cursor.number == 40
+
+
+def test_news_are_of_whom_they_concern(engine: Engine) -> None:
+    with engine.begin() as connection:
+        enter(connection, recipe_id=1)
+        feed.append(connection, [(uuid4(), 2)], "reviewed")
+    with engine.begin() as connection:
+        news = feed.news(connection, 0)
+        assert [news.concerns(of, reviews=reviews) for of in (None, 1, 2, 3) for reviews in (False, True)] == [
+            True, True, True, True, False, True, False, False,
+        ]  # fmt: skip
+        nothing = feed.news(connection, news.newest)
+        assert not nothing.concerns(None, reviews=True)
+        enter(connection, feed.NEWS_AT_MOST + 1)
+        assert feed.news(connection, 0).concerns(77, reviews=False)  # too many to look at each
+
+
+def test_an_ordinary_role_can_read_the_feed(engine: Engine) -> None:
+    """Noticing a restore needs no rights of a superuser."""
+    role = f"plain_{uuid4().hex}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role}"))
+        connection.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"))
+        connection.execute(text(f"SET ROLE {role}"))
+        enter(connection)
+        assert feed.number(connection).newest == 1
+        connection.execute(text("RESET ROLE"))
+        connection.execute(text(f"DROP OWNED BY {role}; DROP ROLE {role}"))
+
+
+INSERT_OF_BEFORE = """
+    INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status, reasons, timings_ms,
+        finished_at)
+    VALUES (:id, 1, 'live', '{}', now(), '', 'cancelled', '{}', '{}', :finished_at)
+"""
+
+
+def test_what_was_examined_before_the_feed_came_is_in_it(servers: EmbeddedServers, tmp_path: Path) -> None:
+    """The migration that brings the feed enters the last 30 days, in the order in which they became final, and what
+    workers of the former version finish from then on enters, too."""
+    from alembic import command
+    from alembic.config import Config
+
+    url = make_url(servers.database_url)
+    name = f"older_{uuid4().hex}"
+    with create_engine(url, poolclass=NullPool).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = create_engine(url.set(database=name), poolclass=NullPool)
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[4] / "migrations"))
+    now = dt.datetime.now(dt.UTC)
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        with connection.begin():
+            partitions.ensure(connection)
+        for days in (40, 1, 2):
+            with connection.begin():
+                then = now - dt.timedelta(days=days)
+                connection.execute(text(INSERT_OF_BEFORE), {"id": first_id_of(then), "finished_at": then})
+    migrate(engine)
+    lately = [first_id_of(now - dt.timedelta(days=days)) for days in (2, 1)]
+    assert read_all(engine)[0] == lately
+    with engine.begin() as connection:
+        connection.execute(text(INSERT_OF_BEFORE), {"id": first_id_of(now), "finished_at": now})
+    assert read_all(engine)[0] == [*lately, first_id_of(now)]
+    engine.dispose()
+
+
+def test_reading_does_not_scan(engine: Engine) -> None:
+    """The plan of a page is a range of an index, whatever the size of the feed and however rare the recipe."""
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO feed (number, inspection_id, recipe_id, event, settled)
+                SELECT n, uuidv7(), CASE WHEN n % 1000 = 0 THEN 3 ELSE 1 END, 'final', 0
+                FROM generate_series(1, 20000) AS n
+            """)
+        )
+        connection.execute(text("ANALYZE feed"))
+        for narrowed, index in (("", "pk_feed"), ("AND recipe_id = 3", "ix_feed_recipe_id_number")):
+            plan = "\n".join(
+                connection.execute(
+                    text("EXPLAIN " + feed._READ.format(narrowed=f"AND event = 'final' {narrowed}")),
+                    {"after": 15000, "newest": 20000, "limit": 100},
+                ).scalars()
+            )
+            assert f"Index Scan using {index} on feed\n" in plan.replace("  (cost", "\n"), plan
+            assert "Seq Scan on feed " not in plan
+            assert plan.count("Sort") <= 2  # of the page itself, by its key

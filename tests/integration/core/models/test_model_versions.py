@@ -1,0 +1,103 @@
+"""Model versions: ready before active, activation and rollback as a stack, every change audited."""
+
+import pytest
+from sqlalchemy import Engine, select
+
+from core.errors import Code, Refused
+from core.models import model_versions, recipes, thresholds
+from core.tables import audit_events
+
+MANIFEST = {"threshold": {"value": 0.5, "calibration": {"sample_size": 40}}, "review_threshold": 0.4}
+
+
+@pytest.fixture
+def three_ready(engine: Engine) -> Engine:
+    """A recipe with versions 1 to 3, all ready; 1 is active."""
+    with engine.begin() as connection:
+        recipes.create(connection, "ring", actor="test")
+        for number in (1, 2, 3):
+            version, new = model_versions.register(
+                connection, "ring", sha256=bytes([number]) * 32, manifest=MANIFEST, actor="test"
+            )
+            assert (version.version, version.state, new) == (number, "uploaded", True)
+            assert model_versions.mark_ready(connection, version.id)
+    return engine
+
+
+def active(engine: Engine) -> int | None:
+    with engine.begin() as connection:
+        return recipes.get(connection, "ring").active_version
+
+
+def test_the_first_that_is_ready_becomes_active(three_ready: Engine) -> None:
+    assert active(three_ready) == 1
+
+
+def test_the_manifest_seeds_the_first_threshold(three_ready: Engine) -> None:
+    with three_ready.begin() as connection:
+        version = model_versions.get(connection, "ring", 1)
+        [limit] = thresholds.current(connection, version.id)
+    assert (limit.threshold, limit.review_threshold, limit.station_id) == (0.5, 0.4, None)
+    assert limit.calibration == {"sample_size": 40}
+
+
+def test_the_same_bundle_twice_is_one_version(three_ready: Engine) -> None:
+    with three_ready.begin() as connection:
+        version, new = model_versions.register(
+            connection, "ring", sha256=bytes([2]) * 32, manifest=MANIFEST, actor="test"
+        )
+    assert (version.version, new) == (2, False)
+
+
+def test_rollback_goes_back_step_by_step(three_ready: Engine) -> None:
+    with three_ready.begin() as connection:
+        model_versions.activate(connection, "ring", 2, actor="test")
+        model_versions.activate(connection, "ring", 2, actor="test")  # nothing changes
+        model_versions.activate(connection, "ring", 3, actor="test")
+    for expected in (2, 1):
+        with three_ready.begin() as connection:
+            assert model_versions.rollback(connection, "ring", actor="test").version == expected
+        assert active(three_ready) == expected
+    with three_ready.begin() as connection, pytest.raises(Refused) as refused:
+        model_versions.rollback(connection, "ring", actor="test")
+    assert refused.value.code is Code.INVALID_TRANSITION
+
+
+def test_only_a_ready_version_can_be_activated(three_ready: Engine) -> None:
+    with three_ready.begin() as connection:
+        version, _ = model_versions.register(connection, "ring", sha256=b"x" * 32, manifest=MANIFEST, actor="test")
+        assert model_versions.reject(connection, version.id, "golden score differs")
+        assert not model_versions.mark_ready(connection, version.id)  # it was decided
+    with three_ready.begin() as connection, pytest.raises(Refused, match="golden score differs") as refused:
+        model_versions.activate(connection, "ring", 4, actor="test")
+    assert refused.value.code is Code.MODEL_NOT_READY
+
+
+def test_a_rejected_bundle_that_is_uploaded_again_is_checked_again(three_ready: Engine) -> None:
+    with three_ready.begin() as connection:
+        version, _ = model_versions.register(connection, "ring", sha256=b"x" * 32, manifest=MANIFEST, actor="test")
+        model_versions.reject(connection, version.id, "no memory")
+        again, new = model_versions.register(connection, "ring", sha256=b"x" * 32, manifest=MANIFEST, actor="test")
+        assert (again.version, again.state, again.rejection, new) == (4, "uploaded", None, False)
+        assert model_versions.mark_ready(connection, version.id)
+
+
+def test_every_change_is_audited_with_its_author(three_ready: Engine) -> None:
+    with three_ready.begin() as connection:
+        model_versions.activate(connection, "ring", 3, actor="key:abc")
+        thresholds.append(
+            connection,
+            model_versions.get(connection, "ring", 3),
+            threshold=1.0,
+            review_threshold=None,
+            station_id="st-1",
+            calibration=None,
+            actor="key:abc",
+        )
+        events = connection.execute(
+            select(audit_events.c.action, audit_events.c.detail).where(audit_events.c.actor == "key:abc")
+        ).all()
+    assert [tuple(one) for one in events] == [
+        ("model.activated", {"version": 3, "before": 1}),
+        ("threshold.set", {"version": 3, "threshold": 1.0, "review_threshold": None, "station_id": "st-1"}),
+    ]

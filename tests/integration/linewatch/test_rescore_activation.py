@@ -1,0 +1,118 @@
+"""From a run to action, and challengers, at the command line and with both clients."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import typer
+from sqlalchemy import Engine
+from typer.testing import CliRunner, Result
+
+from core.settings import Settings
+from linewatch import GateNotMet, RescoreRun
+from linewatch.cli import failures, run
+from linewatch.cli.commands.rescoring import activation
+from tests.assessed import Seen, assess, make_versions
+from tests.conftest import serving
+from tests.events import RECIPE
+from tests.played import FACES
+
+SEEN = [Seen("ok", "ok", "ok", 99), Seen("ok", "ok", "ng", 1)]
+
+app = typer.Typer()
+app.command()(activation.activate)
+app.command()(activation.rollback)
+
+
+@pytest.fixture
+def url(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A running api, which commands find."""
+    make_versions(engine)
+    with serving(settings) as http:
+        monkeypatch.setenv("LINEWATCH_URL", str(http.base_url))
+        yield str(http.base_url)
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def exit_code(result: Result) -> int:
+    """With which the command would end."""
+    if not isinstance(result.exception, Exception):
+        return result.exit_code
+    failure = failures.explain(result.exception)
+    assert failure is not None, result.exception
+    return failure.exit_code
+
+
+@pytest.mark.usefixtures("url")
+def test_activate_prints_the_gate_and_fails_where_it_is_not_met(engine: Engine) -> None:
+    run_id = assess(engine, SEEN)
+    strict = command("activate", run_id, "--max-new-false-rejects", 0.005, "--max-missed", 0.1)
+    assert exit_code(strict) == failures.FAILED
+    header, *rows = strict.stdout.splitlines()
+    assert header.split() == ["rule", "limit", "measured", "count", "of", "95", "%", "bound", "met"]
+    assert [row.split()[:5] for row in rows] == [
+        ["max_new_false_rejects", "0.500%", "1.000%", "1", "100"],
+        ["max_missed", "10.000%", "–", "0", "0"],
+    ]
+    assert rows[0].split()[-1] == "no"
+    assert rows[1].endswith("no: no part that the run has judged was reviewed ng")
+    as_json = command("activate", run_id, "--max-new-false-rejects", 0.005, "--json")
+    told = json.loads(as_json.stdout)
+    assert (exit_code(as_json), told["activated"], told["gate"][0]["count"]) == (failures.FAILED, False, 1)
+    met = command("activate", run_id, "--max-new-false-rejects", 0.01, "--min-reviewed-ok", 100)
+    assert (exit_code(met), [row.split()[-1] for row in met.stdout.splitlines()[1:]]) == (0, ["yes", "yes"])
+    assert met.stdout.splitlines()[2].split()[:5] == ["min_reviewed_ok", "100", "100", "100", "100"]
+    assert f"Version 2 of recipe {RECIPE} scores now, with the threshold 0.5." in met.stderr
+    back = command("rollback", run_id, "--json")
+    assert (exit_code(back), json.loads(back.stdout)["model_version"]["version"]) == (0, 1)
+    assert exit_code(command("rollback", run_id)) == failures.FAILED
+
+
+def test_a_gate_that_limits_nothing_is_wrong_use() -> None:
+    result = command("activate", "x", "--min-reviewed-ok", 10)
+    assert (exit_code(result), result.stdout) == (failures.WRONG_USE, "")
+    assert "--max-new-false-rejects" in str(result.exception)
+
+
+@pytest.mark.usefixtures("url")
+def test_a_version_challenges_is_listed_and_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    named = ["--recipe", RECIPE]
+    assert run(["models", "challenge", *named, "--version", "2", "--share", "0"]) == failures.WRONG_USE
+    assert run(["models", "unchallenge", *named]) == failures.FAILED
+    assert run(["models", "challenge", *named, "--version", "2", "--share", "0.25", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["kind"], made["source"]) == ("challenger", {"live": {"share": 0.25}})
+    assert run(["models", "list", *named]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "challenges with 0.25 of the pictures" in rows["2"]
+    assert "ready and active" in rows["1"]
+    assert "challenges" not in rows["3"]
+    assert run(["models", "unchallenge", *named]) == 0
+    assert made["id"] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_both_clients_do_it(engine: Engine, url: str, face: str) -> None:
+    make: Callable[..., Any] = FACES[face]
+    run_id = assess(engine, SEEN, threshold=0.3)
+    with make(url) as lw:
+        with pytest.raises(GateNotMet) as caught:
+            lw.activate_run(run_id, max_new_false_rejects=0.01, confident=True)
+        assert (caught.value.code, caught.value.gate[0]["met"]) == ("gate_not_met", False)
+        done = lw.activate_run(run_id, max_new_false_rejects=0.01, min_reviewed_ok=100)
+        assert (done.activated, done.model_version.version, done.model_version.threshold.threshold) == (True, 2, 0.3)
+        assert (done.run.activation["state"], done.gate[0].measured) == ("active", 0.01)
+        assert lw.rollback_run(run_id).model_version.version == 1
+        assert lw.challenger(RECIPE) is None
+        made = lw.set_challenger(RECIPE, 3, share=1)
+        found = lw.challenger(RECIPE)
+        assert isinstance(found, RescoreRun)
+        assert (found.id, found.final) == (made.id, False)
+        [recipe] = lw.recipes()
+        assert (recipe.challenger.model_version, recipe.challenger.run_id) == (3, made.id)
+        lw.end_challenger(RECIPE)
+        assert lw.challenger(RECIPE) is None

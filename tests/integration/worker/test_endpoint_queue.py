@@ -1,0 +1,218 @@
+"""Whom a sender calls next: slow, dead and failing receivers hold up no others, and what waits can be called off."""
+
+import datetime as dt
+import threading
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from core.delivery import deliveries, endpoints
+from core.feed import events
+from core.feed.events import Callback, Event, EventType
+from core.settings import Settings
+from tests.receivers import DEADLINE_SECONDS, Hanging, Reply, receiving
+from tests.sending import Inspect, endpoint_state, eventually, page, register, sending, states
+from worker.delivery import endpoint_queue, http_sender, webhooks
+
+
+def test_what_waits_for_an_endpoint_that_is_gone_is_not_sent(
+    engine: Engine, settings: Settings, inspect: Inspect
+) -> None:
+    with receiving(lambda number, _: Reply(200 if number == 0 else 410)) as (receiver, url):
+        endpoint_id = register(engine, url)
+        with sending(settings, url):
+            inspect()
+            receiver.wait()
+            inspect(60)
+            eventually(lambda: endpoint_state(engine, endpoint_id), ("disabled", "answered 410 Gone"))
+    assert len(receiver.requests) <= 1 + endpoint_queue.CALLS_OF_LANE
+
+
+def test_what_waits_is_not_sent_once_its_endpoint_is_disabled(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_queue, "FRESH_SECONDS", 0.2)
+    hang = Hanging()
+    with receiving(hang) as (slow, slow_url), receiving() as (alive, url), sending(settings, slow_url, url):
+        endpoint_id = register(engine, slow_url)
+        with hang:
+            inspect(4)
+            last = slow.wait(2)[-1]
+            with engine.begin() as connection:
+                endpoints.disable(connection, endpoint_id, "by hand")
+            eventually(lambda: time.monotonic() > last.at + 0.2, True)
+        register(engine, url)
+        inspect()
+        alive.wait()
+    assert len(slow.requests) == 2
+
+
+def test_what_waits_goes_to_where_its_endpoint_is_now(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_queue, "FRESH_SECONDS", 0.2)
+    hang = Hanging()
+    with receiving(hang) as (before, old_url), receiving() as (after, url), sending(settings, old_url, url):
+        endpoint_id = register(engine, old_url)
+        with hang:
+            inspect(4)
+            last = before.wait(2)[-1]
+            with engine.begin() as connection:
+                endpoints.change(connection, endpoint_id, actor="test", url=url)
+                secret = endpoints.rotate_secret(connection, endpoint_id, actor="test").secret.get_secret_value()
+            eventually(lambda: time.monotonic() > last.at + 0.2, True)
+        for request in after.wait(2):
+            request.verified(secret)
+    assert len(before.requests) == 2
+
+
+def test_a_receiver_that_never_answers_delays_no_other(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+    hang = Hanging()
+    with receiving(hang) as (dead, dead_url), receiving() as (alive, url):
+        register(engine, dead_url)
+        endpoint_id = register(engine, url)
+        with hang, sending(settings, dead_url, url):
+            inspect(100)
+            dead.wait(2)
+            alive.wait(100)
+            eventually(
+                lambda: {one.state for one in page(engine, endpoint_id)},
+                {"delivered"},
+            )
+            assert len(dead.requests) == 2
+            hang.let_go()
+
+
+def test_many_that_never_answer_leave_places_for_one_that_does(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(endpoint_queue, "MAX_CALLS", 64)
+    monkeypatch.setattr(http_sender, "TRY_SECONDS", 2 * DEADLINE_SECONDS)
+    hang = Hanging(2 * DEADLINE_SECONDS)
+    with receiving(hang) as (dead, dead_url), receiving() as (alive, url):
+        for number in range(20):
+            register(engine, f"{dead_url}/{number}")
+        inspect(10)
+        with hang, sending(settings, dead_url, url):
+            dead.wait(40)
+            register(engine, url)
+            inspect(50)
+            alive.wait(50)
+            hang.let_go()
+
+
+def test_those_that_turn_slow_keep_half_of_the_places_at_most(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(endpoint_queue, "MAX_CALLS", 16)
+    monkeypatch.setattr(http_sender, "TRY_SECONDS", 2 * DEADLINE_SECONDS)
+    over, slow = threading.Event(), threading.Event()
+
+    def hang_later(*_: Any) -> Reply:
+        if slow.is_set():
+            over.wait(2 * DEADLINE_SECONDS)
+        return Reply()
+
+    with (
+        receiving(hang_later) as (dead, dead_url),
+        receiving() as (alive, url),
+        sending(settings, dead_url, url),
+    ):
+        try:
+            for number in range(3):
+                register(engine, f"{dead_url}/{number}")
+            inspect()
+            eventually(lambda: states(engine), {"delivered"})
+            slow.set()
+            inspect(20)
+            dead.wait(3 + 8)
+            register(engine, url)
+            inspect()
+            alive.wait()
+        finally:
+            over.set()
+
+
+def test_a_place_that_becomes_free_is_for_the_next_endpoint(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_queue, "MAX_CALLS", 1)
+    with receiving() as (receiver, url):
+        register(engine, f"{url}/busy")
+        other = register(engine, f"{url}/other", events=[])
+        inspect(50)
+        with engine.begin() as connection:
+            deliveries.send_test(connection, other)
+        with sending(settings, url):
+            paths = [request.path for request in receiver.wait(51)]
+    assert paths.index("/hook/other") <= 2 * endpoint_queue.HELD_CAREFULLY
+
+
+def test_a_failing_endpoint_gets_one_request_at_a_time(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
+    hang = Hanging()
+    with receiving(hang) as (dead, dead_url), receiving() as (alive, url), sending(settings, dead_url, url):
+        register(engine, dead_url, failing_since=dt.datetime.now(dt.UTC))
+        register(engine, url)
+        with hang:
+            inspect(100)
+            dead.wait(1)
+            alive.wait(100)
+            assert len(dead.requests) == 1
+
+
+def test_several_senders_share_the_work(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+    """Nothing is sent twice, no group is torn, and neither waits for the other."""
+    with receiving() as (alone, alone_url), receiving() as (grouped, grouped_url):
+        register(engine, alone_url)
+        register(engine, grouped_url, max_group_size=7, max_group_delay_ms=100)
+        with sending(settings, alone_url, grouped_url), sending(settings, alone_url, grouped_url):
+            inspected = [one for _ in range(20) for one in inspect(15)]
+            alone.wait(300)
+            eventually(lambda: states(engine), {"delivered"})
+    assert sorted(one.verified()["data"]["id"] for one in alone.requests) == sorted(map(str, inspected))
+    told = [one["data"]["id"] for request in grouped.requests for one in request.verified()["data"]]
+    assert sorted(told) == sorted(map(str, inspected))
+    assert len({one.id for one in grouped.requests}) == len(grouped.requests)
+    assert all(len(request.verified()["data"]) <= 7 for request in grouped.requests)
+
+
+def test_callbacks_that_fail_leave_their_endpoint_as_it_is(
+    engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not noted as failing, and its events are sent as many at a time as ever."""
+    monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
+    over, hanging = threading.Event(), threading.Event()
+
+    def answer(_: int, request: Any) -> Reply:
+        if request.path.endswith("/own"):
+            return Reply(500)
+        if hanging.is_set():
+            over.wait(DEADLINE_SECONDS)
+        return Reply()
+
+    with receiving(answer) as (receiver, url):
+        endpoint_id = register(engine, url)
+        called = Callback(endpoint_id, f"{url}/own")
+        try:
+            with sending(settings, url, webhook_retry_seconds=(0.05,)):
+                [inspected] = inspect()
+                eventually(lambda: states(engine), {"delivered"})
+                with engine.begin() as connection:
+                    failed = Event(EventType.INSPECTION_FAILED, str(inspected), [], called)
+                    events.emit(connection, [failed] * 10)
+                eventually(lambda: {one.state for one in page(engine, endpoint_id)[:10]}, {"exhausted"})
+                with engine.begin() as connection:
+                    assert endpoints.get(connection, endpoint_id).failing_since is None
+                hanging.set()
+                inspect(20)
+                receiver.wait(20 + 1 + endpoint_queue.CALLS_OF_LANE)
+                over.set()
+        finally:
+            over.set()

@@ -1,0 +1,114 @@
+"""The versions that a worker keeps loaded: the few most recently used, and nothing of those that it dropped."""
+
+import gc
+import io
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import Engine
+
+from core.models import model_versions, recipes
+from core.settings import Settings
+from core.storage.image_store import Store, bundle_key
+from core.vision.bundle.folder import read_folder
+from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
+from core.vision.bundle.tar import pack
+from tests.parts import png, write_bundle
+from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
+
+SWITCHES = 100
+WARM_UP = 20
+MEGABYTE = 1_000_000
+A_LEAK = 25 * MEGABYTE
+"""A third of what the weights of so many versions take, 0.75 MB each."""
+
+Enter = Callable[[Path], int]
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    return Store(settings.store_url)
+
+
+@pytest.fixture
+def enter(engine: Engine, store: Store) -> Enter:
+    """`enter(folder)` makes a bundle a version of a recipe and returns its id."""
+    with engine.begin() as connection:
+        recipes.create(connection, "ring", actor="test")
+
+    def entered(folder: Path) -> int:
+        files = read_folder(folder)
+        sha256 = bytes.fromhex(digest(files[MANIFEST]))
+        tar = io.BytesIO()
+        pack(folder, tar)
+        store.put(bundle_key(sha256), tar.getvalue())
+        manifest = manifest_of(files).model_dump(mode="json")
+        with engine.begin() as connection:
+            return model_versions.register(connection, "ring", sha256=sha256, manifest=manifest, actor="test")[0].id
+
+    return entered
+
+
+@pytest.fixture
+def versions(enter: Enter, bundle: Path, another_bundle: Path, tmp_path: Path) -> list[int]:
+    """Three versions."""
+    return [enter(folder) for folder in (bundle, another_bundle, write_bundle(tmp_path / "third", seed=2))]
+
+
+def models(settings: Settings, engine: Engine, store: Store, *, kept: int) -> Models:
+    return Models(settings.model_copy(update={"models_kept": kept, "device": "cpu"}), engine, store)
+
+
+def score(model: LoadedModel) -> float:
+    return float(model.score([model.prepare(png(1)).pixels]).scores[0])
+
+
+def test_the_most_recently_used_stay_loaded(
+    settings: Settings, engine: Engine, store: Store, versions: list[int]
+) -> None:
+    loaded = models(settings, engine, store, kept=2)
+    first, second, third = versions
+    a, b = loaded.get(first), loaded.get(second)
+    assert loaded.get(first) is a
+    loaded.get(third)  # the second is the one that was used least recently
+    assert loaded.get(first) is a
+    again = loaded.get(second)
+    assert again is not b
+    assert score(again) == score(b) != score(a)
+
+
+def test_switching_versions_leaks_no_memory(
+    settings: Settings, engine: Engine, store: Store, versions: list[int]
+) -> None:
+    loaded = models(settings, engine, store, kept=1)
+    process = psutil.Process()
+    seen: list[weakref.ref[LoadedModel]] = []
+    scores = set()
+    before = 0
+    for switch in range(WARM_UP + SWITCHES):
+        if switch == WARM_UP:
+            before = process.memory_info().rss
+        model = loaded.get(versions[switch % len(versions)])
+        scores.add(score(model))
+        seen.append(weakref.ref(model))
+        del model
+    grown = process.memory_info().rss - before
+    gc.collect()
+    assert len({id(one()) for one in seen if one() is not None}) == 1
+    assert len(scores) == len(versions)
+    assert grown < A_LEAK, f"{grown / MEGABYTE:.0f} MB"
+
+
+def test_a_version_whose_bundle_is_gone_is_unavailable_until_it_is_back(
+    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path
+) -> None:
+    loaded, version = models(settings, engine, store, kept=1), enter(bundle)
+    [tar] = store.path("models").iterdir()
+    tar.rename(tar.with_suffix(".away"))
+    with pytest.raises(ModelUnavailable, match=f"version {version} cannot be loaded"):
+        loaded.get(version)
+    tar.with_suffix(".away").rename(tar)
+    assert score(loaded.get(version)) > 0

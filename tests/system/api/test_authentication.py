@@ -1,0 +1,196 @@
+"""Who may ask: other web pages never; with keys, who has one with the right scope."""
+
+import datetime as dt
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from core.access import keys
+from core.settings import Settings
+from tests.conftest import System, serving
+from tests.integration.api.test_exports import insert
+from tests.parts import png
+
+
+def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+
+
+def test_a_rebound_name_gets_nothing(client: httpx.Client) -> None:
+    assert_refused(client.get("/v1/recipes", headers={"Host": "evil.example"}), 403, "foreign_origin")
+    assert_refused(client.get("/v1/recipes", headers={"Host": "["}), 403, "foreign_origin")
+    assert client.get("/v1/recipes", headers={"Host": "localhost:1"}).status_code == 200
+    for probe in ("/healthz", "/readyz"):
+        assert client.get(probe, headers={"Host": "pod.cluster"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+    ids=str,
+)
+def test_another_web_page_changes_nothing(client: httpx.Client, headers: dict[str, str]) -> None:
+    assert_refused(client.post("/v1/recipes", json={"name": "evil"}, headers=headers), 403, "foreign_origin")
+    assert client.get("/v1/recipes", headers=headers).status_code == 200  # it cannot read the answer anyway
+
+
+def test_the_own_page_may(client: httpx.Client, system: System) -> None:
+    own = {"Origin": system.url, "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/v1/batches", headers=own).status_code == 202
+
+
+def test_the_page_is_served_with_a_policy(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert "<title>Linewatch</title>" in answer.text
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+
+
+def test_with_keys_on_each_request_needs_its_scope(settings: Settings, engine: Engine) -> None:
+    with serving(settings, LINEWATCH_AUTH="on") as http:
+        assert_scopes_hold(http, engine)
+
+
+def assert_scopes_hold(http: httpx.Client, engine: Engine) -> None:
+    with engine.begin() as connection:
+        made = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
+    for path in ("/healthz", "/readyz", "/health", "/"):
+        assert http.get(path).status_code == 200
+    for headers in (
+        {},
+        {"Authorization": "Bearer lw_x_y"},
+        {"Authorization": "Basic abc"},
+        {"Authorization": "Bearer"},
+    ):
+        answer = http.get("/v1/recipes", headers=headers)
+        assert_refused(answer, 401, "unauthenticated")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        told = "unknown or was revoked" if "lw_x_y" in str(headers) else "Send an API key"
+        assert told in answer.json()["detail"]
+
+    def ask(scope: str, method: str, path: str, **body: object) -> int:
+        headers = {"Authorization": f"Bearer {made[scope][1]}", "Host": "plant.example"}
+        return http.request(method, path, headers=headers, **body).status_code  # type: ignore[arg-type]
+
+    image = {"files": {"image": ("a.png", png(1))}}
+    assert ask("admin", "POST", "/v1/recipes", json={"name": "ring"}) == 201
+    assert [ask(scope, "GET", "/v1/recipes") for scope in keys.SCOPES] == [403, 200, 200]
+    assert [ask(scope, "POST", "/v1/recipes/ring/rollback") for scope in keys.SCOPES] == [403, 403, 409]
+    assert [ask(scope, "POST", "/v1/inspections", **image) for scope in keys.SCOPES] == [404, 403, 404]
+    with engine.begin() as connection:
+        keys.revoke(connection, made["read"][0].prefix, actor="test")
+    deadline = time.monotonic() + 30
+    while ask("read", "GET", "/v1/recipes") != 401 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    revoked = http.get("/v1/recipes", headers={"Authorization": f"Bearer {made['read'][1]}"})
+    assert_refused(revoked, 401, "unauthenticated")
+    assert "unknown or was revoked" in revoked.json()["detail"]
+
+
+def test_a_review_says_which_key_it_came_with(settings: Settings, engine: Engine) -> None:
+    insert(engine, 1)
+    with engine.begin() as connection:
+        made = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
+        one_id = connection.execute(text("SELECT id FROM inspections")).scalar_one()
+    said = {"verdict": "ok", "reviewer": "A. Person", "reason": "dust"}
+    with serving(settings, LINEWATCH_AUTH="on") as http:
+        answers = {
+            scope: http.post(f"/v1/inspections/{one_id}/reviews", json=said, headers={"Authorization": f"Bearer {key}"})
+            for scope, (_, key) in made.items()
+        }
+    assert {scope: answer.status_code for scope, answer in answers.items()} == {
+        "submit": 201,
+        "read": 403,
+        "admin": 201,
+    }
+    actor = f"key:{made['submit'][0].prefix}"
+    assert answers["submit"].json()["reviews"][-1]["actor"] == actor
+    with engine.begin() as connection:
+        audited = text("SELECT actor FROM audit_events WHERE action = 'inspection.reviewed' ORDER BY id LIMIT 1")
+        assert connection.execute(audited).scalar_one() == actor
+
+
+@pytest.fixture
+def guarded(settings: Settings) -> Iterator[httpx.Client]:
+    """An api that asks for keys."""
+    with serving(settings, LINEWATCH_AUTH="on") as http:
+        yield http
+
+
+def asked_with(http: httpx.Client, key: str, path: str = "/v1/recipes") -> httpx.Response:
+    return http.get(path, headers={"Authorization": f"Bearer {key}"})
+
+
+def test_a_key_is_refused_from_the_moment_on_at_which_it_expires(guarded: httpx.Client, engine: Engine) -> None:
+    """Also while the guard remembers it."""
+    expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=4)
+    with engine.begin() as connection:
+        _, key = keys.create(connection, "mes", ["read"], actor="test", expires_at=expires_at)
+    assert asked_with(guarded, key).status_code == 200
+    asked_at = dt.datetime.now(dt.UTC)
+    while asked_at < expires_at:
+        asked_with(guarded, key)
+        asked_at = dt.datetime.now(dt.UTC)
+    answer = asked_with(guarded, key)
+    assert_refused(answer, 401, "unauthenticated")
+    assert "expired" in answer.json()["detail"]
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert "expired" not in asked_with(guarded, f"{key}x").json()["detail"]  # that is nobody's business
+
+
+def test_a_key_over_its_rate_waits(guarded: httpx.Client, engine: Engine) -> None:
+    with engine.begin() as connection:
+        _, slow = keys.create(connection, "slow", ["read"], actor="test", requests_per_minute=2)
+        _, free = keys.create(connection, "free", ["read"], actor="test")
+    answers = [asked_with(guarded, slow) for _ in range(3)]
+    assert [one.status_code for one in answers] == [200, 200, 429]
+    assert_refused(answers[-1], 429, "rate_limited")
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 30
+    assert {asked_with(guarded, free).status_code for _ in range(10)} == {200}
+
+
+def test_the_use_of_a_key_is_noted_beside_its_requests(guarded: httpx.Client, engine: Engine) -> None:
+    used = text("SELECT last_used_at FROM api_keys")
+    with engine.begin() as connection:
+        _, key = keys.create(connection, "mes", ["read"], actor="test")
+        assert connection.execute(used).scalar_one() is None
+    with engine.begin() as connection:
+        connection.execute(text("SELECT FROM api_keys FOR UPDATE"))  # it cannot be noted now
+        assert asked_with(guarded, key).status_code == 200
+    deadline = time.monotonic() + 30
+    while True:
+        with engine.begin() as connection:
+            noted = connection.execute(used).scalar_one()
+        if noted is not None:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for _ in range(5):
+        assert asked_with(guarded, key).status_code == 200
+    with engine.begin() as connection:
+        assert connection.execute(used).scalar_one() == noted
+
+
+def test_beyond_loopback_keys_are_needed(settings: Settings) -> None:
+    with serving(settings, LINEWATCH_HOST="0.0.0.0") as http:  # noqa: S104 - that is the point
+        assert_refused(http.get("/v1/recipes"), 401, "unauthenticated")
+        assert http.get("/healthz").status_code == 200
+
+
+def test_keys_cannot_be_switched_off_beyond_loopback() -> None:
+    environment = os.environ | {"LINEWATCH_HOST": "0.0.0.0", "LINEWATCH_AUTH": "off"}  # noqa: S104 - that is the point
+    command = [sys.executable, "-m", "api"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "LINEWATCH_AUTH=off is for loopback addresses" in done.stderr

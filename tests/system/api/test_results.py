@@ -1,0 +1,204 @@
+"""`/v1/results`: the feed over HTTP, with real workers behind it."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from core.settings import Settings
+from tests.conftest import System, serving
+from tests.fed import entered
+from tests.parts import png
+from tests.system.api.test_inspections import final, submit
+
+
+def page(client: httpx.Client, **params: object) -> dict:  # type: ignore[type-arg]
+    answer = client.get("/v1/results", params=params)  # type: ignore[arg-type]
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def test_each_result_comes_once_with_a_cursor_of_its_own(client: httpx.Client, recipe: str) -> None:
+    begin = page(client, after="now")["next_cursor"]
+    ids = [submit(client, recipe, png(seed), part_id=f"SN-{seed}")["id"] for seed in range(3)]
+    finished = {one: final(client, one) for one in ids}
+    seen = page(client, after=begin, recipe=recipe)
+    assert sorted(one["id"] for one in seen["items"]) == sorted(ids)
+    for item in seen["items"]:
+        cursor, event = item.pop("cursor"), item.pop("feed_event")
+        assert event == "final"
+        assert item == finished[item["id"]]
+        rest = page(client, after=cursor, recipe=recipe)["items"]
+        assert [one["id"] for one in rest] == [one["id"] for one in seen["items"]][len(seen["items"]) - len(rest) :]
+    assert page(client, after=seen["next_cursor"], recipe=recipe)["items"] == []
+    by_one = []
+    cursor = begin
+    while some := page(client, after=cursor, recipe=recipe, limit=1)["items"]:
+        by_one += [one["id"] for one in some]
+        cursor = some[-1]["cursor"]
+    assert sorted(by_one) == sorted(ids)
+
+
+def test_a_waiting_reader_is_woken(client: httpx.Client, recipe: str, system: System) -> None:
+    cursor = page(client, after="now")["next_cursor"]
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=system.url, timeout=70) as other:
+        waiting = pool.submit(page, other, after=cursor, recipe=recipe, wait=60)
+        accepted = submit(client, recipe, png(7))
+        assert [one["id"] for one in waiting.result()["items"]] == [accepted["id"]]
+    begun = time.monotonic()
+    assert page(client, after="now", wait=0.3)["items"] == []
+    assert time.monotonic() - begun >= 0.3
+
+
+def test_a_review_overrules_is_repeated_in_the_feed_and_leaves_what_the_machine_said(
+    client: httpx.Client, recipe: str
+) -> None:
+    cursor = page(client, after="now")["next_cursor"]
+    machine = final(client, submit(client, recipe, png(8))["id"])
+    other = {"ok": "ng", "ng": "ok"}[machine["verdict"]]
+    for verdict in (machine["verdict"], other):
+        answer = client.post(
+            f"/v1/inspections/{machine['id']}/reviews",
+            json={"verdict": verdict, "reviewer": "A. Person", "reason": "looked at it under the lamp"},
+        )
+        assert answer.status_code == 201, answer.text
+    reviewed = answer.json()
+    assert (reviewed["verdict"], reviewed["effective_verdict"]) == (machine["verdict"], other)
+    assert [one["verdict"] for one in reviewed["reviews"]] == [machine["verdict"], other]
+    assert reviewed["reviews"][1]["reviewer"] == "A. Person"
+    assert {**reviewed, "reviews": [], "effective_verdict": machine["verdict"]} == machine
+
+    with_reviews = page(client, after=cursor, recipe=recipe, include="reviews")["items"]
+    assert [(one["id"], one["feed_event"]) for one in with_reviews] == [
+        (machine["id"], "final"),
+        (machine["id"], "reviewed"),
+        (machine["id"], "reviewed"),
+    ]
+    assert [one["feed_event"] for one in page(client, after=cursor, recipe=recipe)["items"]] == ["final"]
+
+    def listed(**filters: str) -> list[str]:
+        found = client.get("/v1/inspections", params={"recipe": recipe, **filters}).json()["items"]
+        return [one["id"] for one in found]
+
+    assert listed(effective_verdict=other) == [machine["id"]]
+    assert listed(effective_verdict=machine["verdict"]) == []
+    assert listed(verdict=machine["verdict"]) == [machine["id"]]
+    counts = client.get("/v1/inspections", params={"recipe": recipe, "effective_verdict": "review"}).json()
+    assert counts["items"] == []
+
+
+def test_what_lies_between_the_thresholds_waits_for_a_person(client: httpx.Client, recipe: str) -> None:
+    band = {"threshold": 1e6, "review_threshold": 0.0}
+    assert client.post(f"/v1/recipes/{recipe}/model-versions/1/threshold", json=band).status_code == 201
+    one, two = (final(client, submit(client, recipe, png(seed))["id"]) for seed in (9, 10))
+    assert {one["verdict"], two["verdict"]} == {"review"}
+
+    def waiting() -> list[str]:
+        params = {"recipe": recipe, "effective_verdict": "review"}
+        return [found["id"] for found in client.get("/v1/inspections", params=params).json()["items"]]
+
+    assert waiting() == [two["id"], one["id"]]
+    client.post(
+        f"/v1/inspections/{one['id']}/reviews", json={"verdict": "ok", "reviewer": "A. Person", "reason": "dust"}
+    )
+    assert waiting() == [two["id"]]
+
+
+@pytest.mark.parametrize(
+    "review",
+    [
+        {"verdict": "review", "reviewer": "A", "reason": "b"},
+        {"verdict": "ok", "reviewer": "", "reason": "b"},
+        {"verdict": "ok", "reviewer": "A"},
+        {"verdict": "ok", "reviewer": "A", "reason": "\0"},
+        {"verdict": "ok", "reviewer": "A", "reason": "b", "score": 1},
+    ],
+    ids=str,
+)
+def test_a_review_needs_a_verdict_a_name_and_a_reason(client: httpx.Client, review: dict[str, object]) -> None:
+    answer = client.post("/v1/inspections/01a20be3-7a00-7fb1-bd84-3891d3e1a5c4/reviews", json=review)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
+
+
+def test_only_what_was_examined_can_be_reviewed(settings: Settings, engine: Engine) -> None:
+    review = {"verdict": "ok", "reviewer": "A. Person", "reason": "seen"}
+    with serving(settings) as http:
+        http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
+        queued = submit(http, "patient", png(1))["id"]
+        for _ in ("queued", "cancelled"):
+            answer = http.post(f"/v1/inspections/{queued}/reviews", json=review)
+            assert (answer.status_code, answer.json()["code"]) == (409, "invalid_transition")
+            http.post(f"/v1/inspections/{queued}/cancel")
+        unknown = http.post("/v1/inspections/01a20be3-7a00-7fb1-bd84-3891d3e1a5c4/reviews", json=review)
+        assert unknown.status_code == 404
+        assert [one["status"] for one in page(http)["items"]] == ["cancelled"]
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM reviews")).scalar_one() == 0
+
+
+def test_a_consumer_reads_on_from_what_it_acknowledged(settings: Settings) -> None:
+    with serving(settings) as http:
+        http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
+        ids = [submit(http, "patient", png(seed))["id"] for seed in range(3)]
+        for one in ids:
+            http.post(f"/v1/inspections/{one}/cancel")
+        first = page(http, consumer="mes", limit=2)
+        assert [one["id"] for one in first["items"]] == ids[:2]
+        assert page(http, consumer="mes", limit=2) == first  # not acknowledged yet
+        done = http.post("/v1/results/acknowledge", json={"consumer": "mes", "cursor": first["next_cursor"]})
+        assert (done.status_code, done.json()["behind"]) == (200, 1)
+        assert [one["id"] for one in page(http, consumer="mes")["items"]] == ids[2:]
+        assert http.get("/v1/results/consumers").json()["items"] == [done.json()]
+        both = http.get("/v1/results", params={"consumer": "mes", "after": "now"})
+        assert (both.status_code, both.json()["code"]) == (422, "invalid_field")
+        at_end = http.post("/v1/results/acknowledge", json={"consumer": "mes", "cursor": "now"}).json()
+        assert at_end["behind"] == 0
+        assert http.delete("/v1/results/consumers/mes").status_code == 204
+        assert http.delete("/v1/results/consumers/mes").status_code == 404
+        assert len(page(http, consumer="mes")["items"]) == 3
+
+
+def test_a_cursor_of_another_database_is_410_with_a_way_on(settings: Settings, engine: Engine) -> None:
+    entered(engine, 2)
+    with serving(settings) as http:
+        cursor = page(http, after="now")["next_cursor"]
+        with engine.begin() as connection:  # as a restore leaves it
+            connection.execute(text("UPDATE feed_epochs SET origin = 'another'"))
+        answer = http.get("/v1/results", params={"after": cursor})
+        assert (answer.status_code, answer.json()["code"]) == (410, "cursor_epoch")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert page(http, after=answer.json()["resume_after"])["items"] == []
+        for wrong in ("x", "AAAA", ""):
+            answer = http.get("/v1/results", params={"after": wrong})
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cursor")
+
+
+def test_many_lines_and_one_reader(client: httpx.Client, recipe: str, system: System) -> None:
+    """While pictures come from many stations and are scored, a reader that long-polls sees each exactly once."""
+    cursor = page(client, after="now")["next_cursor"]
+    accepted: list[str] = []
+    seen: list[str] = []
+    all_in = threading.Event()
+
+    def read() -> None:
+        nonlocal cursor
+        with httpx.Client(base_url=system.url, timeout=70) as http:
+            while not all_in.is_set() or len(seen) < len(accepted):
+                found = page(http, after=cursor, recipe=recipe, wait=5, limit=13)
+                seen.extend(one["id"] for one in found["items"])
+                cursor = found["next_cursor"]
+
+    def station(number: int) -> None:
+        with httpx.Client(base_url=system.url, timeout=70) as http:
+            accepted.extend(submit(http, recipe, png(number * 10 + seed))["id"] for seed in range(10))
+
+    with ThreadPoolExecutor(9) as pool:
+        reader = pool.submit(read)
+        list(pool.map(station, range(8)))
+        all_in.set()
+        reader.result(60)
+    assert sorted(seen) == sorted(accepted)
+    assert page(client, after=cursor, recipe=recipe)["items"] == []

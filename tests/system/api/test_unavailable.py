@@ -1,0 +1,92 @@
+"""What the door says while something behind it is full or away: 503, a code, `Retry-After`, and nothing accepted."""
+
+import errno
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from api.requests.group_commit import store_refusal
+from core.inspection import inspections
+from core.inspection.inspections import Filters
+from core.settings import Settings
+from linewatch.server.embedded.servers import EmbeddedServers
+from tests.conftest import serving
+from tests.parts import png
+
+
+def submit(http: httpx.Client) -> httpx.Response:
+    return http.post(
+        "/v1/inspections", params={"recipe": "patient"}, content=png(1), headers={"Content-Type": "image/png"}
+    )
+
+
+def assert_unavailable(answer: httpx.Response, code: str) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (503, code), answer.text
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def accepted(engine: Engine) -> int:
+    with engine.begin() as connection:
+        items, _ = inspections.list_page(connection, Filters(), before=None, limit=100)
+    return len(items)
+
+
+def test_a_full_queue(settings: Settings, engine: Engine) -> None:
+    with serving(settings, LINEWATCH_MAX_QUEUE_DEPTH="2") as http:
+        http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
+        answers = [submit(http) for _ in range(4)]
+        assert [one.status_code for one in answers] == [202, 202, 503, 503]
+        assert_unavailable(answers[-1], "queue_full")
+        assert accepted(engine) == 2
+        assert http.post(f"{answers[0].headers['Location']}/cancel").status_code == 200
+        deadline = time.monotonic() + 30
+        while submit(http).status_code != 202 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert accepted(engine) == 3
+
+
+def test_a_store_that_cannot_be_written(settings: Settings, engine: Engine) -> None:
+    with serving(settings) as http:
+        http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
+        staging = Path(urlsplit(settings.store_url).path) / "tmp"
+        staging.rmdir()
+        staging.touch()  # root, too, cannot write below a file
+        assert_unavailable(submit(http), "store_unavailable")
+        assert_unavailable(http.get("/readyz"), "store_unavailable")
+        assert http.get("/healthz").status_code == 200
+        assert accepted(engine) == 0
+        staging.unlink()
+        staging.mkdir()
+        assert submit(http).status_code == 202
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_store(number: int) -> None:
+    assert store_refusal(OSError(number, "no space")).code == "store_full"
+
+
+def test_a_database_that_is_away(settings: Settings, engine: Engine, servers: EmbeddedServers) -> None:
+    with serving(settings) as http:
+        http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
+        assert submit(http).status_code == 202
+        engine.dispose()
+        servers.postgres.stop()
+        try:
+            assert_unavailable(submit(http), "database_unavailable")
+            assert_unavailable(http.get("/v1/inspections"), "database_unavailable")
+            assert_unavailable(http.get("/readyz"), "database_unavailable")
+            assert http.get("/healthz").status_code == 200
+        finally:
+            servers.postgres.start()
+        assert submit(http).status_code == 202
+        assert accepted(engine) == 2
+
+
+def test_a_table_that_is_locked_keeps_nobody_waiting_for_ever(settings: Settings, engine: Engine) -> None:
+    with serving(settings) as http, engine.begin() as connection:
+        connection.execute(text("LOCK TABLE recipes IN ACCESS EXCLUSIVE MODE"))
+        assert_unavailable(http.get("/v1/recipes"), "database_unavailable")

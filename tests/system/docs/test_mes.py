@@ -1,0 +1,181 @@
+"""The programs of docs/mes.md, run as they stand, against a running system."""
+
+import csv
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from core.feed.feed import Cursor
+from tests.conftest import System
+from tests.parts import png
+from tests.system.api.test_inspections import final, submit
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "mes.md"
+PROGRAMS = re.compile(r"<!-- (\w+\.py), run by tests/system/test_mes_docs.py -->\n```python\n(.*?)```", re.DOTALL)
+SECONDS = 60
+
+
+@pytest.fixture
+def folder(system: System, recipe: str, tmp_path: Path) -> Path:
+    """The programs, for this system and a recipe of one's own, and two pictures."""
+    own = {"http://127.0.0.1:8000": system.url, "9000": str(system.webhook_port), '"ring"': f'"{recipe}"'}
+    own |= {"L-204": f"L-{recipe}", '"mes"': f'"mes-{recipe}"'}
+    for name, program in PROGRAMS.findall(DOCUMENT.read_text()):
+        for documented, here in own.items():
+            program = program.replace(documented, here)
+        (tmp_path / name).write_text(program)
+    (tmp_path / "part.png").write_bytes(png(700))
+    (tmp_path / "scratched.png").write_bytes(png(701, scratched=True))
+    return tmp_path
+
+
+def run(folder: Path, *command: str, code: int = 0) -> str:
+    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@contextmanager
+def running(folder: Path, name: str, *, end: signal.Signals = signal.SIGKILL) -> Iterator[Path]:
+    """A program that does not end by itself; what it says comes into a file."""
+    said = folder / f"{name}.txt"
+    with said.open("w") as output:
+        process = subprocess.Popen([sys.executable, name], cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield said
+            assert process.poll() is None, said.read_text()
+        finally:
+            process.send_signal(end)
+            process.wait()
+
+
+def kept(database: Path) -> dict[str, str | None]:
+    """The verdicts that a program has kept, by inspection."""
+    with closing(sqlite3.connect(database)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'results'").fetchone():
+            return {}
+        return dict(connection.execute("SELECT id, verdict FROM results"))
+
+
+def until(condition: Callable[[], bool], what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
+
+
+def hand_in(client: httpx.Client, recipe: str, *seeds: int) -> list[str]:
+    ids = [submit(client, recipe, png(seed), part_id=f"SN-{seed}")["id"] for seed in seeds]
+    for one in ids:
+        final(client, one)
+    return ids
+
+
+def overrule(client: httpx.Client, one: str) -> None:
+    now = client.get(f"/v1/inspections/{one}").json()["effective_verdict"]
+    new = {"verdict": "ok" if now == "ng" else "ng", "reviewer": "quality desk", "reason": "looked at it"}
+    assert client.post(f"/v1/inspections/{one}/reviews", json=new).status_code == 201
+
+
+def expected(client: httpx.Client, recipe: str) -> Mapping[str, str | None]:
+    items = client.get("/v1/inspections", params={"recipe": recipe, "limit": 1000}).json()["items"]
+    return {one["id"]: one["effective_verdict"] for one in items}
+
+
+def test_the_reader_of_the_feed_misses_nothing(client: httpx.Client, recipe: str, folder: Path) -> None:
+    database = folder / "mes.db"
+
+    def has_all(number: int) -> Callable[[], bool]:
+        return lambda: len(now := kept(database)) == number and now == expected(client, recipe)
+
+    with running(folder, "feed.py") as said:
+        [first, *_] = hand_in(client, recipe, 1, 2, 3)
+        until(has_all(3), said.read_text)
+    hand_in(client, recipe, 4, 5)  # while it was killed
+    overrule(client, first)
+    with running(folder, "feed.py") as said:
+        until(has_all(5), said.read_text)
+
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE place SET cursor = ?", [str(Cursor(epoch=1, number=1, numbered_at=1))])
+        connection.execute("DELETE FROM results")
+    with running(folder, "feed.py") as said:
+        until(has_all(5), said.read_text)
+        assert "cursor_epoch" in said.read_text()
+
+
+def test_a_consumer_reads_each_result_once(client: httpx.Client, recipe: str, folder: Path) -> None:
+    ids = hand_in(client, recipe, 10, 11)
+    lines = run(folder, "consumer.py").splitlines()
+    # They were handed in one by one, so either may be final first.
+    assert sorted(line.split()[0] for line in lines if "SN-" in line) == sorted(ids)
+    assert f"mes-{recipe} is 0 behind" in lines
+    assert "SN-" not in run(folder, "consumer.py")
+
+
+def test_a_station_waits_for_its_part(client: httpx.Client, folder: Path, recipe: str) -> None:
+    part_id = f"SN/{recipe}"
+    for one in (folder / "part.png", folder / "scratched.png"):
+        done = subprocess.run(
+            [sys.executable, "station.py", part_id, str(one), "part.png"],
+            cwd=folder, capture_output=True, text=True, timeout=SECONDS,
+        )  # fmt: skip
+        part = client.get(f"/v1/parts/{part_id}").json()
+        assert part["status"] == "completed", done.stderr
+        assert done.stdout.splitlines()[0] == f"{part_id} {part['effective_verdict']}"
+        assert done.returncode == (0 if part["effective_verdict"] == "ok" else 1)
+        assert [seen["view"] for seen in part["views"]] == ["camera-1", "camera-2"]
+
+
+def test_a_receiver_is_told_everything(client: httpx.Client, recipe: str, folder: Path, system: System) -> None:
+    endpoint_id = run(folder, "register.py").strip()
+    try:
+        with running(folder, "receiver.py") as said:
+            [first, *_] = hand_in(client, recipe, 20, 21, 22)
+            overrule(client, first)
+            until(lambda: kept(folder / "told.db") == expected(client, recipe), said.read_text)
+            forged = httpx.post(f"http://127.0.0.1:{system.webhook_port}/linewatch", json={"type": "x", "data": {}})
+            assert forged.status_code == 400
+            delivery = client.post(f"/v1/webhook-endpoints/{endpoint_id}/test").json()
+            until(lambda: client.get(f"/v1/deliveries/{delivery['id']}").json()["tries"] > 0, said.read_text)
+            assert client.get(f"/v1/deliveries/{delivery['id']}").json()["state"] == "delivered", said.read_text()
+    finally:
+        assert client.delete(f"/v1/webhook-endpoints/{endpoint_id}").status_code == 204
+
+
+def test_a_lot_with_reviews_and_files(folder: Path, recipe: str) -> None:
+    said = run(folder, "lot.py").splitlines()
+    assert said == ["completed 2", "2 are ok"]
+    with (folder / f"L-{recipe}.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["external_id"], row["effective_verdict"], row["reviewer"]) for row in rows} == {
+        ("part.png", "ok", "quality desk"),
+        ("scratched.png", "ok", "quality desk"),
+    }
+    assert pq.read_table(folder / f"L-{recipe}.parquet").column("id").to_pylist() == [row["id"] for row in rows]
+
+
+def test_every_field_is_mapped() -> None:
+    from core.documents.documents import Inspection
+    from core.documents.opcua import OpcUaResult
+
+    _, _, section = DOCUMENT.read_text().partition("## In the words of OPC UA")
+    words = set(re.findall(r"[A-Za-z_]+", " ".join(re.findall(r"`([^`]+)`", section))))
+    names = {field.serialization_alias or name for name, field in OpcUaResult.model_fields.items()}
+    assert names | set(Inspection.model_fields) <= words
+
+
+def test_every_program_is_run() -> None:
+    run_here = set(re.findall(r'"(\w+\.py)"', Path(__file__).read_text()))
+    assert {name for name, _ in PROGRAMS.findall(DOCUMENT.read_text())} == run_here
+    assert DOCUMENT.read_text().count("```python") == len(run_here)

@@ -1,0 +1,182 @@
+"""`linewatch calibrate` against the running system: a threshold, its review band, its station, its promise."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from core.vision.train import TrainingOptions, train
+from linewatch import Client
+from linewatch.cli import run
+from tests.conftest import System
+from tests.parts import png, write_folder
+
+
+@pytest.fixture
+def lw(system: System) -> Iterator[Client]:
+    with Client(system.url) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _url(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINEWATCH_URL", system.url)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a quick detector."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = TrainingOptions(
+        architecture="conv-autoencoder", score_method="mse", input_size=32, epochs=1, device="cpu", review_rate=0.2
+    )
+    train(write_folder(folder / "parts", good=40), folder / "bundle", options, lambda _: None)
+    return folder / "bundle"
+
+
+@pytest.fixture
+def recipe(lw: Client, trained: Path) -> str:
+    name = f"calibrated-{uuid4().hex[:8]}"
+    lw.create_recipe(name)
+    lw.upload_bundle(name, trained)
+    return name
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good parts that were not trained on, in two shots each."""
+    folder = tmp_path_factory.mktemp("fresh")
+    for number in range(40):
+        (folder / f"part{number // 2:02}_{number % 2}.png").write_bytes(png(900 + number))
+    return folder
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str, expected: int = 0) -> dict[str, Any]:
+    """The one JSON object of standard output."""
+    assert run(["calibrate", *arguments, "--json"]) == expected
+    [line] = capsys.readouterr().out.splitlines()
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def test_training_seeds_the_review_threshold(lw: Client, recipe: str) -> None:
+    version = lw.model_version(recipe, 1)
+    assert (version.manifest["training"]["groups"], version.manifest["training"]["near_duplicates"]) == (40, 0)
+    seeded = version.threshold
+    assert seeded.calibration is not None
+    assert seeded.review_threshold == seeded.calibration["review"]["threshold"] < seeded.threshold
+
+
+def test_a_preview_says_what_would_flip_and_sets_nothing(
+    capsys: pytest.CaptureFixture[str], lw: Client, recipe: str, fresh: Path
+) -> None:
+    before = lw.model_version(recipe, 1).thresholds
+    scored = [lw.submit(path, recipe=recipe, wait=60) for path in sorted(fresh.iterdir())[:3]]
+    low = min(one.anomaly_score or 0 for one in scored) / 2
+    lw.set_threshold(recipe, 1, low)
+    shown = answer(capsys, "--recipe", recipe, "--data", str(fresh), "--preview", "--false-reject-rate", "0.1")
+    assert shown["preview"]["inspections"] == 3
+    assert lw.model_version(recipe, 1).threshold.threshold == low
+    asked = lw.preview_threshold(recipe, 1, low)
+    kept = [one for one in scored if one.verdict != "ng" and not one.reasons]
+    assert sum(one.count for one in asked.flips) == len(kept)
+    assert {one.id for flip in asked.flips for one in flip.examples} == {one.id for one in kept}
+    assert before[0].threshold != low
+
+    assert run(["calibrate", "--recipe", recipe, "--data", str(fresh), "--false-reject-rate", "0.1", "--preview"]) == 0
+    said = capsys.readouterr().out
+    assert "The new threshold would be" in said
+    assert "Nothing was set." in said
+
+
+def test_a_station_gets_its_own_threshold_with_a_review_band(
+    capsys: pytest.CaptureFixture[str], lw: Client, recipe: str, fresh: Path
+) -> None:
+    rates = ["--false-reject-rate", "0.1", "--review-rate", "0.3"]
+    where = ["--station", "st-1", "--group-by", r"part(\d+)_"]
+    made = answer(capsys, "--recipe", recipe, "--data", str(fresh), *rates, *where)
+    assert made["station_id"] == "st-1"
+    assert (made["calibration"]["sample_size"], made["calibration"]["groups"]) == (40, 20)
+    assert made["review_threshold"] == made["calibration"]["review"]["threshold"] <= made["threshold"]
+    version = lw.model_version(recipe, 1)
+    assert version.threshold.threshold != made["threshold"]
+    assert version.threshold_at("st-1").threshold == made["threshold"]
+    assert version.threshold_at("st-2") == version.threshold
+
+    lw.set_threshold(recipe, 1, 1e9)
+    picture = sorted(fresh.iterdir())[0]
+    here = lw.submit(picture, recipe=recipe, station_id="st-1", wait=60)
+    there = lw.submit(picture, recipe=recipe, station_id="st-2", wait=60)
+    assert (here.threshold, here.review_threshold) == (made["threshold"], made["review_threshold"])
+    assert (there.threshold, there.review_threshold) == (1e9, None)
+
+
+def test_a_promise_is_kept_by_the_same_parts_and_broken_by_others(
+    capsys: pytest.CaptureFixture[str], lw: Client, recipe: str, fresh: Path, tmp_path: Path
+) -> None:
+    data = ["--recipe", recipe, "--data", str(fresh)]
+    answer(capsys, *data, "--false-reject-rate", "0.1")
+    kept = answer(capsys, *data, "--check")
+    assert (kept["verdict"], kept["of"]) == ("kept", 40)
+    assert kept["expected"][0] <= kept["rejected"] <= kept["expected"][1]
+    assert len(kept["worst"]) == 5
+    in_force = lw.model_version(recipe, 1).thresholds
+
+    for number in range(20):
+        (tmp_path / f"{number}.png").write_bytes(png(2000 + number, scratched=True))
+    broken = answer(capsys, "--recipe", recipe, "--data", str(tmp_path), "--check", expected=1)
+    assert (broken["verdict"], broken["rejected"]) == ("broken", 20)
+    assert run(["calibrate", "--recipe", recipe, "--data", str(tmp_path), "--check"]) == 1
+    said = capsys.readouterr()
+    assert "20 of 20 good parts are rejected" in said.out
+    [line] = [one for one in said.err.splitlines() if one.startswith("linewatch: ")]
+    assert "does not keep its promise" in line
+    assert lw.model_version(recipe, 1).thresholds == in_force
+
+
+def test_a_threshold_set_by_hand_promises_nothing(
+    capsys: pytest.CaptureFixture[str], lw: Client, recipe: str, fresh: Path
+) -> None:
+    lw.set_threshold(recipe, 1, 0.5)
+    assert run(["calibrate", "--recipe", recipe, "--data", str(fresh), "--check"]) == 1
+    assert "was set by hand and promises nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "why"),
+    [
+        (["--false-reject-rate", "0.01"], 1, "40 good parts are too few for a false-reject rate of 0.01: at least 99"),
+        (["--review-rate", "0.05"], 2, "--review-rate must lie between the false-reject rate, 0.05, and 1"),
+        (["--group-by", "part("], 2, "is no regular expression"),
+        (["--group-by", r"lot(\d+)"], 2, "tells the part or lot of none of the 40 pictures"),
+        (["--check", "--preview"], 2, "--check looks at the threshold in force"),
+    ],
+    ids=["few", "review", "pattern", "groups", "check"],
+)
+def test_what_makes_no_sense_is_refused(
+    capsys: pytest.CaptureFixture[str], recipe: str, fresh: Path, options: list[str], code: int, why: str
+) -> None:
+    assert run(["calibrate", "--recipe", recipe, "--data", str(fresh), *options]) == code
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body", [{"preview": True, "since": "2026-01-01T00:00:00"}, {"since": "2026-01-01T00:00:00Z"}])
+def test_a_preview_that_makes_no_sense(lw: Client, system: System, recipe: str, body: dict[str, object]) -> None:
+    answer_ = httpx.post(f"{system.url}/v1/recipes/{recipe}/model-versions/1/threshold", json={"threshold": 1, **body})
+    assert (answer_.status_code, answer_.json()["code"]) == (422, "invalid_field")
+
+
+def test_the_preview_is_described(system: System, recipe: str) -> None:
+    described = httpx.get(f"{system.url}/openapi.json").json()
+    path = "/v1/recipes/{name}/model-versions/{version}/threshold"
+    answers = described["paths"][path]["post"]["responses"]
+    assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/ThresholdPreview")
+    assert set(described["components"]["schemas"]["Flip"]["properties"]) == {"from", "to", "count", "examples"}
+    shown = httpx.post(
+        f"{system.url}/v1/recipes/{recipe}/model-versions/1/threshold", json={"threshold": 1, "preview": True}
+    )
+    assert (shown.status_code, shown.json()["flips"], shown.json()["inspections"]) == (200, [], 0)

@@ -1,0 +1,71 @@
+"""Recipes with different detectors share one worker, each as it would score alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+
+from core.vision.bundle.folder import read_folder
+from core.vision.bundle.loading import load
+from core.vision.train import TrainingOptions, train
+from tests.conftest import System, upload_bundle
+from tests.parts import png, write_folder
+from tests.system.api.test_inspections import final, submit
+
+PARTS = 4
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A bundle of each detector, by its name, all trained on the same forty parts."""
+    root = tmp_path_factory.mktemp("detectors")
+    folder = write_folder(root / "parts", good=40)
+    settings: dict[str, dict[str, Any]] = {
+        "conv-autoencoder": {"score_method": "mse", "input_size": 32},
+        "feature-gaussian": {"input_size": 64},
+        "feature-autoencoder": {"input_size": 64},
+    }
+    written = {}
+    for name, own in settings.items():
+        written[name] = root / name
+        train(folder, written[name], TrainingOptions(architecture=name, epochs=1, device="cpu", **own), lambda _: None)
+    return written
+
+
+@pytest.fixture
+def made(client: httpx.Client) -> Callable[[Path], str]:
+    """`made(bundle)` makes a recipe with it and returns its name."""
+
+    def make(bundle: Path) -> str:
+        name = f"recipe-{uuid4().hex[:12]}"
+        client.post("/v1/recipes", json={"name": name})
+        upload_bundle(client, name, bundle)
+        return name
+
+    return make
+
+
+def scoring_workers(system: System) -> list[int]:
+    children = psutil.Process(system.process.pid).children()
+    return [child.pid for child in children if "worker.scoring" in " ".join(child.cmdline())]
+
+
+def test_every_detector_is_scored_by_the_same_worker(
+    system: System, client: httpx.Client, bundles: dict[str, Path], made: Callable[[Path], str]
+) -> None:
+    before = scoring_workers(system)
+    assert len(before) == 1
+    recipes = {made(folder): load(read_folder(folder), device="cpu", max_pixels=10**6) for folder in bundles.values()}
+    parts = [png(7000 + number, scratched=number % 2 == 1) for number in range(PARTS)]
+    sent = [(recipe, data, submit(client, recipe, data)["id"]) for data in parts for recipe in recipes]
+    for recipe, data, inspection_id in sent:
+        detector, result = recipes[recipe], final(client, inspection_id)
+        here = float(detector.score([detector.prepare(data)]).scores[0])
+        assert result["anomaly_score"] == pytest.approx(here, rel=1e-5), detector.architecture.name
+    for _, _, inspection_id in sent[: len(recipes)]:
+        assert client.get(f"/v1/inspections/{inspection_id}/heatmap").headers["Content-Type"] == "image/png"
+    assert scoring_workers(system) == before

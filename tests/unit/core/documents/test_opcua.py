@@ -1,0 +1,116 @@
+"""Inspections in the vocabulary of OPC UA for Machine Vision."""
+
+import base64
+import datetime as dt
+import json
+from dataclasses import replace
+from typing import Any, get_args
+from uuid import UUID
+
+import pytest
+
+from core.documents import opcua
+from core.documents.opcua import OpcUaResult
+from core.inspection.inspections import FINAL, Inspection, Review
+from core.models.verdicts import Verdict
+
+NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+WHOLE = Inspection(
+    id=UUID(int=1), status="completed", recipe="ring", priority="live", batch_id=UUID(int=2), external_id="cam3.png",
+    part_id="SN-1", view="top", lot_id="L", line_id="2", station_id="7", metadata={"shift": "early"},
+    anomaly_score=0.25, threshold=0.5, review_threshold=None, verdict="ok", model_version_id=9, model_version=3,
+    model_sha256=b"\2" * 32, image_day=NOW.date(), image_sha256=b"\1" * 32, image_media_type="image/png",
+    image_width=4, image_height=3, image_bytes=10, reasons=[], error_code=None, error_detail=None, attempt=1,
+    captured_at=None, deadline_at=None, created_at=NOW, started_at=NOW + dt.timedelta(seconds=1),
+    finished_at=NOW + dt.timedelta(seconds=2),
+    timings_ms={"queue": 1000.0, "load": 0.5, "decode": 6.0, "score": 2.25, "total": 2000.0},
+)  # fmt: skip
+
+
+def said(one: Inspection) -> dict[str, Any]:
+    """As it is answered."""
+    found: dict[str, Any] = json.loads(OpcUaResult.of(one).model_dump_json())
+    return found
+
+
+def test_every_field_of_a_completed_inspection() -> None:
+    found = said(WHOLE)
+    [content] = found.pop("ResultContent")
+    assert (content["id"], content["lot_id"], content["anomaly_score"]) == (str(WHOLE.id), "L", 0.25)
+    assert found == {
+        "ResultId": {"Id": str(UUID(int=1))},
+        "HasTransferableDataOnFile": False,
+        "IsPartial": False,
+        "IsSimulated": False,
+        "ResultState": 1,
+        "MeasId": {"Id": "cam3.png"},
+        "PartId": {"Id": "SN-1"},
+        "ExternalRecipeId": {"Id": "ring"},
+        "InternalRecipeId": {
+            "Id": "ring",
+            "Version": "3",
+            "Hash": base64.b64encode(b"\2" * 32).decode(),
+            "HashAlgorithm": "SHA-256",
+        },
+        "InternalConfigurationId": {"Id": "linewatch"},
+        "JobId": {"Id": str(UUID(int=2))},
+        "CreationTime": "2026-01-02T03:04:07Z",
+        "ProcessingTimes": {
+            "StartTime": "2026-01-02T03:04:06Z",
+            "EndTime": "2026-01-02T03:04:07Z",
+            "AcquisitionDuration": 6.5,
+            "ProcessingDuration": 2.25,
+        },
+        "ResultEvaluation": "OK",
+    }
+
+
+def test_what_is_not_known_yet_is_left_out() -> None:
+    found = said(
+        replace(
+            WHOLE,
+            status="queued",
+            batch_id=None,
+            external_id=None,
+            part_id=None,
+            anomaly_score=None,
+            threshold=None,
+            verdict=None,
+            model_version_id=None,
+            model_version=None,
+            model_sha256=None,
+            started_at=None,
+            finished_at=None,
+            timings_ms={},
+        )
+    )
+    assert not {"MeasId", "PartId", "ProductId", "ExternalConfigurationId", "ProcessingTimes"} & found.keys()
+    assert found["InternalRecipeId"] == {"Id": "ring"}
+    assert found["JobId"] == found["ResultId"]
+    assert (found["CreationTime"], found["ResultState"]) == ("2026-01-02T03:04:05Z", 2)
+    assert found["ResultEvaluation"] == "Undefined"
+
+
+def test_what_was_begun_and_cancelled_has_times_without_durations() -> None:
+    found = said(replace(WHOLE, status="cancelled", verdict=None, anomaly_score=None, timings_ms={}))
+    assert found["ProcessingTimes"].keys() == {"StartTime", "EndTime"}
+    assert (found["ResultState"], found["ResultEvaluation"]) == (3, "Undefined")
+
+
+@pytest.mark.parametrize(("verdict", "evaluation"), [("ok", "OK"), ("ng", "NotOK"), ("review", "NotDecidable")])
+def test_the_evaluation_follows_what_counts(verdict: Verdict, evaluation: str) -> None:
+    assert said(replace(WHOLE, verdict=verdict))["ResultEvaluation"] == evaluation
+    overruled = Review(UUID(int=3), WHOLE.id, "ok", "Jo", "dust", "local", NOW)
+    assert said(replace(WHOLE, verdict=verdict, reviews=[overruled]))["ResultEvaluation"] == "OK"
+
+
+def test_a_failed_one_says_nothing_of_the_part() -> None:
+    failed = replace(WHOLE, status="failed", verdict=None, anomaly_score=None, error_code="image_undecodable")
+    found = said(failed)
+    assert (found["ResultState"], found["ResultEvaluation"]) == (4, "Undefined")
+    assert found["ResultContent"][0]["error"]["code"] == "image_undecodable"
+
+
+def test_every_status_and_verdict_has_a_word() -> None:
+    assert opcua.STATES.keys() == {"queued", "running", *FINAL}
+    assert opcua.EVALUATIONS.keys() == {None, *get_args(Verdict)}

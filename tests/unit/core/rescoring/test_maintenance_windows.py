@@ -1,0 +1,83 @@
+"""Windows: when bulk work may run, by the clock on the wall."""
+
+import datetime as dt
+
+import pytest
+
+from core.rescoring.maintenance_windows import Window, zone
+
+
+def hours_open(window: Window, begin: dt.datetime, hours: int) -> float:
+    """How many of the hours from a moment on it is open, counted in quarters."""
+    quarters = [begin + dt.timedelta(minutes=15 * number) for number in range(4 * hours)]
+    return sum(window.is_open(one) for one in quarters) / 4
+
+
+@pytest.mark.parametrize(
+    ("window", "open_at", "closed_at"),
+    [
+        ("22:00-05:00", ["22:00", "23:59", "00:00", "04:59"], ["05:00", "12:00", "21:59"]),
+        ("09:30-17:00", ["09:30", "16:59"], ["00:00", "09:29", "17:00", "23:59"]),
+        ("00:00-12:00", ["00:00", "11:59"], ["12:00", "23:59"]),
+        ("12:00-00:00", ["12:00", "23:59"], ["00:00", "11:59"]),
+    ],
+)
+def test_a_window_begins_at_one_time_and_ends_before_another(
+    window: str, open_at: list[str], closed_at: list[str]
+) -> None:
+    parsed = Window.parse(window, "Europe/Berlin")
+    for time in open_at + closed_at:
+        moment = dt.datetime.fromisoformat(f"2026-06-15T{time}").replace(tzinfo=zone("Europe/Berlin"))
+        assert parsed.is_open(moment) == (time in open_at), time
+
+
+def test_it_goes_by_the_clock_of_its_zone() -> None:
+    window = Window.parse("22:00-05:00", "Europe/Berlin")
+    assert window.is_open(dt.datetime(2026, 7, 1, 20, 0, tzinfo=dt.UTC))  # summer: two hours ahead
+    assert not window.is_open(dt.datetime(2026, 1, 1, 20, 0, tzinfo=dt.UTC))  # winter: one
+    assert window.is_open(dt.datetime(2026, 1, 1, 21, 0, tzinfo=dt.UTC))
+    assert Window.parse("22:00-05:00", "America/Chicago").is_open(dt.datetime(2026, 7, 1, 3, 0, tzinfo=dt.UTC))
+
+
+def test_the_nights_of_changed_clocks_are_shorter_and_longer() -> None:
+    window = Window.parse("22:00-05:00", "Europe/Berlin")
+    noon = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
+    assert hours_open(window, noon, 24) == 7
+    assert hours_open(window, noon.replace(day=28), 24) == 6
+    assert hours_open(window, noon.replace(month=10, day=24), 24) == 8
+
+
+def test_the_hour_that_comes_twice_is_open_twice_and_the_skipped_one_never() -> None:
+    window = Window.parse("02:00-03:00", "Europe/Berlin")
+    assert hours_open(window, dt.datetime(2026, 10, 24, 22, 0, tzinfo=dt.UTC), 8) == 2
+    assert hours_open(window, dt.datetime(2026, 3, 28, 22, 0, tzinfo=dt.UTC), 8) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "22:00",
+        "22-05",
+        "24:00-05:00",
+        "22:60-05:00",
+        "2:00-05:00",
+        "22:00-05:00 ",
+        "22:00–05:00",
+        "\u0662\u0662:00-05:00",
+    ],
+)
+def test_what_is_no_window_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no window: write it like"):
+        Window.parse(text, "UTC")
+
+
+def test_a_window_that_ends_when_it_begins_is_refused() -> None:
+    with pytest.raises(ValueError, match="ends when it begins"):
+        Window.parse("05:00-05:00", "UTC")
+
+
+@pytest.mark.parametrize("name", ["", "Berlin", "Europe", "../UTC", "/etc/passwd", "UTC\0", "Europe/Berlin "])
+def test_what_is_no_time_zone_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is no time zone: name one like"):
+        zone(name)

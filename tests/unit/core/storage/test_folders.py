@@ -1,0 +1,259 @@
+"""Folders of an archive: listed in order, resumable anywhere, and never left."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import Code, Failure, Refused
+from core.intake.image_decoding import Undecodable
+from core.settings import SettingsError, read_settings
+from core.storage import folders
+from core.storage.archives import Archives, ArchiveUnavailable, Place
+from core.storage.folders import Folder
+
+MAX_BYTES = 1000
+NOBODY = 65534
+
+
+def put(root: Path, *names: str, content: bytes = b"picture") -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def names_of(place: Place, after: str | None = None) -> list[str]:
+    return list(place.pictures(after))
+
+
+def failure_of(place: Place, name: str, max_bytes: int = MAX_BYTES) -> Failure:
+    with pytest.raises(Undecodable) as caught:
+        place.read(name, max_bytes=max_bytes)
+    return caught.value.failure
+
+
+def refusal(archives: Archives, given: str) -> str:
+    with pytest.raises(Refused) as caught:
+        archives.locate(given)
+    assert caught.value.code is Code.SOURCE_REFUSED
+    return caught.value.detail
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root reads everything; permissions are tried as somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+_PARTS = st.text(st.sampled_from("ab-.~ é\U0001f600\uffee\\x0"), min_size=1, max_size=4).filter(
+    lambda part: part not in (".", "..")
+)
+_NAMES = st.lists(
+    st.tuples(st.lists(_PARTS, max_size=3), _PARTS).map(lambda one: "/".join([*one[0], f"{one[1]}.png"])), max_size=25
+)
+
+
+@given(names=_NAMES, kept=st.integers(1, 4))
+def test_a_listing_goes_on_from_wherever_it_was_cut(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], kept: int
+) -> None:
+    root = tmp_path_factory.mktemp("archive")
+    for name in names:
+        try:
+            put(root, name)
+        except OSError:  # a file has the name of a folder
+            continue
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folders, "_KEPT", kept)
+        place = Folder(root)
+        whole = names_of(place)
+        assert whole == sorted(whole, key=str.encode)
+        for at, name in enumerate(whole):
+            assert place.read(name, max_bytes=MAX_BYTES) == b"picture"
+            assert names_of(place, name) == whole[at + 1 :]
+    visible = [path for path in root.rglob("*.png") if path.is_file()]
+    visible = [path for path in visible if not any(part[0] == "." for part in path.relative_to(root).parts)]
+    assert len(whole) == len(visible)
+
+
+def test_only_visible_pictures_are_listed(tmp_path: Path) -> None:
+    put(tmp_path, "b.PNG", "a/c.tiff", "a.jpeg", "notes.txt", ".hidden.png", ".git/x.png", "png", "a-b.bmp", "d.webp")
+    assert names_of(Folder(tmp_path)) == ["a-b.bmp", "a.jpeg", "a/c.tiff", "b.PNG", "d.webp"]
+
+
+def test_names_that_are_not_utf_8_are_listed_and_read(tmp_path: Path) -> None:
+    odd = [b"a\xff.png", b"line\nfeed.png", "grün.png".encode(), rb"a\xff.png", rb"\x5cx41.png"]
+    for name in odd:
+        (tmp_path / os.fsdecode(name)).write_bytes(name)
+    place = Folder(tmp_path)
+    found = names_of(place)
+    assert {place.read(name, max_bytes=MAX_BYTES) for name in found} == set(odd)
+    assert "a\\xff.png" in found
+    assert "".join(found).encode()  # nothing that PostgreSQL could not store
+
+
+def test_symbolic_links_are_followed_within_the_root_only(tmp_path: Path) -> None:
+    root, secret = tmp_path / "root", tmp_path / "secret"
+    put(root, "real/1.png", "lot/2.png")
+    put(secret, "3.png", content=b"secret")
+    (root / "lot/inside.png").symlink_to("../real/1.png")
+    (root / "lot/outside.png").symlink_to(secret / "3.png")
+    (root / "lot/gone.png").symlink_to("nothing.png")
+    (root / "lot/loop.png").symlink_to("loop.png")
+    (root / "lot/folder").symlink_to(secret)
+    (root / "lot/own").symlink_to("../real")
+    place = Folder(root, ["lot"])
+    assert names_of(place) == ["2.png", "gone.png", "inside.png", "loop.png", "outside.png"]
+    assert place.read("inside.png", max_bytes=MAX_BYTES) == b"picture"
+    assert place.read("own/1.png", max_bytes=MAX_BYTES) == b"picture"
+    assert failure_of(place, "outside.png") is Failure.OUTSIDE_ROOT
+    assert failure_of(place, "folder/3.png") is Failure.OUTSIDE_ROOT
+    assert failure_of(place, "gone.png") is Failure.IMAGE_MISSING
+    assert failure_of(place, "loop.png") is Failure.IMAGE_MISSING
+
+
+@pytest.mark.parametrize("victim", ["lot/1.png", "lot"])
+def test_a_link_that_is_swapped_in_after_the_check_opens_nothing_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    root, secret = tmp_path / "root", tmp_path / "secret"
+    put(root, "lot/1.png", "other/1.png")
+    put(secret, "1.png", content=b"secret")
+    (root / "link.png").symlink_to("lot/1.png")
+    check = folders.inside_root
+
+    def swap_after(root: Path, path: Path) -> list[str] | None:
+        inside = check(root, path)
+        (root / victim).rename(tmp_path / "aside")
+        (root / victim).symlink_to(secret / "1.png" if victim.endswith(".png") else secret)
+        return inside
+
+    monkeypatch.setattr(folders, "inside_root", swap_after)
+    assert failure_of(Folder(root), "link.png") is Failure.IMAGE_MISSING
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret/1.png", "a/../../secret/1.png", "/etc/passwd", "file:///etc/passwd", "s3://b/1.png", "a/../1.png"],
+)
+def test_no_name_leads_out_of_the_root(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "root/1.png", "secret/1.png")
+    assert failure_of(Folder(tmp_path / "root"), name) is Failure.OUTSIDE_ROOT
+
+
+@pytest.mark.parametrize("name", ["", "a", "nothing.png", "1.png/2.png", "n\0.png", "\ud800.png", "x" * 300 + ".png"])
+def test_what_is_no_file_fails_alone(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "1.png", "a/1.png")
+    assert failure_of(Folder(tmp_path), name) is Failure.IMAGE_MISSING
+
+
+def test_a_file_is_read_by_its_absolute_path_and_its_url_too(tmp_path: Path) -> None:
+    put(tmp_path, "lists/x.csv", "pictures/grün 1.png")
+    path = tmp_path / "pictures/grün 1.png"
+    place = Folder(tmp_path, ["lists"])
+    assert place.read(str(path), max_bytes=MAX_BYTES) == place.read(path.as_uri(), max_bytes=MAX_BYTES) == b"picture"
+
+
+def test_pipes_are_neither_listed_nor_waited_for(tmp_path: Path) -> None:
+    put(tmp_path, "1.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert names_of(Folder(tmp_path)) == ["1.png"]
+    assert failure_of(Folder(tmp_path), "pipe.png") is Failure.IMAGE_MISSING
+
+
+def test_large_files_are_not_read(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", content=b"x" * MAX_BYTES)
+    assert len(Folder(tmp_path).read("1.png", max_bytes=MAX_BYTES)) == MAX_BYTES
+    assert failure_of(Folder(tmp_path), "1.png", MAX_BYTES - 1) is Failure.IMAGE_TOO_LARGE
+
+
+def test_what_may_not_be_read_fails_alone(reachable_folder: Path) -> None:
+    root = reachable_folder / "permissions"
+    put(root, "a/1.png", "b/2.png", "c.png", "d.png")
+    root.chmod(0o755)
+    (root / "a").chmod(0o000)
+    (root / "c.png").chmod(0o000)
+    place = Folder(root)
+    with unprivileged():
+        assert names_of(place) == ["a/", "b/2.png", "c.png", "d.png"]
+        assert names_of(place, "a/") == ["b/2.png", "c.png", "d.png"]
+        assert failure_of(place, "a/") is Failure.IMAGE_MISSING
+        assert failure_of(place, "c.png") is Failure.IMAGE_MISSING
+        assert place.read("d.png", max_bytes=MAX_BYTES) == b"picture"
+    (root / "a").chmod(0o755)  # so that it can be removed
+
+
+def test_a_root_that_is_away_is_no_fault_of_its_pictures(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    put(root, "lot/1.png")
+    place = Archives([str(root)]).locate("lot")
+    root.rename(tmp_path / "aside")
+    for _ in range(2):  # there is no such folder; and then it is empty, as where nothing is mounted
+        with pytest.raises(ArchiveUnavailable):
+            place.read("1.png", max_bytes=MAX_BYTES)
+        with pytest.raises(ArchiveUnavailable):
+            names_of(place, "1.png")
+        (root / "lot").mkdir(parents=True, exist_ok=True)
+
+
+def test_places_are_found_by_path_url_and_name_below_a_root(tmp_path: Path) -> None:
+    put(tmp_path, "first/lot 1/1.png", "second/lot-2/1.png", "first/lists/a.csv")
+    archives = Archives([str(tmp_path / "first"), str(tmp_path / "second")])
+    url = (tmp_path / "first/lot 1").as_uri()
+    for given_path in (str(tmp_path / "first/lot 1"), f"{tmp_path}/first//./lot 1/", "lot 1", url):
+        assert archives.locate(given_path).url == url
+    assert archives.locate("lot-2").url == (tmp_path / "second/lot-2").as_uri()
+    assert archives.locate(str(tmp_path / "first")).url == (tmp_path / "first").as_uri()
+    place, name = archives.locate_file("lists/a.csv")
+    assert (place.url, name) == ((tmp_path / "first/lists").as_uri(), "a.csv")
+    again, name = archives.locate_file(place.url_of(name))
+    assert (again.url, name) == (place.url, "a.csv")
+
+
+def test_what_is_outside_every_root_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "archive/lot/1.png", "archived/1.png", "archive/list.csv")
+    (tmp_path / "archive/link").symlink_to(tmp_path / "archived")
+    archives = Archives([str(tmp_path / "archive")])
+    outside = ["/etc", str(tmp_path), f"{tmp_path}/archived", "../archived", f"{tmp_path}/archive/../archived"]
+    for one in [*outside, "s3://bucket/prefix", "https://example.com/x", "file://elsewhere/archive"]:
+        assert "LINEWATCH_ARCHIVE_ROOTS" in refusal(archives, one)
+    assert "symbolic link" in refusal(archives, "link")
+    assert "There is no folder" in refusal(archives, "nothing")
+    assert "There is no folder" in refusal(archives, "list.csv")
+    assert "set LINEWATCH_ARCHIVE_ROOTS" in refusal(Archives([]), "lot")
+    with pytest.raises(Refused, match="There is no file"):
+        archives.locate_file("lot")
+
+
+def test_a_root_that_this_process_does_not_see_is_taken_at_its_word(tmp_path: Path) -> None:
+    put(tmp_path, "here/lot/1.png")
+    archives = Archives([str(tmp_path / "away"), str(tmp_path / "here")])
+    assert archives.locate("lot").url == (tmp_path / "here/lot").as_uri()
+    assert archives.locate("other").url == (tmp_path / "away/other").as_uri()
+    assert archives.locate(f"{tmp_path}/away/x").url == (tmp_path / "away/x").as_uri()
+    assert "not below" in refusal(archives, f"{tmp_path}/away/../x")
+
+
+@pytest.mark.parametrize("roots", ["/archive", "/a b, s3://bucket/prefix ,file:///x%2Cy", "", "s3://bucket"])
+def test_roots_are_folders_and_prefixes(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
+    monkeypatch.setenv("LINEWATCH_ARCHIVE_ROOTS", roots)
+    assert len(Archives.of(read_settings()).roots) == len(roots.split(",")) - (not roots)
+
+
+@pytest.mark.parametrize("roots", ["archive", "/a,b", "s3://", "https://example.com/", "/a/../b", "file://host/x"])
+def test_other_roots_are_named_as_wrong(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
+    monkeypatch.setenv("LINEWATCH_ARCHIVE_ROOTS", roots)
+    with pytest.raises(SettingsError, match="LINEWATCH_ARCHIVE_ROOTS"):
+        read_settings()

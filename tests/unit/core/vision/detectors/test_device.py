@@ -1,0 +1,74 @@
+"""A device does one thing after another, and what comes out does not depend on how a minibatch was divided."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.vision.bundle.folder import read_folder
+from core.vision.bundle.loading import load
+from core.vision.detectors.detector import Detector
+from core.vision.detectors.device import Device
+from core.vision.input.preprocessing import Picture
+from tests.parts import png
+
+PICTURES = 9
+
+
+@pytest.fixture(scope="module")
+def own(bundle: Path) -> Detector:
+    return load(read_folder(bundle), device="cpu", max_pixels=1_000_000)
+
+
+@pytest.fixture(scope="module")
+def pictures(own: Detector) -> list[Picture]:
+    return [own.prepare(png(seed, scratched=seed % 2 == 0)) for seed in range(PICTURES)]
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    """Of four processors, however many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        return Device("cpu")
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("number", range(PICTURES + 1))
+def test_pictures_have_their_own_scores_and_maps(
+    own: Detector, pictures: list[Picture], device: Device, number: int
+) -> None:
+    some = pictures[:number]
+    divided, whole = device.score(own, some), own.score(some)
+    assert divided.scores.shape == (number,)
+    np.testing.assert_allclose(divided.scores, whole.scores, rtol=1e-5)
+    np.testing.assert_allclose(divided.maps, whole.maps, rtol=1e-3, atol=1e-5)
+
+
+def test_it_does_one_thing_at_a_time(device: Device) -> None:
+    at_it = threading.Lock()
+    done: list[int] = []
+
+    def act(number: int) -> int:
+        assert at_it.acquire(blocking=False)
+        time.sleep(0.002)
+        done.append(number)
+        at_it.release()
+        return number
+
+    with ThreadPoolExecutor(8) as askers:
+        assert list(askers.map(lambda number: device.do(act, number), range(40))) == list(range(40))
+    assert sorted(done) == list(range(40))
+
+
+def test_an_error_is_that_of_whoever_asked(own: Detector, pictures: list[Picture], device: Device) -> None:
+    broken = [np.zeros((3, 5, 3), dtype=np.uint8), *pictures]
+    with pytest.raises((RuntimeError, ValueError)):
+        device.score(own, broken)
+    assert len(device.score(own, pictures).scores) == PICTURES

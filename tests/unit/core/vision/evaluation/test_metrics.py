@@ -1,0 +1,50 @@
+"""The AUROC by its definition, and controls that see what they should."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.vision.evaluation.metrics import auroc, auroc_interval, controls
+from core.vision.input.thumbnails import thumbnails
+
+scores = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=30).map(np.array)
+
+
+@given(scores, scores)
+def test_it_is_the_share_of_pairs_in_order_with_ties_as_halves(
+    good: np.ndarray[tuple[int], np.dtype[np.float64]], defective: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> None:
+    pairs = np.sign(defective[:, None] - good[None, :]) / 2 + 0.5
+    assert auroc(good, defective) == pytest.approx(pairs.mean())
+
+
+def test_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs scores"):
+        auroc(np.array([]), np.array([1.0]))
+
+
+def test_the_interval_holds_the_value_and_narrows() -> None:
+    random = np.random.default_rng(1)
+    widths = []
+    for size in (20, 200):
+        good, defective = random.normal(0, 1, size), random.normal(1, 1, size)
+        low, high = auroc_interval(good, defective, resamples=200)
+        assert low <= auroc(good, defective) <= high
+        widths.append(high - low)
+    assert widths[1] < widths[0]
+
+
+def test_the_controls_rank_as_they_are_named() -> None:
+    random = np.random.default_rng(0)
+    known = [random.integers(118, 138, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
+    dark, same, bright = np.full((32, 32, 3), 20, np.uint8), known[0], np.full((32, 32, 3), 240, np.uint8)
+    pictures = [dark, same, bright]
+    found = controls(
+        thumbnails(pictures), np.array([picture.std(dtype=np.float64) for picture in pictures]), thumbnails(known)
+    )
+    assert found["mean_brightness"][0] > found["mean_brightness"][1] > found["mean_brightness"][2]
+    assert found["mean_brightness_deviation"].argmin() == 1
+    assert found["standard_deviation"].argmax() == 1
+    assert found["nearest_thumbnail"][1] == pytest.approx(0, abs=1e-3)
+    assert found["nearest_thumbnail"][0] == pytest.approx(108, abs=3)

@@ -1,0 +1,114 @@
+"""The page about a training: whole in itself, with every figure that matters, and safe against odd names."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.vision.bundle.manifest import Manifest
+from core.vision.calibration.result import ReviewBand
+from core.vision.evaluation.examples import EXHIBITS
+from core.vision.evaluation.report import Account, render
+from core.vision.train import TrainingOptions, train
+from core.vision.training.options import Epoch
+from tests.pages import Page
+
+OPTIONS = TrainingOptions(
+    architecture="conv-autoencoder", score_method="mse", input_size=32, epochs=2, false_reject_rate=0.1, device="cpu"
+)
+EVIL = "<script>alert(1)<script>&quot;.png"
+
+
+@pytest.fixture(scope="module")
+def trained(part: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
+    """The report of a training on large pictures, some of them oddly named or broken."""
+    root = tmp_path_factory.mktemp("report")
+    folder = root / "<b>parts"
+    for kind, seeds in {"train/good": range(30), "test/good": range(30, 40), "test/<i>": range(40, 52)}.items():
+        (folder / kind).mkdir(parents=True)
+        for seed in seeds:
+            (folder / kind / f"{seed}.png").write_bytes(part(seed, side=400, defective=kind == "test/<i>"))
+    (folder / "train" / "good" / EVIL).write_bytes(b"broken")
+    manifest = train(folder, root / "out", OPTIONS, lambda _: None, report=root / "page.html")
+    return (root / "page.html").read_text(encoding="utf-8"), manifest
+
+
+def test_it_loads_nothing_and_is_well_formed(trained: tuple[str, Manifest]) -> None:
+    page = Page(trained[0])
+    assert not re.search(r"(https?:)?//[a-z]", re.sub(r'base64,[^"]*', "", trained[0]))
+    assert page.sources
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
+
+
+def test_names_are_escaped(trained: tuple[str, Manifest]) -> None:
+    assert "<script>" not in trained[0]
+    assert "<b>parts" not in trained[0]
+    assert "test/<i>" not in trained[0]
+    for shown in ("&lt;script&gt;alert(1)&lt;script&gt;&amp;quot;.png", "&lt;b&gt;parts", "test/&lt;i&gt;"):
+        assert shown in trained[0]
+
+
+def test_its_size_is_bounded(trained: tuple[str, Manifest]) -> None:
+    assert trained[0].count("<figure>") <= 3 * EXHIBITS
+    assert trained[0].count("<figure>") > EXHIBITS
+    assert len(trained[0]) < 3_000_000
+
+
+def test_it_says_what_the_threshold_is_and_what_it_promises(trained: tuple[str, Manifest]) -> None:
+    text, manifest = trained
+    calibration, metrics = manifest.threshold.calibration, manifest.metrics
+    assert calibration is not None
+    assert metrics is not None
+    assert f"{manifest.threshold.value:.6g} or more" in text
+    assert f"threshold {manifest.threshold.value:.4g}</text>" in text
+    low, high = calibration.confidence_interval
+    assert f"about {calibration.expected_false_reject_rate:.1%} will be rejected" in text
+    assert f"between {low:.1%} and {high:.1%}" in text
+    assert f"from {calibration.sample_size} good parts" in text
+    assert f"{round(metrics.recall * metrics.defective)} of {metrics.defective}" in text
+    assert f"{metrics.auroc:.3f}" in text
+    for control in ("darkness", "odd brightness", "contrast", "nearest thumbnail"):
+        assert f"control: {control}" in text
+    assert "1 of 31 pictures cannot be read" in text
+    assert manifest.training is not None
+    assert manifest.training.training_set_digest in text
+
+
+def test_a_review_threshold_is_marked_and_told(trained: tuple[str, Manifest]) -> None:
+    value = trained[1].threshold.value
+    band = ReviewBand(threshold=value / 2, rate=0.2, expected_rate=0.19, confidence_interval=(0.1, 0.3))
+    calibration = trained[1].threshold.calibration
+    assert calibration is not None
+    calibration = calibration.model_copy(
+        update={"review": band, "sample_size": 20, "groups": 5, "effective_sample_size": 7.2}
+    )
+    threshold = trained[1].threshold.model_copy(update={"calibration": calibration})
+    manifest = trained[1].model_copy(update={"review_threshold": value / 2, "threshold": threshold})
+    text = render(Account("parts", manifest, "0" * 64, [Epoch(1, 0.5, 0.4)], np.linspace(0, value * 0.99, 20)))
+    assert f"review from {value / 2:.4g}</text>" in text
+    assert "a person decides, for about 19.0% of good parts" in text
+    assert "from 20 good parts of 5 groups, worth 7 independent ones, that the detector" in text
+    Page(text)
+
+
+def test_little_to_tell_makes_a_page_too(trained: tuple[str, Manifest]) -> None:
+    manifest = trained[1].model_copy(update={"metrics": None, "inputs": None})
+    account = Account("parts", manifest, "0" * 64, [Epoch(1, 0.5, 0.4)], np.array([0.01, 0.01]))
+    text = render(account)
+    assert "detection is not measured" in text
+    assert "<h2>Detection</h2>" not in text
+    Page(text)
+    Page(render(replace(account, curve=[Epoch(1, float("nan"), 0.4)], held_out=np.zeros(3))))
+
+
+def test_a_detector_that_a_trivial_score_beats_is_told(trained: tuple[str, Manifest]) -> None:
+    metrics = trained[1].metrics
+    assert metrics is not None
+    beaten = metrics.model_copy(update={"auroc": 0.6, "controls": {"mean_brightness": 0.7}})
+    manifest = trained[1].model_copy(update={"metrics": beaten})
+    text = render(Account("parts", manifest, "0" * 64, [], np.array([0.01])))
+    assert "darkness, tells the test parts apart as well as the detector" in text
+    assert "these test parts prove nothing" in text

@@ -1,0 +1,151 @@
+"""Input checks mark pictures that were taken wrongly, and leave new good parts alone."""
+
+import io
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from pydantic import ValidationError
+
+from core.vision.input.input_checks import Facts, InputRanges, facts, ranges, reasons
+from core.vision.input.preprocessing import Prepared, Preprocessing, prepare
+from tests.parts import encoded
+from tests.unit.core.vision.conftest import make_part
+
+SETTINGS = Preprocessing(width=64, height=64, scaled_decode=True)
+SIDE = 128
+
+
+def measured(image: Image.Image) -> Facts:
+    return facts(prepare(encoded(image), SETTINGS, max_pixels=10**6))
+
+
+@cache
+def part(seed: int) -> Image.Image:
+    return Image.open(io.BytesIO(make_part(seed, side=SIDE))).convert("RGB")
+
+
+@cache
+def of_part(seed: int) -> Facts:
+    return measured(part(seed))
+
+
+def toned(image: Image.Image, tone: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Image.Image:
+    return Image.fromarray(tone(np.asarray(image).astype(np.float64)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def expected() -> InputRanges:
+    return ranges([of_part(seed) for seed in range(20)])
+
+
+@pytest.mark.parametrize(
+    ("change", "marked"),
+    [
+        pytest.param(lambda image: toned(image, lambda grey: 2 * grey), ["input_saturated", "input_bright"], id="×2"),
+        pytest.param(lambda image: toned(image, lambda grey: 1.4 * grey), ["input_bright"], id="×1.4"),
+        pytest.param(lambda image: toned(image, lambda grey: 0.5 * grey), ["input_dark"], id="×0.5"),
+        pytest.param(lambda image: toned(image, lambda grey: 0 * grey), ["input_dark"], id="black"),
+        pytest.param(lambda image: toned(image, lambda grey: 0 * grey + 3), ["input_dark"], id="almost black"),
+        pytest.param(lambda image: toned(image, lambda grey: 0 * grey + 140), ["input_blurred"], id="blank"),
+        pytest.param(lambda image: image.filter(ImageFilter.GaussianBlur(8)), ["input_blurred"], id="blur"),
+        pytest.param(lambda image: image.resize((SIDE, SIDE // 2)), ["input_size"], id="squashed"),
+        pytest.param(lambda image: image.crop((0, 0, SIDE - 16, SIDE)), ["input_size"], id="cropped"),
+        pytest.param(lambda image: image.resize((48, 48)), ["input_size"], id="small"),
+        pytest.param(lambda image: toned(image, lambda grey: grey * [1.25, 1, 0.7]), ["input_colour"], id="tinted"),
+    ],
+)  # fmt: skip
+def test_a_picture_that_was_taken_wrongly_is_marked(
+    expected: InputRanges, change: Callable[[Image.Image], Image.Image], marked: list[str]
+) -> None:
+    assert reasons(measured(change(part(100))), expected) == marked
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 60])
+def test_fresh_good_parts_are_not_marked(count: int) -> None:
+    learned = ranges([of_part(seed) for seed in range(count)])
+    assert learned.sample_size == count
+    assert [reasons(of_part(seed), learned) for seed in range(160, 220)] == [[]] * 60
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda image: toned(image, lambda grey: 0.9 * grey), id="×0.9"),
+        pytest.param(lambda image: toned(image, lambda grey: 1.1 * grey), id="×1.1"),
+        pytest.param(lambda image: toned(image, lambda grey: grey + 8), id="+8"),
+        pytest.param(lambda image: image.resize((SIDE // 2, SIDE // 2)), id="half the size"),
+        pytest.param(lambda image: image.resize((4 * SIDE, 4 * SIDE)), id="four times the size"),
+        pytest.param(lambda image: image.convert("L"), id="stored as grey"),
+    ],
+)
+def test_what_a_detector_should_stand_is_not_marked(
+    expected: InputRanges, change: Callable[[Image.Image], Image.Image]
+) -> None:
+    assert reasons(measured(change(part(100))), expected) == []
+
+
+def test_a_defect_is_no_input_fault(expected: InputRanges) -> None:
+    for seed in range(300, 320):
+        scratched = Image.open(io.BytesIO(make_part(seed, side=SIDE, defective=True))).convert("RGB")
+        assert reasons(measured(scratched), expected) == []
+
+
+def test_one_odd_picture_among_many_does_not_open_the_ranges() -> None:
+    odd = toned(part(0), lambda grey: 0 * grey)
+    learned = ranges([of_part(seed) for seed in range(220)] + [measured(odd)])
+    assert reasons(measured(odd), learned) == ["input_dark"]
+
+
+def test_grey_where_colour_is_expected_is_marked() -> None:
+    def coloured(seed: int) -> Image.Image:
+        return toned(part(seed), lambda pixels: pixels * [1.2, 0.8, 0.6])
+
+    learned = ranges([measured(coloured(seed)) for seed in range(20)])
+    assert reasons(measured(coloured(30)), learned) == []
+    assert reasons(measured(coloured(30).convert("L")), learned) == ["input_colour"]
+
+
+def test_the_facts_of_a_picture_that_is_known() -> None:
+    pixels = np.zeros((8, 8, 3), dtype=np.uint8)
+    pixels[:, 4:] = (255, 51, 51)
+    found = facts(Prepared(pixels, width=16, height=4))
+    assert (found.aspect, found.enlargement, found.saturated, found.dark) == (4, 2, 0.5, 0.5)
+    assert found.brightness == pytest.approx(112 / 2, abs=0.5)  # 0.299 · 255 + 0.701 · 51
+    assert found.colourfulness == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0])
+def test_sharpness_does_not_follow_the_light(gain: float) -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(40, 100, (64, 64, 1)).repeat(3, axis=2)
+    plain, lit = (facts(Prepared(some.astype(np.uint8), 64, 64)) for some in (pixels, pixels * gain))
+    assert lit.sharpness == pytest.approx(plain.sharpness, rel=0.02)
+    assert plain.sharpness == pytest.approx(5, rel=0.1)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=12), st.integers(0, 255))
+def test_any_training_set_gives_ranges_that_its_own_middle_fits(greys: list[int], other: int) -> None:
+    def flat(grey: int) -> Facts:
+        return facts(Prepared(np.full((16, 16, 3), grey, dtype=np.uint8), 16, 16))
+
+    learned = ranges([flat(grey) for grey in greys])
+    assert InputRanges.model_validate_json(learned.model_dump_json()) == learned
+    assert reasons(flat(sorted(greys)[len(greys) // 2]), learned) == []
+    assert set(reasons(flat(other), learned)) <= {"input_saturated", "input_dark", "input_bright"}
+
+
+def test_no_ranges_without_pictures() -> None:
+    with pytest.raises(ValueError, match="there are none"):
+        ranges([])
+
+
+def test_a_range_in_the_wrong_order_is_refused(expected: InputRanges) -> None:
+    with pytest.raises(ValidationError, match="ends before it begins"):
+        InputRanges.model_validate({**expected.model_dump(), "brightness": (2.0, 1.0)})

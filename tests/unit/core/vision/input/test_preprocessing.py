@@ -1,0 +1,63 @@
+"""One preparation for all: the demo's pixels exactly, and a reduced decode that stays close."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+from torchvision.transforms import Compose, Resize, ToTensor
+
+from core.vision.detectors.autoencoder import to_network
+from core.vision.input.preprocessing import Preprocessing, prepare
+
+
+def smooth_jpeg(width: int, height: int) -> bytes:
+    rows, columns = np.mgrid[0:height, 0:width]
+    picture = 128 + 60 * np.sin(rows / 37)[..., None] * np.cos(columns / 23)[..., None] * np.array([1, 0.7, 0.4])
+    file = io.BytesIO()
+    Image.fromarray(picture.astype(np.uint8)).save(file, format="JPEG", quality=92)
+    return file.getvalue()
+
+
+def test_it_equals_torchvisions_resize_and_to_tensor() -> None:
+    data = smooth_jpeg(300, 220)
+    prepared = prepare(data, Preprocessing(width=128, height=128, scaled_decode=False), max_pixels=10**6).pixels
+    assert prepared.shape == (128, 128, 3)
+    assert prepared.dtype == np.uint8
+    expected = Compose([Resize((128, 128)), ToTensor()])(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.array_equal(to_network([prepared], "cpu")[0].numpy(), expected.numpy())
+
+
+def test_a_reduced_decode_stays_close() -> None:
+    data = smooth_jpeg(1200, 900)
+    whole, reduced = (
+        prepare(data, Preprocessing(width=128, height=128, scaled_decode=scaled), max_pixels=10**7).pixels.astype(int)
+        for scaled in (False, True)
+    )
+    assert np.abs(whole - reduced).mean() < 1
+    assert not np.array_equal(whole, reduced)  # else this test proves nothing
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_prepared_picture_knows_its_size_as_displayed(scaled: bool) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # lies on its side
+    file = io.BytesIO()
+    Image.open(io.BytesIO(smooth_jpeg(1200, 900))).save(file, format="JPEG", exif=turned)
+    prepared = prepare(file.getvalue(), Preprocessing(width=64, height=64, scaled_decode=scaled), max_pixels=10**7)
+    assert (prepared.width, prepared.height) == (900, 1200)
+    assert prepared.pixels.shape == (64, 64, 3)
+
+
+def test_the_digest_tells_preparations_apart() -> None:
+    one = Preprocessing(width=128, height=128, scaled_decode=True)
+    assert one.digest == Preprocessing(width=128, height=128, scaled_decode=True).digest
+    assert one.digest != Preprocessing(width=128, height=128, scaled_decode=False).digest
+    assert one.digest != Preprocessing(width=128, height=136, scaled_decode=True).digest
+
+
+@pytest.mark.parametrize("side", [0, -1, 5000, "128", 128.0, True])
+def test_odd_sizes_are_refused(side: object) -> None:
+    with pytest.raises(ValidationError):
+        Preprocessing.model_validate({"width": side, "height": 128, "scaled_decode": True})

@@ -1,0 +1,158 @@
+"""A training that was interrupted goes on where it was, and ends with the very same bundle."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.vision.train import Progress, TrainingOptions, train
+from core.vision.training.checkpoint import FORGOTTEN_SECONDS, FolderCheckpoint, fingerprint
+
+SMALL = TrainingOptions(architecture="conv-autoencoder", score_method="z-map", input_size=32, epochs=4, device="cpu")
+KINDS = {
+    "mse": replace(SMALL, score_method="mse"),
+    "z-map": SMALL,
+    "features": TrainingOptions(architecture="feature-autoencoder", input_size=32, epochs=3, device="cpu"),
+}
+
+
+@pytest.fixture(scope="module")
+def good(part: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty good parts, and nothing to test with."""
+    root = tmp_path_factory.mktemp("good")
+    (root / "train" / "good").mkdir(parents=True)
+    for seed in range(30):
+        (root / "train" / "good" / f"{seed:03}.png").write_bytes(part(seed))
+    return root
+
+
+class Interruption:
+    """Ctrl-C right after an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.epoch is not None and progress.epoch.number == self.epoch:
+            raise KeyboardInterrupt
+
+
+def interrupted(good: Path, tmp_path: Path, options: TrainingOptions, after: int = 2) -> Path:
+    """The checkpoint of a training that was interrupted."""
+    with pytest.raises(KeyboardInterrupt):
+        train(good, tmp_path / "never", options, Interruption(after), checkpoints=tmp_path / "checkpoints")
+    assert not (tmp_path / "never").exists()
+    [left] = (tmp_path / "checkpoints").iterdir()
+    return left
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_training_ends_with_the_same_bundle(good: Path, tmp_path: Path, kind: str) -> None:
+    options = KINDS[kind]
+    whole = train(good, tmp_path / "whole", options, lambda _: None)
+    interrupted(good, tmp_path, options, after=1)
+    interrupted(good, tmp_path, options)
+    seen: list[Progress] = []
+    resumed = train(good, tmp_path / "resumed", options, seen.append, checkpoints=tmp_path / "checkpoints")
+    assert resumed == whole
+    epochs = [progress.epoch.number for progress in seen if progress.epoch]
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert any("goes on" in progress.note for progress in seen if progress.note)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_only_the_epochs_that_are_missing_are_trained(good: Path, tmp_path: Path) -> None:
+    left = interrupted(good, tmp_path, SMALL)
+    state = torch.load(left, weights_only=True)
+    assert len(state["state"]["curve"]) == 2
+    state["state"]["curve"][0]["training_loss"] = 77.0
+    torch.save(state, left)
+    told: list[Progress] = []
+    train(good, tmp_path / "resumed", SMALL, told.append, checkpoints=tmp_path / "checkpoints")
+    assert next(one.epoch.training_loss for one in told if one.epoch) == 77.0
+
+
+def test_a_damaged_checkpoint_is_told_and_training_starts_afresh(good: Path, tmp_path: Path) -> None:
+    left = interrupted(good, tmp_path, SMALL)
+    left.write_bytes(left.read_bytes()[:5000])
+    notes: list[str] = []
+    resumed = train(
+        good,
+        tmp_path / "resumed",
+        SMALL,
+        lambda one: notes.append(one.note or ""),
+        checkpoints=tmp_path / "checkpoints",
+    )
+    assert any("is damaged and not used: training starts afresh" in note for note in notes)
+    assert resumed.training is not None
+    assert resumed.training.epochs == SMALL.epochs
+
+
+@pytest.mark.parametrize("kind", ["empty", "rubbish", "other", "foreign", "stateless"])
+def test_what_cannot_be_used_is_not_used_and_told(tmp_path: Path, kind: str) -> None:
+    notes: list[str] = []
+    checkpoint = FolderCheckpoint(tmp_path, "a" * 64, notes.append)
+    match kind:
+        case "empty":
+            checkpoint.path.write_bytes(b"")
+        case "rubbish":
+            checkpoint.path.write_bytes(b"rubbish")
+        case "other":
+            torch.save([1, 2, 3], checkpoint.path)
+        case "foreign":
+            torch.save({"fingerprint": "b" * 64, "state": {}}, checkpoint.path)
+        case _:
+            torch.save({"fingerprint": "a" * 64, "state": 3}, checkpoint.path)
+    assert checkpoint.read() is None
+    assert len(notes) == 1
+    assert "training starts afresh" in notes[0]
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    notes: list[str] = []
+    checkpoint = FolderCheckpoint(tmp_path, "a" * 64, notes.append)
+    torch.save({"fingerprint": "a" * 64, "state": {"trap": Trap()}}, checkpoint.path)
+    assert checkpoint.read() is None
+    assert "damaged" in notes[0]
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_another_training_does_not_meet_it_and_a_restart_forgets_it(good: Path, tmp_path: Path) -> None:
+    interrupted(good, tmp_path, SMALL)
+    notes: list[str | None] = []
+
+    def tell(progress: Progress) -> None:
+        notes.append(progress.note)
+
+    checkpoints = tmp_path / "checkpoints"
+    train(good, tmp_path / "other", replace(SMALL, seed=1), tell, checkpoints=checkpoints)
+    assert len(list(checkpoints.iterdir())) == 1
+    train(good, tmp_path / "afresh", SMALL, tell, checkpoints=checkpoints, restart=True)
+    assert not list(checkpoints.iterdir())
+    assert set(notes) == {None}
+
+
+def test_what_is_written_is_there_as_a_whole_and_what_was_forgotten_goes(tmp_path: Path) -> None:
+    mine = FolderCheckpoint(tmp_path, fingerprint({"seed": 1}), lambda _: None)
+    assert mine.read() is None
+    mine.write({"weights": torch.arange(3.0), "epoch": 1})
+    mine.write({"weights": torch.arange(4.0), "epoch": 2})
+    found = mine.read()
+    assert found is not None
+    assert found["epoch"] == 2
+    assert torch.equal(found["weights"], torch.arange(4.0))
+    assert [path.name for path in tmp_path.iterdir()] == [mine.path.name]
+    before = time.time() - FORGOTTEN_SECONDS - 60
+    os.utime(mine.path, (before, before))
+    other = FolderCheckpoint(tmp_path, fingerprint({"seed": 2}), lambda _: None)
+    assert not mine.path.exists()
+    assert other.path != mine.path

@@ -1,0 +1,157 @@
+"""What a folder in MVTec layout is, and how its parts are kept apart."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.vision.input.preprocessing import Preprocessing, prepare
+from core.vision.input.thumbnails import thumbnails
+from core.vision.training.dataset import (
+    InvalidFolder,
+    PictureSet,
+    content_digests,
+    read,
+    read_layout,
+    set_digest,
+    typical_size,
+)
+
+SMALL = Preprocessing(width=16, height=16, scaled_decode=False)
+
+
+def test_the_layout_is_read_in_the_order_of_names(folder: Path) -> None:
+    found = read_layout(folder)
+    assert [path.name for path in found.good] == [f"{number:03}.png" for number in range(40)]
+    assert len(found.test_good) == 8
+    assert {path.parent.name for path in found.test_defective} == {"scratch"}
+
+
+def test_a_folder_without_test_pictures_will_do(part: Callable[..., bytes], tmp_path: Path) -> None:
+    (tmp_path / "train" / "good" / "deeper").mkdir(parents=True)
+    (tmp_path / "train" / "good" / "deeper" / "a.JPG").write_bytes(part(0))
+    (tmp_path / "train" / "good" / ".hidden.png").write_bytes(part(0))
+    (tmp_path / "train" / "good" / "notes.txt").write_text("x")
+    found = read_layout(tmp_path)
+    assert [path.name for path in found.good] == ["a.JPG"]
+    assert found.test_good == found.test_defective == []
+
+
+def test_other_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFolder, match="not a folder"):
+        read_layout(tmp_path / "nowhere")
+    with pytest.raises(InvalidFolder, match="no folder train/good"):
+        read_layout(tmp_path)
+    (tmp_path / "train" / "good").mkdir(parents=True)
+    with pytest.raises(InvalidFolder, match="holds no pictures"):
+        read_layout(tmp_path)
+
+
+@pytest.fixture
+def files(part: Callable[..., bytes], tmp_path: Path) -> list[Path]:
+    """Forty-one files, more than threads read ahead on most machines; one is no picture, one lies on its side."""
+    paths = [tmp_path / f"{number:02}.png" for number in range(41)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"no picture" if number == 1 else part(number, side=64 if number == 4 else 48))
+    return paths
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 1024**3], ids=["decoded-again", "kept"])
+def test_pictures_are_the_same_whether_they_are_kept_or_decoded_again(files: list[Path], memory_bytes: int) -> None:
+    seen: list[int] = []
+    found = read(files, SMALL, max_pixels=10**6, progress=seen.append, memory_bytes=memory_bytes)
+    assert seen == list(range(1, 42))
+    assert found.paths == [path for path in files if path.name != "01.png"]
+    assert [path for path, _ in found.unreadable] == [files[1]]
+    expected = np.stack([prepare(path.read_bytes(), SMALL, max_pixels=10**6).pixels for path in found.paths])
+    for _ in range(2):
+        assert np.array_equal(np.concatenate(list(found.pictures.minibatches(7))), expected)
+    some = found.pictures.subset([5, 3, 39])
+    assert len(some) == 3
+    [minibatch] = some.minibatches(8, [2, 0])
+    assert np.array_equal(minibatch, expected[[39, 5]])
+    next(found.pictures.minibatches(4))  # and then no more: the threads end with the generator
+
+
+def test_a_set_beyond_its_memory_keeps_nothing(files: list[Path]) -> None:
+    del files[1]
+    pictures = PictureSet(files, SMALL, max_pixels=10**6, memory_bytes=40 * 16 * 16 * 3 - 1)
+    list(pictures.minibatches(8))
+    files[0].write_bytes(b"changed")
+    with pytest.raises(InvalidFolder, match="leave the folder alone"):
+        list(pictures.minibatches(8))
+    files[0].unlink()
+    with pytest.raises(InvalidFolder, match="leave the folder alone"):
+        list(pictures.minibatches(8))
+
+
+def test_one_pass_tells_what_must_be_known_of_each_picture(files: list[Path]) -> None:
+    found = read(files, SMALL, max_pixels=10**6, progress=lambda _: None)
+    pictures = list(np.concatenate(list(found.pictures.minibatches(64))))
+    assert found.digests == content_digests(found.paths)
+    assert np.array_equal(found.thumbnails, thumbnails(pictures))
+    assert found.thumbnails.shape == (40, 256)
+    np.testing.assert_allclose(found.deviations, [picture.std() for picture in pictures])
+    assert found.sizes[:4] == [(48, 48), (48, 48), (48, 48), (64, 64)]
+    assert [one.aspect for one in found.facts] == [1.0] * 40
+
+
+def test_the_typical_size_is_as_displayed_and_ignores_what_cannot_be_read(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.jpg" for number in range(4)]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for path in paths[:3]:
+        Image.new("RGB", (40, 20)).save(path, exif=turned)
+    paths[3].write_bytes(b"no picture")
+    assert typical_size(paths, max_pixels=10**6) == (20, 40)
+    with pytest.raises(InvalidFolder, match="none of the 1 pictures can be read"):
+        typical_size(paths[3:], max_pixels=10**6)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "reason"),
+    [
+        (".", ".", "but 1 pictures of its own: move"),
+        ("good", ".", "but a folder good: move"),
+        ("train", ".", "but pictures in train/: move"),
+        ("train/scratch", ".", "only train/scratch: put"),
+        ("train/good", "train", "name the folder above it"),
+    ],
+    ids=["flat", "good", "train", "others", "too-deep"],
+)
+def test_a_folder_of_another_layout_is_refused_with_what_was_meant(
+    part: Callable[..., bytes], tmp_path: Path, place: str, name: str, reason: str
+) -> None:
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / "a.png").write_bytes(part(0))
+    with pytest.raises(InvalidFolder, match=reason):
+        read_layout(tmp_path / name)
+
+
+def test_what_is_not_used_is_said(part: Callable[..., bytes], tmp_path: Path) -> None:
+    for place in ("train/good", "train/scratch", "test/good"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.png").write_bytes(part(0))
+    others, untested = read_layout(tmp_path).notes
+    assert "also holds scratch: only train/good is used" in others
+    assert "no pictures of defective parts: detection is not measured" in untested
+
+
+def test_the_digest_of_a_set_covers_names_and_contents(folder: Path) -> None:
+    paths = read_layout(folder).good
+    digests = content_digests(paths)
+    whole = set_digest(folder, paths, digests)
+    assert whole == set_digest(folder, paths, digests)
+    assert whole != set_digest(folder, paths[:-1], digests[:-1])
+    assert whole != set_digest(folder, paths, [digests[0], *digests[:-1]])
+
+
+def test_hidden_folders_and_links_to_nowhere_are_left_out(part: Callable[..., bytes], tmp_path: Path) -> None:
+    good = tmp_path / "train" / "good"
+    (good / ".cache").mkdir(parents=True)
+    (good / ".cache" / "a.png").write_bytes(part(0))
+    (good / "b.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(InvalidFolder, match="holds no pictures"):
+        read_layout(tmp_path)

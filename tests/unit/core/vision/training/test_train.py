@@ -1,0 +1,272 @@
+"""From a folder to a bundle whose scores are reproduced."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.vision.bundle.folder import read_folder
+from core.vision.bundle.golden import check_golden
+from core.vision.bundle.loading import load
+from core.vision.bundle.manifest import CURVE, MANIFEST, Manifest, checksums, manifest_of
+from core.vision.calibration.calibration import SampleTooSmall
+from core.vision.detectors.architecture import WEIGHTS
+from core.vision.detectors.autoencoder import AutoencoderDetector
+from core.vision.errors import InvalidBundle
+from core.vision.input.preprocessing import Preprocessing
+from core.vision.train import Progress, TrainingOptions, train
+from core.vision.training.dataset import InvalidFolder, PictureSet
+from core.vision.training.options import Epoch, FitOptions
+
+OPTIONS = TrainingOptions(
+    architecture=AutoencoderDetector.name, score_method="mse", input_size=32, epochs=3, device="cpu"
+)
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest, list[Progress]]:
+    out = tmp_path_factory.mktemp("bundles") / "deeper" / "bundle"
+    seen: list[Progress] = []
+    manifest = train(folder, out, OPTIONS, seen.append)
+    return out, manifest, seen
+
+
+def test_the_bundle_reproduces_its_golden_scores(trained: tuple[Path, Manifest, list[Progress]]) -> None:
+    files = read_folder(trained[0])
+    assert manifest_of(files) == trained[1]
+    detector = load(files, device="cpu", max_pixels=10**6)
+    check_golden(detector, files)
+    assert len(trained[1].golden) == 3
+
+
+def test_the_manifest_says_how_it_came_about(trained: tuple[Path, Manifest, list[Progress]]) -> None:
+    out, manifest, _ = trained
+    training, calibration = manifest.training, manifest.threshold.calibration
+    assert training is not None
+    assert training.parts == {"training": 17, "validation": 4, "calibration": 19}
+    assert training.unreadable == 0
+    assert training.options["seed"] == 0
+    assert calibration is not None
+    assert calibration.sample_size == 19
+    assert calibration.threshold == manifest.threshold.value
+    curve = json.loads((out / CURVE).read_bytes())
+    assert [epoch["number"] for epoch in curve] == list(range(1, training.epochs + 1))
+    assert curve[training.best_epoch - 1]["validation_loss"] == min(epoch["validation_loss"] for epoch in curve)
+    assert manifest.metrics is not None
+    assert manifest.metrics.good == manifest.metrics.defective == 8
+    assert set(manifest.metrics.controls) >= {"mean_brightness", "nearest_thumbnail"}
+
+
+def test_progress_tells_each_stage_to_its_end(trained: tuple[Path, Manifest, list[Progress]]) -> None:
+    last = {progress.stage: progress for progress in trained[2]}
+    assert list(last) == ["reading", "training", "calibrating", "evaluating", "writing"]
+    assert last["reading"].done == last["reading"].total == 40
+    assert last["training"].epoch is not None
+
+
+def test_the_same_seed_gives_the_same_bundle_and_another_does_not(
+    trained: tuple[Path, Manifest, list[Progress]], folder: Path, tmp_path: Path
+) -> None:
+    state = torch.random.get_rng_state()
+    again = train(folder, tmp_path / "again", OPTIONS, lambda _: None)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert again == trained[1]
+    other = train(folder, tmp_path / "other", replace(OPTIONS, seed=1), lambda _: None)
+    assert other.files[WEIGHTS] != again.files[WEIGHTS]
+
+
+def test_a_folder_that_exists_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match="name another folder"):
+        train(folder, tmp_path, OPTIONS, lambda _: pytest.fail("it began to work"))
+
+
+@pytest.mark.parametrize(("count", "rate", "needed"), [(20, 0.05, 21), (12, 0.05, 21), (5, 0.2, 6)])
+def test_too_few_parts_are_refused_with_the_number_needed(
+    part: Callable[..., bytes], tmp_path: Path, count: int, rate: float, needed: int
+) -> None:
+    good = tmp_path / "train" / "good"
+    good.mkdir(parents=True)
+    for seed in range(count):
+        (good / f"{seed}.png").write_bytes(part(seed))
+    with pytest.raises(SampleTooSmall, match=f"at least {needed} are needed"):
+        train(tmp_path, tmp_path / "out", replace(OPTIONS, false_reject_rate=rate), lambda _: None)
+
+
+def test_twenty_pictures_will_do_for_a_higher_rate_and_without_test(part: Callable[..., bytes], tmp_path: Path) -> None:
+    good = tmp_path / "train" / "good"
+    good.mkdir(parents=True)
+    for seed in range(20):
+        (good / f"{seed}.png").write_bytes(b"broken" if seed == 3 else part(seed))
+    notes: list[str | None] = []
+    manifest = train(
+        tmp_path, tmp_path / "out", replace(OPTIONS, false_reject_rate=0.2, epochs=1), lambda p: notes.append(p.note)
+    )
+    assert manifest.metrics is None
+    assert manifest.training is not None
+    assert manifest.training.unreadable == 1
+    assert any(note and "1 of 20 pictures" in note for note in notes)
+
+
+def test_many_unreadable_pictures_are_refused(part: Callable[..., bytes], tmp_path: Path) -> None:
+    good = tmp_path / "train" / "good"
+    good.mkdir(parents=True)
+    for seed in range(30):
+        (good / f"{seed}.png").write_bytes(b"broken" if seed % 5 == 0 else part(seed))
+    with pytest.raises(InvalidFolder, match="6 of 30 pictures cannot be read"):
+        train(tmp_path, tmp_path / "out", OPTIONS, lambda _: None)
+
+
+def test_training_stops_early_with_the_best_weights(folder: Path) -> None:
+    preprocessing = Preprocessing(width=16, height=16, scaled_decode=False)
+    pictures = PictureSet(sorted((folder / "train" / "good").iterdir())[:6], preprocessing, max_pixels=10**6)
+    validation = pictures.subset([4, 5])
+    epochs: list[Epoch] = []
+    # The rate is so high that it cannot get better for long.
+    options = FitOptions(epochs=30, patience=2, learning_rate=0.5, score_method="mse")
+    detector = AutoencoderDetector.fit(
+        pictures.subset(range(4)),
+        validation,
+        preprocessing,
+        options,
+        device="cpu",
+        max_pixels=10**6,
+        on_epoch=epochs.append,
+    )
+    best = min(epoch.validation_loss for epoch in epochs)
+    assert len(epochs) < 30
+    [unseen] = validation.minibatches(2)
+    assert float(detector.score(list(unseen)).scores.mean()) == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"architecture": "none"},
+        {"epochs": 0},
+        {"false_reject_rate": 0.0},
+        {"calibration_share": 1.0},
+        {"batch_size": 0},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        TrainingOptions(**wrong)  # type: ignore[arg-type]
+
+
+def changed(files: dict[str, bytes], **changes: bytes) -> dict[str, bytes]:
+    """A bundle with other files whose manifest agrees with them."""
+    others = {name: content for name, content in files.items() if name != MANIFEST} | changes
+    manifest = manifest_of(files).model_copy(update={"files": checksums(others)})
+    return {**others, MANIFEST: manifest.encoded()}
+
+
+def test_a_golden_score_that_differs_is_refused_with_the_numbers(
+    trained: tuple[Path, Manifest, list[Progress]],
+) -> None:
+    files = read_folder(trained[0])
+    manifest = trained[1]
+    golden = manifest.golden[0]
+    for factor in (1 + 5e-5, float("1e6")):
+        wrong = golden.model_copy(update={"score": golden.score * factor})
+        other = {**files, MANIFEST: manifest.model_copy(update={"golden": [wrong]}).encoded()}
+        with pytest.raises(InvalidBundle, match=r"not reproduced: .* expected, .* found"):
+            check_golden(load(other, device="cpu", max_pixels=10**6), other)
+
+
+def test_weights_that_do_not_fit_are_refused(trained: tuple[Path, Manifest, list[Progress]]) -> None:
+    files = read_folder(trained[0])
+    for weights in (b"", b"rubbish", files[WEIGHTS][:-4]):
+        with pytest.raises(InvalidBundle, match="cannot be built"):
+            load(changed(files, **{WEIGHTS: weights}), device="cpu", max_pixels=10**6)
+
+
+def test_unknown_architectures_and_settings_are_refused(trained: tuple[Path, Manifest, list[Progress]]) -> None:
+    files, manifest = read_folder(trained[0]), trained[1]
+    for update, reason in (
+        ({"name": "future"}, "upgrade Linewatch"),
+        ({"settings": {"width": 32, "height": 32, "depth": 9}}, "depth"),
+        ({"settings": {"width": 64, "height": 64}}, "size"),
+        ({"settings": {"width": 32, "height": 32, "channels_1": 16}}, "shape"),
+    ):
+        architecture = manifest.architecture.model_copy(update=update)
+        other = {**files, MANIFEST: manifest.model_copy(update={"architecture": architecture}).encoded()}
+        with pytest.raises(InvalidBundle, match=reason):
+            load(other, device="cpu", max_pixels=10**6)
+
+
+@pytest.mark.parametrize("architecture", ["feature-autoencoder", "feature-gaussian"])
+def test_detectors_on_features_train_to_a_bundle_that_carries_its_backbone(
+    folder: Path, tmp_path: Path, architecture: str
+) -> None:
+    options = TrainingOptions(architecture=architecture, input_size=64, epochs=1, device="cpu")
+    manifest = train(folder, tmp_path / "bundle", options, lambda _: None, report=tmp_path / "page.html")
+    assert manifest.backbone is not None
+    assert manifest.backbone.name == "efficientnet-lite0"
+    assert manifest.backbone.licence == "Apache-2.0"
+    assert manifest.backbone.source in (tmp_path / "page.html").read_text()
+    assert manifest.metrics is not None
+    assert manifest.metrics.auroc > 0.95
+    assert manifest.training is not None
+    assert manifest.training.options["backbone"] == "efficientnet-lite0"
+    files = read_folder(tmp_path / "bundle")
+    check_golden(load(files, device="cpu", max_pixels=10**6), files)
+
+
+def test_the_memory_at_hand_changes_no_byte(
+    trained: tuple[Path, Manifest, list[Progress]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("core.vision.training_data.MEMORY_BYTES", "core.vision.train._TEST_MEMORY_BYTES"):
+        monkeypatch.setattr(module, 0)
+    assert train(folder, tmp_path / "out", OPTIONS, lambda _: None) == trained[1]
+
+
+def test_pictures_that_are_all_the_same_are_refused(part: Callable[..., bytes], tmp_path: Path) -> None:
+    (tmp_path / "train" / "good").mkdir(parents=True)
+    for number in range(30):
+        (tmp_path / "train" / "good" / f"{number}.png").write_bytes(part(0))
+    with pytest.raises(InvalidFolder, match="all 30 pictures of good parts are the same"):
+        train(tmp_path, tmp_path / "out", OPTIONS, lambda _: None)
+
+
+def test_mixed_sizes_are_said_and_trained_on(part: Callable[..., bytes], tmp_path: Path) -> None:
+    (tmp_path / "train" / "good").mkdir(parents=True)
+    for number in range(24):
+        side = 64 if number == 3 else 48
+        (tmp_path / "train" / "good" / f"{number:02}.png").write_bytes(part(number, side=side))
+    notes: list[str | None] = []
+    manifest = train(tmp_path, tmp_path / "out", replace(OPTIONS, epochs=1), lambda one: notes.append(one.note))
+    assert any(note and "2 different sizes, from 48 × 48 to 64 × 64" in note for note in notes)
+    assert (manifest.preprocessing.width, manifest.preprocessing.height) == (32, 32)
+
+
+def test_a_size_that_the_detector_cannot_take_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be .* pixels"):
+        train(folder, tmp_path / "out", replace(OPTIONS, input_size=33), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"architecture": "conv-autoencoder", "backbone_weights": Path(__file__)},
+        {"architecture": "feature-gaussian", "backbone_weights": Path("missing.pth")},
+        {"architecture": "feature-gaussian", "score_method": "mse"},
+        {"architecture": "conv-autoencoder", "score_method": "loudest"},
+        {"backbone": "vgg"},
+        {"review_rate": 0.05},
+    ],
+    ids=["no-backbone", "no-file", "one-method", "no-method", "no-such-backbone", "no-band"],
+)
+def test_options_that_a_detector_has_no_use_for_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        TrainingOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_manifest_keeps_what_was_chosen_and_no_places(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").touch()
+    chosen = TrainingOptions(architecture="feature-gaussian", backbone_weights=tmp_path / "weights.pth").recorded()
+    assert chosen["backbone_weights"] == "weights.pth"
+    assert "device" not in chosen
+    assert "backbone" not in OPTIONS.recorded()

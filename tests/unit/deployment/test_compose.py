@@ -1,0 +1,208 @@
+"""The Dockerfile and docker-compose.yml fit the code that they start. No engine is needed for that."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.specifiers import SpecifierSet
+from ruamel.yaml import YAML
+
+from api import services
+from core.queue.broker import IO_QUEUE, SCORING_QUEUES
+from core.settings import Settings
+from migrations.__main__ import OLDEST_SERVER
+from worker import dispatcher, io
+from worker.delivery import webhooks
+
+ROOT = Path(__file__).parents[3]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+VARIABLE = re.compile(r"LINEWATCH_\w+")
+SERVERS = {"postgres", "redis"}
+
+
+def interpolated(text: str) -> str:
+    """The text as Compose reads it where nothing is set but what must be."""
+    return re.sub(r"\$\{\w+:(?:-([^}]*)|\?[^}]*)\}", lambda match: match[1] or "", text)
+
+
+SERVICES: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(interpolated(COMPOSE))["services"]
+OWN = sorted(SERVICES.keys() - SERVERS)
+
+
+def command(service: str) -> list[str]:
+    return shlex.split(SERVICES[service]["command"])
+
+
+def module(service: str) -> str:
+    """What is started, as it is imported."""
+    words = command(service)
+    if words[0] == "celery":
+        return words[words.index("-A") + 1]
+    assert words[:2] == ["python", "-m"]
+    name = words[2]
+    return f"{name}.__main__" if (ROOT / name).is_dir() else name
+
+
+def option(service: str, name: str) -> str:
+    words = command(service)
+    return words[words.index(name) + 1]
+
+
+def environment(service: str) -> dict[str, str]:
+    variables: dict[str, str] = SERVICES[service]["environment"]
+    return variables
+
+
+def settings(service: str) -> Settings:
+    """The settings that the service would see."""
+    return Settings.model_validate(
+        {name[10:].lower(): value for name, value in environment(service).items() if VARIABLE.match(name)}
+    )
+
+
+def needs_torch(service: str) -> bool:
+    return bool(SERVICES[service]["build"]["target"] == "worker")
+
+
+def instructions(name: str) -> Iterator[str]:
+    return (match[1] for match in re.finditer(rf"^{name} ((?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE))
+
+
+def test_there_is_every_service() -> None:
+    expected = {"postgres", "redis", "migrate", "api", "scoring-gpu", "scoring-cpu", "io", "dispatcher"}
+    assert SERVICES.keys() == expected
+
+
+def test_commands_name_modules_that_their_image_can_import() -> None:
+    without = {module(service) for service in OWN if not needs_torch(service)}
+    celery = {module(service) for service in OWN if command(service)[0] == "celery"}
+    program = f"""
+import importlib, sys
+from celery import Celery
+for name in {sorted(without)}:
+    importlib.import_module(name)
+assert not {{"torch", "torchvision", "safetensors", "scipy"}} & sys.modules.keys()
+for name in {sorted(celery)}:
+    assert isinstance(importlib.import_module(name).app, Celery)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
+
+
+def test_workers_consume_every_queue_in_order() -> None:
+    for service in ("scoring-gpu", "scoring-cpu"):
+        assert option(service, "--queues") == ",".join(SCORING_QUEUES)
+    assert option("io", "--queues") == IO_QUEUE
+
+
+@pytest.mark.parametrize("service", ["scoring-gpu", "scoring-cpu"])
+def test_scoring_has_as_many_threads_as_slots(service: str) -> None:
+    assert int(option(service, "--concurrency")) == Settings.model_fields["scoring_slots"].default
+
+
+def test_images_start_what_compose_starts() -> None:
+    worker, api = sorted(re.findall(r'"([^"]*)"', words) for words in instructions("CMD"))
+    assert worker == command("scoring-gpu") == command("scoring-cpu")
+    assert api == command("api")
+
+
+def test_every_variable_is_a_setting() -> None:
+    known = {f"LINEWATCH_{name.upper()}" for name in Settings.model_fields}
+    assert set(VARIABLE.findall(COMPOSE + DOCKERFILE)) <= known
+
+
+@pytest.mark.parametrize("service", OWN)
+def test_variables_are_valid_settings(service: str) -> None:
+    own = settings(service)
+    volume, _, folder = SERVICES[service]["volumes"][0].partition(":")
+    assert (volume, f"file://{folder}") == ("store", own.store_url)
+    assert re.search(rf"install --directory --owner linewatch .* {folder}\b", DOCKERFILE)
+
+
+def test_the_api_asks_for_keys_and_is_published_on_loopback_only() -> None:
+    own = settings("api")
+    assert own.auth_required
+    published = {service: SERVICES[service]["ports"] for service in SERVICES if "ports" in SERVICES[service]}
+    assert published == {"api": [f"127.0.0.1:8000:{own.port}"]}
+    assert f":{own.port}/readyz" in SERVICES["api"]["healthcheck"]["test"][-1]
+
+
+def test_worker_health_is_the_ready_file() -> None:
+    for service in ("scoring-gpu", "scoring-cpu", "io"):
+        assert SERVICES[service]["healthcheck"]["test"] == ["CMD", "test", "-f", str(settings(service).ready_file)]
+
+
+def test_postgres_is_the_oldest_that_is_supported_and_keeps_its_data() -> None:
+    assert SERVICES["postgres"]["image"] == f"postgres:{OLDEST_SERVER // 10000}"
+    assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
+
+
+def test_postgres_has_a_connection_for_everyone_whom_the_docs_scale_up() -> None:
+    taken = {
+        "api": services.POOL_SIZE,
+        "scoring worker": 2 * Settings.model_fields["scoring_slots"].default + 1,
+        "io worker": io.POOL_SIZE + webhooks._DATABASE_THREADS,
+        "dispatcher": dispatcher.POOL_SIZE,
+    }
+    one_of_each = sum(taken.values())
+    with_four_apis = one_of_each + 3 * taken["api"]
+    (most,) = re.findall(r"max_connections=(\d+)", SERVICES["postgres"]["command"])
+    assert with_four_apis < int(most) - 3
+    said = (ROOT / "docs" / "cluster.md").read_text()
+    for name, number in taken.items():
+        assert re.search(rf"{name} (takes up to )?{number}\b", said), name
+    assert f"{one_of_each} with one of each, {with_four_apis} with `--scale api=4`" in said
+    assert f"PostgreSQL's {most} connections" in said
+
+
+def test_redis_evicts_nothing() -> None:
+    assert option("redis", "--maxmemory-policy") == "noeviction"
+
+
+def test_the_password_has_no_default() -> None:
+    assert len(re.findall(r"\$\{POSTGRES_PASSWORD:\?", COMPOSE)) == COMPOSE.count("${POSTGRES_PASSWORD") == 2
+    assert "PASSWORD" not in DOCKERFILE
+
+
+def test_everything_waits_for_the_migrations() -> None:
+    assert SERVICES["migrate"]["restart"] == "no"
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for service in set(OWN) - {"migrate"}:
+        assert SERVICES[service]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def test_profiles_choose_the_scoring_worker() -> None:
+    profiles = {service: SERVICES[service]["profiles"] for service in SERVICES if "profiles" in SERVICES[service]}
+    assert profiles == {"scoring-gpu": ["gpu"], "scoring-cpu": ["cpu"]}
+    assert settings("scoring-gpu").device == "cuda"
+    assert settings("scoring-cpu").device == "cpu"
+
+
+@pytest.mark.parametrize("service", OWN)
+def test_services_have_no_more_rights_than_they_need(service: str) -> None:
+    own = SERVICES[service]
+    assert own["read_only"]
+    assert own["cap_drop"] == ["ALL"]
+    assert set(instructions("USER")) == {"10001:10001"}
+
+
+def test_images_get_every_package_and_a_python_that_is_supported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {f"!{package}" for package in packages} <= set(ignored)
+    (version,) = re.findall(r"^FROM python:([\d.]+)", DOCKERFILE, re.MULTILINE)
+    assert version in SpecifierSet(project["project"]["requires-python"])
+
+
+@pytest.mark.parametrize("service", ["scoring-gpu", "scoring-cpu", "io"])
+def test_workers_see_the_archive_and_cannot_write_it(service: str) -> None:
+    mounted = SERVICES[service]["volumes"][1].rpartition("}")[2] or SERVICES[service]["volumes"][1]
+    assert mounted.endswith(f":{settings(service).archive_roots}:ro")
+    assert settings("api").archive_roots == settings(service).archive_roots

@@ -1,0 +1,303 @@
+"""The command: its exit codes, and that every failure is one line that says what to do."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from linewatch import BundleRejected, Refused
+from linewatch.cli import failures, run
+from linewatch.cli.commands.models import meaning
+from linewatch.cli.commands.submit import _BURST_PICTURES, _bursts, _File
+from linewatch.cli.image_files import pictures_in
+from linewatch.cli.journal import Stamp
+from linewatch.server.commands.doctor import _masked
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def _nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINEWATCH_URL", NOBODY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("linewatch.http.transport.RECONNECTS", 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "nonsense",
+        "submit x",
+        "submit x --recipe r --nonsense",
+        "models",
+        "models import net.pth --recipe r",
+        "models import bundle --recipe r --threshold 1",
+        "models import missing.tar --recipe r",
+        "models activate --recipe r --version 0",
+        "train --data .",
+        "train --data . --out b --activate",
+        "train --data . --out b --epochs 0",
+        "train --data . --out b --architecture nonsense",
+        "train --data . --out b --backbone nonsense",
+        "train --data . --out b --backbone-weights missing.pth",
+        "train --data . --out b --architecture conv-autoencoder --backbone-weights .",
+        "train --data . --out b --architecture conv-autoencoder --score-method nonsense",
+        "train --data . --out b --architecture feature-gaussian --score-method mse",
+        "train --data . --out b --review-rate 0.01",
+        "train --data . --out b --seed -1",
+        "train --data . --out b --group-by nonsense",
+        "train --data . --out b --report missing/report.html",
+        "train --data . --out b --false-reject-rate 0",
+        "calibrate --recipe r --data . --false-reject-rate 1",
+        "up --port 70000",
+        "up --device abacus",
+        "keys create --scope everything",
+        "list --status nonsense",
+        "list --effective-verdict nonsense",
+        "list --since yesterday",
+        "list --since 0001-01-01",
+        "list --until 9999-12-31T23:59:59",
+        "list --since 1969-12-31T23:59:59+0000",
+        "export --out out.csv --since 2200-01-01T00:00:00+0000",
+        "list --part \udcff",
+        "keys create x\udcff",
+        "list --api-key ü",
+        "keys create b --expires 9999-12-31T23:59:59-23:59",
+        "keys create b --expires 99999w",
+        "keys list --data missing",
+        "keys list --data .",
+        "export --out x.parquet --format csv",
+        "export --out x.CSV --format parquet",
+        "export --out - --json",
+        "export",
+        "export --out .",
+        "export --out missing/out.csv",
+        "export --out out.csv --format xml",
+        "review 1 --verdict ok --reviewer m",
+        "review 1 --verdict review --reviewer m --reason dust",
+        "part",
+        "results --cursor-file missing/cursor",
+        "webhooks",
+        "webhooks create",
+        "webhooks create https://mes.test --max-group-size 0",
+        "webhooks create https://mes.test --max-group-size 1001",
+        "webhooks create https://mes.test --max-group-delay-ms 60001",
+        "webhooks create https://mes.test --event endpoint.test",
+        "webhooks update 1",
+        "webhooks update 1 --recipe r --all-recipes",
+        "webhooks update 1 --state broken",
+        "webhooks deliveries 1 --state nonsense",
+        "status --url 127.0.0.1:8000",
+    ],
+)
+def test_wrong_use_is_one_line_and_2(
+    arguments: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments.split()) == failures.WRONG_USE
+    _is_one_line(capfd)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "status",
+        "submit . --recipe r",
+        "submit missing.png --recipe r",
+        "submit part.png --recipe r",
+        "show 1",
+        "list",
+        "export --out out.csv",
+        "review 1 --verdict ok --reviewer m --reason dust",
+        "part SN-4711",
+        "results",
+        "results --consumer mes --after now",
+        "results --cursor-file broken.cursor",
+        "webhooks list",
+        "webhooks create https://mes.test --event inspection.completed",
+        "webhooks show 1",
+        "webhooks update 1 --state enabled",
+        "webhooks delete 1",
+        "webhooks test 1",
+        "webhooks rotate-secret 1",
+        "webhooks deliveries 1",
+        "webhooks replay 1",
+        "models list --recipe r",
+        "models import part.png --recipe r",
+        "train --data . --recipe r",
+        "train --data missing --out b",
+        "train --data . --out b",
+        "calibrate --recipe r --data missing",
+    ],
+)
+def test_work_that_fails_is_one_line_and_1(
+    arguments: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("part.png").touch()
+    Path("broken.cursor").write_bytes(b"\xff\xfe")
+    assert run(arguments.split()) == failures.FAILED
+    _is_one_line(capfd)
+
+
+def _is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("linewatch: ")
+    assert told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "--help",
+        "train --help",
+        "models import --help",
+        "keys create --help",
+        "webhooks --help",
+        "webhooks update --help",
+        "results --help",
+    ],
+)
+def test_help_is_no_failure(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments.split()) == 0
+    assert "Usage: linewatch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "value"), [("MINIBATCH", "many"), ("WEBHOOK_RETRY_SECONDS", "5,x")])
+def test_wrong_settings_name_their_variable(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    from core.settings import settings
+
+    monkeypatch.setenv(f"LINEWATCH_{name}", value)
+    settings.cache_clear()
+    assert run(["keys", "list"]) == failures.WRONG_USE
+    assert f"LINEWATCH_{name}: " in capfd.readouterr().err
+    settings.cache_clear()
+
+
+def test_a_database_that_nobody_named_may_be_that_of_a_data_directory(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from core.settings import settings
+
+    monkeypatch.setattr("linewatch.server.commands.server_settings.default_data_directory", lambda: tmp_path / "none")
+    settings.cache_clear()
+    assert run(["keys", "list"]) == failures.FAILED
+    assert "--data DIR" in capfd.readouterr().err
+    settings.cache_clear()
+
+
+def test_failures_that_are_foreseen_say_what_to_do() -> None:
+    unauthenticated = failures.explain(Refused("unauthenticated", 401, "Send a key."))
+    assert unauthenticated is not None
+    assert "LINEWATCH_API_KEY" in unauthenticated.line
+    wrong = failures.explain(Refused("invalid_field", 422, "limit: too many"))
+    assert wrong is not None
+    assert wrong.exit_code == failures.WRONG_USE
+    assert failures.explain(BundleRejected("no")) == failures.Failure("no", failures.FAILED)
+    missing = failures.explain(ModuleNotFoundError("no torch", name="torch"))
+    assert missing is not None
+    assert "pip install 'linewatch[worker]'" in missing.line
+    full = failures.explain(OSError(errno.ENOSPC, "No space left on device", "/data"))
+    assert full == failures.Failure("/data: No space left on device", failures.FAILED)
+
+
+def test_a_defect_is_not_dressed_up_as_a_failure() -> None:
+    assert failures.explain(KeyError("x")) is None
+    assert failures.explain(ModuleNotFoundError("no linewtach", name="linewtach")) is None
+
+
+def test_an_interrupt_is_130_and_says_what_goes_on(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder, picture = tmp_path / "pictures", tmp_path / "part.png"
+    folder.mkdir()
+    for command in ("status", "submit"):
+        monkeypatch.setattr(f"linewatch.cli.commands.{command}.client", interrupted)
+    said = {"status": "interrupted", "submit FOLDER": "interrupted; the same command goes on where it was"}
+    said["submit PICTURE"] = "interrupted; what had been accepted goes on (see `linewatch list`)"
+    for command, line in said.items():
+        words = command.replace("FOLDER", str(folder)).replace("PICTURE", str(picture)).split()
+        assert run([*words, "--recipe", "r"] if "submit" in command else words) == failures.INTERRUPTED
+        assert capfd.readouterr() == ("", f"linewatch: {line}\n")
+
+
+def test_an_interrupt_while_commands_are_still_imported_is_130_too(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    program = "import sys; sys.path.insert(0, sys.argv.pop()); from linewatch.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, "status", tmp_path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (failures.INTERRUPTED, "", "linewatch: interrupted\n")
+
+
+def test_secrets_are_masked() -> None:
+    from pydantic import SecretStr
+
+    masked = _masked(SecretStr("postgresql+psycopg://me:s3cret@host:5432/db?sslpassword=s3cret&x=1"))
+    assert masked == "postgresql+psycopg://me:********@host:5432/db?sslpassword=********&x=1"
+    assert _masked(SecretStr("redis://:s3cret@host/0")) == "redis://:********@host/0"
+    assert _masked((5, 0.5, 1_000_000.0)) == "5,0.5,1000000"
+    assert _masked(SecretStr("redis://host/0")) == "redis://host/0"
+    assert "s3cret" not in str(_masked(SecretStr("redis://:s3cret@[host")))
+
+
+def test_a_threshold_says_what_it_costs_and_how_that_is_known() -> None:
+    calibration = {
+        "expected_false_reject_rate": 0.04,
+        "confidence": 0.95,
+        "confidence_interval": [0.008, 0.094],
+        "sample_size": 74,
+    }
+    text = meaning(calibration)
+    assert "4.0%" in text
+    assert "0.8% to 9.4%" in text
+    assert "74 held-out good parts" in text
+    assert meaning(None) == "set by hand, its cost is not known"
+
+
+def test_a_threshold_says_what_is_reviewed_and_how_few_parts_that_is_known_from() -> None:
+    band = {"threshold": 0.4, "rate": 0.1, "expected_rate": 0.1, "confidence_interval": [0.03, 0.2]}
+    said = meaning(
+        {
+            "expected_false_reject_rate": 0.05,
+            "confidence_interval": [0.01, 0.12],
+            "confidence": 0.95,
+            "sample_size": 60,
+            "groups": 20,
+            "review": band,
+        }
+    )
+    assert "about 5.0% of good parts will be rejected, and 10.0% rejected or reviewed" in said
+    assert "from 60 held-out good parts in 20 groups" in said
+
+
+def test_bursts_are_bounded_and_hold_no_name_twice() -> None:
+    def sizes(*named: tuple[str, int]) -> list[int]:
+        files = [_File(number, Path("x"), Stamp(name, size, 0)) for number, (name, size) in enumerate(named)]
+        return [len(burst) for burst in _bursts(files)]
+
+    assert sizes(*((f"{number}.png", 1) for number in range(_BURST_PICTURES + 1))) == [_BURST_PICTURES, 1]
+    assert sizes(("1", 1), ("1", 1)) == [1, 1]
+    assert sizes(*((str(number), 2**30) for number in range(3))) == [1, 1, 1]
+    assert sizes() == []
+
+
+def test_pictures_are_found_by_suffix_and_hidden_ones_left_out(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a/c.tiff", "a/notes.txt", ".hidden.png", ".thumbnails/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in pictures_in(tmp_path)] == ["a/c.tiff", "b.PNG"]
+
+
+def test_the_command_offers_the_events_that_there_are() -> None:
+    from core.feed.events import EventType
+    from linewatch.cli.commands.webhooks import Event
+
+    assert {one.value for one in Event} == {one.value for one in EventType} - {EventType.ENDPOINT_TEST}

@@ -1,0 +1,66 @@
+"""How `linewatch rescore` is used, and what it tells; nothing is reached."""
+
+from typing import Any
+
+import pytest
+
+from linewatch.cli import failures, run
+from linewatch.cli.commands.rescoring.run_lookup import progress_of, span
+from linewatch.types.rescoring import RescoreRun
+from tests.played import RUN
+
+ASKED = ["rescore", "--recipe", "r", "--model", "1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rescore"], "--recipe and --model"),
+        (["rescore", "--recipe", "r", "--all"], "--model"),
+        (ASKED, "one of --all, --where, --folder and --manifest"),
+        ([*ASKED, "--all", "--folder", "lot"], "one of --all"),
+        ([*ASKED, "--where", "lot"], "lot=L-1"),
+        ([*ASKED, "--all", "--threshold", "inf"], "--threshold inf"),
+        ([*ASKED, "--all", "--max-failure-rate", "2"], "--max-failure-rate"),
+        ([*ASKED, "list"], "name options after `list`"),
+        (["rescore", "--url", "http://127.0.0.1:9", "list"], "name options after `list`"),
+        (["rescore", "report", "last", "--out", "r.json", "--format", "html"], "contradict"),
+        (["rescore", "report", "last", "--format", "html", "--json"], "--json"),
+        (["rescore", "export", "last", "--out", "r.csv", "--format", "parquet"], "contradict"),
+        (["rescore", "export", "last", "--out", "nowhere/r.csv"], "no folder nowhere"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_asked(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == failures.WRONG_USE
+    told = capsys.readouterr()
+    assert (told.out, says in told.err, told.err.count("\n")) == ("", True, 1), told.err
+
+
+def test_the_system_may_be_named_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LINEWATCH_URL", "nonsense")
+    assert run(["rescore", "list"]) == failures.WRONG_USE
+    assert "is not an address" in capsys.readouterr().err
+
+
+def test_progress_in_words() -> None:
+    def words(*, rate: float = 0.0, left: float | None = None, failed: int = 0, **own: Any) -> str:
+        progress = {"done": 10, "share": None, "rate": rate, "seconds_left": left}
+        counts = RUN["counts"] | {"failed": failed, "ok_to_ng": 2}
+        return progress_of(RescoreRun.model_validate({**RUN, **own, "progress": progress, "counts": counts}))
+
+    assert words() == "2 ok→ng, 0 ng→ok"
+    assert words(status="running", rate=12.34, left=300, failed=1) == "12.3/s, 5 min left, 1 failed, 2 ok→ng, 0 ng→ok"
+    waits = words(status="running", window="22:00-05:00", time_zone="UTC")
+    assert waits == "0.0/s, runs 22:00-05:00 UTC, 2 ok→ng, 0 ng→ok"
+    assert [span(seconds) for seconds in (0.4, 99, 100, 5990, 6000, 86400)] == [
+        "0 s",
+        "99 s",
+        "2 min",
+        "100 min",
+        "1.7 h",
+        "24.0 h",
+    ]

@@ -1,0 +1,94 @@
+"""`linewatch train --out`: what it writes, where, and that it goes on where it was stopped. No server is needed."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.vision.bundle.manifest import Manifest
+from linewatch.cli import run
+from tests.parts import write_folder
+
+SMALL = ["--architecture", "conv-autoencoder", "--score-method", "mse", "--input-size", "32", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _a_home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of child processes
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("train") / "parts", good=30, defective=3)
+
+
+def trained(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], str]:
+    """The JSON on standard output, and what was remarked."""
+    assert run(["train", *arguments, "--json"]) == 0
+    told = capfd.readouterr()
+    found: dict[str, Any] = json.loads(told.out)
+    return found, told.err
+
+
+def test_the_report_lies_beside_the_bundle(capfd: pytest.CaptureFixture[str], parts: Path, tmp_path: Path) -> None:
+    options = ["--epochs", "2", "--seed", "5", "--false-reject-rate", "0.1", "--review-rate", "0.3"]
+    options += ["--group-by", r"(\d+)\.png", "--out", "made/ring"]
+    written, _ = trained(capfd, "--data", str(parts), *SMALL, *options)
+    assert (written["out"], written["report"]) == ("made/ring", "made/ring.html")
+    assert sorted(path.name for path in Path("made").iterdir()) == ["ring", "ring.html"]
+    manifest = Manifest.model_validate_json(Path("made/ring/manifest.json").read_bytes())
+    assert manifest.model_dump(mode="json") == written["manifest"]
+    assert manifest.score_method == "mse"
+    assert manifest.training is not None
+    chosen = {"seed": 5, "epochs": 2, "false_reject_rate": 0.1, "input_size": 32, "architecture": "conv-autoencoder"}
+    assert manifest.training.options.items() >= chosen.items()
+    assert manifest.training.groups == 30
+    assert manifest.review_threshold is not None
+    assert f"review from {manifest.review_threshold:.4g}</text>" in Path("made/ring.html").read_text()
+    assert not list((tmp_path / "cache" / "linewatch" / "training").iterdir())
+
+    assert run(["train", "--data", str(parts), *SMALL, "--out", "named", "--report", "page.html"]) == 0
+    told = capfd.readouterr().out
+    assert "The report is in page.html." in told
+    assert "linewatch models import named" in told
+    assert "<!doctype html>" in Path("page.html").read_text()
+    assert not Path("named.html").exists()
+
+
+def test_what_is_odd_is_said_once(capfd: pytest.CaptureFixture[str], parts: Path, tmp_path: Path) -> None:
+    odd = write_folder(tmp_path / "odd", good=30, defective=2)
+    (odd / "train" / "good" / "0007.png").write_bytes(b"no picture")
+    (odd / "train" / "scratch").mkdir()
+    (odd / "test" / "good" / "0000.png").write_bytes((odd / "train" / "good" / "0000.png").read_bytes())
+    _, remarks = trained(capfd, "--data", str(odd), *SMALL, "--epochs", "1", "--out", "bundle")
+    for reason in ("only train/good is used", "1 of 30 pictures cannot be read", "1 of the 4 test pictures"):
+        assert remarks.count(reason) == 1
+
+
+def test_the_same_command_goes_on_after_a_kill(parts: Path) -> None:
+    command = ["--data", str(parts), "--architecture", "conv-autoencoder", "--input-size", "64", "--device", "cpu"]
+    program = [sys.executable, "-m", "linewatch.cli", "train", *command, "--out", "bundle", "--checkpoint", "kept"]
+
+    def written() -> list[Path]:
+        return [path for path in Path("kept").glob("*.checkpoint") if len(path.stem) == 64]  # no drafts
+
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
+        while not written():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+    assert not Path("bundle").exists()
+    done = subprocess.run([*program, "--json"], capture_output=True, text=True, check=True)
+    assert "goes on" in done.stderr
+    assert not written()
+    # In a process of its own as well: the same weights are promised for the same number of threads.
+    uninterrupted = [*program[: program.index("--out")], "--out", "whole", "--checkpoint", "kept", "--json"]
+    whole = subprocess.run(uninterrupted, capture_output=True, text=True, check=True)
+    assert "goes on" not in whole.stderr
+    assert json.loads(done.stdout)["manifest"]["files"] == json.loads(whole.stdout)["manifest"]["files"]

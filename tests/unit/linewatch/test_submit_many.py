@@ -1,0 +1,210 @@
+"""`submit_many`: several pictures at once, few in memory, each with its own outcome, in the order of the input."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from linewatch import AsyncClient, Client, NotSubmitted, Refused, Submitted, Unreachable
+from linewatch.operations.inspections import Outcome
+from tests.played import INSPECTION, problem
+
+URL = "http://system.test"
+
+
+def number_of(request: httpx.Request) -> int:
+    """The number that a picture of these tests holds."""
+    return int(request.content.split(b"picture ")[1].split(b"\r\n")[0])
+
+
+class Line:
+    """A played system that refuses some pictures, and counts how many are in it at once."""
+
+    def __init__(self, refused: frozenset[int] = frozenset(), seconds: float = 0.0) -> None:
+        self._refused = refused
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._inside = 0
+        self.most = 0
+        self.seen: list[int] = []
+
+    def _enter(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+            number = number_of(request)
+            self.seen.append(number)
+        if number in self._refused:
+            return problem(415, "unsupported_media_type")
+        return httpx.Response(202, json={**INSPECTION, "external_id": str(number)})
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+
+    def blocking(self, request: httpx.Request) -> httpx.Response:
+        answer = self._enter(request)
+        time.sleep(self._seconds * (1 + number_of(request) % 3))
+        self._leave()
+        return answer
+
+    async def awaited(self, request: httpx.Request) -> httpx.Response:
+        answer = self._enter(request)
+        await asyncio.sleep(self._seconds * (1 + number_of(request) % 3))
+        self._leave()
+        return answer
+
+
+class Source:
+    """Pictures one after the other; says how many were asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number in range(self._count):
+            self.taken += 1
+            yield b"picture %d" % number
+
+
+def names(outcomes: list[Outcome]) -> list[str | None]:
+    return [one.inspection.external_id if isinstance(one, Submitted) else None for one in outcomes]
+
+
+def test_outcomes_come_in_the_order_of_the_input_whatever_is_refused() -> None:
+    line = Line(refused=frozenset({3, 17}), seconds=0.002)
+    with Client(URL, transport=httpx.MockTransport(line.blocking)) as lw:
+        outcomes = list(lw.submit_many(Source(40), concurrency=4, recipe="bottle"))
+    assert [one.number for one in outcomes] == list(range(40))
+    assert names(outcomes) == [None if number in (3, 17) else str(number) for number in range(40)]
+    assert isinstance(outcomes[3], NotSubmitted)
+    assert isinstance(outcomes[3].error, Refused)
+    assert outcomes[3].error.code == "unsupported_media_type"
+    assert outcomes[3].picture == b"picture 3"
+    assert sorted(line.seen) == list(range(40))
+    assert 2 <= line.most <= 4
+
+
+def test_the_same_awaited() -> None:
+    line = Line(refused=frozenset({3, 17}), seconds=0.002)
+
+    async def main() -> list[Outcome]:
+        async with AsyncClient(URL, transport=httpx.MockTransport(line.awaited)) as lw:
+            return [one async for one in lw.submit_many(Source(40), concurrency=4, recipe="bottle")]
+
+    outcomes = asyncio.run(main())
+    assert [one.number for one in outcomes] == list(range(40))
+    assert names(outcomes) == [None if number in (3, 17) else str(number) for number in range(40)]
+    assert line.most == 4
+
+
+def test_the_input_is_read_as_far_as_it_is_needed() -> None:
+    line, source = Line(), Source(1_000_000)
+    with Client(URL, transport=httpx.MockTransport(line.blocking)) as lw:
+        outcomes = lw.submit_many(source, concurrency=2)
+        assert source.taken == 0
+        for number in range(10):
+            assert next(outcomes).number == number
+            assert source.taken <= number + 1 + 4
+        outcomes.close()
+    assert len(line.seen) <= source.taken
+
+
+def test_whoever_stops_early_leaves_nothing_running() -> None:
+    line, source = Line(seconds=0.01), Source(1000)
+
+    async def main() -> None:
+        async with AsyncClient(URL, transport=httpx.MockTransport(line.awaited)) as lw:
+            outcomes = lw.submit_many(source, concurrency=3)
+            assert (await anext(outcomes)).number == 0
+            await outcomes.aclose()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert source.taken <= 6
+
+
+def test_a_slow_input_does_not_hold_back_what_is_done() -> None:
+    """A camera that is slower than the system: its first outcome is out long before a hundred pictures are taken."""
+    handled = threading.Semaphore(1)
+    taken = 0
+
+    def camera() -> Iterator[bytes]:
+        nonlocal taken
+        for number in range(1000):
+            assert handled.acquire(timeout=20)
+            taken += 1
+            yield b"picture %d" % number
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        handled.release()
+        return httpx.Response(202, json=INSPECTION)
+
+    with Client(URL, transport=httpx.MockTransport(answer)) as lw:
+        outcomes = lw.submit_many(camera(), concurrency=100)
+        assert next(outcomes).number == 0
+        assert taken < 100
+        outcomes.close()
+
+
+def test_fields_of_a_picture_go_before_the_common_ones(tmp_path: Path) -> None:
+    bodies: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.read())
+        return httpx.Response(202, json=INSPECTION)
+
+    (tmp_path / "1.png").write_bytes(b"x")
+    pictures: list[Path | tuple[Path, dict[str, str]]] = [
+        tmp_path / "1.png",
+        (tmp_path / "1.png", {"part_id": "SN-2"}),
+        tmp_path / "missing.png",
+    ]
+    with Client(URL, transport=httpx.MockTransport(answer)) as lw:
+        outcomes = list(lw.submit_many(pictures, concurrency=1, part_id="SN-1", recipe="bottle"))  # type: ignore[arg-type]
+    assert [b"SN-1" in body for body in bodies] == [True, False]
+    assert all(b"bottle" in body for body in bodies)
+    assert isinstance(outcomes[2], NotSubmitted)
+    assert isinstance(outcomes[2].error, FileNotFoundError)
+
+
+def test_a_system_that_is_not_there_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linewatch.http.transport.RECONNECTS", 0)
+    source = Source(1000)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with Client(URL, transport=httpx.MockTransport(answer)) as lw, pytest.raises(Unreachable):
+        list(lw.submit_many(source, concurrency=2))
+    assert source.taken <= 6
+
+
+def test_nobody_at_work_would_never_end() -> None:
+    with Client(URL) as lw, pytest.raises(ValueError, match="concurrency"):
+        list(lw.submit_many([b"picture"], concurrency=0))
+
+
+def test_an_input_that_blocks_holds_up_no_event_loop() -> None:
+    async def submitted() -> int:
+        loop_went_on = threading.Event()
+
+        def pictures() -> Iterator[bytes]:
+            assert loop_went_on.wait(30)
+            yield b"picture 1"
+
+        async with AsyncClient(URL, transport=httpx.MockTransport(Line().awaited)) as lw:
+            outcomes = lw.submit_many(pictures())
+            first = asyncio.create_task(anext(outcomes))
+            await asyncio.sleep(0)
+            loop_went_on.set()
+            number = (await first).number
+            await outcomes.aclose()
+            return number
+
+    assert asyncio.run(submitted()) == 0

@@ -1,0 +1,117 @@
+"""A picture that kills its decoder is poison; one that is merely broken is not, and its neighbours are decoded."""
+
+import io
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from core.errors import Failure
+from core.intake.image_decoding import Undecodable, decode
+from core.vision.evaluation.heatmap import overlay
+from core.vision.input.preprocessing import Preprocessing, prepare
+from tests.parts import png
+from worker.pipeline import isolated_decoding
+from worker.pipeline.isolated_decoding import IsolatedDecoder
+
+SQUARE = Preprocessing(width=32, height=32, scaled_decode=False)
+LIMIT = 1_000_000
+
+
+@pytest.fixture
+def decoder() -> Iterator[IsolatedDecoder]:
+    with IsolatedDecoder(SQUARE, max_pixels=LIMIT) as own:
+        yield own
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    file = tmp_path / "part.png"
+    file.write_bytes(png(1))
+    return file
+
+
+def children() -> list[psutil.Process]:
+    """The decoding children of this process, which may have others."""
+    return [child for child in psutil.Process().children() if "worker.pipeline.isolated_decoding" in child.cmdline()]
+
+
+def test_it_decodes_what_the_worker_decodes(decoder: IsolatedDecoder, picture: Path) -> None:
+    expected = prepare(picture.read_bytes(), SQUARE, max_pixels=LIMIT)
+    for _ in range(3):
+        found = decoder.prepare(picture)
+        np.testing.assert_array_equal(found.pixels, expected.pixels)
+        assert (found.width, found.height) == (expected.width, expected.height) == (96, 64)
+    assert len(children()) == 1
+
+
+def test_it_draws_heatmaps_too(decoder: IsolatedDecoder, picture: Path) -> None:
+    heat = np.zeros((4, 6), dtype=np.float32)
+    heat[1, 2] = 2
+    expected = overlay(decode(picture.read_bytes(), max_pixels=LIMIT), heat)
+    decoder.prepare(picture)
+    drawn = Image.open(io.BytesIO(decoder.heatmap(picture, heat)))
+    assert (drawn.format, drawn.size) == ("PNG", (96, 64))
+    np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
+    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
+    assert len(children()) == 1
+
+
+def test_a_broken_picture_is_not_poison(decoder: IsolatedDecoder, picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(png(2)[:200])
+    with pytest.raises(Undecodable) as broken:
+        decoder.prepare(tmp_path / "broken.png")
+    assert broken.value.failure is Failure.IMAGE_UNDECODABLE
+    with pytest.raises(Undecodable) as broken:
+        decoder.heatmap(tmp_path / "broken.png", np.ones((2, 2), dtype=np.float32))
+    assert broken.value.failure is Failure.IMAGE_UNDECODABLE
+    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
+
+
+def test_a_child_that_dies_twice_makes_its_picture_poison_and_harms_no_other(
+    decoder: IsolatedDecoder, picture: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = tmp_path / "hanging.png"
+    os.mkfifo(hanging)  # whoever opens it waits, until its process is killed
+    killed: list[int] = []
+
+    def kill_whoever_opens_it() -> None:
+        while len(killed) < isolated_decoding.DEATHS_TO_BE_POISON:
+            for child in children():
+                if child.pid not in killed and child.status() == psutil.STATUS_SLEEPING:
+                    child.kill()
+                    killed.append(child.pid)
+            time.sleep(0.5)
+
+    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
+    killer = threading.Thread(target=kill_whoever_opens_it)
+    killer.start()
+    with pytest.raises(Undecodable) as poison:
+        decoder.prepare(hanging)
+    killer.join()
+    assert poison.value.failure is Failure.POISON
+    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
+    assert "died" in caplog.text
+
+
+def test_a_picture_that_hangs_is_given_up(
+    decoder: IsolatedDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_decoding, "SECONDS_A_PICTURE", 0.2)
+    os.mkfifo(tmp_path / "hanging.png")
+    with pytest.raises(Undecodable) as poison:
+        decoder.prepare(tmp_path / "hanging.png")
+    assert poison.value.failure is Failure.POISON
+
+
+def test_no_child_is_left_behind(picture: Path) -> None:
+    with IsolatedDecoder(SQUARE, max_pixels=LIMIT) as own:
+        own.prepare(picture)
+        [child] = children()
+    assert not child.is_running()

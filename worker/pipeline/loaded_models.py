@@ -1,0 +1,118 @@
+"""The model versions that this process has loaded: each once, the few most recently used."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from sqlalchemy import Engine
+
+from core.models import model_versions
+from core.settings import Settings
+from core.storage.image_store import Store, bundle_key
+from core.vision.bundle.golden import check_golden
+from core.vision.bundle.loading import load
+from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
+from core.vision.bundle.tar import unpack
+from core.vision.detectors.detector import Detector, Scored
+from core.vision.detectors.device import Device
+from core.vision.errors import InvalidBundle
+from core.vision.input.input_checks import InputRanges
+from core.vision.input.preprocessing import Picture, Prepared, Preprocessing, prepare
+
+log = logging.getLogger(__name__)
+
+
+class ModelUnavailable(Exception):  # noqa: N818 - it reads as what the model is
+    """This worker cannot load a version; that is the worker's fault and no picture's."""
+
+
+class LoadedModel:
+    """A detector on its device.
+
+    Attributes:
+        inputs: what its pictures are checked against; None for no checks.
+    """
+
+    def __init__(self, loaded: Detector, inputs: InputRanges | None, device: Device) -> None:
+        self._detector = loaded
+        self._device = device
+        self.inputs = inputs
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self._detector.preprocessing
+
+    def prepare(self, data: bytes) -> Prepared:
+        """See `core.vision.input.preprocessing.prepare`; in the caller's thread."""
+        return prepare(data, self.preprocessing, max_pixels=self._detector.max_pixels)
+
+    def score(self, pictures: Sequence[Picture]) -> Scored:
+        """See `Detector.score`."""
+        return self._device.score(self._detector, pictures)
+
+
+class Models:
+    """Loads versions from the store and keeps the most recently used. Thread-safe."""
+
+    def __init__(self, settings: Settings, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self._store = store
+        self._max_pixels = settings.max_image_pixels
+        self._max_bytes = settings.max_bundle_bytes
+        self._kept = settings.models_kept
+        self._device = Device(settings.device)
+        self._loaded: OrderedDict[int, LoadedModel] = OrderedDict()
+        self._loading = threading.Lock()
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda`."""
+        return self._device.name
+
+    def get(self, version_id: int) -> LoadedModel:
+        """A version, loaded if it is not yet.
+
+        Raises:
+            ModelUnavailable: it cannot be loaded here and now.
+        """
+        with self._loading:
+            if version_id not in self._loaded:
+                self._loaded[version_id] = self._load(version_id)
+                while len(self._loaded) > self._kept:
+                    dropped, _ = self._loaded.popitem(last=False)
+                    log.info("model version %d is no longer kept", dropped)
+            self._loaded.move_to_end(version_id)
+            return self._loaded[version_id]
+
+    def check(self, version_id: int) -> None:
+        """Load a version afresh and reproduce its golden scores.
+
+        Raises:
+            InvalidBundle: the bundle is at fault.
+            core.intake.image_decoding.Undecodable: one of its golden pictures is.
+        """
+        files = self._files(version_id)
+        loaded = self._loaded_on_device(files)
+        self._device.do(check_golden, loaded, files)
+
+    def _load(self, version_id: int) -> LoadedModel:
+        try:
+            files = self._files(version_id)
+            loaded = self._loaded_on_device(files)
+        except (InvalidBundle, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
+            raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
+        log.info("loaded model version %d on %s", version_id, self.device)
+        return LoadedModel(loaded, manifest_of(files).inputs, self._device)
+
+    def _loaded_on_device(self, files: dict[str, bytes]) -> Detector:
+        return self._device.do(load, files, device=self._device.name, max_pixels=self._max_pixels)
+
+    def _files(self, version_id: int) -> dict[str, bytes]:
+        with self._engine.begin() as connection:
+            sha256 = model_versions.by_id(connection, version_id).sha256
+        with self._store.path(bundle_key(sha256)).open("rb") as tar:
+            files = unpack(tar, max_bytes=self._max_bytes)
+        if digest(files[MANIFEST]) != sha256.hex():
+            raise InvalidBundle("the stored bundle is not the one that was registered")
+        return files

@@ -1,0 +1,156 @@
+"""Reading pictures of a run for the network: from the store or an archive, checked, decoded and prepared."""
+
+import hashlib
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from core.errors import Failure
+from core.intake.image_decoding import Undecodable
+from core.rescoring.runs import Run
+from core.rescoring.slices import Subject
+from core.settings import Settings
+from core.storage.archives import Archives
+from core.storage.image_store import Store, image_key
+from core.storage.locations import Place
+from core.vision.input.input_checks import facts, reasons
+from core.vision.input.preprocessing import Prepared
+from worker.pipeline.isolated_decoding import IsolatedDecoder
+from worker.pipeline.loaded_models import LoadedModel
+
+
+@dataclass(frozen=True)
+class Read:
+    """A picture on its way: prepared, with what speaks against trusting it, or with the failure that ended it."""
+
+    subject: Subject
+    picture: Prepared | None = None
+    reasons: list[str] = field(default_factory=list)
+    failure: Undecodable | None = None
+
+
+class Pictures:
+    """The pictures of a slice in their order, taken a minibatch at a time; those to come may be read meanwhile."""
+
+    def __init__(self, subjects: Sequence[Subject], begin: Callable[[Subject], Future[Read]], ahead: int) -> None:
+        self._subjects = iter(subjects)
+        self._begin = begin
+        self._ahead = ahead
+        self._window: deque[Future[Read]] = deque()
+
+    def take(self, size: int) -> list[Read]:
+        """The next `size` of them, fewer at the end.
+
+        Raises:
+            core.storage.archives.ArchiveUnavailable, OSError: the source is away; no picture is at fault.
+        """
+        self._fill(size)
+        taken = [self._window.popleft().result() for _ in range(min(size, len(self._window)))]
+        self._fill(self._ahead)
+        return taken
+
+    def cancel(self) -> None:
+        """Begin nothing more."""
+        for one in self._window:
+            one.cancel()
+
+    def _fill(self, size: int) -> None:
+        for subject in islice(self._subjects, max(0, size - len(self._window))):
+            self._window.append(self._begin(subject))
+
+
+class Reader:
+    """Reads the pictures of runs; several threads may."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._archives = Archives.of(settings)
+        self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="read")
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    @contextmanager
+    def reading(
+        self, run: Run, model: LoadedModel, subjects: Sequence[Subject], *, suspect: bool, ahead: int
+    ) -> Iterator[Pictures]:
+        """The pictures in their order, up to `ahead` of them read before they are asked for.
+
+        Suspect ones, which may have killed the worker that held them, are decoded in a child process, one by one.
+        """
+        place = self._place(run)
+        with IsolatedDecoder(model.preprocessing, max_pixels=self._settings.max_image_pixels) as decoder:
+
+            def begin(subject: Subject) -> Future[Read]:
+                if not suspect:
+                    return self._threads.submit(self._read, subject, place, model, None)
+                alone: Future[Read] = Future()
+                alone.set_result(self._read(subject, place, model, decoder))
+                return alone
+
+            pictures = Pictures(subjects, begin, 0 if suspect else ahead)
+            try:
+                yield pictures
+            finally:
+                pictures.cancel()
+
+    def original(self, run: Run, subject: Subject) -> bytes:
+        """The file of one picture.
+
+        Raises:
+            core.intake.image_decoding.Undecodable: it is not there any more, or is another one now.
+            core.errors.Refused, core.storage.archives.ArchiveUnavailable, OSError: the source is away.
+        """
+        data = self._load(subject, self._place(run))
+        if subject.image_sha256 not in (None, hashlib.sha256(data).digest()):
+            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The picture has changed since it was scored.")
+        return data
+
+    def _place(self, run: Run) -> Place | None:
+        """Where the pictures lie; None for those of inspections, which lie in the store."""
+        if "folder" in run.source:
+            return self._archives.locate(run.source["folder"])
+        if "manifest" in run.source:
+            return self._archives.locate_file(run.source["manifest"])[0]
+        return None
+
+    def _read(
+        self, subject: Subject, place: Place | None, model: LoadedModel, isolated: IsolatedDecoder | None
+    ) -> Read:
+        try:
+            data = self._load(subject, place)
+            if subject.image_sha256 is None:
+                subject = replace(subject, image_sha256=hashlib.sha256(data).digest())
+            picture = model.prepare(data) if isolated is None else _prepared_apart(isolated, data)
+            return Read(subject, picture, reasons(facts(picture), model.inputs) if model.inputs is not None else [])
+        except Undecodable as failure:
+            return Read(subject, failure=failure)
+
+    def _load(self, subject: Subject, place: Place | None) -> bytes:
+        if subject.failure is not None:
+            raise Undecodable(*subject.failure)
+        if place is not None:
+            return place.read(subject.path or "", max_bytes=self._settings.max_upload_bytes)
+        assert subject.image_day is not None  # noqa: S101 - an inspection has a picture
+        assert subject.image_sha256 is not None  # noqa: S101
+        try:
+            data = self._store.read(image_key(subject.image_day, subject.image_sha256))
+        except FileNotFoundError:
+            self._store.check()  # a store that is away raises here: that is no picture's fault
+            raise Undecodable(Failure.IMAGE_MISSING, "The stored picture is missing.") from None
+        if hashlib.sha256(data).digest() != subject.image_sha256:
+            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored picture is not the one that was uploaded.")
+        return data
+
+
+def _prepared_apart(decoder: IsolatedDecoder, data: bytes) -> Prepared:
+    with tempfile.NamedTemporaryFile(prefix="linewatch-") as file:
+        file.write(data)
+        file.flush()
+        return decoder.prepare(Path(file.name))

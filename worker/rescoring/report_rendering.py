@@ -1,0 +1,186 @@
+"""Pages about runs: the report with pictures and heatmaps of what would change, made once and kept in the store."""
+
+import logging
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from core.errors import Refused
+from core.intake.image_decoding import Undecodable
+from core.models import model_versions
+from core.queue.notifications import Hints
+from core.rescoring import runs
+from core.rescoring.reports import report, results
+from core.rescoring.reports.page import PICTURES, Account, Shown, render
+from core.rescoring.reports.results import Scored
+from core.rescoring.runs import Run
+from core.rescoring.slices import Subject
+from core.settings import Settings
+from core.storage.image_store import Store, anomaly_map_key, failure_key
+from core.vision.evaluation.heatmap import heat
+from worker.pipeline.anomaly_maps import anomaly_map
+from worker.pipeline.isolated_decoding import IsolatedDecoder
+from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
+from worker.rescoring.image_reading import Reader
+
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Makes one page at a time; whoever asks meanwhile asks again."""
+
+    def __init__(self, settings: Settings, engine: Engine, store: Store, models: Models, hints: Hints) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._store = store
+        self._models = models
+        self._hints = hints
+        self._reader = Reader(settings, store)
+        self._alone = threading.Lock()
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def make(self, run_id: UUID, key: str) -> None:
+        """Keep the page about a run in the store under `key`, or the reason why there is none beside it.
+
+        Raises:
+            ModelUnavailable: the run's version cannot be loaded here.
+        """
+        if not self._alone.acquire(blocking=False):
+            return
+        try:
+            if not self._store.holds(key):
+                self._store.put(key, self._page(run_id).encode())
+        except Refused as refusal:
+            self._store.put(failure_key(key), refusal.detail.encode())
+        finally:
+            self._alone.release()
+        self._hints.map_written(key)
+
+    def _page(self, run_id: UUID) -> str:
+        found = report.of(self._engine, run_id)
+        with self._engine.begin() as connection:
+            run = runs.get(connection, run_id)
+            if found.compared:
+                chosen = {
+                    "ok_to_ng": results.furthest(connection, run_id, "ok", "ng", limit=PICTURES),
+                    "ng_to_ok": results.furthest(connection, run_id, "ng", "ok", limit=PICTURES),
+                }
+            else:
+                chosen = {"highest": results.highest(connection, run_id, limit=PICTURES)}
+        with _Drawing(self._settings, self._engine, self._store, self._models, self._reader, run) as drawing:
+            gallery = {kind: [drawing.shown(one) for one in some] for kind, some in chosen.items()}
+        return render(Account(found, gallery, drawing.notes))
+
+
+@dataclass(frozen=True)
+class _Artist:
+    """A model version that is loaded, and a child process that decodes for it."""
+
+    sha256: bytes
+    model: LoadedModel
+    decoder: IsolatedDecoder
+
+
+class _Drawing:
+    """The pictures of one page: each is read once, and decoded in child processes only.
+
+    Raises:
+        ModelUnavailable: on entering, when the run's own version cannot be loaded here.
+    """
+
+    def __init__(
+        self, settings: Settings, engine: Engine, store: Store, models: Models, reader: Reader, run: Run
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._store = store
+        self._models = models
+        self._reader = reader
+        self._run = run
+        self._artists: dict[int, _Artist | None] = {}
+        self._children = ExitStack()
+        self.notes: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._own = self._loaded(self._run.model_version_id)
+        self._artists[self._run.model_version_id] = self._own
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._children.close()
+
+    def shown(self, one: Scored) -> Shown:
+        """A result with its pictures, or with the reason why they are not there."""
+        try:
+            with self._file(one) as file:
+                return Shown(
+                    one,
+                    self._own.decoder.exhibit(file),
+                    self._before(one, file),
+                    self._heat(self._own, one, file, one.anomaly_score, one.threshold),
+                )
+        except Undecodable as error:
+            return Shown(one, missing=error.detail)
+        except (Refused, OSError) as error:  # OSError: also an archive that is away
+            log.warning("a picture of run %s cannot be read: %s", self._run.id, error)
+            self._note("Pictures could not be read when this page was made: their source was away.")
+            return Shown(one)
+
+    @contextmanager
+    def _file(self, one: Scored) -> Iterator[Path]:
+        subject = Subject(one.number, path=one.path, image_day=one.image_day, image_sha256=one.image_sha256)
+        data = self._reader.original(self._run, subject)
+        with tempfile.NamedTemporaryFile(prefix="linewatch-") as file:
+            file.write(data)
+            file.flush()
+            yield Path(file.name)
+
+    def _before(self, one: Scored, file: Path) -> bytes | None:
+        if one.before_model_version_id is None:
+            return None
+        artist = self._artist(one.before_model_version_id)
+        if artist is None:
+            self._note(f"Version {one.before_model_version} could not be loaded, so its heat is not shown.")
+            return None
+        return self._heat(artist, one, file, one.before_score, one.before_threshold)
+
+    def _heat(
+        self, artist: _Artist, one: Scored, file: Path, score: float | None, threshold: float | None
+    ) -> bytes | None:
+        if score is None or threshold is None or one.image_sha256 is None:
+            return None
+        key = anomaly_map_key(one.image_sha256, artist.sha256)
+        drawn = anomaly_map(self._store, artist.model, artist.decoder, file, key)
+        return artist.decoder.exhibit(file, heat(drawn, score, threshold))
+
+    def _artist(self, version_id: int) -> _Artist | None:
+        if version_id not in self._artists:
+            try:
+                self._artists[version_id] = self._loaded(version_id)
+            except ModelUnavailable as error:
+                log.warning("a page goes without a version's heat: %s", error)
+                self._artists[version_id] = None
+        return self._artists[version_id]
+
+    def _loaded(self, version_id: int) -> _Artist:
+        model = self._models.get(version_id)
+        with self._engine.begin() as connection:
+            sha256 = model_versions.by_id(connection, version_id).sha256
+        decoder = IsolatedDecoder(model.preprocessing, max_pixels=self._settings.max_image_pixels)
+        return _Artist(sha256, model, self._children.enter_context(decoder))
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)

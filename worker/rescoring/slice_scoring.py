@@ -1,0 +1,204 @@
+"""Scoring slices of archives: read and decoded, scored in minibatches of bounded time, written in bulk.
+
+The line comes first. One thread of a process at most does this, so that live work always finds another; between two
+minibatches it waits for live work that is in hand, and gives its slice back where that goes on or more of it waits.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from sqlalchemy import Engine
+
+from core.errors import Failure
+from core.models.verdicts import decide
+from core.queue.notifications import Hints
+from core.queue.work import Finished
+from core.rescoring import runs, slices
+from core.rescoring.runs import Run
+from core.rescoring.slices import Claim, Result
+from core.settings import Settings
+from core.storage.image_store import Store
+from worker.pipeline.leases import held
+from worker.pipeline.live_load import Line
+from worker.pipeline.loaded_models import LoadedModel, Models
+from worker.rescoring.image_reading import Read, Reader
+
+log = logging.getLogger(__name__)
+
+TURN_SECONDS = 10.0
+"""After so long a message is done with: what else waits on the queue of bulk work has its turn."""
+WRITE_SECONDS = 3.0
+"""Results are written at least this often: as much is done again after a worker was killed."""
+STEP_SECONDS = 0.15
+"""A minibatch is as large as the device scores in this time: live work waits little longer for it."""
+NIGHT_STEP_SECONDS = 0.6
+"""The same while no live work comes: what a minibatch costs whatever its size is then paid less often."""
+NIGHT_SECONDS = 30.0
+"""So long without live work is night."""
+LEAST_MINIBATCH = 4
+"""What a device has to do for each minibatch, however small, would else be done for a picture or two."""
+QUIET_SECONDS = 0.2
+"""Live work that is in hand is waited for so long before the slice is given back."""
+RENEW_SECONDS = 1.0
+"""How soon a pause or a cancellation is noticed."""
+AHEAD = 2
+"""Minibatches of the largest size that are read and decoded ahead, where the network is on a GPU.
+
+On processors, decoding beside the network only takes them from it, and a minibatch ends when its last part does.
+"""
+
+
+class Rescorer:
+    """Scores slices; several threads may be sent in, and one at a time does."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        store: Store,
+        models: Models,
+        hints: Hints,
+        line: Line,
+        *,
+        worker: str,
+        stopping: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._reader = Reader(settings, store)
+        self._models = models
+        self._hints = hints
+        self._line = line
+        self._worker = worker
+        self._stopping = stopping
+        self._at_it = threading.Lock()
+        self._granting = threading.Lock()
+        self._granted = 0
+        self._seconds_a_picture = STEP_SECONDS / LEAST_MINIBATCH
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def rescore(self, granted: int = 0) -> bool:
+        """Score slices until there are none, or it is time to make way; says whether there may be more to do.
+
+        Args:
+            granted: so many pictures are scored whether or not live work waits: the share that bulk work has anyway.
+
+        Raises:
+            ModelUnavailable, core.storage.locations.ArchiveUnavailable: after the slice was given back.
+        """
+        with self._granting:
+            self._granted += granted
+        if not self._at_it.acquire(blocking=False):  # whoever is at it has the grant now
+            return False
+        try:
+            until = time.monotonic() + TURN_SECONDS
+            while self._line_allows(until):
+                claim = self._claim()
+                if claim is None:
+                    return False
+                self._slice(claim, until)
+            return True
+        finally:
+            self._use_grant(self._granted)
+            self._at_it.release()
+
+    def _claim(self) -> Claim | None:
+        with self._engine.begin() as connection:
+            return slices.claim(connection, worker=self._worker, lease_seconds=self._settings.lease_seconds)
+
+    def _slice(self, claim: Claim, until: float) -> None:
+        """Score one slice as far as it goes, and give back what is left of it."""
+
+        def renew() -> bool:
+            with self._engine.begin() as connection:
+                return slices.renew(connection, claim, self._settings.lease_seconds)
+
+        finished = False
+        try:
+            with held(renew, lease_seconds=self._settings.lease_seconds, every=RENEW_SECONDS) as lost:
+                finished = self._score(claim, lambda: not lost.is_set() and self._line_allows(until))
+        finally:
+            if not finished:
+                with self._engine.begin() as connection:
+                    slices.release(connection, claim)
+
+    def _line_allows(self, until: float) -> bool:
+        """Whether another minibatch may be scored now: one of the share that is granted, or while the line is quiet."""
+        if self._stopping.is_set():
+            return False
+        if self._granted > 0:
+            return True
+        if time.monotonic() > until or self._line.waits():
+            return False
+        return self._line.is_quiet(within=QUIET_SECONDS)
+
+    def _score(self, claim: Claim, may_go_on: Callable[[], bool]) -> bool:
+        """Whether the slice was scored to its end. What was scored is written in any case."""
+        with self._engine.begin() as connection:
+            run = runs.get(connection, claim.run_id)
+            subjects = slices.subjects(connection, claim)
+        model = self._models.get(run.model_version_id)
+        done: list[Result] = []
+        written = time.monotonic()
+        ahead = 0 if self._models.device == "cpu" else AHEAD * self._settings.minibatch
+        with self._reader.reading(run, model, subjects, suspect=claim.rescues > 0, ahead=ahead) as pictures:
+            while True:
+                size = self._minibatch()
+                if not may_go_on():
+                    break
+                minibatch = pictures.take(size)
+                self._use_grant(len(minibatch))
+                done += self._scored(run, model, minibatch)
+                if time.monotonic() - written > WRITE_SECONDS or len(minibatch) < size:
+                    if not self._write(claim, done):
+                        return False
+                    done, written = [], time.monotonic()
+                if len(minibatch) < size:
+                    return True
+        self._write(claim, done)
+        return False
+
+    def _use_grant(self, pictures: int) -> None:
+        with self._granting:
+            self._granted = max(0, self._granted - pictures)
+
+    def _minibatch(self) -> int:
+        step = NIGHT_STEP_SECONDS if self._line.quiet_seconds() > NIGHT_SECONDS else STEP_SECONDS
+        return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_a_picture)))
+
+    def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[Read]) -> list[Result]:
+        prepared = [one.picture.pixels for one in minibatch if one.picture is not None]
+        begun = time.perf_counter()
+        scores = iter(model.score(prepared).scores.tolist() if prepared else [])
+        if prepared:
+            took = (time.perf_counter() - begun) / len(prepared)
+            self._seconds_a_picture += 0.2 * (took - self._seconds_a_picture)
+        return [_result(run, one, scores) for one in minibatch]
+
+    def _write(self, claim: Claim, results: Sequence[Result]) -> bool:
+        if not results:
+            return True
+        with self._engine.begin() as connection:
+            written = slices.write(connection, claim, results)
+        if written.run_ended:
+            self._hints.finished(Finished([], [], [claim.run_id]))
+        return written.held
+
+
+def _result(run: Run, read: Read, scores: Iterator[float]) -> Result:
+    """What is written of a picture; `scores` are those of the pictures that could be prepared."""
+    if read.picture is None:
+        assert read.failure is not None  # noqa: S101 - it is one or the other
+        return Result(read.subject, error_code=read.failure.failure, error_detail=read.failure.detail)
+    score = next(scores)
+    if not math.isfinite(score):
+        detail = f"The network's score is {score}."
+        return Result(read.subject, error_code=Failure.SCORE_NOT_FINITE, error_detail=detail)
+    limit = run.limits.of(read.subject.station_id)
+    verdict = decide(score, limit.threshold, limit.review_threshold, read.reasons)
+    return Result(read.subject, limit, score, verdict, read.reasons)
