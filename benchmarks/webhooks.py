@@ -36,7 +36,7 @@ from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.conftest import free_port
-from tests.events import finish_inspections, make_recipe
+from tests.fixtures.delivered_events import finish_inspections, make_recipe
 
 EVENTS = 10_000
 FAILING = 0.3

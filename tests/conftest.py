@@ -29,7 +29,7 @@ from core.settings import Settings
 from core.vision.bundle.tar import pack
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
-from tests.parts import write_bundle
+from tests.fixtures.part_images import write_bundle
 
 hypothesis.settings.register_profile("linewatch", deadline=None)  # how busy the machine is proves nothing
 hypothesis.settings.load_profile("linewatch")

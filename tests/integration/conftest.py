@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from tests.buckets import bucket_server as bucket_server
-from tests.buckets import buckets as buckets
-from tests.events import finish_inspections, make_recipe
+from tests.fixtures.delivered_events import finish_inspections, make_recipe
+from tests.fixtures.s3_server import bucket_server as bucket_server
+from tests.fixtures.s3_server import buckets as buckets
 
 
 @pytest.fixture

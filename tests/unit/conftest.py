@@ -1,3 +1,3 @@
 """What unit tests of callable targets start from."""
 
-from tests.allowing import names as names
+from tests.fixtures.allow_lists import names as names

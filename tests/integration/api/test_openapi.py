@@ -11,7 +11,7 @@ from core.access import keys
 from core.feed import feed
 from core.settings import Settings
 from tests.conftest import serving
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 UNKNOWN = "0193e0c8-0000-7000-8000-000000000000"
 JSON = {"Content-Type": "application/json"}

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Engine
 
 from core.settings import Settings
-from tests.assessed import Seen, assess, make_versions
 from tests.conftest import serving
-from tests.events import RECIPE
+from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.rescore_runs import Seen, assess, make_versions
 
 CHALLENGER = f"/v1/recipes/{RECIPE}/challenger"
 GATE = {"gate": {"max_new_false_rejects": 0.01, "min_reviewed_ok": 50}}

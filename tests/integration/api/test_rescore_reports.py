@@ -19,10 +19,10 @@ from core.rescoring.reports.documents import BINS, HISTOGRAM_END, RescoreReport
 from core.rescoring.reports.results import Scored
 from core.rescoring.requests import RunRequest
 from core.settings import Settings
-from tests.assessed import make_versions
 from tests.conftest import serving
-from tests.events import RECIPE
-from tests.scored import random_rows, review_some, write
+from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.random_results import random_rows, review_some, write
+from tests.fixtures.rescore_runs import make_versions
 
 VERDICTS = ("ok", "ng", "review")
 

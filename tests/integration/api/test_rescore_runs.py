@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from core.settings import Settings
-from tests.assessed import assess, make_versions
 from tests.conftest import serving
-from tests.events import RECIPE
-from tests.parts import png
+from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.part_images import png
+from tests.fixtures.rescore_runs import assess, make_versions
 
 RUNS = "/v1/rescore-runs"
 ASKED: dict[str, Any] = {"recipe": RECIPE, "model_version": 2, "source": {"where": {}}}

@@ -14,10 +14,10 @@ from core.rescoring import schedules
 from core.settings import Settings
 from linewatch import Refused
 from linewatch.cli import failures, run
-from tests.assessed import make_versions
 from tests.conftest import serving
-from tests.events import RECIPE
-from tests.played import FACES
+from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.mock_system import FACES
+from tests.fixtures.rescore_runs import make_versions
 
 NIGHTLY: dict[str, Any] = {
     "name": "nightly",

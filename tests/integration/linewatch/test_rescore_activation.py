@@ -13,10 +13,10 @@ from core.settings import Settings
 from linewatch import GateNotMet, RescoreRun
 from linewatch.cli import failures, run
 from linewatch.cli.commands.rescoring import activation
-from tests.assessed import Seen, assess, make_versions
 from tests.conftest import serving
-from tests.events import RECIPE
-from tests.played import FACES
+from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.mock_system import FACES
+from tests.fixtures.rescore_runs import Seen, assess, make_versions
 
 SEEN = [Seen("ok", "ok", "ok", 99), Seen("ok", "ok", "ng", 1)]
 

@@ -17,10 +17,10 @@ from sqlalchemy import Engine
 
 from core.settings import Settings
 from linewatch.cli import failures, run
-from tests.assessed import Seen, assess, make_versions
 from tests.conftest import serving
-from tests.events import RECIPE
-from tests.parts import png
+from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.part_images import png
+from tests.fixtures.rescore_runs import Seen, assess, make_versions
 
 ASKED = ["rescore", "--recipe", RECIPE, "--model", "2"]
 

@@ -14,10 +14,10 @@ from sqlalchemy import Engine
 
 from core.settings import Settings
 from linewatch.cli import failures, run
-from tests.assessed import Seen, assess, make_versions
 from tests.conftest import serving
-from tests.events import RECIPE
-from tests.played import FACES
+from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.mock_system import FACES
+from tests.fixtures.rescore_runs import Seen, assess, make_versions
 
 SEEN = [Seen("ok", "ok", "ng", 2), Seen(None, "ng", "ok", 1), Seen(None, "ok", "ok", 4), Seen(None, None, "failed", 1)]
 

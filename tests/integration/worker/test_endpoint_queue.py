@@ -12,8 +12,8 @@ from core.delivery import deliveries, endpoints
 from core.feed import events
 from core.feed.events import Callback, Event, EventType
 from core.settings import Settings
-from tests.receivers import DEADLINE_SECONDS, Hanging, Reply, receiving
-from tests.sending import Inspect, endpoint_state, eventually, page, register, sending, states
+from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, Hanging, Reply, receiving
+from tests.fixtures.webhook_sending import Inspect, endpoint_state, eventually, page, register, sending, states
 from worker.delivery import endpoint_queue, http_sender, webhooks
 
 

@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 
 from core.delivery import allowed_targets
 from core.settings import Settings
-from tests.receivers import DEADLINE_SECONDS, Reply, private_authority, receiving
-from tests.sending import Inspect, eventually, only, page, register, sending
+from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, Reply, private_authority, receiving
+from tests.fixtures.webhook_sending import Inspect, eventually, only, page, register, sending
 from worker.delivery import http_sender
 
 

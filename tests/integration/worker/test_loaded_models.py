@@ -16,7 +16,7 @@ from core.storage.image_store import Store, bundle_key
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
 from core.vision.bundle.tar import pack
-from tests.parts import png, write_bundle
+from tests.fixtures.part_images import png, write_bundle
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
 
 SWITCHES = 100

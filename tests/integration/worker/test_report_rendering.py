@@ -15,10 +15,10 @@ from sqlalchemy import Engine, text
 from core.rescoring.reports import report
 from core.settings import Settings
 from core.storage.image_store import bundle_key, failure_key, report_key
-from tests.night import Night
-from tests.pages import Page
-from tests.parts import png
-from tests.scored import review
+from tests.fixtures.html_pages import Page
+from tests.fixtures.part_images import png
+from tests.fixtures.random_results import review
+from tests.fixtures.rescoring_workers import Night
 from worker.pipeline.loaded_models import Models, ModelUnavailable
 from worker.rescoring.report_rendering import Reporter
 

@@ -23,9 +23,9 @@ from core.intake.submission import Accepted, NewInspection, Submission
 from core.models import model_versions
 from core.queue import work
 from core.settings import Settings
-from tests.events import IMAGE, MANIFEST
-from tests.receivers import DEADLINE_SECONDS, SECRET, Reply, receiving
-from tests.sending import Inspect, endpoint_state, eventually, only, page, register, sending
+from tests.fixtures.delivered_events import IMAGE, MANIFEST
+from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, SECRET, Reply, receiving
+from tests.fixtures.webhook_sending import Inspect, endpoint_state, eventually, only, page, register, sending
 from worker.delivery import webhooks
 from worker.delivery.webhooks import Sender
 

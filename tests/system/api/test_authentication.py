@@ -14,8 +14,8 @@ from sqlalchemy import Engine, text
 from core.access import keys
 from core.settings import Settings
 from tests.conftest import System, serving
+from tests.fixtures.part_images import png
 from tests.integration.api.test_exports import insert
-from tests.parts import png
 
 
 def assert_refused(answer: httpx.Response, status: int, code: str) -> None:

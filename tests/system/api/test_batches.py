@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import System
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 BURST = 1000
 CLIENTS = 64

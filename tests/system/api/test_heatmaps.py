@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.vision.evaluation.heatmap import heat, overlay
 from tests.conftest import upload_bundle
-from tests.parts import encoded, part, png, write_bundle
+from tests.fixtures.part_images import encoded, part, png, write_bundle
 from tests.system.api.test_inspections import final, submit
 
 

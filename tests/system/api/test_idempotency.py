@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from core.access import keys
 from core.settings import Settings
 from tests.conftest import api_process, serving
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 POSTS = 50
 

@@ -12,7 +12,7 @@ from core.vision.bundle.manifest import MANIFEST, manifest_of
 from core.vision.input.input_checks import facts, ranges
 from core.vision.input.preprocessing import prepare
 from tests.conftest import upload_bundle
-from tests.parts import encoded, part, png
+from tests.fixtures.part_images import encoded, part, png
 from tests.system.api.test_inspections import final, submit
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 
 from tests.conftest import System, upload_bundle
-from tests.parts import encoded, part, png
+from tests.fixtures.part_images import encoded, part, png
 
 
 def submit(client: httpx.Client, recipe: str, data: bytes, **fields: str) -> dict:  # type: ignore[type-arg]

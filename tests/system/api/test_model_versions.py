@@ -15,7 +15,7 @@ from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
 from core.vision.bundle.tar import pack
 from core.vision.train import TrainingOptions, train
 from tests.conftest import upload_bundle
-from tests.parts import encoded, part, png, write_folder
+from tests.fixtures.part_images import encoded, part, png, write_folder
 
 
 def packed(folder: Path) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.parts import encoded, part, png
+from tests.fixtures.part_images import encoded, part, png
 
 UNKNOWN = UUID("00000000-0000-4000-8000-000000000000")
 

@@ -8,8 +8,8 @@ import httpx
 from PIL import Image
 
 from tests.conftest import upload_bundle
-from tests.pages import Page
-from tests.parts import png
+from tests.fixtures.html_pages import Page
+from tests.fixtures.part_images import png
 
 
 def test_the_page_of_a_run_shows_what_would_change(client: httpx.Client, recipe: str, another_bundle: Path) -> None:

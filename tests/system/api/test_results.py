@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 
 from core.settings import Settings
 from tests.conftest import System, serving
-from tests.fed import entered
-from tests.parts import png
+from tests.fixtures.feed_reading import entered
+from tests.fixtures.part_images import png
 from tests.system.api.test_inspections import final, submit
 
 

@@ -15,7 +15,7 @@ from core.inspection.inspections import Filters
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
 from tests.conftest import serving
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 
 def submit(http: httpx.Client) -> httpx.Response:

@@ -13,7 +13,7 @@ from core.access import keys
 from core.delivery import endpoints
 from core.settings import Settings
 from tests.conftest import api_process, serving
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 ALLOWED = "10.20.0.0/16, *.plant.example, localhost:9000, 0.0.0.0/0:8080"
 PATH = "/v1/webhook-endpoints"

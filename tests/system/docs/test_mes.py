@@ -17,7 +17,7 @@ import pytest
 
 from core.feed.feed import Cursor
 from tests.conftest import System
-from tests.parts import png
+from tests.fixtures.part_images import png
 from tests.system.api.test_inspections import final, submit
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "mes.md"

@@ -13,7 +13,7 @@ import torch
 
 from core.vision.detectors.autoencoder import Autoencoder, AutoencoderSettings
 from tests.conftest import System
-from tests.parts import png, write_folder
+from tests.fixtures.part_images import png, write_folder
 
 ROOT = Path(__file__).parents[3]
 BLOCKS = re.compile(r"<!-- run by tests/system/test_readme.py -->\n```(bash|python)\n(.*?)```", re.DOTALL)

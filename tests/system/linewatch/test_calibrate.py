@@ -13,7 +13,7 @@ from core.vision.train import TrainingOptions, train
 from linewatch import Client
 from linewatch.cli import run
 from tests.conftest import System
-from tests.parts import png, write_folder
+from tests.fixtures.part_images import png, write_folder
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from core.vision.detectors.autoencoder import Autoencoder, AutoencoderSettings
 from linewatch import Client, Refused
 from linewatch.cli import run
 from tests.conftest import System
-from tests.parts import png, write_folder
+from tests.fixtures.part_images import png, write_folder
 
 GOOD = 30
 

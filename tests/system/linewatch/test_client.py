@@ -28,8 +28,8 @@ from linewatch import (
 )
 from linewatch.operations.inspections import Outcome
 from tests.conftest import System
-from tests.parts import png
-from tests.receivers import Receiver, receiving
+from tests.fixtures.part_images import png
+from tests.fixtures.webhook_receivers import Receiver, receiving
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import linewatch
 from linewatch import AsyncClient, Client, verify_webhook
 from linewatch.operations import Operations
 from tests.conftest import System
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 DOCUMENTED = {"system": "http://127.0.0.1:8000", "receiver": "https://mes.plant.example/linewatch"}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - signs nothing but this example

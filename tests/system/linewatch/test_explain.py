@@ -9,7 +9,7 @@ from PIL import Image
 
 from linewatch.cli import failures, run
 from tests.conftest import System
-from tests.parts import png
+from tests.fixtures.part_images import png
 from tests.system.api.test_inspections import final, submit
 
 

@@ -10,7 +10,7 @@ import pytest
 from linewatch import Client
 from linewatch.cli import run
 from tests.conftest import System, upload_bundle
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 PICTURES = 6
 

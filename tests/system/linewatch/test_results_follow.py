@@ -14,7 +14,7 @@ import httpx
 from core.settings import Settings
 from linewatch import Client
 from tests.conftest import free_port, serving
-from tests.parts import png
+from tests.fixtures.part_images import png
 from tests.system.api.test_inspections import submit
 
 

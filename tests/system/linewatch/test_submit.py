@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from core.settings import Settings
 from linewatch.cli import run
 from tests.conftest import serving
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 MANY = 500
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from core.feed.events import EventType
 from core.settings import Settings
 from tests.conftest import serving
-from tests.receivers import DEADLINE_SECONDS, SECRET, Reply, Request, receiving
+from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, SECRET, Reply, Request, receiving
 
 OPTIONS = "--queues io --pool threads --concurrency 1 --without-gossip --without-mingle --without-heartbeat"
 

@@ -8,7 +8,7 @@ import psutil
 import redis
 
 from tests.conftest import System
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 
 def submit(client: httpx.Client, recipe: str, number: int) -> list[str]:

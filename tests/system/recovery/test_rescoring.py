@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.conftest import System, upload_bundle
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 PICTURES = 300
 KILLED = ("worker.scoring", "worker.io", "worker.dispatcher")

@@ -14,7 +14,7 @@ from core.settings import settings as read_settings
 from linewatch.cli import run
 from linewatch.server.embedded.servers import EmbeddedServers
 from tests.conftest import api_process
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 WEBHOOK_SECRETS = ["whsec_bm93IGlzIHRoZSB0aW1lIGZvciBhbGwgZ29vZA==", "whsec_cHJldmlvdXMgc2VjcmV0IG9mIHRoZSBzYW1l"]
 

@@ -19,7 +19,18 @@ from linewatch import AsyncClient, Client, Inspection, LinewatchError, Refused, 
 from linewatch.errors import BadAddress
 from linewatch.http.transport import RECONNECTS
 from linewatch.operations import Operations
-from tests.played import BATCH, DELIVERY, ENDPOINT, FACES, INSPECTION, VERSION, Answer, Handler, Played, problem
+from tests.fixtures.mock_system import (
+    BATCH,
+    DELIVERY,
+    ENDPOINT,
+    FACES,
+    INSPECTION,
+    VERSION,
+    Answer,
+    Handler,
+    Played,
+    problem,
+)
 
 RECIPES: dict[str, Any] = {"items": []}
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from linewatch import CursorLost, LinewatchError, Refused
-from tests.played import FACES, INSPECTION, problem
+from tests.fixtures.mock_system import FACES, INSPECTION, problem
 
 CONSUMER = {
     "name": "mes",

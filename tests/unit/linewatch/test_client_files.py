@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from linewatch import AsyncClient, Client, Refused, Unreachable
-from tests.played import FACES, INSPECTION, VERSION, problem
+from tests.fixtures.mock_system import FACES, INSPECTION, VERSION, problem
 
 URL = "http://system.test"
 BIG = 32 * 1024 * 1024

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from linewatch import Refused
-from tests.played import FACES, RUN, Played, problem
+from tests.fixtures.mock_system import FACES, RUN, Played, problem
 
 RUNS = "/v1/rescore-runs"
 ABSENT_OF_RESULT = """

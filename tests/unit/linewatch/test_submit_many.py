@@ -11,7 +11,7 @@ import pytest
 
 from linewatch import AsyncClient, Client, NotSubmitted, Refused, Submitted, Unreachable
 from linewatch.operations.inspections import Outcome
-from tests.played import INSPECTION, problem
+from tests.fixtures.mock_system import INSPECTION, problem
 
 URL = "http://system.test"
 

@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from linewatch import Batch, Inspection, ModelVersion, RescoreRun, WebhookInvalid, verify_webhook
-from tests.played import BATCH, INSPECTION, RUN, VERSION
+from tests.fixtures.mock_system import BATCH, INSPECTION, RUN, VERSION
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - signs nothing but these tests
 ANOTHER = "whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"

@@ -16,7 +16,7 @@ from core.errors import Failure
 from core.intake.image_decoding import Undecodable, decode
 from core.vision.evaluation.heatmap import overlay
 from core.vision.input.preprocessing import Preprocessing, prepare
-from tests.parts import png
+from tests.fixtures.part_images import png
 from worker.pipeline import isolated_decoding
 from worker.pipeline.isolated_decoding import IsolatedDecoder
 

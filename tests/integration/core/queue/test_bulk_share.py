@@ -14,8 +14,8 @@ from core.feed import feed
 from core.queue import bulk_share, work
 from core.queue.broker import LIVE_QUEUE, Task
 from core.settings import Settings
+from tests.fixtures.rescoring_workers import Night
 from tests.integration.core.queue.test_work import make_recipe, make_version, passed, submit
-from tests.night import Night
 from worker.dispatcher import Dispatcher
 
 MINIBATCH = 32

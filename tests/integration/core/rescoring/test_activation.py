@@ -15,8 +15,8 @@ from core.models import model_versions, recipes, thresholds
 from core.rescoring import activation, challengers, runs
 from core.rescoring.activation import Activated
 from core.rescoring.gate import Gate
-from tests.assessed import Seen, add_results, assess, make_versions
-from tests.events import RECIPE
+from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.rescore_runs import Seen, add_results, assess, make_versions
 
 GATE = Gate(max_new_false_rejects=0.005)
 GOOD = [Seen("ok", "ok", "ok", 200), Seen(None, "ok", "ng", 5)]

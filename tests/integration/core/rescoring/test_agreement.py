@@ -3,7 +3,7 @@
 from sqlalchemy import Engine, text
 
 from core.rescoring.reports import agreement
-from tests.assessed import Seen, assess, make_versions
+from tests.fixtures.rescore_runs import Seen, assess, make_versions
 
 SEEN = (
     Seen("ok", "ok", "ok", 5),

@@ -13,8 +13,8 @@ from core.inspection import reviews
 from core.models import recipes
 from core.rescoring import challengers, runs
 from core.rescoring.runs import Run
-from tests.assessed import Seen, add_results, make_versions
-from tests.events import RECIPE, finish_inspections
+from tests.fixtures.delivered_events import RECIPE, finish_inspections
+from tests.fixtures.rescore_runs import Seen, add_results, make_versions
 
 
 @pytest.fixture(autouse=True)

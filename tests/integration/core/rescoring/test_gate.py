@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from core.rescoring import gate, runs
 from core.rescoring.gate import Gate, Outcome
-from tests.assessed import Seen, assess, make_versions
+from tests.fixtures.rescore_runs import Seen, assess, make_versions
 
 
 def judged(engine: Engine, seen: list[Seen], **limits: Any) -> dict[str, Outcome]:

@@ -12,8 +12,8 @@ from core.rescoring import planning, runs, slices
 from core.settings import Settings
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.loading import load
-from tests.night import Night
-from tests.parts import png
+from tests.fixtures.part_images import png
+from tests.fixtures.rescoring_workers import Night
 
 PICTURES = 23
 

@@ -19,7 +19,7 @@ from core.rescoring.sources import checked
 from core.storage.archives import Archives, ArchiveUnavailable, Place
 from core.storage.buckets import Bucket, _store
 from core.storage.manifests import entries
-from tests.buckets import Buckets, running_buckets
+from tests.fixtures.s3_server import Buckets, running_buckets
 
 MAX_BYTES = 1000
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from core.delivery import allowed_targets
 from core.delivery.allowed_targets import Target, TargetRefused, TargetUnresolved
 from core.settings import Settings
-from tests.allowing import EVERYTHING, Names, allowing, refusal
+from tests.fixtures.allow_lists import EVERYTHING, Names, allowing, refusal
 
 
 def test_nothing_is_allowed_by_default() -> None:

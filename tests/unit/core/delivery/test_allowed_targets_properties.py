@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.addresses import near, normalised, parse_entries, parse_host, written
 from core.delivery.allowed_targets import Origin, TargetRefused
-from tests.allowing import EVERYTHING, allowing, refusal
+from tests.fixtures.allow_lists import EVERYTHING, allowing, refusal
 
 ports = st.integers(1, 65535)
 fours = st.ip_addresses(v=4)

@@ -6,7 +6,7 @@ import pytest
 
 from core.addresses import is_of_this_machine
 from core.delivery import allowed_targets
-from tests.allowing import Names, allowing, refusal
+from tests.fixtures.allow_lists import Names, allowing, refusal
 
 
 def test_the_own_servers_are_never_called(names: Names) -> None:

@@ -11,7 +11,7 @@ import pytest
 from linewatch import Client
 from linewatch.cli import run
 from linewatch.cli.options import Waits
-from tests.played import BATCH, DELIVERY, ENDPOINT, INSPECTION, problem
+from tests.fixtures.mock_system import BATCH, DELIVERY, ENDPOINT, INSPECTION, problem
 
 COMPLETED = {
     **INSPECTION,

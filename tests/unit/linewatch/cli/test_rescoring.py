@@ -7,7 +7,7 @@ import pytest
 from linewatch.cli import failures, run
 from linewatch.cli.commands.rescoring.run_lookup import progress_of, span
 from linewatch.types.rescoring import RescoreRun
-from tests.played import RUN
+from tests.fixtures.mock_system import RUN
 
 ASKED = ["rescore", "--recipe", "r", "--model", "1"]
 

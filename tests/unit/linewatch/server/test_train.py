@@ -11,7 +11,7 @@ import pytest
 
 from core.vision.bundle.manifest import Manifest
 from linewatch.cli import run
-from tests.parts import write_folder
+from tests.fixtures.part_images import write_folder
 
 SMALL = ["--architecture", "conv-autoencoder", "--score-method", "mse", "--input-size", "32", "--device", "cpu"]
 

@@ -14,7 +14,7 @@ from core.vision.bundle.loading import load
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import Device
 from core.vision.input.preprocessing import Picture
-from tests.parts import png
+from tests.fixtures.part_images import png
 
 PICTURES = 9
 

@@ -13,7 +13,7 @@ from core.vision.evaluation.evaluation import NotFinite
 from core.vision.evaluation.heatmap import heat, overlay
 from core.vision.input.input_checks import facts, ranges
 from core.vision.input.preprocessing import prepare
-from tests.parts import encoded, part, png
+from tests.fixtures.part_images import encoded, part, png
 
 
 def test_it_judges_and_shows_the_same_picture(detector: AutoencoderDetector) -> None:

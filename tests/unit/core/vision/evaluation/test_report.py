@@ -13,7 +13,7 @@ from core.vision.evaluation.examples import EXHIBITS
 from core.vision.evaluation.report import Account, render
 from core.vision.train import TrainingOptions, train
 from core.vision.training.options import Epoch
-from tests.pages import Page
+from tests.fixtures.html_pages import Page
 
 OPTIONS = TrainingOptions(
     architecture="conv-autoencoder", score_method="mse", input_size=32, epochs=2, false_reject_rate=0.1, device="cpu"

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from core.vision.input.input_checks import Facts, InputRanges, facts, ranges, reasons
 from core.vision.input.preprocessing import Prepared, Preprocessing, prepare
-from tests.parts import encoded
+from tests.fixtures.part_images import encoded
 from tests.unit.core.vision.conftest import make_part
 
 SETTINGS = Preprocessing(width=64, height=64, scaled_decode=True)
