@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from tests.fixtures.delivered_events import finish_inspections, make_recipe
+from tests.fixtures.finished_inspections import finish_inspections, make_recipe
 from tests.fixtures.s3_server import bucket_server as bucket_server
 from tests.fixtures.s3_server import buckets as buckets
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from core.settings import Settings
 from tests.conftest import serving
-from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.rescore_runs import Seen, assess, make_versions
 
 CHALLENGER = f"/v1/recipes/{RECIPE}/challenger"

@@ -20,7 +20,7 @@ from core.rescoring.reports.results import Scored
 from core.rescoring.requests import RunRequest
 from core.settings import Settings
 from tests.conftest import serving
-from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.random_results import random_rows, review_some, write
 from tests.fixtures.rescore_runs import make_versions
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from core.settings import Settings
 from tests.conftest import serving
-from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.part_images import png
 from tests.fixtures.rescore_runs import assess, make_versions
 

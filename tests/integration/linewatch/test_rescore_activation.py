@@ -14,7 +14,7 @@ from linewatch import GateNotMet, RescoreRun
 from linewatch.cli import failures, run
 from linewatch.cli.commands.rescoring import activation
 from tests.conftest import serving
-from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.mock_system import FACES
 from tests.fixtures.rescore_runs import Seen, assess, make_versions
 

@@ -8,7 +8,7 @@ from core.settings import Settings
 from linewatch import Client
 from linewatch.http.transport import RECONNECTS
 from tests.conftest import free_port, serving
-from tests.fixtures.delivered_events import RECIPE, make_recipe
+from tests.fixtures.finished_inspections import RECIPE, make_recipe
 
 
 def test_a_run_is_followed_through_a_restart(engine: Engine, settings: Settings) -> None:

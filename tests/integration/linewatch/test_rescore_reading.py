@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from core.settings import Settings
 from linewatch.cli import failures, run
 from tests.conftest import serving
-from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.mock_system import FACES
 from tests.fixtures.rescore_runs import Seen, assess, make_versions
 

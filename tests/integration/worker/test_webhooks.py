@@ -23,7 +23,7 @@ from core.intake.submission import Accepted, NewInspection, Submission
 from core.models import model_versions
 from core.queue import work
 from core.settings import Settings
-from tests.fixtures.delivered_events import IMAGE, MANIFEST
+from tests.fixtures.finished_inspections import IMAGE, MANIFEST
 from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, SECRET, Reply, receiving
 from tests.fixtures.webhook_sending import Inspect, endpoint_state, eventually, only, page, register, sending
 from worker.delivery import webhooks

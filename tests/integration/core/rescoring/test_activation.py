@@ -15,7 +15,7 @@ from core.models import model_versions, recipes, thresholds
 from core.rescoring import activation, challengers, runs
 from core.rescoring.activation import Activated
 from core.rescoring.gate import Gate
-from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.rescore_runs import Seen, add_results, assess, make_versions
 
 GATE = Gate(max_new_false_rejects=0.005)

@@ -13,7 +13,7 @@ from core.inspection import reviews
 from core.models import recipes
 from core.rescoring import challengers, runs
 from core.rescoring.runs import Run
-from tests.fixtures.delivered_events import RECIPE, finish_inspections
+from tests.fixtures.finished_inspections import RECIPE, finish_inspections
 from tests.fixtures.rescore_runs import Seen, add_results, make_versions
 
 

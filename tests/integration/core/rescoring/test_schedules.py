@@ -16,7 +16,7 @@ from core.rescoring.maintenance_windows import zone
 from core.rescoring.requests import ScheduledRequest
 from core.rescoring.schedules import Schedule
 from core.settings import Settings
-from tests.fixtures.delivered_events import RECIPE
+from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.rescore_runs import make_versions
 from tests.integration.core.queue.test_work import make_recipe
 from worker.dispatcher import Dispatcher
