@@ -21,13 +21,13 @@ from tests.fixtures.part_images import png
 from tests.system.api.test_inspections import final, submit
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "mes.md"
-PROGRAMS = re.compile(r"<!-- (\w+\.py), run by tests/system/test_mes_docs.py -->\n```python\n(.*?)```", re.DOTALL)
+PROGRAMS = re.compile(r"<!-- (\w+\.py) -->\n```python\n(.*?)```", re.DOTALL)
 SECONDS = 60
 
 
 @pytest.fixture
 def folder(system: System, recipe: str, tmp_path: Path) -> Path:
-    """The programs, for this system and a recipe of one's own, and two pictures."""
+    """The programs, for this system and a recipe of one's own, and two images."""
     own = {"http://127.0.0.1:8000": system.url, "9000": str(system.webhook_port), '"ring"': f'"{recipe}"'}
     own |= {"L-204": f"L-{recipe}", '"mes"': f'"mes-{recipe}"'}
     for name, program in PROGRAMS.findall(DOCUMENT.read_text()):
@@ -74,7 +74,7 @@ def until(condition: Callable[[], bool], what: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def hand_in(client: httpx.Client, recipe: str, *seeds: int) -> list[str]:
+def submit_all(client: httpx.Client, recipe: str, *seeds: int) -> list[str]:
     ids = [submit(client, recipe, png(seed), part_id=f"SN-{seed}")["id"] for seed in seeds]
     for one in ids:
         final(client, one)
@@ -99,15 +99,15 @@ def test_the_reader_of_the_feed_misses_nothing(client: httpx.Client, recipe: str
         return lambda: len(now := kept(database)) == number and now == expected(client, recipe)
 
     with running(folder, "feed.py") as said:
-        [first, *_] = hand_in(client, recipe, 1, 2, 3)
+        [first, *_] = submit_all(client, recipe, 1, 2, 3)
         until(has_all(3), said.read_text)
-    hand_in(client, recipe, 4, 5)  # while it was killed
+    submit_all(client, recipe, 4, 5)  # while it was killed
     overrule(client, first)
     with running(folder, "feed.py") as said:
         until(has_all(5), said.read_text)
 
     with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("UPDATE place SET cursor = ?", [str(Cursor(epoch=1, number=1, numbered_at=1))])
+        connection.execute("UPDATE position SET cursor = ?", [str(Cursor(epoch=1, number=1, numbered_at=1))])
         connection.execute("DELETE FROM results")
     with running(folder, "feed.py") as said:
         until(has_all(5), said.read_text)
@@ -115,9 +115,9 @@ def test_the_reader_of_the_feed_misses_nothing(client: httpx.Client, recipe: str
 
 
 def test_a_consumer_reads_each_result_once(client: httpx.Client, recipe: str, folder: Path) -> None:
-    ids = hand_in(client, recipe, 10, 11)
+    ids = submit_all(client, recipe, 10, 11)
     lines = run(folder, "consumer.py").splitlines()
-    # They were handed in one by one, so either may be final first.
+    # They were submitted one by one, so either may finish first.
     assert sorted(line.split()[0] for line in lines if "SN-" in line) == sorted(ids)
     assert f"mes-{recipe} is 0 behind" in lines
     assert "SN-" not in run(folder, "consumer.py")
@@ -141,9 +141,9 @@ def test_a_receiver_is_told_everything(client: httpx.Client, recipe: str, folder
     endpoint_id = run(folder, "register.py").strip()
     try:
         with running(folder, "receiver.py") as said:
-            [first, *_] = hand_in(client, recipe, 20, 21, 22)
+            [first, *_] = submit_all(client, recipe, 20, 21, 22)
             overrule(client, first)
-            until(lambda: kept(folder / "told.db") == expected(client, recipe), said.read_text)
+            until(lambda: kept(folder / "events.db") == expected(client, recipe), said.read_text)
             forged = httpx.post(f"http://127.0.0.1:{system.webhook_port}/linewatch", json={"type": "x", "data": {}})
             assert forged.status_code == 400
             delivery = client.post(f"/v1/webhook-endpoints/{endpoint_id}/test").json()
@@ -169,7 +169,7 @@ def test_every_field_is_mapped() -> None:
     from core.documents.documents import Inspection
     from core.documents.opcua import OpcUaResult
 
-    _, _, section = DOCUMENT.read_text().partition("## In the words of OPC UA")
+    _, _, section = DOCUMENT.read_text().partition("## Field names in OPC UA")
     words = set(re.findall(r"[A-Za-z_]+", " ".join(re.findall(r"`([^`]+)`", section))))
     names = {field.serialization_alias or name for name, field in OpcUaResult.model_fields.items()}
     assert names | set(Inspection.model_fields) <= words

@@ -154,7 +154,7 @@ def test_postgres_has_a_connection_for_everyone_whom_the_docs_scale_up() -> None
     with_four_apis = one_of_each + 3 * taken["api"]
     (most,) = re.findall(r"max_connections=(\d+)", SERVICES["postgres"]["command"])
     assert with_four_apis < int(most) - 3
-    said = (ROOT / "docs" / "cluster.md").read_text()
+    said = (ROOT / "docs" / "operations.md").read_text()
     for name, number in taken.items():
         assert re.search(rf"{name} (takes up to )?{number}\b", said), name
     assert f"{one_of_each} with one of each, {with_four_apis} with `--scale api=4`" in said

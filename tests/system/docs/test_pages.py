@@ -1,0 +1,77 @@
+"""The README and the pages for the camera line, quality and the night: every code block runs, in order, as it stands."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import System
+from tests.fixtures import documentation
+from tests.fixtures.documentation import DOCUMENTED_URL, ROOT, RUNNABLE, blocks, write_inputs
+
+PAGES = ("README.md", "docs/camera-line.md", "docs/quality.md", "docs/rescoring.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+)
+
+
+def test_every_block_of_these_pages_can_be_run() -> None:
+    for page in PAGES:
+        assert {block.language for block in blocks(page)} <= set(RUNNABLE), page
+
+
+@pytest.mark.timeout(500)  # it trains three models
+def test_the_blocks_do_what_the_pages_say(system: System, tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    variables = documentation.environment(tmp_path, system.url)
+    replacements = {DOCUMENTED_URL: system.url, "/path/to/archive": str(system.data / "archive")}
+    printed = {
+        page: [documentation.run(block, tmp_path, variables, replacements) for block in blocks(page)] for page in PAGES
+    }
+
+    tour, with_curl, with_python = printed["README.md"]
+    assert "ring" in tour
+    assert '"status":"completed"' in with_curl
+    assert '"part_id":"SN-4711"' in with_curl
+    assert with_python.split()[0] in ("ok", "ng")
+
+    one_image, retried, burst, burst_in_python, moved_over = printed["docs/camera-line.md"]
+    assert '"status":"completed"' in one_image
+    assert retried == ""
+    assert '"inspections":' in burst
+    assert burst_in_python.split() == ["completed", "2"]
+    assert '"is_anomaly":' in moved_over
+    assert '"threshold":0.002' in moved_over
+
+    *_, overruled = printed["docs/quality.md"]
+    assert "SN-4711" in overruled
+    assert "quality desk" in (tmp_path / "ring.csv").read_text()
+
+
+def test_the_targets_that_the_readme_names_exist() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = set(re.findall(r"`make ([a-z-]+)", "".join((ROOT / one).read_text() for one in DOCUMENTS)))
+    assert {"demo", "test", "help"} <= named
+    for target in named - {"help"}:
+        assert f"make {target} " in listed, target
+    assert "make help" in listed
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_paths_that_are_named_exist(document: str) -> None:
+    """Files and folders of the repository in backticks, such as `core/queue/` or `api/app.py`."""
+    text = (ROOT / document).read_text()
+    for named in re.findall(r"`((?:api|core|worker|linewatch|migrations|tests|benchmarks|docs)/[\w./-]*)`", text):
+        assert (ROOT / named).exists(), named
