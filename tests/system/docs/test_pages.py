@@ -1,4 +1,4 @@
-"""The README and the pages for the camera line, quality and the night: every code block runs, in order, as it stands."""
+"""The README and the pages for the line, quality and the night: every code block runs, in order, as it stands."""
 
 import re
 import subprocess
