@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_ARGS ?=
-TEST_ARGS ?= --numprocesses 2 --dist loadfile
+TEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mqtt lint bench bench-feed bench-webhooks bench-exports bench-detection bench-rescoring \
+.PHONY: help demo test test-unit test-mqtt lint bench bench-feed bench-webhooks bench-exports bench-detection bench-rescoring \
         bench-rescoring-rows lock clean
 
 help: ## what there is
@@ -21,11 +21,14 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $(READY)
 
-demo: $(READY) ## train, submit a burst of real pictures, print the verdicts, keep serving (DEMO_ARGS=--exit to end)
+demo: $(READY) ## train, submit a burst of real images, print the verdicts, keep serving (DEMO_ARGS=--exit to end)
 	$(BIN)/python -m linewatch.server.demo $(DEMO_ARGS)
 
 test: $(READY) ## the tests, against a real PostgreSQL and a real Valkey (TEST_ARGS="tests/unit -k name" for some)
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-unit: $(READY) ## the tests that need no service, in under a minute
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/unit
 
 test-mqtt: $(READY) ## results over MQTT, against a real Mosquitto (Debian's package mosquitto)
 	$(BIN)/python -m pytest tests/mqtt
@@ -47,13 +50,13 @@ bench-feed: $(READY) ## a million results through the feed, and what a page cost
 bench-exports: $(READY) ## files of 200,000 inspections, and the memory that they take
 	$(BIN)/python -m benchmarks.exports
 
-bench-detection: $(READY) ## detectors on real pictures; BENCH_ARGS="DIR ..." adds folders in MVTec layout
+bench-detection: $(READY) ## detectors on real images; BENCH_ARGS="DIR ..." adds folders in MVTec layout
 	$(BIN)/python -m benchmarks.detection $(BENCH_ARGS)
 
 bench-webhooks: $(READY) ## 10,000 webhooks to a receiver that fails 30 % of the time
 	$(BIN)/python -m benchmarks.webhooks $(BENCH_ARGS)
 
-bench-rescoring: $(READY) ## re-scoring of 20,000 pictures: rate, kills, the line (BENCH_ARGS="archive speed kill line")
+bench-rescoring: $(READY) ## re-scoring of 20,000 images: rate, kills, the line (BENCH_ARGS="archive speed kill line")
 	$(BIN)/python -m benchmarks.rescoring $(BENCH_ARGS)
 
 bench-rescoring-rows: $(READY) ## a million stored results judged anew, and planned

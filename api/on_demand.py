@@ -1,6 +1,6 @@
 """Anomaly maps, heatmaps and pages about runs on demand: made by a worker through the queue and kept in the store.
 
-The api decodes no picture: what a sender made to hurt whoever decodes it hurts a worker's child process, not the door.
+The api decodes no image: what a sender made to hurt whoever decodes it hurts a worker's child process, not the door.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ async def anomaly_map(services: Services, image: StoredImage, model_version_id: 
     """The `.npy` file of the float32 anomaly map (H, W) that a model version gives for a stored image.
 
     Raises:
-        Refused: MALFORMED_REQUEST for a picture that cannot be decoded; TIMEOUT when no worker made it in time.
+        Refused: MALFORMED_REQUEST for a image that cannot be decoded; TIMEOUT when no worker made it in time.
     """
     key = anomaly_map_key(image.sha256, model_sha256)
     source = image_key(image.day, image.sha256)

@@ -1,7 +1,7 @@
-"""`make bench-detection`: how well each detector tells defective parts from good ones, on real pictures.
+"""`make bench-detection`: how well each detector tells defective parts from good ones, on real images.
 
 Sets are the ELPV solar cells and every folder in MVTec layout that is named. Each detector is trained as
-`linewatch train` does it, with several seeds, and tested on pictures that nobody chose anything by. Trivial controls
+`linewatch train` does it, with several seeds, and tested on images that nobody chose anything by. Trivial controls
 stand beside every figure: a detector that does not beat them has shown nothing.
 """
 
@@ -29,7 +29,7 @@ from core.vision.evaluation.evaluation import scores_of
 from core.vision.evaluation.metrics import Scores, auroc, controls
 from core.vision.input.preprocessing import Preprocessing
 from core.vision.train import TrainingOptions, train
-from core.vision.training.dataset import PictureSet, read
+from core.vision.training.dataset import ImageSet, read
 
 MAX_PIXELS: Final = 64_000_000
 RESULTS: Final = Path(__file__).parent / "results"
@@ -94,13 +94,13 @@ def measure(one: sets.Set, wanted: Sequence[tuple[str, str | None]], seeds: int,
                 robustly[run.detector] = robustness.measure(
                     detector, manifest.inputs, run.threshold, one.good, one.defective
                 )
-    pictures = {
+    images = {
         "trained on or calibrated with": len(list((one.folder / "train" / "good").rglob("*.*"))),
         "good": len(one.good),
         "defective": len(one.defective),
     }
     rows = [_row(one.name, [run for run in runs if run.detector == named(*each)]) for each in wanted]
-    return Found(one.name, pictures, rows, _controls(one), robustly, runs)
+    return Found(one.name, images, rows, _controls(one), robustly, runs)
 
 
 def _run(
@@ -136,11 +136,11 @@ def _run(
 
 
 def _scores(detector: Detector, paths: Sequence[Path]) -> Scores:
-    return scores_of(detector, PictureSet(paths, detector.preprocessing, max_pixels=MAX_PIXELS), lambda _: None)
+    return scores_of(detector, ImageSet(paths, detector.preprocessing, max_pixels=MAX_PIXELS), lambda _: None)
 
 
 def _milliseconds(detector: Detector, paths: Sequence[Path]) -> float:
-    """To decode and score one picture, on one core, in minibatches of 16; the best of three rounds."""
+    """To decode and score one image, on one core, in minibatches of 16; the best of three rounds."""
     data = [path.read_bytes() for path in paths[:_TIMED]]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -182,7 +182,7 @@ def _row(name: str, runs: Sequence[Run]) -> Row:
 
 
 def _controls(one: sets.Set) -> dict[str, float]:
-    """The AUROC of each trivial score on the same pictures, prepared as for the reference network."""
+    """The AUROC of each trivial score on the same images, prepared as for the reference network."""
     preprocessing = Preprocessing(width=128, height=128, scaled_decode=True)
     known, good, defective = (
         read(paths, preprocessing, max_pixels=MAX_PIXELS, progress=lambda _: None)

@@ -11,10 +11,10 @@ class Run:
     """One detector, trained with one seed on one set.
 
     Attributes:
-        good, defective: scores of the pictures that are reported on.
+        good, defective: scores of the images that are reported on.
         development: AUROC on those by which the detector was chosen; None where there are none.
         threshold: of `promised` false rejects, with its 95 % interval.
-        milliseconds: to decode and score a picture on one core.
+        milliseconds: to decode and score a image on one core.
     """
 
     detector: str
@@ -52,7 +52,7 @@ class Found:
     """All that was measured on one set."""
 
     set: str
-    pictures: dict[str, int]
+    images: dict[str, int]
     rows: list[Row]
     controls: dict[str, float]
     robustness: dict[str, list[Robustness]]

@@ -1,7 +1,7 @@
 """`make bench`: the line's speed on this machine, as ratios of figures from one run, because machines differ.
 
-Starts the whole system in a temporary folder, sends it pictures, and compares it with the bare loop of decoding and
-scoring in one process. The pictures are synthetic: only speed is measured here.
+Starts the whole system in a temporary folder, sends it images, and compares it with the bare loop of decoding and
+scoring in one process. The images are synthetic: only speed is measured here.
 """
 
 import io
@@ -27,14 +27,14 @@ from core.vision.detectors.autoencoder import Autoencoder, AutoencoderSettings
 from core.vision.detectors.device import resolve_device
 from linewatch import Client
 
-PICTURES = 600
+IMAGES = 600
 CLIENTS = 32
 MINIBATCH = 32
 MAX_PIXELS = 64_000_000
 RECIPE = "bench"
 
 
-def pictures(number: int) -> list[bytes]:
+def images(number: int) -> list[bytes]:
     """Distinct JPEGs, 640×480, of a smooth scene with some grain."""
     random = np.random.default_rng(0)
     scene = np.add.outer(np.linspace(40, 160, 480), np.linspace(0, 60, 640))[..., None].repeat(3, 2)
@@ -56,7 +56,7 @@ def write_bundle(folder: Path) -> Path:
 
 
 def bare_rate(bundle: Path, data: list[bytes]) -> float:
-    """Pictures a second of decoding, in threads, and scoring, in minibatches, and nothing else."""
+    """Images a second of decoding, in threads, and scoring, in minibatches, and nothing else."""
     own = load(read_folder(bundle), device=resolve_device("auto"), max_pixels=MAX_PIXELS)
     with ThreadPoolExecutor(4) as decoders:
         own.score(list(decoders.map(own.prepare, data[:MINIBATCH])))
@@ -70,12 +70,12 @@ def accept_rate(url: str, data: list[bytes], clients: int) -> tuple[float, list[
     """Uploads a second that so many clients get answered with 202, and the ids."""
     with Client(url) as lw, ThreadPoolExecutor(clients) as stations:
         begun = time.perf_counter()
-        ids = [one.id for one in stations.map(lambda picture: lw.submit(picture, recipe=RECIPE), data)]
+        ids = [one.id for one in stations.map(lambda image: lw.submit(image, recipe=RECIPE), data)]
         return len(data) / (time.perf_counter() - begun), [str(one) for one in ids]
 
 
 def end_to_end_rate(url: str, data: list[bytes]) -> float:
-    """Pictures a second from the first byte sent to the last verdict, over single uploads of many clients."""
+    """Images a second from the first byte sent to the last verdict, over single uploads of many clients."""
     begun = time.perf_counter()
     _, ids = accept_rate(url, data, CLIENTS)
     with Client(url) as lw:
@@ -86,7 +86,7 @@ def end_to_end_rate(url: str, data: list[bytes]) -> float:
 
 
 def lone_seconds(url: str, data: list[bytes]) -> float:
-    """The median time from handing in one picture to its verdict, when there is nothing else to do."""
+    """The median time from handing in one image to its verdict, when there is nothing else to do."""
     with Client(url) as lw:
         return statistics.median(timed(partial(lw.submit, one, recipe=RECIPE, wait=60)) for one in data)
 
@@ -99,7 +99,7 @@ def timed(action: Callable[[], object]) -> float:
 
 def measure(url: str, folder: Path) -> None:
     """Print the figures of one run and the ratios between them."""
-    data = pictures(PICTURES)
+    data = images(IMAGES)
     bundle = write_bundle(folder / "bundle")
     with Client(url, timeout=120) as lw:
         lw.create_recipe(RECIPE, exist_ok=True)
@@ -112,11 +112,11 @@ def measure(url: str, folder: Path) -> None:
     through = end_to_end_rate(url, data)
     bare = bare_rate(bundle, data)
     for name, figure, unit, ratio, of_what in (
-        ("bare loop of decode + score", bare, "pictures/s", 1.0, "of itself"),
-        (f"end to end, {CLIENTS} clients", through, "pictures/s", through / bare, "of the bare loop"),
+        ("bare loop of decode + score", bare, "images/s", 1.0, "of itself"),
+        (f"end to end, {CLIENTS} clients", through, "images/s", through / bare, "of the bare loop"),
         ("accepted, 1 client", one_client, "uploads/s", 1.0, "of itself"),
         (f"accepted, {CLIENTS} clients", many_clients, "uploads/s", many_clients / one_client, "of one client"),
-        ("a lone picture, upload to verdict", lone * 1000, "ms", lone * bare, "of its decode + score"),
+        ("a lone image, upload to verdict", lone * 1000, "ms", lone * bare, "of its decode + score"),
     ):
         print(f"{name:36} {figure:8.1f} {unit:12} {ratio:6.2f} {of_what}")
 

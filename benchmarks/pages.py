@@ -30,7 +30,7 @@ _HEAD: Final = (
     "false rejects",
     "promised (95 %)",
     "recall",
-    "ms a picture",
+    "ms a image",
     "training",
     "bundle",
 )
@@ -65,7 +65,7 @@ def html(found: Sequence[Found]) -> str:
 
 
 def _counts(one: Found) -> str:
-    return "Pictures: " + ", ".join(f"{count} {what}" for what, count in one.pictures.items()) + "."
+    return "Images: " + ", ".join(f"{count} {what}" for what, count in one.images.items()) + "."
 
 
 def _detection(one: Found) -> Table:

@@ -1,11 +1,11 @@
-"""`make bench-rescoring`: re-scoring real pictures, against the bare loop of decode + score, killed, beside the line.
+"""`make bench-rescoring`: re-scoring real images, against the bare loop of decode + score, killed, beside the line.
 
-The pictures are the ELPV solar cells, made distinct by a few appended bytes. The parts, all or those that are named:
+The images are the ELPV solar cells, made distinct by a few appended bytes. The parts, all or those that are named:
 
     archive   the whole dataset, inspected with one version and scored again with another: what the report says
-    speed     20,000 pictures of a folder: the rate as a ratio of the bare loop's, before and after, and peak memory
-    kill      the same while planner, workers and dispatcher are killed at random: each picture has one result
-    line      bursts of live pictures, alone and during a run: their p99; and a run under a steady live load
+    speed     20,000 images of a folder: the rate as a ratio of the bare loop's, before and after, and peak memory
+    kill      the same while planner, workers and dispatcher are killed at random: each image has one result
+    line      bursts of live images, alone and during a run: their p99; and a run under a steady live load
 """
 
 import argparse
@@ -39,7 +39,7 @@ from linewatch import Client
 from linewatch.server.demo.cells import lay_out
 
 RECIPE = "cells"
-PICTURES = 20_000
+IMAGES = 20_000
 SAMPLE = 1_000
 PIECE_SECONDS = 80.0
 MINIBATCH = 32
@@ -52,17 +52,17 @@ KILLED = ("worker.scoring", "worker.io", "worker.dispatcher")
 
 
 def cells() -> list[Path]:
-    """All pictures of the dataset, as they are installed."""
+    """All images of the dataset, as they are installed."""
     found = importlib.util.find_spec("elpv_dataset")
     assert found is not None, "pip install 'linewatch[demo]'"
     assert found.submodule_search_locations
     return sorted(Path(found.submodule_search_locations[0], "data", "images").glob("*.png"))
 
 
-def write_archive(folder: Path, pictures: int) -> Path:
-    """So many distinct pictures: cells with their number appended, which no decoder reads."""
+def write_archive(folder: Path, images: int) -> Path:
+    """So many distinct images: cells with their number appended, which no decoder reads."""
     folder.mkdir(parents=True)
-    for number, cell in enumerate(itertools.islice(itertools.cycle(cells()), pictures)):
+    for number, cell in enumerate(itertools.islice(itertools.cycle(cells()), images)):
         (folder / f"{number:06}.png").write_bytes(cell.read_bytes() + f"{number:06}".encode())
     return folder
 
@@ -136,7 +136,7 @@ class Memory:
 
 
 def bare_rate(bundle: Path, files: Sequence[Path]) -> float:
-    """Pictures a second of reading, decoding in threads and scoring in minibatches, and nothing else."""
+    """Images a second of reading, decoding in threads and scoring in minibatches, and nothing else."""
     own = load(read_folder(bundle), device=resolve_device("auto"), max_pixels=MAX_PIXELS)
     with ThreadPoolExecutor(4) as threads:
 
@@ -165,7 +165,7 @@ def rate_of(run: Any) -> float:
 
 
 def labels() -> dict[str, Literal["ok", "ng"]]:
-    """What the dataset's experts were sure of, by the name of the picture."""
+    """What the dataset's experts were sure of, by the name of the image."""
     lines = (cells()[0].parents[1] / "labels.csv").read_text().splitlines()
     rows = (line.split() for line in lines)
     sure: dict[float, Literal["ok", "ng"]] = {0.0: "ok", 1.0: "ng"}
@@ -174,20 +174,20 @@ def labels() -> dict[str, Literal["ok", "ng"]]:
 
 def show_archive(lw: Client, out: Path) -> None:
     """The whole dataset again with the second version; every eighth sure label is a person's review."""
-    pictures = cells()
+    images = cells()
     begun = time.monotonic()
-    for start in range(0, len(pictures), 500):
-        some = {path.name: path for path in pictures[start : start + 500]}
+    for start in range(0, len(images), 500):
+        some = {path.name: path for path in images[start : start + 500]}
         batch = lw.submit_batch(some, recipe=RECIPE, lot_id="elpv", line_id="line-1", station_id=f"st-{start // 1000}")
         while not batch.final:
             batch = lw.batch(batch.id, wait=30)
-    print(f"inspected {len(pictures)} pictures with version 1 in {time.monotonic() - begun:.0f} s")
+    print(f"inspected {len(images)} images with version 1 in {time.monotonic() - begun:.0f} s")
     known = labels()
     sure = [one for one in lw.inspections(recipe=RECIPE, lot_id="elpv") if one.external_id in known]
     for one in sure[::8]:
         lw.review(one.id, known[str(one.external_id)], reviewer="the dataset's experts", reason="its label")
     run = finished(lw, lw.rescore(RECIPE, 2, where={"lot_id": "elpv"}).id)
-    print(f"scored again with version 2: {run.status}, {rate_of(run):.1f} pictures/s, {run.counts}")
+    print(f"scored again with version 2: {run.status}, {rate_of(run):.1f} images/s, {run.counts}")
     begun = time.monotonic()
     report = lw.rescore_report(run.id)
     print(f"its report after {time.monotonic() - begun:.2f} s: {json.dumps(report, default=str)[:6000]}")
@@ -210,7 +210,7 @@ def held(lw: Client, run_id: Any) -> tuple[Any, float]:
     return later, moment
 
 
-def show_speed(lw: Client, system: System, folder: Path, bundle: Path, pictures: int) -> None:
+def show_speed(lw: Client, system: System, folder: Path, bundle: Path, images: int) -> None:
     """The run is held between its pieces for the bare loop, so that a machine that changes its pace does so for both.
 
     A piece's time begins when the run is resumed, and so includes that it has to get going again.
@@ -235,16 +235,16 @@ def show_speed(lw: Client, system: System, folder: Path, bundle: Path, pictures:
             bare, scored, begun = after, run.progress.done, time.monotonic()
             if not run.final:
                 run = lw.resume_run(run.id)
-    assert (run.status, run.progress.done) == ("completed", pictures), run
+    assert (run.status, run.progress.done) == ("completed", images), run
     rates, bares = zip(*pieces, strict=True)
-    print(f"bare loop of decode + score, pictures/s   {_list(bares)}")
-    print(f"re-scoring {pictures} of a folder            {_list(rates)}")
+    print(f"bare loop of decode + score, images/s   {_list(bares)}")
+    print(f"re-scoring {images} of a folder            {_list(rates)}")
     ratios = [rate / alone for rate, alone in pieces]
     print(f"of the bare loop                          {_list(ratios)}; median {statistics.median(ratios):.2f}")
     memory.tell()
 
 
-def show_killed(lw: Client, system: System, folder: Path, pictures: int) -> None:
+def show_killed(lw: Client, system: System, folder: Path, images: int) -> None:
     chance = random.Random(0)  # noqa: S311 - which process and when
     run_id = lw.rescore(RECIPE, 2, folder=str(folder / "archive")).id
     kills: Counter[str] = Counter()
@@ -260,13 +260,13 @@ def show_killed(lw: Client, system: System, folder: Path, pictures: int) -> None
             due = time.monotonic() + chance.uniform(4, 20)
     seen = Counter(one.path for one in lw.rescore_results(run_id))
     twice = sum(number > 1 for number in seen.values())
-    print(f"killed {dict(kills)}: {run.status}, {run.progress.done} of {pictures} done, {run.counts['failed']} failed;")
-    print(f"{len(seen)} pictures with results, {twice} of them with more than one")
+    print(f"killed {dict(kills)}: {run.status}, {run.progress.done} of {images} done, {run.counts['failed']} failed;")
+    print(f"{len(seen)} images with results, {twice} of them with more than one")
 
 
-def burst_p99(lw: Client, pictures: Sequence[Path]) -> float:
+def burst_p99(lw: Client, images: Sequence[Path]) -> float:
     """The 99th percentile of a burst's times from acceptance to verdict, in seconds."""
-    batch = lw.submit_batch({path.name: path for path in pictures}, recipe=RECIPE)
+    batch = lw.submit_batch({path.name: path for path in images}, recipe=RECIPE)
     while not batch.final:
         batch = lw.batch(batch.id, wait=30)
     totals = [one.timings_ms["total"] / 1000 for one in lw.inspections(batch_id=batch.id, page_size=1000)]
@@ -274,17 +274,17 @@ def burst_p99(lw: Client, pictures: Sequence[Path]) -> float:
 
 
 def show_line(lw: Client, folder: Path) -> None:
-    pictures = cells()[:BURST]
-    burst_p99(lw, pictures)
+    images = cells()[:BURST]
+    burst_p99(lw, images)
     idle, beside = [], []
     run_id = lw.rescore(RECIPE, 2, folder=str(folder / "archive")).id
     for _ in range(BURSTS):  # in turn, so that a machine that changes its pace does so for both
         lw.pause_run(run_id)
         time.sleep(5)
-        idle.append(burst_p99(lw, pictures))
+        idle.append(burst_p99(lw, images))
         lw.resume_run(run_id)
         time.sleep(8)
-        beside.append(burst_p99(lw, pictures))
+        beside.append(burst_p99(lw, images))
     print(f"bursts of {BURST}: p99 alone {_list(idle)} s, during a run {_list(beside)} s, ", end="")
     print(f"medians' ratio {statistics.median(beside) / statistics.median(idle):.2f}")
     lone: dict[str, list[float]] = {name: [] for name in ("alone", "during a run")}
@@ -295,27 +295,27 @@ def show_line(lw: Client, folder: Path) -> None:
     for name, act in acts:
         act(run_id)
         time.sleep(6)
-        for path in pictures[:60]:
+        for path in images[:60]:
             begun = time.monotonic()
             lw.submit(path, recipe=RECIPE, wait=60)
             lone[name].append(time.monotonic() - begun)
     for name, seen in lone.items():
         print(
-            f"single pictures {name}: p50 {statistics.median(seen) * 1000:.0f} ms, "
+            f"single images {name}: p50 {statistics.median(seen) * 1000:.0f} ms, "
             f"p95 {statistics.quantiles(seen, n=20)[-1] * 1000:.0f} ms"
         )
-    _steady(lw, run_id, pictures)
+    _steady(lw, run_id, images)
     lw.cancel_run(run_id)
 
 
-def _steady(lw: Client, run_id: Any, pictures: Sequence[Path]) -> None:
+def _steady(lw: Client, run_id: Any, images: Sequence[Path]) -> None:
     """Keep the live queue full for some minutes, and see what the run gets."""
     before, begun, live = lw.rescore_run(run_id).progress.done, time.monotonic(), 0
     batches = []
-    print("the run's pictures of all, in time:", end="")
+    print("the run's images of all, in time:", end="")
     while time.monotonic() - begun < STEADY_SECONDS:
-        batches.append(lw.submit_batch({path.name: path for path in pictures}, recipe=RECIPE))
-        live += len(pictures)
+        batches.append(lw.submit_batch({path.name: path for path in images}, recipe=RECIPE))
+        live += len(images)
         done = lw.rescore_run(run_id).progress.done - before
         print(f" {done}/{live}", end="", flush=True)
         while len(batches) > 1 and not lw.batch(batches[0].id, wait=10).final:
@@ -325,7 +325,7 @@ def _steady(lw: Client, run_id: Any, pictures: Sequence[Path]) -> None:
     left = sum(one.counts["queued"] for one in (lw.batch(each.id) for each in batches))
     scored = live - left
     share = done / (done + scored)
-    print(f"\n{STEADY_SECONDS:.0f} s of steady live load: {scored} live pictures, ", end="")
+    print(f"\n{STEADY_SECONDS:.0f} s of steady live load: {scored} live images, ", end="")
     print(f"{done} of the run, a share of {share:.3f}")
 
 
@@ -337,7 +337,7 @@ def main() -> int:
     """Measure on a system of its own."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rescoring", description=__doc__)
     parser.add_argument("parts", nargs="*", default=["archive", "speed", "kill", "line"])
-    parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--out", type=Path, default=Path(), help="where the page of the archive's report is kept")
     parser.add_argument("--bundles", type=Path, help="where the two versions are kept for the next time")
     arguments = parser.parse_args()
@@ -351,7 +351,7 @@ def main() -> int:
         for architecture, bundle in zip(("feature-autoencoder", "feature-gaussian"), bundles, strict=True):
             if not bundle.exists():
                 train(learned, bundle, TrainingOptions(architecture=architecture), lambda _: None)
-        write_archive(folder / "archive", arguments.pictures)
+        write_archive(folder / "archive", arguments.images)
         with running(folder) as system, Client(system.url, timeout=120) as lw:
             lw.create_recipe(RECIPE, exist_ok=True)
             for bundle in bundles:
@@ -361,9 +361,9 @@ def main() -> int:
                 if part == "archive":
                     show_archive(lw, arguments.out)
                 elif part == "speed":
-                    show_speed(lw, system, folder, bundles[1], arguments.pictures)
+                    show_speed(lw, system, folder, bundles[1], arguments.images)
                 elif part == "kill":
-                    show_killed(lw, system, folder, arguments.pictures)
+                    show_killed(lw, system, folder, arguments.images)
                 elif part == "line":
                     show_line(lw, folder)
     return 0

@@ -1,4 +1,4 @@
-"""`make bench-rescoring-rows`: a million stored results judged anew, and planned for the network; no picture is read.
+"""`make bench-rescoring-rows`: a million stored results judged anew, and planned for the network; no image is read.
 
 What planning a slice and asking for the progress cost is shown for the first, the middle and the last tenth of the
 archive: both should stay flat.
@@ -112,7 +112,7 @@ def plan(night: Night, rows: int) -> None:
             planning.append(took / (added / night.settings.rescore_slice))
         writing.append(timed(lambda: _make_up(night)))
         asking.append(timed(lambda: night.progress(run_id)))
-    print(f"{rows} pictures planned, and results made up for them, in {time.perf_counter() - begun:.0f} s")
+    print(f"{rows} images planned, and results made up for them, in {time.perf_counter() - begun:.0f} s")
     for name, seen in (("planning a slice", planning[1:]), ("asking for progress", asking)):
         tenth = max(1, len(seen) // 10)
         parts = (seen[:tenth], seen[len(seen) // 2 :][:tenth], seen[-tenth:])

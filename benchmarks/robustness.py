@@ -14,7 +14,7 @@ from core.intake.image_decoding import decode
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.metrics import Scores, auroc
 from core.vision.input.input_checks import InputRanges, facts, reasons
-from core.vision.input.preprocessing import Picture, prepare
+from core.vision.input.preprocessing import PreparedImage, prepare
 
 _SHIFT: Final = 0.02
 
@@ -81,7 +81,7 @@ CHANGES: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
 
 @dataclass(frozen=True)
 class Robustness:
-    """What became of one change. Rates are 0 to 1; `marked` is the share of good pictures marked for review."""
+    """What became of one change. Rates are 0 to 1; `marked` is the share of good images marked for review."""
 
     change: str
     auroc: float
@@ -93,7 +93,7 @@ class Robustness:
 def measure(
     detector: Detector, inputs: InputRanges | None, threshold: float, good: Sequence[Path], defective: Sequence[Path]
 ) -> list[Robustness]:
-    """Every change on the same pictures, in the size in which they are stored."""
+    """Every change on the same images, in the size in which they are stored."""
     found = []
     for name, change in CHANGES.items():
         of_good, marked = _scored(detector, inputs, good, change)
@@ -114,13 +114,13 @@ def _scored(
     detector: Detector, inputs: InputRanges | None, paths: Sequence[Path], change: Callable[[Image.Image], Image.Image]
 ) -> tuple[Scores, float]:
     """Scores, and the share that the input checks mark."""
-    pictures: list[Picture] = []
+    images: list[PreparedImage] = []
     marked = 0
     for path in paths:
         out = io.BytesIO()
         change(decode(path.read_bytes(), max_pixels=detector.max_pixels)).save(out, "BMP")
         prepared = prepare(out.getvalue(), detector.preprocessing, max_pixels=detector.max_pixels)
         marked += bool(inputs and reasons(facts(prepared), inputs))
-        pictures.append(prepared.pixels)
-    scores = [detector.score(pictures[start : start + 16]).scores for start in range(0, len(pictures), 16)]
+        images.append(prepared.pixels)
+    scores = [detector.score(images[start : start + 16]).scores for start in range(0, len(images), 16)]
     return np.concatenate(scores), marked / len(paths)

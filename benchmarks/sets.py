@@ -18,7 +18,7 @@ _DRAW = 12345
 
 @dataclass(frozen=True)
 class Set:
-    """Pictures by path.
+    """Images by path.
 
     Attributes:
         name: of the set.
@@ -40,11 +40,11 @@ def of_folder(root: Path, work: Path) -> Set:
     """A folder in MVTec layout; all of its `test/` is reported on.
 
     Raises:
-        InvalidFolder: it is not in that layout, or has no test pictures of both kinds.
+        InvalidFolder: it is not in that layout, or has no test images of both kinds.
     """
     layout = read_layout(root)
     if not layout.test_good or not layout.test_defective:
-        raise SystemExit(f"{root} needs pictures in test/good and in test/<type>: there is nothing to measure")
+        raise SystemExit(f"{root} needs images in test/good and in test/<type>: there is nothing to measure")
     folder = work / root.name
     _link(layout.good, folder / "train" / "good", relative_to=root / "train" / "good")
     return Set(root.name, folder, layout.test_good, layout.test_defective, [], [])
@@ -89,11 +89,11 @@ def _labelled(kind: str) -> list[tuple[Path, float]]:
     return [(root / name, float(probability)) for name, probability, own in rows if own == kind]
 
 
-def _link(pictures: Sequence[Path], folder: Path, *, relative_to: Path | None = None) -> None:
-    """Links to the pictures in a folder that is made anew."""
+def _link(images: Sequence[Path], folder: Path, *, relative_to: Path | None = None) -> None:
+    """Links to the images in a folder that is made anew."""
     if folder.exists():
         shutil.rmtree(folder)
-    for picture in pictures:
-        link = folder / (picture.relative_to(relative_to) if relative_to else picture.name)
+    for image in images:
+        link = folder / (image.relative_to(relative_to) if relative_to else image.name)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(picture.resolve())
+        link.symlink_to(image.resolve())

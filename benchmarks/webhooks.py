@@ -35,8 +35,8 @@ from core.inspection import inspections
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
-from tests.conftest import free_port
-from tests.fixtures.delivered_events import finish_inspections, make_recipe
+from tests.fixtures.finished_inspections import finish_inspections, make_recipe
+from tests.fixtures.servers import free_port
 
 EVENTS = 10_000
 FAILING = 0.3

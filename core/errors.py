@@ -48,7 +48,7 @@ class Code(StrEnum):
 
 
 class Failure(StrEnum):
-    """Stable codes of inspections that failed, and of pictures that could not be scored again."""
+    """Stable codes of inspections that failed, and of images that could not be scored again."""
 
     IMAGE_UNDECODABLE = "image_undecodable"
     IMAGE_TOO_LARGE = "image_too_large"

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         100_000, description="inspections in flight above which uploads are answered 503 queue_full"
     )
 
-    minibatch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="pictures the network scores at once")
+    minibatch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="images the network scores at once")
     lease_seconds: Annotated[float, Field(ge=1)] = Field(
         30.0, description="how long a worker may hold a claim before the dispatcher gives it to another"
     )
@@ -69,13 +69,13 @@ class Settings(BaseSettings):
     )
 
     archive_roots: str = Field(
-        "", description="where re-scoring may read pictures: absolute folders and s3://bucket/prefix, comma separated"
+        "", description="where re-scoring may read images: absolute folders and s3://bucket/prefix, comma separated"
     )
     rescore_slice: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        1000, description="pictures that a worker takes at once from an archive that is scored again"
+        1000, description="images that a worker takes at once from an archive that is scored again"
     )
     bulk_share: Annotated[float, Field(ge=0, le=0.9, allow_inf_nan=False)] = Field(
-        0.1, description="the share of pictures that bulk work gets even while the line keeps every worker busy"
+        0.1, description="the share of images that bulk work gets even while the line keeps every worker busy"
     )
     dispatch_interval: Annotated[float, Field(gt=0)] = Field(1.0, description="pause between two dispatcher rounds")
     mqtt_url: SecretStr | None = Field(

@@ -152,7 +152,7 @@ class Client:
     ready = _blocking(Operations.ready)
     close = _blocking(Operations.close)
 
-    # Pictures and parts
+    # Images and parts
 
     submit = _blocking(Operations.submit)
     submit_many = _iterating(Operations.submit_many)

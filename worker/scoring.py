@@ -100,7 +100,7 @@ def score(recipe_id: int, priority: str, ids: Sequence[str]) -> None:
 
 @app.task(name=Task.RESCORE)
 def rescore(granted: int = 0) -> None:
-    """Score slices of archives; `granted` of their pictures whether or not live work waits."""
+    """Score slices of archives; `granted` of their images whether or not live work waits."""
     process = worker.process
     try:
         may_be_more = process.rescorer.rescore(granted)
@@ -109,7 +109,7 @@ def rescore(granted: int = 0) -> None:
         log.error("%s; its slice was given back", error)
         return
     except ArchiveUnavailable as error:
-        log.warning("pictures that are to be scored again are away: %s", error)
+        log.warning("images that are to be scored again are away: %s", error)
         return
     if may_be_more and not granted and not process.stopping.is_set():  # who grants goes on granting
         try:
@@ -124,7 +124,7 @@ def check_model(version_id: int) -> None:
     process = worker.process
     try:
         process.models.check(version_id)
-    except (InvalidBundle, Undecodable) as error:  # Undecodable: one of its golden pictures
+    except (InvalidBundle, Undecodable) as error:  # Undecodable: one of its golden images
         with process.engine.begin() as connection:
             model_versions.reject(connection, version_id, str(error))
         log.warning("model version %d is rejected: %s", version_id, error)
@@ -176,5 +176,5 @@ def rescore_report(run_id: str, key: str) -> None:
 
 
 def _isolated(process: Process, model: LoadedModel) -> IsolatedDecoder:
-    """Nobody has decoded these pictures yet, or not in full: one may kill whoever does."""
+    """Nobody has decoded these images yet, or not in full: one may kill whoever does."""
     return IsolatedDecoder(model.preprocessing, max_pixels=process.settings.max_image_pixels)

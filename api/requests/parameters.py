@@ -69,7 +69,7 @@ class UploadFields(BaseModel):
     recipe: RecipeName | None = None
     external_id: Label | None = None
     part_id: Label | None = None
-    view: Annotated[Label | None, Field(description="which of several pictures of one part this is")] = None
+    view: Annotated[Label | None, Field(description="which of several images of one part this is")] = None
     lot_id: Label | None = None
     line_id: Label | None = None
     station_id: Label | None = None

@@ -144,7 +144,7 @@ class SubmittedBatch(Batch):
 
 
 class PartView(BaseModel):
-    """One picture of a part: of each recipe and view the newest inspection."""
+    """One image of a part: of each recipe and view the newest inspection."""
 
     view: str | None
     recipe: str
@@ -175,7 +175,7 @@ class Part(BaseModel):
 
 
 class Challenger(BaseModel):
-    """A model version that scores a share of live pictures in the active one's shadow, as a re-scoring run."""
+    """A model version that scores a share of live images in the active one's shadow, as a re-scoring run."""
 
     model_version: int
     share: float

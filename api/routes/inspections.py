@@ -121,7 +121,7 @@ async def submit_inspection(
             accepted = await _submit_raw(request, services, key)
         else:
             raise Refused(
-                Code.UNSUPPORTED_MEDIA_TYPE, "Send the picture with an image/* content type, or as multipart/form-data."
+                Code.UNSUPPORTED_MEDIA_TYPE, "Send the image with an image/* content type, or as multipart/form-data."
             )
     tell(response, replayed=accepted.replayed)
     inspection = accepted.inspections[0]
@@ -247,11 +247,11 @@ def review_inspection(inspection_id: UUID, new: NewReview, services: Context, ac
 
 @router.get("/{inspection_id}/image", response_class=FileResponse, responses=binary(*MEDIA_TYPES.values()))
 def get_image(inspection_id: UUID, services: Context) -> FileResponse:
-    """The stored bytes of the picture."""
+    """The stored bytes of the image."""
     found = view(services, inspection_id)
     path = services.store.path(image_key(found.image_day, found.image_sha256))
     if not path.is_file():
-        raise Refused(Code.NOT_FOUND, f"The picture of inspection {inspection_id} is no longer in the store.")
+        raise Refused(Code.NOT_FOUND, f"The image of inspection {inspection_id} is no longer in the store.")
     return FileResponse(
         path,
         media_type=found.image_media_type,
@@ -273,7 +273,7 @@ async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
 
 @router.get("/{inspection_id}/heatmap", response_class=Response, responses=binary("image/png") | MAP_REFUSALS)
 async def get_heatmap(inspection_id: UUID, services: Context) -> Response:
-    """The picture with its anomaly map laid over it, as PNG, upright and of its own size up to 4096 pixels a side.
+    """The image with its anomaly map laid over it, as PNG, upright and of its own size up to 4096 pixels a side.
 
     The scale is fixed by the inspection's own threshold: nothing is drawn below half of it, a cool tint up to it, then
     a step with a contour, hot colours above, and no more from three times it on. A part whose score is below the

@@ -1,4 +1,4 @@
-"""`/v1/parts`: one verdict for a part that was seen in several pictures."""
+"""`/v1/parts`: one verdict for a part that was seen in several images."""
 
 from fastapi import APIRouter
 

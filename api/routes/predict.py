@@ -80,7 +80,7 @@ async def predict(request: Request, services: Context) -> Prediction:
     "/heatmap", openapi_extra=_BODY, response_class=Response, responses=binary("image/png") | refuses(*_REFUSALS)
 )
 async def predict_heatmap(request: Request, services: Context) -> Response:
-    """A grey PNG of the error of one JPEG or PNG, at the size that the picture is prepared to."""
+    """A grey PNG of the error of one JPEG or PNG, at the size that the image is prepared to."""
     try:
         _require_form(request)
         version, threshold = await asyncio.to_thread(_active, services)
@@ -102,7 +102,7 @@ def health() -> dict[str, str]:
 
 def _require_form(request: Request) -> None:
     if not is_form(request):
-        raise Refused(Code.MALFORMED_REQUEST, "Send the picture as multipart/form-data, in a part named 'file'.")
+        raise Refused(Code.MALFORMED_REQUEST, "Send the image as multipart/form-data, in a part named 'file'.")
 
 
 def _jpeg_or_png(received: Received) -> Received:
@@ -135,7 +135,7 @@ def _prediction(inspection: Inspection) -> Prediction:
         )
     if inspection.error_code in (Failure.IMAGE_UNDECODABLE, Failure.POISON):
         raise Refused(Code.MALFORMED_REQUEST, f"{inspection.error_detail}")
-    why = inspection.error_detail or "No worker has examined the picture in time."
+    why = inspection.error_detail or "No worker has examined the image in time."
     raise Refused(Code.TIMEOUT, f"{why} Its result, if any, is at /v1/inspections/{inspection.id}.")
 
 

@@ -22,7 +22,7 @@ class Model(BaseModel):
 
 
 class Image(BaseModel):
-    """The stored picture; width and height are in pixels, as displayed."""
+    """The stored image; width and height are in pixels, as displayed."""
 
     sha256: str
     width: int

@@ -302,7 +302,7 @@ def _effective(verdict: str) -> ColumnElement[bool]:
 
 
 def completed_by(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:
-    """A query of what a version has scored of a recipe's pictures that were accepted since a moment, newest first."""
+    """A query of what a version has scored of a recipe's images that were accepted since a moment, newest first."""
     return (
         select(inspections.c.id, inspections.c.anomaly_score, inspections.c.verdict, inspections.c.reasons)
         .where(

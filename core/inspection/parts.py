@@ -1,4 +1,4 @@
-"""Parts: what is known of one part, which may have been seen in several pictures and more than once."""
+"""Parts: what is known of one part, which may have been seen in several images and more than once."""
 
 from collections import Counter
 from collections.abc import Sequence

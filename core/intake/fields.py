@@ -1,4 +1,4 @@
-"""What may be said of a picture, whoever says it: in an upload, or in a manifest of an archive."""
+"""What may be said of a image, whoever says it: in an upload, or in a manifest of an archive."""
 
 import datetime as dt
 import json

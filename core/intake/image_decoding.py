@@ -1,4 +1,4 @@
-"""Pictures as they arrive: what is accepted, how big it is, and the one rule by which it becomes 8-bit RGB.
+"""Images as they arrive: what is accepted, how big it is, and the one rule by which it becomes 8-bit RGB.
 
 Everything here reads files that strangers sent. Nothing is decompressed before the size is known, Pillow's global
 limits are left alone, and whatever its parsers raise becomes one of two exceptions.
@@ -52,7 +52,7 @@ _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 # A header is parsed by Python, read by read: a file of nothing but tiny segments would occupy it for minutes.
 _HEADER_READS = 20_000
 _BODY_READS = 2_000_000
-# Each scan of a progressive JPEG passes over the whole picture; encoders write about ten.
+# Each scan of a progressive JPEG passes over the whole image; encoders write about ten.
 _JPEG_SCANS = 100
 
 _ORIENTATION = 0x0112
@@ -71,7 +71,7 @@ _TRANSPOSE: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's header says.
+    """What a image's header says.
 
     Attributes:
         media_type: by its content, never by what the sender declared; one of `MEDIA_TYPES`' values.
@@ -84,8 +84,8 @@ class Header:
     height: int
 
 
-class Undecodable(Exception):  # noqa: N818 - it reads as what the picture is
-    """A picture that cannot be turned into pixels. It fails alone.
+class Undecodable(Exception):  # noqa: N818 - it reads as what the image is
+    """A image that cannot be turned into pixels. It fails alone.
 
     Attributes:
         failure: `IMAGE_UNDECODABLE` or `IMAGE_TOO_LARGE`.
@@ -99,7 +99,7 @@ class Undecodable(Exception):  # noqa: N818 - it reads as what the picture is
 
 
 def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
-    """Identify a picture and its size without decoding it.
+    """Identify a image and its size without decoding it.
 
     Args:
         file: seekable; read from its start, and left at its start.
@@ -107,7 +107,7 @@ def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
 
     Raises:
         Refused: EMPTY_BODY; UNSUPPORTED_MEDIA_TYPE for anything but the five formats; MULTIPLE_FRAMES for
-            animations, pages and multi-picture JPEGs; IMAGE_TOO_LARGE; MALFORMED_REQUEST for a broken header.
+            animations, pages and multi-image JPEGs; IMAGE_TOO_LARGE; MALFORMED_REQUEST for a broken header.
     """
     try:
         image, kind = _parse(file, max_pixels)
@@ -118,7 +118,7 @@ def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
 
 
 def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Decode a picture to 8-bit RGB, upright. This is the one rule for every kind of picture:
+    """Decode a image to 8-bit RGB, upright. This is the one rule for every kind of image:
 
     ============================  =====================================================================
     stored as                     becomes
@@ -133,20 +133,20 @@ def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = N
     CMYK, YCCK (JPEG, TIFF)       Pillow's conversion, (255 - C)(255 - K) / 255; Adobe's inverted JPEGs are
                                   read as such
     YCbCr                         BT.601, full range
-    alpha, transparency           dropped: the stored colour counts. A picture of a part has no
+    alpha, transparency           dropped: the stored colour counts. A image of a part has no
                                   background to blend it with, and blending would invent one
     colour profiles               ignored: numbers, not appearances, are compared
     EXIF orientation              applied
     ============================  =====================================================================
 
     Args:
-        data: an encoded picture.
+        data: an encoded image.
         max_pixels: the largest width times height that is accepted.
         at_least: (width, height) in pixels as displayed; a JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size
             while both sides stay at least this large. Other formats are decoded in full.
 
     Returns:
-        A loaded picture of mode RGB.
+        A loaded image of mode RGB.
 
     Raises:
         Undecodable: for whatever is wrong with the data. Nothing else is raised.
@@ -157,7 +157,7 @@ def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = N
 def decode_sized(
     data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """As `decode`, with the (width, height) of the whole picture, pixels as displayed: the first may be reduced.
+    """As `decode`, with the (width, height) of the whole image, pixels as displayed: the first may be reduced.
 
     Raises:
         Undecodable: see `decode`.
@@ -174,19 +174,19 @@ def decode_sized(
     except Undecodable:
         raise
     except Image.DecompressionBombError as error:
-        raise Undecodable(Failure.IMAGE_TOO_LARGE, f"the picture is too large: {error}") from error
+        raise Undecodable(Failure.IMAGE_TOO_LARGE, f"the image is too large: {error}") from error
     except Exception as error:  # Pillow's decoders raise every kind
-        detail = f"the picture cannot be decoded: {_reason(error)}"
+        detail = f"the image cannot be decoded: {_reason(error)}"
         raise Undecodable(Failure.IMAGE_UNDECODABLE, detail) from error
 
 
 def _load(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Image.Image:
-    """Decode the pixels of a parsed picture, at a reduced scale where allowed, upright, as RGB."""
+    """Decode the pixels of a parsed image, at a reduced scale where allowed, upright, as RGB."""
     orientation = _orientation(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         _refuse_scan_bomb(image)
         if at_least is not None:
-            # The stored picture lies on its side where the displayed one is turned by 90°.
+            # The stored image lies on its side where the displayed one is turned by 90°.
             image.draft("RGB", at_least[::-1] if orientation >= 5 else at_least)
     bits = _bits_per_sample(image)
     image.load()
@@ -197,12 +197,12 @@ def _load(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Image
 
 
 def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
-    """The table of `decode`. `bits` is the depth of a grey picture that is deeper than 8 bits."""
+    """The table of `decode`. `bits` is the depth of a grey image that is deeper than 8 bits."""
     mode = image.mode
     if mode == "F":
         raise Undecodable(
             Failure.IMAGE_UNDECODABLE,
-            "floating-point pictures have no agreed range: store 8 or 16 bits a channel",
+            "floating-point images have no agreed range: store 8 or 16 bits a channel",
         )
     if mode == "I" or mode.startswith("I;16"):
         return _deep_grey(image, bits)
@@ -220,7 +220,7 @@ def _deep_grey(image: Image.Image, bits: int) -> Image.Image:
     full = (1 << bits) - 1
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > full:
-        detail = f"a grey picture's values must lie within 0 to {full}, these lie within {low} to {high}"
+        detail = f"a grey image's values must lie within 0 to {full}, these lie within {low} to {high}"
         raise Undecodable(Failure.IMAGE_UNDECODABLE, detail)
     scaled = (np.arange(full + 1, dtype=np.uint32) * 255 + full // 2) // full
     return Image.fromarray(scaled.astype(np.uint8)[values]).convert("RGB")
@@ -248,7 +248,7 @@ def _refuse_scan_bomb(image: JpegImagePlugin.JpegImageFile) -> None:
 
 
 def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
-    """Parse the header of one of the five formats: its lazily loaded picture and the format's name."""
+    """Parse the header of one of the five formats: its lazily loaded image and the format's name."""
     _silence_pillow()
     file.seek(0)
     kind = _kind(file.read(32))
@@ -261,9 +261,9 @@ def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
     except Refused:
         raise
     except Image.DecompressionBombError as error:
-        raise Refused(Code.IMAGE_TOO_LARGE, f"the picture is too large: {error}") from error
+        raise Refused(Code.IMAGE_TOO_LARGE, f"the image is too large: {error}") from error
     except Exception as error:  # Pillow's parsers raise every kind
-        detail = f"the file begins like a {kind} picture, but its header cannot be read: {_reason(error)}"
+        detail = f"the file begins like a {kind} image, but its header cannot be read: {_reason(error)}"
         raise Refused(Code.MALFORMED_REQUEST, detail) from error
     _check_size(image.size, max_pixels)
     if getattr(image, "is_animated", False):
@@ -275,7 +275,7 @@ def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
 def _kind(start: bytes) -> str:
     """The format that a file's first bytes announce, as named in `MEDIA_TYPES`."""
     if not start:
-        raise Refused(Code.EMPTY_BODY, "the picture is empty: send the bytes of an image file")
+        raise Refused(Code.EMPTY_BODY, "the image is empty: send the bytes of an image file")
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -315,12 +315,12 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if width * height > max_pixels:
         raise Refused(
             Code.IMAGE_TOO_LARGE,
-            f"the picture has {width} × {height} = {width * height} pixels, at most {max_pixels} are accepted",
+            f"the image has {width} × {height} = {width * height} pixels, at most {max_pixels} are accepted",
         )
 
 
 def _many_frames(kind: str) -> Refused:
-    return Refused(Code.MULTIPLE_FRAMES, f"the {kind} file holds more than one picture: send one picture a file")
+    return Refused(Code.MULTIPLE_FRAMES, f"the {kind} file holds more than one image: send one image a file")
 
 
 def _displayed_size(image: ImageFile.ImageFile) -> tuple[int, int]:

@@ -1,9 +1,9 @@
-"""Which files are taken for pictures, by their names. It imports nothing, so that the command line is quick."""
+"""Which files are taken for images, by their names. It imports nothing, so that the command line is quick."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
-def is_picture(name: str) -> bool:
-    """Whether the last part of a path is the name of a picture."""
+def is_image(name: str) -> bool:
+    """Whether the last part of a path is the name of a image."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and (dot + suffix).lower() in SUFFIXES

@@ -35,7 +35,7 @@ def effective(machine: Verdict | None, reviewed: Sequence[Verdict]) -> Verdict |
 
 
 def of_part(views: Iterable[tuple[bool, Verdict | None]]) -> Verdict | None:
-    """What counts of a part that was seen in several pictures, each of which is final or not and has a verdict or not.
+    """What counts of a part that was seen in several images, each of which is final or not and has a verdict or not.
 
     `ng` if any view is. Else `review` if any is, or is final without a verdict: what failed or was cancelled was not
     judged. Else None while any is in flight. Else `ok`.

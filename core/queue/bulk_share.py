@@ -1,12 +1,12 @@
-"""The guaranteed share of bulk work: so many of all pictures, even while the line keeps every worker busy.
+"""The guaranteed share of bulk work: so many of all images, even while the line keeps every worker busy.
 
 Bulk work makes way for the line, so under a steady live load it would never end. Each dispatcher round looks at what
 was finished since the last look, and where bulk work had less than its share it is granted minibatches, which travel
-on the queue of live work. With `live` pictures of the line and `bulk` pictures of bulk work since the last look:
+on the queue of live work. With `live` images of the line and `bulk` images of bulk work since the last look:
 
     credit += share * (live + bulk) - bulk = share * live - (1 - share) * bulk
 
-A grant is charged when it is made, not when it is scored: `scored_seen` and `credit` move at once as if its pictures
+A grant is charged when it is made, not when it is scored: `scored_seen` and `credit` move at once as if its images
 were scored already. So a grant that still waits behind live work is not granted a second time; and one that was lost
 with its message costs only itself, for what the line does next earns new credit.
 
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 LIVE_AT_ONCE = 160
 """Minibatches of the line that one look counts: after an hour without a dispatcher the line is not flooded."""
 
-# Live pictures are the growth of the feed. An entry for a review or a cancellation counts as one: they are few.
+# Live images are the growth of the feed. An entry for a review or a cancellation counts as one: they are few.
 _GRANT = text("""
 WITH held AS (
     SELECT * FROM bulk_share FOR UPDATE SKIP LOCKED
@@ -44,14 +44,14 @@ RETURNING CAST(given.minibatches AS bigint) * :minibatch
 
 
 def grant(connection: Connection, *, feed_newest: int, share: float, minibatch: int, waiting: bool) -> int:
-    """How many pictures bulk work may have now whatever else waits: a multiple of `minibatch`, mostly 0.
+    """How many images bulk work may have now whatever else waits: a multiple of `minibatch`, mostly 0.
 
     Whoever calls it must publish them. Of several callers at once one gets them; where the row is locked, by another
     look or by results that are being counted, nothing is granted and the next look sees more.
 
     Args:
         feed_newest: the newest number of the feed.
-        share: of all pictures that are finished, 0 to 0.9; 0 grants nothing.
+        share: of all images that are finished, 0 to 0.9; 0 grants nothing.
         waiting: whether any bulk work waits for a worker; grants that nobody took meanwhile are forgotten otherwise.
     """
     if not share:
@@ -67,9 +67,9 @@ def grant(connection: Connection, *, feed_newest: int, share: float, minibatch: 
     return int(connection.execute(_GRANT, given).scalar() or 0)
 
 
-def scored(connection: Connection, pictures: int) -> None:
-    """Count pictures of archives that were scored. Everybody writes this row: do it late in a transaction."""
-    connection.execute(text("UPDATE bulk_share SET scored = scored + :pictures"), {"pictures": pictures})
+def scored(connection: Connection, images: int) -> None:
+    """Count images of archives that were scored. Everybody writes this row: do it late in a transaction."""
+    connection.execute(text("UPDATE bulk_share SET scored = scored + :images"), {"images": images})
 
 
 def finished(connection: Connection, inspections: int) -> None:

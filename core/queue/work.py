@@ -282,7 +282,7 @@ def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float)
 
 
 def rescue(connection: Connection, *, at_most: int = 1000) -> int:
-    """`running → queued` for leases that ran out; returns how many. Their pictures are suspect from now on."""
+    """`running → queued` for leases that ran out; returns how many. Their images are suspect from now on."""
     return connection.execute(
         text("""
             WITH expired AS (
@@ -322,7 +322,7 @@ def overdue(inspection_id: UUID, attempt: int, released_because: str | None = No
     detail = (
         "No worker could load the model version before the deadline."
         if code is Failure.MODEL_UNAVAILABLE
-        else "The deadline passed before a worker took the picture."
+        else "The deadline passed before a worker took the image."
     )
     return Outcome(inspection_id, attempt, "failed", error_code=code, error_detail=detail)
 

@@ -15,7 +15,7 @@ from core.rescoring import runs
 
 
 class Progress(BaseModel):
-    """How far a run is: `share` of its pictures from 0 to 1, `rate` in pictures a second. None: not known."""
+    """How far a run is: `share` of its images from 0 to 1, `rate` in images a second. None: not known."""
 
     done: int
     share: float | None
@@ -27,7 +27,7 @@ class RescoreRun(BaseModel):
     """A pass over an archive with a model version and its thresholds, or a challenger in the shadow of the active one.
 
     `counts` holds `total` (null until it has been counted), `planned`, `completed`, `failed`, the verdicts `ok`, `ng`
-    and `review`, the flips `ok_to_ng` and `ng_to_ok` against the verdicts that were recorded, and `skipped`: pictures
+    and `review`, the flips `ok_to_ng` and `ng_to_ok` against the verdicts that were recorded, and `skipped`: images
     of a challenger's share that it passed over because it had fallen more than an hour behind the line.
     """
 

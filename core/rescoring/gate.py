@@ -26,12 +26,12 @@ class Gate(BaseModel):
         _Share, Field(description="of the parts reviewed ok: the share that is ng now and was not before")
     ] = None
     max_new_rejects: Annotated[
-        _Share, Field(description="of the pictures with a verdict before and now: the share that went from ok to ng")
+        _Share, Field(description="of the images with a verdict before and now: the share that went from ok to ng")
     ] = None
     max_missed: Annotated[
         _Share, Field(description="of the parts reviewed ng: the share that is ok now and was not before")
     ] = None
-    max_failures: Annotated[_Share, Field(description="of all pictures: the share that could not be scored")] = None
+    max_failures: Annotated[_Share, Field(description="of all images: the share that could not be scored")] = None
     min_reviewed_ok: Annotated[_Size, Field(description="so many parts of the run must have been reviewed ok")] = None
     min_reviewed_ng: Annotated[_Size, Field(description="so many parts of the run must have been reviewed ng")] = None
     confident: Annotated[
@@ -101,7 +101,7 @@ def _outcomes(connection: Connection, run: Run, gate: Gate) -> Iterator[Outcome]
         yield share("max_missed", said.new_misses, ng, "no part that the run has judged was reviewed ng")
     if gate.max_new_rejects is not None:
         flipped, compared = _compared(connection, run)
-        yield share("max_new_rejects", flipped, compared, "no picture of the run had a verdict before")
+        yield share("max_new_rejects", flipped, compared, "no image of the run had a verdict before")
     if gate.max_failures is not None:
         yield share("max_failures", run.counts["failed"], run.done, "the run has no result")
     if gate.min_reviewed_ok is not None:
@@ -111,7 +111,7 @@ def _outcomes(connection: Connection, run: Run, gate: Gate) -> Iterator[Outcome]
 
 
 def _compared(connection: Connection, run: Run) -> tuple[int, int]:
-    """How many pictures went from ok to ng, and how many have a verdict before and now."""
+    """How many images went from ok to ng, and how many have a verdict before and now."""
     row = connection.execute(
         text("""
             SELECT count(*) FILTER (WHERE before_verdict = 'ok' AND verdict = 'ng') AS flipped, count(*) AS compared

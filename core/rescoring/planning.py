@@ -81,7 +81,7 @@ _MINE = "id = :id AND plan_attempt = :attempt AND state IN ('queued', 'running')
 
 
 def hold(connection: Connection, plan: Plan, *, lease_seconds: float, total: int | None = None) -> bool:
-    """Extend the lease, and note how many pictures the source has once they are counted; False where it is lost."""
+    """Extend the lease, and note how many images the source has once they are counted; False where it is lost."""
     held = connection.execute(
         text(f"""
             UPDATE rescore_runs SET plan_lease_until = clock_timestamp() + make_interval(secs => :lease),
@@ -94,8 +94,8 @@ def hold(connection: Connection, plan: Plan, *, lease_seconds: float, total: int
 
 
 _STEP = text(f"""
-UPDATE rescore_runs SET cursor = :cursor, planned = planned + :pictures, state = 'running', reason = NULL,
-    total = CASE WHEN kind = 'challenger' THEN planned + :pictures ELSE total END,
+UPDATE rescore_runs SET cursor = :cursor, planned = planned + :images, state = 'running', reason = NULL,
+    total = CASE WHEN kind = 'challenger' THEN planned + :images ELSE total END,
     started_at = coalesce(started_at, clock_timestamp()),
     plan_lease_until = clock_timestamp() + make_interval(secs => :lease)
 WHERE {_MINE} RETURNING planned
@@ -103,7 +103,7 @@ WHERE {_MINE} RETURNING planned
 
 
 def planned(connection: Connection, plan: Plan) -> int | None:
-    """How many pictures were planned so far, and the run locked; None where it is not ours."""
+    """How many images were planned so far, and the run locked; None where it is not ours."""
     found = connection.execute(
         text(f"SELECT planned FROM rescore_runs WHERE {_MINE} FOR UPDATE"),  # noqa: S608
         {"id": plan.run.id, "attempt": plan.attempt},
@@ -112,7 +112,7 @@ def planned(connection: Connection, plan: Plan) -> int | None:
 
 
 def is_all_planned(connection: Connection, plan: Plan) -> bool:
-    """Whether as many pictures were planned as the source has, and the run is still ours."""
+    """Whether as many images were planned as the source has, and the run is still ours."""
     found = connection.execute(
         text(f"SELECT planned >= total FROM rescore_runs WHERE {_MINE}"),  # noqa: S608
         {"id": plan.run.id, "attempt": plan.attempt},
@@ -121,20 +121,20 @@ def is_all_planned(connection: Connection, plan: Plan) -> bool:
 
 
 def step(
-    connection: Connection, plan: Plan, *, cursor: dict[str, Any], pictures: int, lease_seconds: float
+    connection: Connection, plan: Plan, *, cursor: dict[str, Any], images: int, lease_seconds: float
 ) -> int | None:
-    """Move the cursor past so many pictures; the number of the first of them, or None where the run is not ours."""
+    """Move the cursor past so many images; the number of the first of them, or None where the run is not ours."""
     planned = connection.execute(
         _STEP,
         {
             "id": plan.run.id,
             "attempt": plan.attempt,
             "cursor": cursor,
-            "pictures": pictures,
+            "images": images,
             "lease": lease_seconds,
         },
     ).scalar()
-    return None if planned is None else int(planned) - pictures + 1
+    return None if planned is None else int(planned) - images + 1
 
 
 _ADD = text("INSERT INTO rescore_slices (run_id, first, items) VALUES (:run_id, :first, :items)").bindparams(
@@ -151,7 +151,7 @@ def add(
     lease_seconds: float,
 ) -> bool:
     """Add a slice, and the cursor behind it; False where the run is another planner's, or may not run any more."""
-    first = step(connection, plan, cursor=cursor, pictures=len(items), lease_seconds=lease_seconds)
+    first = step(connection, plan, cursor=cursor, images=len(items), lease_seconds=lease_seconds)
     if first is None:
         return False
     if items:
@@ -160,7 +160,7 @@ def add(
 
 
 def finish(connection: Connection, plan: Plan) -> None:
-    """Note that all of the source is planned. A run without pictures is completed by that."""
+    """Note that all of the source is planned. A run without images is completed by that."""
     connection.execute(
         text(f"""
             UPDATE rescore_runs SET planned_all_at = clock_timestamp(), plan_lease_until = NULL, state = 'running',

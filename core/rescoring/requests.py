@@ -48,16 +48,16 @@ class Where(BaseModel):
 
 
 class Source(BaseModel):
-    """Where the pictures come from: exactly one of the three."""
+    """Where the images come from: exactly one of the three."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     where: Where | None = None
     folder: Annotated[
-        _Place | None, Field(description="a folder or an s3://bucket/prefix of pictures, below LINEWATCH_ARCHIVE_ROOTS")
+        _Place | None, Field(description="a folder or an s3://bucket/prefix of images, below LINEWATCH_ARCHIVE_ROOTS")
     ] = None
     manifest: Annotated[
-        _Place | None, Field(description="a JSON lines or CSV file that names pictures, below LINEWATCH_ARCHIVE_ROOTS")
+        _Place | None, Field(description="a JSON lines or CSV file that names images, below LINEWATCH_ARCHIVE_ROOTS")
     ] = None
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class Asked(BaseModel):
     ] = None
     review_threshold: _Finite | None = None
     recompute: Annotated[
-        bool, Field(description="run the network also where this version has scored the picture before")
+        bool, Field(description="run the network also where this version has scored the image before")
     ] = False
     window: Annotated[str | None, Field(description="the hours in which it may run, like 22:00-05:00")] = None
     time_zone: Annotated[str, Field(description="of the window, by its IANA name")] = "UTC"

@@ -1,4 +1,4 @@
-"""The thresholds that judge a run: fixed when it is made, so that its first and its last picture are judged alike."""
+"""The thresholds that judge a run: fixed when it is made, so that its first and its last image are judged alike."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -51,5 +51,5 @@ class Limits:
         }
 
     def of(self, station_id: str | None) -> Limit:
-        """What judges a picture of a station, or of none."""
+        """What judges a image of a station, or of none."""
         return self.general if station_id is None else self.stations.get(station_id, self.general)

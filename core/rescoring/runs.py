@@ -33,7 +33,7 @@ ACTIVE = ("queued", "running", "paused")
 COUNTED = ("completed", "failed", "ok", "ng", "review", "ok_to_ng", "ng_to_ok")
 
 JUDGED_AFTER = 50
-"""So many pictures must have been tried before a run is aborted for its failures; at its end it is judged anyway."""
+"""So many images must have been tried before a run is aborted for its failures; at its end it is judged anyway."""
 PROGRESS_STEPS = 10
 """An event tells of the progress each time another tenth of a run is done."""
 
@@ -44,9 +44,9 @@ class Run:
 
     Attributes:
         kind: `archive`, or `challenger` for a version that scores live traffic in the active one's shadow.
-        total: pictures of the source; None while they have not been counted.
-        skipped: pictures of a challenger's share that it passed over because it had fallen too far behind the line.
-        rate: pictures a second, a mean over about the last half minute; 0 when nothing comes.
+        total: images of the source; None while they have not been counted.
+        skipped: images of a challenger's share that it passed over because it had fallen too far behind the line.
+        rate: images a second, a mean over about the last half minute; 0 when nothing comes.
     """
 
     id: UUID
@@ -84,7 +84,7 @@ class Run:
 
     @property
     def done(self) -> int:
-        """How many pictures have their result."""
+        """How many images have their result."""
         return self.counts["completed"] + self.counts["failed"]
 
     @property
@@ -284,7 +284,7 @@ def settle(connection: Connection, run_id: UUID) -> bool:
             UPDATE rescore_runs SET finished_at = clock_timestamp(),
                 state = CASE WHEN failed > max_failure_rate * (completed + failed) THEN 'failed' ELSE 'completed' END,
                 reason = CASE WHEN failed > max_failure_rate * (completed + failed) THEN
-                    format('%s of %s pictures failed, more than the allowed share of %s', failed, completed + failed,
+                    format('%s of %s images failed, more than the allowed share of %s', failed, completed + failed,
                         max_failure_rate) END
             WHERE id = :id AND state = 'running' AND (
                 (planned_all_at IS NOT NULL AND completed + failed >= planned)

@@ -5,7 +5,7 @@
       └── release (the line comes first, a stop), rescue (lease ran out): what was done stays done
 
 `attempt` is a fence, as that of an inspection: results count only for the attempt that holds the slice, and they are
-written together with the slice's progress and the run's counters. So a slice done twice leaves one result a picture.
+written together with the slice's progress and the run's counters. So a slice done twice leaves one result a image.
 """
 
 import datetime as dt
@@ -32,10 +32,10 @@ class Claim:
     """A slice that a worker holds.
 
     Attributes:
-        first: the number of its first picture in the run; it names the slice.
+        first: the number of its first image in the run; it names the slice.
         done: how many of its items have their results already.
         items: all of its items, as the planner wrote them.
-        rescues: how often its lease ran out: its pictures are suspect then.
+        rescues: how often its lease ran out: its images are suspect then.
     """
 
     run_id: UUID
@@ -58,12 +58,12 @@ class Before:
 
 @dataclass(frozen=True)
 class Subject:
-    """One picture of a run, and whatever is known of the part on it.
+    """One image of a run, and whatever is known of the part on it.
 
     Attributes:
         number: its place in the run's source, from 1.
-        path: of a picture in a folder or of a manifest, relative to it.
-        image_day, image_sha256: where a stored picture lies; the second is also noted of one that was read elsewhere.
+        path: of a image in a folder or of a manifest, relative to it.
+        image_day, image_sha256: where a stored image lies; the second is also noted of one that was read elsewhere.
         failure: why it cannot even be tried, with the detail for people.
     """
 
@@ -85,7 +85,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Result:
-    """How a picture came out: a score and a verdict, or an error."""
+    """How a image came out: a score and a verdict, or an error."""
 
     subject: Subject
     limit: Limit | None = None
@@ -171,7 +171,7 @@ def release(connection: Connection, claim: Claim) -> None:
 
 
 def rescue(connection: Connection, *, at_most: int = 100) -> int:
-    """`running → queued` for leases that ran out; returns how many. Their pictures are suspect from now on.
+    """`running → queued` for leases that ran out; returns how many. Their images are suspect from now on.
 
     Slices of runs that have ended meanwhile are removed.
     """
@@ -285,7 +285,7 @@ FROM inspections WHERE id = ANY(CAST(:ids AS uuid[]))
 
 
 def subjects(connection: Connection, claim: Claim) -> list[Subject]:
-    """The pictures of a slice that have no results yet, in the order of its items."""
+    """The images of a slice that have no results yet, in the order of its items."""
     numbered = list(enumerate(claim.items, start=claim.first))[claim.done :]
     ids = [item["id"] for _, item in numbered if "id" in item]
     found = {str(row.id): row for row in connection.execute(_SUBJECTS, {"ids": ids})} if ids else {}

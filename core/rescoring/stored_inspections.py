@@ -83,7 +83,7 @@ class Judged:
 def judge(connection: Connection, run: Run, after: UUID | None, *, first: int, at_most: int = JUDGED_AT_ONCE) -> Judged:
     """Compare the stored scores of the next piece with the run's thresholds, and write the results from number `first`.
 
-    No network runs and no picture is read. Inspections that another version has scored are left for later.
+    No network runs and no image is read. Inspections that another version has scored are left for later.
     """
     piece = _source(connection, run, after).limit(at_most).cte("piece")
     judged = _judged(run, first, piece)
@@ -141,7 +141,7 @@ def _limit(run: Run, part: Callable[[Limit], float | None]) -> ColumnElement[flo
 
 
 def next_ids(connection: Connection, run: Run, after: UUID | None, *, at_most: int) -> list[UUID]:
-    """The next inspections whose pictures the network has to score."""
+    """The next inspections whose images the network has to score."""
     query = _source(connection, run, after).limit(at_most)
     if not run.recompute:
         query = query.where(~func.coalesce(has_score_of(run), False))

@@ -1,4 +1,4 @@
-"""The tables of re-scoring. Slices in flight are few and hot; a picture has a row only once it has been scored."""
+"""The tables of re-scoring. Slices in flight are few and hot; a image has a row only once it has been scored."""
 
 from sqlalchemy import (
     ARRAY,
@@ -76,7 +76,7 @@ rescore_runs = Table(
     postgresql_with={"fillfactor": 50},
 )
 
-# A part of a run's source that a worker takes at once; `first` is the number of its first picture, `done` how many of
+# A part of a run's source that a worker takes at once; `first` is the number of its first image, `done` how many of
 # `items` have their results. A slice that is done is no row any more.
 rescore_slices = Table(
     "rescore_slices",
@@ -98,8 +98,8 @@ rescore_slices = Table(
     },
 )
 
-# One picture of a run, scored: numbered from 1 in the order of its source. `before` is what was recorded when it was
-# scored again; it is null for pictures that were never inspected, or have no verdict.
+# One image of a run, scored: numbered from 1 in the order of its source. `before` is what was recorded when it was
+# scored again; it is null for images that were never inspected, or have no verdict.
 rescore_results = Table(
     "rescore_results",
     metadata,
@@ -163,7 +163,7 @@ rescore_schedules = Table(
     one_of("state", "enabled", "disabled"),
 )
 
-# One row: how many pictures bulk work may still have on the live queue, and up to where that was worked out.
+# One row: how many images bulk work may still have on the live queue, and up to where that was worked out.
 bulk_share = Table(
     "bulk_share",
     metadata,

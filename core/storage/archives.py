@@ -1,4 +1,4 @@
-"""Archives: folders and S3 prefixes of pictures that re-scoring may read, below the roots that the settings name."""
+"""Archives: folders and S3 prefixes of images that re-scoring may read, below the roots that the settings name."""
 
 import os
 from collections.abc import Callable, Sequence

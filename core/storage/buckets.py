@@ -11,7 +11,7 @@ from obstore.store import S3Store
 
 from core.errors import Code, Failure, Refused
 from core.intake.image_decoding import Undecodable
-from core.intake.image_formats import is_picture
+from core.intake.image_formats import is_image
 from core.storage.locations import ArchiveUnavailable, Place
 
 if TYPE_CHECKING:
@@ -76,10 +76,10 @@ class Bucket(Place):
             raise self._away(error) from error
         return True
 
-    def pictures(self, after: str | None) -> Iterator[str]:
+    def images(self, after: str | None) -> Iterator[str]:
         for name in self._names(after):
             parts = name.split("/")
-            if is_picture(parts[-1]) and not any(one.startswith(".") for one in parts):
+            if is_image(parts[-1]) and not any(one.startswith(".") for one in parts):
                 yield name
 
     def read(self, name: str, *, max_bytes: int) -> bytes:
@@ -92,7 +92,7 @@ class Bucket(Place):
         except ValueError as error:
             raise Undecodable(Failure.IMAGE_MISSING, "This is no name of an object.") from error
         except BaseError:
-            self.check()  # a server that is away is no fault of this picture
+            self.check()  # a server that is away is no fault of this image
         try:
             return self._read(key, max_bytes)
         except (BaseError, OSError, ValueError) as error:

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
-from core.intake.image_formats import is_picture
+from core.intake.image_formats import is_image
 from core.storage.locations import ArchiveUnavailable, Place
 
 _KEPT = 50_000
@@ -79,7 +79,7 @@ class Folder(Place):
     def check(self) -> None:
         self._require(occupied=False)
 
-    def pictures(self, after: str | None) -> Iterator[str]:
+    def images(self, after: str | None) -> Iterator[str]:
         after = after or ""
         self._require(occupied=bool(after))
         open_folders = [("", self._keys("", after))]
@@ -89,7 +89,7 @@ class Folder(Place):
                 key = next(keys, None)
             except ArchiveUnavailable:
                 raise
-            except OSError:  # one result says so; it stands where the pictures of that folder would
+            except OSError:  # one result says so; it stands where the images of that folder would
                 open_folders.pop()
                 if prefix > after:
                     yield prefix
@@ -144,9 +144,9 @@ class Folder(Place):
         return ArchiveUnavailable(f"The folder {listed(str(self.root.joinpath(*self._inside)))} {why}")
 
     def _keys(self, prefix: str, after: str) -> Iterator[str]:
-        """What one folder holds, in order: names of pictures, and names of folders with a `/` at their end."""
+        """What one folder holds, in order: names of images, and names of folders with a `/` at their end."""
         bound, slash, _ = (after[len(prefix) :] if after.startswith(prefix) else "").partition("/")
-        # The folder that the last picture is in has more of them, perhaps.
+        # The folder that the last image is in has more of them, perhaps.
         last, inclusive = bound + slash, bool(slash)
         while True:
             fitting = (key for key in self._scan(prefix) if key > last or (inclusive and key == last))
@@ -168,7 +168,7 @@ class Folder(Place):
                             continue
                         if entry.is_dir(follow_symlinks=False):
                             yield listed(name) + "/"
-                        elif is_picture(name) and (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
+                        elif is_image(name) and (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
                             yield listed(name)
             finally:
                 os.close(descriptor)

@@ -1,11 +1,11 @@
-"""What folders and buckets have in common: where pictures of an archive are listed and read from."""
+"""What folders and buckets have in common: where images of an archive are listed and read from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 
 class ArchiveUnavailable(OSError):  # noqa: N818 - it reads as what happened
-    """A root or its server is away: no picture is at fault, and the same may succeed later."""
+    """A root or its server is away: no image is at fault, and the same may succeed later."""
 
 
 class Place(ABC):
@@ -29,10 +29,10 @@ class Place(ABC):
         """See that it can be listed. Raises ArchiveUnavailable."""
 
     @abstractmethod
-    def pictures(self, after: str | None) -> Iterator[str]:
-        """The names of the pictures in it and below it, strictly after one of them, or all.
+    def images(self, after: str | None) -> Iterator[str]:
+        """The names of the images in it and below it, strictly after one of them, or all.
 
-        Pictures are known by their suffix (`core.intake.image_formats`). What is hidden, at any level, is left
+        Images are known by their suffix (`core.intake.image_formats`). What is hidden, at any level, is left
         out, and symbolic links to folders are not followed. Memory does not grow with the number of files.
 
         Raises:
@@ -42,7 +42,7 @@ class Place(ABC):
 
     @abstractmethod
     def read(self, name: str, *, max_bytes: int) -> bytes:
-        """One picture: by its listed name, or by an absolute path or URL below the same root.
+        """One image: by its listed name, or by an absolute path or URL below the same root.
 
         Raises:
             core.intake.image_decoding.Undecodable: IMAGE_MISSING, also where it cannot be read; OUTSIDE_ROOT;

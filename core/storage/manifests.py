@@ -1,4 +1,4 @@
-"""Manifests: lists of pictures in an archive, one a line of JSON or a row of CSV, with what is known of each.
+"""Manifests: lists of images in an archive, one a line of JSON or a row of CSV, with what is known of each.
 
 They are UTF-8, with or without a byte order mark, and read from front to back in bounded memory. A line that cannot be
 used becomes an item that fails alone; nothing is left out.
@@ -32,7 +32,7 @@ _DETAIL = 500
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture of a manifest, or a line that names none.
+    """A image of a manifest, or a line that names none.
 
     Attributes:
         position: what to give as `after` to go on behind it; JSON.

@@ -13,9 +13,9 @@ class Progress:
 
     Attributes:
         stage: what is going on.
-        done, total: of the stage, in pictures or epochs.
+        done, total: of the stage, in images or epochs.
         epoch: the one that has just ended, while training.
-        note: a line for people, such as how many pictures could not be read.
+        note: a line for people, such as how many images could not be read.
     """
 
     stage: Literal["reading", "training", "calibrating", "evaluating", "writing"]

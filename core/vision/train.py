@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.vision.bundle.golden import golden_pictures
+from core.vision.bundle.golden import golden_images
 from core.vision.bundle.manifest import CURVE, Manifest, Threshold, Training, digest, json_file
 from core.vision.bundle.writing import libraries, write_bundle
 from core.vision.calibration.calibration import calibrate
@@ -72,8 +72,8 @@ def train(
         InvalidFolder: the folder is not what it should be, too small, or more than a tenth of it is unreadable.
         SampleTooSmall: too few good parts for the false-reject rate.
         FileExistsError: `out` exists.
-        InvalidOptions: the options make no sense for these pictures.
-        InvalidGroups: a picture's part or lot cannot be told; see `core.vision.training.grouping`.
+        InvalidOptions: the options make no sense for these images.
+        InvalidGroups: a image's part or lot cannot be told; see `core.vision.training.grouping`.
         NotFinite: the detector's scores are no numbers.
         ValueError: there is no such device; all of the above but FileExistsError are one too.
         OSError: a file cannot be read or written.
@@ -106,11 +106,11 @@ def train(
 def _checkpoint(
     folder: Path, material: Material, options: TrainingOptions, device: str, tell: Tell
 ) -> FolderCheckpoint:
-    """Where this very training left off: of these pictures and options, on this kind of machine."""
+    """Where this very training left off: of these images and options, on this kind of machine."""
     weights = options.backbone_weights
     key = fingerprint(
         {
-            "pictures": set_digest(material.root, material.good.paths, material.good.digests),
+            "images": set_digest(material.root, material.good.paths, material.good.digests),
             "parts": asdict(material.parts),
             "preprocessing": material.preprocessing.digest,
             "options": options.recorded(),
@@ -130,7 +130,7 @@ def _lesson(
     detector, curve = _fit(material, options, device, tell, checkpoint)
     count = len(parts.calibration)
     held_out = scores_of(
-        detector, good.pictures.subset(parts.calibration), lambda done: tell(Progress("calibrating", done, count))
+        detector, good.images.subset(parts.calibration), lambda done: tell(Progress("calibrating", done, count))
     )
     calibration = calibrate(
         held_out,
@@ -159,8 +159,8 @@ def _fit(
 
     tell(Progress("training", 0, options.epochs))
     detector = architectures()[options.architecture].fit(
-        material.good.pictures.subset(material.parts.training),
-        material.good.pictures.subset(material.parts.validation),
+        material.good.images.subset(material.parts.training),
+        material.good.images.subset(material.parts.validation),
         material.preprocessing,
         options,
         device=device,
@@ -174,7 +174,7 @@ def _fit(
 def _evaluation(
     material: Material, detector: Detector, threshold: float, options: TrainingOptions, tell: Tell
 ) -> Evaluation | None:
-    """Detection on `test/`; None where it lacks good or defective pictures."""
+    """Detection on `test/`; None where it lacks good or defective images."""
     layout = material.layout
     if not layout.test_good or not layout.test_defective:
         return None
@@ -185,7 +185,7 @@ def _evaluation(
     known = set(material.good.digests)
     total = len(good.paths) + len(defective.paths)
     if twice := sum(one in known for one in (*good.digests, *defective.digests)):
-        note = f"{twice} of the {total} test pictures are in train/good too: the figures on test/ flatter"
+        note = f"{twice} of the {total} test images are in train/good too: the figures on test/ flatter"
         tell(Progress("evaluating", 0, total, note=note))
     evaluation = evaluate(
         detector,
@@ -208,7 +208,7 @@ def _written(out: Path, material: Material, lesson: _Lesson, options: TrainingOp
     return write_bundle(
         lesson.detector,
         out,
-        golden=golden_pictures(
+        golden=golden_images(
             [good.paths[index] for index in parts.validation + parts.calibration], max_pixels=options.max_pixels
         ),
         others={CURVE: json_file([asdict(epoch) for epoch in lesson.curve])},

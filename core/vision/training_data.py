@@ -1,4 +1,4 @@
-"""What a training is made from: the good pictures of a folder, read, checked and divided."""
+"""What a training is made from: the good images of a folder, read, checked and divided."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +28,14 @@ _UNREADABLE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Material:
-    """The folder, what was read of it, what belongs together, and who sees which picture.
+    """The folder, what was read of it, what belongs together, and who sees which image.
 
     Attributes:
         root: the folder in MVTec layout, and its `layout`.
         good: what was read of the good parts.
         grouping: of them; a group lies in one part.
         parts: indices into them.
-        preprocessing: of all pictures.
+        preprocessing: of all images.
     """
 
     root: Path
@@ -47,7 +47,7 @@ class Material:
 
 
 def gather(folder: Path, options: TrainingOptions, tell: Tell) -> Material:
-    """Read all good pictures and decide who sees which."""
+    """Read all good images and decide who sees which."""
     layout = read_layout(folder)
     count = len(layout.good)
     for note in layout.notes:
@@ -62,7 +62,7 @@ def gather(folder: Path, options: TrainingOptions, tell: Tell) -> Material:
             f"{least} are held out to calibrate it, so at least {least + 2} are needed; some hundred are better"
         )
     if np.ptp(good.thumbnails, axis=0).max() == 0 and np.ptp(good.deviations) == 0:
-        raise InvalidFolder(f"all {len(good.paths)} pictures of good parts are the same: add pictures of other parts")
+        raise InvalidFolder(f"all {len(good.paths)} images of good parts are the same: add images of other parts")
     for note in _size_notes(good.sizes, preprocessing):
         tell(Progress("reading", count, count, note=note))
     grouping = _grouping(folder, good, options, tell)
@@ -85,12 +85,12 @@ def _grouping(root: Path, good: Reading, options: TrainingOptions, tell: Tell) -
 
 
 def _preprocessing(typical: tuple[int, int], options: TrainingOptions) -> Preprocessing:
-    """The detector's own choice for pictures of a typical (width, height), or what was wished for."""
+    """The detector's own choice for images of a typical (width, height), or what was wished for."""
     try:
         width, height = architectures()[options.architecture].input_size(typical, options.input_size)
         return Preprocessing(width=width, height=height, scaled_decode=options.scaled_decode)
     except ValueError as error:
-        raise InvalidOptions(f"{options.architecture} cannot take pictures of this size: {error}") from error
+        raise InvalidOptions(f"{options.architecture} cannot take images of this size: {error}") from error
 
 
 def _size_notes(sizes: list[tuple[int, int]], preprocessing: Preprocessing) -> list[str]:
@@ -99,7 +99,7 @@ def _size_notes(sizes: list[tuple[int, int]], preprocessing: Preprocessing) -> l
         return []
     (width, height), (other_width, other_height) = different[0], different[-1]
     note = (
-        f"the pictures have {len(different)} different sizes, from {width} × {height} to {other_width} × "
+        f"the images have {len(different)} different sizes, from {width} × {height} to {other_width} × "
         f"{other_height}: each is resized to {preprocessing.width} × {preprocessing.height}, whatever its shape"
     )
     return [note]
@@ -114,15 +114,15 @@ def read_most(
     stage: Literal["reading", "evaluating"],
     memory_bytes: int,
 ) -> Reading:
-    """Read pictures; a few unreadable ones are left out and noted, many are refused."""
+    """Read images; a few unreadable ones are left out and noted, many are refused."""
 
-    def on_picture(done: int) -> None:
+    def on_image(done: int) -> None:
         tell(Progress(stage, done, len(paths)))
 
-    found = read(paths, preprocessing, max_pixels=options.max_pixels, progress=on_picture, memory_bytes=memory_bytes)
+    found = read(paths, preprocessing, max_pixels=options.max_pixels, progress=on_image, memory_bytes=memory_bytes)
     if found.unreadable:
         path, reason = found.unreadable[0]
-        note = f"{len(found.unreadable)} of {len(paths)} pictures cannot be read, the first is {path}: {reason}"
+        note = f"{len(found.unreadable)} of {len(paths)} images cannot be read, the first is {path}: {reason}"
         if len(found.unreadable) > _UNREADABLE_SHARE * len(paths):
             raise InvalidFolder(f"{note}; repair or remove them")
         tell(Progress(stage, len(paths), len(paths), note=f"{note}; they are left out"))

@@ -11,7 +11,7 @@ from core.vision.training.options import FitOptions
 
 
 class InvalidOptions(ValueError):  # noqa: N818 - it reads as what it is
-    """Options that make no sense for these pictures; the message is one line that says why."""
+    """Options that make no sense for these images; the message is one line that says why."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class TrainingOptions(FitOptions):
 
     Attributes:
         architecture: a name of `core.vision.detectors.registry.architectures`; None for its default.
-        input_size: sides of the prepared picture, pixels; None for what the detector chooses for these pictures.
+        input_size: sides of the prepared image, pixels; None for what the detector chooses for these images.
         scaled_decode: see `Preprocessing`.
         false_reject_rate: the share of good parts that the threshold may reject.
         review_rate: the share that may be rejected or reviewed; None for no review.
-        group_by: which pictures are of one part or lot, see `core.vision.training.grouping`; None for what looks alike.
-        validation_share, calibration_share: of the good pictures; calibration takes at least as many as its rate needs.
+        group_by: which images are of one part or lot, see `core.vision.training.grouping`; None for what looks alike.
+        validation_share, calibration_share: of the good images; calibration takes at least as many as its rate needs.
         device: `auto`, `cpu` or `cuda`.
-        max_pixels: the largest picture that is read.
+        max_pixels: the largest image that is read.
     """
 
     architecture: str = field(default_factory=default_architecture)

@@ -22,7 +22,7 @@ from linewatch.cli.failures import CommandFailed
 
 @dataclass(frozen=True)
 class Stamp:
-    """A picture's file as it was found; one that was changed has another. `name` is relative to the folder."""
+    """A image's file as it was found; one that was changed has another. `name` is relative to the folder."""
 
     name: str
     size: int
@@ -31,7 +31,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a picture became."""
+    """What a image became."""
 
     inspection_id: str
     batch_id: str
@@ -57,7 +57,7 @@ class Journal:
             self._take(json.loads(line))
 
     def accepted(self, stamp: Stamp) -> Accepted | None:
-        """What a picture became that was accepted; None for any other, and for one that was changed since."""
+        """What a image became that was accepted; None for any other, and for one that was changed since."""
         return self._accepted.get(stamp)
 
     @property
@@ -77,7 +77,7 @@ class Journal:
         return key
 
     def accept(self, key: str, batch_id: str, inspections: Mapping[str, str]) -> None:
-        """Enter what became of a burst: the ids of its inspections, by the names of the pictures."""
+        """Enter what became of a burst: the ids of its inspections, by the names of the images."""
         self._write({"accepted": key, "batch": batch_id, "inspections": dict(inspections)})
 
     def give_up(self, key: str) -> None:
@@ -85,7 +85,7 @@ class Journal:
         self._write({"given_up": key})
 
     def forget(self, batch_id: str) -> None:
-        """Enter that the system does not know a batch: its pictures were not accepted by this one."""
+        """Enter that the system does not know a batch: its images were not accepted by this one."""
         self._write({"unknown": batch_id})
 
     def _write(self, entry: dict[str, Any]) -> None:

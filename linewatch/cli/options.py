@@ -25,7 +25,7 @@ ApiKey = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
 Recipe = Annotated[str, typer.Option("--recipe", "-r", help="What is inspected.")]
 Version = Annotated[int | None, typer.Option("--version", min=1, help="A model version; the active one by default.")]
-Data = Annotated[Path, typer.Option("--data", help="A folder of pictures.")]
+Data = Annotated[Path, typer.Option("--data", help="A folder of images.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="What computes.")]
 FalseRejectRate = Annotated[
     float | None,
@@ -53,7 +53,7 @@ class Waits:
     def __init__(self, *, follows: bool) -> None:
         self._follows = follows
         self._told = False
-        self._lock = Lock()  # several pictures may be under way
+        self._lock = Lock()  # several images may be under way
 
     def tell(self, error: "LinewatchError | None", seconds: float) -> None:
         """What `Client` calls as its `on_wait`."""

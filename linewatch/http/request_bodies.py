@@ -1,4 +1,4 @@
-"""The bodies of uploads: pictures, their fields, bundles. Each can be made again for another try."""
+"""The bodies of uploads: images, their fields, bundles. Each can be made again for another try."""
 
 import io
 import json
@@ -15,12 +15,12 @@ from typing import IO, Any, BinaryIO, cast
 Body = Mapping[str, Any]
 """Arguments of `httpx.Client.build_request` that make a body."""
 
-Picture = str | os.PathLike[str] | bytes | BinaryIO
-"""A picture: a path, its encoded bytes, or an open binary file."""
+ImageFile = str | os.PathLike[str] | bytes | BinaryIO
+"""A image: a path, its encoded bytes, or an open binary file."""
 
 
 class Counter:
-    """Counts pictures that have been sent, and tells."""
+    """Counts images that have been sent, and tells."""
 
     def __init__(self, tell: Callable[[int], None] | None) -> None:
         self._tell = tell
@@ -45,7 +45,7 @@ Source = Path | bytes | Held
 
 
 class Part:
-    """A picture as httpx reads it. It is open only while it is read, so a burst of a thousand holds one descriptor."""
+    """A image as httpx reads it. It is open only while it is read, so a burst of a thousand holds one descriptor."""
 
     def __init__(self, source: Source, on_end: Callable[[], None] = lambda: None) -> None:
         self._source = source
@@ -88,18 +88,18 @@ class Part:
         return self._source.file.seek(0, io.SEEK_END) - self._source.start
 
 
-def opened(picture: Picture) -> tuple[str | None, Source]:
-    """The name of a picture, where it has one, and what can be read more than once.
+def opened(image: ImageFile) -> tuple[str | None, Source]:
+    """The name of a image, where it has one, and what can be read more than once.
 
     Only of an open file that cannot be wound back, such as a pipe, is the content held in memory.
     """
-    if isinstance(picture, bytes):
-        return None, picture
-    if isinstance(picture, str | os.PathLike):
-        path = Path(picture)
+    if isinstance(image, bytes):
+        return None, image
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
         return storable(path.name), path
-    name = getattr(picture, "name", None)
-    source = Held(picture, picture.tell()) if picture.seekable() else picture.read()
+    name = getattr(image, "name", None)
+    source = Held(image, image.tell()) if image.seekable() else image.read()
     return storable(Path(name).name) if isinstance(name, str) else None, source
 
 
@@ -121,7 +121,7 @@ def _text(value: Any) -> str:
 
 @contextmanager
 def form(fields: Mapping[str, Any], name: str, parts: Sequence[tuple[str | None, Part]]) -> Iterator[Body]:
-    """A multipart body. The server looks into the pictures, so their type is not said."""
+    """A multipart body. The server looks into the images, so their type is not said."""
     try:
         yield {
             "data": texts(fields),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
-from linewatch.http.request_bodies import Body, Counter, Part, Picture, form, form_of_fields, opened, storable, texts
+from linewatch.http.request_bodies import Body, Counter, ImageFile, Part, form, form_of_fields, opened, storable, texts
 from linewatch.operations.inspections import Fields
 from linewatch.operations.session import Session, at, key_of
 from linewatch.types.results import Batch
@@ -20,7 +20,7 @@ class Batches(Session):
 
     async def submit_batch(
         self,
-        pictures: Iterable[str | os.PathLike[str]] | Mapping[str, Picture],
+        images: Iterable[str | os.PathLike[str]] | Mapping[str, ImageFile],
         *,
         items: Mapping[str, Fields] | None = None,
         wait: float = 0.0,
@@ -28,30 +28,30 @@ class Batches(Session):
         idempotency_key: str | None = None,
         **fields: Unpack[Fields],
     ) -> Batch:
-        """Hand in a burst in one request. A picture that is refused is in `errors` and harms no other.
+        """Hand in a burst in one request. A image that is refused is in `errors` and harms no other.
 
         Example:
             batch = lw.submit_batch(["part.png", "scratched.png"], recipe="ring", lot_id="L-204", wait=60)
             print(batch.counts["ok"], batch.counts["ng"])
 
         Args:
-            pictures: paths, whose last part becomes `external_id`; or pictures by the name that becomes it.
-            items: fields of single pictures, by those names.
+            images: paths, whose last part becomes `external_id`; or images by the name that becomes it.
+            items: fields of single images, by those names.
             wait: seconds to wait until the batch is final; after them it is returned as it stands.
-            progress: is told how many pictures have been sent.
+            progress: is told how many images have been sent.
             idempotency_key: as for `submit`.
-            fields: of all pictures.
+            fields: of all images.
 
         Raises:
-            Refused: none of the pictures was accepted, or there are too many for one request.
+            Refused: none of the images was accepted, or there are too many for one request.
             OSError: a file cannot be read.
-            ValueError: there are no pictures, or `idempotency_key` is none.
+            ValueError: there are no images, or `idempotency_key` is none.
         """
         key = key_of(idempotency_key)
-        named = pictures.items() if isinstance(pictures, Mapping) else [(Path(path).name, path) for path in pictures]
-        sources = [(storable(name), opened(picture)[1]) for name, picture in named]
+        named = images.items() if isinstance(images, Mapping) else [(Path(path).name, path) for path in images]
+        sources = [(storable(name), opened(image)[1]) for name, image in named]
         if not sources:
-            raise ValueError("a burst needs at least one picture")
+            raise ValueError("a burst needs at least one image")
         of_all = texts(fields)
         if items:
             of_all["items"] = json.dumps({name: texts(own) for name, own in items.items()})
@@ -67,7 +67,7 @@ class Batches(Session):
         return final.model_copy(update={"inspections": made.inspections, "errors": made.errors})
 
     async def open_batch(self, *, callback_url: str | None = None, idempotency_key: str | None = None) -> Batch:
-        """Open a batch, which pictures join by `batch_id` until it is closed.
+        """Open a batch, which images join by `batch_id` until it is closed.
 
         Example:
             batch = lw.open_batch()

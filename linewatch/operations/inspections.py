@@ -1,4 +1,4 @@
-"""Inspections: handing pictures in, and reading what became of them."""
+"""Inspections: handing images in, and reading what became of them."""
 
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -12,16 +12,16 @@ from uuid import UUID
 
 from linewatch.errors import Refused
 from linewatch.http.executors import Crew
-from linewatch.http.request_bodies import Part, Picture, form, opened, texts
+from linewatch.http.request_bodies import ImageFile, Part, form, opened, texts
 from linewatch.http.transport import Call
 from linewatch.operations.session import Session, at, key_of
 from linewatch.types.results import Inspection, InspectionPage
 
-_AHEAD = 2  # pictures of `submit_many` that are taken from the caller for each that is under way
+_AHEAD = 2  # images of `submit_many` that are taken from the caller for each that is under way
 
 
 class Fields(TypedDict, total=False):
-    """What may be said of a picture; None is as good as nothing. Times need a time zone."""
+    """What may be said of a image; None is as good as nothing. Times need a time zone."""
 
     recipe: str | None
     external_id: str | None
@@ -39,7 +39,7 @@ class Fields(TypedDict, total=False):
 
 
 class Filters(TypedDict, total=False):
-    """What a listing may be narrowed to; `since` and `until` mean the moment at which a picture was accepted.
+    """What a listing may be narrowed to; `since` and `until` mean the moment at which a image was accepted.
 
     `verdict` is the machine's, `effective_verdict` the one that counts; `review` there waits for a person.
     """
@@ -59,19 +59,19 @@ class Filters(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Submitted:
-    """A picture of `submit_many` that was accepted; `number` is its place in the input, from 0."""
+    """A image of `submit_many` that was accepted; `number` is its place in the input, from 0."""
 
     number: int
-    picture: Picture
+    image: ImageFile
     inspection: Inspection
 
 
 @dataclass(frozen=True)
 class NotSubmitted:
-    """A picture of `submit_many` that was refused, or whose file could not be read."""
+    """A image of `submit_many` that was refused, or whose file could not be read."""
 
     number: int
-    picture: Picture
+    image: ImageFile
     error: Refused | OSError
 
 
@@ -83,22 +83,22 @@ class Inspections(Session):
 
     async def submit(
         self,
-        picture: Picture,
+        image: ImageFile,
         *,
         wait: float = 0.0,
         idempotency_key: str | None = None,
         **fields: Unpack[Fields],
     ) -> Inspection:
-        """Hand in one picture. When this returns it is durable: it will get a result.
+        """Hand in one image. When this returns it is durable: it will get a result.
 
         Example:
             inspection = lw.submit("part.png", recipe="ring", part_id="SN-4711", wait=30)
             print(inspection.verdict, inspection.anomaly_score)
 
         Args:
-            picture: JPEG, PNG, BMP, WebP or TIFF; its file name becomes `external_id` where none is given.
+            image: JPEG, PNG, BMP, WebP or TIFF; its file name becomes `external_id` where none is given.
             wait: seconds to wait for the result; after them the inspection is returned as it stands.
-            idempotency_key: the same key with the same picture is one inspection, also after a restart of the caller;
+            idempotency_key: the same key with the same image is one inspection, also after a restart of the caller;
                 a key of its own by default, so that a broken connection does not have it examined twice.
 
         Raises:
@@ -108,7 +108,7 @@ class Inspections(Session):
             ValueError: `idempotency_key` is empty, longer than 255 characters or not visible ASCII.
         """
         key = key_of(idempotency_key)
-        name, source = opened(picture)
+        name, source = opened(image)
         made = await self._upload(
             Inspection,
             at("inspections"),
@@ -119,15 +119,15 @@ class Inspections(Session):
 
     async def submit_many(
         self,
-        pictures: Iterable[Picture | tuple[Picture, Fields]],
+        images: Iterable[ImageFile | tuple[ImageFile, Fields]],
         *,
         concurrency: int = 8,
         wait: float = 0.0,
         **fields: Unpack[Fields],
     ) -> AsyncGenerator[Outcome, None]:
-        """Hand in any number of pictures, several at once; what became of each is given in the order of the input.
+        """Hand in any number of images, several at once; what became of each is given in the order of the input.
 
-        The input is read as far as it is needed: twice `concurrency` pictures ahead, at most. With `AsyncClient` it is
+        The input is read as far as it is needed: twice `concurrency` images ahead, at most. With `AsyncClient` it is
         read in threads, one after the other, so that it may block. One that is refused or
         cannot be read stops no other. Where the caller stops early, those under way are ended and the rest not begun.
 
@@ -136,15 +136,15 @@ class Inspections(Session):
                 match outcome:
                     case Submitted(inspection=inspection):
                         print(inspection.id)
-                    case NotSubmitted(picture=picture, error=error):
-                        print(picture, error)
+                    case NotSubmitted(image=image, error=error):
+                        print(image, error)
 
         Args:
-            pictures: as for `submit`, alone or with fields of their own, which go before the common ones. A file
+            images: as for `submit`, alone or with fields of their own, which go before the common ones. A file
                 that is given open must stay so until its outcome is there.
             concurrency: how many are under way at once, from 1 on.
             wait: seconds to wait for the result of each.
-            fields: of all pictures.
+            fields: of all images.
 
         Raises:
             Unreachable: no answer came; nothing more is sent.
@@ -154,24 +154,24 @@ class Inspections(Session):
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         crew: Crew[Outcome] = self._wire.crew(concurrency)
         async with crew:
-            source = iter(pictures)
+            source = iter(images)
             for number in count():
                 taken = await self._wire.work(lambda: list(islice(source, 1)))
                 if not taken:
                     break
                 [one] = taken
-                picture, own = one if isinstance(one, tuple) else (one, cast(Fields, {}))
-                crew.start(partial(self._attempted, number, picture, wait, {**fields, **own}))
+                image, own = one if isinstance(one, tuple) else (one, cast(Fields, {}))
+                crew.start(partial(self._attempted, number, image, wait, {**fields, **own}))
                 while crew.oldest_is_done or len(crew) >= _AHEAD * concurrency:
                     yield await crew.oldest()
             while len(crew):
                 yield await crew.oldest()
 
-    async def _attempted(self, number: int, picture: Picture, wait: float, fields: Fields) -> Outcome:
+    async def _attempted(self, number: int, image: ImageFile, wait: float, fields: Fields) -> Outcome:
         try:
-            return Submitted(number, picture, await self.submit(picture, wait=wait, **fields))
+            return Submitted(number, image, await self.submit(image, wait=wait, **fields))
         except (Refused, OSError) as error:
-            return NotSubmitted(number, picture, error)
+            return NotSubmitted(number, image, error)
 
     async def inspection(self, inspection_id: UUID | str, *, wait: float = 0.0) -> Inspection:
         """One inspection, as soon as it is final or `wait` seconds are over.
@@ -237,16 +237,16 @@ class Inspections(Session):
         return await self._post(Inspection, at("inspections", inspection_id, "reviews"), new)
 
     async def image(self, inspection_id: UUID | str) -> bytes:
-        """The picture as it was handed in, encoded."""
+        """The image as it was handed in, encoded."""
         return await self._transport.content(at("inspections", inspection_id, "image"))
 
     async def anomaly_map(self, inspection_id: UUID | str) -> bytes:
-        """Where the picture is unlike good parts: a `.npy` file, float32, (rows, columns) of the detector's grid.
+        """Where the image is unlike good parts: a `.npy` file, float32, (rows, columns) of the detector's grid.
 
-        Its cells divide the picture evenly. Read it with `numpy.load(io.BytesIO(...))`.
+        Its cells divide the image evenly. Read it with `numpy.load(io.BytesIO(...))`.
         """
         return await self._transport.content(at("inspections", inspection_id, "anomaly-map"))
 
     async def heatmap(self, inspection_id: UUID | str) -> bytes:
-        """The picture as PNG with the heat laid over it, on a scale that is fixed by the inspection's threshold."""
+        """The image as PNG with the heat laid over it, on a scale that is fixed by the inspection's threshold."""
         return await self._transport.content(at("inspections", inspection_id, "heatmap"))

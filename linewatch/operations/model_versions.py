@@ -133,7 +133,7 @@ class ModelVersions(Session):
 
         Args:
             threshold, review_threshold, station_id: as for `set_threshold`.
-            since: the moment from which on accepted pictures count, with a time zone; 30 days ago by default.
+            since: the moment from which on accepted images count, with a time zone; 30 days ago by default.
         """
         asked = {
             "threshold": threshold,

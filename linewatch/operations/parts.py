@@ -12,8 +12,8 @@ class Parts(Session):
         """One part, by the newest inspection of each of its views.
 
         Example:
-            for view, picture in {"top": "part.png", "side": "scratched.png"}.items():
-                lw.submit(picture, recipe="ring", part_id="SN-4712", view=view, wait=30)
+            for view, image in {"top": "part.png", "side": "scratched.png"}.items():
+                lw.submit(image, recipe="ring", part_id="SN-4712", view=view, wait=30)
             print(lw.part("SN-4712", recipe="ring").effective_verdict)
 
         Args:

@@ -29,9 +29,9 @@ class RescoreActions(Session):
         Args:
             run_id: a completed run, or a challenger that is running.
             max_new_false_rejects: of the parts reviewed ok: the share, 0 to 1, that is ng now and was not before.
-            max_new_rejects: of the pictures with a verdict before and now: the share that went from ok to ng.
+            max_new_rejects: of the images with a verdict before and now: the share that went from ok to ng.
             max_missed: of the parts reviewed ng: the share that is ok now and was not before.
-            max_failures: of all pictures: the share that could not be scored.
+            max_failures: of all images: the share that could not be scored.
             min_reviewed_ok, min_reviewed_ng: so many parts of the run must have been reviewed ok, or ng.
             confident: judge each share by its upper bound with 95 % confidence, not as it was measured.
 
@@ -64,10 +64,10 @@ class RescoreActions(Session):
             return None
 
     async def set_challenger(self, recipe: str, version: int, *, share: float) -> RescoreRun:
-        """Let a ready version score a share of live pictures in the active one's shadow, until it is ended.
+        """Let a ready version score a share of live images in the active one's shadow, until it is ended.
 
         Args:
-            share: of the pictures that are completed from now on, above 0 and up to 1.
+            share: of the images that are completed from now on, above 0 and up to 1.
         """
         return await self._put(
             RescoreRun, at("recipes", recipe, "challenger"), {"model_version": version, "share": share}

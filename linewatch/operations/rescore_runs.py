@@ -87,10 +87,10 @@ class RescoreRuns(Session):
 
         Args:
             where: stored inspections of the recipe; `{}` is all of them. Exactly one source must be named.
-            folder: a folder or an `s3://` prefix of pictures, as the server sees it, below its archive roots.
-            manifest: a JSON lines or CSV file that names pictures, likewise.
+            folder: a folder or an `s3://` prefix of images, as the server sees it, below its archive roots.
+            manifest: a JSON lines or CSV file that names images, likewise.
             threshold, review_threshold: judge with these, at every station, instead of those of the version.
-            recompute: run the network also where this version has scored a picture before.
+            recompute: run the network also where this version has scored a image before.
             window, time_zone: the hours in which it may run, like `22:00-05:00`, in an IANA zone (UTC by default).
             max_failure_rate: the run is aborted above this share, 0 to 1, of failures; 0.1 by default.
             wait: seconds to wait until it is final; after them it is returned as it stands.
@@ -161,7 +161,7 @@ class RescoreRuns(Session):
     async def rescore_results(
         self, run_id: UUID | str, *, page_size: int = 100, **filters: Unpack[ResultFilters]
     ) -> AsyncGenerator[RescoreResult, None]:
-        """What a run made of its pictures, in the order of its source."""
+        """What a run made of its images, in the order of its source."""
         params = {"limit": page_size, **texts(filters)}
         async for page in self._pages(RescoreResultPage, at("rescore-runs", run_id, "results"), params):
             for one in page.items:
@@ -175,7 +175,7 @@ class RescoreRuns(Session):
         after: Verdict | None = None,
         page_size: int = 100,
     ) -> AsyncGenerator[RescoreResult, None]:
-        """The pictures whose verdict is another than before, from the verdict `before` to the verdict `after`."""
+        """The images whose verdict is another than before, from the verdict `before` to the verdict `after`."""
         params = {"limit": page_size, **texts({"from": before, "to": after})}
         async for page in self._pages(RescoreResultPage, at("rescore-runs", run_id, "flips"), params):
             for one in page.items:

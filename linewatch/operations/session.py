@@ -43,7 +43,7 @@ class Session:
         self.url = transport.url
 
     async def ready(self) -> bool:
-        """Whether the system can accept pictures now. Asked once.
+        """Whether the system can accept images now. Asked once.
 
         Raises:
             LinewatchError: something else answers.

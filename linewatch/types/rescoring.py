@@ -8,7 +8,7 @@ from linewatch.types.results import Failure, Model, ModelVersion, Result
 
 
 class Progress(Result):
-    """How far a run is: `share` of its pictures from 0 to 1, `rate` in pictures a second; null: not known."""
+    """How far a run is: `share` of its images from 0 to 1, `rate` in images a second; null: not known."""
 
     done: int
     share: float | None
@@ -21,7 +21,7 @@ class RescoreRun(Result):
 
     Attributes:
         status: `queued`, `running`, `paused`, `completed`, `failed` or `cancelled`.
-        kind: `archive`, or `challenger` for one that scores live pictures in the active version's shadow.
+        kind: `archive`, or `challenger` for one that scores live images in the active version's shadow.
         source: `where`, `folder` or `manifest` with what it was asked for; of a challenger `live` with its `share`.
         threshold, review_threshold: those that it judges with; null for those of the version, which are in `limits`.
         counts: `total` (null until it is known), `planned`, `completed`, `failed`, `ok`, `ng`, `review`, the flips
@@ -102,7 +102,7 @@ class RescoreRunPage(Result):
 
 
 class Before(Result):
-    """What was recorded of a picture before a run scored it; null where there was none."""
+    """What was recorded of a image before a run scored it; null where there was none."""
 
     anomaly_score: float | None
     threshold: float | None
@@ -111,12 +111,12 @@ class Before(Result):
 
 
 class RescoreResult(Result):
-    """What a run made of one picture.
+    """What a run made of one image.
 
     Attributes:
         number: its place in the run's source, from 1.
-        inspection_id, path: the stored inspection, or where the picture lies in the folder or by the manifest.
-        before: null where the picture has never been inspected.
+        inspection_id, path: the stored inspection, or where the image lies in the folder or by the manifest.
+        before: null where the image has never been inspected.
         reviewed_verdict: of the newest review of the inspection; null where nobody has looked.
         flip: `ok_to_ng` and the like where the verdict is another than before; else null.
     """

@@ -21,7 +21,7 @@ class Model(Result):
 
 
 class Image(Result):
-    """The stored picture; width and height are in pixels, as displayed."""
+    """The stored image; width and height are in pixels, as displayed."""
 
     sha256: str
     width: int
@@ -57,7 +57,7 @@ class Inspection(Result):
 
     Attributes:
         status: `queued`, `running`, `completed`, `failed` or `cancelled`.
-        view: which of several pictures of one part it is.
+        view: which of several images of one part it is.
         anomaly_score, threshold, verdict: null unless completed; the verdict is `ok`, `ng` or `review`.
         effective_verdict: that of the newest of its `reviews`, the machine's where there are none.
         timings_ms: milliseconds by the system's clock: `queue`, `load`, `decode`, `score`, and `total` from the
@@ -138,7 +138,7 @@ class Batch(Result):
 
 
 class Challenger(Result):
-    """A model version that scores a share of live pictures in the active one's shadow, as the run `run_id`."""
+    """A model version that scores a share of live images in the active one's shadow, as the run `run_id`."""
 
     model_version: int
     share: float

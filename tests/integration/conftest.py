@@ -13,6 +13,6 @@ from tests.fixtures.s3_server import buckets as buckets
 
 @pytest.fixture
 def inspect(engine: Engine) -> Callable[..., list[UUID]]:
-    """Inspects so many pictures of one recipe, each of which is an event."""
+    """Inspects so many images of one recipe, each of which is an event."""
     make_recipe(engine)
     return lambda number=1: finish_inspections(engine, number)

@@ -21,7 +21,7 @@ from core.feed import consumers, feed
 from core.inspection import reviews
 from core.queue import work
 from core.settings import Settings
-from tests.conftest import free_port
+from tests.fixtures.servers import free_port
 from tests.integration.core.queue.test_work import claim, make_recipe, make_version, passed, submit
 from worker.delivery.mqtt import CONSUMER, Publisher
 

@@ -1,4 +1,4 @@
-"""Anomaly maps of pictures, each made once by a version and kept in the store."""
+"""Anomaly maps of images, each made once by a version and kept in the store."""
 
 import io
 from pathlib import Path
@@ -12,17 +12,17 @@ from worker.pipeline.loaded_models import LoadedModel
 
 
 def anomaly_map(
-    store: Store, model: LoadedModel, decoder: IsolatedDecoder, picture: Path, key: str
+    store: Store, model: LoadedModel, decoder: IsolatedDecoder, image: Path, key: str
 ) -> NDArray[np.float32]:
-    """The anomaly map of a picture, (rows, columns), from the store or made and kept there under `key`.
+    """The anomaly map of a image, (rows, columns), from the store or made and kept there under `key`.
 
     Raises:
-        core.intake.image_decoding.Undecodable: the picture cannot be decoded.
+        core.intake.image_decoding.Undecodable: the image cannot be decoded.
     """
     if store.holds(key):
         kept: NDArray[np.float32] = np.load(io.BytesIO(store.read(key)), allow_pickle=False)
         return kept
-    made: NDArray[np.float32] = model.score([decoder.prepare(picture).pixels]).maps[0]
+    made: NDArray[np.float32] = model.score([decoder.prepare(image).pixels]).maps[0]
     out = io.BytesIO()
     np.save(out, made, allow_pickle=False)
     store.put(key, out.getvalue())

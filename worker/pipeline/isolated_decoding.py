@@ -1,11 +1,11 @@
-"""Decoding suspect pictures in a child process that may die, and drawing heatmaps there.
+"""Decoding suspect images in a child process that may die, and drawing heatmaps there.
 
-A picture is suspect when its lease ran out once: it may have killed the worker that held it. A heatmap is drawn on the
-picture in full, which nobody has decoded so before. The child does one picture after another; when it dies or hangs,
-the picture in hand gets a second child, and is poison if that dies too.
+A image is suspect when its lease ran out once: it may have killed the worker that held it. A heatmap is drawn on the
+image in full, which nobody has decoded so before. The child does one image after another; when it dies or hangs,
+the image in hand gets a second child, and is poison if that dies too.
 
-Run as a program, this module is that child: it reads one JSON line a picture from standard input, followed by the heat
-where the picture is to be drawn, and answers each with one JSON line, followed by the bytes of the prepared picture or
+Run as a program, this module is that child: it reads one JSON line a image from standard input, followed by the heat
+where the image is to be drawn, and answers each with one JSON line, followed by the bytes of the prepared image or
 of the drawn one where there are any. The line says in `bytes` how many follow.
 """
 
@@ -25,12 +25,12 @@ import numpy as np
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable, decode
 from core.vision.evaluation.heatmap import Heat, overlay
-from core.vision.evaluation.page import PICTURE_SIDE, jpeg
+from core.vision.evaluation.page import IMAGE_SIDE, jpeg
 from core.vision.input.preprocessing import Prepared, Preprocessing, prepare
 
 log = logging.getLogger(__name__)
 
-SECONDS_A_PICTURE = 10.0
+SECONDS_A_IMAGE = 10.0
 SECONDS_A_HEATMAP = 20.0
 DEATHS_TO_BE_POISON = 2
 _COMPRESS_LEVEL = 1  # a third larger than Pillow's 6, in a fifth of its time
@@ -41,7 +41,7 @@ class _ChildDied(Exception):  # noqa: N818 - it reads as what happened
 
 
 class IsolatedDecoder:
-    """Prepares pictures in a child process; the child is started when the first one comes."""
+    """Prepares images in a child process; the child is started when the first one comes."""
 
     def __init__(self, preprocessing: Preprocessing, *, max_pixels: int) -> None:
         self._preprocessing = preprocessing
@@ -63,7 +63,7 @@ class IsolatedDecoder:
             Undecodable: also with `Failure.POISON`, when the child died on it twice.
         """
         question = {"path": str(path), "preprocessing": self._preprocessing.model_dump(mode="json")}
-        answer, data = self._ask_twice(question, seconds=SECONDS_A_PICTURE)
+        answer, data = self._ask_twice(question, seconds=SECONDS_A_IMAGE)
         pixels = np.frombuffer(data, dtype=np.uint8).reshape(answer["shape"])
         return Prepared(pixels, answer["width"], answer["height"])
 
@@ -83,7 +83,7 @@ class IsolatedDecoder:
             Undecodable: see `prepare`.
         """
         cells = np.empty((0, 0), np.float32) if heat is None else heat
-        question = {"path": str(path), "heat": cells.shape, "bytes": cells.nbytes, "side": PICTURE_SIDE}
+        question = {"path": str(path), "heat": cells.shape, "bytes": cells.nbytes, "side": IMAGE_SIDE}
         return self._ask_twice(question, cells.tobytes(), seconds=SECONDS_A_HEATMAP)[1]
 
     def _ask_twice(
@@ -96,7 +96,7 @@ class IsolatedDecoder:
                 log.warning("the decoding child died on %s: %s", Path(question["path"]).name, death)
                 self._end()
         raise Undecodable(
-            Failure.POISON, f"Decoding this picture killed its process {DEATHS_TO_BE_POISON} times; it was given up."
+            Failure.POISON, f"Decoding this image killed its process {DEATHS_TO_BE_POISON} times; it was given up."
         )
 
     def _ask(self, question: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -147,7 +147,7 @@ class IsolatedDecoder:
 def main(questions: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until there are no more questions; that is also when the parent has died.
 
-    A picture that hangs ends the child by the child's own clock, for there may be no parent left to do so.
+    A image that hangs ends the child by the child's own clock, for there may be no parent left to do so.
     """
     for line in questions:
         question = json.loads(line)
@@ -167,13 +167,13 @@ def main(questions: IO[bytes], answers: IO[bytes]) -> None:
 
 def _prepared(question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     preprocessing = Preprocessing.model_validate(question["preprocessing"])
-    picture = prepare(Path(question["path"]).read_bytes(), preprocessing, max_pixels=question["max_pixels"])
-    answer = {"shape": picture.pixels.shape, "width": picture.width, "height": picture.height}
-    return answer, picture.pixels.tobytes()
+    image = prepare(Path(question["path"]).read_bytes(), preprocessing, max_pixels=question["max_pixels"])
+    answer = {"shape": image.pixels.shape, "width": image.width, "height": image.height}
+    return answer, image.pixels.tobytes()
 
 
 def _drawn(question: dict[str, Any], heat: bytes) -> bytes:
-    """The picture under its heat, where there is any; with a `side` it is made to fit a page."""
+    """The image under its heat, where there is any; with a `side` it is made to fit a page."""
     side = question.get("side")
     at_least = None if side is None else (side, side)
     image = decode(Path(question["path"]).read_bytes(), max_pixels=question["max_pixels"], at_least=at_least)

@@ -18,20 +18,20 @@ from core.vision.detectors.detector import Detector, Scored
 from core.vision.detectors.device import Device
 from core.vision.errors import InvalidBundle
 from core.vision.input.input_checks import InputRanges
-from core.vision.input.preprocessing import Picture, Prepared, Preprocessing, prepare
+from core.vision.input.preprocessing import Prepared, PreparedImage, Preprocessing, prepare
 
 log = logging.getLogger(__name__)
 
 
 class ModelUnavailable(Exception):  # noqa: N818 - it reads as what the model is
-    """This worker cannot load a version; that is the worker's fault and no picture's."""
+    """This worker cannot load a version; that is the worker's fault and no image's."""
 
 
 class LoadedModel:
     """A detector on its device.
 
     Attributes:
-        inputs: what its pictures are checked against; None for no checks.
+        inputs: what its images are checked against; None for no checks.
     """
 
     def __init__(self, loaded: Detector, inputs: InputRanges | None, device: Device) -> None:
@@ -47,9 +47,9 @@ class LoadedModel:
         """See `core.vision.input.preprocessing.prepare`; in the caller's thread."""
         return prepare(data, self.preprocessing, max_pixels=self._detector.max_pixels)
 
-    def score(self, pictures: Sequence[Picture]) -> Scored:
+    def score(self, images: Sequence[PreparedImage]) -> Scored:
         """See `Detector.score`."""
-        return self._device.score(self._detector, pictures)
+        return self._device.score(self._detector, images)
 
 
 class Models:
@@ -90,7 +90,7 @@ class Models:
 
         Raises:
             InvalidBundle: the bundle is at fault.
-            core.intake.image_decoding.Undecodable: one of its golden pictures is.
+            core.intake.image_decoding.Undecodable: one of its golden images is.
         """
         files = self._files(version_id)
         loaded = self._loaded_on_device(files)

@@ -22,7 +22,7 @@ from core.queue.work import Claim, Finished, Outcome
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
 from core.vision.input.input_checks import InputRanges, facts, reasons
-from core.vision.input.preprocessing import Picture, Prepared
+from core.vision.input.preprocessing import Prepared, PreparedImage
 from worker.pipeline.isolated_decoding import IsolatedDecoder
 from worker.pipeline.leases import held
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
@@ -34,10 +34,10 @@ FINISH_TRIES = 4
 
 @dataclass
 class _Examined:
-    """A claim on its way: with its prepared picture and what is wrong with it, or with the failure that ended it."""
+    """A claim on its way: with its prepared image and what is wrong with it, or with the failure that ended it."""
 
     claim: Claim
-    picture: Picture | None = None
+    image: PreparedImage | None = None
     reasons: list[str] = field(default_factory=list)
     failure: Undecodable | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
@@ -132,10 +132,10 @@ class Examiner:
             data = self._load(claim)
             loaded = time.perf_counter()
             examined.timings_ms["load"] = _ms(loaded - begun)
-            picture = prepare(claim, data)
-            examined.picture = picture.pixels
+            image = prepare(claim, data)
+            examined.image = image.pixels
             if expected is not None:
-                examined.reasons = reasons(facts(picture), expected)
+                examined.reasons = reasons(facts(image), expected)
             examined.timings_ms["decode"] = _ms(time.perf_counter() - loaded)
         except Undecodable as failure:
             examined.failure = failure
@@ -145,16 +145,16 @@ class Examiner:
         try:
             data = self._store.read(_key(claim))
         except FileNotFoundError:
-            self._store.check()  # a store that is away raises here: that is no picture's fault
-            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored picture is missing.") from None
+            self._store.check()  # a store that is away raises here: that is no image's fault
+            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored image is missing.") from None
         if hashlib.sha256(data).digest() != claim.image_sha256:
-            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored picture is not the one that was uploaded.")
+            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored image is not the one that was uploaded.")
         return data
 
     def _score(self, model: LoadedModel, examined: Sequence[_Examined]) -> list[Outcome]:
-        pictures = [one.picture for one in examined if one.picture is not None]
+        images = [one.image for one in examined if one.image is not None]
         begun = time.perf_counter()
-        scores = iter(model.score(pictures).scores.tolist() if pictures else [])
+        scores = iter(model.score(images).scores.tolist() if images else [])
         took = _ms(time.perf_counter() - begun)
         outcomes = []
         for one in examined:

@@ -1,4 +1,4 @@
-"""Reading pictures of a run for the network: from the store or an archive, checked, decoded and prepared."""
+"""Reading images of a run for the network: from the store or an archive, checked, decoded and prepared."""
 
 import hashlib
 import tempfile
@@ -26,16 +26,16 @@ from worker.pipeline.loaded_models import LoadedModel
 
 @dataclass(frozen=True)
 class Read:
-    """A picture on its way: prepared, with what speaks against trusting it, or with the failure that ended it."""
+    """A image on its way: prepared, with what speaks against trusting it, or with the failure that ended it."""
 
     subject: Subject
-    picture: Prepared | None = None
+    image: Prepared | None = None
     reasons: list[str] = field(default_factory=list)
     failure: Undecodable | None = None
 
 
-class Pictures:
-    """The pictures of a slice in their order, taken a minibatch at a time; those to come may be read meanwhile."""
+class RunImages:
+    """The images of a slice in their order, taken a minibatch at a time; those to come may be read meanwhile."""
 
     def __init__(self, subjects: Sequence[Subject], begin: Callable[[Subject], Future[Read]], ahead: int) -> None:
         self._subjects = iter(subjects)
@@ -47,7 +47,7 @@ class Pictures:
         """The next `size` of them, fewer at the end.
 
         Raises:
-            core.storage.archives.ArchiveUnavailable, OSError: the source is away; no picture is at fault.
+            core.storage.archives.ArchiveUnavailable, OSError: the source is away; no image is at fault.
         """
         self._fill(size)
         taken = [self._window.popleft().result() for _ in range(min(size, len(self._window)))]
@@ -65,7 +65,7 @@ class Pictures:
 
 
 class Reader:
-    """Reads the pictures of runs; several threads may."""
+    """Reads the images of runs; several threads may."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
@@ -79,8 +79,8 @@ class Reader:
     @contextmanager
     def reading(
         self, run: Run, model: LoadedModel, subjects: Sequence[Subject], *, suspect: bool, ahead: int
-    ) -> Iterator[Pictures]:
-        """The pictures in their order, up to `ahead` of them read before they are asked for.
+    ) -> Iterator[RunImages]:
+        """The images in their order, up to `ahead` of them read before they are asked for.
 
         Suspect ones, which may have killed the worker that held them, are decoded in a child process, one by one.
         """
@@ -94,14 +94,14 @@ class Reader:
                 alone.set_result(self._read(subject, place, model, decoder))
                 return alone
 
-            pictures = Pictures(subjects, begin, 0 if suspect else ahead)
+            images = RunImages(subjects, begin, 0 if suspect else ahead)
             try:
-                yield pictures
+                yield images
             finally:
-                pictures.cancel()
+                images.cancel()
 
     def original(self, run: Run, subject: Subject) -> bytes:
-        """The file of one picture.
+        """The file of one image.
 
         Raises:
             core.intake.image_decoding.Undecodable: it is not there any more, or is another one now.
@@ -109,11 +109,11 @@ class Reader:
         """
         data = self._load(subject, self._place(run))
         if subject.image_sha256 not in (None, hashlib.sha256(data).digest()):
-            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The picture has changed since it was scored.")
+            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The image has changed since it was scored.")
         return data
 
     def _place(self, run: Run) -> Place | None:
-        """Where the pictures lie; None for those of inspections, which lie in the store."""
+        """Where the images lie; None for those of inspections, which lie in the store."""
         if "folder" in run.source:
             return self._archives.locate(run.source["folder"])
         if "manifest" in run.source:
@@ -127,8 +127,8 @@ class Reader:
             data = self._load(subject, place)
             if subject.image_sha256 is None:
                 subject = replace(subject, image_sha256=hashlib.sha256(data).digest())
-            picture = model.prepare(data) if isolated is None else _prepared_apart(isolated, data)
-            return Read(subject, picture, reasons(facts(picture), model.inputs) if model.inputs is not None else [])
+            image = model.prepare(data) if isolated is None else _prepared_apart(isolated, data)
+            return Read(subject, image, reasons(facts(image), model.inputs) if model.inputs is not None else [])
         except Undecodable as failure:
             return Read(subject, failure=failure)
 
@@ -137,15 +137,15 @@ class Reader:
             raise Undecodable(*subject.failure)
         if place is not None:
             return place.read(subject.path or "", max_bytes=self._settings.max_upload_bytes)
-        assert subject.image_day is not None  # noqa: S101 - an inspection has a picture
+        assert subject.image_day is not None  # noqa: S101 - an inspection has a image
         assert subject.image_sha256 is not None  # noqa: S101
         try:
             data = self._store.read(image_key(subject.image_day, subject.image_sha256))
         except FileNotFoundError:
-            self._store.check()  # a store that is away raises here: that is no picture's fault
-            raise Undecodable(Failure.IMAGE_MISSING, "The stored picture is missing.") from None
+            self._store.check()  # a store that is away raises here: that is no image's fault
+            raise Undecodable(Failure.IMAGE_MISSING, "The stored image is missing.") from None
         if hashlib.sha256(data).digest() != subject.image_sha256:
-            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored picture is not the one that was uploaded.")
+            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored image is not the one that was uploaded.")
         return data
 
 

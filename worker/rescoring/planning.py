@@ -134,7 +134,7 @@ class Planner:
             return None
         found = stored_inspections.judge(connection, held.run, after, first=base + 1)
         cursor = {"phase": "judge", "after": str(found.last)} if found.last else {"phase": "score", "after": None}
-        planning.step(connection, held, cursor=cursor, pictures=found.done, lease_seconds=self._settings.lease_seconds)
+        planning.step(connection, held, cursor=cursor, images=found.done, lease_seconds=self._settings.lease_seconds)
         runs.count(connection, held.run.id, found.counts)
         return found
 
@@ -206,7 +206,7 @@ class Planner:
     def _items(self, held: Plan, after: Any) -> Iterator[tuple[dict[str, Any], Cursor]]:
         source = held.run.source
         if "folder" in source:
-            for name in self._archives.locate(source["folder"]).pictures(after):
+            for name in self._archives.locate(source["folder"]).images(after):
                 yield {"path": name}, {"counted": True, "after": name}
             return
         place, file = self._archives.locate_file(source["manifest"])

@@ -1,4 +1,4 @@
-"""Pages about runs: the report with pictures and heatmaps of what would change, made once and kept in the store."""
+"""Pages about runs: the report with images and heatmaps of what would change, made once and kept in the store."""
 
 import logging
 import tempfile
@@ -19,7 +19,7 @@ from core.models import model_versions
 from core.queue.notifications import Hints
 from core.rescoring import runs
 from core.rescoring.reports import report, results
-from core.rescoring.reports.page import PICTURES, Account, Shown, render
+from core.rescoring.reports.page import IMAGES, Account, Shown, render
 from core.rescoring.reports.results import Scored
 from core.rescoring.runs import Run
 from core.rescoring.slices import Subject
@@ -72,11 +72,11 @@ class Reporter:
             run = runs.get(connection, run_id)
             if found.compared:
                 chosen = {
-                    "ok_to_ng": results.furthest(connection, run_id, "ok", "ng", limit=PICTURES),
-                    "ng_to_ok": results.furthest(connection, run_id, "ng", "ok", limit=PICTURES),
+                    "ok_to_ng": results.furthest(connection, run_id, "ok", "ng", limit=IMAGES),
+                    "ng_to_ok": results.furthest(connection, run_id, "ng", "ok", limit=IMAGES),
                 }
             else:
-                chosen = {"highest": results.highest(connection, run_id, limit=PICTURES)}
+                chosen = {"highest": results.highest(connection, run_id, limit=IMAGES)}
         with _Drawing(self._settings, self._engine, self._store, self._models, self._reader, run) as drawing:
             gallery = {kind: [drawing.shown(one) for one in some] for kind, some in chosen.items()}
         return render(Account(found, gallery, drawing.notes))
@@ -92,7 +92,7 @@ class _Artist:
 
 
 class _Drawing:
-    """The pictures of one page: each is read once, and decoded in child processes only.
+    """The images of one page: each is read once, and decoded in child processes only.
 
     Raises:
         ModelUnavailable: on entering, when the run's own version cannot be loaded here.
@@ -122,7 +122,7 @@ class _Drawing:
         self._children.close()
 
     def shown(self, one: Scored) -> Shown:
-        """A result with its pictures, or with the reason why they are not there."""
+        """A result with its images, or with the reason why they are not there."""
         try:
             with self._file(one) as file:
                 return Shown(
@@ -134,8 +134,8 @@ class _Drawing:
         except Undecodable as error:
             return Shown(one, missing=error.detail)
         except (Refused, OSError) as error:  # OSError: also an archive that is away
-            log.warning("a picture of run %s cannot be read: %s", self._run.id, error)
-            self._note("Pictures could not be read when this page was made: their source was away.")
+            log.warning("a image of run %s cannot be read: %s", self._run.id, error)
+            self._note("Images could not be read when this page was made: their source was away.")
             return Shown(one)
 
     @contextmanager

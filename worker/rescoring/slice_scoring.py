@@ -39,7 +39,7 @@ NIGHT_STEP_SECONDS = 0.6
 NIGHT_SECONDS = 30.0
 """So long without live work is night."""
 LEAST_MINIBATCH = 4
-"""What a device has to do for each minibatch, however small, would else be done for a picture or two."""
+"""What a device has to do for each minibatch, however small, would else be done for a image or two."""
 QUIET_SECONDS = 0.2
 """Live work that is in hand is waited for so long before the slice is given back."""
 RENEW_SECONDS = 1.0
@@ -77,7 +77,7 @@ class Rescorer:
         self._at_it = threading.Lock()
         self._granting = threading.Lock()
         self._granted = 0
-        self._seconds_a_picture = STEP_SECONDS / LEAST_MINIBATCH
+        self._seconds_a_image = STEP_SECONDS / LEAST_MINIBATCH
 
     def close(self) -> None:
         self._reader.close()
@@ -86,7 +86,7 @@ class Rescorer:
         """Score slices until there are none, or it is time to make way; says whether there may be more to do.
 
         Args:
-            granted: so many pictures are scored whether or not live work waits: the share that bulk work has anyway.
+            granted: so many images are scored whether or not live work waits: the share that bulk work has anyway.
 
         Raises:
             ModelUnavailable, core.storage.locations.ArchiveUnavailable: after the slice was given back.
@@ -146,12 +146,12 @@ class Rescorer:
         done: list[Result] = []
         written = time.monotonic()
         ahead = 0 if self._models.device == "cpu" else AHEAD * self._settings.minibatch
-        with self._reader.reading(run, model, subjects, suspect=claim.rescues > 0, ahead=ahead) as pictures:
+        with self._reader.reading(run, model, subjects, suspect=claim.rescues > 0, ahead=ahead) as images:
             while True:
                 size = self._minibatch()
                 if not may_go_on():
                     break
-                minibatch = pictures.take(size)
+                minibatch = images.take(size)
                 self._use_grant(len(minibatch))
                 done += self._scored(run, model, minibatch)
                 if time.monotonic() - written > WRITE_SECONDS or len(minibatch) < size:
@@ -163,21 +163,21 @@ class Rescorer:
         self._write(claim, done)
         return False
 
-    def _use_grant(self, pictures: int) -> None:
+    def _use_grant(self, images: int) -> None:
         with self._granting:
-            self._granted = max(0, self._granted - pictures)
+            self._granted = max(0, self._granted - images)
 
     def _minibatch(self) -> int:
         step = NIGHT_STEP_SECONDS if self._line.quiet_seconds() > NIGHT_SECONDS else STEP_SECONDS
-        return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_a_picture)))
+        return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_a_image)))
 
     def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[Read]) -> list[Result]:
-        prepared = [one.picture.pixels for one in minibatch if one.picture is not None]
+        prepared = [one.image.pixels for one in minibatch if one.image is not None]
         begun = time.perf_counter()
         scores = iter(model.score(prepared).scores.tolist() if prepared else [])
         if prepared:
             took = (time.perf_counter() - begun) / len(prepared)
-            self._seconds_a_picture += 0.2 * (took - self._seconds_a_picture)
+            self._seconds_a_image += 0.2 * (took - self._seconds_a_image)
         return [_result(run, one, scores) for one in minibatch]
 
     def _write(self, claim: Claim, results: Sequence[Result]) -> bool:
@@ -191,8 +191,8 @@ class Rescorer:
 
 
 def _result(run: Run, read: Read, scores: Iterator[float]) -> Result:
-    """What is written of a picture; `scores` are those of the pictures that could be prepared."""
-    if read.picture is None:
+    """What is written of a image; `scores` are those of the images that could be prepared."""
+    if read.image is None:
         assert read.failure is not None  # noqa: S101 - it is one or the other
         return Result(read.subject, error_code=read.failure.failure, error_detail=read.failure.detail)
     score = next(scores)

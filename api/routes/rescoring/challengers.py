@@ -1,4 +1,4 @@
-"""`/v1/recipes/{name}/challenger`: a model version that scores live pictures in the active one's shadow."""
+"""`/v1/recipes/{name}/challenger`: a model version that scores live images in the active one's shadow."""
 
 from typing import Annotated
 
@@ -18,13 +18,13 @@ _NONE = refuses(Code.RECIPE_UNKNOWN, Code.NOT_FOUND)
 
 
 class NewChallenger(BaseModel):
-    """Which version challenges the active one, and of how many live pictures."""
+    """Which version challenges the active one, and of how many live images."""
 
     model_config = ConfigDict(extra="forbid")
 
     model_version: Annotated[int, Field(ge=1, le=2**31 - 1)]
     share: Annotated[
-        float, Field(gt=0, le=1, allow_inf_nan=False, description="of the pictures that are completed from now on")
+        float, Field(gt=0, le=1, allow_inf_nan=False, description="of the images that are completed from now on")
     ]
 
 
@@ -45,9 +45,9 @@ def set_challenger(
 ) -> RescoreRun:
     """Let a ready version score a share of what the line completes from now on, in the active one's shadow.
 
-    Its scores change no inspection, batch or feed. Which pictures are in the share follows from their ids alone. It is
+    Its scores change no inspection, batch or feed. Which images are in the share follows from their ids alone. It is
     a re-scoring run of the kind `challenger` and has the same results, flips and report; it goes on until it is ended.
-    Of what it cannot score within an hour it skips pictures and counts them as `skipped`.
+    Of what it cannot score within an hour it skips images and counts them as `skipped`.
     """
     with services.transaction() as connection:
         made = challengers.create(connection, name, new.model_version, share=new.share, actor=actor)

@@ -1,4 +1,4 @@
-"""`/v1/rescore-runs/{id}`: what a run has found, picture by picture, as a file, and as a report."""
+"""`/v1/rescore-runs/{id}`: what a run has found, image by image, as a file, and as a report."""
 
 import asyncio
 from typing import Annotated, Any, Literal
@@ -36,7 +36,7 @@ class _Results(BaseModel):
     before_verdict: Annotated[_Verdict | None, Query(description="what was recorded")] = None
     line_id: Label | None = None
     station_id: Label | None = None
-    error_code: Annotated[Label | None, Query(description="only pictures that failed with this code")] = None
+    error_code: Annotated[Label | None, Query(description="only images that failed with this code")] = None
     cursor: str | None = None
     limit: Limit = 100
 
@@ -127,8 +127,8 @@ async def get_rescore_report(
     """What would change: the results of a run beside what was recorded and what people said.
 
     It may be asked for at any time, also of a run that has not ended, and says what there is then. With `format=html`
-    it is one page that needs nothing but itself, with the pictures that would change, 12 each from ok to ng and from
-    ng to ok, and their heatmaps before and after; of pictures that nobody had inspected, with the highest scores. A
+    it is one page that needs nothing but itself, with the images that would change, 12 each from ok to ng and from
+    ng to ok, and their heatmaps before and after; of images that nobody had inspected, with the highest scores. A
     worker makes it; 503 `timeout` when none has in time: it goes on, so ask again.
     """
     found = await asyncio.to_thread(report.of, services.engine, run_id)
@@ -140,16 +140,16 @@ async def get_rescore_report(
 
 @router.get("/results/{number}/heatmap", response_class=Response, responses=binary("image/png") | MAP_REFUSALS)
 async def get_rescore_heatmap(run_id: UUID, number: Number, services: Context) -> Response:
-    """The picture of a result under the heat that the run's version gives it, on the scale of the run's threshold.
+    """The image of a result under the heat that the run's version gives it, on the scale of the run's threshold.
 
     As `/v1/inspections/{id}/heatmap`, which shows what was recorded. 409 `invalid_transition` for a result without a
-    score, and for a picture that is not in the store, as that of an archive.
+    score, and for a image that is not in the store, as that of an archive.
     """
     run, found = await asyncio.to_thread(_result, services, run_id, number)
     if found.anomaly_score is None or found.threshold is None:
         raise Refused(Code.INVALID_TRANSITION, f"Result {number} of run {run_id} has no score, so it has no heatmap.")
     if found.image_day is None or found.image_sha256 is None:
-        raise Refused(Code.INVALID_TRANSITION, f"The picture of result {number} is not in the store.")
+        raise Refused(Code.INVALID_TRANSITION, f"The image of result {number} is not in the store.")
     data = await on_demand.heatmap(
         services,
         found.image_day,

@@ -46,9 +46,9 @@ async def create_rescore_run(
     asked: RunRequest, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> RescoreRun:
     """Score an archive again: stored inspections (`where`, empty for all of the recipe), a folder or an S3 prefix of
-    pictures, or those that a manifest names.
+    images, or those that a manifest names.
 
-    The model version must be ready. Pictures that it has scored already are judged by their stored scores, unless
+    The model version must be ready. Images that it has scored already are judged by their stored scores, unless
     `recompute` says to run the network; `threshold` judges with another threshold than the version's. Nothing that is
     stored of an inspection is changed. The run gives way to the line, and keeps to its `window`.
     """

@@ -27,7 +27,7 @@ GROUP BY 1, 2, 3
 
 @dataclass(frozen=True)
 class Agreement:
-    """The pictures of a run whose inspections people have reviewed, counted.
+    """The images of a run whose inspections people have reviewed, counted.
 
     A false reject is a part that was reviewed ok and that the machine calls ng; a miss is one that was reviewed ng and
     that it calls ok.

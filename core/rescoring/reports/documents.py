@@ -1,4 +1,4 @@
-"""What is said of the results of re-scoring: one JSON document for each picture, and the report of a run."""
+"""What is said of the results of re-scoring: one JSON document for each image, and the report of a run."""
 
 import datetime as dt
 import hashlib
@@ -27,9 +27,9 @@ class Before(BaseModel):
 
 
 class RescoreResult(BaseModel):
-    """One picture of a run, scored again.
+    """One image of a run, scored again.
 
-    `number` is its place in the source, from 1. `before` is null for pictures that were never inspected or had no
+    `number` is its place in the source, from 1. `before` is null for images that were never inspected or had no
     verdict; `reviewed_verdict` is what people said last, as of now; `flip` is `<before>_to_<after>` where the two
     verdicts differ.
     """
@@ -76,7 +76,7 @@ class RescoreResult(BaseModel):
 
 
 class Flips(BaseModel):
-    """Pictures whose verdict changed from one to another; `share` of all that have a verdict before and after."""
+    """Images whose verdict changed from one to another; `share` of all that have a verdict before and after."""
 
     flip: str
     count: int
@@ -99,7 +99,7 @@ class Scores(BaseModel):
 
 
 class Shift(BaseModel):
-    """How the scores of the same pictures moved, in units of their thresholds.
+    """How the scores of the same images moved, in units of their thresholds.
 
     `median` of the differences, after less before; `distance` of the two distributions (Kolmogorov-Smirnov, from the
     bins: 0 the same, 1 wholly apart); `correlation` (Pearson), null where either side is constant.
@@ -139,7 +139,7 @@ class Place(BaseModel):
 
 
 class Agreed(BaseModel):
-    """The pictures whose inspections people have reviewed: the newest review against the verdicts before and after.
+    """The images whose inspections people have reviewed: the newest review against the verdicts before and after.
 
     A false reject was reviewed ok and is ng, a miss was reviewed ng and is ok.
     """
@@ -159,7 +159,7 @@ class Agreed(BaseModel):
 
 
 class FailedExample(BaseModel):
-    """A picture that could not be scored."""
+    """A image that could not be scored."""
 
     number: int
     inspection_id: UUID | None
@@ -168,7 +168,7 @@ class FailedExample(BaseModel):
 
 
 class FailuresOfKind(BaseModel):
-    """Pictures that could not be scored for the same reason, and the first of them."""
+    """Images that could not be scored for the same reason, and the first of them."""
 
     code: str
     count: int
@@ -176,7 +176,7 @@ class FailuresOfKind(BaseModel):
 
 
 class Timings(BaseModel):
-    """When the run began and ended, how long it took, pauses included, and pictures a second over that time."""
+    """When the run began and ended, how long it took, pauses included, and images a second over that time."""
 
     started_at: dt.datetime | None
     finished_at: dt.datetime | None
@@ -187,12 +187,12 @@ class Timings(BaseModel):
 class RescoreReport(BaseModel):
     """What would change: a run's results beside what was recorded, as they stand when the report is made.
 
-    `transitions` counts pictures by the verdict that was recorded (`none`: there was none), then by that of the run.
+    `transitions` counts images by the verdict that was recorded (`none`: there was none), then by that of the run.
     """
 
     made_at: dt.datetime
     run: RescoreRun
-    pictures: int = Field(description="pictures that have a result")
+    pictures: int = Field(description="images that have a result")
     versions_before: dict[int, int] = Field(
         description="by model version, how many of the verdicts that were recorded are its"
     )
@@ -201,7 +201,7 @@ class RescoreReport(BaseModel):
     transitions: dict[str, dict[str, int]]
     flips: list[Flips]
     scores: Distribution
-    places: list[Place] = Field(description="by line and station, those with the most pictures first")
+    places: list[Place] = Field(description="by line and station, those with the most images first")
     places_left_out: bool = Field(description="whether there are more than the 200 that are listed")
     agreement: Agreed
     failures: list[FailuresOfKind]

@@ -1,4 +1,4 @@
-"""Exports of a run: one flat row for each picture, what was recorded of it beside how it came out now."""
+"""Exports of a run: one flat row for each image, what was recorded of it beside how it came out now."""
 
 import json
 from operator import attrgetter

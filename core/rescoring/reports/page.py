@@ -1,4 +1,4 @@
-"""The report of a run as a page: one file of HTML that a person can mail, with the pictures that would change."""
+"""The report of a run as a page: one file of HTML that a person can mail, with the images that would change."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ from typing import Any
 from core.rescoring.reports.documents import HISTOGRAM_END, Agreed, Place, RescoreReport, Scores
 from core.rescoring.reports.results import Scored
 from core.vision.evaluation.charts import Counted, Mark, counted_histograms
-from core.vision.evaluation.page import card, facts, heat_scale, notes, page, picture
+from core.vision.evaluation.page import card, facts, heat_scale, image, notes, page
 
-PICTURES = 12
-"""Pictures that are shown of each kind, at most."""
+IMAGES = 12
+"""Images that are shown of each kind, at most."""
 _PLACES = 40
 _TITLES = {
     "ok_to_ng": "Were ok, would be ng",
@@ -23,7 +23,7 @@ KINDS = tuple(_TITLES)
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on the page: its result, and JPEGs of it as it is and with its heat before and after.
+    """A image on the page: its result, and JPEGs of it as it is and with its heat before and after.
 
     Attributes:
         missing: why one of the three is not there, for people.
@@ -42,7 +42,7 @@ Gallery = Mapping[str, Sequence[Shown]]
 
 @dataclass(frozen=True)
 class Account:
-    """A report, the pictures that go with it, and lines for people about what was odd when it was made."""
+    """A report, the images that go with it, and lines for people about what was odd when it was made."""
 
     report: RescoreReport
     gallery: Gallery = field(default_factory=dict)
@@ -73,13 +73,13 @@ def _head(report: RescoreReport) -> str:
     compared = f"against version {against}" if against else "against nothing that was recorded"
     return (
         f"<h1>{escape(run.recipe)}: what version {run.model.version} would change</h1>"
-        f'<p class="quiet">{compared} · {_number(report.pictures)} pictures of {escape(source(run.source))} · '
+        f'<p class="quiet">{compared} · {_number(report.pictures)} images of {escape(source(run.source))} · '
         f"{report.made_at:%Y-%m-%d %H:%M} UTC</p>"
     )
 
 
 def source(of: Mapping[str, Any]) -> str:
-    """Where the pictures of a run come from, in a few words."""
+    """Where the images of a run come from, in a few words."""
     if "folder" in of:
         return f"the folder {of['folder']}"
     if "manifest" in of:
@@ -108,9 +108,9 @@ def _cards(report: RescoreReport) -> str:
     else:
         for verdict in ("ng", "review", "ok"):
             number = sum(row[verdict] for row in report.transitions.values())
-            cards.append(card(_number(number), verdict, f"{_share(number, report.pictures)} of the pictures"))
+            cards.append(card(_number(number), verdict, f"{_share(number, report.pictures)} of the images"))
     failed = sum(row["failed"] for row in report.transitions.values())
-    cards.append(card(_number(failed), "could not be scored", f"{_share(failed, report.pictures)} of the pictures"))
+    cards.append(card(_number(failed), "could not be scored", f"{_share(failed, report.pictures)} of the images"))
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
@@ -120,13 +120,13 @@ def _warnings(report: RescoreReport) -> list[str]:
     if run.status in ("queued", "running", "paused"):
         total = "" if run.counts["total"] is None else f" of {_number(run.counts['total'])}"
         lines.append(
-            f"The run is {run.status}: {_number(report.pictures)}{total} pictures have a result so far, those that the "
+            f"The run is {run.status}: {_number(report.pictures)}{total} images have a result so far, those that the "
             "source has first. They need not be like the rest."
         )
     elif run.status != "completed":
         lines.append(f"The run was not completed, it is {run.status}: {run.reason or 'a person ended it'}.")
     if report.pictures and not report.compared:
-        lines.append("Nothing was recorded of these pictures before, so nothing can be said of what would change.")
+        lines.append("Nothing was recorded of these images before, so nothing can be said of what would change.")
     return lines
 
 
@@ -169,7 +169,7 @@ def _scores(report: RescoreReport) -> str:
     if (shift := scores.shift) is not None:
         together = "" if shift.correlation is None else f", their correlation {shift.correlation:.3f}"
         lines.append(
-            f"Of the {_number(shift.count)} pictures with both scores, the median moved by {shift.median:+.3f} "
+            f"Of the {_number(shift.count)} images with both scores, the median moved by {shift.median:+.3f} "
             f"thresholds; the distance of the two distributions is {shift.distance:.3f} (Kolmogorov-Smirnov, 0 to "
             f"1){together}."
         )
@@ -198,7 +198,7 @@ def _agreement(agreed: Agreed) -> str:
     ok, ng = (sum(agreed.after[said].values()) for said in ("ok", "ng"))
     return (
         "<h2>Against people's reviews</h2>"
-        f"<p>{_number(agreed.reviewed)} of these pictures have been reviewed, {_number(ok)} ok and {_number(ng)} ng. "
+        f"<p>{_number(agreed.reviewed)} of these images have been reviewed, {_number(ok)} ok and {_number(ng)} ng. "
         f"<b>{_number(agreed.new_false_rejects)}</b> reviewed ok would newly be rejected, "
         f"{_number(agreed.false_rejects_gone)} no longer. <b>{_number(agreed.new_misses)}</b> reviewed ng would newly "
         f"pass, {_number(agreed.misses_gone)} no longer.</p>"
@@ -229,7 +229,7 @@ def _gallery(gallery: Gallery) -> str:
     if not shown:
         return ""
     return (
-        "<h2>Pictures</h2>"
+        "<h2>Images</h2>"
         '<p class="quiet">As it is, with its heat before, with its heat after; those whose score moved the furthest '
         f"come first. Below them the score and its threshold. Heat is in units of the threshold: {heat_scale()}. The "
         f"line is drawn at 1.</p>{shown}"
@@ -250,7 +250,7 @@ def _figure(one: Shown) -> str:
 
 
 def _cell(content: bytes | None, what: str, missing: str, caption: str) -> str:
-    drawn = f'<span class="none">{escape(missing)}</span>' if content is None else picture(content, "jpeg", what)
+    drawn = f'<span class="none">{escape(missing)}</span>' if content is None else image(content, "jpeg", what)
     return f"<span>{drawn}<small>{caption}</small></span>"
 
 
@@ -261,7 +261,7 @@ def _caption(when: str, verdict: str | None, score: float | None, threshold: flo
 
 
 def _name(result: Scored) -> str:
-    return result.part_id or result.external_id or result.path or f"picture {result.number}"
+    return result.part_id or result.external_id or result.path or f"image {result.number}"
 
 
 def _whereabouts(result: Scored) -> str:
@@ -278,8 +278,8 @@ def _places(report: RescoreReport) -> str:
         return ""
     rows = "".join(_place(one) for one in places)
     more = len(report.places) > _PLACES or report.places_left_out
-    rest = f'<p class="quiet">The {_PLACES} with the most pictures; there are more.</p>' if more else ""
-    names = ("pictures", "failed", "ng before", "ng after", "ok → ng", "ng → ok", "mean before", "mean after")
+    rest = f'<p class="quiet">The {_PLACES} with the most images; there are more.</p>' if more else ""
+    names = ("images", "failed", "ng before", "ng after", "ok → ng", "ng → ok", "mean before", "mean after")
     head = "".join(f'<th class="n">{name}</th>' for name in names)
     return (
         "<h2>By line and station</h2>"
@@ -305,7 +305,7 @@ def _failures(report: RescoreReport) -> str:
         for one in report.failures
     )
     return (
-        '<h2>Could not be scored</h2><div class="wide"><table><tr><th>Code</th><th class="n">Pictures</th>'
+        '<h2>Could not be scored</h2><div class="wide"><table><tr><th>Code</th><th class="n">Images</th>'
         f"<th>The first of them</th></tr>{rows}</table></div>"
     )
 
@@ -319,7 +319,7 @@ def _origin(report: RescoreReport) -> str:
         "Model": f"version {run.model.version}, SHA-256 {run.model.sha256}",
         "Thresholds": _limits(run.limits),
         "Compared with": ", ".join(
-            f"version {version} ({_number(number)} pictures)" for version, number in report.versions_before.items()
+            f"version {version} ({_number(number)} images)" for version, number in report.versions_before.items()
         )
         or "nothing",
         "Source": source(run.source),
@@ -327,7 +327,7 @@ def _origin(report: RescoreReport) -> str:
         "Made": f"{run.created_at:%Y-%m-%d %H:%M} UTC",
     }
     if timings.seconds is not None:
-        rate = "" if timings.pictures_per_second is None else f", {timings.pictures_per_second:.1f} pictures a second"
+        rate = "" if timings.pictures_per_second is None else f", {timings.pictures_per_second:.1f} images a second"
         named["Took"] = f"{_duration(timings.seconds)}{rate}"
     return f"<h2>Where it comes from</h2>{facts(named)}"
 

@@ -35,7 +35,7 @@ from core.rescoring.reports.results import in_thresholds
 from core.rescoring.tables import rescore_results
 
 PLACES = 200
-"""So many pairs of line and station are told apart at most: those with the most pictures."""
+"""So many pairs of line and station are told apart at most: those with the most images."""
 
 _QUANTILES = (0.05, 0.5, 0.95)
 # Beyond this many thresholds a score is taken for it where scores are correlated: its square has to be a double.
@@ -91,7 +91,7 @@ LEFT JOIN model_versions AS version ON version.id = counted.before_model_version
 
 
 def _transitions(connection: Connection, run_id: UUID) -> tuple[dict[str, dict[str, int]], dict[int, int]]:
-    """Pictures by their verdict before and after, and those with a verdict before by the version that gave it."""
+    """Images by their verdict before and after, and those with a verdict before by the version that gave it."""
     found = {was: dict.fromkeys(AFTER, 0) for was in BEFORE}
     versions: Counter[int] = Counter()
     for row in connection.execute(_TRANSITIONS, {"run_id": run_id}):
@@ -125,7 +125,7 @@ def _bin(score: Any) -> Any:
 
 
 def _distribution(connection: Connection, run_id: UUID) -> Distribution:
-    """One pass counts pictures by the bins of both scores, another one sorts."""
+    """One pass counts images by the bins of both scores, another one sorts."""
     own = _TABLE.run_id == run_id
     cells = connection.execute(
         select(

@@ -24,11 +24,11 @@ _IS_FLIP = _TABLE.before_verdict != _TABLE.verdict
 
 @dataclass(frozen=True)
 class Scored:
-    """One picture of a run: what is known of it, what was recorded of it, how it came out, and what people said.
+    """One image of a run: what is known of it, what was recorded of it, how it came out, and what people said.
 
     Attributes:
         number: its place in the source, from 1.
-        image_day, image_sha256: where a stored picture lies; of one from an archive only the second.
+        image_day, image_sha256: where a stored image lies; of one from an archive only the second.
         before_model_version, before_score, before_threshold, before_verdict: what was recorded of the inspection;
             without a verdict there was none.
         review: the newest one of the inspection, as of now.
@@ -125,7 +125,7 @@ def flips_page(
     after: int | None,
     limit: int,
 ) -> tuple[list[Scored], int | None]:
-    """The same of the pictures whose verdict changed, from one and to one, or from any to any.
+    """The same of the images whose verdict changed, from one and to one, or from any to any.
 
     Each kind of change is read in the order of the index of flips, so a page costs the same however many results
     there are.

@@ -1,4 +1,4 @@
-"""Golden scores: pictures in a bundle whose scores every machine must reproduce before it may use the bundle."""
+"""Golden scores: images in a bundle whose scores every machine must reproduce before it may use the bundle."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from core.vision.bundle.manifest import manifest_of
 from core.vision.detectors.detector import Detector
 from core.vision.errors import InvalidBundle
 
-GOLDEN_PICTURES: Final = 3
+GOLDEN_IMAGES: Final = 3
 
 GOLDEN_TOLERANCE: Final[Mapping[str, float]] = {"cpu/float32": 1e-5, "cuda/float32": 1e-4}
 """Relative differences of a golden score that other machines may show, by device and dtype.
@@ -20,14 +20,14 @@ Other processors and versions of the libraries add in another order, which float
 """
 
 
-def golden_pictures(held_out: Sequence[Path], *, max_pixels: int) -> dict[str, bytes]:
+def golden_images(held_out: Sequence[Path], *, max_pixels: int) -> dict[str, bytes]:
     """The smallest of the files, by their names in the bundle.
 
     Args:
         held_out: files of good parts that the detector was not trained on.
-        max_pixels: the largest picture that is read.
+        max_pixels: the largest image that is read.
     """
-    smallest = sorted(held_out, key=lambda path: (path.stat().st_size, path.as_posix()))[:GOLDEN_PICTURES]
+    smallest = sorted(held_out, key=lambda path: (path.stat().st_size, path.as_posix()))[:GOLDEN_IMAGES]
     golden = {}
     for number, path in enumerate(smallest):
         with path.open("rb") as file:
@@ -37,11 +37,11 @@ def golden_pictures(held_out: Sequence[Path], *, max_pixels: int) -> dict[str, b
 
 
 def check_golden(detector: Detector, files: Mapping[str, bytes]) -> None:
-    """Prove that this machine reproduces the golden scores of a bundle, from the encoded pictures on.
+    """Prove that this machine reproduces the golden scores of a bundle, from the encoded images on.
 
     Raises:
         InvalidBundle: a score differs by more than the manifest's tolerance for this device, or is not finite.
-        core.intake.image_decoding.Undecodable: a golden picture cannot be decoded here.
+        core.intake.image_decoding.Undecodable: a golden image cannot be decoded here.
     """
     manifest = manifest_of(files)
     kind = f"{detector.device}/float32"

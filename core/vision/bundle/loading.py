@@ -15,7 +15,7 @@ def load(files: Mapping[str, bytes], *, device: str, max_pixels: int) -> Detecto
     Args:
         files: all files of the bundle by name, as `tar.unpack` and `folder.read_folder` return them.
         device: `auto`, `cpu` or `cuda`.
-        max_pixels: the largest picture that it decodes.
+        max_pixels: the largest image that it decodes.
 
     Raises:
         InvalidBundle: the bundle is damaged, of an unknown architecture, or its weights do not fit.

@@ -47,14 +47,14 @@ class Threshold(Recorded):
 
 
 class Metrics(Recorded):
-    """Detection on the folder's `test/` pictures, with trivial controls beside it. AUROCs are 0 to 1.
+    """Detection on the folder's `test/` images, with trivial controls beside it. AUROCs are 0 to 1.
 
     Attributes:
-        good, defective: pictures of each kind.
+        good, defective: images of each kind.
         auroc: of the detector; `auroc_interval` its 95 % bootstrap interval.
         controls: AUROC of trivial scores, by name: if one of them is as good, the detector has shown nothing.
-        false_reject_rate: share of the good pictures at or above the threshold.
-        recall: share of the defective pictures at or above the threshold.
+        false_reject_rate: share of the good images at or above the threshold.
+        recall: share of the defective images at or above the threshold.
         pixel_auroc, aupro: how well the anomaly maps point at the defects (`core.vision.evaluation.localisation`);
             null where the folder has no masks in `ground_truth/`.
     """
@@ -74,14 +74,14 @@ class Training(Recorded):
     """How the weights were made; the loss of every epoch is in `training_curve.json`.
 
     Attributes:
-        training_set_digest: SHA-256 over names and contents of all good pictures, see `core.vision.training.dataset`.
-        parts: pictures in each split.
-        unreadable: pictures that were skipped because they could not be decoded.
+        training_set_digest: SHA-256 over names and contents of all good images, see `core.vision.training.dataset`.
+        parts: images in each split.
+        unreadable: images that were skipped because they could not be decoded.
         options: what training was asked to do, seed included.
         epochs, best_epoch: run, and whose weights these are (counted from 1).
         device: `cpu` or `cuda`.
-        groups: parts, lots or copies into which the good pictures fall, each kept on one side of the split.
-        near_duplicates: pictures that were kept together with another one because they look alike.
+        groups: parts, lots or copies into which the good images fall, each kept on one side of the split.
+        near_duplicates: images that were kept together with another one because they look alike.
     """
 
     training_set_digest: Sha256
@@ -96,7 +96,7 @@ class Training(Recorded):
 
 
 class Golden(Recorded):
-    """An encoded picture of the bundle, and the score that it got when the bundle was made."""
+    """An encoded image of the bundle, and the score that it got when the bundle was made."""
 
     file: FileName
     score: Score
@@ -110,7 +110,7 @@ class Manifest(Recorded):
         training: null for imported weights, whose training is not known.
         metrics: null where the training folder had no `test/`.
         backbone: null for detectors that stand on none.
-        inputs: where pictures of good parts lie; null where it is not known, and nothing is checked then.
+        inputs: where images of good parts lie; null where it is not known, and nothing is checked then.
         golden_tolerance: the relative difference at which a golden score still counts as reproduced, by
             `<device>/<dtype>`.
         files: SHA-256 of every file but the manifest.
@@ -139,7 +139,7 @@ class Manifest(Recorded):
             raise ValueError(f"files lists {MANIFEST} itself")
         missing = sorted({golden.file for golden in self.golden} - self.files.keys())
         if missing:
-            raise ValueError(f"files does not list the golden picture {missing[0]}")
+            raise ValueError(f"files does not list the golden image {missing[0]}")
         if self.review_threshold is not None and self.review_threshold > self.threshold.value:
             raise ValueError("review_threshold is above the threshold")
         return self

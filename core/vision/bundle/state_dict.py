@@ -26,7 +26,7 @@ class InvalidStateDict(ValueError):  # noqa: N818 - it reads as what it is
 def import_state_dict(
     path: Path, out: Path, *, threshold: float, input_size: int = 128, max_pixels: int = 64_000_000
 ) -> Manifest:
-    """Write a bundle that scores as the demo did: pictures resized by Pillow, the whole decoded, mean squared error.
+    """Write a bundle that scores as the demo did: images resized by Pillow, the whole decoded, mean squared error.
 
     Args:
         path: what `torch.save(model.state_dict(), path)` wrote; keys `encoder.0|3|6` and `decoder.1|4|7`, each with
@@ -52,7 +52,7 @@ def import_state_dict(
     return write_bundle(
         detector,
         out,
-        golden={f"golden/{seed}.png": _golden_picture(seed, input_size) for seed in _GOLDEN_SEEDS},
+        golden={f"golden/{seed}.png": _golden_image(seed, input_size) for seed in _GOLDEN_SEEDS},
         others={},
         threshold=Threshold(value=threshold, calibration=None),
         training=None,
@@ -78,12 +78,12 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     return loaded
 
 
-def _golden_picture(seed: int, size: int) -> bytes:
+def _golden_image(seed: int, size: int) -> bytes:
     """A synthetic part as PNG: a smooth pattern with noise, larger than the network's input so that it is resized."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0 : 2 * size, 0 : 2 * size] / (2 * size)
     waves = [np.sin(2 * np.pi * (random.integers(1, 6) * rows + random.integers(1, 6) * columns)) for _ in range(3)]
-    picture = 128 + 90 * np.stack(waves, axis=2) + random.normal(0, 12, (2 * size, 2 * size, 3))
+    image = 128 + 90 * np.stack(waves, axis=2) + random.normal(0, 12, (2 * size, 2 * size, 3))
     encoded = io.BytesIO()
-    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(encoded, format="PNG")
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(encoded, format="PNG")
     return encoded.getvalue()

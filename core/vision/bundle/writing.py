@@ -29,7 +29,7 @@ def write_bundle(
     files, and that every machine compares itself with the same reference.
 
     Args:
-        golden: encoded pictures, by their names in the bundle.
+        golden: encoded images, by their names in the bundle.
         others: more files, by name.
 
     Raises:

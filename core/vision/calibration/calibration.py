@@ -40,7 +40,7 @@ def calibrate(
     Validity of Inductive Conformal Predictors", ACML 2012, section 3); its mean and central interval are returned.
     A score that equals the threshold is `ng`, so the threshold is the next float64 above the k-th smallest score.
 
-    Several pictures of one part, or of one lot, tell less than as many parts. With groups, the interval is that of the
+    Several images of one part, or of one lot, tell less than as many parts. With groups, the interval is that of the
     same mean and as many independent parts as the sample is worth at least, see
     `core.vision.training.grouping.effective_size`: conservative, never narrower than without.
 

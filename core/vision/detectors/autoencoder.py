@@ -25,8 +25,8 @@ from core.vision.detectors.architecture import WEIGHTS, Architecture
 from core.vision.detectors.detector import Detector, Scored
 from core.vision.detectors.device import full_precision
 from core.vision.errors import InvalidBundle
-from core.vision.input.preprocessing import Picture, Preprocessing
-from core.vision.training.options import Checkpoint, Epoch, FitOptions, Pictures
+from core.vision.input.preprocessing import PreparedImage, Preprocessing
+from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
 from core.vision.training.training_loop import Course
 
 MSE: Final = "mse"
@@ -34,7 +34,7 @@ Z_MAP: Final = "z-map"
 _TOP: Final = 0.005
 """The share of a z-map's cells whose mean is the score."""
 _CHUNK: Final = {"cpu": 16, "cuda": 256}
-"""Pictures that the network sees at once: on a CPU more only overflow its caches, on a GPU its memory."""
+"""Images that the network sees at once: on a CPU more only overflow its caches, on a GPU its memory."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class AutoencoderSettings:
 
     def __post_init__(self) -> None:
         if not all(isinstance(side, int) and 8 <= side <= 4096 and side % 8 == 0 for side in (self.width, self.height)):
-            raise ValueError(f"the picture must be 8 to 4096 pixels, multiples of 8, not {self.width} × {self.height}")
+            raise ValueError(f"the image must be 8 to 4096 pixels, multiples of 8, not {self.width} × {self.height}")
         channels = (self.channels_1, self.channels_2, self.channels_3)
         if not all(isinstance(count, int) and 1 <= count <= 1024 for count in channels):
             raise ValueError(f"the network must have 1 to 1024 channels a layer, not {channels}")
@@ -62,7 +62,7 @@ class AutoencoderSettings:
 
 
 class Autoencoder(nn.Module):
-    """Pictures in, their reconstructions out: float32, (N, 3, height, width), 0 to 1.
+    """Images in, their reconstructions out: float32, (N, 3, height, width), 0 to 1.
 
     The indices of the layers are part of the interface: plain state dicts name `encoder.0|3|6` and `decoder.1|4|7`.
     Upsampling and convolution are apart because the checkerboard of transposed convolutions would enter the score.
@@ -94,18 +94,18 @@ class Autoencoder(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Reconstruct (N, 3, height, width), float32 in 0 to 1, as the same."""
-        reconstructed: Tensor = self.decoder(self.encoder(pictures))
+        reconstructed: Tensor = self.decoder(self.encoder(images))
         return reconstructed
 
 
-def to_network(pictures: Sequence[Picture], device: str) -> Tensor:
-    """Prepared pictures as the network takes them: float32, (N, 3, height, width), 0 to 1, on the device.
+def to_network(images: Sequence[PreparedImage], device: str) -> Tensor:
+    """Prepared images as the network takes them: float32, (N, 3, height, width), 0 to 1, on the device.
 
     The one division by 255 of the whole system.
     """
-    stacked = torch.from_numpy(np.stack(pictures)).to(device)
+    stacked = torch.from_numpy(np.stack(images)).to(device)
     return stacked.permute(0, 3, 1, 2).to(torch.float32) / 255
 
 
@@ -160,13 +160,13 @@ class AutoencoderDetector(Detector):
         self.preprocessing = preprocessing
         self.max_pixels = max_pixels
         self.device = device
-        # Channels last halves the time on a CPU, and prepared pictures lie that way already.
+        # Channels last halves the time on a CPU, and prepared images lie that way already.
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._statistics = statistics.to(device) if statistics else None
 
     @classmethod
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """See `Detector.input_size`: a square, whatever the picture's shape."""
+        """See `Detector.input_size`: a square, whatever the image's shape."""
         side = 128 if side is None else side
         if side % 8:
             raise ValueError(f"the sides must be multiples of 8 pixels, not {side}")
@@ -175,8 +175,8 @@ class AutoencoderDetector(Detector):
     @classmethod
     def fit(
         cls,
-        training: Pictures,
-        validation: Pictures,
+        training: PreparedImages,
+        validation: PreparedImages,
         preprocessing: Preprocessing,
         options: FitOptions,
         *,
@@ -206,51 +206,51 @@ class AutoencoderDetector(Detector):
                 detector._statistics = ErrorStatistics.of(errors).to(device)
         return detector
 
-    def score(self, pictures: Sequence[Picture]) -> Scored:
+    def score(self, images: Sequence[PreparedImage]) -> Scored:
         """See `Detector.score`.
 
         With `mse` the map is the squared error of each pixel, 0 to 1, and the score its mean. With `z-map` it is by how
         many standard deviations the error of a place exceeds that of good parts, and the score the mean of its top.
         """
-        scores = np.empty(len(pictures), dtype=np.float64)
-        maps = np.empty((len(pictures), self.preprocessing.height, self.preprocessing.width), dtype=np.float32)
+        scores = np.empty(len(images), dtype=np.float64)
+        maps = np.empty((len(images), self.preprocessing.height, self.preprocessing.width), dtype=np.float32)
         step = _CHUNK[self.device]
         with torch.inference_mode():
-            for start in range(0, len(pictures), step):
-                found, errors = self._judge(pictures[start : start + step])
+            for start in range(0, len(images), step):
+                found, errors = self._judge(images[start : start + step])
                 scores[start : start + step] = found.cpu().numpy()
                 maps[start : start + step] = errors.cpu().numpy()
         return Scored(scores, maps)
 
-    def _judge(self, pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+    def _judge(self, images: Sequence[PreparedImage]) -> tuple[Tensor, Tensor]:
         if self._statistics is None:
-            errors = self.squared_error(pictures)
+            errors = self.squared_error(images)
             return errors.mean(dim=(1, 2), dtype=torch.float64), errors
-        deviations = (self.even_error(pictures) - self._statistics.mean) / self._statistics.deviation
+        deviations = (self.even_error(images) - self._statistics.mean) / self._statistics.deviation
         cells = deviations.flatten(1)
         top = cells.topk(max(round(_TOP * cells.shape[1]), 1), dim=1).values
         return top.mean(dim=1, dtype=torch.float64), deviations.clamp_min(0)
 
-    def diagnosis(self, picture: Picture) -> dict[str, NDArray[Any]]:
-        """See `Detector.diagnosis`. The residue is |picture - reconstruction|, averaged over the channels, 0 to 255."""
+    def diagnosis(self, image: PreparedImage) -> dict[str, NDArray[Any]]:
+        """See `Detector.diagnosis`. The residue is |image - reconstruction|, averaged over the channels, 0 to 255."""
         with torch.inference_mode():
-            reconstructed = self.network(to_network([picture], self.device))[0].permute(1, 2, 0).cpu().numpy() * 255
-        residue = np.abs(picture - reconstructed).mean(axis=2, dtype=np.float32)
+            reconstructed = self.network(to_network([image], self.device))[0].permute(1, 2, 0).cpu().numpy() * 255
+        residue = np.abs(image - reconstructed).mean(axis=2, dtype=np.float32)
         panels = {"reconstruction": reconstructed.round().astype(np.uint8), "residue": residue}
-        return {**panels, **super().diagnosis(picture)}
+        return {**panels, **super().diagnosis(image)}
 
-    def squared_error(self, pictures: Sequence[Picture]) -> Tensor:
-        """(picture - reconstruction)², averaged over the channels: float32, (N, height, width), 0 to 1."""
-        original = to_network(pictures, self.device)
+    def squared_error(self, images: Sequence[PreparedImage]) -> Tensor:
+        """(image - reconstruction)², averaged over the channels: float32, (N, height, width), 0 to 1."""
+        original = to_network(images, self.device)
         reconstructed: Tensor = self.network(original)
         return (original - reconstructed).square().mean(dim=1)
 
-    def even_error(self, pictures: Sequence[Picture]) -> Tensor:
-        """The squared error that is left after the light is fitted, in variances of the picture; like `squared_error`.
+    def even_error(self, images: Sequence[PreparedImage]) -> Tensor:
+        """The squared error that is left after the light is fitted, in variances of the image; like `squared_error`.
 
         A gain and an offset of the reconstruction are fitted by least squares; then 3 × 3 pixels are averaged.
         """
-        original = to_network(pictures, self.device)
+        original = to_network(images, self.device)
         reconstructed: Tensor = self.network(original)
         axes = (1, 2, 3)
         wanted = original - original.mean(axes, keepdim=True)
@@ -260,12 +260,12 @@ class AutoencoderDetector(Detector):
         errors = ((wanted - gain * given).square() / variance).mean(dim=1, keepdim=True)
         return nn.functional.avg_pool2d(errors, 3, stride=1, padding=1, count_include_pad=False)[:, 0]
 
-    def mean_squared_error(self, pictures: Pictures) -> float:
-        """Over many pictures."""
+    def mean_squared_error(self, images: PreparedImages) -> float:
+        """Over many images."""
         with torch.inference_mode():
             means = [
                 self.squared_error(list(some)).mean(dim=(1, 2), dtype=torch.float64)
-                for some in pictures.minibatches(_CHUNK[self.device])
+                for some in images.minibatches(_CHUNK[self.device])
             ]
         return float(torch.cat(means).mean())
 
@@ -312,25 +312,25 @@ def _statistics(weights: dict[str, Tensor], settings: AutoencoderSettings) -> Er
     found = ErrorStatistics(weights.pop(_MEAN), weights.pop(_DEVIATION))
     shape = (settings.height, settings.width)
     if found.mean.shape != shape or found.deviation.shape != shape or not bool((found.deviation > 0).all()):
-        raise ValueError("the statistics of the z-map do not fit the picture")
+        raise ValueError("the statistics of the z-map do not fit the image")
     return found
 
 
-def augment(pictures: Tensor, random: np.random.Generator, *, flips: bool) -> Tensor:
+def augment(images: Tensor, random: np.random.Generator, *, flips: bool) -> Tensor:
     """Vary good parts as a fixture and a lamp would: a gain of 0.95 to 1.05, an offset of ±0.02, a shift of ±2 pixels.
 
-    Nothing stronger: what is shown here as normal is not found later. Pictures are float32, (N, 3, height, width), 0 to
+    Nothing stronger: what is shown here as normal is not found later. Images are float32, (N, 3, height, width), 0 to
     1, and stay so; a shift repeats the edge. With `flips`, half of them are mirrored along each axis.
     """
-    count, _, height, width = pictures.shape
-    gain = torch.from_numpy(random.uniform(0.95, 1.05, (count, 1, 1, 1)).astype(np.float32)).to(pictures.device)
-    offset = torch.from_numpy(random.uniform(-0.02, 0.02, (count, 1, 1, 1)).astype(np.float32)).to(pictures.device)
+    count, _, height, width = images.shape
+    gain = torch.from_numpy(random.uniform(0.95, 1.05, (count, 1, 1, 1)).astype(np.float32)).to(images.device)
+    offset = torch.from_numpy(random.uniform(-0.02, 0.02, (count, 1, 1, 1)).astype(np.float32)).to(images.device)
     shifts = random.integers(0, 5, (count, 2))
     mirrored = random.random((count, 2)) < 0.5
-    padded = nn.functional.pad(pictures, (2, 2, 2, 2), mode="replicate")
+    padded = nn.functional.pad(images, (2, 2, 2, 2), mode="replicate")
     varied = []
-    for picture, (down, right), mirror in zip(padded, shifts.tolist(), mirrored.tolist(), strict=True):
-        cut = picture[:, down : down + height, right : right + width]
+    for image, (down, right), mirror in zip(padded, shifts.tolist(), mirrored.tolist(), strict=True):
+        cut = image[:, down : down + height, right : right + width]
         varied.append(cut.flip([axis + 1 for axis in (0, 1) if mirror[axis]]) if flips else cut)
     shifted = torch.stack(varied).contiguous(memory_format=torch.channels_last)
     return (shifted * gain + offset).clamp(0, 1)

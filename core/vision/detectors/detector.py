@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from core.vision.calibration.calibration import calibrate
 from core.vision.calibration.result import Calibration
 from core.vision.detectors.architecture import Architecture, BackboneRecord
-from core.vision.input.preprocessing import Picture, Preprocessing, prepare
-from core.vision.training.options import Checkpoint, Epoch, FitOptions, Pictures
+from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepare
+from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a detector says of N pictures.
+    """What a detector says of N images.
 
     Attributes:
         scores: float64, (N,); higher is less normal. Not-finite values are passed on.
-        maps: float32, (N, rows, columns), 0 and up: where the pictures are unlike good parts. The grid is the
-            detector's own; its cells divide the whole picture evenly.
+        maps: float32, (N, rows, columns), 0 and up: where the images are unlike good parts. The grid is the
+            detector's own; its cells divide the whole image evenly.
     """
 
     scores: NDArray[np.float64]
@@ -30,7 +30,7 @@ class Scored:
 
 
 class Detector(ABC):
-    """Tells how unlike good parts a picture is. One per process and model version.
+    """Tells how unlike good parts a image is. One per process and model version.
 
     A detector's file holds its network, its settings, its fit and this class, and reads from top to bottom.
 
@@ -38,7 +38,7 @@ class Detector(ABC):
         architecture: its name and settings, as in the manifest.
         score_method: how its anomaly map becomes a score.
         preprocessing: what `prepare` does.
-        max_pixels: the largest picture that `prepare` decodes.
+        max_pixels: the largest image that `prepare` decodes.
         backbone: the pretrained network that it was fitted on; None for none, and for one that was loaded.
     """
 
@@ -49,41 +49,41 @@ class Detector(ABC):
     device: str
     backbone: BackboneRecord | None = None
 
-    def prepare(self, data: bytes) -> Picture:
-        """Decode and resize one encoded picture: uint8, (height, width, 3). Thread-safe; Pillow frees the interpreter.
+    def prepare(self, data: bytes) -> PreparedImage:
+        """Decode and resize one encoded image: uint8, (height, width, 3). Thread-safe; Pillow frees the interpreter.
 
         Raises:
-            core.intake.image_decoding.Undecodable: this picture cannot be decoded.
+            core.intake.image_decoding.Undecodable: this image cannot be decoded.
         """
         return prepare(data, self.preprocessing, max_pixels=self.max_pixels).pixels
 
-    def calibrate(self, pictures: Sequence[Picture], false_reject_rate: float) -> Calibration:
-        """A threshold from prepared pictures of good parts that `fit` has not seen.
+    def calibrate(self, images: Sequence[PreparedImage], false_reject_rate: float) -> Calibration:
+        """A threshold from prepared images of good parts that `fit` has not seen.
 
         Raises:
             core.vision.calibration.calibration.SampleTooSmall: there are too few.
         """
-        return calibrate(self.score(pictures).scores, false_reject_rate)
+        return calibrate(self.score(images).scores, false_reject_rate)
 
     @classmethod
     @abstractmethod
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """(width, height) of the prepared pictures.
+        """(width, height) of the prepared images.
 
         Args:
-            size: (width, height) of a typical picture, as displayed.
+            size: (width, height) of a typical image, as displayed.
             side: what was wished for, pixels; None for the detector's own choice.
 
         Raises:
-            ValueError: the detector cannot take pictures of that size.
+            ValueError: the detector cannot take images of that size.
         """
 
     @classmethod
     @abstractmethod
     def fit(
         cls,
-        training: Pictures,
-        validation: Pictures,
+        training: PreparedImages,
+        validation: PreparedImages,
         preprocessing: Preprocessing,
         options: FitOptions,
         *,
@@ -92,28 +92,28 @@ class Detector(ABC):
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None = None,
     ) -> Self:
-        """Learn what is normal from prepared pictures of good parts.
+        """Learn what is normal from prepared images of good parts.
 
-        The validation pictures tell when to stop; the weights are those of the best epoch. On a CPU the same
-        pictures, options and number of threads give the same weights, interrupted or not: a fit that finds a state in
+        The validation images tell when to stop; the weights are those of the best epoch. On a CPU the same
+        images, options and number of threads give the same weights, interrupted or not: a fit that finds a state in
         its checkpoint tells `on_epoch` of the epochs behind it and goes on with the next.
         """
 
     @abstractmethod
-    def score(self, pictures: Sequence[Picture]) -> Scored:
-        """Score N prepared pictures and say where they are unlike good parts. Thread-safe on processors.
+    def score(self, images: Sequence[PreparedImage]) -> Scored:
+        """Score N prepared images and say where they are unlike good parts. Thread-safe on processors.
 
-        A picture's score does not depend on its neighbours beyond 1e-5, relative.
+        A image's score does not depend on its neighbours beyond 1e-5, relative.
         """
 
-    def diagnosis(self, picture: Picture) -> dict[str, NDArray[Any]]:
+    def diagnosis(self, image: PreparedImage) -> dict[str, NDArray[Any]]:
         """What people look at to understand a score: panels by name, in the order in which they are shown.
 
         Returns:
-            Pictures, uint8, (height, width, 3), RGB, and maps, float32, (rows, columns), 0 and up; each covers the
-            whole prepared picture. `anomaly map` is always there.
+            Images, uint8, (height, width, 3), RGB, and maps, float32, (rows, columns), 0 and up; each covers the
+            whole prepared image. `anomaly map` is always there.
         """
-        return {"anomaly map": self.score([picture]).maps[0]}
+        return {"anomaly map": self.score([image]).maps[0]}
 
     @abstractmethod
     def save(self) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from core.vision.detectors.detector import Detector, Scored
-from core.vision.input.preprocessing import Picture
+from core.vision.input.preprocessing import PreparedImage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class Device:
 
     A minibatch is divided among the processors, and each computes its part alone. That is a fifth quicker than all of
     them together at each layer, where they wait for the last one (two processors, EfficientNet-Lite0, 256 pixels), and
-    more where other processes take one of them for a moment. Only fewer pictures than processors, which are waited for,
+    more where other processes take one of them for a moment. Only fewer images than processors, which are waited for,
     are computed together.
 
     Attributes:
@@ -44,15 +44,15 @@ class Device:
         """What `act` returns, in its turn."""
         return self._together.submit(act, *args, **kwargs).result()
 
-    def score(self, detector: Detector, pictures: Sequence[Picture]) -> Scored:
+    def score(self, detector: Detector, images: Sequence[PreparedImage]) -> Scored:
         """See `Detector.score`."""
-        return self.do(self._score, detector, pictures)
+        return self.do(self._score, detector, images)
 
-    def _score(self, detector: Detector, pictures: Sequence[Picture]) -> Scored:
-        if self._parts == 1 or len(pictures) < self._parts:
-            return detector.score(pictures)
-        bounds = [len(pictures) * part // self._parts for part in range(self._parts + 1)]
-        parts = [pictures[start:end] for start, end in itertools.pairwise(bounds)]
+    def _score(self, detector: Detector, images: Sequence[PreparedImage]) -> Scored:
+        if self._parts == 1 or len(images) < self._parts:
+            return detector.score(images)
+        bounds = [len(images) * part // self._parts for part in range(self._parts + 1)]
+        parts = [images[start:end] for start, end in itertools.pairwise(bounds)]
         scored = list(self._alone.map(detector.score, parts))
         return Scored(
             np.concatenate([one.scores for one in scored]),

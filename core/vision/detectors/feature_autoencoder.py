@@ -25,12 +25,12 @@ from core.vision.detectors.device import full_precision
 from core.vision.detectors.features import Features, FeatureSettings, input_size, pooled
 from core.vision.detectors.position_statistics import PositionStatistics
 from core.vision.errors import InvalidBundle
-from core.vision.input.preprocessing import Picture, Preprocessing
-from core.vision.training.options import Checkpoint, Epoch, FitOptions, Pictures
+from core.vision.input.preprocessing import PreparedImage, Preprocessing
+from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
 from core.vision.training.training_loop import Course
 
 _STEPS: Final = 50
-"""Steps of what is called an epoch here: the autoencoder needs a few hundred, however many pictures there are."""
+"""Steps of what is called an epoch here: the autoencoder needs a few hundred, however many images there are."""
 _MINIBATCH: Final = 16
 
 
@@ -95,14 +95,14 @@ class FeatureAutoencoderDetector(Detector):
 
     @classmethod
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """See `Detector.input_size`: the picture's own shape, of the area of 256 × 256."""
+        """See `Detector.input_size`: the image's own shape, of the area of 256 × 256."""
         return input_size(size, side)
 
     @classmethod
     def fit(
         cls,
-        training: Pictures,
-        validation: Pictures,
+        training: PreparedImages,
+        validation: PreparedImages,
         preprocessing: Preprocessing,
         options: FitOptions,
         *,
@@ -111,7 +111,7 @@ class FeatureAutoencoderDetector(Detector):
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None = None,
     ) -> Self:
-        """See `Detector.fit`. An epoch has 50 steps of 16 pictures; its losses are mean squared errors of features."""
+        """See `Detector.fit`. An epoch has 50 steps of 16 images; its losses are mean squared errors of features."""
         full_precision(device)
         found = pretrained(options.backbone, options.backbone_weights)
         settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
@@ -131,12 +131,12 @@ class FeatureAutoencoderDetector(Detector):
             backbone=found.record,
         )
 
-    def score(self, pictures: Sequence[Picture]) -> Scored:
+    def score(self, images: Sequence[PreparedImage]) -> Scored:
         """See `Detector.score`. The map is the length of the whitened residual at each position of the grid."""
-        if not pictures:
+        if not images:
             return Scored(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
         with torch.inference_mode():
-            maps = self._statistics.distance(_residual(self._network, self._features.of(pictures)))
+            maps = self._statistics.distance(_residual(self._network, self._features.of(images)))
             return Scored(pooled(maps).cpu().numpy(), maps.cpu().numpy())
 
     def save(self) -> dict[str, bytes]:
@@ -170,7 +170,7 @@ class FeatureAutoencoderDetector(Detector):
                 device=device,
                 max_pixels=max_pixels,
             )
-            # A first picture: parts that do not fit each other fail here.
+            # A first image: parts that do not fit each other fail here.
             detector.score([np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)])
             return detector
         except torch.OutOfMemoryError:  # the device is at fault, not the bundle
@@ -182,7 +182,7 @@ class FeatureAutoencoderDetector(Detector):
 def _train(
     features: Features,
     gathered: Tensor,
-    validation: Pictures,
+    validation: PreparedImages,
     options: FitOptions,
     device: str,
     on_epoch: Callable[[Epoch], None],

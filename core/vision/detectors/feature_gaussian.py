@@ -1,6 +1,6 @@
 """The baseline: how far the features of each position lie from those of good parts. No network is trained.
 
-A picture's features come from a frozen backbone; at each position good parts have a mean and a covariance. The map is
+A image's features come from a frozen backbone; at each position good parts have a mean and a covariance. The map is
 the Mahalanobis distance of each position, the score the mean of its top 2 %. After Defard et al., "PaDiM" (ICPR 2021).
 """
 
@@ -22,8 +22,8 @@ from core.vision.detectors.device import full_precision
 from core.vision.detectors.features import Features, FeatureSettings, input_size, pooled
 from core.vision.detectors.position_statistics import PositionStatistics
 from core.vision.errors import InvalidBundle
-from core.vision.input.preprocessing import Picture, Preprocessing
-from core.vision.training.options import Checkpoint, Epoch, FitOptions, Pictures
+from core.vision.input.preprocessing import PreparedImage, Preprocessing
+from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
 
 
 class FeatureGaussianDetector(Detector):
@@ -55,14 +55,14 @@ class FeatureGaussianDetector(Detector):
 
     @classmethod
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """See `Detector.input_size`: the picture's own shape, of the area of 256 × 256."""
+        """See `Detector.input_size`: the image's own shape, of the area of 256 × 256."""
         return input_size(size, side)
 
     @classmethod
     def fit(
         cls,
-        training: Pictures,
-        validation: Pictures,
+        training: PreparedImages,
+        validation: PreparedImages,
         preprocessing: Preprocessing,
         options: FitOptions,
         *,
@@ -94,15 +94,15 @@ class FeatureGaussianDetector(Detector):
         return detector
 
     def mean_score(self, features: Iterator[Tensor]) -> float:
-        """The mean score of pictures whose standardised features come in minibatches."""
+        """The mean score of images whose standardised features come in minibatches."""
         return float(torch.cat([pooled(self._statistics.distance(some)) for some in features]).mean())
 
-    def score(self, pictures: Sequence[Picture]) -> Scored:
+    def score(self, images: Sequence[PreparedImage]) -> Scored:
         """See `Detector.score`. The map is the distance at each position of the features' grid."""
-        if not pictures:
+        if not images:
             return Scored(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
         with torch.inference_mode():
-            maps = self._statistics.distance(self._features.of(pictures))
+            maps = self._statistics.distance(self._features.of(images))
             return Scored(pooled(maps).cpu().numpy(), maps.cpu().numpy())
 
     def save(self) -> dict[str, bytes]:
@@ -133,7 +133,7 @@ class FeatureGaussianDetector(Detector):
                 device=device,
                 max_pixels=max_pixels,
             )
-            # A first picture: parts that do not fit each other fail here.
+            # A first image: parts that do not fit each other fail here.
             detector.score([np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)])
             return detector
         except torch.OutOfMemoryError:  # the device is at fault, not the bundle

@@ -1,4 +1,4 @@
-"""What a frozen backbone says of a picture, on one grid: the input of the detectors that stand on features."""
+"""What a frozen backbone says of a image, on one grid: the input of the detectors that stand on features."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,29 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from core.vision.detectors.backbone import CELL, LITE0, build
-from core.vision.input.preprocessing import Picture
+from core.vision.input.preprocessing import PreparedImage
 from core.vision.training.augmentation import varied
-from core.vision.training.options import Pictures
+from core.vision.training.options import PreparedImages
 
 AREA: Final = 256
-"""Side, in pixels, of the square whose area a prepared picture has unless wished otherwise."""
+"""Side, in pixels, of the square whose area a prepared image has unless wished otherwise."""
 _ASPECT: Final = 8.0
-"""The most by which one side of a prepared picture exceeds the other."""
+"""The most by which one side of a prepared image exceeds the other."""
 _GRID: Final = 7 / 8
 """Cells of the grid for each cell of the coarsest layer, along a side. The overlap smooths: on the development half of
 elpv poly the AUROC was 0.940 with it and 0.934 without, on mono 0.975 and 0.977."""
 _SPREAD: Final = {LITE0: 0.35}
-"""Standard deviation that a picture is brought to; torchvision's networks expect about 0.8."""
+"""Standard deviation that a image is brought to; torchvision's networks expect about 0.8."""
 _KEPT_BYTES: Final = 512 * 1024**2
 _DARKEST: Final = 0.02
-"""The least standard deviation, of values from -1 to 1, by which a picture is divided: two or three grey levels."""
+"""The least standard deviation, of values from -1 to 1, by which a image is divided: two or three grey levels."""
 _STEP: Final = 64
 _CHUNK: Final = {"cpu": 1, "cuda": 32}
-"""Pictures at once: on a CPU the early layers of one picture just fit its caches; eight at once take twice the time."""
+"""Images at once: on a CPU the early layers of one image just fit its caches; eight at once take twice the time."""
 
 
 def input_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
-    """(width, height) of the prepared pictures: the picture's own shape, with the area of a square of `side` pixels."""
+    """(width, height) of the prepared images: the image's own shape, with the area of a square of `side` pixels."""
     aspect = min(max(size[0] / size[1], 1 / _ASPECT), _ASPECT)
     area = AREA if side is None else side
     width, height = (max(round(length / CELL), 2) * CELL for length in (area * aspect**0.5, area / aspect**0.5))
@@ -50,7 +50,7 @@ class FeatureSettings:
     def __post_init__(self) -> None:
         sides = (self.width, self.height)
         if not all(isinstance(side, int) and 2 * CELL <= side <= 4096 and side % CELL == 0 for side in sides):
-            raise ValueError(f"the picture must be 32 to 4096 pixels, multiples of {CELL}, not {sides[0]} × {sides[1]}")
+            raise ValueError(f"the image must be 32 to 4096 pixels, multiples of {CELL}, not {sides[0]} × {sides[1]}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -59,9 +59,9 @@ class FeatureSettings:
 
 
 class Features:
-    """Prepared pictures to standardised features.
+    """Prepared images to standardised features.
 
-    The light is taken out first: a picture's mean becomes 0 and its spread a fixed one, so that a gain or an offset of
+    The light is taken out first: a image's mean becomes 0 and its spread a fixed one, so that a gain or an offset of
     the camera changes nothing but what it clips.
     """
 
@@ -87,23 +87,23 @@ class Features:
         self._center = mean.float()[None, :, None, None].to(self._device)
         self._scale = deviation.float()[None, :, None, None].to(self._device)
 
-    def gather(self, pictures: Pictures, seed: int, *, vary: bool) -> Tensor:
-        """Raw features of the pictures, or of a random sample that fits into half a gigabyte: float16, (N, C, r, c).
+    def gather(self, images: PreparedImages, seed: int, *, vary: bool) -> Tensor:
+        """Raw features of the images, or of a random sample that fits into half a gigabyte: float16, (N, C, r, c).
 
-        At the usual size these are some 5,000 pictures; statistics of a few hundred numbers get no better with more.
+        At the usual size these are some 5,000 images; statistics of a few hundred numbers get no better with more.
 
         Args:
-            pictures: prepared ones.
+            images: prepared ones.
             seed: of the sample and of the variants.
             vary: whether each is followed by a variant of itself; see `core.vision.training.augmentation`.
         """
         rows, columns = self._settings.grid
         random = np.random.default_rng(seed)
-        order = random.permutation(len(pictures)).tolist()
+        order = random.permutation(len(images)).tolist()
         kept: list[Tensor] = []
         most = 2 * len(order)
-        for some in pictures.minibatches(8, order):
-            shown = [each for picture in some for each in ([picture, varied(picture, random)] if vary else [picture])]
+        for some in images.minibatches(8, order):
+            shown = [each for image in some for each in ([image, varied(image, random)] if vary else [image])]
             features = self._raw(shown).to("cpu", torch.float16)
             most = min(most, max(_KEPT_BYTES // (2 * features.shape[1] * rows * columns), 2))
             kept.extend(features.unbind())
@@ -122,18 +122,18 @@ class Features:
         for start in range(0, len(gathered), _STEP):
             yield self.standardised(gathered[start : start + _STEP])
 
-    def of(self, pictures: Sequence[Picture]) -> Tensor:
-        """Standardised features of N prepared pictures: float32, (N, C, rows, columns), on the device."""
-        return self.standardised(self._raw(pictures))
+    def of(self, images: Sequence[PreparedImage]) -> Tensor:
+        """Standardised features of N prepared images: float32, (N, C, rows, columns), on the device."""
+        return self.standardised(self._raw(images))
 
-    def _raw(self, pictures: Sequence[Picture]) -> Tensor:
+    def _raw(self, images: Sequence[PreparedImage]) -> Tensor:
         step = _CHUNK[self._device]
         with torch.inference_mode():
-            chunks = [self._read(pictures[start : start + step]) for start in range(0, len(pictures), step)]
+            chunks = [self._read(images[start : start + step]) for start in range(0, len(images), step)]
         return torch.cat(chunks)
 
-    def _read(self, pictures: Sequence[Picture]) -> Tensor:
-        levels = torch.from_numpy(np.stack(pictures)).to(self._device).permute(0, 3, 1, 2).to(torch.float32) / 128
+    def _read(self, images: Sequence[PreparedImage]) -> Tensor:
+        levels = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2).to(torch.float32) / 128
         center = levels.mean((1, 2, 3), keepdim=True)
         spread = levels.std((1, 2, 3), keepdim=True).clamp_min(_DARKEST)
         layers = self._network(

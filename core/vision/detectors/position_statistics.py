@@ -10,8 +10,8 @@ from typing import Final, Self
 import torch
 from torch import Tensor
 
-_PRIOR_PICTURES: Final = 50
-"""The covariance of all positions counts as much as so many pictures; found flat from 10 to 500 on solar cells."""
+_PRIOR_IMAGES: Final = 50
+"""The covariance of all positions counts as much as so many images; found flat from 10 to 500 on solar cells."""
 _RIDGE: Final = 0.01
 """Of the mean variance, added to every variance: directions in which nothing varied may vary a little."""
 _FLOOR: Final = 1e-4
@@ -49,7 +49,7 @@ class PositionStatistics:
             total = total + flat.sum(1, dtype=torch.float64).cpu()
             products = products + (flat.transpose(1, 2) @ flat).cpu().to(torch.float64)
         if count == 0:
-            raise ValueError("statistics need at least one picture")
+            raise ValueError("statistics need at least one image")
         mean = total / count
         covariance = (products - count * mean[:, :, None] * mean[:, None, :]) / max(count - 1, 1)
         return cls(mean.float(), _whitening(covariance, count), rows, columns)
@@ -92,7 +92,7 @@ class PositionStatistics:
 
 def _whitening(covariance: Tensor, count: int) -> Tensor:
     """The inverse of the lower Cholesky factor of each shrunk covariance: float32 rounded to float16, (P, C, C)."""
-    share = _PRIOR_PICTURES / (count + _PRIOR_PICTURES)
+    share = _PRIOR_IMAGES / (count + _PRIOR_IMAGES)
     shrunk = (1 - share) * covariance + share * covariance.mean(0)
     ridge = (_RIDGE * shrunk.diagonal(dim1=1, dim2=2).mean(1)).clamp_min(_FLOOR)
     identity = torch.eye(covariance.shape[1], dtype=covariance.dtype)

@@ -1,4 +1,4 @@
-"""Why a picture got its score: what the detector saw, what it made of it and where it differs, side by side."""
+"""Why a image got its score: what the detector saw, what it made of it and where it differs, side by side."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import NotFinite
 from core.vision.evaluation.heatmap import SATURATED_FROM, enlarged, heat, legend, overlay
 from core.vision.input.input_checks import InputRanges, facts, reasons
-from core.vision.input.preprocessing import Picture, prepare
+from core.vision.input.preprocessing import PreparedImage, prepare
 
 _HEIGHT, _WIDEST = 360, 720
 _MARGIN, _LINE, _SCALE_HEIGHT = 16, 22, 16
@@ -26,13 +26,13 @@ _MARKS = (0.5, 1.0, 2.0, 3.0)
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found on one picture.
+    """What was found on one image.
 
     Attributes:
         score, threshold, review_threshold, verdict, is_anomaly, reasons: as an inspection has them.
         prepared: uint8, (height, width, 3): what the detector saw.
         panels: see `Detector.diagnosis`.
-        overlay: the picture under its heat, RGB.
+        overlay: the image under its heat, RGB.
     """
 
     score: float
@@ -41,7 +41,7 @@ class Diagnosis:
     verdict: Verdict
     is_anomaly: bool
     reasons: list[str]
-    prepared: Picture
+    prepared: PreparedImage
     panels: dict[str, NDArray[Any]]
     overlay: Image.Image
 
@@ -54,23 +54,23 @@ def diagnose(
     review_threshold: float | None = None,
     inputs: InputRanges | None = None,
 ) -> Diagnosis:
-    """Judge one encoded picture as a worker does, and keep what shows why.
+    """Judge one encoded image as a worker does, and keep what shows why.
 
     Args:
-        data: an encoded picture.
+        data: an encoded image.
         threshold, review_threshold: see `core.models.verdicts.decide`.
-        inputs: what the picture is checked against; None for no checks.
+        inputs: what the image is checked against; None for no checks.
 
     Raises:
-        core.intake.image_decoding.Undecodable: the picture cannot be decoded.
+        core.intake.image_decoding.Undecodable: the image cannot be decoded.
         NotFinite: its score is no finite number.
     """
-    picture = prepare(data, detector.preprocessing, max_pixels=detector.max_pixels)
-    scored = detector.score([picture.pixels])
+    prepared = prepare(data, detector.preprocessing, max_pixels=detector.max_pixels)
+    scored = detector.score([prepared.pixels])
     score = float(scored.scores[0])
     if not math.isfinite(score):
-        raise NotFinite(f"the score is {score}, which judges nothing: this version cannot be used on this picture")
-    odd = [] if inputs is None else reasons(facts(picture), inputs)
+        raise NotFinite(f"the score is {score}, which judges nothing: this version cannot be used on this image")
+    odd = [] if inputs is None else reasons(facts(prepared), inputs)
     image = decode(data, max_pixels=detector.max_pixels)
     return Diagnosis(
         score=score,
@@ -79,8 +79,8 @@ def diagnose(
         verdict=decide(score, threshold, review_threshold, odd),
         is_anomaly=is_anomaly(score, threshold),
         reasons=odd,
-        prepared=picture.pixels,
-        panels=detector.diagnosis(picture.pixels),
+        prepared=prepared.pixels,
+        panels=detector.diagnosis(prepared.pixels),
         overlay=overlay(image, heat(scored.maps[0], score, threshold)),
     )
 
@@ -94,10 +94,10 @@ def sentence(diagnosis: Diagnosis) -> str:
 
 
 def sheet(diagnosis: Diagnosis, title: str) -> Image.Image:
-    """One RGB picture for people: title, verdict, the panels in a row with their names, and the scale of the last.
+    """One RGB image for people: title, verdict, the panels in a row with their names, and the scale of the last.
 
     Maps are shown in grey from 0 to their highest value, which is named; only the overlay's colours can be compared
-    between pictures.
+    between images.
     """
     panels = [("as the detector sees it", _panel(Image.fromarray(diagnosis.prepared)))]
     for name, content in diagnosis.panels.items():
@@ -115,7 +115,7 @@ def sheet(diagnosis: Diagnosis, title: str) -> Image.Image:
 
 
 def _panel(image: Image.Image) -> Image.Image:
-    """A picture at the panels' height, narrower where it would be too wide."""
+    """A image at the panels' height, narrower where it would be too wide."""
     factor = min(_HEIGHT / image.height, _WIDEST / image.width)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.BILINEAR)
@@ -158,7 +158,7 @@ def _write(
     anchor: str = "la",
     widest: int | None = None,
 ) -> None:
-    """Write one line, in smaller letters where it would be wider than `widest` pixels or leave the picture."""
+    """Write one line, in smaller letters where it would be wider than `widest` pixels or leave the image."""
     text = text.replace("×", "x")  # Pillow's own font lacks the sign
     room = widest if widest is not None else out.width - place[0] - _MARGIN // 2
     drawing = ImageDraw.Draw(out)

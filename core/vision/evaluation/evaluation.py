@@ -1,4 +1,4 @@
-"""Detection on a folder's `test/` pictures, measured a minibatch at a time and with its controls beside it."""
+"""Detection on a folder's `test/` images, measured a minibatch at a time and with its controls beside it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from core.vision.detectors.detector import Detector, Scored
 from core.vision.evaluation.localisation import Mask, aupro, ground_truth, pixel_auroc
 from core.vision.evaluation.metrics import Scores, auroc, auroc_interval, controls
 from core.vision.input.thumbnails import Thumbnails
-from core.vision.training.dataset import PictureSet, Reading
+from core.vision.training.dataset import ImageSet, Reading
 
 _MINIBATCH = 32
 _LOCALISED = 200
-"""Pictures of each kind whose maps are compared with masks."""
+"""Images of each kind whose maps are compared with masks."""
 _MAP_CELLS = 32_000_000
 
 
 class NotFinite(ValueError):  # noqa: N818 - it reads as what it is
-    """A detector whose scores are not numbers; the message is one line that names a picture."""
+    """A detector whose scores are not numbers; the message is one line that names a image."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Evaluation:
     """What was found on `test/`.
 
     Attributes:
-        good, defective: the pictures of each kind.
+        good, defective: the images of each kind.
         good_scores, defective_scores: float64, (N,) and (M,), finite, in the same order.
         controls: of trivial scores, by name.
         caught: by type of defect, how many of how many were at or above the threshold.
@@ -56,8 +56,8 @@ class Evaluation:
     notes: list[str]
 
 
-def scores_of(detector: Detector, pictures: PictureSet, progress: Callable[[int], None]) -> Scores:
-    """The score of each picture: float64, (N,).
+def scores_of(detector: Detector, images: ImageSet, progress: Callable[[int], None]) -> Scores:
+    """The score of each image: float64, (N,).
 
     Args:
         progress: is told how many have been scored.
@@ -65,16 +65,14 @@ def scores_of(detector: Detector, pictures: PictureSet, progress: Callable[[int]
     Raises:
         NotFinite: a score is not a number.
     """
-    return _score(detector, pictures, progress, maps_of=()).scores
+    return _score(detector, images, progress, maps_of=()).scores
 
 
-def _score(
-    detector: Detector, pictures: PictureSet, progress: Callable[[int], None], *, maps_of: Sequence[int]
-) -> Scored:
+def _score(detector: Detector, images: ImageSet, progress: Callable[[int], None], *, maps_of: Sequence[int]) -> Scored:
     """Score a minibatch at a time; only the maps of some indices, in ascending order, are kept."""
     scores, maps, wanted = [np.empty(0)], [], set(maps_of)
     done = 0
-    for some in pictures.minibatches(_MINIBATCH):
+    for some in images.minibatches(_MINIBATCH):
         scored = detector.score(list(some))
         scores.append(scored.scores)
         maps.append(scored.maps[[index for index in range(len(some)) if done + index in wanted]])
@@ -82,8 +80,8 @@ def _score(
         progress(done)
     whole = np.concatenate(scores)
     if not np.isfinite(whole).all():
-        path = pictures.paths[int(np.argmin(np.isfinite(whole)))]
-        raise NotFinite(f"the score of {path} is not finite: train again with other options, or without that picture")
+        path = images.paths[int(np.argmin(np.isfinite(whole)))]
+        raise NotFinite(f"the score of {path} is not finite: train again with other options, or without that image")
     return Scored(whole, np.concatenate(maps))
 
 
@@ -100,20 +98,18 @@ def evaluate(
 
     Args:
         root: the folder in MVTec layout.
-        good, defective: pictures of its `test/`, which the detector has not seen; neither empty.
+        good, defective: images of its `test/`, which the detector has not seen; neither empty.
         known: thumbnails of those that it was trained on.
         threshold: scores at or above it are `ng`.
-        progress: is told how many pictures have been scored.
+        progress: is told how many images have been scored.
 
     Raises:
         NotFinite: a score is not a number.
     """
     mapped = _mapped(detector, root, good.paths, defective.paths)
-    of_good = _score(detector, good.pictures, progress, maps_of=mapped.good)
+    of_good = _score(detector, good.images, progress, maps_of=mapped.good)
     beyond = len(good.paths)
-    of_defective = _score(
-        detector, defective.pictures, lambda done: progress(beyond + done), maps_of=list(mapped.masks)
-    )
+    of_defective = _score(detector, defective.images, lambda done: progress(beyond + done), maps_of=list(mapped.masks))
     located = _localisation(of_good, of_defective, mapped)
     good_scores, defective_scores = of_good.scores, of_defective.scores
     trivial = _controls(good, defective, known)
@@ -141,7 +137,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Mapped:
-    """The pictures whose maps are compared with masks: indices of good ones, and masks of defective ones by index."""
+    """The images whose maps are compared with masks: indices of good ones, and masks of defective ones by index."""
 
     good: list[int]
     masks: dict[int, Mask]

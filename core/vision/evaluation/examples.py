@@ -1,4 +1,4 @@
-"""The pictures that a report shows: the good parts that look worst, the defects that were missed, and the caught ones.
+"""The images that a report shows: the good parts that look worst, the defects that were missed, and the caught ones.
 
 They are scored anew, so that nobody has to keep the anomaly maps of a whole set.
 """
@@ -16,19 +16,19 @@ from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import Evaluation
 from core.vision.evaluation.heatmap import heat, overlay
 from core.vision.evaluation.metrics import Scores
-from core.vision.evaluation.page import PICTURE_SIDE, jpeg
+from core.vision.evaluation.page import IMAGE_SIDE, jpeg
 
 EXHIBITS: Final = 8
-"""Pictures of each kind, at most."""
+"""Images of each kind, at most."""
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A picture that is shown: its name, its score, and two JPEGs of it, the plain one and the one with its heat."""
+    """A image that is shown: its name, its score, and two JPEGs of it, the plain one and the one with its heat."""
 
     name: str
     score: float
-    picture: bytes
+    image: bytes
     heatmap: bytes
 
 
@@ -64,7 +64,7 @@ def gallery(
         threshold: scores at or above it are `ng`.
 
     Raises:
-        core.intake.image_decoding.Undecodable: a picture has changed since it was scored.
+        core.intake.image_decoding.Undecodable: a image has changed since it was scored.
         OSError: a file cannot be read.
     """
 
@@ -80,11 +80,11 @@ def gallery(
 
 
 def _exhibit(detector: Detector, root: Path, path: Path, threshold: float) -> Exhibit:
-    """Score a picture and lay its heat over it; no side is longer than 320 pixels."""
+    """Score a image and lay its heat over it; no side is longer than 320 pixels."""
     data = path.read_bytes()
     scored = detector.score([detector.prepare(data)])
     score = float(scored.scores[0])
-    image = decode(data, max_pixels=detector.max_pixels, at_least=(PICTURE_SIDE, PICTURE_SIDE))
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    image = decode(data, max_pixels=detector.max_pixels, at_least=(IMAGE_SIDE, IMAGE_SIDE))
+    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
     hot = overlay(image, heat(scored.maps[0], score, threshold))
     return Exhibit(path.relative_to(root).as_posix(), score, jpeg(image), jpeg(hot))

@@ -1,4 +1,4 @@
-"""Heatmaps: an anomaly map laid over its picture, on a colour scale that is fixed by the threshold.
+"""Heatmaps: an anomaly map laid over its image, on a colour scale that is fixed by the threshold.
 
 The unit of heat is the threshold. A part whose score is below it shows less than 1 everywhere, so a good part stays
 calm, always; one at or above it shows 1 or more somewhere. Two heatmaps of one threshold can be compared.
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LONGEST_SIDE: Final = 4096
-"""Pixels: the overlay of a larger picture is reduced to this, so that 64 megapixels cost megabytes."""
+"""Pixels: the overlay of a larger image is reduced to this, so that 64 megapixels cost megabytes."""
 
 SHOWN_FROM: Final = 0.5
 SATURATED_FROM: Final = 3.0
@@ -46,7 +46,7 @@ def heat(anomaly_map: NDArray[np.floating], score: float, threshold: float) -> H
 
     Args:
         anomaly_map: (rows, columns), 0 and up; at least one cell.
-        score: of the same picture; finite.
+        score: of the same image; finite.
         threshold: scores at or above it are `ng`; finite.
 
     Returns:
@@ -81,18 +81,18 @@ def _ratio(score: float, threshold: float) -> float:
 
 
 def overlay(image: Image.Image, heat: Heat) -> Image.Image:
-    """Lay heat over its picture.
+    """Lay heat over its image.
 
     Nothing is drawn below half the threshold; up to it a cool tint grows; at it there is a step, with a contour; above,
     colours run from dark red through orange to near-white at three times the threshold and stay so.
 
     Args:
         image: RGB, upright, of any size; what is longer than 4096 pixels is reduced to that.
-        heat: float32, (rows, columns), see `heat`. Its cells divide the whole picture evenly; between their centres it
+        heat: float32, (rows, columns), see `heat`. Its cells divide the whole image evenly; between their centres it
             is interpolated linearly, and its highest value is kept.
 
     Returns:
-        A new RGB picture, of the image's size where it is not reduced.
+        A new RGB image, of the image's size where it is not reduced.
     """
     image = _bounded(image)
     values = enlarged(heat, image.size)
@@ -155,7 +155,7 @@ def _scale() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _draw_contour(pixels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
-    """Draw the border of an area: a light line within it and a dark one around it, wider on large pictures."""
+    """Draw the border of an area: a light line within it and a dark one around it, wider on large images."""
     if not inside.any():
         return
     width = max(1, round(max(inside.shape) / 640))
@@ -165,7 +165,7 @@ def _draw_contour(pixels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
 
 
 def _grown(area: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
-    """An area and all pixels within a square of `by` pixels around it; nothing grows in from beyond the picture."""
+    """An area and all pixels within a square of `by` pixels around it; nothing grows in from beyond the image."""
     for axis in (0, 1):
         grown = area.copy()
         for shift in range(1, min(by, area.shape[axis] - 1) + 1):

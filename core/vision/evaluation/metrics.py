@@ -41,14 +41,14 @@ def controls(seen: Thumbnails, deviations: Scores, known: Thumbnails) -> dict[st
     """Scores that need no network, by name, each float64, (N,). A detector must beat them to have shown anything.
 
     Args:
-        seen: thumbnails of the N pictures to score.
-        deviations: float64, (N,): the standard deviation of each of these pictures, 0 to 127.5.
-        known: thumbnails of the good pictures that the detector was trained on.
+        seen: thumbnails of the N images to score.
+        deviations: float64, (N,): the standard deviation of each of these images, 0 to 127.5.
+        known: thumbnails of the good images that the detector was trained on.
 
     Returns:
         `mean_brightness` (dark is suspicious), `mean_brightness_deviation` (its distance from the training mean),
         `standard_deviation` (contrast is suspicious) and `nearest_thumbnail` (the root mean square distance to the
-        nearest thumbnail of a training picture).
+        nearest thumbnail of a training image).
     """
     brightness = seen.mean(axis=1, dtype=np.float64)
     return {

@@ -12,8 +12,8 @@ from PIL import Image
 
 from core.vision.evaluation.heatmap import legend
 
-PICTURE_SIDE: Final = 320
-"""Pixels: no side of a picture on a page is longer."""
+IMAGE_SIDE: Final = 320
+"""Pixels: no side of a image on a page is longer."""
 
 
 def page(title: str, sections: Iterable[str]) -> str:
@@ -39,8 +39,8 @@ def notes(lines: Sequence[str]) -> str:
     return f'<div class="notes">{"".join(f"<p>{escape(line)}</p>" for line in lines)}</div>' if lines else ""
 
 
-def picture(content: bytes, kind: str, what: str) -> str:
-    """A picture that lies in the page itself; `kind` is `jpeg` or `png`, `what` is read where it cannot be seen."""
+def image(content: bytes, kind: str, what: str) -> str:
+    """A image that lies in the page itself; `kind` is `jpeg` or `png`, `what` is read where it cannot be seen."""
     encoded = base64.b64encode(content).decode()
     return f'<img alt="{escape(what)}" src="data:image/{kind};base64,{encoded}">'
 
@@ -49,12 +49,12 @@ def heat_scale() -> str:
     """The colours of heat, with their unit."""
     scale = io.BytesIO()
     legend(240, 14).save(scale, "PNG")
-    drawn = picture(scale.getvalue(), "png", "colour scale").replace("<img", '<img class="legend"', 1)
+    drawn = image(scale.getvalue(), "png", "colour scale").replace("<img", '<img class="legend"', 1)
     return f'<span class="scale">0 {drawn} 3</span>'
 
 
 def jpeg(image: Image.Image) -> bytes:
-    """An RGB picture as it stands on a page."""
+    """An RGB image as it stands on a page."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=85)
     return out.getvalue()

@@ -15,7 +15,7 @@ from core.vision.evaluation.charts import Mark, Strip, curves, histograms
 from core.vision.evaluation.evaluation import Control, Evaluation
 from core.vision.evaluation.examples import Exhibit, Gallery
 from core.vision.evaluation.metrics import Scores
-from core.vision.evaluation.page import card, facts, heat_scale, notes, page, picture
+from core.vision.evaluation.page import card, facts, heat_scale, image, notes, page
 from core.vision.input.input_checks import InputRanges
 from core.vision.training.options import Epoch
 
@@ -43,12 +43,12 @@ class Account:
     """All that a training has to tell.
 
     Attributes:
-        folder: the name of the folder of pictures.
+        folder: the name of the folder of images.
         manifest: of the bundle, and its SHA-256.
         curve: every epoch.
         held_out: scores of the good parts that the threshold comes from, float64.
         tested: what was found on `test/`; None where there was nothing to test with.
-        gallery: the pictures that are shown.
+        gallery: the images that are shown.
         unreadable: names and reasons.
         notes: lines for people about what was odd.
     """
@@ -65,7 +65,7 @@ class Account:
 
 
 def render(account: Account) -> str:
-    """The page: HTML that loads nothing, prints well, and holds at most eight pictures of each kind."""
+    """The page: HTML that loads nothing, prints well, and holds at most eight images of each kind."""
     training = account.manifest.training
     sections = [
         _head(account),
@@ -73,7 +73,7 @@ def render(account: Account) -> str:
         _notes(account),
         _scores(account),
         _detection(account),
-        _pictures(account),
+        _images(account),
         _curve(account.curve, training.best_epoch) if training and account.curve else "",
         _inputs(account.manifest.inputs) if account.manifest.inputs else "",
         _origin(account),
@@ -221,7 +221,7 @@ def _auroc_row(name: str, one: Control, kind: str) -> str:
     )
 
 
-def _pictures(account: Account) -> str:
+def _images(account: Account) -> str:
     threshold = account.manifest.threshold.value
     rows = (
         ("Missed defects, the least suspicious first", account.gallery.missed),
@@ -229,14 +229,14 @@ def _pictures(account: Account) -> str:
         ("Good parts that look worst", account.gallery.good),
     )
     shown = "".join(
-        f'<h3>{title}</h3><div class="pictures">{"".join(_figure(one, threshold) for one in exhibits)}</div>'
+        f'<h3>{title}</h3><div class="images">{"".join(_figure(one, threshold) for one in exhibits)}</div>'
         for title, exhibits in rows
         if exhibits
     )
     if not shown:
         return ""
     return (
-        "<h2>Pictures</h2>"
+        "<h2>Images</h2>"
         '<p class="quiet">Left as it is, right with its heat, in units of the threshold: '
         f"{heat_scale()}. "
         "The line is drawn at 1, a third of the scale, which no part below the threshold reaches.</p>"
@@ -248,7 +248,7 @@ def _figure(one: Exhibit, threshold: float) -> str:
     ratio = f", {one.score / threshold:.2f} × threshold" if threshold > 0 else ""
     verdict = ", ng" if one.score >= threshold else ""
     return (
-        f"<figure><div>{picture(one.picture, 'jpeg', 'the part')}{picture(one.heatmap, 'jpeg', 'its heatmap')}</div>"
+        f"<figure><div>{image(one.image, 'jpeg', 'the part')}{image(one.heatmap, 'jpeg', 'its heatmap')}</div>"
         f"<figcaption>{escape(one.name)}<span>{one.score:.4g}{ratio}{verdict}</span></figcaption></figure>"
     )
 
@@ -269,8 +269,8 @@ def _inputs(inputs: InputRanges) -> str:
         for name, value in inputs.model_dump(exclude={"sample_size"}).items()
     )
     return (
-        "<h2>What a picture must be like</h2>"
-        f"<p>Learned from {inputs.sample_size} good parts; a picture beyond is marked <b>review</b> with the reason, "
+        "<h2>What a image must be like</h2>"
+        f"<p>Learned from {inputs.sample_size} good parts; a image beyond is marked <b>review</b> with the reason, "
         "whatever its score.</p>"
         f"<table><tr><th>Measure</th><th>Expected</th></tr>{rows}</table>"
     )
@@ -288,7 +288,7 @@ def _origin(account: Account) -> str:
     options: Mapping[str, object] = {}
     if training is not None:
         parts = ", ".join(f"{count} {name}" for name, count in training.parts.items())
-        origin |= {"Good pictures": parts, "Unreadable": training.unreadable}
+        origin |= {"Good images": parts, "Unreadable": training.unreadable}
         if training.groups is not None:
             origin["Groups, near-duplicates"] = f"{training.groups}, {training.near_duplicates}"
         origin |= {"Training set, SHA-256": training.training_set_digest, "Device": training.device}
@@ -309,4 +309,4 @@ def _unreadable(files: Sequence[tuple[str, str]]) -> str:
         return ""
     listed = "".join(f"<tr><td>{escape(name)}</td><td>{escape(why)}</td></tr>" for name, why in files[:_LISTED])
     more = f'<p class="quiet">and {len(files) - _LISTED} more</p>' if len(files) > _LISTED else ""
-    return f"<h3>Pictures that could not be read</h3><table><tr><th>File</th><th>Why</th></tr>{listed}</table>{more}"
+    return f"<h3>Images that could not be read</h3><table><tr><th>File</th><th>Why</th></tr>{listed}</table>{more}"

@@ -1,7 +1,7 @@
-"""Whether a picture is one that the detector can judge: its light, focus, shape and colour against the good parts'.
+"""Whether a image is one that the detector can judge: its light, focus, shape and colour against the good parts'.
 
-The checks are about how a picture was taken. Their ranges are wide, so that neither a new good part nor a defect trips
-them: a defect is the detector's to find. A picture outside of them is for a person to look at, whatever its score.
+The checks are about how a image was taken. Their ranges are wide, so that neither a new good part nor a defect trips
+them: a defect is the detector's to find. A image outside of them is for a person to look at, whatever its score.
 """
 
 import math
@@ -26,25 +26,25 @@ COLOUR: Final = "input_colour"
 _TAIL = 0.005
 _DEVIATIONS = 5.0
 _DEVIATIONS_OF_SHARPNESS = 3.0
-_LEAST_SHARPNESS = 1e-6  # for the logarithm; pictures that are flat have 0
+_LEAST_SHARPNESS = 1e-6  # for the logarithm; images that are flat have 0
 _FLAT = 1.0
-"""Mean squared differences of neighbours, in grey levels², below which a picture has nothing that could be sharp."""
+"""Mean squared differences of neighbours, in grey levels², below which a image has nothing that could be sharp."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is measured on one picture.
+    """What is measured on one image.
 
     Attributes:
         aspect: width / height, as displayed.
         enlargement: how many times its pixels were enlarged to the prepared size, along the side where that is most;
             below 1 where both sides were reduced.
-        brightness: mean grey (BT.601) of the prepared picture, 0 to 255.
+        brightness: mean grey (BT.601) of the prepared image, 0 to 255.
         saturated: share of its pixels with a channel at 255, 0 to 1.
         dark: share of its pixels with all channels at 0, 0 to 1.
-        sharpness: mean squared Laplacian over mean squared gradient of the grey picture at half its size, both by
+        sharpness: mean squared Laplacian over mean squared gradient of the grey image at half its size, both by
             differences of neighbours: about 0 where edges are wide, 5 for white noise, at most 8. A gain or an offset
-            of the light cancels, and so does the contrast. 0 for a flat picture.
+            of the light cancels, and so does the contrast. 0 for a flat image.
         colourfulness: sum over the pixels of the largest minus the smallest channel, by the sum of the largest: 0 for
             grey, 1 for pure colours. A gain of the light cancels.
     """
@@ -68,7 +68,7 @@ class InputRanges(BaseModel):
         aspect, brightness, colourfulness: (lowest, highest) that is still as expected.
         enlargement, saturated, dark: the highest that is still as expected.
         sharpness: the lowest that is still as expected.
-        sample_size: pictures of good parts that the ranges were learned from.
+        sample_size: images of good parts that the ranges were learned from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -95,7 +95,7 @@ class InputRanges(BaseModel):
 
 
 def facts(prepared: Prepared) -> Facts:
-    """Measure one picture. Safe to call from several threads; about a millisecond for 224 × 224 pixels."""
+    """Measure one image. Safe to call from several threads; about a millisecond for 224 × 224 pixels."""
     pixels = prepared.pixels
     height, width, _ = pixels.shape
     grey = Image.fromarray(pixels).convert("L")
@@ -132,18 +132,18 @@ def _mean_square(values: NDArray[np.float32]) -> float:
 
 
 def ranges(measured: Sequence[Facts]) -> InputRanges:
-    """Learn from the good training pictures where their facts lie.
+    """Learn from the good training images where their facts lie.
 
-    Each range is the middle 99 % of the pictures, widened by five robust standard deviations (three for sharpness),
+    Each range is the middle 99 % of the images, widened by five robust standard deviations (three for sharpness),
     and by no less than what no detector should mind: a quarter of the light, a third of the sharpness, a twentieth of
-    the pixels, of the chroma or of the aspect ratio. So twenty pictures are enough, and a single odd one among
-    hundreds harms little. Pictures are too small where they must be enlarged more than those of training, if at all.
+    the pixels, of the chroma or of the aspect ratio. So twenty images are enough, and a single odd one among
+    hundreds harms little. Images are too small where they must be enlarged more than those of training, if at all.
 
     Raises:
         ValueError: there are none.
     """
     if not measured:
-        raise ValueError("input ranges are learned from pictures of good parts, and there are none")
+        raise ValueError("input ranges are learned from images of good parts, and there are none")
 
     def of(name: str) -> NDArray[np.float64]:
         return np.array([getattr(one, name) for one in measured], dtype=np.float64)
@@ -179,7 +179,7 @@ def _widened(values: NDArray[np.float64], least: float, *, deviations: float = _
 
 
 def reasons(measured: Facts, expected: InputRanges) -> list[str]:
-    """What is wrong with a picture, as stable codes in a fixed order; empty for one as good parts' are.
+    """What is wrong with a image, as stable codes in a fixed order; empty for one as good parts' are.
 
     Focus and colour are not judged where the light is wrong: they cannot be seen there.
     """

@@ -14,33 +14,33 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.intake.image_decoding import decode_sized
 
-Picture = NDArray[np.uint8]
-"""A prepared picture: uint8, shape (height, width, 3), RGB."""
+PreparedImage = NDArray[np.uint8]
+"""A prepared image: uint8, shape (height, width, 3), RGB."""
 
 _DECODE_MARGIN = 2
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture as the network sees it, and what it was before.
+    """A image as the network sees it, and what it was before.
 
     Attributes:
         pixels: uint8, (height, width, 3), of the preprocessing's size.
-        width, height: of the picture as sent, pixels as displayed, whatever scale it was decoded at.
+        width, height: of the image as sent, pixels as displayed, whatever scale it was decoded at.
     """
 
-    pixels: Picture
+    pixels: PreparedImage
     width: int
     height: int
 
 
 class Preprocessing(BaseModel):
-    """How a picture is brought to the network's size. Its colours follow `core.intake.image_decoding.decode`.
+    """How a image is brought to the network's size. Its colours follow `core.intake.image_decoding.decode`.
 
     Attributes:
-        width, height: pixels of the prepared picture; the aspect ratio is not kept.
+        width, height: pixels of the prepared image; the aspect ratio is not kept.
         resize: `bilinear-antialias` is Pillow's BILINEAR, whose triangle widens with the reduction; torchvision's
-            `Resize` does the same to a Pillow picture.
+            `Resize` does the same to a Pillow image.
         scaled_decode: whether a JPEG is decoded at a reduced scale, never below twice the prepared size. It is
             faster and changes scores slightly, so it must be the same in training and serving.
     """
@@ -60,12 +60,12 @@ class Preprocessing(BaseModel):
 
 
 def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Prepared:
-    """Decode and resize one encoded picture. Safe to call from several threads.
+    """Decode and resize one encoded image. Safe to call from several threads.
 
     Values stay 0 to 255; the division by 255 to float32 happens once, on the device that scores.
 
     Raises:
-        core.intake.image_decoding.Undecodable: the bytes are not a picture that can be decoded.
+        core.intake.image_decoding.Undecodable: the bytes are not a image that can be decoded.
     """
     size = (preprocessing.width, preprocessing.height)
     at_least = (_DECODE_MARGIN * size[0], _DECODE_MARGIN * size[1]) if preprocessing.scaled_decode else None

@@ -1,19 +1,19 @@
-"""Thumbnails: small grey copies of prepared pictures, for comparing pictures without a network."""
+"""Thumbnails: small grey copies of prepared images, for comparing images without a network."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.vision.input.preprocessing import Picture
+from core.vision.input.preprocessing import PreparedImage
 
 Thumbnails = NDArray[np.float32]
 """See `thumbnails`."""
 
 
-def thumbnails(pictures: Sequence[Picture], side: int = 16) -> Thumbnails:
-    """Block means of the grey pictures: float32, (N, side · side), 0 to 255. Remainders at the edges are left out."""
-    grey = np.stack([picture.mean(axis=2, dtype=np.float32) for picture in pictures])
+def thumbnails(images: Sequence[PreparedImage], side: int = 16) -> Thumbnails:
+    """Block means of the grey images: float32, (N, side · side), 0 to 255. Remainders at the edges are left out."""
+    grey = np.stack([image.mean(axis=2, dtype=np.float32) for image in images])
     count, height, width = grey.shape
     side = min(side, height, width)
     rows, columns = height // side, width // side

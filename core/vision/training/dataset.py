@@ -1,6 +1,6 @@
 """Reading a folder in MVTec layout: `train/good/*`, optionally `test/<type>/*` and `ground_truth/`.
 
-The layout is that of Bergmann et al., "MVTec AD" (CVPR 2019). Twenty pictures and two hundred thousand are read alike:
+The layout is that of Bergmann et al., "MVTec AD" (CVPR 2019). Twenty images and two hundred thousand are read alike:
 once from end to end for what must be known of each, and then a minibatch at a time.
 """
 
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from core.errors import Refused
 from core.intake.image_decoding import Undecodable, read_header
-from core.intake.image_formats import is_picture
+from core.intake.image_formats import is_image
 from core.vision.input.input_checks import Facts, facts
-from core.vision.input.preprocessing import Picture, Preprocessing, prepare
+from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepare
 from core.vision.input.thumbnails import thumbnails
 
 MEMORY_BYTES: Final = 1024**3
-"""Prepared pictures of a set are kept in memory where all of them take no more than this."""
+"""Prepared images of a set are kept in memory where all of them take no more than this."""
 
 _HEADERS = 1000
 _THREADS = min(8, os.cpu_count() or 1)
@@ -44,7 +44,7 @@ class InvalidFolder(ValueError):  # noqa: N818 - it reads as what it is
 
 @dataclass(frozen=True)
 class Folder:
-    """The pictures of a folder in MVTec layout, by path, in the order of their names.
+    """The images of a folder in MVTec layout, by path, in the order of their names.
 
     Attributes:
         good: `train/good/*`, and deeper.
@@ -59,14 +59,14 @@ class Folder:
     notes: list[str] = field(default_factory=list)
 
 
-class PictureSet:
-    """Prepared pictures of files: `core.vision.training.options.Pictures`.
+class ImageSet:
+    """Prepared images of files: `core.vision.training.options.Images`.
 
-    They are decoded by threads, a little ahead of whoever reads. What was decoded once is kept where all pictures fit
+    They are decoded by threads, a little ahead of whoever reads. What was decoded once is kept where all images fit
     in memory, and decoded again each time where they do not; nobody sees a difference.
 
     Attributes:
-        paths: of the pictures, in order.
+        paths: of the images, in order.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class PictureSet:
         self._preprocessing = preprocessing
         self._max_pixels = max_pixels
         fit = 3 * preprocessing.width * preprocessing.height * len(self.paths) <= memory_bytes
-        self._kept: dict[Path, Picture] | None = {} if fit else None
+        self._kept: dict[Path, PreparedImage] | None = {} if fit else None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def subset(self, indices: Sequence[int]) -> "PictureSet":
+    def subset(self, indices: Sequence[int]) -> "ImageSet":
         """Those of the indices, in their order; what is kept in memory is shared."""
         some = copy.copy(self)
         some.paths = [self.paths[index] for index in indices]
         return some
 
     def minibatches(self, size: int, order: Sequence[int] | None = None) -> Iterator[NDArray[np.uint8]]:
-        """All pictures, or those of `order`, `size` at a time: uint8, (n, height, width, 3).
+        """All images, or those of `order`, `size` at a time: uint8, (n, height, width, 3).
 
         Raises:
             InvalidFolder: a file has gone or changed since it was read first.
@@ -103,43 +103,43 @@ class PictureSet:
             for start in range(0, len(chosen), size):
                 yield np.stack([self._kept[path] for path in chosen[start : start + size]])
             return
-        with closing(_in_parallel(self._prepared, chosen)) as pictures:
-            while some := list(islice(pictures, size)):
+        with closing(_in_parallel(self._prepared, chosen)) as images:
+            while some := list(islice(images, size)):
                 yield np.stack(some)
 
-    def keep(self, path: Path, picture: Picture) -> None:
-        """Keep a picture that has been prepared, where there is room for all."""
+    def keep(self, path: Path, image: PreparedImage) -> None:
+        """Keep a image that has been prepared, where there is room for all."""
         if self._kept is not None:
-            self._kept[path] = picture
+            self._kept[path] = image
 
-    def _prepared(self, path: Path) -> Picture:
+    def _prepared(self, path: Path) -> PreparedImage:
         if self._kept is not None and path in self._kept:
             return self._kept[path]
         try:
-            picture = prepare(path.read_bytes(), self._preprocessing, max_pixels=self._max_pixels).pixels
+            image = prepare(path.read_bytes(), self._preprocessing, max_pixels=self._max_pixels).pixels
         except (Undecodable, OSError) as error:
             raise InvalidFolder(
                 f"{path} could be read before and cannot be now: leave the folder alone while it is worked on"
             ) from error
-        self.keep(path, picture)
-        return picture
+        self.keep(path, image)
+        return image
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one pass over many files has found. All but `unreadable` is of the N readable pictures, in order.
+    """What one pass over many files has found. All but `unreadable` is of the N readable images, in order.
 
     Attributes:
-        pictures: a minibatch at a time.
+        images: a minibatch at a time.
         digests: SHA-256 of each file, in hexadecimal.
         thumbnails: float32, see `core.vision.input.thumbnails.thumbnails`.
-        deviations: float64, (N,): the standard deviation of each prepared picture, 0 to 127.5.
-        sizes: (width, height) of each file's picture, pixels as displayed.
+        deviations: float64, (N,): the standard deviation of each prepared image, 0 to 127.5.
+        sizes: (width, height) of each file's image, pixels as displayed.
         facts: see `core.vision.input.input_checks`.
         unreadable: paths and reasons of the others.
     """
 
-    pictures: PictureSet
+    images: ImageSet
     digests: list[str]
     thumbnails: NDArray[np.float32]
     deviations: NDArray[np.float64]
@@ -149,8 +149,8 @@ class Reading:
 
     @property
     def paths(self) -> list[Path]:
-        """Of the N readable pictures."""
-        return self.pictures.paths
+        """Of the N readable images."""
+        return self.images.paths
 
 
 @dataclass(frozen=True)
@@ -163,23 +163,23 @@ class _Examined:
 
 
 def read_layout(root: Path) -> Folder:
-    """Find the pictures of a folder in MVTec layout. Hidden files and other suffixes are left out.
+    """Find the images of a folder in MVTec layout. Hidden files and other suffixes are left out.
 
     Raises:
-        InvalidFolder: it has no `train/good`, or no pictures in it.
+        InvalidFolder: it has no `train/good`, or no images in it.
     """
     if not root.is_dir():
         raise InvalidFolder(f"{root} is not a folder: name one that holds train/good/")
     good_folder = root / "train" / "good"
     if not good_folder.is_dir():
         raise InvalidFolder(f"{root} has no folder train/good{_what_is_there_instead(root)}")
-    good = _pictures_in(good_folder)
+    good = _images_in(good_folder)
     if not good:
         raise InvalidFolder(
-            f"{good_folder} holds no pictures: put JPEG, PNG, BMP, WebP or TIFF files of good parts there"
+            f"{good_folder} holds no images: put JPEG, PNG, BMP, WebP or TIFF files of good parts there"
         )
-    defective = [path for kind in _folders_in(root / "test") if kind.name != "good" for path in _pictures_in(kind)]
-    found = Folder(good, _pictures_in(root / "test" / "good"), defective)
+    defective = [path for kind in _folders_in(root / "test") if kind.name != "good" for path in _images_in(kind)]
+    found = Folder(good, _images_in(root / "test" / "good"), defective)
     found.notes.extend(_layout_notes(root, found))
     return found
 
@@ -190,13 +190,13 @@ def _what_is_there_instead(root: Path) -> str:
         if root.name == "train":
             return f": name the folder above it, {root.parent}"
         return ", but a folder good: move it to train/good"
-    if others := [kind.name for kind in _folders_in(root / "train") if _pictures_in(kind)]:
-        return f", only train/{others[0]}: put the pictures of good parts into train/good, no others are trained on"
-    if (root / "train").is_dir() and _pictures_in(root / "train"):
-        return ", but pictures in train/: move those of good parts to train/good"
-    if count := sum(is_picture(path.name) for path in root.iterdir()):
-        return f", but {count} pictures of its own: move those of good parts to {root / 'train' / 'good'}"
-    return ": put the pictures of good parts there"
+    if others := [kind.name for kind in _folders_in(root / "train") if _images_in(kind)]:
+        return f", only train/{others[0]}: put the images of good parts into train/good, no others are trained on"
+    if (root / "train").is_dir() and _images_in(root / "train"):
+        return ", but images in train/: move those of good parts to train/good"
+    if count := sum(is_image(path.name) for path in root.iterdir()):
+        return f", but {count} images of its own: move those of good parts to {root / 'train' / 'good'}"
+    return ": put the images of good parts there"
 
 
 def _layout_notes(root: Path, found: Folder) -> list[str]:
@@ -208,7 +208,7 @@ def _layout_notes(root: Path, found: Folder) -> list[str]:
             "only train/good is used"
         )
     if bool(found.test_good) != bool(found.test_defective):
-        lacking = "test/good has no pictures" if found.test_defective else "test/ has no pictures of defective parts"
+        lacking = "test/good has no images" if found.test_defective else "test/ has no images of defective parts"
         notes.append(f"{lacking}: detection is not measured")
     return notes
 
@@ -220,14 +220,14 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if is_picture(path.name) and path.is_file())
+def _images_in(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if is_image(path.name) and path.is_file())
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def typical_size(paths: Sequence[Path], *, max_pixels: int) -> tuple[int, int]:
-    """The median (width, height) of pictures, pixels as displayed; of a thousand spread evenly where there are more.
+    """The median (width, height) of images, pixels as displayed; of a thousand spread evenly where there are more.
 
     Raises:
         InvalidFolder: none of them has a header that can be read.
@@ -241,7 +241,7 @@ def typical_size(paths: Sequence[Path], *, max_pixels: int) -> tuple[int, int]:
                 continue  # it is reported by whoever reads all of them
         sizes.append((header.width, header.height))
     if not sizes:
-        raise InvalidFolder(f"none of the {len(paths)} pictures can be read, the first is {paths[0]}")
+        raise InvalidFolder(f"none of the {len(paths)} images can be read, the first is {paths[0]}")
     return median_low(width for width, _ in sizes), median_low(height for _, height in sizes)
 
 
@@ -257,12 +257,12 @@ def read(
 
     Args:
         progress: is told how many have been read.
-        memory_bytes: see `PictureSet`.
+        memory_bytes: see `ImageSet`.
 
     Raises:
         OSError: a file cannot be read.
     """
-    pictures = PictureSet(paths, preprocessing, max_pixels=max_pixels, memory_bytes=memory_bytes)
+    images = ImageSet(paths, preprocessing, max_pixels=max_pixels, memory_bytes=memory_bytes)
 
     def examine(path: Path) -> _Examined | str:
         data = path.read_bytes()
@@ -270,7 +270,7 @@ def read(
             prepared = prepare(data, preprocessing, max_pixels=max_pixels)
         except Undecodable as error:
             return error.detail
-        pictures.keep(path, prepared.pixels)
+        images.keep(path, prepared.pixels)
         return _Examined(
             hashlib.sha256(data).hexdigest(),
             thumbnails([prepared.pixels])[0],
@@ -288,7 +288,7 @@ def read(
             readable.append((index, found))
         progress(index + 1)
     return Reading(
-        pictures=pictures.subset([index for index, _ in readable]),
+        images=images.subset([index for index, _ in readable]),
         digests=[one.digest for _, one in readable],
         thumbnails=np.array([one.thumbnail for _, one in readable], dtype=np.float32),
         deviations=np.array([one.deviation for _, one in readable], dtype=np.float64),
@@ -320,6 +320,6 @@ def content_digests(paths: Sequence[Path]) -> list[str]:
 
 
 def set_digest(root: Path, paths: Sequence[Path], digests: Sequence[str]) -> str:
-    """SHA-256, in hexadecimal, over the content's digest and the name (relative to the folder) of each picture."""
+    """SHA-256, in hexadecimal, over the content's digest and the name (relative to the folder) of each image."""
     lines = (f"{d}  {path.relative_to(root).as_posix()}\n" for path, d in zip(paths, digests, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

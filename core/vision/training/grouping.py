@@ -1,7 +1,7 @@
-"""Which pictures belong together: copies, shots of one part, parts of one lot. A group is never torn apart by a split.
+"""Which images belong together: copies, shots of one part, parts of one lot. A group is never torn apart by a split.
 
-A part that is trained on and also calibrated with flatters the threshold. Where nobody says which pictures show the
-same part, those that are much more alike than the set's pictures usually are count as such.
+A part that is trained on and also calibrated with flatters the threshold. Where nobody says which images show the
+same part, those that are much more alike than the set's images usually are count as such.
 """
 
 import csv
@@ -19,14 +19,14 @@ from scipy.sparse.csgraph import connected_components
 from core.vision.input.thumbnails import Thumbnails
 
 ALIKE: Final = 0.25
-"""Two pictures closer than this fraction of what is usual, in the set and around them, count as shots of one part.
+"""Two images closer than this fraction of what is usual, in the set and around them, count as shots of one part.
 
 Tried on rendered parts: where each has its own grain, different ones lie above 0.7 and shots of one at 0.1 to 0.3."""
 
 _LARGEST_SHARE = 0.25
 _SAMPLE = 1000
 _BLOCK = 512
-_EXACT = 8000  # pictures whose distances are all computed
+_EXACT = 8000  # images whose distances are all computed
 _CELL = 2048
 _NEIGHBOUR = 50
 _DRAWINGS = 3
@@ -42,7 +42,7 @@ class InvalidGroups(ValueError):  # noqa: N818 - it reads as what it is
 
 @dataclass(frozen=True)
 class GroupBy:
-    """What names the part or lot of a picture: a regular expression on its path, or a column of a CSV file.
+    """What names the part or lot of a image: a regular expression on its path, or a column of a CSV file.
 
     Attributes:
         pattern: with a group, named or not; None where a table is used.
@@ -76,11 +76,11 @@ class GroupBy:
 
 @dataclass(frozen=True)
 class Grouping:
-    """What belongs together among N pictures.
+    """What belongs together among N images.
 
     Attributes:
-        groups: the group of each picture, counted from 0 in the order of their first pictures.
-        near_duplicates: pictures that share a group with a picture of other contents because they look alike.
+        groups: the group of each image, counted from 0 in the order of their first images.
+        near_duplicates: images that share a group with a image of other contents because they look alike.
         notes: lines for people.
     """
 
@@ -97,18 +97,18 @@ class Grouping:
 def group_parts(
     paths: Sequence[Path], root: Path, digests: Sequence[str], thumbnails: Thumbnails, by: GroupBy | None
 ) -> Grouping:
-    """Group N pictures: by what names their part or lot, or, where nothing does, by how they look.
+    """Group N images: by what names their part or lot, or, where nothing does, by how they look.
 
-    Pictures with the same contents always belong together.
+    Images with the same contents always belong together.
 
     Args:
-        paths, root: of the pictures, and the folder that their names are relative to.
+        paths, root: of the images, and the folder that their names are relative to.
         digests: of their contents.
         thumbnails: float32, (N, D), 0 to 255; see `core.vision.input.thumbnails.thumbnails`.
         by: what names the part or lot; None to look for near-duplicates.
 
     Raises:
-        InvalidGroups: a picture's part or lot cannot be told.
+        InvalidGroups: a image's part or lot cannot be told.
         OSError: the table cannot be read.
     """
     copies = _numbered(digests)
@@ -122,17 +122,17 @@ def group_parts(
         return Grouping(copies.tolist(), 0, [])
     if largest > _LARGEST_SHARE * len(paths):
         note = (
-            f"the pictures are so alike that {largest} of {len(paths)} would count as one part, so near-duplicates "
-            "are not kept together: where there are several pictures of a part, say which with --group-by"
+            f"the images are so alike that {largest} of {len(paths)} would count as one part, so near-duplicates "
+            "are not kept together: where there are several images of a part, say which with --group-by"
         )
         return Grouping(copies.tolist(), 0, [note])
     return _of_near_duplicates(alike, copies)
 
 
 def effective_size(groups: Sequence[int]) -> float:
-    """How many independent parts N pictures in groups are worth at least: N² / Σ (size of each group)².
+    """How many independent parts N images in groups are worth at least: N² / Σ (size of each group)².
 
-    It is Kish's effective sample size where pictures of a group tell no more than one of them (Kish, "Survey
+    It is Kish's effective sample size where images of a group tell no more than one of them (Kish, "Survey
     Sampling", Wiley 1965, sections 5.4 and 8.2: design effect 1 + (size - 1) · correlation, with the correlation 1):
     conservative. N where each is a group of its own, the number of groups where all are of one size.
     """
@@ -153,7 +153,7 @@ def _joined(labels: Labels, more: Labels) -> Labels:
 
 
 def _linked(labels: Labels, edges: Edges) -> Labels:
-    """The labels once the pictures of each edge belong together."""
+    """The labels once the images of each edge belong together."""
     if len(edges[0]) == 0:
         return labels
     count = len(labels)
@@ -165,7 +165,7 @@ def _linked(labels: Labels, edges: Edges) -> Labels:
 
 def _group_notes(groups: Labels, copies: Labels) -> list[str]:
     if len(np.unique(groups)) == len(np.unique(copies)) > 1 and len(groups) > 1:
-        return ["--group-by puts no two different pictures together: is it what names the part or lot?"]
+        return ["--group-by puts no two different images together: is it what names the part or lot?"]
     return []
 
 
@@ -174,8 +174,8 @@ def _of_near_duplicates(alike: Labels, copies: Labels) -> Grouping:
     mixed = np.flatnonzero(np.bincount(pairs) > 1)  # groups with more than one content
     count = int(np.isin(alike, mixed).sum())
     note = (
-        f"{count} of {len(alike)} pictures look like several shots of the same parts, in {len(mixed)} groups: each "
-        "group is kept on one side of the split; say which pictures show the same part, or lot, with --group-by"
+        f"{count} of {len(alike)} images look like several shots of the same parts, in {len(mixed)} groups: each "
+        "group is kept on one side of the split; say which images show the same part, or lot, with --group-by"
     )
     return Grouping(alike.tolist(), count, [note])
 
@@ -184,7 +184,7 @@ def _of_near_duplicates(alike: Labels, copies: Labels) -> Grouping:
 
 
 def _names(paths: Sequence[Path], root: Path, by: GroupBy) -> list[str]:
-    """The part or lot of each picture."""
+    """The part or lot of each image."""
     relative = [path.relative_to(root).as_posix() for path in paths]
     if by.pattern is not None:
         names = [_matched(by.pattern, name) for name in relative]
@@ -197,8 +197,8 @@ def _names(paths: Sequence[Path], root: Path, by: GroupBy) -> list[str]:
     if missing:
         how_many = "none" if len(missing) == len(relative) else f"{len(relative) - len(missing)}"
         raise InvalidGroups(
-            f"{what} tells the part or lot of {how_many} of the {len(relative)} pictures; not, for example, of "
-            f"{missing[0]}: every picture needs one"
+            f"{what} tells the part or lot of {how_many} of the {len(relative)} images; not, for example, of "
+            f"{missing[0]}: every image needs one"
         )
     return [name for name in names if name is not None]
 
@@ -209,7 +209,7 @@ def _matched(pattern: re.Pattern[str], name: str) -> str | None:
 
 
 class _Table:
-    """Values by the names of pictures: a name may leave out the folders above, in the table or in the folder."""
+    """Values by the names of images: a name may leave out the folders above, in the table or in the folder."""
 
     def __init__(self, rows: dict[str, str], file: Path) -> None:
         self._rows = rows
@@ -219,14 +219,14 @@ class _Table:
             self._by_end.setdefault(PurePosixPath(name).name, set()).add(value)
 
     def get(self, path: str) -> str | None:
-        """The value for a picture, by its path relative to the folder; None where there is none."""
+        """The value for a image, by its path relative to the folder; None where there is none."""
         parts = PurePosixPath(path).parts
         for start in range(len(parts)):
             if (value := self._rows.get("/".join(parts[start:]))) is not None:
                 return value
         values = self._by_end.get(parts[-1], set())
         if len(values) > 1:
-            raise InvalidGroups(f"{self._file} holds several pictures {parts[-1]}, and none of them is {path}")
+            raise InvalidGroups(f"{self._file} holds several images {parts[-1]}, and none of them is {path}")
         return next(iter(values), None)
 
 
@@ -252,7 +252,7 @@ def _rows(pairs: Iterator[tuple[str, str]], file: Path) -> dict[str, str]:
     rows: dict[str, str] = {}
     for name, value in pairs:
         if not value.strip():
-            continue  # the picture will be reported as one without a part
+            continue  # the image will be reported as one without a part
         key = PurePosixPath(name.strip().replace("\\", "/")).as_posix()
         if rows.setdefault(key, value.strip()) != value.strip():
             raise InvalidGroups(f"{file} names {key} twice, with different parts or lots")
@@ -263,7 +263,7 @@ def _rows(pairs: Iterator[tuple[str, str]], file: Path) -> dict[str, str]:
 
 
 def _near_duplicates(thumbnails: Thumbnails, copies: Labels) -> Labels:
-    """Single linkage: pictures belong together where a chain of pairs leads from one to the other."""
+    """Single linkage: images belong together where a chain of pairs leads from one to the other."""
     count = len(thumbnails)
     if count < 2:
         return copies
@@ -280,7 +280,7 @@ def _near_duplicates(thumbnails: Thumbnails, copies: Labels) -> Labels:
 def _features(thumbnails: Thumbnails) -> NDArray[np.float32]:
     """Thumbnails without their brightness, on principal axes, the largest first, halfway to equal variance.
 
-    Without it, one thing that varies from picture to picture (where the part lies, how the light falls) would decide
+    Without it, one thing that varies from image to image (where the part lies, how the light falls) would decide
     alone who looks like whom, and some of many parts agree in one thing by chance.
     """
     centred = thumbnails - thumbnails.mean(axis=1, keepdims=True)
@@ -300,7 +300,7 @@ def _features(thumbnails: Thumbnails) -> NDArray[np.float32]:
 
 
 def _median_distance(seen: NDArray[np.float32]) -> float:
-    """Between two pictures, of a thousand drawn by chance where there are more."""
+    """Between two images, of a thousand drawn by chance where there are more."""
     some = seen
     if len(seen) > _SAMPLE:
         some = seen[np.random.default_rng(0).choice(len(seen), _SAMPLE, replace=False)]
@@ -315,10 +315,10 @@ def _squares(some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[
 
 
 def _reaches(squares: NDArray[np.float32], reach: float) -> NDArray[np.float32]:
-    """How far, squared, each of some pictures reaches, from its squared distances to all others.
+    """How far, squared, each of some images reaches, from its squared distances to all others.
 
     No further than `ALIKE` times its distance to one of its next neighbours: where one kind of part varies less than
-    the others, its pictures are near each other without being shots of one part.
+    the others, its images are near each other without being shots of one part.
     """
     neighbour = min(_NEIGHBOUR, squares.shape[1] // 2)
     usual = np.partition(squares, neighbour, axis=1)[:, neighbour]
@@ -338,10 +338,10 @@ def _close_pairs(seen: NDArray[np.float32], reach: float) -> Iterator[Edges]:
 
 
 def _close_within_cells(seen: NDArray[np.float32], reach: float) -> Iterator[Edges]:
-    """Pairs within reach of each other in one cell: what is nearest to one of at most √N pictures drawn by chance.
+    """Pairs within reach of each other in one cell: what is nearest to one of at most √N images drawn by chance.
 
     A cell holds enough to tell what is usual in it. Cells are drawn anew a few times: a pair that one drawing has
-    torn apart is seldom torn by all. Nobody is compared with more than `_CELL` others a time, so N pictures take
+    torn apart is seldom torn by all. Nobody is compared with more than `_CELL` others a time, so N images take
     N · (√N + `_CELL`) comparisons a drawing at most.
     """
     random = np.random.default_rng(0)
@@ -358,7 +358,7 @@ def _close_within_cells(seen: NDArray[np.float32], reach: float) -> Iterator[Edg
 
 
 def _chained(seen: NDArray[np.float32], some: NDArray[np.intp], reach: float) -> Edges:
-    """Edges from each of some pictures to the first one that a chain of close pairs leads to."""
+    """Edges from each of some images to the first one that a chain of close pairs leads to."""
     squares = _squares(seen[some], seen[some])
     reaches = _reaches(squares, reach)
     near = squares < np.minimum(reaches[:, None], reaches[None, :])

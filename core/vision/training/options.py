@@ -1,4 +1,4 @@
-"""What `fit` takes and reports: training pictures, options, checkpoints and epochs."""
+"""What `fit` takes and reports: training images, options, checkpoints and epochs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Pictures(Protocol):
-    """Prepared pictures that may be too many for the memory; see `core.vision.training.dataset.PictureSet`."""
+class PreparedImages(Protocol):
+    """Prepared images that may be too many for the memory; see `core.vision.training.dataset.ImageSet`."""
 
     def __len__(self) -> int: ...
 
     def minibatches(self, size: int, order: Sequence[int] | None = None) -> Iterator[NDArray[np.uint8]]:
-        """All pictures, or those of `order`, `size` at a time: uint8, (n, height, width, 3)."""
+        """All images, or those of `order`, `size` at a time: uint8, (n, height, width, 3)."""
 
 
 class Checkpoint(Protocol):
@@ -30,7 +30,7 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training pictures. Losses are means over it, in the unit of the detector's score."""
+    """One pass over the training images. Losses are means over it, in the unit of the detector's score."""
 
     number: int
     training_loss: float
@@ -42,9 +42,9 @@ class FitOptions:
     """How a detector learns; each uses what applies to it.
 
     Attributes:
-        epochs: passes over the training pictures, at most.
+        epochs: passes over the training images, at most.
         patience: epochs without a better validation loss after which training stops.
-        batch_size: pictures a step.
+        batch_size: images a step.
         learning_rate: the highest of the schedule.
         flips: whether parts may also appear mirrored; off, because most parts have a handedness.
         seed: of everything random.

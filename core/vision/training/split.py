@@ -1,4 +1,4 @@
-"""Who sees which picture: good parts are split into training, validation and calibration, whole groups at a time."""
+"""Who sees which image: good parts are split into training, validation and calibration, whole groups at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from core.vision.training.dataset import InvalidFolder
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of good pictures, disjoint and each in ascending order.
+    """Indices of good images, disjoint and each in ascending order.
 
     Attributes:
         training: what the network sees.
@@ -24,19 +24,19 @@ class Split:
 
 
 def split(groups: Sequence[int], *, seed: int, validation: float, calibration: float, least_calibration: int) -> Split:
-    """Split good pictures by a seed; a group never lies on two sides.
+    """Split good images by a seed; a group never lies on two sides.
 
-    Whole groups are drawn by chance until there are enough pictures to calibrate, then to validate; the others are
+    Whole groups are drawn by chance until there are enough images to calibrate, then to validate; the others are
     trained on, the largest group always among them, so that one large lot cannot take the training's place. Where
-    there are only a few lots, fewer pictures calibrate, so that one is left to validate.
+    there are only a few lots, fewer images calibrate, so that one is left to validate.
 
     Args:
-        groups: of the N pictures, the group of each, see `core.vision.training.grouping`.
-        validation, calibration: shares of N, 0 to 1; at least one picture to validate and `least_calibration` to
+        groups: of the N images, the group of each, see `core.vision.training.grouping`.
+        validation, calibration: shares of N, 0 to 1; at least one image to validate and `least_calibration` to
             calibrate are taken.
 
     Raises:
-        InvalidFolder: there are too few pictures, or too few groups, for all three.
+        InvalidFolder: there are too few images, or too few groups, for all three.
     """
     count = len(groups)
     for_calibration = max(round(count * calibration), least_calibration)
@@ -48,18 +48,18 @@ def split(groups: Sequence[int], *, seed: int, validation: float, calibration: f
     shuffled = [whole[index] for index in np.random.default_rng(seed).permutation(len(whole))]
     largest = max(range(len(shuffled)), key=lambda place: (len(shuffled[place]), place), default=-1)
     training, validating, calibrating = list(shuffled.pop(largest)) if shuffled else [], list[int](), list[int]()
-    for left, group_of_pictures in zip(range(len(shuffled), 0, -1), shuffled, strict=True):
+    for left, group_of_images in zip(range(len(shuffled), 0, -1), shuffled, strict=True):
         last_to_validate = left == 1 and not validating and len(calibrating) >= least_calibration
         if len(calibrating) < for_calibration and not last_to_validate:
-            calibrating += group_of_pictures
+            calibrating += group_of_images
         elif len(validating) < for_validation:
-            validating += group_of_pictures
+            validating += group_of_images
         else:
-            training += group_of_pictures
+            training += group_of_images
     if not training or not validating or len(calibrating) < least_calibration:
         raise InvalidFolder(
-            f"{count} pictures of good parts ({len(members)} groups of different ones) are too few: "
+            f"{count} images of good parts ({len(members)} groups of different ones) are too few: "
             f"{for_calibration} are held out to calibrate and {for_validation} to validate, and a group stays whole; "
-            "add pictures of other parts, or wish for a higher false-reject rate"
+            "add images of other parts, or wish for a higher false-reject rate"
         )
     return Split(sorted(training), sorted(validating), sorted(calibrating))

@@ -42,7 +42,7 @@ class Course:
 
         Args:
             epoch: gives the inputs of one epoch, each what the network shall reconstruct.
-            validate: the loss on pictures that are not trained on.
+            validate: the loss on images that are not trained on.
             on_epoch: is told of every epoch, those before an interruption included.
             checkpoint: is written after every epoch.
         """

@@ -1,4 +1,4 @@
-"""`linewatch show`, `list`, `export` and `review`: what became of pictures, and what a person says of it."""
+"""`linewatch show`, `list`, `export` and `review`: what became of images, and what a person says of it."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -164,7 +164,7 @@ def print_inspections(inspections: "Iterable[Inspection]", as_json: bool) -> Non
             print_json(one.model_dump(mode="json"))
         return
     print_table(
-        ["picture", "result", "score", "threshold", "part", "id"],
+        ["image", "result", "score", "threshold", "part", "id"],
         [
             [one.external_id, result_of(one), score_of(one), _number(one.threshold), one.part_id, one.id]
             for one in inspections
@@ -174,7 +174,7 @@ def print_inspections(inspections: "Iterable[Inspection]", as_json: bool) -> Non
 
 
 def result_of(one: "Inspection") -> str:
-    """What became of a picture, in a word: why it failed, the verdict that counts, or where it is."""
+    """What became of a image, in a word: why it failed, the verdict that counts, or where it is."""
     if one.error is not None:
         return f"{one.status}: {one.error.code}"
     return one.effective_verdict or one.status

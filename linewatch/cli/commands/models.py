@@ -72,7 +72,7 @@ def announce(version: "ModelVersion") -> None:
 def _state(version: "ModelVersion", challenger: "RescoreRun | None" = None) -> str:
     """What a version does; a challenger of its recipe may be this one."""
     if challenger is not None and challenger.model.version == version.version:
-        return f"{version.state}, challenges with {challenger.source['live']['share']:.3g} of the pictures"
+        return f"{version.state}, challenges with {challenger.source['live']['share']:.3g} of the images"
     return f"{version.state} and active" if version.active else version.state
 
 
@@ -134,7 +134,7 @@ def print_metrics(metrics: Mapping[str, Any] | None) -> None:
         return
     low, high = metrics["auroc_interval"]
     results().print(
-        f"On {metrics['good']} good and {metrics['defective']} defective test pictures: "
+        f"On {metrics['good']} good and {metrics['defective']} defective test images: "
         f"AUROC {metrics['auroc']:.3f} (95% interval {low:.3f} to {high:.3f}), "
         f"{metrics['recall']:.1%} of the defective found, {metrics['false_reject_rate']:.1%} of the good rejected"
     )
@@ -218,23 +218,23 @@ def rollback(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_
 def challenge(
     recipe: Recipe,
     version: Annotated[int, typer.Option(min=1, help="The version that challenges the active one.")],
-    share: Annotated[float, typer.Option(min=0, max=1, help="Of live pictures, above 0 and up to 1.")] = 0.1,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of live images, above 0 and up to 1.")] = 0.1,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a ready version score a share of live pictures in the active one's shadow.
+    """Let a ready version score a share of live images in the active one's shadow.
 
     It changes no result. What it would have changed is in the report of its run.
     """
     if share == 0:
-        raise WrongUse("a challenger needs a share above 0: --share 0.1 is a tenth of the pictures")
+        raise WrongUse("a challenger needs a share above 0: --share 0.1 is a tenth of the images")
     with client(url, api_key) as system:
         run = system.set_challenger(recipe, version, share=share)
     if as_json:
         print_json(run.model_dump(mode="json"))
         return
-    remark(f"Version {version} challenges with {share:.3g} of the pictures from now on, as run {run.id}.")
+    remark(f"Version {version} challenges with {share:.3g} of the images from now on, as run {run.id}.")
 
 
 @app.command()

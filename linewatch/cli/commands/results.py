@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from linewatch.types.results import FeedItem
 
 _COLUMNS = "{:19}  {:20}  {:>10}  {:20}  {:24}  {:36}  {}"
-_HEADER = _COLUMNS.format("finished", "result", "score", "part", "picture", "id", "cursor")
+_HEADER = _COLUMNS.format("finished", "result", "score", "part", "image", "id", "cursor")
 
 
 def results(

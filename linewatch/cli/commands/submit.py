@@ -1,4 +1,4 @@
-"""`linewatch submit`: pictures and folders of them, as batches of bounded size, a few at a time.
+"""`linewatch submit`: images and folders of them, as batches of bounded size, a few at a time.
 
 Of a folder it keeps a journal, so that a run that was interrupted is continued by the next.
 """
@@ -21,7 +21,7 @@ from core.intake.image_formats import SUFFIXES
 from linewatch.cli.cache import cache_folder
 from linewatch.cli.commands.inspections import print_inspections
 from linewatch.cli.failures import CommandFailed
-from linewatch.cli.image_files import pictures_in
+from linewatch.cli.image_files import images_in
 from linewatch.cli.journal import Accepted, Journal, Stamp, opened
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Recipe, Url, client
 from linewatch.cli.terminal import print_json, progress, remark, results
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from linewatch.client import Client, Fields
     from linewatch.types.results import Inspection
 
-_BURST_PICTURES = 64
+_BURST_IMAGES = 64
 _BURST_BYTES = 64 * 1024 * 1024
 _SENDERS = 3  # bursts under way at once
 _LOOK = 2.0  # seconds between two looks at a batch
-_OF_THE_PICTURE = frozenset(
+_OF_THE_IMAGE = frozenset(
     {"unsupported_media_type", "multiple_frames", "image_too_large", "upload_too_large", "empty_body"}
 )
-"""Codes of refusals that say something of one picture, not of the request."""
+"""Codes of refusals that say something of one image, not of the request."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """A picture's file. `position` is its place among all that were named, of which no two have the same."""
+    """A image's file. `position` is its place among all that were named, of which no two have the same."""
 
     position: int
     path: Path
@@ -56,7 +56,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Source:
-    """The pictures that are sent together: those of a folder, which has a journal, or those that were named."""
+    """The images that are sent together: those of a folder, which has a journal, or those that were named."""
 
     files: list[_File]
     journal: Journal | None
@@ -64,7 +64,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Burst:
-    """Pictures that are sent in one request; `key` is that of an earlier run, whose answer was lost."""
+    """Images that are sent in one request; `key` is that of an earlier run, whose answer was lost."""
 
     files: Sequence[_File]
     journal: Journal | None
@@ -73,7 +73,7 @@ class _Burst:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A picture that was not accepted, and why."""
+    """A image that was not accepted, and why."""
 
     name: str
     code: str
@@ -82,7 +82,7 @@ class _Refusal:
 
 @dataclass
 class _Outcome:
-    """What became of pictures: of those that were sent, and of those that an earlier run has sent."""
+    """What became of images: of those that were sent, and of those that an earlier run has sent."""
 
     accepted: "dict[_File, Inspection]" = field(default_factory=dict)
     earlier: dict[_File, Accepted] = field(default_factory=dict)
@@ -104,13 +104,13 @@ class _Outcome:
 
 
 def submit(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(help="Images, and folders of them.")],
     recipe: Recipe,
     lot: Annotated[str | None, typer.Option(help="The lot that the parts belong to.")] = None,
-    part: Annotated[str | None, typer.Option(help="The part that the pictures show.")] = None,
-    view: Annotated[str | None, typer.Option(help="Which of several pictures of one part they are.")] = None,
+    part: Annotated[str | None, typer.Option(help="The part that the images show.")] = None,
+    view: Annotated[str | None, typer.Option(help="Which of several images of one part they are.")] = None,
     line: Annotated[str | None, typer.Option(help="The line that made it.")] = None,
-    station: Annotated[str | None, typer.Option(help="The station that took the pictures.")] = None,
+    station: Annotated[str | None, typer.Option(help="The station that took the images.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the verdicts and print them.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="With --wait: seconds without any new verdict.")] = 300,
     again: Annotated[
@@ -120,10 +120,10 @@ def submit(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submit pictures and folders of them.
+    """Submit images and folders of them.
 
-    A folder that was submitted before, with the same recipe and options, goes on where it was: pictures that were
-    accepted and have not changed since are not sent again. A picture that is named itself always is.
+    A folder that was submitted before, with the same recipe and options, goes on where it was: images that were
+    accepted and have not changed since are not sent again. A image that is named itself always is.
 
     With --json each is one JSON object a line. 1 if any was refused or, with --wait, failed.
     """
@@ -135,13 +135,13 @@ def submit(
         found = _awaited(system, outcome, timeout) if wait else outcome.sent()
     _print(found, outcome, wait, as_json)
     if outcome.earlier:
-        remark(f"{len(outcome.earlier)} pictures had been accepted before and were not sent again (see --again).")
+        remark(f"{len(outcome.earlier)} images had been accepted before and were not sent again (see --again).")
     for one in outcome.refused:
         remark(f"refused {one.name}: {one.detail} ({one.code})")
     without = sum(one.status in ("failed", "cancelled") for one in found)
     if outcome.refused or without:
         raise CommandFailed(
-            f"{len(outcome.refused)} of {sum(len(one.files) for one in sources)} pictures were refused and {without} "
+            f"{len(outcome.refused)} of {sum(len(one.files) for one in sources)} images were refused and {without} "
             "failed: they are listed above; the others are unharmed"
         )
 
@@ -149,14 +149,14 @@ def submit(
 def _sources(
     paths: Sequence[Path], system: "Client", fields: "Fields", journals: ExitStack, *, again: bool
 ) -> list[_Source]:
-    """All pictures that were named, each folder's in the order of their names, and the journals of the folders.
+    """All images that were named, each folder's in the order of their names, and the journals of the folders.
 
     Raises:
-        CommandFailed: a path is neither, or there is no picture.
+        CommandFailed: a path is neither, or there is no image.
     """
     for path in paths:
         if not path.exists():
-            raise CommandFailed(f"there is no {path}: name pictures or folders of them")
+            raise CommandFailed(f"there is no {path}: name images or folders of them")
     position = count()
     named: list[_File] = []
     folders: dict[Path, list[_File]] = {}
@@ -164,14 +164,14 @@ def _sources(
         if not path.is_dir():
             named.append(_file(position, path, path.name))
         elif path.resolve() not in folders:
-            found = pictures_in(path)
+            found = images_in(path)
             folders[path.resolve()] = [_file(position, one, one.relative_to(path).as_posix()) for one in found]
     sources = [_Source(named, None)]
     for folder, files in folders.items():
         about = {"url": system.url, **fields, "folder": str(folder)}
         sources.append(_Source(files, _journal(system, about, journals, again=again) if files else None))
     if not any(one.files for one in sources):
-        raise CommandFailed(f"no pictures in {', '.join(map(str, paths))}: they end in {', '.join(sorted(SUFFIXES))}")
+        raise CommandFailed(f"no images in {', '.join(map(str, paths))}: they end in {', '.join(sorted(SUFFIXES))}")
     return sources
 
 
@@ -226,7 +226,7 @@ def _bursts(files: Sequence[_File]) -> Iterator[list[_File]]:
     burst: dict[str, _File] = {}
     size = 0
     for file in files:
-        too_large = len(burst) >= _BURST_PICTURES or size + file.stamp.size > _BURST_BYTES
+        too_large = len(burst) >= _BURST_IMAGES or size + file.stamp.size > _BURST_BYTES
         if burst and (too_large or file.name in burst):
             yield list(burst.values())
             burst, size = {}, 0
@@ -264,7 +264,7 @@ def _sent(system: "Client", sources: Sequence[_Source], fields: "Fields") -> _Ou
 
 
 def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
-    """Send one burst; where all of it was refused, each picture alone, so that each is told its own reason."""
+    """Send one burst; where all of it was refused, each image alone, so that each is told its own reason."""
     from linewatch.errors import Refused
 
     files, journal = burst.files, burst.journal
@@ -272,9 +272,9 @@ def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
     try:
         batch = system.submit_batch({file.name: file.path for file in files}, idempotency_key=key, **fields)
     except Refused as refused:
-        if journal and refused.code in (*_OF_THE_PICTURE, "idempotency_mismatch"):
+        if journal and refused.code in (*_OF_THE_IMAGE, "idempotency_mismatch"):
             journal.give_up(key)
-        if refused.code not in _OF_THE_PICTURE:
+        if refused.code not in _OF_THE_IMAGE:
             raise
         if len(files) == 1:
             return _Outcome(refused=[_Refusal(files[0].name, refused.code, refused.detail)])
@@ -360,5 +360,5 @@ def _told_of_accepted(accepted: "Sequence[Inspection]") -> list[str]:
     batches = dict.fromkeys(str(one.batch_id) for one in accepted)
     if not batches:
         return []
-    told = [f"{len(accepted)} pictures were accepted, in {len(batches)} batch(es):"]
+    told = [f"{len(accepted)} images were accepted, in {len(batches)} batch(es):"]
     return told + [f"  linewatch list --batch {batch_id}" for batch_id in batches]

@@ -1,4 +1,4 @@
-"""`linewatch calibrate`: a new threshold from pictures of good parts, without training; or whether one still holds."""
+"""`linewatch calibrate`: a new threshold from images of good parts, without training; or whether one still holds."""
 
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import typer
 
 from linewatch.cli.commands.models import active_version, meaning, threshold_text
 from linewatch.cli.failures import CommandFailed, WrongUse
-from linewatch.cli.image_files import pictures_in
+from linewatch.cli.image_files import images_in
 from linewatch.cli.options import (
     DEFAULT_URL,
     ApiKey,
@@ -67,18 +67,18 @@ def calibrate(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set a threshold from pictures of good parts.
+    """Set a threshold from images of good parts.
 
-    It rejects the wished share of them. The pictures, DATA/train/good/* or DATA/*, must be of good parts that the
+    It rejects the wished share of them. The images, DATA/train/good/* or DATA/*, must be of good parts that the
     version was not trained on. With --check or --preview nothing is set.
     """
     if check and (preview or false_reject_rate is not None or review_rate is not None):
         raise WrongUse("--check looks at the threshold in force: leave --preview and the rates out")
     rates = _rates(false_reject_rate, review_rate)
     by = _parsed(group_by)
-    root, pictures = _good_parts(data)
+    root, images = _good_parts(data)
     if not check:
-        _enough(len(pictures), rates[0])
+        _enough(len(images), rates[0])
     with client(url, api_key) as system:
         number = version or active_version(system, recipe)
         found = system.model_version(recipe, number)
@@ -86,7 +86,7 @@ def calibrate(
             _promised(found, station)  # better refused now than after the scoring
         with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
             tar = system.download_bundle(recipe, number, Path(folder, "bundle.tar"))
-            sample = _scored(tar, root, pictures, by, device)
+            sample = _scored(tar, root, images, by, device)
         if check:
             _check(found, station, sample, as_json)
         else:
@@ -122,16 +122,16 @@ def _parsed(group_by: str | None) -> "GroupBy | None":
 
 
 def _good_parts(data: Path) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, as in training, and the pictures of good parts in it."""
+    """The folder that names are relative to, as in training, and the images of good parts in it."""
     from core.vision.training.dataset import InvalidFolder, read_layout
 
     if (data / "train" / "good").is_dir():
         return data, read_layout(data).good
     if not data.is_dir():
-        raise InvalidFolder(f"{data} is not a folder: name one that holds pictures of good parts")
-    found = pictures_in(data)
+        raise InvalidFolder(f"{data} is not a folder: name one that holds images of good parts")
+    found = images_in(data)
     if not found:
-        raise InvalidFolder(f"{data} holds no pictures: put pictures of good parts there, or into train/good/")
+        raise InvalidFolder(f"{data} holds no images: put images of good parts there, or into train/good/")
     return data, found
 
 
@@ -144,7 +144,7 @@ class _Sample:
     groups: list[int]
 
 
-def _scored(tar: Path, root: Path, pictures: list[Path], by: "GroupBy | None", device: str) -> _Sample:
+def _scored(tar: Path, root: Path, images: list[Path], by: "GroupBy | None", device: str) -> _Sample:
     """Read and score good parts with a bundle."""
     from core.vision.bundle.loading import load
     from core.vision.bundle.manifest import manifest_of
@@ -160,25 +160,25 @@ def _scored(tar: Path, root: Path, pictures: list[Path], by: "GroupBy | None", d
     except ValueError as error:
         raise CommandFailed(str(error)) from error
     with progress() as bar:
-        reading = bar.add_task("reading", total=len(pictures))
-        found = _read(pictures, detector, lambda done: bar.update(reading, completed=done))
+        reading = bar.add_task("reading", total=len(images))
+        found = _read(images, detector, lambda done: bar.update(reading, completed=done))
         _warn_of_known(manifest_of(files), root, found)
         grouping = group_parts(found.paths, root, found.digests, found.thumbnails, by)
         for note in grouping.notes:
             remark(f"Note: {note}")
         scoring = bar.add_task("scoring", total=len(found.paths))
-        scores = scores_of(detector, found.pictures, lambda done: bar.update(scoring, completed=done))
+        scores = scores_of(detector, found.images, lambda done: bar.update(scoring, completed=done))
     return _Sample([path.relative_to(root).as_posix() for path in found.paths], scores, grouping.groups)
 
 
-def _read(pictures: list[Path], detector: "Detector", done: Any) -> "Reading":
+def _read(images: list[Path], detector: "Detector", done: Any) -> "Reading":
     from core.vision.training.dataset import InvalidFolder, read
 
-    found = read(pictures, detector.preprocessing, max_pixels=detector.max_pixels, progress=done)
+    found = read(images, detector.preprocessing, max_pixels=detector.max_pixels, progress=done)
     for path, reason in found.unreadable:
         remark(f"{path} cannot be read and is left out: {reason}")
     if not found.paths:
-        raise InvalidFolder(f"none of the {len(pictures)} pictures can be read")
+        raise InvalidFolder(f"none of the {len(images)} images can be read")
     return found
 
 
@@ -189,7 +189,7 @@ def _warn_of_known(manifest: "Manifest", root: Path, found: "Reading") -> None:
         return
     if set_digest(root, found.paths, found.digests) == manifest.training.training_set_digest:
         remark(
-            "These are the pictures that this version was trained on. It knows them, so the threshold will be too low "
+            "These are the images that this version was trained on. It knows them, so the threshold will be too low "
             "and reject more than it promises: calibrate with good parts that it has not seen."
         )
 

@@ -1,4 +1,4 @@
-"""`linewatch explain`: why a picture got its score, as one PNG."""
+"""`linewatch explain`: why a image got its score, as one PNG."""
 
 import tempfile
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class _Model:
 
 
 def explain(
-    file: Annotated[Path, typer.Argument(help="A picture.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="A image.", show_default=False)],
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What is inspected.")] = None,
     version: Version = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", help="A bundle's folder, instead of a version.")] = None,
@@ -40,9 +40,9 @@ def explain(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show why a picture gets its score.
+    """Show why a image gets its score.
 
-    The picture is scored here, as a worker would, with a version of the running system or with a bundle's folder.
+    The image is scored here, as a worker would, with a version of the running system or with a bundle's folder.
     The PNG shows what the detector sees, what it makes of it, where it differs, and the heatmap with its scale.
     """
     if bundle is None and recipe is None:

@@ -39,7 +39,7 @@ class Companions:
 
 def train(
     data: Annotated[Path, typer.Option(help="Holds train/good/*, and test/<type>/* where detection is measured.")],
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What the pictures show.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What the images show.")] = None,
     out: Annotated[Path | None, typer.Option(help="Only write the bundle to this folder; no server is needed.")] = None,
     architecture: Annotated[
         str | None, typer.Option(help="Which detector. [feature-autoencoder where backbone weights are at hand]")
@@ -53,9 +53,9 @@ def train(
     score_method: Annotated[
         str | None, typer.Option(help="How a conv-autoencoder scores: mse or z-map. [z-map]")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures, at most.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the images, at most.")] = None,
     input_size: Annotated[
-        int | None, typer.Option(min=8, max=4096, help="The network's input, pixels. [as suits the pictures]")
+        int | None, typer.Option(min=8, max=4096, help="The network's input, pixels. [as suits the images]")
     ] = None,
     false_reject_rate: FalseRejectRate = None,
     review_rate: Annotated[
@@ -80,7 +80,7 @@ def train(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train on pictures of good parts.
+    """Train on images of good parts.
 
     Calibrates a threshold with parts that were held out, enters the result as a version of a recipe, and writes a
     report about it. The same command goes on where it was interrupted.
@@ -218,7 +218,7 @@ def _tell(manifest: "Manifest", version: "ModelVersion | None", as_json: bool, m
     if manifest.training is not None:
         trained = manifest.training
         results().print(
-            f"Trained on {trained.parts['training']} pictures on {trained.device}; "
+            f"Trained on {trained.parts['training']} images on {trained.device}; "
             f"the weights are those of epoch {trained.best_epoch} of {trained.epochs}."
         )
     results().print(f"Threshold {threshold_of(manifest)}.")

@@ -39,7 +39,7 @@ RECIPE = "solar-cells"
 REFERENCE = "solar-cells-reference"
 PORT = 8000
 _WIDTH_WITHOUT_TERMINAL = 110
-_ALONE = 20  # pictures that are sent one at a time
+_ALONE = 20  # images that are sent one at a time
 _AS_BEFORE = TrainingOptions(architecture="conv-autoencoder", score_method="mse")
 _LOOK = 0.5  # seconds between two looks at the batch
 _BURST_PATIENCE = 600.0  # seconds
@@ -86,7 +86,7 @@ def _run(out: Console, given: Path, port: int, *, serve: bool) -> None:
     cells = lay_out(data)
     out.rule("[bold]Linewatch demo[/]", align="left")
     out.print(
-        f"Electroluminescence pictures of solar cells (ELPV dataset, CC BY-NC-SA 4.0): {len(cells.training)} good ones "
+        f"Electroluminescence images of solar cells (ELPV dataset, CC BY-NC-SA 4.0): {len(cells.training)} good ones "
         f"to learn from; a burst of {len(cells.good)} other good and {len(cells.defective)} defective ones. "
         f"{cells.unsure} whose experts were unsure are left out. Everything is kept in {data}."
     )
@@ -100,7 +100,7 @@ def _run(out: Console, given: Path, port: int, *, serve: bool) -> None:
         _step(out, 2, f"Training two detectors on {len(cells.training)} good cells, two or three minutes on two cores")
         version = _version(out, client, cells, RECIPE, TrainingOptions())
         reference = _version(out, client, cells, REFERENCE, _AS_BEFORE)
-        _step(out, 3, f"Submitting {len(cells.good) + len(cells.defective)} pictures in one request")
+        _step(out, 3, f"Submitting {len(cells.good) + len(cells.defective)} images in one request")
         burst = _burst(client, cells)
         beside = _by_truth(client, _submitted(client, cells, REFERENCE).batch)
         _step(out, 4, "What came of it")
@@ -176,14 +176,14 @@ class _Submitted:
 
 
 def _submitted(client: Client, cells: Cells, recipe: str) -> _Submitted:
-    pictures = {f"good/{path.name}": path for path in cells.good}
-    pictures |= {f"defective/{path.name}": path for path in cells.defective}
+    images = {f"good/{path.name}": path for path in cells.good}
+    images |= {f"defective/{path.name}": path for path in cells.defective}
     with progress() as bar:
-        sending = bar.add_task("sent", total=len(pictures))
-        verdicts = bar.add_task("verdicts", total=len(pictures))
+        sending = bar.add_task("sent", total=len(images))
+        verdicts = bar.add_task("verdicts", total=len(images))
         started = time.monotonic()
         sent = client.submit_batch(
-            dict(pictures), recipe=recipe, lot_id="burst", progress=lambda done: bar.update(sending, completed=done)
+            dict(images), recipe=recipe, lot_id="burst", progress=lambda done: bar.update(sending, completed=done)
         )
         accepted_after = time.monotonic() - started
         batch = sent
@@ -196,7 +196,7 @@ def _submitted(client: Client, cells: Cells, recipe: str) -> _Submitted:
 
 
 def _by_truth(client: Client, batch: Batch) -> tuple[list[Inspection], list[Inspection]]:
-    """The inspections of good and of defective cells, in the order of their names, as the pictures lie."""
+    """The inspections of good and of defective cells, in the order of their names, as the images lie."""
     found = sorted(client.inspections(batch_id=batch.id, page_size=1000), key=lambda one: one.external_id or "")
     good = [one for one in found if (one.external_id or "").startswith("good/")]
     return good, [one for one in found if one not in good]

@@ -1,6 +1,6 @@
-"""The pictures of the demo: monocrystalline solar cells of the ELPV dataset, from the package `elpv-dataset`.
+"""The images of the demo: monocrystalline solar cells of the ELPV dataset, from the package `elpv-dataset`.
 
-The pictures (Buerhop-Lutz et al., 2018) are CC BY-NC-SA 4.0; they are installed, never shipped with Linewatch.
+The images (Buerhop-Lutz et al., 2018) are CC BY-NC-SA 4.0; they are installed, never shipped with Linewatch.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ _FUNCTIONAL, _DEFECTIVE = 0.0, 1.0  # the probability of a defect that the datas
 
 @dataclass(frozen=True)
 class Cells:
-    """The demo's pictures. Functional cells are taken alternately, so both halves come from the same solar modules,
+    """The demo's images. Functional cells are taken alternately, so both halves come from the same solar modules,
     as the parts of a line do.
 
     Attributes:
@@ -34,7 +34,7 @@ class Cells:
 
 
 def lay_out(data: Path) -> Cells:
-    """Lay the installed pictures out in `data`: `cells/train/good`, `burst/good` and `burst/defective`.
+    """Lay the installed images out in `data`: `cells/train/good`, `burst/good` and `burst/defective`.
 
     Raises:
         CommandFailed: the package is not installed.
@@ -55,20 +55,20 @@ def _labelled() -> list[tuple[Path, float]]:
     """The monocrystalline cells and their probability of a defect. The package itself is not imported."""
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or not found.submodule_search_locations:
-        raise CommandFailed("the pictures are not installed: pip install 'linewatch[demo]'")
+        raise CommandFailed("the images are not installed: pip install 'linewatch[demo]'")
     root = Path(found.submodule_search_locations[0], "data")
     rows = (line.split() for line in (root / "labels.csv").read_text().splitlines())
     return [(root / name, float(probability)) for name, probability, kind in rows if kind == "mono"]
 
 
-def _linked(pictures: Sequence[Path], folder: Path) -> list[Path]:
-    """Links to the pictures in a folder that is made anew; the installed ones may have moved."""
+def _linked(images: Sequence[Path], folder: Path) -> list[Path]:
+    """Links to the images in a folder that is made anew; the installed ones may have moved."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     links = []
-    for picture in pictures:
-        link = folder / picture.name
-        link.symlink_to(picture)
+    for image in images:
+        link = folder / image.name
+        link.symlink_to(image)
         links.append(link)
     return links

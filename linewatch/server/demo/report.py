@@ -34,10 +34,10 @@ class Burst:
 
     Attributes:
         good, defective: inspections of held-out good and of defective cells.
-        refused: pictures that were not accepted.
+        refused: images that were not accepted.
         accepted_after, finished_after: seconds from the first byte sent to the answer that all are durable, and to the
             last verdict.
-        alone: milliseconds from upload to verdict of single pictures with nothing else to do, by the client's clock.
+        alone: milliseconds from upload to verdict of single images with nothing else to do, by the client's clock.
     """
 
     good: list[Inspection]
@@ -71,10 +71,10 @@ class Detection:
 
 
 def detection(burst: Burst, cells: Cells, preprocessing: Preprocessing) -> Detection:
-    """Measure the detector on its verdicts and the trivial controls on the same pictures."""
+    """Measure the detector on its verdicts and the trivial controls on the same images."""
     good, defective = _scores(burst.good), _scores(burst.defective)
     of_good, of_defective = (
-        _controls(pictures, cells.training, preprocessing) for pictures in (cells.good, cells.defective)
+        _controls(images, cells.training, preprocessing) for images in (cells.good, cells.defective)
     )
     return Detection(
         auroc(good, defective),
@@ -87,10 +87,10 @@ def _scores(inspections: Sequence[Inspection]) -> Scores:
     return np.array([one.anomaly_score for one in inspections if one.anomaly_score is not None], dtype=np.float64)
 
 
-def _controls(pictures: list[Path], training: list[Path], preprocessing: Preprocessing) -> dict[str, Scores]:
+def _controls(images: list[Path], training: list[Path], preprocessing: Preprocessing) -> dict[str, Scores]:
     seen, known = (
         read(paths, preprocessing, max_pixels=TrainingOptions.max_pixels, progress=_silent)
-        for paths in (pictures, training)
+        for paths in (images, training)
     )
     return controls(seen.thumbnails, seen.deviations, known.thumbnails)
 
@@ -106,17 +106,17 @@ def print_speed(out: Console, burst: Burst) -> None:
     one_p50, one_p99 = np.percentile(burst.alone, [50, 99])
     count = len(burst.all)
     table = _table("Speed")
-    table.add_row("throughput", f"{count / burst.finished_after:.0f} pictures/s", "first byte sent to last verdict")
+    table.add_row("throughput", f"{count / burst.finished_after:.0f} images/s", "first byte sent to last verdict")
     table.add_row("all durable", f"{burst.accepted_after:.2f} s", "stored and committed: the 202 was there")
     table.add_row("burst p50", f"{p50:.0f} ms", "accepted to verdict, by the system's clock;")
     table.add_row("burst p99", f"{p99:.0f} ms", "nearly all of it in the queue: they came at once")
-    table.add_row("alone p50", f"{one_p50:.0f} ms", f"upload to verdict, {len(burst.alone)} pictures one by one,")
+    table.add_row("alone p50", f"{one_p50:.0f} ms", f"upload to verdict, {len(burst.alone)} images one by one,")
     table.add_row("alone p99", f"{one_p99:.0f} ms", "by the client's clock")
     out.print(table)
 
 
 def print_counts(out: Console, burst: Burst) -> None:
-    """What became of the pictures."""
+    """What became of the images."""
     table = Table(title="Counts", title_justify="left", title_style="bold", box=None, pad_edge=False)
     kinds = ("ok", "ng", "review", "failed")
     table.add_column("")
@@ -127,7 +127,7 @@ def print_counts(out: Console, burst: Burst) -> None:
         table.add_row(name, *map(str, counts), str(len(inspections)))
     out.print(table)
     if burst.refused:
-        out.print(f"{burst.refused} pictures were refused at the door.")
+        out.print(f"{burst.refused} images were refused at the door.")
 
 
 def print_detection(out: Console, found: Detection, burst: Burst, version: ModelVersion, beside: Beside) -> None:

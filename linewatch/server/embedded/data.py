@@ -224,7 +224,7 @@ def private_folder(path: Path) -> Path:
 
 
 def archive_folder(data: Path) -> Path:
-    """Where people may put pictures to be scored again, unless a setting names other folders; made where it is missing.
+    """Where people may put images to be scored again, unless a setting names other folders; made where it is missing.
 
     It is theirs: they may replace it by a link, and its permissions are left alone.
     """

@@ -25,7 +25,7 @@ from core.inspection.inspections import Filters
 from core.models import recipes
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
-from tests.conftest import api_process, serving
+from tests.fixtures.api_process import api_process, running_api
 
 MIB = 1024 * 1024
 
@@ -71,7 +71,7 @@ def insert(engine: Engine, number: int, *, recipe: str = "ring", metadata_bytes:
 
 @pytest.fixture
 def http(settings: Settings) -> Iterator[httpx.Client]:
-    with serving(settings) as client:
+    with running_api(settings) as client:
         yield client
 
 
@@ -197,7 +197,7 @@ def test_a_database_that_goes_away_breaks_the_download_off(
     insert(engine, 20_000, metadata_bytes=2048)  # far more than what sockets hold
     engine.dispose()
     log = tmp_path / "log"
-    with log.open("wb") as output, api_process(settings, output=output) as api:
+    with api_process(settings, output=log) as api:
         for kind in exports.Format:
             try:
                 with (  # noqa: PT012 - what is read before it breaks off counts
@@ -238,7 +238,7 @@ def test_exports_and_plain_routes_hold_up_neither_each_other_nor_the_guard(setti
     def get(path: str, key: str) -> httpx.Response:
         return client.get(path, headers={"Authorization": f"Bearer {key}"})
 
-    with serving(settings, **own) as client, ThreadPoolExecutor(32) as clients:
+    with running_api(settings, **own) as client, ThreadPoolExecutor(32) as clients:
         with create_unbounded(settings, name="slow").begin() as slow:
             slow.execute(text("LOCK TABLE inspections IN ACCESS EXCLUSIVE MODE"))
             asked = [clients.submit(get, "/v1/inspections/export?format=parquet", export) for _ in range(EXPORTS + 1)]

@@ -3,13 +3,13 @@
 from sqlalchemy import Engine
 
 from core.settings import Settings
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.integration.api.test_exports import insert
 
 
 def test_the_listing_speaks_the_vocabulary_of_the_plant(settings: Settings, engine: Engine) -> None:
     insert(engine, 5)
-    with serving(settings) as http:
+    with running_api(settings) as http:
         plain = http.get("/v1/inspections", params={"limit": 3}).json()
         page = http.get("/v1/inspections", params={"limit": 3, "view": "opcua"}).json()
         assert page["next_cursor"] == plain["next_cursor"]

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from core.access import keys
 from core.feed import feed
 from core.settings import Settings
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.part_images import png
 
 UNKNOWN = "0193e0c8-0000-7000-8000-000000000000"
@@ -103,7 +103,7 @@ def test_refusals_are_what_the_document_says(settings: Settings, engine: Engine)
         _, admin = keys.create(connection, "admin", ["admin"], actor="test")
         _, submit = keys.create(connection, "submit", ["submit"], actor="test")
         _, slow = keys.create(connection, "slow", ["read"], actor="test", requests_per_minute=1)
-    with serving(settings, LINEWATCH_AUTH="on", LINEWATCH_MAX_UPLOAD_BYTES="100000") as http:
+    with running_api(settings, LINEWATCH_AUTH="on", LINEWATCH_MAX_UPLOAD_BYTES="100000") as http:
         http.headers["Authorization"] = f"Bearer {admin}"
         document = http.get("/openapi.json").json()
         for name, without_model in (("empty", "refuse"), ("waits", "wait")):
@@ -126,7 +126,7 @@ def test_refusals_are_what_the_document_says(settings: Settings, engine: Engine)
 
 
 def test_a_full_queue_is_what_the_document_says(settings: Settings) -> None:
-    with serving(settings, LINEWATCH_MAX_QUEUE_DEPTH="1") as http:
+    with running_api(settings, LINEWATCH_MAX_QUEUE_DEPTH="1") as http:
         http.post("/v1/recipes", json={"name": "waits", "without_model": "wait"}).raise_for_status()
         sent = {"content": png(1), "headers": {"Content-Type": "image/png", "Idempotency-Key": "one"}}
         first, again = (http.post("/v1/inspections?recipe=waits", **sent) for _ in range(2))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`GET /v1/parts/{part_id}`: one verdict for a part that was seen in several pictures."""
+"""`GET /v1/parts/{part_id}`: one verdict for a part that was seen in several images."""
 
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from core.models.verdicts import Verdict
 from core.queue import work
 from core.queue.work import Outcome
 from core.settings import Settings
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.integration.core.queue.test_work import claim, make_recipe, make_version, submit
 
 
@@ -28,7 +28,7 @@ def recipe_id(engine: Engine) -> int:
 
 @pytest.fixture
 def http(settings: Settings) -> Iterator[httpx.Client]:
-    with serving(settings) as client:
+    with running_api(settings) as client:
         yield client
 
 
@@ -66,9 +66,7 @@ def review(engine: Engine, one: UUID, verdict: Verdict) -> None:
         )
 
 
-def test_a_part_is_judged_by_the_newest_picture_of_each_view(
-    http: httpx.Client, engine: Engine, recipe_id: int
-) -> None:
+def test_a_part_is_judged_by_the_newest_image_of_each_view(http: httpx.Client, engine: Engine, recipe_id: int) -> None:
     part = {"part_id": "SN/4711", "lot_id": "L-1"}
     seen(engine, recipe_id, "ng", view="top", **part)
     top = seen(engine, recipe_id, "ok", view="top", **part)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from core.settings import Settings
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.rescore_runs import Seen, assess, make_versions
 
@@ -18,7 +18,7 @@ GATE = {"gate": {"max_new_false_rejects": 0.01, "min_reviewed_ok": 50}}
 @pytest.fixture
 def api(engine: Engine, settings: Settings) -> Iterator[httpx.Client]:
     make_versions(engine)
-    with serving(settings) as http:
+    with running_api(settings) as http:
         yield http
 
 

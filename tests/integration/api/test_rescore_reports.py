@@ -19,7 +19,7 @@ from core.rescoring.reports.documents import BINS, HISTOGRAM_END, RescoreReport
 from core.rescoring.reports.results import Scored
 from core.rescoring.requests import RunRequest
 from core.settings import Settings
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.random_results import random_rows, review_some, write
 from tests.fixtures.rescore_runs import make_versions
@@ -153,7 +153,7 @@ def test_a_run_without_results_has_a_report(engine: Engine, run_id: UUID) -> Non
     assert (found.places, found.failures, found.agreement.reviewed) == ([], [], 0)
 
 
-def test_pictures_that_nobody_has_inspected_have_nothing_before(engine: Engine, run_id: UUID) -> None:
+def test_images_that_nobody_has_inspected_have_nothing_before(engine: Engine, run_id: UUID) -> None:
     before = {"inspection_id", "image_day", *(f"before_{name}" for name in ("model_version_id", "score", "threshold"))}
     rows = [{**row, **dict.fromkeys(before), "before_verdict": None, "path": "a.png"} for row in random_rows(100)]
     write(engine, run_id, rows)
@@ -193,7 +193,7 @@ def test_results_over_http(settings: Settings, engine: Engine, run_id: UUID) -> 
     write(engine, run_id, rows)
     said = review_some(engine, rows)
     path = f"/v1/rescore-runs/{run_id}"
-    with serving(settings) as http:
+    with running_api(settings) as http:
         found = listed(http, f"{path}/results")
         assert [one["number"] for one in found] == list(range(1, 121))
         for one, row in zip(found, rows, strict=True):
@@ -251,7 +251,7 @@ def test_exports_hold_what_was_found(settings: Settings, engine: Engine, run_id:
     rows = random_rows(2500)  # more than a page
     write(engine, run_id, rows)
     review_some(engine, rows)
-    with serving(settings) as http:
+    with running_api(settings) as http:
         for flips in (False, True):
             stored = [one for page in results.pages(engine, run_id, flips=flips, size=999) for one in page]
             path = f"/v1/rescore-runs/{run_id}/export"

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from core.settings import Settings
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.part_images import png
 from tests.fixtures.rescore_runs import assess, make_versions
@@ -22,7 +22,7 @@ UNKNOWN = "0193e0c8-0000-7000-8000-000000000000"
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A root of archives with a folder of one picture."""
+    """A root of archives with a folder of one image."""
     lot = tmp_path / "archive" / "lot"
     lot.mkdir(parents=True)
     (lot / "one.png").write_bytes(png(1))
@@ -32,7 +32,7 @@ def archive(tmp_path: Path) -> Path:
 @pytest.fixture
 def api(engine: Engine, settings: Settings, archive: Path) -> Iterator[httpx.Client]:
     make_versions(engine)
-    with serving(settings, LINEWATCH_ARCHIVE_ROOTS=str(archive)) as http:
+    with running_api(settings, LINEWATCH_ARCHIVE_ROOTS=str(archive)) as http:
         yield http
 
 

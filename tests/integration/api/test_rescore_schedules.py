@@ -14,7 +14,7 @@ from core.rescoring import schedules
 from core.settings import Settings
 from linewatch import Refused
 from linewatch.cli import failures, run
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.mock_system import FACES
 from tests.fixtures.rescore_runs import make_versions
@@ -38,7 +38,7 @@ def archive(tmp_path: Path) -> Path:
 @pytest.fixture
 def http(engine: Engine, settings: Settings, archive: Path) -> Iterator[httpx.Client]:
     make_versions(engine)
-    with serving(settings, LINEWATCH_ARCHIVE_ROOTS=str(archive.parent)) as client:
+    with running_api(settings, LINEWATCH_ARCHIVE_ROOTS=str(archive.parent)) as client:
         yield client
 
 

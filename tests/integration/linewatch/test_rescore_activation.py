@@ -13,7 +13,7 @@ from core.settings import Settings
 from linewatch import GateNotMet, RescoreRun
 from linewatch.cli import failures, run
 from linewatch.cli.commands.rescoring import activation
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.mock_system import FACES
 from tests.fixtures.rescore_runs import Seen, assess, make_versions
@@ -29,7 +29,7 @@ app.command()(activation.rollback)
 def url(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A running api, which commands find."""
     make_versions(engine)
-    with serving(settings) as http:
+    with running_api(settings) as http:
         monkeypatch.setenv("LINEWATCH_URL", str(http.base_url))
         yield str(http.base_url)
 
@@ -88,7 +88,7 @@ def test_a_version_challenges_is_listed_and_ended(capsys: pytest.CaptureFixture[
     assert (made["kind"], made["source"]) == ("challenger", {"live": {"share": 0.25}})
     assert run(["models", "list", *named]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "challenges with 0.25 of the pictures" in rows["2"]
+    assert "challenges with 0.25 of the images" in rows["2"]
     assert "ready and active" in rows["1"]
     assert "challenges" not in rows["3"]
     assert run(["models", "unchallenge", *named]) == 0

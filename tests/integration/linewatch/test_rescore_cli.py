@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from core.settings import Settings
 from linewatch.cli import failures, run
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.part_images import png
 from tests.fixtures.rescore_runs import Seen, assess, make_versions
@@ -29,7 +29,7 @@ ASKED = ["rescore", "--recipe", RECIPE, "--model", "2"]
 def api(engine: Engine, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A running api, which commands find; archives lie below this test's folder."""
     make_versions(engine)
-    with serving(settings, LINEWATCH_ARCHIVE_ROOTS=str(tmp_path)) as http:
+    with running_api(settings, LINEWATCH_ARCHIVE_ROOTS=str(tmp_path)) as http:
         monkeypatch.setenv("LINEWATCH_URL", str(http.base_url))
         yield http
 

@@ -7,8 +7,9 @@ from sqlalchemy import Engine
 from core.settings import Settings
 from linewatch import Client
 from linewatch.http.transport import RECONNECTS
-from tests.conftest import free_port, serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE, make_recipe
+from tests.fixtures.servers import free_port
 
 
 def test_a_run_is_followed_through_a_restart(engine: Engine, settings: Settings) -> None:
@@ -21,14 +22,14 @@ def test_a_run_is_followed_through_a_restart(engine: Engine, settings: Settings)
             away.set()
 
     with Client(f"http://127.0.0.1:{port}", on_wait=told) as lw:
-        with serving(settings, LINEWATCH_PORT=port):
+        with running_api(settings, LINEWATCH_PORT=port):
             run = lw.rescore(RECIPE, 1, where={})
             seen = lw.follow_run(run.id, every=0.1)
             assert next(seen).status == "queued"
 
         def restart() -> None:
             assert away.wait(60)
-            with serving(settings, LINEWATCH_PORT=port) as http:
+            with running_api(settings, LINEWATCH_PORT=port) as http:
                 http.post(f"/v1/rescore-runs/{run.id}/cancel").raise_for_status()
                 assert ended.wait(60)
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from core.settings import Settings
 from linewatch.cli import failures, run
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.mock_system import FACES
 from tests.fixtures.rescore_runs import Seen, assess, make_versions
@@ -26,14 +26,14 @@ SEEN = [Seen("ok", "ok", "ng", 2), Seen(None, "ng", "ok", 1), Seen(None, "ok", "
 def api(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A running api, which commands find."""
     make_versions(engine)
-    with serving(settings) as http:
+    with running_api(settings) as http:
         monkeypatch.setenv("LINEWATCH_URL", str(http.base_url))
         yield http
 
 
 @pytest.fixture
 def run_id(engine: Engine, api: httpx.Client) -> UUID:
-    """A run over eight pictures."""
+    """A run over eight images."""
     return assess(engine, SEEN)
 
 
@@ -54,7 +54,7 @@ def test_results_and_flips_are_listed(capsys: pytest.CaptureFixture[str]) -> Non
     assert [one["number"] for one in printed(capsys, "flips", "last", "--from", "ng", "--to", "ok")] == [3]
     assert run(["rescore", "flips", "last"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split()[:4] == ["no", "picture", "before", "now"]
+    assert header.split()[:4] == ["no", "image", "before", "now"]
     assert [row.split()[:4] for row in rows] == [["1", "–", "ok", "ng"], ["2", "–", "ok", "ng"], ["3", "–", "ng", "ok"]]
     assert [row.split()[-2] for row in rows] == ["ok", "ok", "–"]  # what people said
 

@@ -157,7 +157,7 @@ def test_doctor_says_what_mqtt_lacks(capsys: pytest.CaptureFixture[str], monkeyp
 def test_doctor_lists_each_root_of_archives(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("LINEWATCH_ARCHIVE_ROOTS", f"{tmp_path}, {tmp_path}/away, s3://pictures/lot")
+    monkeypatch.setenv("LINEWATCH_ARCHIVE_ROOTS", f"{tmp_path}, {tmp_path}/away, s3://images/lot")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     read_settings.cache_clear()
     assert run(["doctor", "--json", "--url", NOBODY]) == 1
@@ -165,7 +165,7 @@ def test_doctor_lists_each_root_of_archives(
     found = [(one["state"], one["found"]) for one in findings if one["what"] == "archive"]
     assert [state for state, _ in found] == ["ok", "missing", "missing"]
     assert f"{tmp_path}/away" in found[1][1]
-    assert "s3://pictures/lot" in found[2][1]
+    assert "s3://images/lot" in found[2][1]
 
 
 def test_doctor_says_what_is_missing_and_fails(

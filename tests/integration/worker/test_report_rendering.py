@@ -1,4 +1,4 @@
-"""The page about a run: made by a worker from real pictures, whole in itself, and safe against what others wrote."""
+"""The page about a run: made by a worker from real images, whole in itself, and safe against what others wrote."""
 
 import base64
 import io
@@ -53,7 +53,7 @@ def made(night: Night, reporter: Reporter, run_id: UUID) -> str:
     return page
 
 
-def pictures(page: str, what: str) -> list[Image.Image]:
+def images(page: str, what: str) -> list[Image.Image]:
     found = re.findall(rf'<img alt="{what}" src="data:image/jpeg;base64,([^"]+)"', page)
     return [Image.open(io.BytesIO(base64.b64decode(one))) for one in found]
 
@@ -69,8 +69,8 @@ def test_what_would_change_is_shown_before_and_after(
     with night.engine.begin() as connection:
         review(connection, ids[0], "ok", reviewer="<i>me</i>")
     page = made(night, reporter, run_id)
-    assert [len(pictures(page, what)) for what in ("the part", "heat before", "heat after")] == [12, 12, 12]
-    assert all(max(one.size) <= 320 for one in pictures(page, "heat after"))
+    assert [len(images(page, what)) for what in ("the part", "heat before", "heat after")] == [12, 12, 12]
+    assert all(max(one.size) <= 320 for one in images(page, "heat after"))
     said = unescape(re.sub(r"<[^>]+>", "", page))
     assert said.count(EVIL) == 12
     for words in (
@@ -85,7 +85,7 @@ def test_what_would_change_is_shown_before_and_after(
     assert "1 reviewed ok would newly be rejected" in said
 
 
-def test_pictures_of_an_archive_are_shown_by_their_scores(night: Night, reporter: Reporter, bundle: Path) -> None:
+def test_images_of_an_archive_are_shown_by_their_scores(night: Night, reporter: Reporter, bundle: Path) -> None:
     night.version(bundle)
     night.archive.mkdir()
     for seed in range(14):
@@ -97,7 +97,7 @@ def test_pictures_of_an_archive_are_shown_by_their_scores(night: Night, reporter
     (night.archive / results[0].path).write_bytes(png(99))
     (night.archive / results[1].path).unlink()
     page = made(night, reporter, run_id)
-    assert [len(pictures(page, what)) for what in ("the part", "heat before", "heat after")] == [10, 0, 10]
+    assert [len(images(page, what)) for what in ("the part", "heat before", "heat after")] == [10, 0, 10]
     said = unescape(re.sub(r"<[^>]+>", "", page))
     shown = re.findall(r"(<\d\d>\.png)no\.", said.replace("\n", ""))
     assert shown == [row.path for row in results[:12]]
@@ -117,7 +117,7 @@ def test_a_version_that_is_gone_leaves_its_heat_out(
         digests = connection.execute(text("SELECT sha256 FROM model_versions ORDER BY version")).scalars().all()
     night.store.path(bundle_key(digests[0])).unlink()
     page = made(night, reporter, run_id)
-    assert [len(pictures(page, what)) for what in ("the part", "heat before", "heat after")] == [3, 0, 3]
+    assert [len(images(page, what)) for what in ("the part", "heat before", "heat after")] == [3, 0, 3]
     assert "Version 1 could not be loaded" in page
     # Without the run's own version there is no page: another worker may have it.
     night.store.path(bundle_key(digests[1])).unlink()

@@ -13,8 +13,9 @@ from sqlalchemy import Engine, text
 
 from core.access import keys
 from core.settings import Settings
-from tests.conftest import System, serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import System
 from tests.integration.api.test_exports import insert
 
 
@@ -58,7 +59,7 @@ def test_the_page_is_served_with_a_policy(client: httpx.Client) -> None:
 
 
 def test_with_keys_on_each_request_needs_its_scope(settings: Settings, engine: Engine) -> None:
-    with serving(settings, LINEWATCH_AUTH="on") as http:
+    with running_api(settings, LINEWATCH_AUTH="on") as http:
         assert_scopes_hold(http, engine)
 
 
@@ -104,7 +105,7 @@ def test_a_review_says_which_key_it_came_with(settings: Settings, engine: Engine
         made = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
         one_id = connection.execute(text("SELECT id FROM inspections")).scalar_one()
     said = {"verdict": "ok", "reviewer": "A. Person", "reason": "dust"}
-    with serving(settings, LINEWATCH_AUTH="on") as http:
+    with running_api(settings, LINEWATCH_AUTH="on") as http:
         answers = {
             scope: http.post(f"/v1/inspections/{one_id}/reviews", json=said, headers={"Authorization": f"Bearer {key}"})
             for scope, (_, key) in made.items()
@@ -124,7 +125,7 @@ def test_a_review_says_which_key_it_came_with(settings: Settings, engine: Engine
 @pytest.fixture
 def guarded(settings: Settings) -> Iterator[httpx.Client]:
     """An api that asks for keys."""
-    with serving(settings, LINEWATCH_AUTH="on") as http:
+    with running_api(settings, LINEWATCH_AUTH="on") as http:
         yield http
 
 
@@ -183,7 +184,7 @@ def test_the_use_of_a_key_is_noted_beside_its_requests(guarded: httpx.Client, en
 
 
 def test_beyond_loopback_keys_are_needed(settings: Settings) -> None:
-    with serving(settings, LINEWATCH_HOST="0.0.0.0") as http:  # noqa: S104 - that is the point
+    with running_api(settings, LINEWATCH_HOST="0.0.0.0") as http:  # noqa: S104 - that is the point
         assert_refused(http.get("/v1/recipes"), 401, "unauthenticated")
         assert http.get("/healthz").status_code == 200
 

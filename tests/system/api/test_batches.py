@@ -1,4 +1,4 @@
-"""`/v1/batches`: bursts, open batches, and a thousand pictures through a worker that is killed."""
+"""`/v1/batches`: bursts, open batches, and a thousand images through a worker that is killed."""
 
 import json
 import threading
@@ -10,8 +10,8 @@ from itertools import count
 import httpx
 import pytest
 
-from tests.conftest import System
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import System
 
 BURST = 1000
 CLIENTS = 64
@@ -70,10 +70,10 @@ def test_a_cancelled_batch_stays_cancelled(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["code"]) == (409, "invalid_transition")
 
 
-def test_a_thousand_pictures_of_64_clients_survive_a_killed_worker(
+def test_a_thousand_images_of_64_clients_survive_a_killed_worker(
     client: httpx.Client, recipe: str, system: System
 ) -> None:
-    pictures = [png(seed) for seed in range(50)]
+    images = [png(seed) for seed in range(50)]
     numbers = count()
     accepted: list[str] = []
     begun = threading.Event()
@@ -84,7 +84,7 @@ def test_a_thousand_pictures_of_64_clients_survive_a_killed_worker(
                 answer = http.post(
                     "/v1/inspections",
                     params={"recipe": recipe, "part_id": f"part-{number}"},
-                    content=pictures[number % len(pictures)],
+                    content=images[number % len(images)],
                     headers={"Content-Type": "image/png"},
                 )
                 assert answer.status_code == 202, answer.text

@@ -1,4 +1,4 @@
-"""Heatmaps of inspections: at the picture's own size, upright, on the scale of the inspection's own threshold."""
+"""Heatmaps of inspections: at the image's own size, upright, on the scale of the inspection's own threshold."""
 
 import io
 from pathlib import Path
@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from core.vision.evaluation.heatmap import heat, overlay
-from tests.conftest import upload_bundle
 from tests.fixtures.part_images import encoded, part, png, write_bundle
+from tests.fixtures.running_system import upload_bundle
 from tests.system.api.test_inspections import final, submit
 
 
@@ -21,7 +21,7 @@ def heatmap_of(client: httpx.Client, inspection: dict) -> Image.Image:  # type: 
     return Image.open(io.BytesIO(answer.content))
 
 
-def test_a_heatmap_is_the_picture_under_its_heat(client: httpx.Client, recipe: str) -> None:
+def test_a_heatmap_is_the_image_under_its_heat(client: httpx.Client, recipe: str) -> None:
     image = part(21, size=(300, 210), scratched=True)
     result = final(client, submit(client, recipe, encoded(image))["id"])
     drawn = heatmap_of(client, result)

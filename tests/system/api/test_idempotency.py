@@ -2,12 +2,12 @@
 
 import json
 import os
-import signal
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from core.access import keys
 from core.settings import Settings
-from tests.conftest import api_process, serving
+from tests.fixtures.api_process import api_process, running_api
 from tests.fixtures.part_images import png
 
 POSTS = 50
@@ -25,7 +25,7 @@ POSTS = 50
 @pytest.fixture
 def http(settings: Settings) -> Iterator[httpx.Client]:
     """An api without workers, where the recipe `ring` takes images."""
-    with serving(settings) as client:
+    with running_api(settings) as client:
         make_recipe(client)
         yield client
 
@@ -82,7 +82,7 @@ def test_fifty_posts_at_once_make_one_inspection(http: httpx.Client) -> None:
 
 
 def test_posts_to_two_api_processes_make_one_inspection_for_each_key(settings: Settings) -> None:
-    with serving(settings) as one, serving(settings) as other:
+    with running_api(settings) as one, running_api(settings) as other:
         make_recipe(one)
         calls = [(client, f"key-{number % 10}") for number in range(POSTS) for client in (one, other)]
         with ThreadPoolExecutor(16) as pool:
@@ -117,21 +117,21 @@ def test_another_request_under_a_used_key_is_refused(http: httpx.Client) -> None
 
 
 def test_while_a_slow_upload_is_under_way_its_key_is_taken(http: httpx.Client) -> None:
-    picture = png(1)
+    image = png(1)
     address = (http.base_url.host, http.base_url.port)
     head = (
         f"POST /v1/inspections?recipe=ring HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nIdempotency-Key: k\r\n"
-        f"Content-Type: image/png\r\nContent-Length: {len(picture)}\r\nExpect: 100-continue\r\n\r\n"
+        f"Content-Type: image/png\r\nContent-Length: {len(image)}\r\nExpect: 100-continue\r\n\r\n"
     )
     with socket.create_connection(address, timeout=60) as slow:
         slow.sendall(head.encode())
         assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # it is being received from here on
-        slow.sendall(picture[:100])
+        slow.sendall(image[:100])
         answer = post(http, "k")
         assert_refused(answer, 409, "idempotency_in_flight")
         assert answer.headers["Retry-After"] == "1"
         assert "Idempotency-Replayed" not in post(http, "another").headers
-        slow.sendall(picture[100:])
+        slow.sendall(image[100:])
         first = slow.recv(65536).decode()
     assert first.startswith("HTTP/1.1 202")
     again = post(http, "k")
@@ -148,7 +148,7 @@ def test_an_upload_that_broke_off_or_was_refused_leaves_its_key_free(http: httpx
     headers = {"Content-Type": "image/png", "Idempotency-Key": "k"}
     with pytest.raises(RuntimeError, match="went away"):
         http.post("/v1/inspections", params={"recipe": "ring"}, content=broken_body(), headers=headers)
-    assert_refused(until_answered(lambda: post(http, "k", content=b"no picture")), 415, "unsupported_media_type")
+    assert_refused(until_answered(lambda: post(http, "k", content=b"no image")), 415, "unsupported_media_type")
     assert_refused(post(http, "k", recipe="nobody"), 404, "recipe_unknown")
     assert "Idempotency-Replayed" not in post(http, "k").headers
     assert stored(http) == 1
@@ -165,7 +165,7 @@ def test_an_api_that_is_killed_after_the_commit_has_not_forgotten(settings: Sett
                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold_up();
             """)
         )
-    with api_process(settings) as api, ThreadPoolExecutor(1) as pool:
+    with api_process(settings, output=Path(os.devnull)) as api, ThreadPoolExecutor(1) as pool:
         make_recipe(api.http)
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(4711)"))
@@ -175,10 +175,10 @@ def test_an_api_that_is_killed_after_the_commit_has_not_forgotten(settings: Sett
             while connection.execute(waiting).scalar_one() == 0:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            os.kill(api.process.pid, signal.SIGKILL)
+            api.process.kill()
             with pytest.raises(httpx.TransportError):
                 lost.result()
-    with serving(settings) as http:
+    with running_api(settings) as http:
         again = post(http, "k")
         assert again.headers["Idempotency-Replayed"] == "true"
         assert stored(http) == 1
@@ -188,7 +188,7 @@ def test_an_api_that_is_killed_after_the_commit_has_not_forgotten(settings: Sett
 def test_a_key_belongs_to_who_sent_it(settings: Settings, engine: Engine) -> None:
     with engine.begin() as connection:
         made = [keys.create(connection, name, ["submit", "read", "admin"], actor="test")[1] for name in "ab"]
-    with serving(settings, LINEWATCH_AUTH="on") as http:
+    with running_api(settings, LINEWATCH_AUTH="on") as http:
         ids = []
         for number, key in enumerate([*made, *made]):
             http.headers["Authorization"] = f"Bearer {key}"
@@ -220,10 +220,10 @@ def test_two_keys_on_one_request_are_refused(http: httpx.Client) -> None:
 
 def test_a_burst_is_answered_again_with_all_of_it(http: httpx.Client) -> None:
     def send(key: str, *, items: dict[str, object], lot: str = "L-1") -> httpx.Response:
-        pictures = [("images", (f"{seed}.png", png(seed))) for seed in (3, 1, 2)]
-        pictures.insert(1, ("images", ("bad\x00.png", b"no picture")))
+        images = [("images", (f"{seed}.png", png(seed))) for seed in (3, 1, 2)]
+        images.insert(1, ("images", ("bad\x00.png", b"no image")))
         data = {"recipe": "ring", "lot_id": lot, "items": json.dumps(items)}
-        return http.post("/v1/batches", data=data, files=pictures, headers={"Idempotency-Key": key})
+        return http.post("/v1/batches", data=data, files=images, headers={"Idempotency-Key": key})
 
     items: dict[str, object] = {"2.png": {"part_id": "SN-2", "metadata": {"b": 1.5, "a": [None]}}}
     first = send("k", items=items)

@@ -1,4 +1,4 @@
-"""A picture that was taken wrongly is for a person to judge, whatever its score; the reasons are told."""
+"""A image that was taken wrongly is for a person to judge, whatever its score; the reasons are told."""
 
 from pathlib import Path
 from uuid import uuid4
@@ -11,8 +11,8 @@ from core.vision.bundle.folder import read_folder, write_folder
 from core.vision.bundle.manifest import MANIFEST, manifest_of
 from core.vision.input.input_checks import facts, ranges
 from core.vision.input.preprocessing import prepare
-from tests.conftest import upload_bundle
 from tests.fixtures.part_images import encoded, part, png
+from tests.fixtures.running_system import upload_bundle
 from tests.system.api.test_inspections import final, submit
 
 
@@ -37,7 +37,7 @@ def checking(client: httpx.Client, checking_bundle: Path) -> str:
     return name
 
 
-def test_a_black_picture_is_for_review_and_a_part_is_judged(client: httpx.Client, checking: str) -> None:
+def test_a_black_image_is_for_review_and_a_part_is_judged(client: httpx.Client, checking: str) -> None:
     black = encoded(Image.new("RGB", (96, 64)))
     answer = client.post(
         "/v1/batches",

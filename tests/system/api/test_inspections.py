@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import psutil
 
-from tests.conftest import System, upload_bundle
 from tests.fixtures.part_images import encoded, part, png
+from tests.fixtures.running_system import System, upload_bundle
 
 
 def submit(client: httpx.Client, recipe: str, data: bytes, **fields: str) -> dict:  # type: ignore[type-arg]
@@ -65,7 +65,7 @@ def test_a_form_carries_the_same_fields(client: httpx.Client, recipe: str) -> No
     assert final(client, accepted["id"])["status"] == "completed"
 
 
-def test_the_stored_picture_is_the_one_that_was_sent(client: httpx.Client, recipe: str, system: System) -> None:
+def test_the_stored_image_is_the_one_that_was_sent(client: httpx.Client, recipe: str, system: System) -> None:
     data = png(3)
     accepted = submit(client, recipe, data)
     answer = client.get(f"/v1/inspections/{accepted['id']}/image")
@@ -83,7 +83,7 @@ def test_the_anomaly_map_has_the_score_as_its_mean(client: httpx.Client, recipe:
     np.testing.assert_allclose(found.mean(dtype=np.float64), result["anomaly_score"], rtol=1e-5)
 
 
-def test_a_picture_that_breaks_off_fails_alone(client: httpx.Client, recipe: str) -> None:
+def test_a_image_that_breaks_off_fails_alone(client: httpx.Client, recipe: str) -> None:
     whole = encoded(part(5, size=(400, 300)))
     ids = [submit(client, recipe, data)["id"] for data in (png(6), whole[: len(whole) // 2], png(7))]
     results = [final(client, one) for one in ids]

@@ -14,8 +14,8 @@ from core.vision.bundle.folder import read_folder
 from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
 from core.vision.bundle.tar import pack
 from core.vision.train import TrainingOptions, train
-from tests.conftest import upload_bundle
 from tests.fixtures.part_images import encoded, part, png, write_folder
+from tests.fixtures.running_system import upload_bundle
 
 
 def packed(folder: Path) -> bytes:
@@ -39,7 +39,7 @@ def score(client: httpx.Client, recipe: str, data: bytes) -> dict:  # type: igno
     return result  # type: ignore[no-any-return]
 
 
-def test_the_same_picture_has_the_same_score_on_every_path(
+def test_the_same_image_has_the_same_score_on_every_path(
     client: httpx.Client, default_recipe: str, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "parts", good=40)
@@ -48,11 +48,11 @@ def test_the_same_picture_has_the_same_score_on_every_path(
     before = client.get(f"/v1/recipes/{default_recipe}").json()["active_version"]
     client.post(f"/v1/recipes/{default_recipe}/model-versions/{version}/activate")
     golden = manifest.golden[0]
-    picture = (tmp_path / "bundle" / golden.file).read_bytes()
+    image = (tmp_path / "bundle" / golden.file).read_bytes()
 
-    predicted = client.post("/predict", files={"file": ("part.png", picture)}).json()
-    alone = score(client, default_recipe, picture)
-    files = [("images", ("golden.png", picture)), *(("images", (f"{n}.png", png(n))) for n in range(9))]
+    predicted = client.post("/predict", files={"file": ("part.png", image)}).json()
+    alone = score(client, default_recipe, image)
+    files = [("images", ("golden.png", image)), *(("images", (f"{n}.png", png(n))) for n in range(9))]
     batch = client.post("/v1/batches", data={"recipe": default_recipe}, files=files).json()
     client.get(f"/v1/batches/{batch['id']}", params={"wait": 60})
     among_others = client.get(f"/v1/inspections/{batch['inspections'][0]['id']}").json()
@@ -177,9 +177,9 @@ def test_predict_answers_as_the_demo_did(client: httpx.Client, default_recipe: s
 def test_heatmap_answers_with_a_grey_png(client: httpx.Client, default_recipe: str) -> None:
     answer = client.post("/heatmap", files={"file": ("part.png", png(5))})
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
-    picture = Image.open(io.BytesIO(answer.content))
-    assert (picture.mode, picture.format, picture.size) == ("L", "PNG", (128, 128))
-    assert np.asarray(picture).max() > 0
+    image = Image.open(io.BytesIO(answer.content))
+    assert (image.mode, image.format, image.size) == ("L", "PNG", (128, 128))
+    assert np.asarray(image).max() > 0
 
 
 @pytest.mark.parametrize("path", ["/predict", "/heatmap"])

@@ -36,7 +36,7 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header claims a huge picture."""
+    """A PNG of a few bytes whose header claims a huge image."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -55,7 +55,7 @@ def pages(kind: str) -> bytes:
     ("data", "status", "code"),
     [
         (b"", 400, "empty_body"),
-        (b"this is no picture at all", 415, "unsupported_media_type"),
+        (b"this is no image at all", 415, "unsupported_media_type"),
         (b"%PDF-1.7 neither is this", 415, "unsupported_media_type"),
         (encoded(part(1), "GIF"), 415, "unsupported_media_type"),
         (png(1)[:20], 400, "malformed_request"),
@@ -102,7 +102,7 @@ def test_a_body_that_is_not_declared_an_image(client: httpx.Client, recipe: str,
     assert_problem(post(client, png(1), recipe, kind=kind), 415, "unsupported_media_type")
 
 
-def test_a_picture_is_what_it_is_and_not_what_it_is_called(client: httpx.Client, recipe: str) -> None:
+def test_a_image_is_what_it_is_and_not_what_it_is_called(client: httpx.Client, recipe: str) -> None:
     answer = post(client, encoded(part(1), "BMP"), recipe, kind="image/jpeg")
     assert answer.json()["image"]["media_type"] == "image/bmp"
 
@@ -283,7 +283,7 @@ def test_an_address_or_method_that_is_not_there(client: httpx.Client) -> None:
     assert_problem(client.delete("/v1/inspections"), 405, "method_not_allowed")
 
 
-def test_one_bad_picture_of_a_batch_harms_no_other(client: httpx.Client, recipe: str) -> None:
+def test_one_bad_image_of_a_batch_harms_no_other(client: httpx.Client, recipe: str) -> None:
     files = [
         ("images", ("good.png", png(1))),
         ("images", ("text.png", b"hello")),
@@ -305,7 +305,7 @@ def test_one_bad_picture_of_a_batch_harms_no_other(client: httpx.Client, recipe:
     assert client.get(f"/v1/batches/{batch['id']}", params={"wait": 60}).json()["counts"]["completed"] == 2
 
 
-def test_a_batch_of_nothing_but_bad_pictures(client: httpx.Client, recipe: str) -> None:
+def test_a_batch_of_nothing_but_bad_images(client: httpx.Client, recipe: str) -> None:
     answer = client.post("/v1/batches", data={"recipe": recipe}, files=[("images", ("a.png", b"no"))])
     assert_problem(answer, 415, "unsupported_media_type")
 
@@ -317,7 +317,7 @@ def test_items_that_do_not_fit_the_images(client: httpx.Client, recipe: str, ite
 
 
 @pytest.mark.parametrize("kind", ["I;16", "L", "1", "P", "CMYK", "RGBA", "LA"])
-def test_every_kind_of_picture_is_examined(client: httpx.Client, recipe: str, kind: str) -> None:
+def test_every_kind_of_image_is_examined(client: httpx.Client, recipe: str, kind: str) -> None:
     grey = np.asarray(part(3).convert("L")).astype(np.uint16) * 257
     image = Image.fromarray(grey) if kind == "I;16" else part(3).convert(kind)
     assert image.mode == kind
@@ -327,7 +327,7 @@ def test_every_kind_of_picture_is_examined(client: httpx.Client, recipe: str, ki
     assert result["status"] == "completed", result["error"]
 
 
-def test_a_turned_picture_counts_as_it_is_displayed(client: httpx.Client, recipe: str) -> None:
+def test_a_turned_image_counts_as_it_is_displayed(client: httpx.Client, recipe: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     accepted = post(client, encoded(part(4), "JPEG", exif=exif), recipe).json()

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
-from tests.conftest import upload_bundle
 from tests.fixtures.html_pages import Page
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import upload_bundle
 
 
 def test_the_page_of_a_run_shows_what_would_change(client: httpx.Client, recipe: str, another_bundle: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from core.settings import Settings
-from tests.conftest import System, serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.feed_reading import entered
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import System
 from tests.system.api.test_inspections import final, submit
 
 
@@ -125,7 +126,7 @@ def test_a_review_needs_a_verdict_a_name_and_a_reason(client: httpx.Client, revi
 
 def test_only_what_was_examined_can_be_reviewed(settings: Settings, engine: Engine) -> None:
     review = {"verdict": "ok", "reviewer": "A. Person", "reason": "seen"}
-    with serving(settings) as http:
+    with running_api(settings) as http:
         http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         queued = submit(http, "patient", png(1))["id"]
         for _ in ("queued", "cancelled"):
@@ -140,7 +141,7 @@ def test_only_what_was_examined_can_be_reviewed(settings: Settings, engine: Engi
 
 
 def test_a_consumer_reads_on_from_what_it_acknowledged(settings: Settings) -> None:
-    with serving(settings) as http:
+    with running_api(settings) as http:
         http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         ids = [submit(http, "patient", png(seed))["id"] for seed in range(3)]
         for one in ids:
@@ -163,7 +164,7 @@ def test_a_consumer_reads_on_from_what_it_acknowledged(settings: Settings) -> No
 
 def test_a_cursor_of_another_database_is_410_with_a_way_on(settings: Settings, engine: Engine) -> None:
     entered(engine, 2)
-    with serving(settings) as http:
+    with running_api(settings) as http:
         cursor = page(http, after="now")["next_cursor"]
         with engine.begin() as connection:  # as a restore leaves it
             connection.execute(text("UPDATE feed_epochs SET origin = 'another'"))
@@ -177,7 +178,7 @@ def test_a_cursor_of_another_database_is_410_with_a_way_on(settings: Settings, e
 
 
 def test_many_lines_and_one_reader(client: httpx.Client, recipe: str, system: System) -> None:
-    """While pictures come from many stations and are scored, a reader that long-polls sees each exactly once."""
+    """While images come from many stations and are scored, a reader that long-polls sees each exactly once."""
     cursor = page(client, after="now")["next_cursor"]
     accepted: list[str] = []
     seen: list[str] = []

@@ -14,7 +14,7 @@ from core.inspection import inspections
 from core.inspection.inspections import Filters
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.part_images import png
 
 
@@ -36,7 +36,7 @@ def accepted(engine: Engine) -> int:
 
 
 def test_a_full_queue(settings: Settings, engine: Engine) -> None:
-    with serving(settings, LINEWATCH_MAX_QUEUE_DEPTH="2") as http:
+    with running_api(settings, LINEWATCH_MAX_QUEUE_DEPTH="2") as http:
         http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         answers = [submit(http) for _ in range(4)]
         assert [one.status_code for one in answers] == [202, 202, 503, 503]
@@ -50,7 +50,7 @@ def test_a_full_queue(settings: Settings, engine: Engine) -> None:
 
 
 def test_a_store_that_cannot_be_written(settings: Settings, engine: Engine) -> None:
-    with serving(settings) as http:
+    with running_api(settings) as http:
         http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         staging = Path(urlsplit(settings.store_url).path) / "tmp"
         staging.rmdir()
@@ -70,7 +70,7 @@ def test_a_full_store(number: int) -> None:
 
 
 def test_a_database_that_is_away(settings: Settings, engine: Engine, servers: EmbeddedServers) -> None:
-    with serving(settings) as http:
+    with running_api(settings) as http:
         http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         assert submit(http).status_code == 202
         engine.dispose()
@@ -87,6 +87,6 @@ def test_a_database_that_is_away(settings: Settings, engine: Engine, servers: Em
 
 
 def test_a_table_that_is_locked_keeps_nobody_waiting_for_ever(settings: Settings, engine: Engine) -> None:
-    with serving(settings) as http, engine.begin() as connection:
+    with running_api(settings) as http, engine.begin() as connection:
         connection.execute(text("LOCK TABLE recipes IN ACCESS EXCLUSIVE MODE"))
         assert_unavailable(http.get("/v1/recipes"), "database_unavailable")

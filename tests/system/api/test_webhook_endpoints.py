@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from core.access import keys
 from core.delivery import endpoints
 from core.settings import Settings
-from tests.conftest import api_process, serving
+from tests.fixtures.api_process import api_process, running_api
 from tests.fixtures.part_images import png
 
 ALLOWED = "10.20.0.0/16, *.plant.example, localhost:9000, 0.0.0.0/0:8080"
@@ -23,7 +23,7 @@ PNG = {"Content-Type": "image/png"}
 
 @pytest.fixture
 def http(settings: Settings) -> Iterator[httpx.Client]:
-    with serving(settings, LINEWATCH_WEBHOOK_ALLOW=ALLOWED) as client:
+    with running_api(settings, LINEWATCH_WEBHOOK_ALLOW=ALLOWED) as client:
         client.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         yield client
 
@@ -144,7 +144,7 @@ def test_null_changes_nothing_and_is_refused(client: httpx.Client, name: str) ->
 
 def test_registering_and_changing_write_nothing_to_the_log(settings: Settings, tmp_path: Path) -> None:
     log = tmp_path / "api.log"
-    with log.open("wb") as output, api_process(settings, output=output, LINEWATCH_WEBHOOK_ALLOW=ALLOWED) as api:
+    with api_process(settings, output=log, LINEWATCH_WEBHOOK_ALLOW=ALLOWED) as api:
         made = api.http.post(PATH, json={"url": URL, "events": ["inspection.failed"], "recipes": ["ring"]})
         assert made.status_code == 201, made.text
         changed = api.http.patch(
@@ -162,7 +162,7 @@ def test_nothing_may_be_called_by_default(client: httpx.Client) -> None:
 def test_registering_needs_the_scope_admin(settings: Settings, engine: Engine) -> None:
     with engine.begin() as connection:
         made = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
-    with serving(settings, LINEWATCH_AUTH="on", LINEWATCH_WEBHOOK_ALLOW=ALLOWED) as http:
+    with running_api(settings, LINEWATCH_AUTH="on", LINEWATCH_WEBHOOK_ALLOW=ALLOWED) as http:
 
         def ask(method: str, path: str, **body: object) -> list[int]:
             headers = [{"Authorization": f"Bearer {made[scope][1]}"} for scope in ("submit", "read", "admin")]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import System
 from tests.fixtures import documentation
 from tests.fixtures.documentation import DOCUMENTED_URL, ROOT, RUNNABLE, blocks, write_inputs
+from tests.fixtures.running_system import System
 
 PAGES = ("README.md", "docs/camera-line.md", "docs/quality.md", "docs/rescoring.md")
 DOCUMENTS = (

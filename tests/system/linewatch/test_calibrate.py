@@ -12,8 +12,8 @@ import pytest
 from core.vision.train import TrainingOptions, train
 from linewatch import Client
 from linewatch.cli import run
-from tests.conftest import System
 from tests.fixtures.part_images import png, write_folder
+from tests.fixtures.running_system import System
 
 
 @pytest.fixture
@@ -108,9 +108,9 @@ def test_a_station_gets_its_own_threshold_with_a_review_band(
     assert version.threshold_at("st-2") == version.threshold
 
     lw.set_threshold(recipe, 1, 1e9)
-    picture = sorted(fresh.iterdir())[0]
-    here = lw.submit(picture, recipe=recipe, station_id="st-1", wait=60)
-    there = lw.submit(picture, recipe=recipe, station_id="st-2", wait=60)
+    image = sorted(fresh.iterdir())[0]
+    here = lw.submit(image, recipe=recipe, station_id="st-1", wait=60)
+    there = lw.submit(image, recipe=recipe, station_id="st-2", wait=60)
     assert (here.threshold, here.review_threshold) == (made["threshold"], made["review_threshold"])
     assert (there.threshold, there.review_threshold) == (1e9, None)
 
@@ -152,7 +152,7 @@ def test_a_threshold_set_by_hand_promises_nothing(
         (["--false-reject-rate", "0.01"], 1, "40 good parts are too few for a false-reject rate of 0.01: at least 99"),
         (["--review-rate", "0.05"], 2, "--review-rate must lie between the false-reject rate, 0.05, and 1"),
         (["--group-by", "part("], 2, "is no regular expression"),
-        (["--group-by", r"lot(\d+)"], 2, "tells the part or lot of none of the 40 pictures"),
+        (["--group-by", r"lot(\d+)"], 2, "tells the part or lot of none of the 40 images"),
         (["--check", "--preview"], 2, "--check looks at the threshold in force"),
     ],
     ids=["few", "review", "pattern", "groups", "check"],

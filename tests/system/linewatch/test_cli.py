@@ -18,8 +18,8 @@ import torch
 from core.vision.detectors.autoencoder import Autoencoder, AutoencoderSettings
 from linewatch import Client, Refused
 from linewatch.cli import run
-from tests.conftest import System
 from tests.fixtures.part_images import png, write_folder
+from tests.fixtures.running_system import System
 
 GOOD = 30
 
@@ -38,9 +38,9 @@ def _url(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of pictures, one of them no picture, one of them cut off."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """A folder of images, one of them no image, one of them cut off."""
+    folder = tmp_path / "images"
     (folder / "deeper").mkdir(parents=True)
     for number in range(5):
         (folder / "deeper" / f"{number}.png").write_bytes(png(500 + number))
@@ -54,7 +54,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str, expected: int = 
 
 
 def test_from_a_folder_of_good_parts_to_verdicts(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, lw: Client
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, images: Path, lw: Client
 ) -> None:
     recipe = f"trained-{uuid4().hex[:8]}"
     folder = write_folder(tmp_path / "parts", good=GOOD, defective=4)
@@ -69,7 +69,7 @@ def test_from_a_folder_of_good_parts_to_verdicts(
     assert made["calibration"]["sample_size"] == GOOD
     assert lw.model_version(recipe, 1).threshold.threshold == made["threshold"]
 
-    verdicts = answer(capsys, "submit", str(pictures), "--recipe", recipe, "--lot", "L-1", "--wait")
+    verdicts = answer(capsys, "submit", str(images), "--recipe", recipe, "--lot", "L-1", "--wait")
     assert [one["external_id"] for one in verdicts] == [f"deeper/{number}.png" for number in range(5)]
     assert {one["verdict"] for one in verdicts} <= {"ok", "ng"}
     assert {one["threshold"] for one in verdicts} == {made["threshold"]}
@@ -121,37 +121,35 @@ def test_weights_of_the_demo_move_over_and_versions_go_forth_and_back(
     assert "set by hand, its cost is not known" in capsys.readouterr().out
 
 
-def test_a_bad_picture_is_told_and_harms_no_other(
-    capsys: pytest.CaptureFixture[str], pictures: Path, recipe: str
-) -> None:
-    (pictures / "none.png").write_text("no picture")
-    (pictures / "cut.png").write_bytes(png(1)[:900])
-    assert run(["submit", str(pictures), "--recipe", recipe, "--wait", "--json"]) == 1
+def test_a_bad_image_is_told_and_harms_no_other(capsys: pytest.CaptureFixture[str], images: Path, recipe: str) -> None:
+    (images / "none.png").write_text("no image")
+    (images / "cut.png").write_bytes(png(1)[:900])
+    assert run(["submit", str(images), "--recipe", recipe, "--wait", "--json"]) == 1
     told = capsys.readouterr()
     found = {one["external_id"]: one for one in map(json.loads, told.out.splitlines())}
     assert found["none.png"]["status"] == "refused"
     assert found["cut.png"]["error"]["code"] == "image_undecodable"
     assert sum(one["status"] == "completed" for one in found.values()) == 5
     assert "refused none.png" in told.err
-    assert "1 of 7 pictures were refused and 1 failed" in told.err
+    assert "1 of 7 images were refused and 1 failed" in told.err
 
 
-def test_verdicts_of_pictures_that_were_sent_before_are_printed_as_well(
-    capsys: pytest.CaptureFixture[str], pictures: Path, recipe: str
+def test_verdicts_of_images_that_were_sent_before_are_printed_as_well(
+    capsys: pytest.CaptureFixture[str], images: Path, recipe: str
 ) -> None:
-    submission = ["submit", str(pictures), "--recipe", recipe, "--wait"]
+    submission = ["submit", str(images), "--recipe", recipe, "--wait"]
     first = answer(capsys, *submission)
-    (pictures / "deeper" / "0a.png").write_bytes(png(600))
+    (images / "deeper" / "0a.png").write_bytes(png(600))
     second = answer(capsys, *submission)
     assert [one["external_id"] for one in second] == [f"deeper/{name}.png" for name in ("0", "0a", "1", "2", "3", "4")]
     assert [second[0], *second[2:]] == first
     assert second[1]["status"] == "completed"
 
 
-def test_without_a_single_good_picture_each_is_told_its_own_reason(
+def test_without_a_single_good_image_each_is_told_its_own_reason(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recipe: str
 ) -> None:
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").touch()
     assert run(["submit", str(tmp_path / "text.png"), str(tmp_path / "empty.png"), "--recipe", recipe]) == 1
     told = capsys.readouterr().err
@@ -161,8 +159,8 @@ def test_without_a_single_good_picture_each_is_told_its_own_reason(
     assert "(empty_body)" in told
 
 
-def test_a_recipe_that_does_not_exist_is_one_line(capsys: pytest.CaptureFixture[str], pictures: Path) -> None:
-    assert run(["submit", str(pictures), "--recipe", "nonsense"]) == 1
+def test_a_recipe_that_does_not_exist_is_one_line(capsys: pytest.CaptureFixture[str], images: Path) -> None:
+    assert run(["submit", str(images), "--recipe", "nonsense"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("\n") == 1
@@ -285,11 +283,11 @@ def test_an_address_that_may_not_be_called_is_one_line(capsys: pytest.CaptureFix
 
 
 def test_views_of_a_part_and_an_export(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, recipe: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, images: Path, recipe: str
 ) -> None:
     part = f"SN-{uuid4().hex[:8]}"
-    for view, picture in (("top", "0.png"), ("side", "1.png")):
-        path = str(pictures / "deeper" / picture)
+    for view, image in (("top", "0.png"), ("side", "1.png")):
+        path = str(images / "deeper" / image)
         [one] = answer(capsys, "submit", path, "--recipe", recipe, "--part", part, "--view", view, "--wait")
         assert one["view"] == view
     [found] = answer(capsys, "part", part)

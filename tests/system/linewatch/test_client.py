@@ -1,4 +1,4 @@
-"""The client against the running system: awaited, many pictures at once, the feed with its places, parts, exports."""
+"""The client against the running system: awaited, many images at once, the feed with its places, parts, exports."""
 
 import asyncio
 import csv
@@ -27,8 +27,8 @@ from linewatch import (
     verify_webhook,
 )
 from linewatch.operations.inspections import Outcome
-from tests.conftest import System
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import System
 from tests.fixtures.webhook_receivers import Receiver, receiving
 
 
@@ -47,7 +47,7 @@ def consumer(lw: Client) -> Iterator[str]:
         lw.forget_consumer(name)
 
 
-def test_a_picture_that_is_sent_twice_under_one_key_is_one_inspection(lw: Client, recipe: str) -> None:
+def test_a_image_that_is_sent_twice_under_one_key_is_one_inspection(lw: Client, recipe: str) -> None:
     key = uuid4().hex
     first = lw.submit(png(1), recipe=recipe, idempotency_key=key)
     assert lw.submit(png(1), recipe=recipe, idempotency_key=key).id == first.id
@@ -58,17 +58,17 @@ def test_a_picture_that_is_sent_twice_under_one_key_is_one_inspection(lw: Client
     assert batch.inspections[0].id not in (first.id, None)
 
 
-def test_many_pictures_come_back_in_order_with_one_bad_among_them(lw: Client, recipe: str, tmp_path: Path) -> None:
+def test_many_images_come_back_in_order_with_one_bad_among_them(lw: Client, recipe: str, tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(12)]
     for number, path in enumerate(paths):
         path.write_bytes(png(100 + number))
-    paths[5].write_text("no picture")
+    paths[5].write_text("no image")
     outcomes = list(lw.submit_many(paths, concurrency=4, wait=60, recipe=recipe, lot_id="L-many"))
     assert [one.number for one in outcomes] == list(range(12))
     bad = outcomes.pop(5)
     assert isinstance(bad, NotSubmitted)
     assert isinstance(bad.error, Refused)
-    assert (bad.picture, bad.error.code) == (paths[5], "unsupported_media_type")
+    assert (bad.image, bad.error.code) == (paths[5], "unsupported_media_type")
     found = [one.inspection for one in outcomes if isinstance(one, Submitted)]
     assert [one.external_id for one in found] == [path.name for path in paths if path != paths[5]]
     assert {one.status for one in found} == {"completed"}
@@ -76,7 +76,7 @@ def test_many_pictures_come_back_in_order_with_one_bad_among_them(lw: Client, re
 
 
 def test_a_line_in_one_event_loop(system: System, recipe: str) -> None:
-    """Pictures are handed in while their results are followed, by one awaited client."""
+    """Images are handed in while their results are followed, by one awaited client."""
     number = 20
 
     async def follow(lw: AsyncClient) -> list[FeedItem]:
@@ -89,8 +89,8 @@ def test_a_line_in_one_event_loop(system: System, recipe: str) -> None:
         return items
 
     async def hand_in(lw: AsyncClient) -> list[Outcome]:
-        pictures = [png(200 + seed) for seed in range(number)]
-        return [one async for one in lw.submit_many(pictures, concurrency=5, recipe=recipe)]
+        images = [png(200 + seed) for seed in range(number)]
+        return [one async for one in lw.submit_many(images, concurrency=5, recipe=recipe)]
 
     async def main() -> tuple[list[Outcome], list[FeedItem]]:
         async with AsyncClient(system.url) as lw, asyncio.timeout(120):

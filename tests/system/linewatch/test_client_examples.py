@@ -20,8 +20,8 @@ from standardwebhooks import Webhook
 import linewatch
 from linewatch import AsyncClient, Client, verify_webhook
 from linewatch.operations import Operations
-from tests.conftest import System
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import System
 
 DOCUMENTED = {"system": "http://127.0.0.1:8000", "receiver": "https://mes.plant.example/linewatch"}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - signs nothing but this example

@@ -1,4 +1,4 @@
-"""`linewatch explain` says what the line said of a picture, and draws why."""
+"""`linewatch explain` says what the line said of a image, and draws why."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from linewatch.cli import failures, run
-from tests.conftest import System
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import System
 from tests.system.api.test_inspections import final, submit
 
 
 @pytest.fixture
-def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A picture in the current folder."""
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A image in the current folder."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "part.png"
     path.write_bytes(png(41, scratched=True))
@@ -32,13 +32,13 @@ def test_it_agrees_with_the_line(
     client: httpx.Client,
     system: System,
     recipe: str,
-    picture: Path,
+    image: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     limit = {"threshold": 0.01, "review_threshold": 0.005}
     assert client.post(f"/v1/recipes/{recipe}/model-versions/1/threshold", json=limit).status_code in (200, 201)
-    result = final(client, submit(client, recipe, picture.read_bytes())["id"])
-    assert run(["explain", str(picture), "--recipe", recipe, "--url", system.url, "--json"]) == 0
+    result = final(client, submit(client, recipe, image.read_bytes())["id"])
+    assert run(["explain", str(image), "--recipe", recipe, "--url", system.url, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["anomaly_score"] == pytest.approx(result["anomaly_score"], rel=1e-5)
     for name in ("threshold", "review_threshold", "verdict", "is_anomaly", "reasons"):
@@ -47,8 +47,8 @@ def test_it_agrees_with_the_line(
     assert drawn("part.explained.png").size[0] >= 900
 
 
-def test_it_needs_no_system_for_a_folder(picture: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["explain", picture.name, "--bundle", str(bundle), "--out", "deeper/why.png", "--device", "cpu"]
+def test_it_needs_no_system_for_a_folder(image: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["explain", image.name, "--bundle", str(bundle), "--out", "deeper/why.png", "--device", "cpu"]
     assert run([*arguments, "--url", "http://127.0.0.1:9"]) == 0
     verdict, png_line = capsys.readouterr().out.splitlines()
     assert verdict.startswith("part.png: ok: score ")
@@ -63,22 +63,22 @@ def test_it_needs_no_system_for_a_folder(picture: Path, bundle: Path, capsys: py
         pytest.param(["part.png"], failures.WRONG_USE, id="no model"),
         pytest.param(["part.png", "--bundle", "b", "--version", "2"], failures.WRONG_USE, id="two models"),
         pytest.param(["part.png", "--bundle", "b", "--out", "part.png"], failures.WRONG_USE, id="overwriting"),
-        pytest.param(["missing.png", "--bundle", "b"], failures.FAILED, id="no picture"),
+        pytest.param(["missing.png", "--bundle", "b"], failures.FAILED, id="no image"),
         pytest.param(["part.png", "--bundle", "b"], failures.FAILED, id="no bundle"),
     ],
 )
 def test_wrong_use_is_one_line(
-    picture: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int
+    image: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int
 ) -> None:
     assert run(["explain", *arguments]) == code
     said = capsys.readouterr()
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
-    assert picture.read_bytes() == png(41, scratched=True)
+    assert image.read_bytes() == png(41, scratched=True)
 
 
-def test_what_is_no_picture_is_one_line(bundle: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture.write_bytes(b"no picture")
-    assert run(["explain", picture.name, "--bundle", str(bundle)]) == failures.FAILED
+def test_what_is_no_image_is_one_line(bundle: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image.write_bytes(b"no image")
+    assert run(["explain", image.name, "--bundle", str(bundle)]) == failures.FAILED
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not Path("part.explained.png").exists()

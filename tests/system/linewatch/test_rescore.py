@@ -9,10 +9,10 @@ import pytest
 
 from linewatch import Client
 from linewatch.cli import run
-from tests.conftest import System, upload_bundle
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import System, upload_bundle
 
-PICTURES = 6
+IMAGES = 6
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def inspected(system: System, recipe: str, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setenv("LINEWATCH_URL", system.url)
     with Client(system.url) as lw:
         batch = lw.submit_batch(
-            {f"{seed}.png": png(seed) for seed in range(PICTURES)}, recipe=recipe, lot_id="L-1", wait=60
+            {f"{seed}.png": png(seed) for seed in range(IMAGES)}, recipe=recipe, lot_id="L-1", wait=60
         )
-    assert batch.counts["completed"] == PICTURES
+    assert batch.counts["completed"] == IMAGES
     return recipe
 
 
@@ -45,7 +45,7 @@ def test_all_is_scored_again_and_judged_anew(
     header, row = told.out.splitlines()
     assert header.split() == ["completed", "failed", "ok", "ng", "review", "ok→ng", "ng→ok"]
     counts = dict(zip(header.split(), map(int, row.split()), strict=True))
-    assert (counts["completed"], counts["failed"]) == (PICTURES, 0)
+    assert (counts["completed"], counts["failed"]) == (IMAGES, 0)
     assert "Ctrl-C leaves it alone" in told.err
     assert "linewatch rescore report" in told.err
 
@@ -59,23 +59,23 @@ def test_all_is_scored_again_and_judged_anew(
     # The first version with another threshold: its stored scores are judged, and all of them are above nothing.
     stored = rescored(capsys, "--recipe", inspected, "--model", "1", "--where", "lot=L-1", "--threshold", "0")
     before_ok = sum(one["verdict"] == "ok" for one in client.get(f"/v1/inspections?recipe={inspected}").json()["items"])
-    assert (stored["counts"]["ng"], stored["counts"]["ok_to_ng"]) == (PICTURES, before_ok)
+    assert (stored["counts"]["ng"], stored["counts"]["ok_to_ng"]) == (IMAGES, before_ok)
     none = rescored(capsys, "--recipe", inspected, "--model", "1", "--where", "lot=L-2")
     assert (none["counts"]["total"], none["counts"]["completed"]) == (0, 0)
 
 
-def test_pictures_that_were_never_uploaded_are_scored(
+def test_images_that_were_never_uploaded_are_scored(
     inspected: str, system: System, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = system.data / "archive" / "lot-7"
     archive.mkdir(parents=True)
     for seed in range(3):
         (archive / f"{seed}.png").write_bytes(png(seed))
-    (archive / "broken.png").write_bytes(b"no picture")
+    (archive / "broken.png").write_bytes(b"no image")
     monkeypatch.chdir(archive)
     made = rescored(capsys, "--recipe", inspected, "--model", "1", "--folder", ".", "--max-failure-rate", "0.5")
     assert (made["counts"]["completed"], made["counts"]["failed"]) == (3, 1)
     assert run(["rescore", "--recipe", inspected, "--model", "1", "--folder", ".", "--json"]) == 1
     told = capsys.readouterr()
     assert json.loads(told.out)["status"] == "failed"
-    assert "1 of 4 pictures failed" in told.err
+    assert "1 of 4 images failed" in told.err

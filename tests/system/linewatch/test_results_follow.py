@@ -13,8 +13,9 @@ import httpx
 
 from core.settings import Settings
 from linewatch import Client
-from tests.conftest import free_port, serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.part_images import png
+from tests.fixtures.servers import free_port
 from tests.system.api.test_inspections import submit
 
 
@@ -44,7 +45,7 @@ def test_who_follows_outlasts_a_restart_of_the_api(settings: Settings, tmp_path:
         assert command.stderr is not None
         assert command.stderr.readline().startswith(f"Waiting: {url} cannot be reached")  # nobody is there yet
         items = lw.results(follow=True)
-        with serving(settings, LINEWATCH_PORT=port) as http:
+        with running_api(settings, LINEWATCH_PORT=port) as http:
             assert http.post("/v1/recipes", json={"name": "ring", "without_model": "wait"}).status_code == 201
             first = final_of(http, 1)
             assert str(next(items).id) == first
@@ -53,7 +54,7 @@ def test_who_follows_outlasts_a_restart_of_the_api(settings: Settings, tmp_path:
             waiting = pool.submit(next, items)
         assert command.stderr.readline().startswith("Waiting: ")
         assert not waiting.done()
-        with serving(settings, LINEWATCH_PORT=port) as http:
+        with running_api(settings, LINEWATCH_PORT=port) as http:
             second = final_of(http, 2)
             assert str(waiting.result(60).id) == second
             assert command.stderr.readline().startswith("It goes on, after ")

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from core.settings import Settings
 from linewatch.cli import run
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.part_images import png
 
 MANY = 500
@@ -24,7 +24,7 @@ MANY = 500
 @pytest.fixture
 def http(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """An api without workers, where the recipe `ring` takes images, and a cache of one's own."""
-    with serving(settings) as client:
+    with running_api(settings) as client:
         assert client.post("/v1/recipes", json={"name": "ring", "without_model": "wait"}).status_code == 201
         monkeypatch.setenv("LINEWATCH_URL", str(client.base_url))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -32,12 +32,12 @@ def http(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     return folder_of(tmp_path, 5)
 
 
 def folder_of(tmp_path: Path, number: int) -> Path:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     kinds = [png(seed) for seed in range(5)]
     for one in range(number):
@@ -46,7 +46,7 @@ def folder_of(tmp_path: Path, number: int) -> Path:
 
 
 def submitted(capsys: pytest.CaptureFixture[str], *arguments: object, expected: int = 0) -> list[str]:
-    """The names of the pictures that a run has sent and that were accepted."""
+    """The names of the images that a run has sent and that were accepted."""
     assert run(["submit", *map(str, arguments), "--recipe", "ring", "--json"]) == expected
     printed: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     return [one["external_id"] for one in printed if one["status"] == "queued"]
@@ -61,48 +61,48 @@ NAMES = [f"{number:03}.png" for number in range(5)]
 
 
 def test_a_second_run_sends_what_is_new_or_changed(
-    http: httpx.Client, pictures: Path, capsys: pytest.CaptureFixture[str]
+    http: httpx.Client, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (pictures / "none.png").write_text("no picture")
-    assert submitted(capsys, pictures, expected=1) == NAMES
-    assert submitted(capsys, pictures, expected=1) == []  # what was refused is tried again
-    (pictures / "none.png").write_bytes(png(9))
-    (pictures / "001.png").write_bytes(png(8))
-    (pictures / "more").mkdir()
-    (pictures / "more" / "1.png").write_bytes(png(7))
-    assert submitted(capsys, pictures) == ["001.png", "more/1.png", "none.png"]
-    assert submitted(capsys, pictures, pictures / "002.png") == ["002.png"]  # it was named itself
-    assert submitted(capsys, pictures, "--lot", "L-1") == [*NAMES, "more/1.png", "none.png"]
-    assert submitted(capsys, pictures, "--again") == [*NAMES, "more/1.png", "none.png"]
-    assert run(["submit", str(pictures), "--recipe", "ring"]) == 0
+    (images / "none.png").write_text("no image")
+    assert submitted(capsys, images, expected=1) == NAMES
+    assert submitted(capsys, images, expected=1) == []  # what was refused is tried again
+    (images / "none.png").write_bytes(png(9))
+    (images / "001.png").write_bytes(png(8))
+    (images / "more").mkdir()
+    (images / "more" / "1.png").write_bytes(png(7))
+    assert submitted(capsys, images) == ["001.png", "more/1.png", "none.png"]
+    assert submitted(capsys, images, images / "002.png") == ["002.png"]  # it was named itself
+    assert submitted(capsys, images, "--lot", "L-1") == [*NAMES, "more/1.png", "none.png"]
+    assert submitted(capsys, images, "--again") == [*NAMES, "more/1.png", "none.png"]
+    assert run(["submit", str(images), "--recipe", "ring"]) == 0
     told = capsys.readouterr()
     assert told.out == ""
-    assert "7 pictures had been accepted before" in told.err
+    assert "7 images had been accepted before" in told.err
 
 
 def test_what_the_system_does_not_know_is_sent_again(
-    http: httpx.Client, pictures: Path, capsys: pytest.CaptureFixture[str], engine: Engine
+    http: httpx.Client, images: Path, capsys: pytest.CaptureFixture[str], engine: Engine
 ) -> None:
     """Another system may answer at the same address, or one whose database was restored."""
-    submitted(capsys, pictures)
-    (pictures / "005.png").write_bytes(png(5))
-    assert submitted(capsys, pictures) == ["005.png"]
+    submitted(capsys, images)
+    (images / "005.png").write_bytes(png(5))
+    assert submitted(capsys, images) == ["005.png"]
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM work WHERE external_id = '005.png'"))
         connection.execute(text("DELETE FROM batches WHERE total = 1"))
-    assert submitted(capsys, pictures) == ["005.png"]
-    assert submitted(capsys, pictures) == []
+    assert submitted(capsys, images) == ["005.png"]
+    assert submitted(capsys, images) == []
 
 
 def test_without_a_cache_everything_is_sent(
-    http: httpx.Client, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(pictures / "001.png"))
-    assert submitted(capsys, pictures) == NAMES
-    assert submitted(capsys, pictures) == NAMES
+    monkeypatch.setenv("XDG_CACHE_HOME", str(images / "001.png"))
+    assert submitted(capsys, images) == NAMES
+    assert submitted(capsys, images) == NAMES
 
 
-def test_a_run_that_is_killed_is_continued_without_doubling_or_missing_a_picture(
+def test_a_run_that_is_killed_is_continued_without_doubling_or_missing_a_image(
     http: httpx.Client, tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All commits but the first are held up until it is dead. They are carried out, and their answers are lost."""

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from core.feed.events import EventType
 from core.settings import Settings
-from tests.conftest import serving
+from tests.fixtures.api_process import running_api
 from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, SECRET, Reply, Request, receiving
 
 OPTIONS = "--queues io --pool threads --concurrency 1 --without-gossip --without-mingle --without-heartbeat"
@@ -64,7 +64,7 @@ def create(http: httpx.Client, url: str, **own: Any) -> dict[str, Any]:
 def test_the_whole_way(settings: Settings) -> None:
     with receiving(lambda number, _: Reply(503 if number == 0 else 200)) as (receiver, url):
         allow = urlsplit(url).netloc
-        with serving(settings, LINEWATCH_WEBHOOK_ALLOW=allow) as http, io_worker(settings, allow) as worker:
+        with running_api(settings, LINEWATCH_WEBHOOK_ALLOW=allow) as http, io_worker(settings, allow) as worker:
             endpoint = create(http, url)
             listing = f"/v1/webhook-endpoints/{endpoint['id']}/deliveries"
             test = http.post(f"/v1/webhook-endpoints/{endpoint['id']}/test")
@@ -104,7 +104,7 @@ def test_the_whole_way(settings: Settings) -> None:
 
 def test_refusals(settings: Settings) -> None:
     unknown = "0193e0c8-0000-7000-8000-000000000000"
-    with serving(settings) as http:
+    with running_api(settings) as http:
         for method, path in (
             ("GET", f"/v1/webhook-endpoints/{unknown}/deliveries"),
             ("POST", f"/v1/webhook-endpoints/{unknown}/test"),

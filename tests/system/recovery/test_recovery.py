@@ -7,8 +7,8 @@ import httpx
 import psutil
 import redis
 
-from tests.conftest import System
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import System
 
 
 def submit(client: httpx.Client, recipe: str, number: int) -> list[str]:
@@ -83,7 +83,7 @@ def test_a_killed_dispatcher_is_restarted(client: httpx.Client, recipe: str, sys
     assert system.child("worker.dispatcher").pid != killed.pid
 
 
-def test_pictures_of_a_killed_worker_are_examined_by_the_next_one(
+def test_images_of_a_killed_worker_are_examined_by_the_next_one(
     client: httpx.Client, recipe: str, system: System
 ) -> None:
     worker = system.child("worker.scoring")

@@ -7,19 +7,19 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import System, upload_bundle
 from tests.fixtures.part_images import png
+from tests.fixtures.running_system import System, upload_bundle
 
-PICTURES = 300
+IMAGES = 300
 KILLED = ("worker.scoring", "worker.io", "worker.dispatcher")
 
 
 @pytest.fixture
 def archive(system: System) -> Path:
-    """Pictures below the root that `linewatch up` has by itself."""
+    """Images below the root that `linewatch up` has by itself."""
     folder = system.data / "archive" / "killed"
     folder.mkdir(exist_ok=True)
-    for seed in range(PICTURES):
+    for seed in range(IMAGES):
         (folder / f"{seed:04}.png").write_bytes(png(seed))
     return folder
 
@@ -53,7 +53,7 @@ def results(client: httpx.Client, run_id: str) -> list[dict[str, Any]]:
             return found
 
 
-def test_each_picture_has_one_result_whatever_is_killed(
+def test_each_image_has_one_result_whatever_is_killed(
     client: httpx.Client, recipe: str, system: System, archive: Path
 ) -> None:
     run_id = start(client, recipe, 1, folder=str(archive))
@@ -61,8 +61,8 @@ def test_each_picture_has_one_result_whatever_is_killed(
         time.sleep(1)
         system.child(words).kill()
     run = finished(client, run_id)
-    assert (run["status"], run["counts"]["completed"], run["counts"]["failed"]) == ("completed", PICTURES, 0), run
-    assert [one["number"] for one in results(client, run_id)] == list(range(1, PICTURES + 1))
+    assert (run["status"], run["counts"]["completed"], run["counts"]["failed"]) == ("completed", IMAGES, 0), run
+    assert [one["number"] for one in results(client, run_id)] == list(range(1, IMAGES + 1))
     assert {one["path"] for one in results(client, run_id)} == {path.name for path in archive.iterdir()}
 
 

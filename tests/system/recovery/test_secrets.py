@@ -13,7 +13,7 @@ from core.settings import Settings
 from core.settings import settings as read_settings
 from linewatch.cli import run
 from linewatch.server.embedded.servers import EmbeddedServers
-from tests.conftest import api_process
+from tests.fixtures.api_process import api_process
 from tests.fixtures.part_images import png
 
 WEBHOOK_SECRETS = ["whsec_bm93IGlzIHRoZSB0aW1lIGZvciBhbGwgZ29vZA==", "whsec_cHJldmlvdXMgc2VjcmV0IG9mIHRoZSBzYW1l"]
@@ -63,8 +63,8 @@ def errors_of_all_kinds(http: httpx.Client, key: str, endpoint_id: str) -> Itera
         yield http.put("/v1/recipes")
         yield http.post("/v1/recipes", content=b'{"name": ', headers={"Content-Type": "application/json"})
         yield http.post("/v1/recipes", json={"name": ["?"], "secret": "?"})
-        yield http.post("/v1/inspections", content=b"no picture", headers=image)
-        yield http.post("/v1/inspections", content=b"no picture", headers={"Content-Type": "text/plain"})
+        yield http.post("/v1/inspections", content=b"no image", headers=image)
+        yield http.post("/v1/inspections", content=b"no image", headers={"Content-Type": "text/plain"})
         yield http.post("/v1/inspections", content=png(1), headers=image | {"Idempotency-Key": "a b"})
         yield http.post("/v1/inspections", content=b"--x", headers={"Content-Type": "multipart/form-data; boundary=x"})
         yield http.post(
@@ -90,7 +90,7 @@ def test_no_secret_is_told_whatever_goes_wrong(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     log = tmp_path / "api.log"
-    with log.open("wb") as output, api_process(settings, output=output, LINEWATCH_AUTH="on") as api:
+    with api_process(settings, output=log, LINEWATCH_AUTH="on") as api:
         http = api.http
         answers = [answer for key in api_keys for answer in errors_of_all_kinds(http, key, endpoint_id)]
         doctor = ["doctor", "--url", str(http.base_url), "--api-key", api_keys[-1]]

@@ -39,7 +39,7 @@ def test_a_score_at_the_threshold_is_ng() -> None:
 
 
 @given(finite, finite, st.none() | finite)
-def test_a_picture_that_cannot_be_trusted_is_for_a_person_to_judge(
+def test_a_image_that_cannot_be_trusted_is_for_a_person_to_judge(
     score: float, threshold: float, review: float | None
 ) -> None:
     assert decide(score, threshold, review, ["input_dark"]) == "review"

@@ -64,16 +64,16 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_an_upload_that_was_not_accepted_is_sent_again_whole_after_retry_after(
     client: Callable[..., Any], pauses: list[float], tmp_path: Path, status: int
 ) -> None:
-    picture = tmp_path / "part.png"
-    picture.write_bytes(b"a picture" * 1000)
+    image = tmp_path / "part.png"
+    image.write_bytes(b"a image" * 1000)
     played = Played(problem(status, "queue_full", retry_after="7"), httpx.Response(202, json=INSPECTION))
     with client(played) as lw:
-        assert lw.submit(picture, recipe="bottle", metadata={"shift": 1}).recipe == "bottle"
+        assert lw.submit(image, recipe="bottle", metadata={"shift": 1}).recipe == "bottle"
     assert [pause >= 7 for pause in pauses] == [True]
     first, second = (body.replace(b"\r\n", b"\n").split(b"\n", 1)[1] for body in played.bodies)
     assert len(first) == len(second)
     for body in played.bodies:
-        assert b"a picture" * 1000 in body
+        assert b"a image" * 1000 in body
         assert b'filename="part.png"' in body
         assert b'{"shift": 1}' in body
 
@@ -133,7 +133,7 @@ def test_a_post_whose_connection_broke_is_not_repeated(client: Callable[..., Any
 def test_other_refusals_are_not_repeated(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(problem(404, "recipe_unknown"))
     with client(played) as lw, pytest.raises(Refused, match="recipe_unknown"):
-        lw.submit(b"picture")
+        lw.submit(b"image")
     assert pauses == []
 
 
@@ -174,13 +174,13 @@ def test_a_listing_follows_its_cursor_and_leaves_out_what_was_not_asked(client: 
     ]
 
 
-def test_a_burst_says_how_many_pictures_were_sent(client: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_burst_says_how_many_images_were_sent(client: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "ä.png").write_bytes(b"first")
     told: list[int] = []
     played = Played(httpx.Response(202, json=BATCH))
-    pictures = {"a/b.png": tmp_path / "ä.png", "c.png": b"second", "d.png": io.BytesIO(b"third")}
+    images = {"a/b.png": tmp_path / "ä.png", "c.png": b"second", "d.png": io.BytesIO(b"third")}
     with client(played) as lw:
-        lw.submit_batch(pictures, items={"c.png": {"part_id": "P"}}, recipe="bottle", progress=told.append)
+        lw.submit_batch(images, items={"c.png": {"part_id": "P"}}, recipe="bottle", progress=told.append)
     assert told == [1, 2, 3]
     for expected in (b'filename="a/b.png"', b"first", b"second", b"third", b'{"c.png": {"part_id": "P"}}'):
         assert expected in played.bodies[0]
@@ -209,8 +209,8 @@ def test_names_cannot_lead_to_other_addresses(client: Callable[..., Any]) -> Non
 
 
 REPEATED: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
-    "submit": (INSPECTION, lambda lw: lw.submit(b"picture")),
-    "submit_batch": (BATCH, lambda lw: lw.submit_batch({"1.png": b"picture"})),
+    "submit": (INSPECTION, lambda lw: lw.submit(b"image")),
+    "submit_batch": (BATCH, lambda lw: lw.submit_batch({"1.png": b"image"})),
     "open_batch": (BATCH, lambda lw: lw.open_batch()),
     "close_batch": (BATCH, lambda lw: lw.close_batch("x")),
     "cancel_batch": (BATCH, lambda lw: lw.cancel_batch("x")),
@@ -258,9 +258,9 @@ def test_what_may_not_be_done_twice_is_sent_once(
 def test_an_upload_has_one_key_however_often_it_is_sent(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(httpx.WriteError("broken pipe"), problem(503, "queue_full"), httpx.Response(202, json=INSPECTION))
     with client(played) as lw:
-        lw.submit(b"picture")
-        lw.submit(b"picture")
-        lw.submit(b"picture", idempotency_key="shift-1-000812")
+        lw.submit(b"image")
+        lw.submit(b"image")
+        lw.submit(b"image", idempotency_key="shift-1-000812")
     keys = [request.headers["Idempotency-Key"] for request in played.requests]
     assert keys[0] == keys[1] == keys[2] != keys[3]
     assert re.fullmatch("[0-9a-f]{32}", keys[0])
@@ -270,7 +270,7 @@ def test_an_upload_has_one_key_however_often_it_is_sent(client: Callable[..., An
 def test_an_upload_that_was_never_answered_names_its_key(client: Callable[..., Any], pauses: list[float]) -> None:
     played = Played(httpx.ReadError("reset"))
     with client(played) as lw, pytest.raises(Unreachable, match="same idempotency_key, 'shift-1-000812'"):
-        lw.submit(b"picture", idempotency_key="shift-1-000812")
+        lw.submit(b"image", idempotency_key="shift-1-000812")
     assert len(played.requests) == 1 + RECONNECTS
 
 
@@ -278,8 +278,8 @@ def test_an_upload_that_was_never_answered_names_its_key(client: Callable[..., A
 def test_what_is_no_key_is_refused_and_nothing_is_sent(client: Callable[..., Any], key: str) -> None:
     played = Played(httpx.Response(202, json=INSPECTION))
     calls: list[Callable[[Any], object]] = [
-        lambda lw: lw.submit(b"picture", idempotency_key=key),
-        lambda lw: lw.submit_batch({"1.png": b"picture"}, idempotency_key=key),
+        lambda lw: lw.submit(b"image", idempotency_key=key),
+        lambda lw: lw.submit_batch({"1.png": b"image"}, idempotency_key=key),
         lambda lw: lw.open_batch(idempotency_key=key),
     ]
     for call in calls:
@@ -293,8 +293,8 @@ def test_what_was_accepted_and_cannot_be_waited_for_is_named(
     client: Callable[..., Any], pauses: list[float], answer: Callable[[], Answer]
 ) -> None:
     calls: list[tuple[dict[str, Any], Callable[[Any], object]]] = [
-        (INSPECTION, lambda lw: lw.submit(b"picture", wait=1)),
-        (BATCH, lambda lw: lw.submit_batch({"1.png": b"picture"}, wait=1)),
+        (INSPECTION, lambda lw: lw.submit(b"image", wait=1)),
+        (BATCH, lambda lw: lw.submit_batch({"1.png": b"image"}, wait=1)),
     ]
     for made, call in calls:
         played = Played(httpx.Response(202, json=made), answer())
@@ -327,17 +327,17 @@ def test_an_upload_that_is_still_being_accepted_is_waited_for(client: Callable[.
     in_flight = problem(409, "idempotency_in_flight", retry_after="2")
     played = Played(httpx.ReadTimeout("slow"), in_flight, in_flight, httpx.Response(202, json=INSPECTION))
     with client(played) as lw:
-        assert lw.submit(b"picture").recipe == "bottle"
+        assert lw.submit(b"image").recipe == "bottle"
     assert [pause >= 2 for pause in pauses] == [False, True, True]
     with client(Played(in_flight), patience=3) as lw, pytest.raises(Refused, match="idempotency_in_flight"):
-        lw.submit(b"picture")
+        lw.submit(b"image")
 
 
 def test_a_key_that_was_used_for_something_else_is_refused_at_once(
     client: Callable[..., Any], pauses: list[float]
 ) -> None:
     with client(Played(problem(422, "idempotency_mismatch"))) as lw, pytest.raises(Refused, match="mismatch"):
-        lw.submit(b"picture", idempotency_key="used")
+        lw.submit(b"image", idempotency_key="used")
     assert pauses == []
 
 
@@ -347,7 +347,7 @@ def test_waiting_out_a_long_queue_leaves_tries_for_a_broken_connection(
     full = [problem(503, "queue_full")] * (RECONNECTS + 1)
     played = Played(*full, httpx.ReadError("reset"), httpx.Response(202, json=INSPECTION))
     with client(played) as lw:
-        assert lw.submit(b"picture").recipe == "bottle"
+        assert lw.submit(b"image").recipe == "bottle"
 
 
 def test_an_answer_without_content_is_read_as_such(client: Callable[..., Any]) -> None:
@@ -416,13 +416,13 @@ def test_types_are_those_of_the_operations() -> None:
         return httpx.Response(200, json=INSPECTION if request.method == "POST" else {"items": [], "next_cursor": None})
 
     with Client("http://system.test", transport=httpx.MockTransport(answer)) as lw:
-        assert_type(lw.submit(b"picture", recipe="bottle", wait=0), Inspection)
+        assert_type(lw.submit(b"image", recipe="bottle", wait=0), Inspection)
         for one in lw.inspections(recipe="bottle", verdict="ng"):
             assert_type(one, Inspection)
 
     async def awaited() -> None:
         async with AsyncClient("http://system.test", transport=httpx.MockTransport(answer)) as lw:
-            assert_type(await lw.submit(b"picture", recipe="bottle"), Inspection)
+            assert_type(await lw.submit(b"image", recipe="bottle"), Inspection)
             async for one in lw.inspections(recipe="bottle"):
                 assert_type(one, Inspection)
 

@@ -71,7 +71,7 @@ def test_a_disk_does_not_hold_up_the_event_loop() -> None:
 
     async def main() -> None:
         async with AsyncClient(URL, transport=Streamed(httpx.Response(202, json=INSPECTION))) as lw:
-            await lw.submit(Watched(b"picture" * PIECE))
+            await lw.submit(Watched(b"image" * PIECE))
 
     asyncio.run(main())
     assert readers
@@ -85,12 +85,12 @@ def test_an_open_file_is_sent_from_where_it_stands_and_stays_open(face: Any, mon
         bodies.append(request.read())
         return problem(503, "queue_full") if len(bodies) == 1 else httpx.Response(202, json=INSPECTION)
 
-    file = io.BytesIO(b"skipped:the picture")
+    file = io.BytesIO(b"skipped:the image")
     file.seek(len(b"skipped:"))
     with face(URL, transport=httpx.MockTransport(answer)) as lw:
         lw.submit(file)
     assert len(bodies) == 2
-    assert all(b"\r\n\r\nthe picture\r\n" in body for body in bodies)
+    assert all(b"\r\n\r\nthe image\r\n" in body for body in bodies)
     assert not file.closed
 
 
@@ -106,8 +106,8 @@ def test_a_pipe_is_read_once_and_sent_as_often_as_needed(face: Any) -> None:
         return problem(503, "queue_full") if len(bodies) == 1 else httpx.Response(202, json=INSPECTION)
 
     with face(URL, transport=httpx.MockTransport(answer)) as lw:
-        lw.submit(Pipe(b"the picture"))
-    assert all(b"the picture" in body for body in bodies)
+        lw.submit(Pipe(b"the image"))
+    assert all(b"the image" in body for body in bodies)
 
 
 class Broken(httpx.SyncByteStream, httpx.AsyncByteStream):

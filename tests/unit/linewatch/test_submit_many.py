@@ -1,4 +1,4 @@
-"""`submit_many`: several pictures at once, few in memory, each with its own outcome, in the order of the input."""
+"""`submit_many`: several images at once, few in memory, each with its own outcome, in the order of the input."""
 
 import asyncio
 import threading
@@ -17,12 +17,12 @@ URL = "http://system.test"
 
 
 def number_of(request: httpx.Request) -> int:
-    """The number that a picture of these tests holds."""
-    return int(request.content.split(b"picture ")[1].split(b"\r\n")[0])
+    """The number that a image of these tests holds."""
+    return int(request.content.split(b"image ")[1].split(b"\r\n")[0])
 
 
 class Line:
-    """A played system that refuses some pictures, and counts how many are in it at once."""
+    """A played system that refuses some images, and counts how many are in it at once."""
 
     def __init__(self, refused: frozenset[int] = frozenset(), seconds: float = 0.0) -> None:
         self._refused = refused
@@ -60,7 +60,7 @@ class Line:
 
 
 class Source:
-    """Pictures one after the other; says how many were asked for."""
+    """Images one after the other; says how many were asked for."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -69,7 +69,7 @@ class Source:
     def __iter__(self) -> Iterator[bytes]:
         for number in range(self._count):
             self.taken += 1
-            yield b"picture %d" % number
+            yield b"image %d" % number
 
 
 def names(outcomes: list[Outcome]) -> list[str | None]:
@@ -85,7 +85,7 @@ def test_outcomes_come_in_the_order_of_the_input_whatever_is_refused() -> None:
     assert isinstance(outcomes[3], NotSubmitted)
     assert isinstance(outcomes[3].error, Refused)
     assert outcomes[3].error.code == "unsupported_media_type"
-    assert outcomes[3].picture == b"picture 3"
+    assert outcomes[3].image == b"image 3"
     assert sorted(line.seen) == list(range(40))
     assert 2 <= line.most <= 4
 
@@ -130,7 +130,7 @@ def test_whoever_stops_early_leaves_nothing_running() -> None:
 
 
 def test_a_slow_input_does_not_hold_back_what_is_done() -> None:
-    """A camera that is slower than the system: its first outcome is out long before a hundred pictures are taken."""
+    """A camera that is slower than the system: its first outcome is out long before a hundred images are taken."""
     handled = threading.Semaphore(1)
     taken = 0
 
@@ -139,7 +139,7 @@ def test_a_slow_input_does_not_hold_back_what_is_done() -> None:
         for number in range(1000):
             assert handled.acquire(timeout=20)
             taken += 1
-            yield b"picture %d" % number
+            yield b"image %d" % number
 
     def answer(_: httpx.Request) -> httpx.Response:
         handled.release()
@@ -152,7 +152,7 @@ def test_a_slow_input_does_not_hold_back_what_is_done() -> None:
         outcomes.close()
 
 
-def test_fields_of_a_picture_go_before_the_common_ones(tmp_path: Path) -> None:
+def test_fields_of_a_image_go_before_the_common_ones(tmp_path: Path) -> None:
     bodies: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -160,13 +160,13 @@ def test_fields_of_a_picture_go_before_the_common_ones(tmp_path: Path) -> None:
         return httpx.Response(202, json=INSPECTION)
 
     (tmp_path / "1.png").write_bytes(b"x")
-    pictures: list[Path | tuple[Path, dict[str, str]]] = [
+    images: list[Path | tuple[Path, dict[str, str]]] = [
         tmp_path / "1.png",
         (tmp_path / "1.png", {"part_id": "SN-2"}),
         tmp_path / "missing.png",
     ]
     with Client(URL, transport=httpx.MockTransport(answer)) as lw:
-        outcomes = list(lw.submit_many(pictures, concurrency=1, part_id="SN-1", recipe="bottle"))  # type: ignore[arg-type]
+        outcomes = list(lw.submit_many(images, concurrency=1, part_id="SN-1", recipe="bottle"))  # type: ignore[arg-type]
     assert [b"SN-1" in body for body in bodies] == [True, False]
     assert all(b"bottle" in body for body in bodies)
     assert isinstance(outcomes[2], NotSubmitted)
@@ -187,19 +187,19 @@ def test_a_system_that_is_not_there_ends_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_nobody_at_work_would_never_end() -> None:
     with Client(URL) as lw, pytest.raises(ValueError, match="concurrency"):
-        list(lw.submit_many([b"picture"], concurrency=0))
+        list(lw.submit_many([b"image"], concurrency=0))
 
 
 def test_an_input_that_blocks_holds_up_no_event_loop() -> None:
     async def submitted() -> int:
         loop_went_on = threading.Event()
 
-        def pictures() -> Iterator[bytes]:
+        def images() -> Iterator[bytes]:
             assert loop_went_on.wait(30)
-            yield b"picture 1"
+            yield b"image 1"
 
         async with AsyncClient(URL, transport=httpx.MockTransport(Line().awaited)) as lw:
-            outcomes = lw.submit_many(pictures())
+            outcomes = lw.submit_many(images())
             first = asyncio.create_task(anext(outcomes))
             await asyncio.sleep(0)
             loop_went_on.set()

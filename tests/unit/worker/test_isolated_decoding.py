@@ -1,4 +1,4 @@
-"""A picture that kills its decoder is poison; one that is merely broken is not, and its neighbours are decoded."""
+"""A image that kills its decoder is poison; one that is merely broken is not, and its neighbours are decoded."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def decoder() -> Iterator[IsolatedDecoder]:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     file = tmp_path / "part.png"
     file.write_bytes(png(1))
     return file
@@ -42,28 +42,28 @@ def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "worker.pipeline.isolated_decoding" in child.cmdline()]
 
 
-def test_it_decodes_what_the_worker_decodes(decoder: IsolatedDecoder, picture: Path) -> None:
-    expected = prepare(picture.read_bytes(), SQUARE, max_pixels=LIMIT)
+def test_it_decodes_what_the_worker_decodes(decoder: IsolatedDecoder, image: Path) -> None:
+    expected = prepare(image.read_bytes(), SQUARE, max_pixels=LIMIT)
     for _ in range(3):
-        found = decoder.prepare(picture)
+        found = decoder.prepare(image)
         np.testing.assert_array_equal(found.pixels, expected.pixels)
         assert (found.width, found.height) == (expected.width, expected.height) == (96, 64)
     assert len(children()) == 1
 
 
-def test_it_draws_heatmaps_too(decoder: IsolatedDecoder, picture: Path) -> None:
+def test_it_draws_heatmaps_too(decoder: IsolatedDecoder, image: Path) -> None:
     heat = np.zeros((4, 6), dtype=np.float32)
     heat[1, 2] = 2
-    expected = overlay(decode(picture.read_bytes(), max_pixels=LIMIT), heat)
-    decoder.prepare(picture)
-    drawn = Image.open(io.BytesIO(decoder.heatmap(picture, heat)))
+    expected = overlay(decode(image.read_bytes(), max_pixels=LIMIT), heat)
+    decoder.prepare(image)
+    drawn = Image.open(io.BytesIO(decoder.heatmap(image, heat)))
     assert (drawn.format, drawn.size) == ("PNG", (96, 64))
     np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
-    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
+    assert decoder.prepare(image).pixels.shape == (32, 32, 3)
     assert len(children()) == 1
 
 
-def test_a_broken_picture_is_not_poison(decoder: IsolatedDecoder, picture: Path, tmp_path: Path) -> None:
+def test_a_broken_image_is_not_poison(decoder: IsolatedDecoder, image: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(png(2)[:200])
     with pytest.raises(Undecodable) as broken:
         decoder.prepare(tmp_path / "broken.png")
@@ -71,11 +71,11 @@ def test_a_broken_picture_is_not_poison(decoder: IsolatedDecoder, picture: Path,
     with pytest.raises(Undecodable) as broken:
         decoder.heatmap(tmp_path / "broken.png", np.ones((2, 2), dtype=np.float32))
     assert broken.value.failure is Failure.IMAGE_UNDECODABLE
-    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
+    assert decoder.prepare(image).pixels.shape == (32, 32, 3)
 
 
-def test_a_child_that_dies_twice_makes_its_picture_poison_and_harms_no_other(
-    decoder: IsolatedDecoder, picture: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_child_that_dies_twice_makes_its_image_poison_and_harms_no_other(
+    decoder: IsolatedDecoder, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hanging = tmp_path / "hanging.png"
     os.mkfifo(hanging)  # whoever opens it waits, until its process is killed
@@ -89,29 +89,29 @@ def test_a_child_that_dies_twice_makes_its_picture_poison_and_harms_no_other(
                     killed.append(child.pid)
             time.sleep(0.5)
 
-    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
+    assert decoder.prepare(image).pixels.shape == (32, 32, 3)
     killer = threading.Thread(target=kill_whoever_opens_it)
     killer.start()
     with pytest.raises(Undecodable) as poison:
         decoder.prepare(hanging)
     killer.join()
     assert poison.value.failure is Failure.POISON
-    assert decoder.prepare(picture).pixels.shape == (32, 32, 3)
+    assert decoder.prepare(image).pixels.shape == (32, 32, 3)
     assert "died" in caplog.text
 
 
-def test_a_picture_that_hangs_is_given_up(
+def test_a_image_that_hangs_is_given_up(
     decoder: IsolatedDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolated_decoding, "SECONDS_A_PICTURE", 0.2)
+    monkeypatch.setattr(isolated_decoding, "SECONDS_A_IMAGE", 0.2)
     os.mkfifo(tmp_path / "hanging.png")
     with pytest.raises(Undecodable) as poison:
         decoder.prepare(tmp_path / "hanging.png")
     assert poison.value.failure is Failure.POISON
 
 
-def test_no_child_is_left_behind(picture: Path) -> None:
+def test_no_child_is_left_behind(image: Path) -> None:
     with IsolatedDecoder(SQUARE, max_pixels=LIMIT) as own:
-        own.prepare(picture)
+        own.prepare(image)
         [child] = children()
     assert not child.is_running()

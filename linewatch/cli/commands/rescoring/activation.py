@@ -30,14 +30,12 @@ def activate(
         float | None, _share("Of the parts reviewed ok: the share that may be ng now and was not before.")
     ] = None,
     max_new_rejects: Annotated[
-        float | None, _share("Of the pictures with a verdict before: the share that may go from ok to ng.")
+        float | None, _share("Of the images with a verdict before: the share that may go from ok to ng.")
     ] = None,
     max_missed: Annotated[
         float | None, _share("Of the parts reviewed ng: the share that may be ok now and was not before.")
     ] = None,
-    max_failures: Annotated[
-        float | None, _share("Of all pictures: the share that may have failed to be scored.")
-    ] = None,
+    max_failures: Annotated[float | None, _share("Of all images: the share that may have failed to be scored.")] = None,
     min_reviewed_ok: Annotated[int | None, _number("So many parts must have been reviewed ok.")] = None,
     min_reviewed_ng: Annotated[int | None, _number("So many parts must have been reviewed ng.")] = None,
     confident: Annotated[

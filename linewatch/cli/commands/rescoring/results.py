@@ -1,4 +1,4 @@
-"""`linewatch rescore results`, `flips`, `report` and `export`: what a run made of its pictures."""
+"""`linewatch rescore results`, `flips`, `report` and `export`: what a run made of its images."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -36,7 +36,7 @@ def results_of_run(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what a run made of its pictures, in the order of its source.
+    """List what a run made of its images, in the order of its source.
 
     With --json one a line.
     """
@@ -62,7 +62,7 @@ def flips(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the pictures whose verdict would be another one.
+    """List the images whose verdict would be another one.
 
     With --json one a line.
     """
@@ -104,7 +104,7 @@ def export(
         Literal["csv", "parquet"] | None,
         typer.Option("--format", help="What it is written as. [as the file's name ends, or csv]"),
     ] = None,
-    only_flips: Annotated[bool, typer.Option("--flips", help="Only pictures whose verdict is another one.")] = False,
+    only_flips: Annotated[bool, typer.Option("--flips", help="Only images whose verdict is another one.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -123,7 +123,7 @@ def _print(found: "Iterable[RescoreResult]", as_json: bool) -> None:
             print_json(one.model_dump(mode="json"))
         return
     print_table(
-        ["no", "picture", "before", "now", "score before", "score", "threshold", "reviewed", "inspection or path"],
+        ["no", "image", "before", "now", "score before", "score", "threshold", "reviewed", "inspection or path"],
         [
             [
                 one.number,

@@ -15,10 +15,10 @@ Filters = Annotated[
     ),
 ]
 Folder = Annotated[
-    str | None, typer.Option("--folder", help="A folder or an s3:// prefix of pictures, as the server sees it.")
+    str | None, typer.Option("--folder", help="A folder or an s3:// prefix of images, as the server sees it.")
 ]
 Manifest = Annotated[
-    str | None, typer.Option("--manifest", help="A JSON lines or CSV file that names pictures, likewise.")
+    str | None, typer.Option("--manifest", help="A JSON lines or CSV file that names images, likewise.")
 ]
 Threshold = Annotated[float | None, typer.Option(help="Judge with it, not with the version's.")]
 ReviewThreshold = Annotated[float | None, typer.Option(help="Comes with a threshold, and not above it.")]

@@ -214,7 +214,7 @@ def _tell(run: "RescoreRun", as_json: bool) -> None:
     if as_json:
         print_run(run, as_json)
         return
-    remark(f"Run {run.id} is {run.status}; {run.progress.done} pictures have their result.")
+    remark(f"Run {run.id} is {run.status}; {run.progress.done} images have their result.")
 
 
 app.command("results")(result_commands.results_of_run)

@@ -1,4 +1,4 @@
-"""Which pictures a re-scoring run is over, as a person writes it: `--where KEY=VALUE`, a folder or a manifest."""
+"""Which images a re-scoring run is over, as a person writes it: `--where KEY=VALUE`, a folder or a manifest."""
 
 import datetime as dt
 import os.path

@@ -48,7 +48,7 @@ def version(engine: Engine) -> ModelVersion:
 
 
 def inspect(connection: Connection, *scores: float, reasons: list[str] | None = None, **fields: Any) -> list[UUID]:
-    """Pictures that the line has scored, oldest first."""
+    """Images that the line has scored, oldest first."""
     new = [NewInspection(IMAGE, "ring", **fields) for _ in scores]
     [accepted] = submission.accept(connection, [Submission(new)])
     assert isinstance(accepted, Accepted)

@@ -73,7 +73,7 @@ def test_grants_that_are_lost_cost_only_themselves(engine: Engine) -> None:
     busy = Busy(engine, of_it=0.2, backlog=10)
     for _ in range(150):
         busy.round(lose_every=2)
-    assert busy.got == pytest.approx(0.2 / (0.2 + 2 * 0.8), abs=0.02)  # every second one, of 0.25 for each live picture
+    assert busy.got == pytest.approx(0.2 / (0.2 + 2 * 0.8), abs=0.02)  # every second one, of 0.25 for each live image
 
 
 def test_a_line_that_is_idle_grants_nothing(engine: Engine) -> None:
@@ -81,7 +81,7 @@ def test_a_line_that_is_idle_grants_nothing(engine: Engine) -> None:
         with engine.begin() as connection:
             bulk_share.scored(connection, 1000)
         assert look(engine, feed_newest=0) == 0
-    # Fifty thousand pictures that bulk work had for nothing are held against it for one minibatch only.
+    # Fifty thousand images that bulk work had for nothing are held against it for one minibatch only.
     of_live = round(MINIBATCH * (1 - 0.1) / 0.1)
     assert look(engine, feed_newest=of_live) == 0
     assert look(engine, feed_newest=2 * of_live) == MINIBATCH
@@ -159,7 +159,7 @@ def test_what_is_granted_is_published_with_live_work(night: Night, another_bundl
     second.close()
     published = [json.loads(one) for one in night.queues.lrange(LIVE_QUEUE, 0, -1)]
     tasks = [one["headers"]["task"] for one in published]
-    # A ninth of the line's 76 pictures is two minibatches of 4: one for slices, one for uploads. Once.
+    # A ninth of the line's 76 images is two minibatches of 4: one for slices, one for uploads. Once.
     assert sorted(tasks) == [Task.RESCORE, Task.SCORE]
 
 

@@ -1,4 +1,4 @@
-"""A run is compared with what people said: the newest review of each inspection, and only those of its own pictures."""
+"""A run is compared with what people said: the newest review of each inspection, and only those of its own images."""
 
 from sqlalchemy import Engine, text
 

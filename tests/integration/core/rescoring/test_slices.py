@@ -1,4 +1,4 @@
-"""Runs over stored inspections: planned in slices, scored by a worker, each picture with exactly one result."""
+"""Runs over stored inspections: planned in slices, scored by a worker, each image with exactly one result."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from core.vision.bundle.loading import load
 from tests.fixtures.part_images import png
 from tests.fixtures.rescoring_workers import Night
 
-PICTURES = 23
+IMAGES = 23
 
 
 @pytest.fixture
@@ -32,31 +32,31 @@ def half_ng(number: int) -> list[float]:
 
 
 def test_another_version_scores_the_whole_archive(night: Night, another_bundle: Path) -> None:
-    ids = night.inspect(half_ng(PICTURES), line_id="line-2")
+    ids = night.inspect(half_ng(IMAGES), line_id="line-2")
     second = night.version(another_bundle)
     run = night.go_on(night.run(second))
-    assert (run.state, run.total, run.planned, run.done) == ("completed", PICTURES, PICTURES, PICTURES)
+    assert (run.state, run.total, run.planned, run.done) == ("completed", IMAGES, IMAGES, IMAGES)
     results = night.results(run.id)
-    assert [one.number for one in results] == list(range(1, PICTURES + 1))
+    assert [one.number for one in results] == list(range(1, IMAGES + 1))
     assert [one.inspection_id for one in results] == sorted(ids)
     model = load(read_folder(another_bundle), device="cpu", max_pixels=10**6)
     by_id = {one.inspection_id: one for one in results}
-    expected = model.score([model.prepare(png(seed)) for seed in range(PICTURES)]).scores
+    expected = model.score([model.prepare(png(seed)) for seed in range(IMAGES)]).scores
     assert [by_id[one].anomaly_score for one in ids] == pytest.approx(expected.tolist(), rel=1e-5)
     assert {one.threshold for one in results} == {0.5}
-    assert [by_id[one].before_verdict for one in ids] == ["ng" if seed % 2 == 0 else "ok" for seed in range(PICTURES)]
-    assert run.counts["ok"] + run.counts["ng"] == PICTURES
+    assert [by_id[one].before_verdict for one in ids] == ["ng" if seed % 2 == 0 else "ok" for seed in range(IMAGES)]
+    assert run.counts["ok"] + run.counts["ng"] == IMAGES
     assert run.counts["ng_to_ok"] == sum(one.before_verdict == "ng" and one.verdict == "ok" for one in results)
 
 
 def test_another_threshold_needs_no_network(night: Night) -> None:
-    night.inspect([0.01 * seed for seed in range(PICTURES)])
+    night.inspect([0.01 * seed for seed in range(IMAGES)])
     run_id = night.run(threshold=0.1, review_threshold=0.08)
     night.plan()  # without any worker
     run = night.get(run_id)
-    assert (run.state, run.total, run.done) == ("completed", PICTURES, PICTURES)
+    assert (run.state, run.total, run.done) == ("completed", IMAGES, IMAGES)
     results = night.results(run_id)
-    assert [one.anomaly_score for one in results] == [0.01 * seed for seed in range(PICTURES)]
+    assert [one.anomaly_score for one in results] == [0.01 * seed for seed in range(IMAGES)]
     assert [one.verdict for one in results] == ["ok"] * 8 + ["review"] * 2 + ["ng"] * 13
     assert run.counts["ng_to_ok"] == sum(one.before_verdict == "ng" and one.verdict == "ok" for one in results) > 0
 
@@ -81,16 +81,16 @@ def test_an_empty_source_is_a_completed_run(night: Night) -> None:
     assert (run.state, run.total, run.done) == ("completed", 0, 0)
 
 
-def test_a_broken_picture_fails_alone_and_too_many_end_the_run(night: Night, another_bundle: Path) -> None:
-    ids = night.inspect(half_ng(PICTURES))
+def test_a_broken_image_fails_alone_and_too_many_end_the_run(night: Night, another_bundle: Path) -> None:
+    ids = night.inspect(half_ng(IMAGES))
     second = night.version(another_bundle)
     break_one(night, ids[3])
     run = night.go_on(night.run(second))
-    assert (run.state, run.counts["failed"], run.done) == ("completed", 1, PICTURES)
+    assert (run.state, run.counts["failed"], run.done) == ("completed", 1, IMAGES)
     assert [one.error_code for one in night.results(run.id) if one.error_code] == ["image_checksum_mismatch"]
     strict = night.go_on(night.run(second, max_failure_rate=0))
     assert strict.state == "failed"
-    assert "1 of 23 pictures failed" in (strict.reason or "")
+    assert "1 of 23 images failed" in (strict.reason or "")
 
 
 def break_one(night: Night, inspection_id: UUID) -> None:
@@ -113,7 +113,7 @@ def test_a_run_is_given_up_in_its_midst_when_it_fails_too_often(night: Night, an
 
 
 def test_a_slice_that_two_workers_did_leaves_one_result(night: Night, another_bundle: Path) -> None:
-    night.inspect(half_ng(PICTURES))
+    night.inspect(half_ng(IMAGES))
     run_id = night.run(night.version(another_bundle))
     night.plan()
     with night.engine.begin() as connection:
@@ -123,15 +123,15 @@ def test_a_slice_that_two_workers_did_leaves_one_result(night: Night, another_bu
     with night.engine.begin() as connection:
         assert slices.rescue(connection) == 1
     run = night.go_on(run_id)
-    assert (run.state, run.done) == ("completed", PICTURES)
+    assert (run.state, run.done) == ("completed", IMAGES)
     late = [slices.Result(one, error_code=Failure.POISON) for one in subjects]
     with night.engine.begin() as connection:
         assert not slices.write(connection, lost, late).held
-    assert len(night.results(run_id)) == PICTURES
+    assert len(night.results(run_id)) == IMAGES
 
 
 def test_a_run_goes_on_behind_what_a_killed_worker_had_written(night: Night, another_bundle: Path) -> None:
-    night.inspect(half_ng(PICTURES))
+    night.inspect(half_ng(IMAGES))
     run_id = night.run(night.version(another_bundle))
     night.plan()
     with night.engine.begin() as connection:
@@ -143,7 +143,7 @@ def test_a_run_goes_on_behind_what_a_killed_worker_had_written(night: Night, ano
         slices.rescue(connection)
         connection.execute(text("UPDATE rescore_runs SET max_failure_rate = 1"))
     run = night.go_on(run_id)
-    assert (run.state, run.done, run.counts["failed"]) == ("completed", PICTURES, 3)
+    assert (run.state, run.done, run.counts["failed"]) == ("completed", IMAGES, 3)
 
 
 def test_the_planner_keeps_a_bounded_number_of_slices_ahead(night: Night, another_bundle: Path) -> None:
@@ -156,8 +156,8 @@ def test_the_planner_keeps_a_bounded_number_of_slices_ahead(night: Night, anothe
     assert night.go_on(run_id).done == planning.SLICES_AHEAD * 10 + 30
 
 
-def test_two_planners_plan_each_picture_once(night: Night, another_bundle: Path) -> None:
-    night.inspect(half_ng(PICTURES))
+def test_two_planners_plan_each_image_once(night: Night, another_bundle: Path) -> None:
+    night.inspect(half_ng(IMAGES))
     run_id = night.run(night.version(another_bundle))
     with night.engine.begin() as connection:
         lost = planning.claim(connection, run_id, lease_seconds=0)
@@ -165,11 +165,11 @@ def test_two_planners_plan_each_picture_once(night: Night, another_bundle: Path)
     night.plan()
     with night.engine.begin() as connection:
         assert not planning.add(connection, lost, [{"id": str(run_id)}], cursor={}, lease_seconds=9)
-    assert night.go_on(run_id).done == PICTURES
+    assert night.go_on(run_id).done == IMAGES
 
 
 def test_a_paused_run_stops_and_goes_on_where_it_was(night: Night, another_bundle: Path) -> None:
-    night.inspect(half_ng(PICTURES))
+    night.inspect(half_ng(IMAGES))
     run_id = night.run(night.version(another_bundle))
     night.plan()
     with night.engine.begin() as connection:
@@ -182,7 +182,7 @@ def test_a_paused_run_stops_and_goes_on_where_it_was(night: Night, another_bundl
 
 
 def test_a_cancelled_run_keeps_what_it_has(night: Night, another_bundle: Path) -> None:
-    night.inspect(half_ng(PICTURES))
+    night.inspect(half_ng(IMAGES))
     run_id = night.run(night.version(another_bundle))
     night.plan()
     with night.engine.begin() as connection:
@@ -194,32 +194,32 @@ def test_a_cancelled_run_keeps_what_it_has(night: Night, another_bundle: Path) -
         assert connection.execute(text("SELECT count(*) FROM rescore_slices")).scalar_one() == 0
 
 
-def test_pictures_of_a_folder_are_scored(night: Night) -> None:
+def test_images_of_a_folder_are_scored(night: Night) -> None:
     archive = night.archive
-    for seed in range(PICTURES):
+    for seed in range(IMAGES):
         folder = archive / f"lot-{seed % 3}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{seed:03}.png").write_bytes(png(seed))
     (archive / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
     run = night.go_on(night.run(source={"folder": archive.as_uri()}, max_failure_rate=0.5))
-    assert (run.state, run.total, run.counts["failed"]) == ("completed", PICTURES + 1, 1)
+    assert (run.state, run.total, run.counts["failed"]) == ("completed", IMAGES + 1, 1)
     results = night.results(run.id)
     assert [one.path for one in results] == sorted(one.path for one in results)
     assert {one.before_verdict for one in results} == {None}
 
 
 def test_the_line_comes_first(night: Night, another_bundle: Path) -> None:
-    night.inspect(half_ng(PICTURES))
+    night.inspect(half_ng(IMAGES))
     run_id = night.run(night.version(another_bundle))
     night.plan()
     with night.line.served():
         assert night.worker.rescore()  # there is more, and it made way
         assert night.results(run_id) == []
         night.worker.rescore(granted=4)  # but for its share
-        assert 0 < len(night.results(run_id)) < PICTURES
+        assert 0 < len(night.results(run_id)) < IMAGES
     night.queues.lpush("live", "waiting")
     done = len(night.results(run_id))
     assert night.worker.rescore()
     assert len(night.results(run_id)) == done
     night.queues.delete("live")
-    assert night.go_on(run_id).done == PICTURES
+    assert night.go_on(run_id).done == IMAGES

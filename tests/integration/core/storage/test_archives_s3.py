@@ -31,7 +31,7 @@ def prefix() -> str:
 
 
 def names_of(place: Place, after: str | None = None) -> list[str]:
-    return list(place.pictures(after))
+    return list(place.images(after))
 
 
 def failure_of(place: Place, name: str, max_bytes: int = MAX_BYTES) -> Failure:
@@ -58,7 +58,7 @@ def test_a_listing_goes_on_from_wherever_it_was_cut(buckets: Buckets, names: lis
     whole = names_of(place)
     assert sorted(whole) == sorted(names)
     for at, name in enumerate(whole):
-        assert place.read(name, max_bytes=MAX_BYTES) == b"picture"
+        assert place.read(name, max_bytes=MAX_BYTES) == b"image"
         assert names_of(place, name) == whole[at + 1 :]
 
 
@@ -120,7 +120,7 @@ def test_a_manifest_is_read_from_any_position(buckets: Buckets, prefix: str, nam
         assert list(entries(place, name, one.position)) == whole[at + 1 :]
 
 
-def test_a_bucket_that_is_missing_is_no_fault_of_a_picture(buckets: Buckets) -> None:
+def test_a_bucket_that_is_missing_is_no_fault_of_a_image(buckets: Buckets) -> None:
     place = Bucket("no-such-bucket", ["lot"])
     with pytest.raises(ArchiveUnavailable):
         place.read("1.png", max_bytes=MAX_BYTES)
@@ -130,7 +130,7 @@ def test_a_bucket_that_is_missing_is_no_fault_of_a_picture(buckets: Buckets) -> 
         place.check()
 
 
-def test_wrong_credentials_are_no_fault_of_a_picture(
+def test_wrong_credentials_are_no_fault_of_a_image(
     buckets: Buckets, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buckets.put(prefix, "1.png")
@@ -142,7 +142,7 @@ def test_wrong_credentials_are_no_fault_of_a_picture(
             ask()
 
 
-def test_a_server_that_is_away_is_no_fault_of_a_picture(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_is_no_fault_of_a_image(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="lw-s3-", ignore_cleanup_errors=True) as folder:
         with running_buckets(Path(folder)) as server:
             for variable, value in server.environment.items():
@@ -150,7 +150,7 @@ def test_a_server_that_is_away_is_no_fault_of_a_picture(buckets: Buckets, monkey
             _store.cache_clear()
             server.put("lot", "1.png")
             place = Archives([f"s3://{server.bucket}"]).locate("lot")
-            listing = place.pictures(None)
+            listing = place.images(None)
         with pytest.raises(ArchiveUnavailable):
             place.read("1.png", max_bytes=MAX_BYTES)
         with pytest.raises(ArchiveUnavailable):

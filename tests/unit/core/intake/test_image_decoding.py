@@ -1,4 +1,4 @@
-"""What is accepted as a picture, how big it is, and what its pixels become."""
+"""What is accepted as a image, how big it is, and what its pixels become."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def colours(width: int = 40, height: int = 24) -> Image.Image:
-    """A picture whose every corner differs."""
+    """A image whose every corner differs."""
     rows, columns = np.mgrid[0:height, 0:width]
     channels = (255 * columns / (width - 1), 255 * rows / (height - 1), np.full_like(rows, 90))
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
@@ -343,7 +343,7 @@ def test_a_large_jpeg_is_decoded_at_a_reduced_scale() -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_truncated_picture_is_undecodable_or_lacks_no_pixel(kind: str) -> None:
+def test_a_truncated_image_is_undecodable_or_lacks_no_pixel(kind: str) -> None:
     data = encoded(colours(), kind)
     whole = pixels(data)
     complete = []
@@ -370,9 +370,9 @@ SOUND = [encoded(colours(), kind) for kind in FORMATS] + [
 ]
 
 
-@given(data=st.data(), picture=st.sampled_from(SOUND))
-def test_mutated_pictures_raise_nothing_else(data: st.DataObject, picture: bytes) -> None:
-    mutated = bytearray(picture)
+@given(data=st.data(), image=st.sampled_from(SOUND))
+def test_mutated_images_raise_nothing_else(data: st.DataObject, image: bytes) -> None:
+    mutated = bytearray(image)
     for _ in range(data.draw(st.integers(1, 6))):
         mutated[data.draw(st.integers(0, len(mutated) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(mutated[: data.draw(st.integers(0, len(mutated)))]) if data.draw(st.booleans()) else bytes(mutated)
@@ -382,7 +382,7 @@ def test_mutated_pictures_raise_nothing_else(data: st.DataObject, picture: bytes
         assert decode(cut, max_pixels=LIMIT).mode == "RGB"
 
 
-@given(st.binary(max_size=200), st.sampled_from([b"", *(picture[:12] for picture in SOUND)]))
+@given(st.binary(max_size=200), st.sampled_from([b"", *(image[:12] for image in SOUND)]))
 def test_arbitrary_bytes_raise_nothing_else(data: bytes, start: bytes) -> None:
     with pytest.raises(Refused):
         header(start + data)

@@ -1,4 +1,4 @@
-"""The verdict of a part that was seen in several pictures."""
+"""The verdict of a part that was seen in several images."""
 
 import random
 

@@ -20,7 +20,7 @@ MAX_BYTES = 1000
 NOBODY = 65534
 
 
-def put(root: Path, *names: str, content: bytes = b"picture") -> None:
+def put(root: Path, *names: str, content: bytes = b"image") -> None:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def put(root: Path, *names: str, content: bytes = b"picture") -> None:
 
 
 def names_of(place: Place, after: str | None = None) -> list[str]:
-    return list(place.pictures(after))
+    return list(place.images(after))
 
 
 def failure_of(place: Place, name: str, max_bytes: int = MAX_BYTES) -> Failure:
@@ -81,14 +81,14 @@ def test_a_listing_goes_on_from_wherever_it_was_cut(
         whole = names_of(place)
         assert whole == sorted(whole, key=str.encode)
         for at, name in enumerate(whole):
-            assert place.read(name, max_bytes=MAX_BYTES) == b"picture"
+            assert place.read(name, max_bytes=MAX_BYTES) == b"image"
             assert names_of(place, name) == whole[at + 1 :]
     visible = [path for path in root.rglob("*.png") if path.is_file()]
     visible = [path for path in visible if not any(part[0] == "." for part in path.relative_to(root).parts)]
     assert len(whole) == len(visible)
 
 
-def test_only_visible_pictures_are_listed(tmp_path: Path) -> None:
+def test_only_visible_images_are_listed(tmp_path: Path) -> None:
     put(tmp_path, "b.PNG", "a/c.tiff", "a.jpeg", "notes.txt", ".hidden.png", ".git/x.png", "png", "a-b.bmp", "d.webp")
     assert names_of(Folder(tmp_path)) == ["a-b.bmp", "a.jpeg", "a/c.tiff", "b.PNG", "d.webp"]
 
@@ -116,8 +116,8 @@ def test_symbolic_links_are_followed_within_the_root_only(tmp_path: Path) -> Non
     (root / "lot/own").symlink_to("../real")
     place = Folder(root, ["lot"])
     assert names_of(place) == ["2.png", "gone.png", "inside.png", "loop.png", "outside.png"]
-    assert place.read("inside.png", max_bytes=MAX_BYTES) == b"picture"
-    assert place.read("own/1.png", max_bytes=MAX_BYTES) == b"picture"
+    assert place.read("inside.png", max_bytes=MAX_BYTES) == b"image"
+    assert place.read("own/1.png", max_bytes=MAX_BYTES) == b"image"
     assert failure_of(place, "outside.png") is Failure.OUTSIDE_ROOT
     assert failure_of(place, "folder/3.png") is Failure.OUTSIDE_ROOT
     assert failure_of(place, "gone.png") is Failure.IMAGE_MISSING
@@ -160,10 +160,10 @@ def test_what_is_no_file_fails_alone(tmp_path: Path, name: str) -> None:
 
 
 def test_a_file_is_read_by_its_absolute_path_and_its_url_too(tmp_path: Path) -> None:
-    put(tmp_path, "lists/x.csv", "pictures/grün 1.png")
-    path = tmp_path / "pictures/grün 1.png"
+    put(tmp_path, "lists/x.csv", "images/grün 1.png")
+    path = tmp_path / "images/grün 1.png"
     place = Folder(tmp_path, ["lists"])
-    assert place.read(str(path), max_bytes=MAX_BYTES) == place.read(path.as_uri(), max_bytes=MAX_BYTES) == b"picture"
+    assert place.read(str(path), max_bytes=MAX_BYTES) == place.read(path.as_uri(), max_bytes=MAX_BYTES) == b"image"
 
 
 def test_pipes_are_neither_listed_nor_waited_for(tmp_path: Path) -> None:
@@ -191,11 +191,11 @@ def test_what_may_not_be_read_fails_alone(reachable_folder: Path) -> None:
         assert names_of(place, "a/") == ["b/2.png", "c.png", "d.png"]
         assert failure_of(place, "a/") is Failure.IMAGE_MISSING
         assert failure_of(place, "c.png") is Failure.IMAGE_MISSING
-        assert place.read("d.png", max_bytes=MAX_BYTES) == b"picture"
+        assert place.read("d.png", max_bytes=MAX_BYTES) == b"image"
     (root / "a").chmod(0o755)  # so that it can be removed
 
 
-def test_a_root_that_is_away_is_no_fault_of_its_pictures(tmp_path: Path) -> None:
+def test_a_root_that_is_away_is_no_fault_of_its_images(tmp_path: Path) -> None:
     root = tmp_path / "root"
     put(root, "lot/1.png")
     place = Archives([str(root)]).locate("lot")

@@ -27,7 +27,7 @@ def make_part(seed: int, *, side: int = 48, defective: bool = False) -> bytes:
 
 @pytest.fixture(scope="session")
 def part() -> Callable[..., bytes]:
-    """`part(seed, side=48, defective=False)` makes an encoded picture."""
+    """`part(seed, side=48, defective=False)` makes an encoded image."""
     return make_part
 
 

@@ -10,8 +10,8 @@ import pytest
 from linewatch import BundleRejected, Refused
 from linewatch.cli import failures, run
 from linewatch.cli.commands.models import meaning
-from linewatch.cli.commands.submit import _BURST_PICTURES, _bursts, _File
-from linewatch.cli.image_files import pictures_in
+from linewatch.cli.commands.submit import _BURST_IMAGES, _bursts, _File
+from linewatch.cli.image_files import images_in
 from linewatch.cli.journal import Stamp
 from linewatch.server.commands.doctor import _masked
 
@@ -218,14 +218,14 @@ def test_an_interrupt_is_130_and_says_what_goes_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    folder, picture = tmp_path / "pictures", tmp_path / "part.png"
+    folder, image = tmp_path / "images", tmp_path / "part.png"
     folder.mkdir()
     for command in ("status", "submit"):
         monkeypatch.setattr(f"linewatch.cli.commands.{command}.client", interrupted)
     said = {"status": "interrupted", "submit FOLDER": "interrupted; the same command goes on where it was"}
-    said["submit PICTURE"] = "interrupted; what had been accepted goes on (see `linewatch list`)"
+    said["submit IMAGE"] = "interrupted; what had been accepted goes on (see `linewatch list`)"
     for command, line in said.items():
-        words = command.replace("FOLDER", str(folder)).replace("PICTURE", str(picture)).split()
+        words = command.replace("FOLDER", str(folder)).replace("IMAGE", str(image)).split()
         assert run([*words, "--recipe", "r"] if "submit" in command else words) == failures.INTERRUPTED
         assert capfd.readouterr() == ("", f"linewatch: {line}\n")
 
@@ -283,17 +283,17 @@ def test_bursts_are_bounded_and_hold_no_name_twice() -> None:
         files = [_File(number, Path("x"), Stamp(name, size, 0)) for number, (name, size) in enumerate(named)]
         return [len(burst) for burst in _bursts(files)]
 
-    assert sizes(*((f"{number}.png", 1) for number in range(_BURST_PICTURES + 1))) == [_BURST_PICTURES, 1]
+    assert sizes(*((f"{number}.png", 1) for number in range(_BURST_IMAGES + 1))) == [_BURST_IMAGES, 1]
     assert sizes(("1", 1), ("1", 1)) == [1, 1]
     assert sizes(*((str(number), 2**30) for number in range(3))) == [1, 1, 1]
     assert sizes() == []
 
 
-def test_pictures_are_found_by_suffix_and_hidden_ones_left_out(tmp_path: Path) -> None:
+def test_images_are_found_by_suffix_and_hidden_ones_left_out(tmp_path: Path) -> None:
     for name in ("b.PNG", "a/c.tiff", "a/notes.txt", ".hidden.png", ".thumbnails/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in pictures_in(tmp_path)] == ["a/c.tiff", "b.PNG"]
+    assert [path.relative_to(tmp_path).as_posix() for path in images_in(tmp_path)] == ["a/c.tiff", "b.PNG"]
 
 
 def test_the_command_offers_the_events_that_there_are() -> None:

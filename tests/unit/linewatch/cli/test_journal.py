@@ -8,7 +8,7 @@ from linewatch.cli.failures import CommandFailed
 from linewatch.cli.journal import Accepted, Stamp, opened
 
 A, B, C = (Stamp(name, 10, 1) for name in ("a.png", "b.png", "c\udcff.png"))  # a name that is not UTF-8
-ABOUT = {"url": "http://x", "recipe": "ring", "folder": "/pictures"}
+ABOUT = {"url": "http://x", "recipe": "ring", "folder": "/images"}
 
 
 def test_it_knows_what_was_accepted_and_what_has_no_answer(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_results_are_lines_as_they_come(play: Play, capsys: pytest.CaptureFixtur
     play({"GET /v1/results": lambda _: pages.pop(0)})
     assert run(["results", "--cursor-file", str(file)]) == 0
     header, first, second = capsys.readouterr().out.splitlines()
-    assert header.split() == ["finished", "result", "score", "part", "picture", "id", "cursor"]
+    assert header.split() == ["finished", "result", "score", "part", "image", "id", "cursor"]
     assert first.split()[2:6] == ["ng", "0.250000", "SN-1", "1.png"]
     assert second.endswith("c2")
     assert file.read_text() == "c2\n"
@@ -318,9 +318,9 @@ def test_who_may_only_submit_is_told_what_was_accepted(
     play: Play, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
-    (folder / "1.png").write_bytes(b"picture")
+    (folder / "1.png").write_bytes(b"image")
     burst = {**BATCH, "inspections": [{**INSPECTION, "external_id": "1.png", "batch_id": BATCH["id"]}]}
     asked = play(
         {
@@ -332,7 +332,7 @@ def test_who_may_only_submit_is_told_what_was_accepted(
     assert run(submit) == 1
     told = capsys.readouterr()
     first, batch, last = told.err.splitlines()
-    assert first.startswith("1 pictures were accepted")
+    assert first.startswith("1 images were accepted")
     assert batch.strip() == f"linewatch list --batch {BATCH['id']}"
     assert "needs a key with the scope read" in last
     assert run(submit[:-1]) == 0  # it goes on where it was, though the key may not ask for the batch

@@ -1,4 +1,4 @@
-"""The demo's pictures, and that it says plainly when its detector is beaten by a shortcut."""
+"""The demo's images, and that it says plainly when its detector is beaten by a shortcut."""
 
 from pathlib import Path
 

@@ -63,11 +63,11 @@ def test_the_report_lies_beside_the_bundle(capfd: pytest.CaptureFixture[str], pa
 
 def test_what_is_odd_is_said_once(capfd: pytest.CaptureFixture[str], parts: Path, tmp_path: Path) -> None:
     odd = write_folder(tmp_path / "odd", good=30, defective=2)
-    (odd / "train" / "good" / "0007.png").write_bytes(b"no picture")
+    (odd / "train" / "good" / "0007.png").write_bytes(b"no image")
     (odd / "train" / "scratch").mkdir()
     (odd / "test" / "good" / "0000.png").write_bytes((odd / "train" / "good" / "0000.png").read_bytes())
     _, remarks = trained(capfd, "--data", str(odd), *SMALL, "--epochs", "1", "--out", "bundle")
-    for reason in ("only train/good is used", "1 of 30 pictures cannot be read", "1 of the 4 test pictures"):
+    for reason in ("only train/good is used", "1 of 30 images cannot be read", "1 of the 4 test images"):
         assert remarks.count(reason) == 1
 
 

@@ -22,7 +22,7 @@ from core.vision.detectors.architecture import WEIGHTS, Architecture
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import Preprocessing
 
-CONTENT = {WEIGHTS: b"weights", "golden/0.png": b"picture", "training_curve.json": b"[]"}
+CONTENT = {WEIGHTS: b"weights", "golden/0.png": b"image", "training_curve.json": b"[]"}
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -199,7 +199,7 @@ def test_a_truncated_tar_is_refused(end: int) -> None:
         (lambda m: m["threshold"].update(value=float("nan")), "threshold.value"),
         (lambda m: m["threshold"].update(value="0.1"), "threshold.value"),
         (lambda m: m["golden"][0].update(score=float("inf")), "golden.0.score"),
-        (lambda m: m["golden"][0].update(file="golden/1.png"), "golden picture golden/1.png"),
+        (lambda m: m["golden"][0].update(file="golden/1.png"), "golden image golden/1.png"),
         (lambda m: m.update(golden=[]), "golden"),
         (lambda m: m["files"].pop(WEIGHTS), "does not list weights.safetensors"),
         (lambda m: m["files"].update({MANIFEST: "0" * 64}), "manifest.json"),
@@ -245,7 +245,7 @@ def test_links_in_a_folder_are_refused(tmp_path: Path) -> None:
         read_folder(tmp_path / "bundle")
 
 
-def test_reading_bundles_and_pictures_needs_no_torch() -> None:
+def test_reading_bundles_and_images_needs_no_torch() -> None:
     check = (
         "import sys, core.intake.image_decoding, core.vision.bundle.tar; "
         "sys.exit(bool({'torch', 'scipy', 'safetensors', 'torchvision'} & set(sys.modules)))"

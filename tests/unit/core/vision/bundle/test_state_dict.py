@@ -59,13 +59,13 @@ def saved(folder: Path, content: Any) -> Path:
 def test_scores_and_verdicts_are_the_demos(
     part: Callable[..., bytes], demo: Demo, tmp_path: Path, kind: str, prefix: str
 ) -> None:
-    pictures = []
+    images = []
     for seed in range(12):
         file = io.BytesIO()
         side = 60 + 31 * seed
         Image.open(io.BytesIO(part(seed, side=side, defective=seed % 2 == 0))).save(file, format=kind)
-        pictures.append(file.getvalue())
-    expected = np.array([demo.predict(picture) for picture in pictures])
+        images.append(file.getvalue())
+    expected = np.array([demo.predict(image) for image in images])
     threshold = float(np.median(expected))
     weights = {prefix + name: weight for name, weight in demo.state_dict().items()}
     manifest = import_state_dict(saved(tmp_path, weights), tmp_path / "bundle", threshold=threshold)
@@ -74,7 +74,7 @@ def test_scores_and_verdicts_are_the_demos(
     files = read_folder(tmp_path / "bundle")
     detector = load(files, device="cpu", max_pixels=10**7)
     check_golden(detector, files)
-    found = detector.score([detector.prepare(picture) for picture in pictures]).scores
+    found = detector.score([detector.prepare(image) for image in images]).scores
     assert np.abs(found / expected - 1).max() < 1e-5  # the same decoder; others may differ by up to 1e-3
     clear = np.abs(expected / threshold - 1) > 1e-5
     assert np.array_equal((found >= threshold)[clear], (expected >= threshold)[clear])

@@ -1,4 +1,4 @@
-"""The reference network is what people have weights of, and its scores depend on the picture alone."""
+"""The reference network is what people have weights of, and its scores depend on the image alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ def test_the_decoder_has_no_transposed_convolution_and_upsamples_bilinearly() ->
     assert isinstance(network.decoder[8], nn.Sigmoid)
 
 
-def test_pictures_of_its_size_come_back_within_0_and_1() -> None:
+def test_images_of_its_size_come_back_within_0_and_1() -> None:
     reconstructed = Autoencoder(AutoencoderSettings(width=64, height=32))(torch.rand(2, 3, 32, 64))
     assert reconstructed.shape == (2, 3, 32, 64)
     assert reconstructed.min() >= 0
@@ -49,15 +49,15 @@ def test_pictures_of_its_size_come_back_within_0_and_1() -> None:
 
 
 def test_a_score_does_not_depend_on_its_neighbours(part: Callable[..., bytes], detector: AutoencoderDetector) -> None:
-    pictures = [detector.prepare(part(seed, defective=seed % 3 == 0)) for seed in range(32)]
-    alone = np.array([detector.score([picture]).scores[0] for picture in pictures])
+    images = [detector.prepare(part(seed, defective=seed % 3 == 0)) for seed in range(32)]
+    alone = np.array([detector.score([image]).scores[0] for image in images])
     for size in [*range(2, 17), 17, 32]:
-        assert np.abs(detector.score(pictures[-size:]).scores / alone[-size:] - 1).max() < 1e-5, size
+        assert np.abs(detector.score(images[-size:]).scores / alone[-size:] - 1).max() < 1e-5, size
 
 
 def test_a_score_is_the_mean_of_its_anomaly_map(part: Callable[..., bytes], detector: AutoencoderDetector) -> None:
-    pictures = [detector.prepare(part(seed)) for seed in range(20)]
-    scored = detector.score(pictures)
+    images = [detector.prepare(part(seed)) for seed in range(20)]
+    scored = detector.score(images)
     maps, scores = scored.maps, scored.scores
     assert maps.shape == (20, 128, 128)
     assert maps.dtype == np.float32
@@ -65,7 +65,7 @@ def test_a_score_is_the_mean_of_its_anomaly_map(part: Callable[..., bytes], dete
     assert maps.mean(axis=(1, 2), dtype=np.float64) == pytest.approx(scores, rel=1e-9)
 
 
-def test_no_pictures_have_no_scores(detector: AutoencoderDetector) -> None:
+def test_no_images_have_no_scores(detector: AutoencoderDetector) -> None:
     assert detector.score([]).scores.shape == (0,)
     assert detector.score([]).maps.shape == (0, 128, 128)
 
@@ -90,15 +90,15 @@ def test_settings_that_no_network_can_have_are_refused(wrong: dict[str, Any]) ->
 
 
 def test_augmented_parts_stay_close_to_the_part() -> None:
-    pictures = torch.rand(16, 3, 24, 24)
-    varied = augment(pictures, np.random.default_rng(0), flips=False)
-    assert varied.shape == pictures.shape
+    images = torch.rand(16, 3, 24, 24)
+    varied = augment(images, np.random.default_rng(0), flips=False)
+    assert varied.shape == images.shape
     assert varied.min() >= 0
     assert varied.max() <= 1
-    assert (varied.mean(dim=(1, 2, 3)) - pictures.mean(dim=(1, 2, 3))).abs().max() < 0.08
-    again = augment(pictures, np.random.default_rng(0), flips=False)
+    assert (varied.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs().max() < 0.08
+    again = augment(images, np.random.default_rng(0), flips=False)
     assert torch.equal(varied, again)
-    assert not torch.equal(varied, augment(pictures, np.random.default_rng(0), flips=True))
+    assert not torch.equal(varied, augment(images, np.random.default_rng(0), flips=True))
 
 
 def test_the_device_is_one_that_is_there() -> None:

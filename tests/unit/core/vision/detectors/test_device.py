@@ -13,10 +13,10 @@ from core.vision.bundle.folder import read_folder
 from core.vision.bundle.loading import load
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import Device
-from core.vision.input.preprocessing import Picture
+from core.vision.input.preprocessing import PreparedImage
 from tests.fixtures.part_images import png
 
-PICTURES = 9
+IMAGES = 9
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def own(bundle: Path) -> Detector:
 
 
 @pytest.fixture(scope="module")
-def pictures(own: Detector) -> list[Picture]:
-    return [own.prepare(png(seed, scratched=seed % 2 == 0)) for seed in range(PICTURES)]
+def images(own: Detector) -> list[PreparedImage]:
+    return [own.prepare(png(seed, scratched=seed % 2 == 0)) for seed in range(IMAGES)]
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,11 @@ def device() -> Device:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("number", range(PICTURES + 1))
-def test_pictures_have_their_own_scores_and_maps(
-    own: Detector, pictures: list[Picture], device: Device, number: int
+@pytest.mark.parametrize("number", range(IMAGES + 1))
+def test_images_have_their_own_scores_and_maps(
+    own: Detector, images: list[PreparedImage], device: Device, number: int
 ) -> None:
-    some = pictures[:number]
+    some = images[:number]
     divided, whole = device.score(own, some), own.score(some)
     assert divided.scores.shape == (number,)
     np.testing.assert_allclose(divided.scores, whole.scores, rtol=1e-5)
@@ -67,8 +67,8 @@ def test_it_does_one_thing_at_a_time(device: Device) -> None:
     assert sorted(done) == list(range(40))
 
 
-def test_an_error_is_that_of_whoever_asked(own: Detector, pictures: list[Picture], device: Device) -> None:
-    broken = [np.zeros((3, 5, 3), dtype=np.uint8), *pictures]
+def test_an_error_is_that_of_whoever_asked(own: Detector, images: list[PreparedImage], device: Device) -> None:
+    broken = [np.zeros((3, 5, 3), dtype=np.uint8), *images]
     with pytest.raises((RuntimeError, ValueError)):
         device.score(own, broken)
-    assert len(device.score(own, pictures).scores) == PICTURES
+    assert len(device.score(own, images).scores) == IMAGES

@@ -82,7 +82,7 @@ def test_maps_point_at_the_scratch_and_their_top_is_the_score(trained: Detector,
     assert scored.scores[0] == pytest.approx(found.max(), rel=1e-5)  # 2 % of so few cells are one
 
 
-def test_no_pictures_give_no_scores(trained: Detector) -> None:
+def test_no_images_give_no_scores(trained: Detector) -> None:
     assert trained.score([]).scores.shape == (0,)
     assert trained.score([]).maps.shape[0] == 0
 
@@ -104,7 +104,7 @@ def _png(values: Any) -> bytes:
     return out.getvalue()
 
 
-def test_a_flat_picture_has_a_finite_score(trained: Detector) -> None:
+def test_a_flat_image_has_a_finite_score(trained: Detector) -> None:
     assert np.isfinite(trained.score([np.zeros((SIDE, SIDE, 3), np.uint8)]).scores).all()
 
 
@@ -152,22 +152,22 @@ def test_a_bundle_whose_weights_do_not_fit_is_refused(bundle: Path, trained: Det
         ((9000, 100), None, (720, 96)),
     ],
 )
-def test_prepared_pictures_keep_their_shape_and_a_fixed_area(
+def test_prepared_images_keep_their_shape_and_a_fixed_area(
     size: tuple[int, int], side: int | None, expected: tuple[int, int]
 ) -> None:
     assert input_size(size, side) == expected
 
 
-def test_the_packaged_network_knows_what_is_in_a_picture() -> None:
+def test_the_packaged_network_knows_what_is_in_a_image() -> None:
     """The folded layers give what the published ones give, batch normalisation and all."""
     path = packaged()
     assert path is not None
     published = torch.load(path, map_location="cpu", weights_only=True)
     network = EfficientNetLite0.folded(published).eval()
-    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        ours = network.stem(picture)
-        padded = torch.nn.functional.pad(picture, (0, 1, 0, 1))  # SAME, as TensorFlow pads an even side
+        ours = network.stem(image)
+        padded = torch.nn.functional.pad(image, (0, 1, 0, 1))  # SAME, as TensorFlow pads an even side
         theirs = torch.nn.functional.conv2d(padded, published["_conv_stem.weight"], stride=2)
         theirs = torch.nn.functional.batch_norm(
             theirs,
@@ -177,7 +177,7 @@ def test_the_packaged_network_knows_what_is_in_a_picture() -> None:
             published["_bn0.bias"],
             eps=1e-3,
         ).clamp(0, 6)
-        layers = network(picture)
+        layers = network(image)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert [tuple(layer.shape[1:]) for layer in layers] == [(40, 8, 8), (80, 4, 4), (112, 4, 4)]
 
@@ -189,10 +189,10 @@ def test_torchvisions_networks_take_a_file_of_weights(name: str, tmp_path: Path)
     torch.save(torchvision.models.get_model(name, weights=None).state_dict(), file)
     found = pretrained(name, file)
     assert found.record.source == "weights.pth"
-    picture = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        layers = found.network(picture)
-        again = build(name, found.network.state_dict())(picture)
+        layers = found.network(image)
+        again = build(name, found.network.state_dict())(image)
     assert [tuple(layer.shape[2:]) for layer in layers] == [(8, 8), (4, 4) if name != "resnet18" else (8, 8), (4, 4)]
     for layer, same in zip(layers, again, strict=True):
         torch.testing.assert_close(layer, same)
@@ -233,20 +233,20 @@ def test_whitened_deviations_are_independent_and_of_variance_one() -> None:
     assert float(distances.square().mean()) == pytest.approx(1, abs=0.1)
 
 
-def test_statistics_of_no_pictures_are_refused() -> None:
+def test_statistics_of_no_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         PositionStatistics.of([])
 
 
-def test_variants_are_near_their_picture_and_repeatable(part: Callable[..., bytes]) -> None:
-    picture = np.asarray(Image.open(io.BytesIO(part(3, side=128))))
-    variants = [varied(picture, np.random.default_rng(seed)) for seed in range(30)]
+def test_variants_are_near_their_image_and_repeatable(part: Callable[..., bytes]) -> None:
+    image = np.asarray(Image.open(io.BytesIO(part(3, side=128))))
+    variants = [varied(image, np.random.default_rng(seed)) for seed in range(30)]
     for variant in variants:
-        assert variant.shape == picture.shape
+        assert variant.shape == image.shape
         assert variant.dtype == np.uint8
-        assert np.abs(variant.mean() - picture.mean()) < 2
+        assert np.abs(variant.mean() - image.mean()) < 2
     assert len({variant.tobytes() for variant in variants}) == 30
-    np.testing.assert_array_equal(varied(picture, np.random.default_rng(7)), variants[7])
+    np.testing.assert_array_equal(varied(image, np.random.default_rng(7)), variants[7])
 
 
 def test_without_weights_the_reference_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

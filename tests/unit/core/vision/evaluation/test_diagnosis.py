@@ -16,7 +16,7 @@ from core.vision.input.preprocessing import prepare
 from tests.fixtures.part_images import encoded, part, png
 
 
-def test_it_judges_and_shows_the_same_picture(detector: AutoencoderDetector) -> None:
+def test_it_judges_and_shows_the_same_image(detector: AutoencoderDetector) -> None:
     data = png(1, scratched=True)
     scored = detector.score([detector.prepare(data)])
     score = float(scored.scores[0])
@@ -30,15 +30,15 @@ def test_it_judges_and_shows_the_same_picture(detector: AutoencoderDetector) -> 
 
 
 def test_the_reconstruction_and_its_residue_explain_the_error(detector: AutoencoderDetector) -> None:
-    picture = detector.prepare(png(2))
-    panels = detector.diagnosis(picture)
+    image = detector.prepare(png(2))
+    panels = detector.diagnosis(image)
     reconstructed, residue = panels["reconstruction"], panels["residue"]
-    assert (str(reconstructed.dtype), reconstructed.shape) == ("uint8", picture.shape)
-    assert (str(residue.dtype), residue.shape) == ("float32", picture.shape[:2])
-    np.testing.assert_allclose(residue, np.abs(picture - reconstructed.astype(float)).mean(axis=2), atol=0.51)
+    assert (str(reconstructed.dtype), reconstructed.shape) == ("uint8", image.shape)
+    assert (str(residue.dtype), residue.shape) == ("float32", image.shape[:2])
+    np.testing.assert_allclose(residue, np.abs(image - reconstructed.astype(float)).mean(axis=2), atol=0.51)
 
 
-def test_an_odd_picture_is_for_review_with_its_reason(detector: AutoencoderDetector) -> None:
+def test_an_odd_image_is_for_review_with_its_reason(detector: AutoencoderDetector) -> None:
     settings = detector.preprocessing
     expected = ranges([facts(prepare(png(seed), settings, max_pixels=10**6)) for seed in range(5)])
     found = diagnose(detector, encoded(Image.new("RGB", (96, 64))), threshold=1e-9, inputs=expected)
@@ -59,11 +59,11 @@ def test_a_sheet_holds_every_panel(detector: AutoencoderDetector, size: tuple[in
     assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 100
 
 
-def test_a_picture_that_cannot_be_judged(detector: AutoencoderDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_cannot_be_judged(detector: AutoencoderDetector, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Undecodable):
         diagnose(detector, png(4)[:300], threshold=1)
     scored = detector.score([detector.prepare(png(4))])
     scored.scores[:] = np.nan
-    monkeypatch.setattr(detector, "score", lambda pictures: scored)
+    monkeypatch.setattr(detector, "score", lambda images: scored)
     with pytest.raises(NotFinite, match="judges nothing"):
         diagnose(detector, png(4), threshold=1)

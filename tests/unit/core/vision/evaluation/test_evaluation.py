@@ -53,7 +53,7 @@ def _read(detector: Detector, paths: list[Path]) -> Reading:
     return read(paths, detector.preprocessing, max_pixels=10**6, progress=lambda _: None)
 
 
-def test_scores_are_those_of_each_picture(detector: AutoencoderDetector, evaluated: Callable[[], Evaluation]) -> None:
+def test_scores_are_those_of_each_image(detector: AutoencoderDetector, evaluated: Callable[[], Evaluation]) -> None:
     found = evaluated()
     for paths, scores in ((found.good, found.good_scores), (found.defective, found.defective_scores)):
         alone = [detector.score([detector.prepare(path.read_bytes())]).scores[0] for path in paths]
@@ -90,7 +90,7 @@ def test_without_masks_nothing_is_said_of_places(evaluated: Callable[[], Evaluat
 
 def test_a_damaged_mask_is_left_out_with_a_note(masks: Path, evaluated: Callable[[], Evaluation]) -> None:
     first = min(masks.iterdir())
-    first.write_bytes(b"no picture")
+    first.write_bytes(b"no image")
     found = evaluated()
     assert found.metrics.pixel_auroc is not None
     [note] = found.notes

@@ -1,4 +1,4 @@
-"""Heat is in units of the threshold, and its picture shows what the verdict says: a good part stays calm."""
+"""Heat is in units of the threshold, and its image shows what the verdict says: a good part stays calm."""
 
 import re
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_what_is_no_map_is_refused(shape: tuple[int, ...]) -> None:
         heat(np.zeros(shape), 1, 1)
 
 
-def test_the_grid_lies_on_the_picture_as_pillow_lays_it() -> None:
+def test_the_grid_lies_on_the_image_as_pillow_lays_it() -> None:
     """Centres on centres: column c of a grid enlarged 8 times is centred on pixels 8c + 3 and 8c + 4."""
     found = enlarged(spot(), (96, 64))
     rows, columns = np.nonzero(found > 0.9 * found.max())
@@ -151,7 +151,7 @@ def test_the_page_explains_the_same_scale() -> None:
         np.testing.assert_allclose(list(bytes.fromhex(colour)), drawn[at], atol=2)
 
 
-def test_large_pictures_are_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heatmap, "LONGEST_SIDE", 60)
     assert overlay(plain(90, (120, 50)), heat(spot(), 2, 1)).size == (60, 25)
     assert overlay(plain(90, (3, 1200)), heat(spot(), 2, 1)).size == (1, 60)

@@ -109,7 +109,7 @@ def test_large_masks_are_reduced_and_thin_defects_stay() -> None:
     assert pixel_auroc([anomaly_map], [mask]) > 0.98
 
 
-def test_pictures_without_defects_count_as_false_positives() -> None:
+def test_images_without_defects_count_as_false_positives() -> None:
     mask = marked([[0, 1], [0, 0]])
     quiet, loud = (grids([[0, 1], [0, 0]], [[other] * 2] * 2) for other in (0, 2))
     assert aupro(quiet, [mask[0], None]) == 1
@@ -165,7 +165,7 @@ def test_odd_masks(tmp_path: Path) -> None:
     assert empty is not None
     assert empty.shape == (434, 234)
     assert not empty.any()
-    (tmp_path / "ground_truth" / "dent" / "2_mask.png").write_bytes(b"no picture")
+    (tmp_path / "ground_truth" / "dent" / "2_mask.png").write_bytes(b"no image")
     with pytest.raises(Undecodable):
         ground_truth(tmp_path, tmp_path / "test" / "dent" / "2.png")
     with pytest.raises(ValueError, match="test"):

@@ -39,10 +39,8 @@ def test_the_controls_rank_as_they_are_named() -> None:
     random = np.random.default_rng(0)
     known = [random.integers(118, 138, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
     dark, same, bright = np.full((32, 32, 3), 20, np.uint8), known[0], np.full((32, 32, 3), 240, np.uint8)
-    pictures = [dark, same, bright]
-    found = controls(
-        thumbnails(pictures), np.array([picture.std(dtype=np.float64) for picture in pictures]), thumbnails(known)
-    )
+    images = [dark, same, bright]
+    found = controls(thumbnails(images), np.array([image.std(dtype=np.float64) for image in images]), thumbnails(known))
     assert found["mean_brightness"][0] > found["mean_brightness"][1] > found["mean_brightness"][2]
     assert found["mean_brightness_deviation"].argmin() == 1
     assert found["standard_deviation"].argmax() == 1

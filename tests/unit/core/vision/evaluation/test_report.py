@@ -23,7 +23,7 @@ EVIL = "<script>alert(1)<script>&quot;.png"
 
 @pytest.fixture(scope="module")
 def trained(part: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
-    """The report of a training on large pictures, some of them oddly named or broken."""
+    """The report of a training on large images, some of them oddly named or broken."""
     root = tmp_path_factory.mktemp("report")
     folder = root / "<b>parts"
     for kind, seeds in {"train/good": range(30), "test/good": range(30, 40), "test/<i>": range(40, 52)}.items():
@@ -72,7 +72,7 @@ def test_it_says_what_the_threshold_is_and_what_it_promises(trained: tuple[str, 
     assert f"{metrics.auroc:.3f}" in text
     for control in ("darkness", "odd brightness", "contrast", "nearest thumbnail"):
         assert f"control: {control}" in text
-    assert "1 of 31 pictures cannot be read" in text
+    assert "1 of 31 images cannot be read" in text
     assert manifest.training is not None
     assert manifest.training.training_set_digest in text
 

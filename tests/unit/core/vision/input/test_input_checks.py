@@ -1,4 +1,4 @@
-"""Input checks mark pictures that were taken wrongly, and leave new good parts alone."""
+"""Input checks mark images that were taken wrongly, and leave new good parts alone."""
 
 import io
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def expected() -> InputRanges:
         pytest.param(lambda image: toned(image, lambda grey: grey * [1.25, 1, 0.7]), ["input_colour"], id="tinted"),
     ],
 )  # fmt: skip
-def test_a_picture_that_was_taken_wrongly_is_marked(
+def test_a_image_that_was_taken_wrongly_is_marked(
     expected: InputRanges, change: Callable[[Image.Image], Image.Image], marked: list[str]
 ) -> None:
     assert reasons(measured(change(part(100))), expected) == marked
@@ -96,7 +96,7 @@ def test_a_defect_is_no_input_fault(expected: InputRanges) -> None:
         assert reasons(measured(scratched), expected) == []
 
 
-def test_one_odd_picture_among_many_does_not_open_the_ranges() -> None:
+def test_one_odd_image_among_many_does_not_open_the_ranges() -> None:
     odd = toned(part(0), lambda grey: 0 * grey)
     learned = ranges([of_part(seed) for seed in range(220)] + [measured(odd)])
     assert reasons(measured(odd), learned) == ["input_dark"]
@@ -111,7 +111,7 @@ def test_grey_where_colour_is_expected_is_marked() -> None:
     assert reasons(measured(coloured(30).convert("L")), learned) == ["input_colour"]
 
 
-def test_the_facts_of_a_picture_that_is_known() -> None:
+def test_the_facts_of_a_image_that_is_known() -> None:
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
     pixels[:, 4:] = (255, 51, 51)
     found = facts(Prepared(pixels, width=16, height=4))
@@ -141,7 +141,7 @@ def test_any_training_set_gives_ranges_that_its_own_middle_fits(greys: list[int]
     assert set(reasons(flat(other), learned)) <= {"input_saturated", "input_dark", "input_bright"}
 
 
-def test_no_ranges_without_pictures() -> None:
+def test_no_ranges_without_images() -> None:
     with pytest.raises(ValueError, match="there are none"):
         ranges([])
 

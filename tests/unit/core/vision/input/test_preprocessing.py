@@ -14,9 +14,9 @@ from core.vision.input.preprocessing import Preprocessing, prepare
 
 def smooth_jpeg(width: int, height: int) -> bytes:
     rows, columns = np.mgrid[0:height, 0:width]
-    picture = 128 + 60 * np.sin(rows / 37)[..., None] * np.cos(columns / 23)[..., None] * np.array([1, 0.7, 0.4])
+    image = 128 + 60 * np.sin(rows / 37)[..., None] * np.cos(columns / 23)[..., None] * np.array([1, 0.7, 0.4])
     file = io.BytesIO()
-    Image.fromarray(picture.astype(np.uint8)).save(file, format="JPEG", quality=92)
+    Image.fromarray(image.astype(np.uint8)).save(file, format="JPEG", quality=92)
     return file.getvalue()
 
 
@@ -40,7 +40,7 @@ def test_a_reduced_decode_stays_close() -> None:
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_prepared_picture_knows_its_size_as_displayed(scaled: bool) -> None:
+def test_a_prepared_image_knows_its_size_as_displayed(scaled: bool) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # lies on its side
     file = io.BytesIO()

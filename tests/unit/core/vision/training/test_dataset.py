@@ -10,8 +10,8 @@ from PIL import Image
 from core.vision.input.preprocessing import Preprocessing, prepare
 from core.vision.input.thumbnails import thumbnails
 from core.vision.training.dataset import (
+    ImageSet,
     InvalidFolder,
-    PictureSet,
     content_digests,
     read,
     read_layout,
@@ -29,7 +29,7 @@ def test_the_layout_is_read_in_the_order_of_names(folder: Path) -> None:
     assert {path.parent.name for path in found.test_defective} == {"scratch"}
 
 
-def test_a_folder_without_test_pictures_will_do(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_a_folder_without_test_images_will_do(part: Callable[..., bytes], tmp_path: Path) -> None:
     (tmp_path / "train" / "good" / "deeper").mkdir(parents=True)
     (tmp_path / "train" / "good" / "deeper" / "a.JPG").write_bytes(part(0))
     (tmp_path / "train" / "good" / ".hidden.png").write_bytes(part(0))
@@ -45,21 +45,21 @@ def test_other_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InvalidFolder, match="no folder train/good"):
         read_layout(tmp_path)
     (tmp_path / "train" / "good").mkdir(parents=True)
-    with pytest.raises(InvalidFolder, match="holds no pictures"):
+    with pytest.raises(InvalidFolder, match="holds no images"):
         read_layout(tmp_path)
 
 
 @pytest.fixture
 def files(part: Callable[..., bytes], tmp_path: Path) -> list[Path]:
-    """Forty-one files, more than threads read ahead on most machines; one is no picture, one lies on its side."""
+    """Forty-one files, more than threads read ahead on most machines; one is no image, one lies on its side."""
     paths = [tmp_path / f"{number:02}.png" for number in range(41)]
     for number, path in enumerate(paths):
-        path.write_bytes(b"no picture" if number == 1 else part(number, side=64 if number == 4 else 48))
+        path.write_bytes(b"no image" if number == 1 else part(number, side=64 if number == 4 else 48))
     return paths
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 1024**3], ids=["decoded-again", "kept"])
-def test_pictures_are_the_same_whether_they_are_kept_or_decoded_again(files: list[Path], memory_bytes: int) -> None:
+def test_images_are_the_same_whether_they_are_kept_or_decoded_again(files: list[Path], memory_bytes: int) -> None:
     seen: list[int] = []
     found = read(files, SMALL, max_pixels=10**6, progress=seen.append, memory_bytes=memory_bytes)
     assert seen == list(range(1, 42))
@@ -67,33 +67,33 @@ def test_pictures_are_the_same_whether_they_are_kept_or_decoded_again(files: lis
     assert [path for path, _ in found.unreadable] == [files[1]]
     expected = np.stack([prepare(path.read_bytes(), SMALL, max_pixels=10**6).pixels for path in found.paths])
     for _ in range(2):
-        assert np.array_equal(np.concatenate(list(found.pictures.minibatches(7))), expected)
-    some = found.pictures.subset([5, 3, 39])
+        assert np.array_equal(np.concatenate(list(found.images.minibatches(7))), expected)
+    some = found.images.subset([5, 3, 39])
     assert len(some) == 3
     [minibatch] = some.minibatches(8, [2, 0])
     assert np.array_equal(minibatch, expected[[39, 5]])
-    next(found.pictures.minibatches(4))  # and then no more: the threads end with the generator
+    next(found.images.minibatches(4))  # and then no more: the threads end with the generator
 
 
 def test_a_set_beyond_its_memory_keeps_nothing(files: list[Path]) -> None:
     del files[1]
-    pictures = PictureSet(files, SMALL, max_pixels=10**6, memory_bytes=40 * 16 * 16 * 3 - 1)
-    list(pictures.minibatches(8))
+    images = ImageSet(files, SMALL, max_pixels=10**6, memory_bytes=40 * 16 * 16 * 3 - 1)
+    list(images.minibatches(8))
     files[0].write_bytes(b"changed")
     with pytest.raises(InvalidFolder, match="leave the folder alone"):
-        list(pictures.minibatches(8))
+        list(images.minibatches(8))
     files[0].unlink()
     with pytest.raises(InvalidFolder, match="leave the folder alone"):
-        list(pictures.minibatches(8))
+        list(images.minibatches(8))
 
 
-def test_one_pass_tells_what_must_be_known_of_each_picture(files: list[Path]) -> None:
+def test_one_pass_tells_what_must_be_known_of_each_image(files: list[Path]) -> None:
     found = read(files, SMALL, max_pixels=10**6, progress=lambda _: None)
-    pictures = list(np.concatenate(list(found.pictures.minibatches(64))))
+    images = list(np.concatenate(list(found.images.minibatches(64))))
     assert found.digests == content_digests(found.paths)
-    assert np.array_equal(found.thumbnails, thumbnails(pictures))
+    assert np.array_equal(found.thumbnails, thumbnails(images))
     assert found.thumbnails.shape == (40, 256)
-    np.testing.assert_allclose(found.deviations, [picture.std() for picture in pictures])
+    np.testing.assert_allclose(found.deviations, [image.std() for image in images])
     assert found.sizes[:4] == [(48, 48), (48, 48), (48, 48), (64, 64)]
     assert [one.aspect for one in found.facts] == [1.0] * 40
 
@@ -104,18 +104,18 @@ def test_the_typical_size_is_as_displayed_and_ignores_what_cannot_be_read(tmp_pa
     turned[0x0112] = 6
     for path in paths[:3]:
         Image.new("RGB", (40, 20)).save(path, exif=turned)
-    paths[3].write_bytes(b"no picture")
+    paths[3].write_bytes(b"no image")
     assert typical_size(paths, max_pixels=10**6) == (20, 40)
-    with pytest.raises(InvalidFolder, match="none of the 1 pictures can be read"):
+    with pytest.raises(InvalidFolder, match="none of the 1 images can be read"):
         typical_size(paths[3:], max_pixels=10**6)
 
 
 @pytest.mark.parametrize(
     ("place", "name", "reason"),
     [
-        (".", ".", "but 1 pictures of its own: move"),
+        (".", ".", "but 1 images of its own: move"),
         ("good", ".", "but a folder good: move"),
-        ("train", ".", "but pictures in train/: move"),
+        ("train", ".", "but images in train/: move"),
         ("train/scratch", ".", "only train/scratch: put"),
         ("train/good", "train", "name the folder above it"),
     ],
@@ -136,7 +136,7 @@ def test_what_is_not_used_is_said(part: Callable[..., bytes], tmp_path: Path) ->
         (tmp_path / place / "a.png").write_bytes(part(0))
     others, untested = read_layout(tmp_path).notes
     assert "also holds scratch: only train/good is used" in others
-    assert "no pictures of defective parts: detection is not measured" in untested
+    assert "no images of defective parts: detection is not measured" in untested
 
 
 def test_the_digest_of_a_set_covers_names_and_contents(folder: Path) -> None:
@@ -153,5 +153,5 @@ def test_hidden_folders_and_links_to_nowhere_are_left_out(part: Callable[..., by
     (good / ".cache").mkdir(parents=True)
     (good / ".cache" / "a.png").write_bytes(part(0))
     (good / "b.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(InvalidFolder, match="holds no pictures"):
+    with pytest.raises(InvalidFolder, match="holds no images"):
         read_layout(tmp_path)

@@ -44,15 +44,15 @@ def test_shots_of_one_part_are_kept_together_and_said(
     assert found.groups == [index // shots for index in range(parts * shots)]
     assert found.near_duplicates == parts * shots
     [note] = found.notes
-    assert f"{parts * shots} of {parts * shots} pictures look like several shots" in note
+    assert f"{parts * shots} of {parts * shots} images look like several shots" in note
     assert f"in {parts} groups" in note
     assert "--group-by" in note
 
 
 def test_only_some_of_many_have_a_second_shot() -> None:
-    pictures = fixtured(200, 1)
-    again = pictures[:7] + np.random.default_rng(9).normal(0, 0.3, (7, 256)).astype(np.float32) + 5
-    found = of(np.concatenate([pictures, again]))
+    images = fixtured(200, 1)
+    again = images[:7] + np.random.default_rng(9).normal(0, 0.3, (7, 256)).astype(np.float32) + 5
+    found = of(np.concatenate([images, again]))
     assert (found.count, found.near_duplicates) == (200, 14)
     assert found.groups[200:] == list(range(7))
 
@@ -65,14 +65,14 @@ def test_where_everything_is_alike_nothing_is_joined_and_that_is_said() -> None:
 
 
 def test_copies_stay_together_without_a_note() -> None:
-    pictures = fixtured(40, 1)[[*range(40), 3, 3]]
-    found = of(pictures, [*map(str, range(40)), "3", "3"])
+    images = fixtured(40, 1)[[*range(40), 3, 3]]
+    found = of(images, [*map(str, range(40)), "3", "3"])
     assert found == Grouping([*range(40), 3, 3], 0, [])
 
 
-@pytest.mark.parametrize("pictures", [np.zeros((0, 256)), np.zeros((1, 256)), np.zeros((5, 256)), np.zeros((5, 4))])
-def test_pictures_without_content_are_all_different(pictures: NDArray[np.float64]) -> None:
-    assert of(pictures.astype(np.float32)).groups == list(range(len(pictures)))
+@pytest.mark.parametrize("images", [np.zeros((0, 256)), np.zeros((1, 256)), np.zeros((5, 256)), np.zeros((5, 4))])
+def test_images_without_content_are_all_different(images: NDArray[np.float64]) -> None:
+    assert of(images.astype(np.float32)).groups == list(range(len(images)))
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_a_sample_is_worth_as_many_parts_as_it_shows(groups: list[int], worth: f
 
 
 def named(names: list[str], by: str, digests: list[str] | None = None) -> Grouping:
-    pictures = np.zeros((len(names), 4), np.float32)
-    return group_parts([ROOT / name for name in names], ROOT, digests or names, pictures, GroupBy.parse(by))
+    images = np.zeros((len(names), 4), np.float32)
+    return group_parts([ROOT / name for name in names], ROOT, digests or names, images, GroupBy.parse(by))
 
 
 @pytest.mark.parametrize("by", [r"part(\d+)_", r"part(?P<part>\d+)_", r"(x)?(?P<lot>part\d+)"])
@@ -100,7 +100,7 @@ def test_copies_join_the_parts_that_a_pattern_tells_apart() -> None:
 def test_a_pattern_that_joins_nothing_is_remarked_upon() -> None:
     found = named(["1.png", "2.png"], r"(\d)")
     assert found.groups == [0, 1]
-    assert "puts no two different pictures together" in found.notes[0]
+    assert "puts no two different images together" in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_a_pattern_that_joins_nothing_is_remarked_upon() -> None:
         ("part(", "no regular expression"),
         (r"part\d+", "has no group"),
         ("lots.csv", "lots.csv:COLUMN"),
-        (r"lot(\d+)", "tells the part or lot of none of the 2 pictures; not, for example, of 1_a.png"),
-        (r"(1)_", "of 1 of the 2 pictures; not, for example, of 2_a.png"),
-        (r"(1)?_", "of 1 of the 2 pictures"),
+        (r"lot(\d+)", "tells the part or lot of none of the 2 images; not, for example, of 1_a.png"),
+        (r"(1)_", "of 1 of the 2 images; not, for example, of 2_a.png"),
+        (r"(1)?_", "of 1 of the 2 images"),
         ("nowhere.csv:lot", "there is no nowhere.csv"),
     ],
 )
@@ -126,7 +126,7 @@ def test_what_tells_no_part_is_refused(by: str, why: str) -> None:
     [
         "file,lot\ntrain/good/a.png,L1\ntrain/good/b.png,L2\ntrain/good/deep/c.png,L1\n",
         "lot,path\nL1,a.png\nL2,b.png\nL1,deep/c.png\n",
-        "picture,lot\nelsewhere/a.png,L1\nelsewhere/b.png,L2\nc.png,L1\n",
+        "image,lot\nelsewhere/a.png,L1\nelsewhere/b.png,L2\nc.png,L1\n",
         '\ufefffile,lot,more\n"a.png", L1 ,x\nb.png,L2,\n./c.png,L1,\n\n',
         "file,lot\r\ngood\\a.png,L1\r\ngood\\b.png,L2\r\nc.png,L1\r\nunknown.png,L9\r\n",
     ],
@@ -143,10 +143,10 @@ def test_a_table_names_the_lot(tmp_path: Path, rows: str) -> None:
     [
         ("", "has no column 'lot', only none"),
         ("file,batch\na.png,1\n", "has no column 'lot', only file, batch"),
-        ("file,lot\na.png,1\n", "of 1 of the 2 pictures; not, for example, of good/b.png"),
-        ("file,lot\na.png,1\nb.png,\n", "of 1 of the 2 pictures"),
+        ("file,lot\na.png,1\n", "of 1 of the 2 images; not, for example, of good/b.png"),
+        ("file,lot\na.png,1\nb.png,\n", "of 1 of the 2 images"),
         ("file,lot\na.png,1\na.png,2\n", "names a.png twice"),
-        ("file,lot\nx/a.png,1\ny/a.png,2\nb.png,1\n", "several pictures a.png"),
+        ("file,lot\nx/a.png,1\ny/a.png,2\nb.png,1\n", "several images a.png"),
     ],
     ids=["empty", "column", "missing", "blank", "twice", "ambiguous"],
 )

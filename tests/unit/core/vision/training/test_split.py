@@ -1,4 +1,4 @@
-"""A group of pictures lies on one side of the split."""
+"""A group of images lies on one side of the split."""
 
 import io
 from collections.abc import Callable

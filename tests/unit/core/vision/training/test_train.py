@@ -18,7 +18,7 @@ from core.vision.detectors.autoencoder import AutoencoderDetector
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import Preprocessing
 from core.vision.train import Progress, TrainingOptions, train
-from core.vision.training.dataset import InvalidFolder, PictureSet
+from core.vision.training.dataset import ImageSet, InvalidFolder
 from core.vision.training.options import Epoch, FitOptions
 
 OPTIONS = TrainingOptions(
@@ -95,7 +95,7 @@ def test_too_few_parts_are_refused_with_the_number_needed(
         train(tmp_path, tmp_path / "out", replace(OPTIONS, false_reject_rate=rate), lambda _: None)
 
 
-def test_twenty_pictures_will_do_for_a_higher_rate_and_without_test(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_twenty_images_will_do_for_a_higher_rate_and_without_test(part: Callable[..., bytes], tmp_path: Path) -> None:
     good = tmp_path / "train" / "good"
     good.mkdir(parents=True)
     for seed in range(20):
@@ -107,27 +107,27 @@ def test_twenty_pictures_will_do_for_a_higher_rate_and_without_test(part: Callab
     assert manifest.metrics is None
     assert manifest.training is not None
     assert manifest.training.unreadable == 1
-    assert any(note and "1 of 20 pictures" in note for note in notes)
+    assert any(note and "1 of 20 images" in note for note in notes)
 
 
-def test_many_unreadable_pictures_are_refused(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_many_unreadable_images_are_refused(part: Callable[..., bytes], tmp_path: Path) -> None:
     good = tmp_path / "train" / "good"
     good.mkdir(parents=True)
     for seed in range(30):
         (good / f"{seed}.png").write_bytes(b"broken" if seed % 5 == 0 else part(seed))
-    with pytest.raises(InvalidFolder, match="6 of 30 pictures cannot be read"):
+    with pytest.raises(InvalidFolder, match="6 of 30 images cannot be read"):
         train(tmp_path, tmp_path / "out", OPTIONS, lambda _: None)
 
 
 def test_training_stops_early_with_the_best_weights(folder: Path) -> None:
     preprocessing = Preprocessing(width=16, height=16, scaled_decode=False)
-    pictures = PictureSet(sorted((folder / "train" / "good").iterdir())[:6], preprocessing, max_pixels=10**6)
-    validation = pictures.subset([4, 5])
+    images = ImageSet(sorted((folder / "train" / "good").iterdir())[:6], preprocessing, max_pixels=10**6)
+    validation = images.subset([4, 5])
     epochs: list[Epoch] = []
     # The rate is so high that it cannot get better for long.
     options = FitOptions(epochs=30, patience=2, learning_rate=0.5, score_method="mse")
     detector = AutoencoderDetector.fit(
-        pictures.subset(range(4)),
+        images.subset(range(4)),
         validation,
         preprocessing,
         options,
@@ -223,11 +223,11 @@ def test_the_memory_at_hand_changes_no_byte(
     assert train(folder, tmp_path / "out", OPTIONS, lambda _: None) == trained[1]
 
 
-def test_pictures_that_are_all_the_same_are_refused(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_images_that_are_all_the_same_are_refused(part: Callable[..., bytes], tmp_path: Path) -> None:
     (tmp_path / "train" / "good").mkdir(parents=True)
     for number in range(30):
         (tmp_path / "train" / "good" / f"{number}.png").write_bytes(part(0))
-    with pytest.raises(InvalidFolder, match="all 30 pictures of good parts are the same"):
+    with pytest.raises(InvalidFolder, match="all 30 images of good parts are the same"):
         train(tmp_path, tmp_path / "out", OPTIONS, lambda _: None)
 
 
