@@ -10,8 +10,8 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
-from api.access.authentication import Guard
-from api.openapi import Described
+from api.access.authentication import Authentication
+from api.openapi import DocumentedApp
 from api.requests.parameters import refuse_unknown_parameters
 from api.responses import problems
 from api.routes import (
@@ -52,7 +52,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         finally:
             await services.stop()
 
-    app = Described(
+    app = DocumentedApp(
         title="Linewatch",
         version=version("linewatch"),
         description=DESCRIPTION,
@@ -61,7 +61,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    app.add_middleware(Guard, settings=own, engine=services.engine, threads=KEY_THREADS)
+    app.add_middleware(Authentication, settings=own, engine=services.engine, threads=KEY_THREADS)
     # Exports come before inspections: `export` would else be taken for the id of one.
     nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, activations, challengers)

@@ -20,11 +20,11 @@ async def anomaly_map(services: Services, image: StoredImage, model_version_id: 
     """The `.npy` file of the float32 anomaly map (H, W) that a model version gives for a stored image.
 
     Raises:
-        Refused: MALFORMED_REQUEST for a image that cannot be decoded; TIMEOUT when no worker made it in time.
+        Refused: MALFORMED_REQUEST for an image that cannot be decoded; TIMEOUT when no worker made it in time.
     """
     key = anomaly_map_key(image.sha256, model_sha256)
     source = image_key(image.day, image.sha256)
-    return await _made(services, key, Task.ANOMALY_MAP, source, model_version_id, key)
+    return await _run_task(services, key, Task.ANOMALY_MAP, source, model_version_id, key)
 
 
 async def heatmap(
@@ -48,7 +48,7 @@ async def heatmap(
     key = heatmap_key(image_sha256, model_sha256, score, threshold)
     source = image_key(image_day, image_sha256)
     map_key = anomaly_map_key(image_sha256, model_sha256)
-    return await _made(services, key, Task.HEATMAP, source, model_version_id, map_key, key, score, threshold)
+    return await _run_task(services, key, Task.HEATMAP, source, model_version_id, map_key, key, score, threshold)
 
 
 async def rescore_report(services: Services, run_id: UUID, digest: str) -> bytes:
@@ -58,17 +58,17 @@ async def rescore_report(services: Services, run_id: UUID, digest: str) -> bytes
         Refused: see `anomaly_map`.
     """
     key = report_key(run_id, digest)
-    return await _made(services, key, Task.RESCORE_REPORT, str(run_id), key)
+    return await _run_task(services, key, Task.RESCORE_REPORT, str(run_id), key)
 
 
-async def _made(services: Services, key: str, task: Task, *arguments: object) -> bytes:
+async def _run_task(services: Services, key: str, task: Task, *arguments: object) -> bytes:
     """What a task leaves in the store under `key`."""
     async with services.waiters.expecting("anomaly_map", key) as written:
         try:
             async with asyncio.timeout(services.settings.predict_timeout):
                 while not await asyncio.to_thread(_is_decided, services.store, key):
                     services.publisher.call(task, *arguments, queue="sync")
-                    await _within(written, ASK_AGAIN_SECONDS)
+                    await _wait(written, ASK_AGAIN_SECONDS)
         except TimeoutError:
             what = task.removeprefix("linewatch.").replace("_", " ")
             raise Refused(Code.TIMEOUT, f"No worker has made the {what} in time; try again.") from None
@@ -85,7 +85,7 @@ def _result(store: Store, key: str) -> bytes:
     return store.read(key)
 
 
-async def _within(event: asyncio.Event, seconds: float) -> None:
+async def _wait(event: asyncio.Event, seconds: float) -> None:
     """Wait for an event, but no longer than this."""
     try:
         async with asyncio.timeout(seconds):

@@ -36,7 +36,7 @@ _HEADERS: Mapping[HTTPStatus, Mapping[str, Any]] = {
 }
 
 
-class Described(FastAPI):
+class DocumentedApp(FastAPI):
     """An app whose document is complete."""
 
     def openapi(self) -> dict[str, Any]:

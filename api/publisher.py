@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from core.queue import work
 from core.queue.broker import Task, celery_settings, score_arguments
-from core.queue.notifications import Hints
+from core.queue.notifications import Notifier
 from core.queue.work import Finished
 from core.settings import Settings
 
@@ -65,7 +65,7 @@ class Publisher:
         self._minibatch = settings.minibatch
         self._celery = Celery("linewatch-api", set_as_current=False)
         self._celery.conf.update(celery_settings(settings))
-        self._hints = Hints(settings)
+        self._hints = Notifier(settings)
         self._waiting: SimpleQueue[_Item | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._broker_is_down = False

@@ -10,12 +10,12 @@ from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 
 from api.publisher import Publisher
-from api.requests.group_commit import Door
+from api.requests.group_commit import GroupCommit
 from api.requests.idempotency import InFlight
-from api.requests.uploads import Receiver
+from api.requests.uploads import UploadReceiver
 from api.responses.downloads import Downloads
-from api.waiting.feed_streaming import Follower
-from api.waiting.long_polling import Kind, Look, Waiters
+from api.waiting.feed_streaming import FeedWaiters
+from api.waiting.long_polling import Kind, LongPolls, Look
 from core.database import create_pool
 from core.delivery.allowed_targets import AllowList
 from core.inspection import inspections
@@ -45,11 +45,11 @@ class Services:
     engine: Engine
     store: Store
     publisher: Publisher
-    door: Door
+    door: GroupCommit
     in_flight: InFlight
-    receiver: Receiver
-    waiters: Waiters
-    follower: Follower
+    receiver: UploadReceiver
+    waiters: LongPolls
+    follower: FeedWaiters
     allowed: AllowList
     downloads: Downloads
 
@@ -62,15 +62,15 @@ class Services:
 
         def final_inspections(names: Iterable[str]) -> set[str]:
             with engine.begin() as connection:
-                return {str(one) for one in inspections.final_among(connection, map(UUID, names))}
+                return {str(one) for one in inspections.which_are_final(connection, map(UUID, names))}
 
         def final_batches(names: Iterable[str]) -> set[str]:
             with engine.begin() as connection:
-                return {str(one) for one in batches.final_among(connection, map(UUID, names))}
+                return {str(one) for one in batches.which_are_final(connection, map(UUID, names))}
 
         def final_runs(names: Iterable[str]) -> set[str]:
             with engine.begin() as connection:
-                return {str(one) for one in runs.final_among(connection, map(UUID, names))}
+                return {str(one) for one in runs.which_are_final(connection, map(UUID, names))}
 
         def written_maps(names: Iterable[str]) -> set[str]:
             return {name for name in names if store.holds(name) or store.holds(failure_key(name))}
@@ -81,16 +81,16 @@ class Services:
             "rescore_run": final_runs,
             "anomaly_map": written_maps,
         }
-        follower = Follower(engine)
+        follower = FeedWaiters(engine)
         return cls(
             settings,
             engine,
             store,
             publisher,
-            Door(settings, engine, store, publisher, allowed),
+            GroupCommit(settings, engine, store, publisher, allowed),
             InFlight(),
-            Receiver(settings, store),
-            Waiters(settings, looks, on_finish=follower.hint),
+            UploadReceiver(settings, store),
+            LongPolls(settings, looks, on_finish=follower.hint),
             follower,
             allowed,
             Downloads(most=EXPORTS, threads=EXPORT_THREADS),

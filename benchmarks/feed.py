@@ -97,7 +97,7 @@ def follow(engine: Engine, done: threading.Event) -> list[UUID]:
 
 def read(engine: Engine, after: str | None, limit: int = 1000) -> tuple[list[UUID], str]:
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
         page = feed.read(connection, state, feed.start(connection, state, after), limit=limit)
         return [one.inspection_id for one in page.entries], str(page.following)
 
@@ -126,7 +126,7 @@ def grow(engine: Engine, to: int) -> None:
     """Finished inspections and their places in the feed, made by SQL."""
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL transaction_timeout = 0; SET LOCAL statement_timeout = 0"))
-        have = feed.number(connection).newest
+        have = feed.number_entries(connection).newest
         connection.execute(
             text("""
                 INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status,
@@ -139,7 +139,7 @@ def grow(engine: Engine, to: int) -> None:
     newest = -1
     while newest < to:
         with engine.begin() as connection:
-            newest = feed.number(connection).newest
+            newest = feed.number_entries(connection).newest
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
 
@@ -148,7 +148,7 @@ def page_seconds(engine: Engine, after: str) -> float:
     """One page as the api makes it: number what waits, read, and fetch the inspections."""
     begun = time.perf_counter()
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
     with engine.begin() as connection:
         page = feed.read(connection, state, feed.start(connection, state, after), limit=PAGE)
         found = inspections.by_ids(connection, [one.inspection_id for one in page.entries])
@@ -159,7 +159,7 @@ def page_seconds(engine: Engine, after: str) -> float:
 
 def middle(engine: Engine, number: int) -> str:
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
         return str(feed._at(connection, state, number // 2))
 
 
@@ -210,7 +210,7 @@ def waiting(engine: Engine) -> None:
             with engine.begin() as connection:
                 feed.append(connection, [(UUID(int=number), 1) for number in range(1_000)], "final")
             with engine.begin() as connection:
-                feed.number(connection)
+                feed.number_entries(connection)
         after = statistics.median(looks(engine))
     print(
         f"a look for new entries takes {1000 * after:.2f} ms behind 100,000 numbered ones that a held snapshot keeps, "
@@ -223,7 +223,7 @@ def looks(engine: Engine) -> list[float]:
     for _ in range(50):
         begun = time.perf_counter()
         with engine.begin() as connection:
-            feed.number(connection)
+            feed.number_entries(connection)
         times.append(time.perf_counter() - begun)
     return times
 

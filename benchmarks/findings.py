@@ -14,7 +14,7 @@ class Run:
         good, defective: scores of the images that are reported on.
         development: AUROC on those by which the detector was chosen; None where there are none.
         threshold: of `promised` false rejects, with its 95 % interval.
-        milliseconds: to decode and score a image on one core.
+        milliseconds: to decode and score an image on one core.
     """
 
     detector: str

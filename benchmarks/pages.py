@@ -30,7 +30,7 @@ _HEAD: Final = (
     "false rejects",
     "promised (95 %)",
     "recall",
-    "ms a image",
+    "ms an image",
     "training",
     "bundle",
 )

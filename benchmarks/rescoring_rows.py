@@ -18,11 +18,11 @@ from sqlalchemy import Engine, text
 
 from core.database import create_pool, create_unbounded
 from core.models import model_versions, recipes
-from core.queue.notifications import Hints
+from core.queue.notifications import Notifier
 from core.rescoring import runs, slices
 from core.rescoring.reports import report
 from core.rescoring.requests import RunRequest
-from core.rescoring.run_thresholds import Limit
+from core.rescoring.run_thresholds import RunThreshold
 from core.rescoring.slices import Result
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
@@ -67,7 +67,7 @@ class Night:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.engine = engine
         self.settings = settings
-        self.hints = Hints(settings)
+        self.hints = Notifier(settings)
         self.planner = Planner(settings, engine, self.hints, threading.Event())
 
     def run(self, version: int, threshold: float | None = None) -> UUID:
@@ -96,7 +96,7 @@ def judge(night: Night, rows: int) -> None:
     run = night.progress(run_id)
     assert (run.state, run.done) == ("completed", rows), run
     print(f"{rows} stored scores judged anew and written in {took:.1f} s, {rows / took:.0f} a second; {run.counts}")
-    print(f"the report of these after {timed(lambda: report.of(night.engine, run_id)) / 1000:.1f} s")
+    print(f"the report of these after {timed(lambda: report.build_report(night.engine, run_id)) / 1000:.1f} s")
 
 
 def plan(night: Night, rows: int) -> None:
@@ -126,8 +126,8 @@ def _make_up(night: Night) -> None:
             claim = slices.claim(connection, worker="bench", lease_seconds=60)
             if claim is None:
                 return
-            subjects = slices.subjects(connection, claim)
-        results = [Result(one, Limit(0.5), 0.25, "ok") for one in subjects]
+            subjects = slices.run_images(connection, claim)
+        results = [Result(one, RunThreshold(0.5), 0.25, "ok") for one in subjects]
         with night.engine.begin() as connection:
             slices.write(connection, claim, results)
 

@@ -59,7 +59,7 @@ def _ascii(text: str) -> str:
         raise ValueError(f"{text!r} is no host name: {error}") from None
 
 
-def normalised(address: Address) -> Address:
+def normalise(address: Address) -> Address:
     """The address that is meant: an IPv4 address out of its IPv6 disguise (mapped, NAT64, 6to4), and no zone id."""
     if isinstance(address, IPv4Address):
         return address
@@ -70,7 +70,7 @@ def normalised(address: Address) -> Address:
     return address.sixtofour or IPv6Address(int(address))
 
 
-def never_called(address: Address) -> str | None:
+def why_never_allowed(address: Address) -> str | None:
     """Why no entry can allow this normalised address, or None if one can."""
     if address.is_unspecified or address in _THIS_NETWORK:
         return "an unspecified address"
@@ -85,14 +85,14 @@ def never_called(address: Address) -> str | None:
     return None
 
 
-def near(address: Address) -> str | None:
+def is_loopback_or_link_local(address: Address) -> str | None:
     """What a normalised address is if it lies on this machine or its wire: only an exact entry can allow it."""
     if address.is_loopback:
         return "a loopback address"
     return "a link-local address" if address.is_link_local else None
 
 
-def is_of_this_machine(address: Address) -> bool:
+def is_local_address(address: Address) -> bool:
     """Whether a normalised address is one of this machine's: whether a socket could be bound to it. One of which that
     cannot be told is taken for one."""
     if address.is_loopback:
@@ -106,7 +106,7 @@ def is_of_this_machine(address: Address) -> bool:
     return True
 
 
-def written(host: str | Address, port: int | None = None) -> str:
+def format_host(host: str | Address, port: int | None = None) -> str:
     """A host as it stands in a URL or an entry."""
     shown = f"[{host}]" if isinstance(host, IPv6Address) else str(host)
     return shown if port is None else f"{shown}:{port}"
@@ -152,8 +152,13 @@ def parse_entries(text: str) -> tuple[Entry, ...]:
         except ValueError as error:
             raise ValueError(f"{one!r} is no entry ({error}): {_HOW}") from None
         for entry in parsed:
-            if entry.exact and entry.port is None and entry.network and (kind := near(entry.network.network_address)):
-                shown = parsed[0].name or written(entry.network.network_address)
+            if (
+                entry.exact
+                and entry.port is None
+                and entry.network
+                and (kind := is_loopback_or_link_local(entry.network.network_address))
+            ):
+                shown = parsed[0].name or format_host(entry.network.network_address)
                 raise ValueError(f"{one!r} would allow nothing: {kind} needs its port; write {shown}:PORT")
         entries += parsed
     return tuple(entries)
@@ -196,7 +201,7 @@ def _split_port(text: str) -> tuple[str, int | None]:
 
 
 def _of_network(network: Network, *, exact: bool, port: int | None) -> Entry:
-    meant = normalised(network.network_address)
+    meant = normalise(network.network_address)
     if meant != network.network_address:
         raise ValueError(f"it means the IPv4 address {meant} and has to be written so")
     return Entry(None, network, exact, port)
@@ -204,4 +209,4 @@ def _of_network(network: Network, *, exact: bool, port: int | None) -> Entry:
 
 def parse_address(text: str) -> Address:
     """An address as the system's resolver gives it, normalised."""
-    return normalised(ip_address(text))
+    return normalise(ip_address(text))

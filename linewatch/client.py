@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from linewatch.http.executors import AwaitedWire, BlockingWire, iterate, run
+from linewatch.http.executors import AsyncExecutor, SyncExecutor, iterate, run
 from linewatch.http.transport import OnWait, Transport, options
 from linewatch.operations import Operations
 from linewatch.operations.endpoints import EndpointChanges
@@ -61,7 +61,7 @@ class AsyncClient(Operations):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Nothing is sent yet; the arguments are those of `Client`."""
-        wire = AwaitedWire(httpx.AsyncClient(transport=transport, **options(url, api_key)))
+        wire = AsyncExecutor(httpx.AsyncClient(transport=transport, **options(url, api_key)))
         super().__init__(Transport(wire, timeout=timeout, patience=patience, on_wait=on_wait))
 
     async def __aenter__(self) -> Self:
@@ -137,7 +137,7 @@ class Client:
             BadAddress: `url` is not an address.
             BadKey: `api_key` cannot be one; it is a ValueError, too.
         """
-        wire = BlockingWire(httpx.Client(transport=transport, **options(url, api_key)))
+        wire = SyncExecutor(httpx.Client(transport=transport, **options(url, api_key)))
         self._operations = Operations(Transport(wire, timeout=timeout, patience=patience, on_wait=on_wait))
         self.url = self._operations.url
 

@@ -24,7 +24,7 @@ from core.feed import feed
 from core.models import model_versions
 from core.queue import bulk_share, notifications, work
 from core.queue.broker import BULK_QUEUE, IO_QUEUE, LIVE_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
-from core.queue.notifications import Hints
+from core.queue.notifications import Notifier
 from core.queue.work import Publishable
 from core.rescoring import planning, schedules, slices
 from core.settings import Settings, settings_or_exit
@@ -49,7 +49,7 @@ class Dispatcher:
         self._celery = Celery("linewatch-dispatcher", set_as_current=False)
         self._celery.conf.update(celery_settings(own))
         self._redis = notifications.connect(own)
-        self._hints = Hints(own)
+        self._hints = Notifier(own)
         self._due: dict[Callable[[], None], float] = {}
         self._newest = 0
         self._uploads_turn = False  # whether uploads had the last grant, or slices
@@ -80,7 +80,7 @@ class Dispatcher:
 
     def _rescue(self) -> None:
         with self._engine.begin() as connection:
-            rescued = work.rescue(connection)
+            rescued = work.reclaim_expired_leases(connection)
         if rescued:
             log.warning("%d leases ran out; their inspections are queued again", rescued)
 
@@ -96,7 +96,7 @@ class Dispatcher:
         while newest != before:  # in pieces, each a transaction of its own
             before = newest
             with self._engine.begin() as connection:
-                newest = feed.number(connection).newest
+                newest = feed.number_entries(connection).newest
         self._newest = newest
 
     def _publish_forgotten(self) -> None:
@@ -106,7 +106,9 @@ class Dispatcher:
             forgotten = work.take_unpublished(connection, at_most=AT_ONCE)
         for queue, queue_is_empty in empty.items():
             with self._engine.begin() as connection:
-                forgotten += work.take_lost(connection, priority=queue, queue_is_empty=queue_is_empty, at_most=AT_ONCE)
+                forgotten += work.take_with_lost_message(
+                    connection, priority=queue, queue_is_empty=queue_is_empty, at_most=AT_ONCE
+                )
         self._publish(forgotten)
 
     def _publish(self, forgotten: Sequence[Publishable]) -> None:
@@ -127,7 +129,7 @@ class Dispatcher:
 
     def _keep_rescoring(self) -> None:
         with self._engine.begin() as connection:
-            rescued = slices.rescue(connection)
+            rescued = slices.reclaim_expired_leases(connection)
             due = planning.due(connection)
             waiting = slices.waiting(connection)
         if rescued:

@@ -16,7 +16,7 @@ from core.delivery import deliveries
 from core.feed import feed
 from core.intake import idempotency
 from core.queue.broker import Task
-from core.queue.notifications import Hints
+from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
 from core.storage.image_store import Store
 from worker.app import create_app
@@ -42,7 +42,7 @@ class Process:
     def __init__(self) -> None:
         self.engine = create_pool(settings(), size=POOL_SIZE, name="io")
         self.store = Store(settings().store_url)
-        self.hints = Hints(settings())
+        self.hints = Notifier(settings())
         self.stopping = threading.Event()
         self.planner = Planner(settings(), self.engine, self.hints, self.stopping)
 

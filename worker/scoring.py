@@ -18,19 +18,19 @@ from core.intake.image_decoding import Undecodable
 from core.models import model_versions
 from core.queue import notifications
 from core.queue.broker import BULK_QUEUE, Task
-from core.queue.notifications import Hints
+from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
 from core.storage.archives import ArchiveUnavailable
 from core.storage.image_store import Store, failure_key
 from core.vision.errors import InvalidBundle
-from core.vision.evaluation.heatmap import heat
+from core.vision.evaluation.heatmap import scale_to_threshold
 from worker.app import Readiness, create_app
 from worker.pipeline.anomaly_maps import anomaly_map as anomaly_map_of
 from worker.pipeline.isolated_decoding import IsolatedDecoder
-from worker.pipeline.live_load import Line
+from worker.pipeline.live_load import LiveLoad
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
-from worker.pipeline.scoring_pipeline import Examiner
-from worker.rescoring.report_rendering import Reporter
+from worker.pipeline.scoring_pipeline import ScoringPipeline
+from worker.rescoring.report_rendering import ReportRenderer
 from worker.rescoring.slice_scoring import Rescorer
 
 log = logging.getLogger(__name__)
@@ -43,15 +43,15 @@ class Process:
         self.settings = settings()
         self.engine = create_pool(self.settings, size=2 * self.settings.scoring_slots + 1, name="scoring")
         self.store = Store(self.settings.store_url)
-        self.hints = Hints(self.settings)
+        self.hints = Notifier(self.settings)
         self.models = Models(self.settings, self.engine, self.store)
         self.readiness = Readiness(self.settings.ready_file)
-        self.line = Line(notifications.connect(self.settings))
+        self.line = LiveLoad(notifications.connect(self.settings))
         self.stopping = threading.Event()
         name = f"{socket.gethostname()}/{os.getpid()}"
         services = (self.settings, self.engine, self.store, self.models, self.hints)
-        self.examiner = Examiner(*services, worker=name)
-        self.reporter = Reporter(*services)
+        self.examiner = ScoringPipeline(*services, worker=name)
+        self.reporter = ReportRenderer(*services)
         self.rescorer = Rescorer(*services, self.line, worker=name, stopping=self.stopping)
 
 
@@ -159,7 +159,7 @@ def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, 
             model = process.models.get(version_id)
             with _isolated(process, model) as decoder:
                 made = anomaly_map_of(process.store, model, decoder, process.store.path(source), map_key)
-                drawn = heat(made, score, threshold)
+                drawn = scale_to_threshold(made, score, threshold)
                 process.store.put(key, decoder.heatmap(process.store.path(source), drawn))
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access.rate_limits import Rates
+from api.access.rate_limits import RateLimits
 from api.responses.problems import database_unavailable, response
 from core.access import keys
 from core.access.keys import Key
@@ -51,7 +51,7 @@ def scope_needed(method: str, path: str) -> str:
     return "submit" if path.startswith(SUBMITTING) else "admin"
 
 
-class Guard:
+class Authentication:
     """ASGI middleware that refuses requests before anything is read of them, and bounds bodies that are read whole."""
 
     def __init__(self, app: ASGIApp, settings: Settings, engine: Engine, threads: int) -> None:
@@ -61,7 +61,7 @@ class Guard:
         self._needs_key = settings.auth_required
         self._engine = engine
         self._keys: dict[str, tuple[float, Key]] = {}
-        self._rates = Rates()
+        self._rates = RateLimits()
         self._uses_noted: dict[int, float] = {}
         self._notes: set[asyncio.Task[None]] = set()
 
@@ -75,7 +75,7 @@ class Guard:
             await response(refused)(scope, receive, send)
             return
         streamed = STREAMED.fullmatch(scope["path"]) is not None
-        await self._app(scope, receive if streamed else _bounded(receive), send)
+        await self._app(scope, receive if streamed else _limit_body(receive), send)
 
     async def _actor(self, scope: Scope) -> str:
         """The name under which the request's changes are audited."""
@@ -83,7 +83,7 @@ class Guard:
         if scope["path"] in PROBES:
             return "anonymous"
         if not self._needs_key:
-            _refuse_strangers(scope["method"], headers)
+            _check_host_and_origin(scope["method"], headers)
             return "local"
         if scope["path"] in NEED_NO_KEY:
             return "anonymous"
@@ -149,7 +149,7 @@ class Guard:
             return keys.find(connection, text)
 
 
-def _refuse_strangers(method: str, headers: Headers) -> None:
+def _check_host_and_origin(method: str, headers: Headers) -> None:
     """Without keys, any web page that a user of this machine visits could post here, or rebind its name to us."""
     host = headers.get("host", "")
     if _host_name(host) not in LOOPBACK_HOSTS:
@@ -168,7 +168,7 @@ def _host_name(host: str) -> str | None:
         return None
 
 
-def _bounded(receive: Receive) -> Receive:
+def _limit_body(receive: Receive) -> Receive:
     received = 0
 
     async def bounded() -> Message:

@@ -16,7 +16,7 @@ class _Bucket:
     at: float
 
 
-class Rates:
+class RateLimits:
     """A key that was idle may make the requests of one minute at once; then they come back evenly.
 
     With several api processes each counts for itself.

@@ -51,7 +51,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _PendingRequest:
     """What one request brings, its idempotency key, what of it was refused, and where its answer goes."""
 
     uploads: Sequence[Upload]
@@ -66,7 +66,7 @@ class _Entry:
         return plain if self.key is None else plain.under(self.key, self.errors)
 
 
-class Door:
+class GroupCommit:
     """Takes uploads in and answers once they are durable."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Door:
         self._callbacks_seen: dict[Origin, float] = {}
         # Threads of their own: while names are slow to look up, uploads that call nobody are committed as ever.
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
-        self._arriving: asyncio.Queue[_Entry] = asyncio.Queue()
+        self._arriving: asyncio.Queue[_PendingRequest] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")  # it waits for nobody else's work
 
@@ -160,7 +160,7 @@ class Door:
             errors: what of the request was refused already, to be told again with the answer.
         """
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        await self._arriving.put(_Entry(uploads, as_batch, callback_url, key, errors, answer))
+        await self._arriving.put(_PendingRequest(uploads, as_batch, callback_url, key, errors, answer))
         return await answer
 
     def _check_recipe(self, name: str) -> None:
@@ -210,7 +210,7 @@ class Door:
             for inspection, recipe_id in zip(one.inspections, one.recipe_ids, strict=True):
                 self._publisher.queued(recipe_id, inspection.priority, inspection.id)
 
-    def _commit(self, group: Sequence[_Entry]) -> Sequence[Accepted | Exception]:
+    def _commit(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
         try:
             uploads = [upload for entry in group for upload in entry.uploads]
             self._store.publish(
@@ -220,7 +220,7 @@ class Door:
             return [store_refusal(error)] * len(group)
         return self._enter(group)
 
-    def _enter(self, group: Sequence[_Entry]) -> Sequence[Accepted | Exception]:
+    def _enter(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
         try:
             submissions = [entry.submission() for entry in group]
             with self._engine.begin() as connection:

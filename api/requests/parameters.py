@@ -26,7 +26,7 @@ from core.intake.fields import Label as Label
 from core.intake.fields import Metadata
 from core.intake.fields import Moment as Moment
 from core.intake.fields import parse_json as parse_json
-from core.intake.fields import storable as storable
+from core.intake.fields import refuse_unstorable as refuse_unstorable
 
 MAX_WAIT_SECONDS = 60
 RECIPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -47,10 +47,10 @@ OrLeftOut = Annotated[
     T | SkipJsonSchema[None], BeforeValidator(_not_null), Field(json_schema_extra=_without_default)
 ]  # of a change: None where it was left out, and never because a client said null
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(storable)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(refuse_unstorable)
 ]  # whom people read of
-Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(storable)]
-Description = Annotated[str, StringConstraints(max_length=1000), AfterValidator(storable)]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(refuse_unstorable)]
+Description = Annotated[str, StringConstraints(max_length=1000), AfterValidator(refuse_unstorable)]
 RecipeName = Annotated[str, StringConstraints(pattern=RECIPE_NAME)]
 RecipePath = Annotated[str, Path(pattern=RECIPE_NAME)]
 VersionPath = Annotated[int, Path(ge=1, le=2**31 - 1)]

@@ -72,10 +72,10 @@ class Form:
         return image
 
 
-class _Incoming:
+class _IncomingImage:
     """One image on its way into the store."""
 
-    def __init__(self, receiver: "Receiver") -> None:
+    def __init__(self, receiver: "UploadReceiver") -> None:
         self._receiver = receiver
         self._buffer = bytearray()
         self._size = 0
@@ -114,7 +114,7 @@ class _Incoming:
         return StoredImage(dt.datetime.now(dt.UTC).date(), staged.sha256, staged.size, header)
 
 
-class Receiver:
+class UploadReceiver:
     """Receives the bodies of uploads."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
@@ -141,7 +141,7 @@ class Receiver:
     async def raw(self, request: Request) -> AsyncIterator[Received]:
         """The image that is the whole body; given up when the request fails."""
         stream = request.stream()
-        incoming = _Incoming(self)
+        incoming = _IncomingImage(self)
         try:
             self.check_size(_declared_size(request))
             async for chunk in stream:
@@ -179,14 +179,14 @@ class Receiver:
 class _FormReader:
     """Takes the events of the multipart parser and sorts them into images and fields."""
 
-    def __init__(self, receiver: Receiver, image: str, most: int) -> None:
+    def __init__(self, receiver: UploadReceiver, image: str, most: int) -> None:
         self.form = Form()
         self.pairs: list[tuple[str, str]] = []
         self._receiver = receiver
         self._image = image
         self._most = most
         self._segment: MultipartSegment | None = None
-        self._incoming: _Incoming | None = None
+        self._incoming: _IncomingImage | None = None
         self._value = bytearray()
 
     async def take(self, event: Any) -> None:
@@ -210,7 +210,7 @@ class _FormReader:
         if segment.name == self._image:
             if len(self.form.images) >= self._most:
                 raise Refused(Code.TOO_MANY_IMAGES, f"A request may bring at most {self._most} image(s).")
-            self._incoming = _Incoming(self._receiver)
+            self._incoming = _IncomingImage(self._receiver)
         elif segment.filename is not None:
             raise Refused(
                 Code.INVALID_FIELD, f"{segment.name}: a file is expected under the name {self._image!r} only."

@@ -53,7 +53,7 @@ class Downloads:
                 yield chunk
 
 
-class _Stalled(Exception):  # noqa: N818 - it reads as what happened
+class _ClientStalled(Exception):  # noqa: N818 - it reads as what happened
     """A client takes nothing."""
 
 
@@ -68,11 +68,11 @@ class Download(StreamingResponse):
                 async with asyncio.timeout(self.stalled_seconds):
                     await send(message)
             except TimeoutError:
-                raise _Stalled from None
+                raise _ClientStalled from None
 
         try:
             await super().stream_response(send_in_time)
-        except _Stalled:
+        except _ClientStalled:
             log.warning("a download was broken off: its client took nothing for %g seconds", self.stalled_seconds)
         except UNUSABLE as error:
             log.warning("a download broke off: database unavailable: %s", str(error).partition("\n")[0])

@@ -25,7 +25,7 @@ from api.requests.parameters import (
     decode_cursor,
     encode_cursor,
     once_each,
-    storable,
+    refuse_unstorable,
     upload_fields,
 )
 from api.requests.uploads import Received, is_form, is_image
@@ -232,7 +232,7 @@ class NewReview(BaseModel):
     verdict: Literal["ok", "ng"]
     reviewer: Name
     reason: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000), AfterValidator(storable)
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000), AfterValidator(refuse_unstorable)
     ]
 
 
@@ -266,7 +266,7 @@ def get_image(inspection_id: UUID, services: Context) -> FileResponse:
 )
 async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
     """The anomaly map of the version that scored: float32, rows by columns, as a NumPy `.npy` file."""
-    examined = await asyncio.to_thread(_examined, services, inspection_id, "anomaly map")
+    examined = await asyncio.to_thread(_scored_inspection, services, inspection_id, "anomaly map")
     data = await on_demand.anomaly_map(services, examined.image, examined.version_id, examined.sha256)
     return Response(data, media_type="application/octet-stream")
 
@@ -279,7 +279,7 @@ async def get_heatmap(inspection_id: UUID, services: Context) -> Response:
     a step with a contour, hot colours above, and no more from three times it on. A part whose score is below the
     threshold never shows a hot colour.
     """
-    examined = await asyncio.to_thread(_examined, services, inspection_id, "heatmap")
+    examined = await asyncio.to_thread(_scored_inspection, services, inspection_id, "heatmap")
     data = await on_demand.heatmap(
         services,
         examined.image.day,
@@ -293,7 +293,7 @@ async def get_heatmap(inspection_id: UUID, services: Context) -> Response:
 
 
 @dataclass(frozen=True)
-class _Examined:
+class _ScoredInspection:
     """What an anomaly map is made of: a stored image, and what a model version said of it."""
 
     image: StoredImage
@@ -303,7 +303,7 @@ class _Examined:
     threshold: float
 
 
-def _examined(services: Services, inspection_id: UUID, what: str) -> _Examined:
+def _scored_inspection(services: Services, inspection_id: UUID, what: str) -> _ScoredInspection:
     """A completed inspection; refuses any other."""
     found = view(services, inspection_id)
     if (
@@ -316,4 +316,4 @@ def _examined(services: Services, inspection_id: UUID, what: str) -> _Examined:
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status}; it has no {what}.")
     header = Header(found.image_media_type, found.image_width, found.image_height)
     stored = StoredImage(found.image_day, found.image_sha256, found.image_bytes, header)
-    return _Examined(stored, found.model_version_id, found.model_sha256, found.anomaly_score, found.threshold)
+    return _ScoredInspection(stored, found.model_version_id, found.model_sha256, found.anomaly_score, found.threshold)

@@ -37,7 +37,7 @@ _THERE_ALREADY: dict[int | str, dict[str, Any]] = {200: {"model": ModelVersion, 
 
 
 def _described(connection: Connection, version: model_versions.ModelVersion) -> ModelVersion:
-    return ModelVersion.of(version, thresholds.current(connection, version.id))
+    return ModelVersion.of(version, thresholds.in_force(connection, version.id))
 
 
 @router.get("/model-versions")

@@ -23,7 +23,7 @@ from core.inspection.inspections import Inspection
 from core.intake.submission import NewInspection
 from core.models import model_versions, recipes, thresholds
 from core.storage.image_store import image_key
-from core.vision.evaluation.heatmap import enlarged
+from core.vision.evaluation.heatmap import resize_map
 
 router = APIRouter(tags=["synchronous"])
 
@@ -122,7 +122,7 @@ def _active(services: Services) -> tuple[model_versions.ModelVersion, float]:
         recipe = recipes.get(connection, services.settings.default_recipe)
         if recipe.active_version_id is None:
             raise Refused(Code.RECIPE_WITHOUT_MODEL, f"Recipe {recipe.name!r} has no active model version.")
-        limits = thresholds.current(connection, recipe.active_version_id)
+        limits = thresholds.in_force(connection, recipe.active_version_id)
         return model_versions.by_id(connection, recipe.active_version_id), limits[0].threshold
 
 
@@ -141,7 +141,7 @@ def _prediction(inspection: Inspection) -> Prediction:
 
 def _grey_png(anomaly_map: bytes, manifest: dict[str, Any], threshold: float) -> bytes:
     size = (manifest["preprocessing"]["width"], manifest["preprocessing"]["height"])
-    errors = enlarged(np.load(io.BytesIO(anomaly_map), allow_pickle=False), size)
+    errors = resize_map(np.load(io.BytesIO(anomaly_map), allow_pickle=False), size)
     white = (WHITE_AT_OF_MEAN if manifest["score_method"] == "mse" else WHITE_AT) * threshold
     grey = np.clip(errors / max(white, float(np.finfo(np.float32).tiny)), 0, 1) * 255
     out = io.BytesIO()

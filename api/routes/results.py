@@ -118,7 +118,7 @@ def _page(services: Services, asked: _Feed, after: str | None) -> _Found:
 def _state(services: Services) -> feed.State:
     """How far the feed reaches, committed: what is read behind it may be refused."""
     with services.transaction() as connection:
-        return feed.number(connection)
+        return feed.number_entries(connection)
 
 
 class Acknowledgement(BaseModel):

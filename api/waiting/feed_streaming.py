@@ -15,7 +15,7 @@ from typing import TypeVar
 from sqlalchemy import Engine
 
 from core.feed import feed
-from core.feed.feed import News
+from core.feed.feed import NewEntries
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class _Waiting:
     more: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Follower:
+class FeedWaiters:
     """Wakes who waits for more of the feed."""
 
     def __init__(self, engine: Engine) -> None:
@@ -103,6 +103,6 @@ class Follower:
             if news.newest > one.newest and news.concerns(one.recipe_id, reviews=one.reviews):
                 one.more.set()
 
-    def _news(self, behind: int) -> News:
+    def _news(self, behind: int) -> NewEntries:
         with self._engine.begin() as connection:
-            return feed.news(connection, behind)
+            return feed.number_and_summarise(connection, behind)

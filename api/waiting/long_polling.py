@@ -35,7 +35,7 @@ class Ending(Protocol):
 AnyEnding = TypeVar("AnyEnding", bound=Ending)
 
 
-class Waiters:
+class LongPolls:
     """All who wait in this process, by the name of what they wait for."""
 
     def __init__(self, settings: Settings, looks: Mapping[Kind, Look], *, on_finish: Callable[[], None]) -> None:
@@ -83,7 +83,7 @@ class Waiters:
                 event.set()
 
     async def _listen(self) -> None:
-        async for channel, names in notifications.heard(self._settings, FINISHED_CHANNEL, MAP_CHANNEL):
+        async for channel, names in notifications.subscribe(self._settings, FINISHED_CHANNEL, MAP_CHANNEL):
             kinds: tuple[Kind, ...] = ("inspection", "batch", "rescore_run")
             if channel == MAP_CHANNEL:
                 kinds = ("anomaly_map",)

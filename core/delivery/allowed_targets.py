@@ -20,13 +20,13 @@ from sqlalchemy.engine import make_url
 from core.addresses import (
     Address,
     Entry,
-    is_of_this_machine,
-    near,
-    never_called,
+    format_host,
+    is_local_address,
+    is_loopback_or_link_local,
     parse_address,
     parse_entries,
     parse_host,
-    written,
+    why_never_allowed,
 )
 from core.delivery import mqtt
 from core.errors import Code, Refused
@@ -160,12 +160,14 @@ class AllowList:
     def _look_up(self, origin: Origin, host: str) -> list[str]:
         by_address = any(entry.network is not None and entry.port in (None, origin.port) for entry in self.entries)
         if not by_address and not self._names(origin):  # whatever its address may be
-            raise TargetRefused(f"{host} is not in {_SETTING}; the entry {written(host, origin.port)} would allow it.")
+            raise TargetRefused(
+                f"{host} is not in {_SETTING}; the entry {format_host(host, origin.port)} would allow it."
+            )
         try:
             return addresses_of(host, origin.port)
         except (OSError, UnicodeError) as error:
             raise TargetUnresolved(
-                f"{host} has no address at the moment ({error}); with the entry {written(host, origin.port)} in "
+                f"{host} has no address at the moment ({error}); with the entry {format_host(host, origin.port)} in "
                 f"{_SETTING} it may be registered nevertheless."
             ) from None
 
@@ -173,22 +175,23 @@ class AllowList:
         """Refuse an address that no entry allows, or that none can allow."""
         port = origin.port
         shown = str(address) if origin.host == address else f"{origin.host} means {address}, which"
-        exact = written(address, port)
-        if kind := never_called(address):
+        exact = format_host(address, port)
+        if kind := why_never_allowed(address):
             raise TargetRefused(f"{shown} is {kind} and is never called; no entry allows it.")
         for service in self._own:
             if self._is(service, address, port):
                 raise TargetRefused(f"{shown} is, at port {port}, {service.name} of Linewatch; no entry allows it.")
-        if kind := near(address):
+        if kind := is_loopback_or_link_local(address):
             if not any(entry.is_exactly(address, port) for entry in self.entries):
                 raise TargetRefused(
                     f"{shown} is {kind}: neither a name nor a range in {_SETTING} allows it, only the entry {exact}."
                 )
         elif not self._names(origin) and not any(entry.covers(address, port) for entry in self.entries):
             raise TargetRefused(
-                f"{shown} is not in {_SETTING}; the entry {written(origin.host, port)} would allow it."
+                f"{shown} is not in {_SETTING}; the entry {format_host(origin.host, port)} would allow it."
                 if origin.host == address
-                else f"{shown} is not in {_SETTING}; the entry {written(origin.host, port)} or {exact} would allow it."
+                else f"{shown} is not in {_SETTING}; "
+                f"the entry {format_host(origin.host, port)} or {exact} would allow it."
             )
 
     @staticmethod
@@ -201,7 +204,7 @@ class AllowList:
         except OSError:
             return True
         # A server on this machine may listen on each of its addresses, whichever of them our own settings name.
-        return address in own or (is_of_this_machine(address) and any(map(is_of_this_machine, own)))
+        return address in own or (is_local_address(address) and any(map(is_local_address, own)))
 
 
 def _in_time(look_up: Callable[[], T], what: str) -> T:

@@ -62,7 +62,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReceiverAnswer:
     """What came of one try.
 
     Attributes:
@@ -84,10 +84,10 @@ class Result:
     """A message and what came of its try; not yet written."""
 
     message: Message
-    answer: Answer
+    answer: ReceiverAnswer
 
 
-def pause_after(tries: int, schedule: Sequence[float], *, retry_after: float, jitter: float) -> float | None:
+def retry_pause(tries: int, schedule: Sequence[float], *, retry_after: float, jitter: float) -> float | None:
     """Seconds from a failed try to the next one, or None after the last.
 
     Args:
@@ -172,7 +172,7 @@ RETURNING deliveries.message_id, deliveries.id, deliveries.endpoint_id, deliveri
 
 
 @dataclass(frozen=True)
-class Held:
+class EndpointLoad:
     """How many messages of an endpoint a sender holds, and how many it may hold at most."""
 
     number: int
@@ -180,7 +180,7 @@ class Held:
 
 
 def claim(
-    connection: Connection, held: Mapping[UUID, Held], *, room: int, lease_seconds: float = LEASE_SECONDS
+    connection: Connection, held: Mapping[UUID, EndpointLoad], *, room: int, lease_seconds: float = LEASE_SECONDS
 ) -> list[Message]:
     """Take messages that are due, for endpoints that are enabled.
 
@@ -304,7 +304,7 @@ _FAILED_TOO_LONG = text("""
 """)
 
 
-def handle(
+def record_results(
     connection: Connection, results: Sequence[Result], *, schedule: Sequence[float], disable_after_days: float
 ) -> dict[UUID, str]:
     """Write what came of tries, many in one statement; what failed is tried again after a pause of the schedule.
@@ -341,7 +341,7 @@ def _pause(one: Result, schedule: Sequence[float]) -> float | None:
     if one.answer.outcome is Outcome.GONE and one.message.callback_url is not None:
         return None  # it ends this callback; any other is for another address
     jitter = random.random()  # noqa: S311 - it spreads load, nothing more
-    return pause_after(one.message.tries + 1, schedule, retry_after=one.answer.retry_after, jitter=jitter)
+    return retry_pause(one.message.tries + 1, schedule, retry_after=one.answer.retry_after, jitter=jitter)
 
 
 def _judge_endpoints(

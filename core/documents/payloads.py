@@ -68,7 +68,7 @@ def _model_version(connection: Connection, version_id: int) -> Document | None:
     if connection.execute(select(versions.c.id).where(versions.c.id == version_id)).one_or_none() is None:
         return None
     version = model_versions.by_id(connection, version_id)
-    in_force = thresholds.current(connection, version_id)
+    in_force = thresholds.in_force(connection, version_id)
     return ModelVersion.of(version, in_force).model_dump(mode="json", exclude={"manifest"})  # it may be megabytes
 
 

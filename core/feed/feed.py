@@ -99,7 +99,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class News:
+class NewEntries:
     """What was entered since a number, in short: the recipes and kinds of the entries, or None where they are many."""
 
     newest: int
@@ -168,7 +168,7 @@ FROM taken, counted
 """)
 
 
-def number(connection: Connection, *, at_most: int = NUMBERED_AT_ONCE) -> State:
+def number_entries(connection: Connection, *, at_most: int = NUMBERED_AT_ONCE) -> State:
     """Give numbers to entries that are committed, `at_most` so many, and return how far the feed reaches now.
 
     Where nothing waits for a number it takes no lock. A database that was restored begins its new epoch here; commit
@@ -207,10 +207,10 @@ def start(connection: Connection, state: State, after: str | None) -> Cursor:
         return _at(connection, state, state.expired)
     if after == "now":
         return _at(connection, state, state.newest)
-    return check(connection, state, Cursor.parse(after))
+    return check_cursor(connection, state, Cursor.parse(after))
 
 
-def check(connection: Connection, state: State, cursor: Cursor) -> Cursor:
+def check_cursor(connection: Connection, state: State, cursor: Cursor) -> Cursor:
     """The cursor, if the feed can be read on from it; refuses as `start` does."""
     if cursor.epoch != state.epoch or cursor.number > state.newest or not _is_there(connection, state, cursor):
         raise Refused(
@@ -320,16 +320,16 @@ def read(
     return Page(entries, entries[-1].cursor if full else _at(connection, state, state.newest))
 
 
-def news(connection: Connection, behind: int) -> News:
+def number_and_summarise(connection: Connection, behind: int) -> NewEntries:
     """Number what waits, and say in short what there is behind a number."""
-    newest = number(connection).newest
+    newest = number_entries(connection).newest
     if newest - behind > NEWS_AT_MOST:
-        return News(newest, None)
+        return NewEntries(newest, None)
     rows = connection.execute(
         text("SELECT DISTINCT recipe_id, event FROM feed WHERE number > :behind AND number <= :newest"),
         {"behind": behind, "newest": newest},
     )
-    return News(newest, frozenset((row.recipe_id, row.event) for row in rows))
+    return NewEntries(newest, frozenset((row.recipe_id, row.event) for row in rows))
 
 
 def _removed_since(connection: Connection, state: State) -> State:

@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from core.errors import Code, Refused
 from core.models import verdicts
-from core.models.recipes import unknown as unknown_recipe
+from core.models.recipes import unknown_recipe
 from core.models.verdicts import Verdict
 from core.partitions import first_id_of
 from core.tables import SUBMITTED, images, inspections, model_versions, recipes, reviews, work
@@ -97,7 +97,7 @@ class Inspection:
     @property
     def effective_verdict(self) -> Verdict | None:
         """What counts: the newest review, else the machine's verdict."""
-        return verdicts.effective(self.verdict, [one.verdict for one in self.reviews])
+        return verdicts.effective_verdict(self.verdict, [one.verdict for one in self.reviews])
 
     @property
     def final(self) -> bool:
@@ -111,7 +111,7 @@ class Inspection:
         return verdicts.is_anomaly(self.anomaly_score, self.threshold)
 
 
-def as_accepted(one: Inspection) -> Inspection:
+def as_first_answered(one: Inspection) -> Inspection:
     """An inspection as it was when it was accepted, whatever has become of it since."""
     return replace(
         one,
@@ -237,11 +237,11 @@ def get(connection: Connection, inspection_id: UUID) -> Inspection:
     """One inspection; refuses an unknown id."""
     found = by_ids(connection, [inspection_id])
     if inspection_id not in found:
-        raise unknown(inspection_id)
+        raise unknown_inspection(inspection_id)
     return found[inspection_id]
 
 
-def unknown(inspection_id: UUID) -> Refused:
+def unknown_inspection(inspection_id: UUID) -> Refused:
     """The refusal of an id that no inspection has."""
     return Refused(Code.NOT_FOUND, f"There is no inspection {inspection_id}.")
 
@@ -292,7 +292,7 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
 
 
 def _effective(verdict: str) -> ColumnElement[bool]:
-    """`core.models.verdicts.effective` as a condition on finished inspections. Nobody's review says `review`."""
+    """`core.models.verdicts.effective_verdict` in SQL, for finished inspections. No person decides `review`."""
     of_this = reviews.c.inspection_id == inspections.c.id
     reviewed = select(reviews.c.id).where(of_this).exists()
     if verdict == "review":
@@ -301,7 +301,7 @@ def _effective(verdict: str) -> ColumnElement[bool]:
     return or_(and_(inspections.c.verdict == verdict, ~reviewed), newest == verdict)
 
 
-def completed_by(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:
+def completed_query(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:
     """A query of what a version has scored of a recipe's images that were accepted since a moment, newest first."""
     return (
         select(inspections.c.id, inspections.c.anomaly_score, inspections.c.verdict, inspections.c.reasons)
@@ -332,7 +332,7 @@ def _just_after(moment: dt.datetime) -> UUID:
 _LATEST = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
 
 
-def final_among(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
+def which_are_final(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
     """Which of these inspections are final."""
     rows = connection.execute(select(inspections.c.id).where(inspections.c.id.in_(list(ids)))).scalars()
     return set(rows)

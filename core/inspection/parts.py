@@ -32,12 +32,12 @@ class Part:
     @property
     def verdict(self) -> Verdict | None:
         """The machine's."""
-        return verdicts.of_part((one.final, one.verdict) for one in self.views)
+        return verdicts.part_verdict((one.final, one.verdict) for one in self.views)
 
     @property
     def effective_verdict(self) -> Verdict | None:
         """With what people said of the views."""
-        return verdicts.of_part((one.final, one.effective_verdict) for one in self.views)
+        return verdicts.part_verdict((one.final, one.effective_verdict) for one in self.views)
 
     @property
     def counts(self) -> dict[str, int]:

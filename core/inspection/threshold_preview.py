@@ -6,9 +6,9 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Float, func, literal, or_, select
 
-from core.inspection.inspections import completed_by
+from core.inspection.inspections import completed_query
 from core.models.model_versions import ModelVersion
-from core.models.thresholds import decided
+from core.models.thresholds import verdict_sql
 from core.models.verdicts import Verdict
 from core.tables import inspections, thresholds
 
@@ -65,11 +65,11 @@ def preview(
     A station's threshold is tried on that station's inspections, the general one on those of stations that have none
     of their own.
     """
-    query = completed_by(version.recipe_id, version.id, since).where(_concerned(version.id, station_id))
+    query = completed_query(version.recipe_id, version.id, since).where(_concerned(version.id, station_id))
     seen = connection.execute(select(func.count()).select_from(query.limit(at_most + 1).subquery())).scalar_one()
     past = query.limit(at_most).subquery()
     limits = (literal(threshold, Float(53)), literal(review_threshold, Float(53)))
-    after = decided(past.c.anomaly_score, *limits, past.c.reasons)
+    after = verdict_sql(past.c.anomaly_score, *limits, past.c.reasons)
     both = select(past.c.id, past.c.anomaly_score, past.c.verdict.label("before"), after.label("after")).subquery()
     kind = (both.c.before, both.c.after)
     numbered = (

@@ -1,4 +1,4 @@
-"""What may be said of a image, whoever says it: in an upload, or in a manifest of an archive."""
+"""What may be said of an image, whoever says it: in an upload, or in a manifest of an archive."""
 
 import datetime as dt
 import json
@@ -11,7 +11,7 @@ EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 
 
-def storable(value: str) -> str:
+def refuse_unstorable(value: str) -> str:
     """PostgreSQL stores neither U+0000 nor lone surrogates."""
     if "\x00" in value:
         raise ValueError("must not hold U+0000")
@@ -35,7 +35,7 @@ def parse_json(text: str | bytes) -> Any:
         encoded = json.dumps(value, allow_nan=False, ensure_ascii=False)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
-    storable(encoded)
+    refuse_unstorable(encoded)
     if "\\u0000" in encoded:
         raise ValueError("must not hold U+0000")
     return value
@@ -51,6 +51,6 @@ def _metadata(value: Any) -> Any:
     return value
 
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(storable)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
 Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]

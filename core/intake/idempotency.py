@@ -30,7 +30,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Use:
+class KeyedRequest:
     """A request under a key.
 
     Attributes:
@@ -44,7 +44,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Entered:
+class KeyedResult:
     """What a request is to be answered with: its own subjects or, replayed, those of the first under its key."""
 
     subjects: list[UUID]
@@ -58,35 +58,37 @@ def fingerprint(kind: str, asked: Any, default: Callable[[Any], Any] = str) -> b
     return hashlib.sha256(canonical.encode()).digest()
 
 
-def enter(connection: Connection, requests: Sequence[tuple[Use | None, list[UUID]]]) -> list[Entered | Refused]:
+def enter_keys(
+    connection: Connection, requests: Sequence[tuple[KeyedRequest | None, list[UUID]]]
+) -> list[KeyedResult | Refused]:
     """Enter the keys of a group of requests, each with the subjects that it would make.
 
     It must come before anything else that the transaction writes or locks: whoever waits here for another process'
     transaction holds nothing but keys, and takes them in one order, so that two groups cannot wait for each other.
     """
-    uses: dict[Key, tuple[Use, list[UUID]]] = {}
+    uses: dict[Key, tuple[KeyedRequest, list[UUID]]] = {}
     for use, subjects in requests:
         if use is not None:
             uses.setdefault(use.key, (use, subjects))
     mine = _insert(connection, uses)
     earlier = _find(connection, uses.keys() - mine)
 
-    def outcome(use: Use | None, subjects: list[UUID]) -> Entered | Refused:
+    def outcome(use: KeyedRequest | None, subjects: list[UUID]) -> KeyedResult | Refused:
         if use is None:
-            return Entered(subjects, {}, replayed=False)
+            return KeyedResult(subjects, {}, replayed=False)
         if use.key in mine and uses[use.key][0] is use:
-            return Entered(subjects, use.detail, replayed=False)
+            return KeyedResult(subjects, use.detail, replayed=False)
         if use.key not in earlier:  # another one of this group has it, or it has just become too old
             return in_flight()
         first = earlier[use.key]
         if first.fingerprint != use.fingerprint:
             return _mismatch()
-        return Entered(list(first.subjects), first.detail, replayed=True)
+        return KeyedResult(list(first.subjects), first.detail, replayed=True)
 
     return [outcome(use, subjects) for use, subjects in requests]
 
 
-def _insert(connection: Connection, uses: dict[Key, tuple[Use, list[UUID]]]) -> set[Key]:
+def _insert(connection: Connection, uses: dict[Key, tuple[KeyedRequest, list[UUID]]]) -> set[Key]:
     """Enter those keys that are free, in one statement; returns them."""
     rows = [
         {

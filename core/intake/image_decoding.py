@@ -71,7 +71,7 @@ _TRANSPOSE: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Header:
-    """What a image's header says.
+    """What an image's header says.
 
     Attributes:
         media_type: by its content, never by what the sender declared; one of `MEDIA_TYPES`' values.
@@ -85,7 +85,7 @@ class Header:
 
 
 class Undecodable(Exception):  # noqa: N818 - it reads as what the image is
-    """A image that cannot be turned into pixels. It fails alone.
+    """An image that cannot be turned into pixels. It fails alone.
 
     Attributes:
         failure: `IMAGE_UNDECODABLE` or `IMAGE_TOO_LARGE`.
@@ -99,7 +99,7 @@ class Undecodable(Exception):  # noqa: N818 - it reads as what the image is
 
 
 def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
-    """Identify a image and its size without decoding it.
+    """Identify an image and its size without decoding it.
 
     Args:
         file: seekable; read from its start, and left at its start.
@@ -118,7 +118,7 @@ def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
 
 
 def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Decode a image to 8-bit RGB, upright. This is the one rule for every kind of image:
+    """Decode an image to 8-bit RGB, upright. This is the one rule for every kind of image:
 
     ============================  =====================================================================
     stored as                     becomes
@@ -133,7 +133,7 @@ def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = N
     CMYK, YCCK (JPEG, TIFF)       Pillow's conversion, (255 - C)(255 - K) / 255; Adobe's inverted JPEGs are
                                   read as such
     YCbCr                         BT.601, full range
-    alpha, transparency           dropped: the stored colour counts. A image of a part has no
+    alpha, transparency           dropped: the stored colour counts. An image of a part has no
                                   background to blend it with, and blending would invent one
     colour profiles               ignored: numbers, not appearances, are compared
     EXIF orientation              applied

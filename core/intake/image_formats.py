@@ -3,7 +3,7 @@
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
-def is_image(name: str) -> bool:
-    """Whether the last part of a path is the name of a image."""
+def has_image_suffix(name: str) -> bool:
+    """Whether the last part of a path is the name of an image."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and (dot + suffix).lower() in SUFFIXES

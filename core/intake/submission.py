@@ -17,7 +17,7 @@ from core.feed.events import Callback
 from core.inspection import inspections
 from core.inspection.inspections import Inspection
 from core.intake import idempotency
-from core.intake.idempotency import Entered, Key, Use, fingerprint
+from core.intake.idempotency import Key, KeyedRequest, KeyedResult, fingerprint
 from core.intake.image_decoding import Header
 from core.models import recipes
 from core.models.recipes import Recipe
@@ -68,7 +68,7 @@ class Submission:
     inspections: Sequence[NewInspection]
     as_batch: bool = False
     callback_url: str | None = None
-    use: Use | None = None
+    use: KeyedRequest | None = None
 
     @property
     def callback_urls(self) -> set[str]:
@@ -79,7 +79,7 @@ class Submission:
         """The same under an idempotency key; `errors` are what was refused of it, as the answer tells it."""
         own = {name: value for name, value in vars(self).items() if name != "use"}
         asked = own | {"refused": [one["external_id"] for one in errors]}
-        return replace(self, use=Use(key, fingerprint("submission", asked, _plain), {"errors": list(errors)}))
+        return replace(self, use=KeyedRequest(key, fingerprint("submission", asked, _plain), {"errors": list(errors)}))
 
 
 def _plain(value: Any) -> Any:
@@ -113,7 +113,7 @@ class Accepted:
 def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Accepted | Refused]:
     """Enter the submissions; one that is refused leaves nothing behind and harms none of the others."""
     drawn, now = _draw_subjects(connection, submissions)
-    outcomes = idempotency.enter(connection, [(sub.use, own) for sub, own in zip(submissions, drawn, strict=True)])
+    outcomes = idempotency.enter_keys(connection, [(sub.use, own) for sub, own in zip(submissions, drawn, strict=True)])
     known = recipes.named(connection, {one.recipe for sub in submissions for one in sub.inspections})
     joined = {one.batch_id for sub in submissions for one in sub.inspections if one.batch_id is not None}
     states = batches.lock_states(connection, joined) if joined else {}
@@ -139,23 +139,23 @@ def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Ac
 def _answers(
     connection: Connection,
     submissions: Sequence[Submission],
-    outcomes: Sequence[Entered | Refused],
+    outcomes: Sequence[KeyedResult | Refused],
     known: Mapping[str, Recipe],
 ) -> list[Accepted | Refused]:
     """What to say to each, read from what is stored: the first answer and its replays are made by the same hands."""
     sizes: dict[UUID, int] = {}
     ids: list[UUID] = []
     for sub, outcome in zip(submissions, outcomes, strict=True):
-        if isinstance(outcome, Entered):
+        if isinstance(outcome, KeyedResult):
             ids += outcome.subjects[sub.as_batch :]
             if sub.as_batch:
                 sizes[outcome.subjects[0]] = len(outcome.subjects) - 1
     views = inspections.by_ids(connection, ids) if ids else {}
-    opened = batches.as_accepted(connection, sizes)
+    opened = batches.as_first_answered(connection, sizes)
 
-    def answer(sub: Submission, outcome: Entered) -> Accepted:
+    def answer(sub: Submission, outcome: KeyedResult) -> Accepted:
         return Accepted(
-            [inspections.as_accepted(views[one]) for one in outcome.subjects[sub.as_batch :]],
+            [inspections.as_first_answered(views[one]) for one in outcome.subjects[sub.as_batch :]],
             [] if outcome.replayed else [known[one.recipe].id for one in sub.inspections],
             opened[outcome.subjects[0]] if sub.as_batch else None,
             outcome.detail,
@@ -188,7 +188,7 @@ def _refusal(
     try:
         for one in submission.inspections:
             if one.recipe not in known:
-                raise recipes.unknown(one.recipe)
+                raise recipes.unknown_recipe(one.recipe)
             check_recipe(known[one.recipe])
             if one.batch_id is not None:
                 _check_joined(one.batch_id, states)
@@ -199,7 +199,7 @@ def _refusal(
 
 def _check_joined(batch_id: UUID, states: dict[UUID, str]) -> None:
     if batch_id not in states:
-        raise batches.unknown(batch_id)
+        raise batches.unknown_batch(batch_id)
     if states[batch_id] != "open":
         raise Refused(
             Code.INVALID_TRANSITION, f"Batch {batch_id} is {states[batch_id]}; only an open one can be filled."
@@ -246,7 +246,7 @@ def _insert(
         connection.execute(upsert(images).on_conflict_do_nothing(), ordered)
         connection.execute(insert(work), work_rows)
     if sizes:
-        batches.enlarge(connection, sizes)
+        batches.add_to_totals(connection, sizes)
 
 
 def _called(callback: Callback | None) -> dict[str, Any]:

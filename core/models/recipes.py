@@ -43,7 +43,7 @@ def _recipe(row: Row[*tuple[Any, ...]]) -> Recipe:
     return Recipe(**row._mapping)
 
 
-def unknown(name: str) -> Refused:
+def unknown_recipe(name: str) -> Refused:
     """The refusal of a name that no recipe has."""
     return Refused(
         Code.RECIPE_UNKNOWN,
@@ -59,7 +59,7 @@ def get(connection: Connection, name: str) -> Recipe:
     """One recipe; refuses an unknown name."""
     row = connection.execute(_SELECT.where(recipes.c.name == name)).one_or_none()
     if row is None:
-        raise unknown(name)
+        raise unknown_recipe(name)
     return _recipe(row)
 
 
@@ -73,7 +73,7 @@ def lock(connection: Connection, name: str) -> Recipe:
     """One recipe, locked until the transaction ends, so that its versions are numbered and activated one by one."""
     locked = connection.execute(select(recipes.c.id).where(recipes.c.name == name).with_for_update()).one_or_none()
     if locked is None:
-        raise unknown(name)
+        raise unknown_recipe(name)
     return get(connection, name)
 
 
@@ -94,6 +94,6 @@ def change(connection: Connection, name: str, *, actor: str, **changes: str) -> 
         update(recipes).where(recipes.c.name == name).values(**changes, updated_at=now()).returning(recipes.c.id)
     ).one_or_none()
     if found is None:
-        raise unknown(name)
+        raise unknown_recipe(name)
     audit.record(connection, actor=actor, action="recipe.changed", subject=f"recipe:{name}", **changes)
     return get(connection, name)

@@ -26,7 +26,7 @@ class Threshold:
     created_at: dt.datetime
 
 
-def current(connection: Connection, model_version_id: int) -> list[Threshold]:
+def in_force(connection: Connection, model_version_id: int) -> list[Threshold]:
     """The thresholds in force of a version: the general one first, then those of stations."""
     rows = connection.execute(
         select(thresholds)
@@ -76,13 +76,13 @@ def append(
     return Threshold(**row._mapping)
 
 
-def decided(
+def verdict_sql(
     anomaly_score: ColumnElement[Any],
     threshold: ColumnElement[float],
     review_threshold: ColumnElement[float],
     reasons: ColumnElement[Any],
 ) -> ColumnElement[str]:
-    """`core.models.verdicts.decide` in SQL, word for word; it stands here because that module knows no database.
+    """`core.models.verdicts.decide_verdict` in SQL, word for word. It is here because `verdicts` knows no database.
 
     A review threshold that is null is none: nothing reaches it.
     """

@@ -1,4 +1,4 @@
-"""The comparison that decides a verdict, in its one place; `core.models.thresholds.decided` is its SQL."""
+"""The comparison that decides a verdict, in its one place; `core.models.thresholds.verdict_sql` is its SQL."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 Verdict = Literal["ok", "ng", "review"]
 
 
-def decide(
+def decide_verdict(
     anomaly_score: float, threshold: float, review_threshold: float | None = None, reasons: Sequence[str] = ()
 ) -> Verdict:
     """The machine's verdict on one finite score.
@@ -29,12 +29,12 @@ def is_anomaly(anomaly_score: float, threshold: float) -> bool:
     return anomaly_score >= threshold
 
 
-def effective(machine: Verdict | None, reviewed: Sequence[Verdict]) -> Verdict | None:
+def effective_verdict(machine: Verdict | None, reviewed: Sequence[Verdict]) -> Verdict | None:
     """What counts of a part: what people said last, else what the machine said."""
     return reviewed[-1] if reviewed else machine
 
 
-def of_part(views: Iterable[tuple[bool, Verdict | None]]) -> Verdict | None:
+def part_verdict(views: Iterable[tuple[bool, Verdict | None]]) -> Verdict | None:
     """What counts of a part that was seen in several images, each of which is final or not and has a verdict or not.
 
     `ng` if any view is. Else `review` if any is, or is final without a verdict: what failed or was cancelled was not

@@ -53,7 +53,7 @@ class Batch:
         return self.state in ("completed", "cancelled")
 
 
-def unknown(batch_id: UUID) -> Refused:
+def unknown_batch(batch_id: UUID) -> Refused:
     """The refusal of an id that no batch has."""
     return Refused(Code.NOT_FOUND, f"There is no batch {batch_id}.")
 
@@ -62,7 +62,7 @@ def get(connection: Connection, batch_id: UUID) -> Batch:
     """One batch; refuses an unknown id."""
     found = by_ids(connection, [batch_id])
     if batch_id not in found:
-        raise unknown(batch_id)
+        raise unknown_batch(batch_id)
     return found[batch_id]
 
 
@@ -87,7 +87,7 @@ def _batch(row: Row[Any]) -> Batch:
     return Batch(row.id, row.state, counts, row.created_at, row.closed_at, row.finished_at)
 
 
-def as_accepted(connection: Connection, sizes: Mapping[UUID, int]) -> dict[UUID, Batch]:
+def as_first_answered(connection: Connection, sizes: Mapping[UUID, int]) -> dict[UUID, Batch]:
     """Batches as they were when they were accepted with so many inspections, whatever has become of them since."""
     if not sizes:
         return {}
@@ -131,7 +131,7 @@ def lock_states(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, str]:
     return {row.id: row.state for row in rows}
 
 
-def enlarge(connection: Connection, additions: Mapping[UUID, int]) -> None:
+def add_to_totals(connection: Connection, additions: Mapping[UUID, int]) -> None:
     """Add to the totals of batches."""
     connection.execute(
         text("""
@@ -143,7 +143,7 @@ def enlarge(connection: Connection, additions: Mapping[UUID, int]) -> None:
     )
 
 
-def count(connection: Connection, counts: Mapping[UUID, Counts]) -> list[UUID]:
+def add_to_counters(connection: Connection, counts: Mapping[UUID, Counts]) -> list[UUID]:
     """Add to the counters of batches and complete those of which nothing is left; returns the completed ones."""
     if not counts:
         return []
@@ -190,7 +190,7 @@ def mark_cancelled(connection: Connection, batch_id: UUID) -> None:
     )
 
 
-def final_among(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
+def which_are_final(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
     """Which of these batches are final."""
     rows: Any = connection.execute(
         text("SELECT id FROM batches WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN ('completed', 'cancelled')"),
@@ -202,7 +202,7 @@ def final_among(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
 def _locked_state(connection: Connection, batch_id: UUID) -> str:
     states = lock_states(connection, [batch_id])
     if batch_id not in states:
-        raise unknown(batch_id)
+        raise unknown_batch(batch_id)
     return states[batch_id]
 
 

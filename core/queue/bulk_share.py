@@ -67,12 +67,12 @@ def grant(connection: Connection, *, feed_newest: int, share: float, minibatch: 
     return int(connection.execute(_GRANT, given).scalar() or 0)
 
 
-def scored(connection: Connection, images: int) -> None:
+def note_scored(connection: Connection, images: int) -> None:
     """Count images of archives that were scored. Everybody writes this row: do it late in a transaction."""
     connection.execute(text("UPDATE bulk_share SET scored = scored + :images"), {"images": images})
 
 
-def finished(connection: Connection, inspections: int) -> None:
+def note_finished(connection: Connection, inspections: int) -> None:
     """Count bulk inspections that became final: they enter the feed, too, and are no work of the line's there."""
     connection.execute(
         text("UPDATE bulk_share SET scored = scored + :number, feed_seen = feed_seen + :number"),

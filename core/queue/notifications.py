@@ -31,7 +31,7 @@ def connect(settings: Settings) -> redis.Redis:
     )
 
 
-async def heard(settings: Settings, *channels: str) -> AsyncIterator[tuple[str, list[str]]]:
+async def subscribe(settings: Settings, *channels: str) -> AsyncIterator[tuple[str, list[str]]]:
     """What is hinted from now on: the channel and the names. It never ends; while Redis is away, nothing comes."""
     while True:
         client = redis.asyncio.from_url(
@@ -45,7 +45,7 @@ async def heard(settings: Settings, *channels: str) -> AsyncIterator[tuple[str, 
         await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
 
-class Hints:
+class Notifier:
     """Sends hints; thread-safe."""
 
     def __init__(self, settings: Settings) -> None:

@@ -186,7 +186,7 @@ def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
     events.emit(connection, [_event(row) for row in rows])
     finished = _count(connection, rows)
     if bulk := sum(row.priority == "bulk" for row in rows):
-        bulk_share.finished(connection, bulk)
+        bulk_share.note_finished(connection, bulk)
     return finished
 
 
@@ -202,7 +202,7 @@ def _count(connection: Connection, rows: Sequence[Row[Any]]) -> Finished:
     for row in rows:
         if row.batch_id is not None:
             counts[row.batch_id].add(row.status, row.verdict)
-    return Finished([row.id for row in rows], batches.count(connection, counts))
+    return Finished([row.id for row in rows], batches.add_to_counters(connection, counts))
 
 
 _CANCEL = f"""
@@ -281,7 +281,7 @@ def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float)
     )
 
 
-def rescue(connection: Connection, *, at_most: int = 1000) -> int:
+def reclaim_expired_leases(connection: Connection, *, at_most: int = 1000) -> int:
     """`running → queued` for leases that ran out; returns how many. Their images are suspect from now on."""
     return connection.execute(
         text("""
@@ -313,10 +313,10 @@ def fail_overdue(connection: Connection, *, at_most: int = 1000) -> Finished:
         """),
         {"at_most": at_most},
     ).all()
-    return finish(connection, [overdue(row.id, row.attempt, row.released_because) for row in rows])
+    return finish(connection, [deadline_outcome(row.id, row.attempt, row.released_because) for row in rows])
 
 
-def overdue(inspection_id: UUID, attempt: int, released_because: str | None = None) -> Outcome:
+def deadline_outcome(inspection_id: UUID, attempt: int, released_because: str | None = None) -> Outcome:
     """The outcome of an inspection that no worker could examine before its deadline."""
     code = Failure(released_because) if released_because else Failure.DEADLINE_EXCEEDED
     detail = (
@@ -371,7 +371,9 @@ def take_unpublished(connection: Connection, *, at_most: int) -> list[Publishabl
     return [Publishable(**row._mapping) for row in rows]
 
 
-def take_lost(connection: Connection, *, priority: str, queue_is_empty: bool, at_most: int) -> list[Publishable]:
+def take_with_lost_message(
+    connection: Connection, *, priority: str, queue_is_empty: bool, at_most: int
+) -> list[Publishable]:
     """Queued inspections whose message is taken for lost: published some seconds ago, while their queue is empty or
     rows that were published later have been claimed. Publishing one again is harmless and happens every few seconds
     at most."""

@@ -19,7 +19,7 @@ from core.models.recipes import Recipe
 from core.models.thresholds import Threshold
 from core.rescoring import challengers, gate, runs
 from core.rescoring.gate import Gate, Outcome
-from core.rescoring.run_thresholds import Limit, Limits
+from core.rescoring.run_thresholds import RunThreshold, RunThresholds
 from core.rescoring.runs import Run
 from core.rescoring.tables import rescore_runs
 
@@ -43,7 +43,7 @@ def activate(connection: Connection, run_id: UUID, asked: Gate, *, actor: str) -
     owner, run = _locked(connection, run_id)
     _check_has_results(run)
     version = model_versions.by_id(connection, run.model_version_id)
-    in_force = thresholds.current(connection, version.id)
+    in_force = thresholds.in_force(connection, version.id)
     replaced = _replaced(run, in_force)
     if version.active and not replaced:
         raise Refused(
@@ -89,7 +89,7 @@ def rollback(connection: Connection, run_id: UUID, *, actor: str) -> Activated:
         connection,
         version,
         [
-            (one["station_id"], Limit(one["threshold"], one["review_threshold"]), one["calibration"])
+            (one["station_id"], RunThreshold(one["threshold"], one["review_threshold"]), one["calibration"])
             for one in note["thresholds_before"]
         ],
         actor,
@@ -125,7 +125,7 @@ def _replaced(run: Run, in_force: list[Threshold]) -> list[Threshold]:
     """The thresholds in force that are not those that judged the run; refuses where it did not bring its own."""
     judged = run.limits
     if run.threshold is None:
-        if judged != Limits.made_of(in_force):
+        if judged != RunThresholds.made_of(in_force):
             how = "end the challenger and start it again" if run.kind == "challenger" else "make a new run"
             raise Refused(
                 Code.INVALID_TRANSITION,
@@ -153,7 +153,7 @@ def _check_is_newest(connection: Connection, owner: Recipe, run: Run, note: dict
             f"Since run {run.id} was activated, recipe {run.recipe!r} was given another active version; it is "
             f"{owner.active_version} now. Roll that back first, or activate the version that is wanted by its number.",
         )
-    in_force = thresholds.current(connection, run.model_version_id)
+    in_force = thresholds.in_force(connection, run.model_version_id)
     if run.threshold is not None and any(run.limits.general != _limit(one) for one in in_force):
         raise Refused(
             Code.INVALID_TRANSITION,
@@ -165,7 +165,7 @@ def _check_is_newest(connection: Connection, owner: Recipe, run: Run, note: dict
 def _set(
     connection: Connection,
     version: ModelVersion,
-    wanted: Iterable[tuple[str | None, Limit, dict[str, Any] | None]],
+    wanted: Iterable[tuple[str | None, RunThreshold, dict[str, Any] | None]],
     actor: str,
 ) -> None:
     """Append thresholds of stations, or of all without one of their own (None), with their calibrations."""
@@ -179,8 +179,8 @@ def _kept(one: Threshold) -> dict[str, Any]:
     return {"station_id": one.station_id, **vars(_limit(one)), "calibration": one.calibration}
 
 
-def _limit(one: Threshold) -> Limit:
-    return Limit(one.threshold, one.review_threshold)
+def _limit(one: Threshold) -> RunThreshold:
+    return RunThreshold(one.threshold, one.review_threshold)
 
 
 def _now(connection: Connection) -> str:

@@ -15,7 +15,7 @@ from core.errors import Code, Refused
 from core.feed import feed
 from core.models import recipes
 from core.rescoring import runs
-from core.rescoring.run_thresholds import Limits
+from core.rescoring.run_thresholds import RunThresholds
 from core.rescoring.runs import ACTIVE, Run
 from core.rescoring.tables import rescore_runs
 from core.tables import recipes as recipes_table
@@ -36,7 +36,7 @@ WHERE feed.recipe_id = :recipe_id AND feed.number > :after AND feed.number <= :u
     AND feed.event = 'final' AND seen.status = 'completed'
     AND CAST(CAST('x' || left(md5(CAST(feed.inspection_id AS text)), 8) AS bit(32)) AS bigint) < :share * 4294967296.0
 """
-_ITEMS = text(f"SELECT feed.number, feed.inspection_id {_SAMPLED} ORDER BY feed.number LIMIT :at_most")
+_ITEMS = text(f"SELECT feed.number_entries, feed.inspection_id {_SAMPLED} ORDER BY feed.number_entries LIMIT :at_most")
 _COUNT = text(f"SELECT count(*) {_SAMPLED}")
 _LATE = text("""
 SELECT max(number) FROM feed
@@ -65,8 +65,8 @@ def create(connection: Connection, recipe: str, version: int, *, share: float, a
             model_version_id=wanted.id,
             kind="challenger",
             source={"live": {"share": share}},
-            cursor={"feed": feed.number(connection).newest},
-            limits=Limits.in_force(connection, wanted.id).stored(),
+            cursor={"feed": feed.number_entries(connection).newest},
+            limits=RunThresholds.in_force(connection, wanted.id).stored(),
             max_failure_rate=1.0,
             actor=actor,
         )
@@ -108,7 +108,7 @@ def end(connection: Connection, recipe: str, *, actor: str) -> Run:
         {"id": found.id},
     )
     runs.record(connection, found.id, "challenger.ended", actor, recipe=recipe)
-    runs.settle(connection, found.id)
+    runs.end_if_done(connection, found.id)
     return runs.get(connection, found.id)
 
 
@@ -127,7 +127,7 @@ def next_items(
     Returns:
         The ids of inspections, at most so many; the cursor behind them; and whether there may be more now.
     """
-    state = feed.number(connection)
+    state = feed.number_entries(connection)
     after = max(int(cursor["feed"]), state.expired)
     share = float(run.source["live"]["share"])
     until = min(state.newest, after + min(READ_AT_ONCE, math.ceil(2 * at_most / share)))  # twice what is needed or so

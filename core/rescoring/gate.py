@@ -79,7 +79,7 @@ def evaluate(connection: Connection, run: Run, gate: Gate) -> list[Outcome]:
 
 
 def _outcomes(connection: Connection, run: Run, gate: Gate) -> Iterator[Outcome]:
-    said = agreement.of(connection, run.id)
+    said = agreement.measure_agreement(connection, run.id)
     ok, ng = (said.number([one], after=("ok", "ng", "review")) for one in ("ok", "ng"))
 
     def share(rule: str, count: int, of: int, nothing: str) -> Outcome:

@@ -80,7 +80,7 @@ def claim(connection: Connection, run_id: UUID, *, lease_seconds: float) -> Plan
 _MINE = "id = :id AND plan_attempt = :attempt AND state IN ('queued', 'running') AND planned_all_at IS NULL"
 
 
-def hold(connection: Connection, plan: Plan, *, lease_seconds: float, total: int | None = None) -> bool:
+def renew(connection: Connection, plan: Plan, *, lease_seconds: float, total: int | None = None) -> bool:
     """Extend the lease, and note how many images the source has once they are counted; False where it is lost."""
     held = connection.execute(
         text(f"""
@@ -102,7 +102,7 @@ WHERE {_MINE} RETURNING planned
 """).bindparams(bindparam("cursor", type_=JSONB))  # noqa: S608 - the condition is a constant of ours
 
 
-def planned(connection: Connection, plan: Plan) -> int | None:
+def count_planned(connection: Connection, plan: Plan) -> int | None:
     """How many images were planned so far, and the run locked; None where it is not ours."""
     found = connection.execute(
         text(f"SELECT planned FROM rescore_runs WHERE {_MINE} FOR UPDATE"),  # noqa: S608
@@ -120,7 +120,7 @@ def is_all_planned(connection: Connection, plan: Plan) -> bool:
     return bool(found)
 
 
-def step(
+def advance(
     connection: Connection, plan: Plan, *, cursor: dict[str, Any], images: int, lease_seconds: float
 ) -> int | None:
     """Move the cursor past so many images; the number of the first of them, or None where the run is not ours."""
@@ -142,7 +142,7 @@ _ADD = text("INSERT INTO rescore_slices (run_id, first, items) VALUES (:run_id, 
 )
 
 
-def add(
+def add_slice(
     connection: Connection,
     plan: Plan,
     items: Sequence[dict[str, Any]],
@@ -151,7 +151,7 @@ def add(
     lease_seconds: float,
 ) -> bool:
     """Add a slice, and the cursor behind it; False where the run is another planner's, or may not run any more."""
-    first = step(connection, plan, cursor=cursor, images=len(items), lease_seconds=lease_seconds)
+    first = advance(connection, plan, cursor=cursor, images=len(items), lease_seconds=lease_seconds)
     if first is None:
         return False
     if items:
@@ -169,10 +169,10 @@ def finish(connection: Connection, plan: Plan) -> None:
         """),  # noqa: S608
         {"id": plan.run.id, "attempt": plan.attempt},
     )
-    runs.settle(connection, plan.run.id)
+    runs.end_if_done(connection, plan.run.id)
 
 
-def wait(connection: Connection, plan: Plan, reason: str) -> None:
+def note_waiting(connection: Connection, plan: Plan, reason: str) -> None:
     """Note why nothing can be planned at the moment; the next step forgets it."""
     connection.execute(
         text(f"UPDATE rescore_runs SET reason = :reason WHERE {_MINE}"),  # noqa: S608
@@ -180,7 +180,7 @@ def wait(connection: Connection, plan: Plan, reason: str) -> None:
     )
 
 
-def leave(connection: Connection, plan: Plan) -> None:
+def release(connection: Connection, plan: Plan) -> None:
     """Give the run back: there is no room for more slices now."""
     connection.execute(
         text("UPDATE rescore_runs SET plan_lease_until = NULL WHERE id = :id AND plan_attempt = :attempt"),

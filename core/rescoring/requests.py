@@ -7,11 +7,11 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from core.inspection.inspections import Filters
-from core.intake.fields import storable
+from core.intake.fields import refuse_unstorable
 from core.rescoring.maintenance_windows import Window
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(storable)]
-_Place = Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(storable)]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]
+_Place = Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(refuse_unstorable)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -67,7 +67,7 @@ class Source(BaseModel):
         return self
 
 
-class Asked(BaseModel):
+class RunOptions(BaseModel):
     """What is asked of a run, apart from the model version."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,13 +108,13 @@ class Asked(BaseModel):
 _Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-class RunRequest(Asked):
+class RunRequest(RunOptions):
     """A run to be made."""
 
     model_version: _Version
 
 
-class ScheduledRequest(Asked):
+class ScheduledRequest(RunOptions):
     """The run that a schedule makes again and again."""
 
     model_version: Annotated[

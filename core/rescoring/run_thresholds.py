@@ -11,7 +11,7 @@ from core.models.thresholds import Threshold
 
 
 @dataclass(frozen=True)
-class Limit:
+class RunThreshold:
     """A threshold with its review threshold, in the unit of the model version's score."""
 
     threshold: float
@@ -19,28 +19,29 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunThresholds:
     """The general threshold, and those of stations that have their own."""
 
-    general: Limit
-    stations: dict[str, Limit] = field(default_factory=dict)
+    general: RunThreshold
+    stations: dict[str, RunThreshold] = field(default_factory=dict)
 
     @classmethod
     def in_force(cls, connection: Connection, model_version_id: int) -> Self:
         """Those of a version as they are now."""
-        return cls.made_of(thresholds.current(connection, model_version_id))
+        return cls.made_of(thresholds.in_force(connection, model_version_id))
 
     @classmethod
     def made_of(cls, in_force: Iterable[Threshold]) -> Self:
         """Of the thresholds in force of a version."""
-        limits = {one.station_id: Limit(one.threshold, one.review_threshold) for one in in_force}
+        limits = {one.station_id: RunThreshold(one.threshold, one.review_threshold) for one in in_force}
         general = limits.pop(None)
         return cls(general, {station: limit for station, limit in limits.items() if station is not None})
 
     @classmethod
     def read(cls, stored: dict[str, Any]) -> Self:
         return cls(
-            Limit(**stored["general"]), {station: Limit(**limit) for station, limit in stored["stations"].items()}
+            RunThreshold(**stored["general"]),
+            {station: RunThreshold(**limit) for station, limit in stored["stations"].items()},
         )
 
     def stored(self) -> dict[str, Any]:
@@ -50,6 +51,6 @@ class Limits:
             "stations": {station: vars(limit) for station, limit in self.stations.items()},
         }
 
-    def of(self, station_id: str | None) -> Limit:
-        """What judges a image of a station, or of none."""
+    def of(self, station_id: str | None) -> RunThreshold:
+        """What judges an image of a station, or of none."""
         return self.general if station_id is None else self.stations.get(station_id, self.general)

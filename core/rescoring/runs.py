@@ -24,7 +24,7 @@ from core.feed import events
 from core.feed.events import Event, EventType
 from core.models import model_versions, recipes
 from core.rescoring.requests import RunRequest
-from core.rescoring.run_thresholds import Limit, Limits
+from core.rescoring.run_thresholds import RunThreshold, RunThresholds
 from core.rescoring.tables import rescore_runs
 from core.tables import model_versions as versions_table
 from core.tables import recipes as recipes_table
@@ -61,7 +61,7 @@ class Run:
     recompute: bool
     threshold: float | None
     review_threshold: float | None
-    limits: Limits
+    limits: RunThresholds
     window: str | None
     time_zone: str | None
     max_failure_rate: float
@@ -112,12 +112,12 @@ _SELECT = select(
 
 def _run(row: Row[Any]) -> Run:
     own = {name: value for name, value in row._mapping.items() if name in Run.__dataclass_fields__}
-    own["limits"] = Limits.read(row.limits)
+    own["limits"] = RunThresholds.read(row.limits)
     own["rate"] = row.present_rate if row.state == "running" else 0.0
     return Run(**own, counts={name: getattr(row, name) for name in COUNTED})
 
 
-def unknown(run_id: UUID) -> Refused:
+def unknown_run(run_id: UUID) -> Refused:
     """The refusal of an id that no run has."""
     return Refused(Code.NOT_FOUND, f"There is no re-scoring run {run_id}.")
 
@@ -126,7 +126,7 @@ def get(connection: Connection, run_id: UUID) -> Run:
     """One run; refuses an unknown id."""
     found = by_ids(connection, [run_id])
     if run_id not in found:
-        raise unknown(run_id)
+        raise unknown_run(run_id)
     return found[run_id]
 
 
@@ -167,9 +167,9 @@ def create(
     """A run over an archive, to be planned. Refuses an unknown recipe or version, and a version that is not ready."""
     version = ready_version(connection, request.recipe, request.model_version)
     if request.threshold is None:
-        limits = Limits.in_force(connection, version.id)
+        limits = RunThresholds.in_force(connection, version.id)
     else:
-        limits = Limits(Limit(request.threshold, request.review_threshold))
+        limits = RunThresholds(RunThreshold(request.threshold, request.review_threshold))
     moment = connection.execute(select(now())).scalar_one()
     asked = request.model_dump(include={"threshold", "review_threshold", "recompute", "max_failure_rate"})
     window = {"window": request.window, "time_zone": request.time_zone} if request.window else {}
@@ -193,7 +193,7 @@ def create(
     return get(connection, made)
 
 
-def as_made(run: Run) -> Run:
+def as_first_answered(run: Run) -> Run:
     """A run over an archive as it was when it was made."""
     return replace(
         run,
@@ -247,7 +247,7 @@ def resume(connection: Connection, run_id: UUID, *, actor: str) -> Run:
     changes = "state = CASE WHEN started_at IS NULL THEN 'queued' ELSE 'running' END, rated_at = clock_timestamp()"
     _change(connection, run_id, "resumed", ("paused",), changes)
     record(connection, run_id, "rescore_run.resumed", actor)
-    settle(connection, run_id)
+    end_if_done(connection, run_id)
     return get(connection, run_id)
 
 
@@ -275,7 +275,7 @@ def fail(connection: Connection, run_id: UUID, reason: str) -> bool:
     return True
 
 
-def settle(connection: Connection, run_id: UUID) -> bool:
+def end_if_done(connection: Connection, run_id: UUID) -> bool:
     """End a running run that is done, or that has failed too often, and say whether it did.
 
     It comes last in what changes its counters."""
@@ -320,7 +320,7 @@ _COUNT = text("""
 """)
 
 
-def count(connection: Connection, run_id: UUID, counts: dict[str, int]) -> bool:
+def add_to_counters(connection: Connection, run_id: UUID, counts: dict[str, int]) -> bool:
     """Add results to the counters of a run, and end it if that was the last; says whether it ended by that.
 
     Call it last in the transaction.
@@ -336,7 +336,7 @@ def count(connection: Connection, run_id: UUID, counts: dict[str, int]) -> bool:
         step, before = (row.done * PROGRESS_STEPS // row.total, (row.done - done) * PROGRESS_STEPS // row.total)
         if before < step < PROGRESS_STEPS:
             events.emit(connection, [Event(EventType.RESCORE_RUN_PROGRESS, str(row.id), [row.recipe_id])])
-    return settle(connection, run_id)
+    return end_if_done(connection, run_id)
 
 
 def _give_up_slices(connection: Connection, run_id: UUID) -> None:
@@ -357,7 +357,7 @@ def record(connection: Connection, run_id: UUID, action: str, actor: str, **deta
     audit.record(connection, actor=actor, action=action, subject=f"rescore_run:{run_id}", **detail)
 
 
-def final_among(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
+def which_are_final(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
     """Which of these runs are final."""
     rows = connection.execute(
         select(rescore_runs.c.id).where(rescore_runs.c.id.in_(list(ids)), rescore_runs.c.state.not_in(ACTIVE))

@@ -5,7 +5,7 @@
       └── release (the line comes first, a stop), rescue (lease ran out): what was done stays done
 
 `attempt` is a fence, as that of an inspection: results count only for the attempt that holds the slice, and they are
-written together with the slice's progress and the run's counters. So a slice done twice leaves one result a image.
+written together with the slice's progress and the run's counters. So a slice done twice leaves one result an image.
 """
 
 import datetime as dt
@@ -23,7 +23,7 @@ from core.models.verdicts import Verdict
 from core.queue import bulk_share
 from core.rescoring import runs
 from core.rescoring.maintenance_windows import Window
-from core.rescoring.run_thresholds import Limit
+from core.rescoring.run_thresholds import RunThreshold
 from core.rescoring.tables import rescore_results
 
 
@@ -47,7 +47,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Before:
+class RecordedResult:
     """What was recorded of an inspection when it was scored again."""
 
     model_version_id: int | None
@@ -57,12 +57,12 @@ class Before:
 
 
 @dataclass(frozen=True)
-class Subject:
+class RunImage:
     """One image of a run, and whatever is known of the part on it.
 
     Attributes:
         number: its place in the run's source, from 1.
-        path: of a image in a folder or of a manifest, relative to it.
+        path: of an image in a folder or of a manifest, relative to it.
         image_day, image_sha256: where a stored image lies; the second is also noted of one that was read elsewhere.
         failure: why it cannot even be tried, with the detail for people.
     """
@@ -79,16 +79,16 @@ class Subject:
     metadata: dict[str, Any] | None = None
     image_day: dt.date | None = None
     image_sha256: bytes | None = None
-    before: Before | None = None
+    before: RecordedResult | None = None
     failure: tuple[Failure, str] | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a image came out: a score and a verdict, or an error."""
+    """How an image came out: a score and a verdict, or an error."""
 
-    subject: Subject
-    limit: Limit | None = None
+    subject: RunImage
+    limit: RunThreshold | None = None
     anomaly_score: float | None = None
     verdict: Verdict | None = None
     reasons: list[str] = field(default_factory=list)
@@ -170,7 +170,7 @@ def release(connection: Connection, claim: Claim) -> None:
     )
 
 
-def rescue(connection: Connection, *, at_most: int = 100) -> int:
+def reclaim_expired_leases(connection: Connection, *, at_most: int = 100) -> int:
     """`running → queued` for leases that ran out; returns how many. Their images are suspect from now on.
 
     Slices of runs that have ended meanwhile are removed.
@@ -220,8 +220,8 @@ def write(connection: Connection, claim: Claim, results: Sequence[Result]) -> Wr
         raise ValueError(f"results begin with number {results[0].subject.number}, not with {claim.first + held}")
     _copy(connection, claim.run_id, results)
     _advance(connection, claim, held + len(results))
-    run_ended = runs.count(connection, claim.run_id, _counts(results))
-    bulk_share.scored(connection, len(results))
+    run_ended = runs.add_to_counters(connection, claim.run_id, _counts(results))
+    bulk_share.note_scored(connection, len(results))
     return Written(held=True, run_ended=run_ended)
 
 
@@ -284,7 +284,7 @@ FROM inspections WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
-def subjects(connection: Connection, claim: Claim) -> list[Subject]:
+def run_images(connection: Connection, claim: Claim) -> list[RunImage]:
     """The images of a slice that have no results yet, in the order of its items."""
     numbered = list(enumerate(claim.items, start=claim.first))[claim.done :]
     ids = [item["id"] for _, item in numbered if "id" in item]
@@ -295,23 +295,23 @@ def subjects(connection: Connection, claim: Claim) -> list[Subject]:
     ]
 
 
-def _inspected(number: int, row: Any, inspection_id: str) -> Subject:
+def _inspected(number: int, row: Any, inspection_id: str) -> RunImage:
     if row is None:
-        return Subject(number, failure=(Failure.IMAGE_MISSING, f"Inspection {inspection_id} was removed meanwhile."))
+        return RunImage(number, failure=(Failure.IMAGE_MISSING, f"Inspection {inspection_id} was removed meanwhile."))
     names = ("external_id", "part_id", "lot_id", "line_id", "station_id", "image_day", "image_sha256")
-    return Subject(
+    return RunImage(
         number,
         inspection_id=row.id,
-        before=Before(row.model_version_id, row.anomaly_score, row.threshold, row.verdict),
+        before=RecordedResult(row.model_version_id, row.anomaly_score, row.threshold, row.verdict),
         **{name: getattr(row, name) for name in names},
     )
 
 
-def _unseen(number: int, item: dict[str, Any]) -> Subject:
+def _unseen(number: int, item: dict[str, Any]) -> RunImage:
     given = dict(item)
     failure = given.pop("failure", None)
     captured_at = given.pop("captured_at", None)
-    return Subject(
+    return RunImage(
         number,
         **given,
         captured_at=None if captured_at is None else dt.datetime.fromisoformat(captured_at),

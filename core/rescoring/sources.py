@@ -3,14 +3,14 @@
 from contextlib import suppress
 from typing import TypeVar
 
-from core.rescoring.requests import Asked
+from core.rescoring.requests import RunOptions
 from core.storage import manifests
 from core.storage.archives import Archives, ArchiveUnavailable
 
-AnyAsked = TypeVar("AnyAsked", bound=Asked)
+AnyAsked = TypeVar("AnyAsked", bound=RunOptions)
 
 
-def checked(request: AnyAsked, archives: Archives) -> AnyAsked:
+def check_source(request: AnyAsked, archives: Archives) -> AnyAsked:
     """The same request with the URL of its folder or manifest. It asks the disk or the S3 server, so it blocks.
 
     Raises:

@@ -26,10 +26,10 @@ from sqlalchemy import (
 )
 
 from core.inspection import inspections
-from core.models.thresholds import decided
+from core.models.thresholds import verdict_sql
 from core.rescoring import runs
 from core.rescoring.requests import Where
-from core.rescoring.run_thresholds import Limit
+from core.rescoring.run_thresholds import RunThreshold
 from core.rescoring.runs import Run
 from core.rescoring.tables import rescore_results
 from core.tables import inspections as table
@@ -39,7 +39,7 @@ JUDGED_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
-class Piece:
+class CountedPage:
     """What lay in one piece of the source: how many inspections, and the last of them; None at the source's end."""
 
     inspections: int
@@ -55,12 +55,12 @@ def _source(connection: Connection, run: Run, after: UUID | None) -> Select[Any]
     return query if after is None else query.where(table.c.id > after)
 
 
-def count(connection: Connection, run: Run, after: UUID | None, *, at_most: int = COUNTED_AT_ONCE) -> Piece:
+def count_page(connection: Connection, run: Run, after: UUID | None, *, at_most: int = COUNTED_AT_ONCE) -> CountedPage:
     """Count the next piece of the source."""
     piece = _source(connection, run, after).limit(at_most).cte("piece")
     last = select(piece.c.id).order_by(piece.c.id.desc()).limit(1).scalar_subquery()
     row = connection.execute(select(func.count(), last).select_from(piece)).one()
-    return Piece(row[0], row[1] if row[0] == at_most else None)
+    return CountedPage(row[0], row[1] if row[0] == at_most else None)
 
 
 def has_score_of(run: Run) -> ColumnElement[bool]:
@@ -69,7 +69,7 @@ def has_score_of(run: Run) -> ColumnElement[bool]:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ComparedPage:
     """What judging a piece of the source came to: `counts` are those of `runs.COUNTED`."""
 
     last: UUID | None
@@ -80,7 +80,9 @@ class Judged:
         return self.counts["completed"]
 
 
-def judge(connection: Connection, run: Run, after: UUID | None, *, first: int, at_most: int = JUDGED_AT_ONCE) -> Judged:
+def compare_page(
+    connection: Connection, run: Run, after: UUID | None, *, first: int, at_most: int = JUDGED_AT_ONCE
+) -> ComparedPage:
     """Compare the stored scores of the next piece with the run's thresholds, and write the results from number `first`.
 
     No network runs and no image is read. Inspections that another version has scored are left for later.
@@ -95,7 +97,7 @@ def judge(connection: Connection, run: Run, after: UUID | None, *, first: int, a
         select(length.label("length"), last.label("last"), *_counted(written)).select_from(written)
     ).one()
     counts = dict.fromkeys(runs.COUNTED, 0) | {name: getattr(row, name) for name in _COUNTED}
-    return Judged(row.last if row.length == at_most else None, counts)
+    return ComparedPage(row.last if row.length == at_most else None, counts)
 
 
 _COUNTED = ("completed", "ok", "ng", "review", "ok_to_ng", "ng_to_ok")
@@ -129,11 +131,11 @@ def _judged(run: Run, first: int, piece: CTE) -> Select[Any]:
         table.c.anomaly_score,
         threshold.label("threshold"),
         review_threshold.label("review_threshold"),
-        decided(table.c.anomaly_score, threshold, review_threshold, table.c.reasons).label("verdict"),
+        verdict_sql(table.c.anomaly_score, threshold, review_threshold, table.c.reasons).label("verdict"),
     ).where(table.c.id == piece.c.id, has_score_of(run))
 
 
-def _limit(run: Run, part: Callable[[Limit], float | None]) -> ColumnElement[float]:
+def _limit(run: Run, part: Callable[[RunThreshold], float | None]) -> ColumnElement[float]:
     """A part of the limit that judges an inspection, by its station."""
     general = literal(part(run.limits.general), Float(53))
     own = [(table.c.station_id == name, literal(part(one), Float(53))) for name, one in run.limits.stations.items()]

@@ -1,4 +1,4 @@
-"""The tables of re-scoring. Slices in flight are few and hot; a image has a row only once it has been scored."""
+"""The tables of re-scoring. Slices in flight are few and hot; an image has a row only once it has been scored."""
 
 from sqlalchemy import (
     ARRAY,

@@ -10,9 +10,9 @@ from core.errors import Code, Refused
 from core.settings import Settings
 from core.storage.buckets import Bucket, parts_of_url
 from core.storage.folders import Folder, inside_root, parts_of, path_of_url
-from core.storage.locations import ArchiveUnavailable, Place
+from core.storage.locations import ArchiveLocation, ArchiveUnavailable
 
-__all__ = ["ArchiveUnavailable", "Archives", "Place"]
+__all__ = ["ArchiveLocation", "ArchiveUnavailable", "Archives"]
 
 _VARIABLE = "LINEWATCH_ARCHIVE_ROOTS"
 
@@ -26,7 +26,7 @@ class _Root(Protocol):
     def is_away(self) -> bool:
         """Whether nothing can be said of what is below it, from here and now."""
 
-    def place(self, parts: Sequence[str]) -> Place:
+    def place(self, parts: Sequence[str]) -> ArchiveLocation:
         """The folder or prefix; refuses what leads out of the root, or is not there."""
 
     def require_file(self, parts: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ class _FolderRoot:
     def is_away(self) -> bool:
         return not os.access(self.path, os.R_OK | os.X_OK)
 
-    def place(self, parts: Sequence[str]) -> Place:
+    def place(self, parts: Sequence[str]) -> ArchiveLocation:
         return Folder(self.path, parts if self.is_away() else self._inside(parts, "folder", Path.is_dir))
 
     def require_file(self, parts: Sequence[str]) -> None:
@@ -85,7 +85,7 @@ class _BucketRoot:
             return True
         return False
 
-    def place(self, parts: Sequence[str]) -> Place:
+    def place(self, parts: Sequence[str]) -> ArchiveLocation:
         place = Bucket(self.bucket, self.prefix, parts)
         try:
             is_there = not parts or place.holds_any()
@@ -118,13 +118,13 @@ class Archives:
         return cls(settings.archive_root_list)
 
     @property
-    def roots(self) -> list[Place]:
+    def roots(self) -> list[ArchiveLocation]:
         """Each root as a whole, whether or not it is there."""
         return [
             Folder(one.path) if isinstance(one, _FolderRoot) else Bucket(one.bucket, one.prefix) for one in self._roots
         ]
 
-    def locate(self, given: str) -> Place:
+    def locate(self, given: str) -> ArchiveLocation:
         """The folder or the prefix that is meant by an absolute path, a URL, or a path relative to a root.
 
         Where its root is away, which it may be for the api, it is taken as it is written: reading it will tell.
@@ -135,12 +135,14 @@ class Archives:
         """
         return self._find(given, lambda root, parts: root.place(parts))[0]
 
-    def locate_file(self, given: str) -> tuple[Place, str]:
+    def locate_file(self, given: str) -> tuple[ArchiveLocation, str]:
         """The same for a file: its folder or prefix, and its name in there."""
         place, parts = self._find(given, lambda root, parts: _place_of_file(root, parts, given))
         return place, parts[-1]
 
-    def _find(self, given: str, look: Callable[[_Root, list[str]], Place]) -> tuple[Place, list[str]]:
+    def _find(
+        self, given: str, look: Callable[[_Root, list[str]], ArchiveLocation]
+    ) -> tuple[ArchiveLocation, list[str]]:
         """The place that is looked for, and its parts below its root; `look` refuses what is not there."""
         candidates = self._candidates(given)
         refusals, away = [], []
@@ -172,7 +174,7 @@ class Archives:
         return found
 
 
-def _place_of_file(root: _Root, parts: list[str], given: str) -> Place:
+def _place_of_file(root: _Root, parts: list[str], given: str) -> ArchiveLocation:
     if not parts:
         raise _refused(f"{given} is no file.")
     root.require_file(parts)

@@ -11,8 +11,8 @@ from obstore.store import S3Store
 
 from core.errors import Code, Failure, Refused
 from core.intake.image_decoding import Undecodable
-from core.intake.image_formats import is_image
-from core.storage.locations import ArchiveUnavailable, Place
+from core.intake.image_formats import has_image_suffix
+from core.storage.locations import ArchiveLocation, ArchiveUnavailable
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -43,7 +43,7 @@ def _store(bucket: str) -> S3Store:
     return S3Store(bucket, client_options={**_TIMEOUTS, "allow_http": plain}, retry_config=_RETRIES)
 
 
-class Bucket(Place):
+class Bucket(ArchiveLocation):
     """A prefix of a bucket, by its parts below a root, which is one too.
 
     Prefixes are whole parts: `s3://bucket/a` does not hold `ab/1.png`.
@@ -79,7 +79,7 @@ class Bucket(Place):
     def images(self, after: str | None) -> Iterator[str]:
         for name in self._names(after):
             parts = name.split("/")
-            if is_image(parts[-1]) and not any(one.startswith(".") for one in parts):
+            if has_image_suffix(parts[-1]) and not any(one.startswith(".") for one in parts):
                 yield name
 
     def read(self, name: str, *, max_bytes: int) -> bytes:

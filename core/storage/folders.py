@@ -16,8 +16,8 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
-from core.intake.image_formats import is_image
-from core.storage.locations import ArchiveUnavailable, Place
+from core.intake.image_formats import has_image_suffix
+from core.storage.locations import ArchiveLocation, ArchiveUnavailable
 
 _KEPT = 50_000
 """So many names of a folder are kept at once; a larger folder is gone through once for each so many."""
@@ -33,7 +33,7 @@ _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a pipe
 _QUOTED: Final = re.compile(r"\\x([0-9a-f]{2})")
 
 
-def listed(name: str) -> str:
+def list_images(name: str) -> str:
     """How a file name is listed: PostgreSQL and JSON hold no bytes that are not UTF-8, so they become `\\xff`.
 
     It can be undone: a backslash that would look like such a byte becomes `\\x5c`.
@@ -65,7 +65,7 @@ def parts_of(path: str) -> list[str]:
     return [one for one in path.split("/") if one not in ("", ".")]
 
 
-class Folder(Place):
+class Folder(ArchiveLocation):
     """A folder, by the parts of its path from its root; neither has to be there."""
 
     def __init__(self, root: Path, inside: Sequence[str] = ()) -> None:
@@ -141,7 +141,7 @@ class Folder(Place):
             raise self._away("is empty, and was not: is it mounted?")
 
     def _away(self, why: str) -> ArchiveUnavailable:
-        return ArchiveUnavailable(f"The folder {listed(str(self.root.joinpath(*self._inside)))} {why}")
+        return ArchiveUnavailable(f"The folder {list_images(str(self.root.joinpath(*self._inside)))} {why}")
 
     def _keys(self, prefix: str, after: str) -> Iterator[str]:
         """What one folder holds, in order: names of images, and names of folders with a `/` at their end."""
@@ -167,9 +167,9 @@ class Folder(Place):
                         if name[0] == ".":
                             continue
                         if entry.is_dir(follow_symlinks=False):
-                            yield listed(name) + "/"
-                        elif is_image(name) and (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
-                            yield listed(name)
+                            yield list_images(name) + "/"
+                        elif has_image_suffix(name) and (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
+                            yield list_images(name)
             finally:
                 os.close(descriptor)
         except OSError as error:

@@ -8,7 +8,7 @@ class ArchiveUnavailable(OSError):  # noqa: N818 - it reads as what happened
     """A root or its server is away: no image is at fault, and the same may succeed later."""
 
 
-class Place(ABC):
+class ArchiveLocation(ABC):
     """A folder of an archive, or a prefix of a bucket. Its methods block; an instance may be shared by threads.
 
     Names are relative to the place, with `/` between their parts. They are listed in the order of the UTF-8 bytes of

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from core.errors import Code, Failure, Refused
-from core.intake.fields import Label, Metadata, Moment, parse_json, storable
+from core.intake.fields import Label, Metadata, Moment, parse_json, refuse_unstorable
 from core.intake.image_decoding import Undecodable
-from core.storage.locations import Place
+from core.storage.locations import ArchiveLocation
 
 LINE_BYTES = 64 * 1024
 """A longer line, or row, is invalid."""
@@ -32,7 +32,7 @@ _DETAIL = 500
 
 @dataclass(frozen=True)
 class Entry:
-    """A image of a manifest, or a line that names none.
+    """An image of a manifest, or a line that names none.
 
     Attributes:
         position: what to give as `after` to go on behind it; JSON.
@@ -48,7 +48,7 @@ class _Named(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(storable)]
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(refuse_unstorable)]
     external_id: Label | None = None
     part_id: Label | None = None
     lot_id: Label | None = None
@@ -70,7 +70,7 @@ class _Line(NamedTuple):
         return {"offset": self.end, "line": self.number}
 
 
-def entries(place: Place, name: str, after: Position | None) -> Iterator[Entry]:
+def entries(place: ArchiveLocation, name: str, after: Position | None) -> Iterator[Entry]:
     """What a manifest lists, in its order, strictly behind a position of an earlier reading.
 
     Paths in it are relative to its folder, or absolute or URLs below the same root; whether they lead out of it is seen
@@ -98,7 +98,7 @@ def _refused(detail: str) -> Refused:
     return Refused(Code.SOURCE_REFUSED, detail)
 
 
-def _lines(place: Place, name: str, after: Position | None) -> Iterator[_Line]:
+def _lines(place: ArchiveLocation, name: str, after: Position | None) -> Iterator[_Line]:
     """The lines with their ends, however long they are, in bounded memory."""
     end, number = (after["offset"], after["line"]) if after else (0, 0)
     line, is_too_long = bytearray(), False
@@ -122,7 +122,7 @@ def _line(number: int, content: bytes | None, end: int) -> _Line:
     return _Line(number, content.removeprefix(_MARK) if content and number == 1 else content, end)
 
 
-def _blocks(place: Place, name: str, offset: int) -> Iterator[bytes]:
+def _blocks(place: ArchiveLocation, name: str, offset: int) -> Iterator[bytes]:
     """The bytes from an offset on, at which a line begins."""
     blocks = place.blocks(name, max(0, offset - 1))
     if offset > 0:

@@ -15,9 +15,9 @@ from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import resolve_device
 from core.vision.detectors.registry import architectures
 from core.vision.evaluation.evaluation import Evaluation, evaluate, scores_of
-from core.vision.evaluation.examples import gallery
-from core.vision.evaluation.report import Account, render
-from core.vision.input.input_checks import InputRanges, ranges
+from core.vision.evaluation.examples import choose_examples
+from core.vision.evaluation.report import ReportContent, render
+from core.vision.input.input_checks import InputRanges, input_ranges
 from core.vision.progress import Progress, Tell
 from core.vision.training.checkpoint import FolderCheckpoint, fingerprint
 from core.vision.training.dataset import (
@@ -25,7 +25,7 @@ from core.vision.training.dataset import (
     set_digest,
 )
 from core.vision.training.options import Checkpoint, Epoch
-from core.vision.training_data import Material, gather, read_most
+from core.vision.training_data import TrainingData, read_images, read_training_data
 from core.vision.training_options import TrainingOptions
 
 __all__ = ["Progress", "TrainingOptions", "train"]
@@ -34,7 +34,7 @@ _TEST_MEMORY_BYTES = MEMORY_BYTES // 4
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class _TrainedDetector:
     """What came out of training: the detector, its course, and its scores."""
 
     detector: Detector
@@ -73,7 +73,7 @@ def train(
         SampleTooSmall: too few good parts for the false-reject rate.
         FileExistsError: `out` exists.
         InvalidOptions: the options make no sense for these images.
-        InvalidGroups: a image's part or lot cannot be told; see `core.vision.training.grouping`.
+        InvalidGroups: an image's part or lot cannot be told; see `core.vision.training.grouping`.
         NotFinite: the detector's scores are no numbers.
         ValueError: there is no such device; all of the above but FileExistsError are one too.
         OSError: a file cannot be read or written.
@@ -88,15 +88,15 @@ def train(
             notes.append(now.note)
         progress(now)
 
-    material = gather(folder, options, tell)
+    material = read_training_data(folder, options, tell)
     checkpoint = _checkpoint(checkpoints, material, options, device, tell) if checkpoints is not None else None
     if checkpoint is not None and restart:
         checkpoint.remove()
-    lesson = _lesson(material, options, device, tell, checkpoint)
+    lesson = _train_detector(material, options, device, tell, checkpoint)
     tell(Progress("writing", 0, 1))
-    manifest = _written(out, material, lesson, options, device)
+    manifest = _write_bundle(out, material, lesson, options, device)
     if report is not None:
-        report.write_text(render(_account(material, lesson, manifest, notes)), encoding="utf-8")
+        report.write_text(render(_report_content(material, lesson, manifest, notes)), encoding="utf-8")
     if checkpoint is not None:
         checkpoint.remove()
     tell(Progress("writing", 1, 1))
@@ -104,7 +104,7 @@ def train(
 
 
 def _checkpoint(
-    folder: Path, material: Material, options: TrainingOptions, device: str, tell: Tell
+    folder: Path, material: TrainingData, options: TrainingOptions, device: str, tell: Tell
 ) -> FolderCheckpoint:
     """Where this very training left off: of these images and options, on this kind of machine."""
     weights = options.backbone_weights
@@ -122,9 +122,9 @@ def _checkpoint(
     return FolderCheckpoint(folder, key, lambda note: tell(Progress("training", 0, options.epochs, note=note)))
 
 
-def _lesson(
-    material: Material, options: TrainingOptions, device: str, tell: Tell, checkpoint: Checkpoint | None
-) -> _Lesson:
+def _train_detector(
+    material: TrainingData, options: TrainingOptions, device: str, tell: Tell, checkpoint: Checkpoint | None
+) -> _TrainedDetector:
     """Fit, calibrate and evaluate."""
     good, parts = material.good, material.parts
     detector, curve = _fit(material, options, device, tell, checkpoint)
@@ -138,18 +138,18 @@ def _lesson(
         review_rate=options.review_rate,
         groups=[material.grouping.groups[index] for index in parts.calibration],
     )
-    return _Lesson(
+    return _TrainedDetector(
         detector=detector,
         curve=curve,
         held_out=held_out,
         threshold=Threshold(value=calibration.threshold, calibration=calibration),
         evaluation=_evaluation(material, detector, calibration.threshold, options, tell),
-        inputs=ranges([good.facts[index] for index in parts.training]),
+        inputs=input_ranges([good.facts[index] for index in parts.training]),
     )
 
 
 def _fit(
-    material: Material, options: TrainingOptions, device: str, tell: Tell, checkpoint: Checkpoint | None
+    material: TrainingData, options: TrainingOptions, device: str, tell: Tell, checkpoint: Checkpoint | None
 ) -> tuple[Detector, list[Epoch]]:
     curve: list[Epoch] = []
 
@@ -172,14 +172,14 @@ def _fit(
 
 
 def _evaluation(
-    material: Material, detector: Detector, threshold: float, options: TrainingOptions, tell: Tell
+    material: TrainingData, detector: Detector, threshold: float, options: TrainingOptions, tell: Tell
 ) -> Evaluation | None:
     """Detection on `test/`; None where it lacks good or defective images."""
     layout = material.layout
     if not layout.test_good or not layout.test_defective:
         return None
     good, defective = (
-        read_most(paths, material.preprocessing, options, tell, stage="evaluating", memory_bytes=_TEST_MEMORY_BYTES)
+        read_images(paths, material.preprocessing, options, tell, stage="evaluating", memory_bytes=_TEST_MEMORY_BYTES)
         for paths in (layout.test_good, layout.test_defective)
     )
     known = set(material.good.digests)
@@ -201,7 +201,9 @@ def _evaluation(
     return evaluation
 
 
-def _written(out: Path, material: Material, lesson: _Lesson, options: TrainingOptions, device: str) -> Manifest:
+def _write_bundle(
+    out: Path, material: TrainingData, lesson: _TrainedDetector, options: TrainingOptions, device: str
+) -> Manifest:
     """Write the bundle."""
     good, parts = material.good, material.parts
     calibration = lesson.threshold.calibration
@@ -234,21 +236,23 @@ def _written(out: Path, material: Material, lesson: _Lesson, options: TrainingOp
     )
 
 
-def _account(material: Material, lesson: _Lesson, manifest: Manifest, notes: list[str]) -> Account:
+def _report_content(
+    material: TrainingData, lesson: _TrainedDetector, manifest: Manifest, notes: list[str]
+) -> ReportContent:
     """What the report is made of."""
     root, good, tested = material.root, material.good, lesson.evaluation
     good_paths = [good.paths[index] for index in material.parts.calibration]
     good_scores = lesson.held_out
     if tested is not None:
         good_paths, good_scores = good_paths + tested.good, np.concatenate([good_scores, tested.good_scores])
-    return Account(
+    return ReportContent(
         folder=root.resolve().name,
         manifest=manifest,
         sha256=digest(manifest.encoded()),
         curve=lesson.curve,
         held_out=lesson.held_out,
         tested=tested,
-        gallery=gallery(lesson.detector, root, good_paths, good_scores, tested, manifest.threshold.value),
+        gallery=choose_examples(lesson.detector, root, good_paths, good_scores, tested, manifest.threshold.value),
         unreadable=[(path.relative_to(root).as_posix(), reason) for path, reason in good.unreadable],
         notes=notes,
     )

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.vision.calibration.calibration import SampleTooSmall, needed
+from core.vision.calibration.calibration import SampleTooSmall, required_sample_size
 from core.vision.detectors.registry import architectures
 from core.vision.input.preprocessing import Preprocessing
 from core.vision.progress import Progress, Tell
@@ -14,7 +14,7 @@ from core.vision.training.dataset import (
     MEMORY_BYTES,
     Folder,
     InvalidFolder,
-    Reading,
+    ReadImages,
     read,
     read_layout,
     typical_size,
@@ -27,7 +27,7 @@ _UNREADABLE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """The folder, what was read of it, what belongs together, and who sees which image.
 
     Attributes:
@@ -40,13 +40,13 @@ class Material:
 
     root: Path
     layout: Folder
-    good: Reading
+    good: ReadImages
     grouping: Grouping
     parts: Split
     preprocessing: Preprocessing
 
 
-def gather(folder: Path, options: TrainingOptions, tell: Tell) -> Material:
+def read_training_data(folder: Path, options: TrainingOptions, tell: Tell) -> TrainingData:
     """Read all good images and decide who sees which."""
     layout = read_layout(folder)
     count = len(layout.good)
@@ -54,8 +54,8 @@ def gather(folder: Path, options: TrainingOptions, tell: Tell) -> Material:
         tell(Progress("reading", 0, count, note=note))
     typical = typical_size(layout.good, max_pixels=options.max_pixels)
     preprocessing = _preprocessing(typical, options)
-    good = read_most(layout.good, preprocessing, options, tell, stage="reading", memory_bytes=MEMORY_BYTES)
-    least = needed(options.false_reject_rate)
+    good = read_images(layout.good, preprocessing, options, tell, stage="reading", memory_bytes=MEMORY_BYTES)
+    least = required_sample_size(options.false_reject_rate)
     if len(good.paths) < least + 2:
         raise SampleTooSmall(
             f"{len(good.paths)} good parts are too few for a false-reject rate of {options.false_reject_rate:g}: "
@@ -73,10 +73,10 @@ def gather(folder: Path, options: TrainingOptions, tell: Tell) -> Material:
         calibration=options.calibration_share,
         least_calibration=least,
     )
-    return Material(folder, layout, good, grouping, parts, preprocessing)
+    return TrainingData(folder, layout, good, grouping, parts, preprocessing)
 
 
-def _grouping(root: Path, good: Reading, options: TrainingOptions, tell: Tell) -> Grouping:
+def _grouping(root: Path, good: ReadImages, options: TrainingOptions, tell: Tell) -> Grouping:
     by = GroupBy.parse(options.group_by) if options.group_by is not None else None
     grouping = group_parts(good.paths, root, good.digests, good.thumbnails, by)
     for note in grouping.notes:
@@ -105,7 +105,7 @@ def _size_notes(sizes: list[tuple[int, int]], preprocessing: Preprocessing) -> l
     return [note]
 
 
-def read_most(
+def read_images(
     paths: list[Path],
     preprocessing: Preprocessing,
     options: TrainingOptions,
@@ -113,7 +113,7 @@ def read_most(
     *,
     stage: Literal["reading", "evaluating"],
     memory_bytes: int,
-) -> Reading:
+) -> ReadImages:
     """Read images; a few unreadable ones are left out and noted, many are refused."""
 
     def on_image(done: int) -> None:

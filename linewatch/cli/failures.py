@@ -31,7 +31,7 @@ class Detached(Exception):  # noqa: N818
     """A person has stopped following what goes on without them; the message says how to follow it again."""
 
 
-def tell(line: str) -> None:
+def print_error(line: str) -> None:
     """Write the one line of a failure."""
     sys.stderr.write(f"linewatch: {' '.join(line.split())}\n")
 

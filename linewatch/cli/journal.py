@@ -22,7 +22,7 @@ from linewatch.cli.failures import CommandFailed
 
 @dataclass(frozen=True)
 class Stamp:
-    """A image's file as it was found; one that was changed has another. `name` is relative to the folder."""
+    """An image's file as it was found; one that was changed has another. `name` is relative to the folder."""
 
     name: str
     size: int
@@ -31,7 +31,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a image became."""
+    """What an image became."""
 
     inspection_id: str
     batch_id: str
@@ -57,7 +57,7 @@ class Journal:
             self._take(json.loads(line))
 
     def accepted(self, stamp: Stamp) -> Accepted | None:
-        """What a image became that was accepted; None for any other, and for one that was changed since."""
+        """What an image became that was accepted; None for any other, and for one that was changed since."""
         return self._accepted.get(stamp)
 
     @property

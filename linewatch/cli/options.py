@@ -44,10 +44,10 @@ def client(url: str, api_key: str | None, *, follows: bool = False) -> "Client":
     """The running system that was named; use it in a `with` block. What it waits for longer is told as remarks."""
     from linewatch.client import Client
 
-    return Client(url, api_key=api_key, on_wait=Waits(follows=follows).tell)
+    return Client(url, api_key=api_key, on_wait=WaitNotice(follows=follows).tell)
 
 
-class Waits:
+class WaitNotice:
     """Tells a person what is waited for. Of the calls of a command the first one alone, unless it follows."""
 
     def __init__(self, *, follows: bool) -> None:

@@ -54,11 +54,11 @@ def run(arguments: Sequence[str]) -> int:
         failure = failures.explain(error)
         if failure is None:  # not foreseen: a defect, whose traceback is wanted
             raise
-        failures.tell(failure.line)
+        failures.print_error(failure.line)
         return failure.exit_code
     code = result if isinstance(result, int) else 0
     if code == failures.INTERRUPTED:
-        failures.tell(f"interrupted{_what_is_left(arguments)}")
+        failures.print_error(f"interrupted{_what_is_left(arguments)}")
     return code
 
 

@@ -1,7 +1,7 @@
 """What carries operations: one wire that blocks, one that is awaited.
 
-Operations are coroutines over a `Wire`. On `BlockingWire` none of them ever suspends, so `run` brings one to its end in
-a single step, in the thread that called. On `AwaitedWire` they run in the caller's event loop.
+Operations are coroutines over an `Executor`. On `SyncExecutor` none of them ever suspends, so `run` finishes one in a
+single step, in the calling thread. On `AsyncExecutor` they run in the caller's event loop.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ T = TypeVar("T")
 Job = Callable[[], Coroutine[Any, Any, T]]
 
 
-class Crew(Protocol[T]):
+class TaskPool(Protocol[T]):
     """Runs jobs, at most `size` at once, and gives their results in the order of their start; used in `async with`."""
 
     async def __aenter__(self) -> Self: ...
@@ -43,7 +43,7 @@ class Crew(Protocol[T]):
         ...
 
 
-class Wire(Protocol):
+class Executor(Protocol):
     """Sends requests, sleeps, and does work that would hold up an event loop."""
 
     @property
@@ -61,7 +61,7 @@ class Wire(Protocol):
         """Call something that uses the disk."""
         ...
 
-    def crew(self, size: int) -> Crew[Any]: ...
+    def crew(self, size: int) -> TaskPool[Any]: ...
 
     async def close(self) -> None: ...
 
@@ -98,7 +98,7 @@ async def _closed(items: AsyncGenerator[T, None]) -> None:
     await items.aclose()
 
 
-class BlockingWire:
+class SyncExecutor:
     """httpx.Client and time.sleep; safe to use from several threads."""
 
     def __init__(self, http: httpx.Client) -> None:
@@ -125,14 +125,14 @@ class BlockingWire:
     async def work(self, job: Callable[[], T]) -> T:
         return job()
 
-    def crew(self, size: int) -> Crew[Any]:
+    def crew(self, size: int) -> TaskPool[Any]:
         return _Threads(size)
 
     async def close(self) -> None:
         self.http.close()
 
 
-class _Threads(Crew[T]):
+class _Threads(TaskPool[T]):
     """A crew of threads, each with an operation that blocks."""
 
     def __init__(self, size: int) -> None:
@@ -159,7 +159,7 @@ class _Threads(Crew[T]):
         return self._started.popleft().result()
 
 
-class AwaitedWire:
+class AsyncExecutor:
     """httpx.AsyncClient and asyncio.sleep; files are read and written in threads."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
@@ -186,14 +186,14 @@ class AwaitedWire:
     async def work(self, job: Callable[[], T]) -> T:
         return await asyncio.to_thread(job)
 
-    def crew(self, size: int) -> Crew[Any]:
+    def crew(self, size: int) -> TaskPool[Any]:
         return _Tasks(size)
 
     async def close(self) -> None:
         await self.http.aclose()
 
 
-class _Tasks(Crew[T]):
+class _Tasks(TaskPool[T]):
     """A crew of tasks."""
 
     def __init__(self, size: int) -> None:

@@ -16,10 +16,10 @@ Body = Mapping[str, Any]
 """Arguments of `httpx.Client.build_request` that make a body."""
 
 ImageFile = str | os.PathLike[str] | bytes | BinaryIO
-"""A image: a path, its encoded bytes, or an open binary file."""
+"""An image: a path, its encoded bytes, or an open binary file."""
 
 
-class Counter:
+class SentCounter:
     """Counts images that have been sent, and tells."""
 
     def __init__(self, tell: Callable[[int], None] | None) -> None:
@@ -33,19 +33,19 @@ class Counter:
 
 
 @dataclass(frozen=True)
-class Held:
+class BorrowedFile:
     """A file that somebody else holds open, and where it stood when it was given."""
 
     file: BinaryIO
     start: int
 
 
-Source = Path | bytes | Held
+Source = Path | bytes | BorrowedFile
 """What can be read more than once."""
 
 
-class Part:
-    """A image as httpx reads it. It is open only while it is read, so a burst of a thousand holds one descriptor."""
+class FilePart:
+    """An image as httpx reads it. It is open only while it is read, so a burst of a thousand holds one descriptor."""
 
     def __init__(self, source: Source, on_end: Callable[[], None] = lambda: None) -> None:
         self._source = source
@@ -71,7 +71,7 @@ class Part:
 
     def close(self) -> None:
         """Close what was opened here; a file that was given open stays so."""
-        if self._file is not None and not isinstance(self._source, Held):
+        if self._file is not None and not isinstance(self._source, BorrowedFile):
             self._file.close()
 
     def tell(self) -> int:
@@ -88,8 +88,8 @@ class Part:
         return self._source.file.seek(0, io.SEEK_END) - self._source.start
 
 
-def opened(image: ImageFile) -> tuple[str | None, Source]:
-    """The name of a image, where it has one, and what can be read more than once.
+def open_image(image: ImageFile) -> tuple[str | None, Source]:
+    """The name of an image, where it has one, and what can be read more than once.
 
     Only of an open file that cannot be wound back, such as a pipe, is the content held in memory.
     """
@@ -97,18 +97,18 @@ def opened(image: ImageFile) -> tuple[str | None, Source]:
         return None, image
     if isinstance(image, str | os.PathLike):
         path = Path(image)
-        return storable(path.name), path
+        return safe_filename(path.name), path
     name = getattr(image, "name", None)
-    source = Held(image, image.tell()) if image.seekable() else image.read()
-    return storable(Path(name).name) if isinstance(name, str) else None, source
+    source = BorrowedFile(image, image.tell()) if image.seekable() else image.read()
+    return safe_filename(Path(name).name) if isinstance(name, str) else None, source
 
 
-def storable(name: str) -> str:
+def safe_filename(name: str) -> str:
     """A file's name as Unicode: what of it was not UTF-8 becomes `?`."""
     return name.encode(errors="replace").decode()
 
 
-def texts(fields: Mapping[str, Any]) -> dict[str, str]:
+def as_text(fields: Mapping[str, Any]) -> dict[str, str]:
     """Fields as the text that forms and queries carry."""
     return {name: _text(value) for name, value in fields.items() if value is not None}
 
@@ -120,11 +120,11 @@ def _text(value: Any) -> str:
 
 
 @contextmanager
-def form(fields: Mapping[str, Any], name: str, parts: Sequence[tuple[str | None, Part]]) -> Iterator[Body]:
+def form(fields: Mapping[str, Any], name: str, parts: Sequence[tuple[str | None, FilePart]]) -> Iterator[Body]:
     """A multipart body. The server looks into the images, so their type is not said."""
     try:
         yield {
-            "data": texts(fields),
+            "data": as_text(fields),
             "files": [
                 (name, (file_name, cast(BinaryIO, part), "application/octet-stream")) for file_name, part in parts
             ],
@@ -137,7 +137,7 @@ def form(fields: Mapping[str, Any], name: str, parts: Sequence[tuple[str | None,
 @contextmanager
 def form_of_fields(fields: Mapping[str, Any]) -> Iterator[Body]:
     """A multipart body of fields alone; none at all where there are no fields."""
-    given = texts(fields)
+    given = as_text(fields)
     yield {"files": [(name, (None, value)) for name, value in given.items()]} if given else {}
 
 
@@ -163,7 +163,7 @@ def tar_of(bundle: Path) -> IO[bytes]:
 
 
 @contextmanager
-def rewound(tar: IO[bytes]) -> Iterator[Body]:
+def bundle_body(tar: IO[bytes]) -> Iterator[Body]:
     """A bundle as a body."""
     tar.seek(0)
     yield {"content": tar, "headers": {"Content-Type": "application/x-tar"}}

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from linewatch.errors import BadAddress, BadKey, CursorLost, GateNotMet, LinewatchError, Refused, Unreachable
-from linewatch.http.executors import Wire
+from linewatch.http.executors import Executor
 from linewatch.http.request_bodies import Body
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds; doubles with each try
@@ -41,7 +41,7 @@ def _no_body() -> AbstractContextManager[Body]:
 
 
 @dataclass(frozen=True)
-class Call:
+class Request:
     """One request, which may be sent several times.
 
     Attributes:
@@ -91,7 +91,7 @@ class Transport:
     the call is repeatable: any other may have been accepted before it broke.
     """
 
-    def __init__(self, wire: Wire, *, timeout: float, patience: float, on_wait: OnWait | None = None) -> None:
+    def __init__(self, wire: Executor, *, timeout: float, patience: float, on_wait: OnWait | None = None) -> None:
         """Seconds are meant by `timeout` (for each answer) and `patience` (in all)."""
         self.wire = wire
         self.url = str(wire.http.base_url).rstrip("/")
@@ -103,7 +103,7 @@ class Transport:
         """The same, but nothing that says that the system is away ends a call that may be repeated."""
         return Transport(self.wire, timeout=self._timeout, patience=math.inf, on_wait=self._on_wait)
 
-    async def json(self, call: Call) -> Any:
+    async def json(self, call: Request) -> Any:
         """The JSON that a call is answered with; None for an answer without content."""
         answer = await self.send(call)
         if answer.status_code == HTTPStatus.NO_CONTENT:
@@ -115,9 +115,9 @@ class Transport:
 
     async def content(self, path: str) -> bytes:
         """The bytes of a GET."""
-        return (await self.send(Call("GET", path))).content
+        return (await self.send(Request("GET", path))).content
 
-    async def download(self, call: Call, to: Path) -> None:
+    async def download(self, call: Request, to: Path) -> None:
         """Write what a call is answered with to a file, without holding it in memory; it is there once it is whole."""
         await self.send(call, to=to)
 
@@ -127,7 +127,7 @@ class Transport:
         Raises:
             LinewatchError: it does not answer as Linewatch does.
         """
-        answer = await self._tried(Call("GET", "/readyz"), None)
+        answer = await self._tried(Request("GET", "/readyz"), None)
         if answer.status_code in (HTTPStatus.SERVICE_UNAVAILABLE, *_OF_A_PROXY):
             return False
         try:
@@ -140,7 +140,7 @@ class Transport:
     def _stranger(self) -> LinewatchError:
         return LinewatchError(f"{self.url} answers, but not as Linewatch does: does something else listen there?")
 
-    async def send(self, call: Call, *, to: Path | None = None) -> httpx.Response:
+    async def send(self, call: Request, *, to: Path | None = None) -> httpx.Response:
         """The answer to a call, a success; its body goes to the file `to` where one is named."""
         begun = time.monotonic()
         attempt = broken = 0
@@ -154,7 +154,7 @@ class Transport:
                 broken += 1
                 error, pause = unreachable, _pause(attempt)
             else:
-                if answer.is_success or (broken and _is_gone(call, answer)):
+                if answer.is_success or (broken and _already_deleted(call, answer)):
                     if attempt:
                         self._on_wait(None, time.monotonic() - begun)
                     return answer
@@ -177,7 +177,7 @@ class Transport:
             return True  # of a system that is being stopped, of a proxy before it, of a defect: nothing is lost
         return refused.status in _WAIT_AND_TRY_AGAIN or refused.code == _IN_FLIGHT
 
-    async def _tried(self, call: Call, to: Path | None) -> httpx.Response:
+    async def _tried(self, call: Request, to: Path | None) -> httpx.Response:
         with self._naming_failures(call), call.body() as body:
             request = self._request(call, body)
             return await (self.wire.send(request) if to is None else self._downloaded(request, to))
@@ -195,7 +195,7 @@ class Transport:
             if regular:
                 draft.unlink(missing_ok=True)
 
-    def _request(self, call: Call, body: Body) -> httpx.Request:
+    def _request(self, call: Request, body: Body) -> httpx.Request:
         headers = {**body.get("headers", {})}
         if call.key is not None:
             headers["Idempotency-Key"] = call.key
@@ -208,7 +208,7 @@ class Transport:
         )
 
     @contextmanager
-    def _naming_failures(self, call: Call) -> Iterator[None]:
+    def _naming_failures(self, call: Request) -> Iterator[None]:
         try:
             yield
         except httpx.ConnectError as error:
@@ -217,15 +217,15 @@ class Transport:
             ) from error
         except httpx.TransportError as error:
             why = str(error) or type(error).__name__
-            raise Unreachable(f"{self.url} gave no answer ({why}){_doubt(call)}") from error
+            raise Unreachable(f"{self.url} gave no answer ({why}){_describe_uncertainty(call)}") from error
 
 
-def _is_gone(call: Call, answer: httpx.Response) -> bool:
+def _already_deleted(call: Request, answer: httpx.Response) -> bool:
     """Whether what is to be deleted is not there: after a try that broke, that try has deleted it."""
     return call.method == "DELETE" and answer.status_code == HTTPStatus.NOT_FOUND
 
 
-def _doubt(call: Call) -> str:
+def _describe_uncertainty(call: Request) -> str:
     """What is not known of a call that was sent and not answered."""
     if call.key is not None:
         return f"; what was sent may have been accepted: send it again with the same idempotency_key, {call.key!r}"

@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
-from linewatch.http.request_bodies import Body, Counter, ImageFile, Part, form, form_of_fields, opened, storable, texts
+from linewatch.http.request_bodies import (
+    Body,
+    FilePart,
+    ImageFile,
+    SentCounter,
+    as_text,
+    form,
+    form_of_fields,
+    open_image,
+    safe_filename,
+)
 from linewatch.operations.inspections import Fields
-from linewatch.operations.session import Session, at, key_of
+from linewatch.operations.session import Session, key_or_new, url_path
 from linewatch.types.results import Batch
 
 
@@ -28,7 +38,7 @@ class Batches(Session):
         idempotency_key: str | None = None,
         **fields: Unpack[Fields],
     ) -> Batch:
-        """Hand in a burst in one request. A image that is refused is in `errors` and harms no other.
+        """Hand in a burst in one request. An image that is refused is in `errors` and harms no other.
 
         Example:
             batch = lw.submit_batch(["part.png", "scratched.png"], recipe="ring", lot_id="L-204", wait=60)
@@ -47,23 +57,23 @@ class Batches(Session):
             OSError: a file cannot be read.
             ValueError: there are no images, or `idempotency_key` is none.
         """
-        key = key_of(idempotency_key)
+        key = key_or_new(idempotency_key)
         named = images.items() if isinstance(images, Mapping) else [(Path(path).name, path) for path in images]
-        sources = [(storable(name), opened(image)[1]) for name, image in named]
+        sources = [(safe_filename(name), open_image(image)[1]) for name, image in named]
         if not sources:
             raise ValueError("a burst needs at least one image")
-        of_all = texts(fields)
+        of_all = as_text(fields)
         if items:
-            of_all["items"] = json.dumps({name: texts(own) for name, own in items.items()})
+            of_all["items"] = json.dumps({name: as_text(own) for name, own in items.items()})
 
         def body() -> AbstractContextManager[Body]:
-            sent = Counter(progress)
-            return form(of_all, "images", [(name, Part(source, sent.count)) for name, source in sources])
+            sent = SentCounter(progress)
+            return form(of_all, "images", [(name, FilePart(source, sent.count)) for name, source in sources])
 
-        made = await self._upload(Batch, at("batches"), body, key=key)
+        made = await self._upload(Batch, url_path("batches"), body, key=key)
         if not wait:
             return made
-        final = await self._final_of_accepted(made, at("batches", made.id), wait)
+        final = await self._final_of_accepted(made, url_path("batches", made.id), wait)
         return final.model_copy(update={"inspections": made.inspections, "errors": made.errors})
 
     async def open_batch(self, *, callback_url: str | None = None, idempotency_key: str | None = None) -> Batch:
@@ -81,16 +91,16 @@ class Batches(Session):
             idempotency_key: as for `submit`.
         """
         body = partial(form_of_fields, {"callback_url": callback_url})
-        return await self._upload(Batch, at("batches"), body, key=key_of(idempotency_key))
+        return await self._upload(Batch, url_path("batches"), body, key=key_or_new(idempotency_key))
 
     async def batch(self, batch_id: UUID | str, *, wait: float = 0.0) -> Batch:
         """One batch, as soon as it is final or `wait` seconds are over."""
-        return await self._final(Batch, at("batches", batch_id), wait)
+        return await self._final(Batch, url_path("batches", batch_id), wait)
 
     async def close_batch(self, batch_id: UUID | str) -> Batch:
         """Close an open batch: it completes when all of its inspections are final."""
-        return await self._post(Batch, at("batches", batch_id, "close"), harmless_twice=True)
+        return await self._post(Batch, url_path("batches", batch_id, "close"), harmless_twice=True)
 
     async def cancel_batch(self, batch_id: UUID | str) -> Batch:
         """Cancel a batch and every inspection of it that is not final."""
-        return await self._post(Batch, at("batches", batch_id, "cancel"), harmless_twice=True)
+        return await self._post(Batch, url_path("batches", batch_id, "cancel"), harmless_twice=True)

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, TypedDict, Unpack
 from uuid import UUID
 
-from linewatch.http.request_bodies import texts
-from linewatch.operations.session import Session, at
+from linewatch.http.request_bodies import as_text
+from linewatch.operations.session import Session, url_path
 from linewatch.types.results import Delivery, DeliveryPage, Endpoint
 
 _TEST_POLL = 0.2  # seconds
@@ -29,11 +29,11 @@ class Endpoints(Session):
 
     async def endpoints(self) -> list[Endpoint]:
         """All webhook endpoints."""
-        return await self._list(Endpoint, at("webhook-endpoints"))
+        return await self._list(Endpoint, url_path("webhook-endpoints"))
 
     async def endpoint(self, endpoint_id: UUID | str) -> Endpoint:
         """One webhook endpoint."""
-        return await self._get(Endpoint, at("webhook-endpoints", endpoint_id))
+        return await self._get(Endpoint, url_path("webhook-endpoints", endpoint_id))
 
     async def create_endpoint(
         self,
@@ -69,23 +69,23 @@ class Endpoints(Session):
             "max_group_size": max_group_size,
             "max_group_delay_ms": max_group_delay_ms,
         }
-        return await self._post(Endpoint, at("webhook-endpoints"), new)
+        return await self._post(Endpoint, url_path("webhook-endpoints"), new)
 
     async def change_endpoint(self, endpoint_id: UUID | str, **changes: Unpack[EndpointChanges]) -> Endpoint:
         """Change a webhook endpoint; `state="enabled"` revives one that was disabled."""
-        return await self._patch(Endpoint, at("webhook-endpoints", endpoint_id), changes)
+        return await self._patch(Endpoint, url_path("webhook-endpoints", endpoint_id), changes)
 
     async def delete_endpoint(self, endpoint_id: UUID | str) -> None:
         """Delete a webhook endpoint; what was not delivered to it yet never will be."""
-        await self._delete(at("webhook-endpoints", endpoint_id))
+        await self._delete(url_path("webhook-endpoints", endpoint_id))
 
     async def rotate_secret(self, endpoint_id: UUID | str) -> Endpoint:
         """Give a webhook endpoint a new `secret`; the one before signs too, until `previous_secret_until`."""
-        return await self._post(Endpoint, at("webhook-endpoints", endpoint_id, "rotate-secret"))
+        return await self._post(Endpoint, url_path("webhook-endpoints", endpoint_id, "rotate-secret"))
 
     async def test_endpoint(self, endpoint_id: UUID | str, *, wait: float = 0.0) -> Delivery:
         """Send an event `endpoint.test`; its delivery is returned once it was tried or `wait` seconds are over."""
-        sent = await self._post(Delivery, at("webhook-endpoints", endpoint_id, "test"))
+        sent = await self._post(Delivery, url_path("webhook-endpoints", endpoint_id, "test"))
         give_up = time.monotonic() + wait
         while not sent.attempts and time.monotonic() < give_up:
             await self._wire.sleep(_TEST_POLL)
@@ -100,15 +100,15 @@ class Endpoints(Session):
         page_size: int = 100,
     ) -> AsyncGenerator[Delivery, None]:
         """What was or will be sent to a webhook endpoint, newest first, with every try."""
-        path = at("webhook-endpoints", endpoint_id, "deliveries")
-        async for page in self._pages(DeliveryPage, path, {"limit": page_size, **texts({"state": state})}):
+        path = url_path("webhook-endpoints", endpoint_id, "deliveries")
+        async for page in self._pages(DeliveryPage, path, {"limit": page_size, **as_text({"state": state})}):
             for one in page.items:
                 yield one
 
     async def delivery(self, delivery_id: UUID | str) -> Delivery:
         """One delivery, with every try."""
-        return await self._get(Delivery, at("deliveries", delivery_id))
+        return await self._get(Delivery, url_path("deliveries", delivery_id))
 
     async def replay(self, delivery_id: UUID | str) -> Delivery:
         """Send a delivery again, under the same `webhook-id`."""
-        return await self._post(Delivery, at("deliveries", delivery_id, "replay"))
+        return await self._post(Delivery, url_path("deliveries", delivery_id, "replay"))

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from linewatch.errors import LinewatchError
-from linewatch.http.request_bodies import texts
-from linewatch.operations.session import LONGEST_WAIT, Session, at
+from linewatch.http.request_bodies import as_text
+from linewatch.operations.session import LONGEST_WAIT, Session, url_path
 from linewatch.types.results import Consumer, FeedItem, FeedPage
 
 
@@ -58,7 +58,7 @@ class Feed(Session):
         reader = Feed(self._transport.tireless()) if follow else self
         file = Path(cursor_file) if cursor_file is not None else None
         place = await reader._beginning(after, consumer, file)
-        asked = texts({"recipe": recipe, "include": "reviews" if include_reviews else None, "limit": page_size})
+        asked = as_text({"recipe": recipe, "include": "reviews" if include_reviews else None, "limit": page_size})
         seconds = wait if wait is not None else 0.0
         if follow:
             seconds = wait or LONGEST_WAIT
@@ -90,7 +90,7 @@ class Feed(Session):
         give_up = time.monotonic() + seconds
         while True:
             left = max(0.0, give_up - time.monotonic())
-            page = await self._get(FeedPage, at("results"), {**asked, **place}, wait=min(left, LONGEST_WAIT))
+            page = await self._get(FeedPage, url_path("results"), {**asked, **place}, wait=min(left, LONGEST_WAIT))
             if page.items or left <= LONGEST_WAIT:
                 return page
             place = {"after": page.next_cursor}
@@ -114,15 +114,15 @@ class Feed(Session):
             cursor: of an item, up to which all was consumed; or "now".
         """
         new = {"consumer": consumer, "cursor": cursor}
-        return await self._post(Consumer, at("results", "acknowledge"), new, harmless_twice=True)
+        return await self._post(Consumer, url_path("results", "acknowledge"), new, harmless_twice=True)
 
     async def consumers(self) -> list[Consumer]:
         """All consumers, and how far each is behind."""
-        return await self._list(Consumer, at("results", "consumers"))
+        return await self._list(Consumer, url_path("results", "consumers"))
 
     async def forget_consumer(self, name: str) -> None:
         """Forget a consumer and its place."""
-        await self._delete(at("results", "consumers", name))
+        await self._delete(url_path("results", "consumers", name))
 
 
 def _kept(file: Path) -> str | None:

@@ -11,17 +11,17 @@ from typing import Any, Literal, TypedDict, Unpack, cast
 from uuid import UUID
 
 from linewatch.errors import Refused
-from linewatch.http.executors import Crew
-from linewatch.http.request_bodies import ImageFile, Part, form, opened, texts
-from linewatch.http.transport import Call
-from linewatch.operations.session import Session, at, key_of
+from linewatch.http.executors import TaskPool
+from linewatch.http.request_bodies import FilePart, ImageFile, as_text, form, open_image
+from linewatch.http.transport import Request
+from linewatch.operations.session import Session, key_or_new, url_path
 from linewatch.types.results import Inspection, InspectionPage
 
 _AHEAD = 2  # images of `submit_many` that are taken from the caller for each that is under way
 
 
 class Fields(TypedDict, total=False):
-    """What may be said of a image; None is as good as nothing. Times need a time zone."""
+    """What may be said of an image; None is as good as nothing. Times need a time zone."""
 
     recipe: str | None
     external_id: str | None
@@ -39,7 +39,7 @@ class Fields(TypedDict, total=False):
 
 
 class Filters(TypedDict, total=False):
-    """What a listing may be narrowed to; `since` and `until` mean the moment at which a image was accepted.
+    """What a listing may be narrowed to; `since` and `until` mean the moment at which an image was accepted.
 
     `verdict` is the machine's, `effective_verdict` the one that counts; `review` there waits for a person.
     """
@@ -59,7 +59,7 @@ class Filters(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Submitted:
-    """A image of `submit_many` that was accepted; `number` is its place in the input, from 0."""
+    """An image of `submit_many` that was accepted; `number` is its place in the input, from 0."""
 
     number: int
     image: ImageFile
@@ -68,7 +68,7 @@ class Submitted:
 
 @dataclass(frozen=True)
 class NotSubmitted:
-    """A image of `submit_many` that was refused, or whose file could not be read."""
+    """An image of `submit_many` that was refused, or whose file could not be read."""
 
     number: int
     image: ImageFile
@@ -107,15 +107,15 @@ class Inspections(Session):
                 with its id: a key that may only submit may not wait.
             ValueError: `idempotency_key` is empty, longer than 255 characters or not visible ASCII.
         """
-        key = key_of(idempotency_key)
-        name, source = opened(image)
+        key = key_or_new(idempotency_key)
+        name, source = open_image(image)
         made = await self._upload(
             Inspection,
-            at("inspections"),
-            lambda: form(fields, "image", [(name, Part(source))]),
+            url_path("inspections"),
+            lambda: form(fields, "image", [(name, FilePart(source))]),
             key=key,
         )
-        return await self._final_of_accepted(made, at("inspections", made.id), wait) if wait else made
+        return await self._final_of_accepted(made, url_path("inspections", made.id), wait) if wait else made
 
     async def submit_many(
         self,
@@ -152,7 +152,7 @@ class Inspections(Session):
         """
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
-        crew: Crew[Outcome] = self._wire.crew(concurrency)
+        crew: TaskPool[Outcome] = self._wire.crew(concurrency)
         async with crew:
             source = iter(images)
             for number in count():
@@ -180,7 +180,7 @@ class Inspections(Session):
             accepted = lw.submit("part.png", recipe="ring")
             print(lw.inspection(accepted.id, wait=30).verdict)
         """
-        return await self._final(Inspection, at("inspections", inspection_id), wait)
+        return await self._final(Inspection, url_path("inspections", inspection_id), wait)
 
     async def inspections(
         self, *, page_size: int = 100, **filters: Unpack[Filters]
@@ -191,7 +191,9 @@ class Inspections(Session):
             for one in lw.inspections(recipe="ring", status="completed"):
                 print(one.id, one.effective_verdict)
         """
-        async for page in self._pages(InspectionPage, at("inspections"), {"limit": page_size, **texts(filters)}):
+        async for page in self._pages(
+            InspectionPage, url_path("inspections"), {"limit": page_size, **as_text(filters)}
+        ):
             for one in page.items:
                 yield one
 
@@ -211,7 +213,7 @@ class Inspections(Session):
             OSError: the file cannot be written.
         """
         path = Path(to)
-        call = Call("GET", at("inspections", "export"), {"format": format, **texts(filters)})
+        call = Request("GET", url_path("inspections", "export"), {"format": format, **as_text(filters)})
         await self._transport.download(call, path)
         return path
 
@@ -221,7 +223,7 @@ class Inspections(Session):
         Raises:
             Refused: it has its result already (`invalid_transition`).
         """
-        return await self._post(Inspection, at("inspections", inspection_id, "cancel"), harmless_twice=True)
+        return await self._post(Inspection, url_path("inspections", inspection_id, "cancel"), harmless_twice=True)
 
     async def review(
         self, inspection_id: UUID | str, verdict: Literal["ok", "ng"], *, reviewer: str, reason: str
@@ -234,19 +236,19 @@ class Inspections(Session):
             print(reviewed.verdict, reviewed.effective_verdict)
         """
         new = {"verdict": verdict, "reviewer": reviewer, "reason": reason}
-        return await self._post(Inspection, at("inspections", inspection_id, "reviews"), new)
+        return await self._post(Inspection, url_path("inspections", inspection_id, "reviews"), new)
 
     async def image(self, inspection_id: UUID | str) -> bytes:
         """The image as it was handed in, encoded."""
-        return await self._transport.content(at("inspections", inspection_id, "image"))
+        return await self._transport.content(url_path("inspections", inspection_id, "image"))
 
     async def anomaly_map(self, inspection_id: UUID | str) -> bytes:
         """Where the image is unlike good parts: a `.npy` file, float32, (rows, columns) of the detector's grid.
 
         Its cells divide the image evenly. Read it with `numpy.load(io.BytesIO(...))`.
         """
-        return await self._transport.content(at("inspections", inspection_id, "anomaly-map"))
+        return await self._transport.content(url_path("inspections", inspection_id, "anomaly-map"))
 
     async def heatmap(self, inspection_id: UUID | str) -> bytes:
         """The image as PNG with the heat laid over it, on a scale that is fixed by the inspection's threshold."""
-        return await self._transport.content(at("inspections", inspection_id, "heatmap"))
+        return await self._transport.content(url_path("inspections", inspection_id, "heatmap"))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from linewatch.errors import BundleRejected, TimedOut
-from linewatch.http.request_bodies import rewound, tar_of
-from linewatch.http.transport import Call
-from linewatch.operations.session import Session, at
+from linewatch.http.request_bodies import bundle_body, tar_of
+from linewatch.http.transport import Request
+from linewatch.operations.session import Session, url_path
 from linewatch.types.results import ModelVersion, Threshold, ThresholdPreview
 
 _READY_POLL = 0.2  # seconds
@@ -22,7 +22,7 @@ class ModelVersions(Session):
 
     async def model_versions(self, recipe: str) -> list[ModelVersion]:
         """The versions of a recipe, newest first."""
-        return await self._list(ModelVersion, at("recipes", recipe, "model-versions"))
+        return await self._list(ModelVersion, url_path("recipes", recipe, "model-versions"))
 
     async def model_version(self, recipe: str, version: int) -> ModelVersion:
         """One version, with its manifest and the thresholds in force.
@@ -31,7 +31,7 @@ class ModelVersions(Session):
             version = lw.model_version("ring", 1)
             print(version.active, version.threshold.threshold)
         """
-        return await self._get(ModelVersion, at("recipes", recipe, "model-versions", version))
+        return await self._get(ModelVersion, url_path("recipes", recipe, "model-versions", version))
 
     async def upload_bundle(
         self, recipe: str, bundle: str | os.PathLike[str], *, wait_ready: bool = True, timeout: float = 120.0
@@ -49,8 +49,8 @@ class ModelVersions(Session):
             OSError: it cannot be read.
         """
         with await self._wire.work(lambda: tar_of(Path(bundle))) as tar:
-            path = at("recipes", recipe, "model-versions")
-            made = await self._upload(ModelVersion, path, partial(rewound, tar), key=None)
+            path = url_path("recipes", recipe, "model-versions")
+            made = await self._upload(ModelVersion, path, partial(bundle_body, tar), key=None)
         give_up = time.monotonic() + timeout
         while wait_ready and made.state == "uploaded":
             if time.monotonic() > give_up:
@@ -71,7 +71,9 @@ class ModelVersions(Session):
             lw.download_bundle("ring", 1, "ring-v1.tar")
         """
         path = Path(to)
-        await self._transport.download(Call("GET", at("recipes", recipe, "model-versions", version, "bundle")), path)
+        await self._transport.download(
+            Request("GET", url_path("recipes", recipe, "model-versions", version, "bundle")), path
+        )
         return path
 
     async def activate(self, recipe: str, version: int) -> ModelVersion:
@@ -80,12 +82,12 @@ class ModelVersions(Session):
         Example:
             lw.activate("ring", 1)
         """
-        path = at("recipes", recipe, "model-versions", version, "activate")
+        path = url_path("recipes", recipe, "model-versions", version, "activate")
         return await self._post(ModelVersion, path, harmless_twice=True)
 
     async def rollback(self, recipe: str) -> ModelVersion:
         """Go back to the version that was active before; it is returned."""
-        return await self._post(ModelVersion, at("recipes", recipe, "model-versions", "rollback"))
+        return await self._post(ModelVersion, url_path("recipes", recipe, "model-versions", "rollback"))
 
     async def set_threshold(
         self,
@@ -111,7 +113,7 @@ class ModelVersions(Session):
             "station_id": station_id,
             "calibration": dict(calibration) if calibration is not None else None,
         }
-        return await self._post(Threshold, at("recipes", recipe, "model-versions", version, "threshold"), new)
+        return await self._post(Threshold, url_path("recipes", recipe, "model-versions", version, "threshold"), new)
 
     async def preview_threshold(
         self,
@@ -142,5 +144,5 @@ class ModelVersions(Session):
             "preview": True,
             "since": since.isoformat() if since is not None else None,
         }
-        path = at("recipes", recipe, "model-versions", version, "threshold")
+        path = url_path("recipes", recipe, "model-versions", version, "threshold")
         return await self._post(ThresholdPreview, path, asked, harmless_twice=True)

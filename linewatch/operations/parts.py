@@ -1,7 +1,7 @@
 """Parts: what all the views of one part say together."""
 
-from linewatch.http.request_bodies import texts
-from linewatch.operations.session import Session, at
+from linewatch.http.request_bodies import as_text
+from linewatch.operations.session import Session, url_path
 from linewatch.types.results import Part
 
 
@@ -22,4 +22,4 @@ class Parts(Session):
         Raises:
             Refused: there is none of it (`not_found`).
         """
-        return await self._get(Part, at("parts", part_id), texts({"recipe": recipe, "lot_id": lot_id}))
+        return await self._get(Part, url_path("parts", part_id), as_text({"recipe": recipe, "lot_id": lot_id}))

@@ -1,7 +1,7 @@
 """Recipes: what is inspected."""
 
 from linewatch.errors import Refused
-from linewatch.operations.session import Session, at
+from linewatch.operations.session import Session, url_path
 from linewatch.types.results import Recipe
 
 
@@ -10,7 +10,7 @@ class Recipes(Session):
 
     async def recipes(self) -> list[Recipe]:
         """All recipes, by name."""
-        return await self._list(Recipe, at("recipes"))
+        return await self._list(Recipe, url_path("recipes"))
 
     async def create_recipe(self, name: str, *, exist_ok: bool = False) -> Recipe:
         """A new recipe; with `exist_ok` the one that is there already.
@@ -20,8 +20,8 @@ class Recipes(Session):
             print(recipe.active_version)
         """
         try:
-            return await self._post(Recipe, at("recipes"), {"name": name}, harmless_twice=exist_ok)
+            return await self._post(Recipe, url_path("recipes"), {"name": name}, harmless_twice=exist_ok)
         except Refused as refused:
             if not exist_ok or refused.code != "recipe_exists":
                 raise
-        return await self._get(Recipe, at("recipes", name))
+        return await self._get(Recipe, url_path("recipes", name))

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from linewatch.errors import Refused
-from linewatch.operations.session import Session, at
+from linewatch.operations.session import Session, url_path
 from linewatch.types.rescoring import RescoreRun, RunActivation
 
 
@@ -47,17 +47,17 @@ class RescoreActions(Session):
             "min_reviewed_ng": min_reviewed_ng,
         }
         gate = {name: limit for name, limit in limits.items() if limit is not None}
-        path = at("rescore-runs", run_id, "activate")
+        path = url_path("rescore-runs", run_id, "activate")
         return await self._post(RunActivation, path, {"gate": {**gate, "confident": confident}})
 
     async def rollback_run(self, run_id: UUID | str) -> RunActivation:
         """Go one step back behind the activation of a run: to the version and thresholds in force before."""
-        return await self._post(RunActivation, at("rescore-runs", run_id, "rollback"))
+        return await self._post(RunActivation, url_path("rescore-runs", run_id, "rollback"))
 
     async def challenger(self, recipe: str) -> RescoreRun | None:
         """The challenger of a recipe, as the run that it is; None where it has none."""
         try:
-            return await self._get(RescoreRun, at("recipes", recipe, "challenger"))
+            return await self._get(RescoreRun, url_path("recipes", recipe, "challenger"))
         except Refused as refused:
             if refused.code != "not_found":
                 raise
@@ -70,9 +70,9 @@ class RescoreActions(Session):
             share: of the images that are completed from now on, above 0 and up to 1.
         """
         return await self._put(
-            RescoreRun, at("recipes", recipe, "challenger"), {"model_version": version, "share": share}
+            RescoreRun, url_path("recipes", recipe, "challenger"), {"model_version": version, "share": share}
         )
 
     async def end_challenger(self, recipe: str) -> None:
         """End the challenger of a recipe: it finishes what it has in hand; its run and results stay."""
-        await self._delete(at("recipes", recipe, "challenger"))
+        await self._delete(url_path("recipes", recipe, "challenger"))

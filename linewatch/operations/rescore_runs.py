@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
 
-from linewatch.http.request_bodies import as_json, texts
-from linewatch.http.transport import Call
-from linewatch.operations.session import Session, at, key_of
+from linewatch.http.request_bodies import as_json, as_text
+from linewatch.http.transport import Request
+from linewatch.operations.session import Session, key_or_new, url_path
 from linewatch.types.rescoring import RescoreResult, RescoreResultPage, RescoreRun, RescoreRunPage
 
 Verdict = Literal["ok", "ng", "review"]
@@ -90,7 +90,7 @@ class RescoreRuns(Session):
             folder: a folder or an `s3://` prefix of images, as the server sees it, below its archive roots.
             manifest: a JSON lines or CSV file that names images, likewise.
             threshold, review_threshold: judge with these, at every station, instead of those of the version.
-            recompute: run the network also where this version has scored a image before.
+            recompute: run the network also where this version has scored an image before.
             window, time_zone: the hours in which it may run, like `22:00-05:00`, in an IANA zone (UTC by default).
             max_failure_rate: the run is aborted above this share, 0 to 1, of failures; 0.1 by default.
             wait: seconds to wait until it is final; after them it is returned as it stands.
@@ -112,13 +112,13 @@ class RescoreRuns(Session):
             time_zone=time_zone,
             max_failure_rate=max_failure_rate,
         )
-        path = at("rescore-runs")
-        made = await self._upload(RescoreRun, path, partial(as_json, asked), key=key_of(idempotency_key))
-        return await self._final_of_accepted(made, at("rescore-runs", made.id), wait) if wait else made
+        path = url_path("rescore-runs")
+        made = await self._upload(RescoreRun, path, partial(as_json, asked), key=key_or_new(idempotency_key))
+        return await self._final_of_accepted(made, url_path("rescore-runs", made.id), wait) if wait else made
 
     async def rescore_run(self, run_id: UUID | str, *, wait: float = 0.0) -> RescoreRun:
         """One run, as soon as it is final or `wait` seconds are over."""
-        return await self._final(RescoreRun, at("rescore-runs", run_id), wait)
+        return await self._final(RescoreRun, url_path("rescore-runs", run_id), wait)
 
     async def follow_run(self, run_id: UUID | str, *, every: float = 1.0) -> AsyncGenerator[RescoreRun, None]:
         """A run as it stands, now and each `every` seconds until it is final; also where the system is away meanwhile.
@@ -131,7 +131,7 @@ class RescoreRuns(Session):
         reader = RescoreRuns(self._transport.tireless())
         wait = 0.0
         while True:
-            run = await reader._get(RescoreRun, at("rescore-runs", run_id), wait=wait)
+            run = await reader._get(RescoreRun, url_path("rescore-runs", run_id), wait=wait)
             yield run
             if run.final:
                 return
@@ -141,29 +141,29 @@ class RescoreRuns(Session):
         self, *, recipe: str | None = None, status: str | None = None, page_size: int = 100
     ) -> AsyncGenerator[RescoreRun, None]:
         """All runs that match, newest first, challengers among them; pages are fetched as they are needed."""
-        params = {"limit": page_size, **texts({"recipe": recipe, "status": status})}
-        async for page in self._pages(RescoreRunPage, at("rescore-runs"), params):
+        params = {"limit": page_size, **as_text({"recipe": recipe, "status": status})}
+        async for page in self._pages(RescoreRunPage, url_path("rescore-runs"), params):
             for one in page.items:
                 yield one
 
     async def pause_run(self, run_id: UUID | str) -> RescoreRun:
         """Pause a run: workers stop at their next minibatch and keep what they have scored."""
-        return await self._post(RescoreRun, at("rescore-runs", run_id, "pause"))
+        return await self._post(RescoreRun, url_path("rescore-runs", run_id, "pause"))
 
     async def resume_run(self, run_id: UUID | str) -> RescoreRun:
         """Let a paused run go on where it stopped."""
-        return await self._post(RescoreRun, at("rescore-runs", run_id, "resume"))
+        return await self._post(RescoreRun, url_path("rescore-runs", run_id, "resume"))
 
     async def cancel_run(self, run_id: UUID | str) -> RescoreRun:
         """End a run before it is done; its results stay. It cannot be resumed."""
-        return await self._post(RescoreRun, at("rescore-runs", run_id, "cancel"))
+        return await self._post(RescoreRun, url_path("rescore-runs", run_id, "cancel"))
 
     async def rescore_results(
         self, run_id: UUID | str, *, page_size: int = 100, **filters: Unpack[ResultFilters]
     ) -> AsyncGenerator[RescoreResult, None]:
         """What a run made of its images, in the order of its source."""
-        params = {"limit": page_size, **texts(filters)}
-        async for page in self._pages(RescoreResultPage, at("rescore-runs", run_id, "results"), params):
+        params = {"limit": page_size, **as_text(filters)}
+        async for page in self._pages(RescoreResultPage, url_path("rescore-runs", run_id, "results"), params):
             for one in page.items:
                 yield one
 
@@ -176,14 +176,14 @@ class RescoreRuns(Session):
         page_size: int = 100,
     ) -> AsyncGenerator[RescoreResult, None]:
         """The images whose verdict is another than before, from the verdict `before` to the verdict `after`."""
-        params = {"limit": page_size, **texts({"from": before, "to": after})}
-        async for page in self._pages(RescoreResultPage, at("rescore-runs", run_id, "flips"), params):
+        params = {"limit": page_size, **as_text({"from": before, "to": after})}
+        async for page in self._pages(RescoreResultPage, url_path("rescore-runs", run_id, "flips"), params):
             for one in page.items:
                 yield one
 
     async def rescore_report(self, run_id: UUID | str) -> dict[str, Any]:
         """What would change: the report of a run, as JSON has it."""
-        report: dict[str, Any] = await self._transport.json(Call("GET", at("rescore-runs", run_id, "report")))
+        report: dict[str, Any] = await self._transport.json(Request("GET", url_path("rescore-runs", run_id, "report")))
         return report
 
     async def download_rescore_report(
@@ -217,7 +217,7 @@ class RescoreRuns(Session):
 
     async def _written(self, run_id: UUID | str, what: str, to: str | os.PathLike[str], params: dict[str, str]) -> Path:
         path = Path(to)
-        await self._transport.download(Call("GET", at("rescore-runs", run_id, what), params), path)
+        await self._transport.download(Request("GET", url_path("rescore-runs", run_id, what), params), path)
         return path
 
 
@@ -237,4 +237,4 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
 def _plain(where: Where) -> dict[str, Any]:
     """A filter as JSON has it."""
     age = where.get("max_age_hours")
-    return {**texts(where), **({} if age is None else {"max_age_hours": age})}
+    return {**as_text(where), **({} if age is None else {"max_age_hours": age})}

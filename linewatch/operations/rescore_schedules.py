@@ -4,7 +4,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
 
 from linewatch.operations.rescore_runs import RunFields, run_request
-from linewatch.operations.session import Session, at
+from linewatch.operations.session import Session, url_path
 from linewatch.types.schedules import RescoreSchedule
 
 State = Literal["enabled", "disabled"]
@@ -24,11 +24,11 @@ class RescoreSchedules(Session):
 
     async def rescore_schedules(self) -> list[RescoreSchedule]:
         """All schedules, by name."""
-        return await self._list(RescoreSchedule, at("rescore-schedules"))
+        return await self._list(RescoreSchedule, url_path("rescore-schedules"))
 
     async def rescore_schedule(self, schedule_id: UUID | str) -> RescoreSchedule:
         """One schedule."""
-        return await self._get(RescoreSchedule, at("rescore-schedules", schedule_id))
+        return await self._get(RescoreSchedule, url_path("rescore-schedules", schedule_id))
 
     async def create_rescore_schedule(
         self,
@@ -57,14 +57,14 @@ class RescoreSchedules(Session):
         """
         zone = run.get("time_zone") or "UTC"
         asked = {"cron": cron, "time_zone": zone, "state": state, "run": run_request(recipe, model_version, **run)}
-        return await self._post(RescoreSchedule, at("rescore-schedules"), {"name": name, **asked})
+        return await self._post(RescoreSchedule, url_path("rescore-schedules"), {"name": name, **asked})
 
     async def change_rescore_schedule(
         self, schedule_id: UUID | str, **changes: Unpack[ScheduleChanges]
     ) -> RescoreSchedule:
         """Change a schedule, let it rest (`state="disabled"`) or go on. A run that it has made is left alone."""
-        return await self._patch(RescoreSchedule, at("rescore-schedules", schedule_id), changes)
+        return await self._patch(RescoreSchedule, url_path("rescore-schedules", schedule_id), changes)
 
     async def delete_rescore_schedule(self, schedule_id: UUID | str) -> None:
         """Delete a schedule; the runs that it made stay."""
-        await self._delete(at("rescore-schedules", schedule_id))
+        await self._delete(url_path("rescore-schedules", schedule_id))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from linewatch.errors import LinewatchError, Refused, Unreachable
 from linewatch.http.request_bodies import Body, as_json
-from linewatch.http.transport import Call, Transport
+from linewatch.http.transport import Request, Transport
 from linewatch.types.rescoring import RescoreRun
 from linewatch.types.results import Batch, Inspection, Result
 
@@ -57,7 +57,7 @@ class Session:
     async def _get(
         self, kind: type[AnyResult], path: str, params: Mapping[str, Any] | None = None, *, wait: float = 0.0
     ) -> AnyResult:
-        return self._read(kind, await self._transport.json(Call("GET", path, params or {}, wait=wait)))
+        return self._read(kind, await self._transport.json(Request("GET", path, params or {}, wait=wait)))
 
     async def _post(
         self,
@@ -79,7 +79,7 @@ class Session:
         Args:
             key: its `Idempotency-Key`; None for what is known by its content.
         """
-        call = Call("POST", path, body=body, key=key, harmless_twice=key is None)
+        call = Request("POST", path, body=body, key=key, harmless_twice=key is None)
         return self._read(kind, await self._transport.json(call))
 
     async def _put(self, kind: type[AnyResult], path: str, json: Mapping[str, Any]) -> AnyResult:
@@ -89,10 +89,10 @@ class Session:
         return self._read(kind, await self._transport.json(_with_json("PATCH", path, json)))
 
     async def _delete(self, path: str) -> None:
-        await self._transport.json(Call("DELETE", path))
+        await self._transport.json(Request("DELETE", path))
 
     async def _list(self, kind: type[AnyResult], path: str) -> list[AnyResult]:
-        answer = await self._transport.json(Call("GET", path))
+        answer = await self._transport.json(Request("GET", path))
         items = answer.get("items") if isinstance(answer, dict) else None
         return [self._read(kind, item) for item in items or []]
 
@@ -138,12 +138,12 @@ class Session:
             ) from error
 
 
-def at(*steps: object) -> str:
+def url_path(*steps: object) -> str:
     """The path of a thing; what was given as a name cannot lead elsewhere."""
-    return "/".join(["/v1", *(_step(str(step)) for step in steps)])
+    return "/".join(["/v1", *(_path_segment(str(step)) for step in steps)])
 
 
-def key_of(given: str | None) -> str:
+def key_or_new(given: str | None) -> str:
     """An `Idempotency-Key`: the one that was given, or one of its own.
 
     Raises:
@@ -156,11 +156,11 @@ def key_of(given: str | None) -> str:
     return given
 
 
-def _step(name: str) -> str:
+def _path_segment(name: str) -> str:
     return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
 
 
-def _with_json(method: str, path: str, json: Mapping[str, Any] | None, *, harmless_twice: bool = False) -> Call:
+def _with_json(method: str, path: str, json: Mapping[str, Any] | None, *, harmless_twice: bool = False) -> Request:
     if json is None:
-        return Call(method, path, harmless_twice=harmless_twice)
-    return Call(method, path, body=partial(as_json, json), harmless_twice=harmless_twice)
+        return Request(method, path, harmless_twice=harmless_twice)
+    return Request(method, path, body=partial(as_json, json), harmless_twice=harmless_twice)

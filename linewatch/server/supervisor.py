@@ -222,7 +222,7 @@ class Supervisor:
             elif has_ended(child.run.process):
                 self._note_end(child, child.run)
             elif not child.run.ready:
-                _look_whether_ready(child, child.run)
+                _check_ready(child, child.run)
 
     def _start(self, child: _Child) -> None:
         if self._is_hindered(child):
@@ -319,7 +319,7 @@ class Supervisor:
                 if has_ended(run.process):
                     self._reap(child, run)
                 elif time.monotonic() >= run.next_step_at:
-                    _take_stop_step(run)
+                    _next_stop_step(run)
             if not runs:
                 return
             self._read_outputs()
@@ -334,13 +334,13 @@ class Supervisor:
                 child.run.next_step_at = 0.0
 
 
-def _look_whether_ready(child: _Child, run: _Run) -> None:
+def _check_ready(child: _Child, run: _Run) -> None:
     ask = child.service.is_ready
     run.ready = run.age > SETTLED if ask is None else ask(run.process.pid)
     child.was_ever_ready |= run.ready
 
 
-def _take_stop_step(run: _Run) -> None:
+def _next_stop_step(run: _Run) -> None:
     if not run.stop_steps:
         signal_group(run.process, signal.SIGKILL)
         run.next_step_at = float("inf")

@@ -92,7 +92,7 @@ def run(*, host: str, port: int, data: Path | None, scoring_workers: int, device
         with locked(folder):
             plan = _plan(settings, folder, account, scoring_workers)
             with Supervisor(logs) as supervisor:
-                _keep_up(plan, supervisor)
+                _run_services(plan, supervisor)
     except ServiceError as error:
         for line in error.lines:
             logs.write(error.name, line)
@@ -180,14 +180,14 @@ def _free_port(host: str, port: int) -> int:
         raise UpError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
-def _keep_up(plan: _Plan, supervisor: Supervisor) -> None:
+def _run_services(plan: _Plan, supervisor: Supervisor) -> None:
     """Bring everything up in order, and keep it up until a stop is asked for."""
     servers = _start_servers(plan, supervisor)
     if servers is None:
         return
     if not supervisor.run_job("migrate", _python(plan, servers, "migrations")):
         return
-    services = [*_doors(plan, servers), *_workers(plan, servers)]
+    services = [*_api_services(plan, servers), *_workers(plan, servers)]
     for service in services:
         supervisor.add(service)
     if not supervisor.run_until(lambda: supervisor.is_ready("api", *plan.scoring_names)):
@@ -270,9 +270,9 @@ def _python(
     return lambda: command
 
 
-def _doors(plan: _Plan, environment: Mapping[str, str]) -> list[Service]:
+def _api_services(plan: _Plan, environment: Mapping[str, str]) -> list[Service]:
     def answers(pid: int) -> bool:
-        return _answers(plan.settings.host, plan.port)
+        return _is_ready(plan.settings.host, plan.port)
 
     return [
         Service("api", _python(plan, environment, "api"), is_ready=answers, stage=_DOORS),
@@ -316,7 +316,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _answers(host: str, port: int) -> bool:
+def _is_ready(host: str, port: int) -> bool:
     """Whether `/readyz` says 200."""
     connection = http.client.HTTPConnection(_probe_host(host), port, timeout=_PROBE_SECONDS)
     try:

@@ -102,7 +102,7 @@ class RescoreRunPage(Result):
 
 
 class Before(Result):
-    """What was recorded of a image before a run scored it; null where there was none."""
+    """What was recorded of an image before a run scored it; null where there was none."""
 
     anomaly_score: float | None
     threshold: float | None

@@ -179,11 +179,11 @@ def test_what_expired_while_the_broker_was_away_is_said_and_the_rest_comes(
     port = free_port()
     own = settings.model_copy(update={"mqtt_url": SecretStr(f"mqtt://lw:p%40ss@127.0.0.1:{port}")})
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
         consumers.acknowledge(connection, state, CONSUMER, "oldest")
     lost, kept = finish(engine, recipe_id), finish(engine, recipe_id)
     with engine.begin() as connection:
-        feed.number(connection)
+        feed.number_entries(connection)
         connection.execute(text("UPDATE feed SET numbered_at = now() - interval '9 days' WHERE number = 1"))
         assert feed.expire(connection, days=5, at_most=10) == 1
     publisher = Publisher(own, engine)

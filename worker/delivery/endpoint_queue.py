@@ -45,7 +45,7 @@ class Prepared:
 
 
 @dataclass
-class Lane:
+class EndpointQueue:
     """What this process has to do with one receiver."""
 
     connections: Connections

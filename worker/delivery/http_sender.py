@@ -20,7 +20,7 @@ import httpx
 
 from core.delivery.allowed_targets import AllowList, Target, TargetRefused, TargetUnresolved
 from core.delivery.deliveries import Outcome
-from core.delivery.sending import Answer
+from core.delivery.sending import ReceiverAnswer
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202
 
 
 @dataclass(frozen=True)
-class Call:
+class SignedRequest:
     """A signed request that only has to be sent."""
 
     url: str
@@ -106,7 +106,7 @@ class Connections:
 _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=5.0)
 
 
-def trusted(ca_file: Path | None) -> ssl.SSLContext:
+def trusted_certificates(ca_file: Path | None) -> ssl.SSLContext:
     """Whose certificates are trusted: the system's authorities, certifi's, and those of a file of one's own.
 
     Raises OSError (ssl.SSLError among them) if the file cannot be read.
@@ -118,15 +118,17 @@ def trusted(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-async def call(one: Call, allowed: AllowList, resolvers: Resolvers, connections: Connections) -> Answer:
+async def send(
+    one: SignedRequest, allowed: AllowList, resolvers: Resolvers, connections: Connections
+) -> ReceiverAnswer:
     """Try once. Whatever the receiver does, this ends within `TRY_SECONDS` and raises nothing but a cancellation.
 
     The name is resolved and judged again for each try, and the connection goes to the address that was judged.
     """
     at, begun = dt.datetime.now(dt.UTC), time.monotonic()
 
-    def answer(outcome: Outcome, text: str = "", status: int | None = None, retry_after: float = 0.0) -> Answer:
-        return Answer(outcome, at, (time.monotonic() - begun) * 1000, status, printable(text), retry_after)
+    def answer(outcome: Outcome, text: str = "", status: int | None = None, retry_after: float = 0.0) -> ReceiverAnswer:
+        return ReceiverAnswer(outcome, at, (time.monotonic() - begun) * 1000, status, printable(text), retry_after)
 
     try:
         async with asyncio.timeout(TRY_SECONDS) as limit:
@@ -174,7 +176,7 @@ async def _resolved(resolvers: Resolvers, allowed: AllowList, url: str) -> Targe
     return await found
 
 
-async def _sent(one: Call, target: Target, connections: Connections, *, until: float | None) -> httpx.Response:
+async def _sent(one: SignedRequest, target: Target, connections: Connections, *, until: float | None) -> httpx.Response:
     """The answer of the first address that can be connected to; each has an equal share of the time that is left."""
     client, addresses = connections.to(target), connections.order(target)
     while True:
@@ -192,7 +194,7 @@ async def _sent(one: Call, target: Target, connections: Connections, *, until: f
 
 
 def _request(
-    client: httpx.AsyncClient, one: Call, target: Target, address: str, *, connect_seconds: float
+    client: httpx.AsyncClient, one: SignedRequest, target: Target, address: str, *, connect_seconds: float
 ) -> httpx.Request:
     url = httpx.URL(one.url)
     return client.build_request(

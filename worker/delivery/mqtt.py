@@ -53,7 +53,7 @@ def topic_of(pattern: str, item: FeedItem) -> str:
 def _place(connection: Connection, state: feed.State, cursor: Cursor) -> Cursor:
     """Where to go on; after a restore where the database says, so that nothing is missed."""
     try:
-        return feed.check(connection, state, cursor)
+        return feed.check_cursor(connection, state, cursor)
     except Refused as lost:
         log.warning("%s", lost.detail)
         return feed.start(connection, state, lost.members["resume_after"])
@@ -150,7 +150,7 @@ class Publisher:
 
     def _state(self) -> feed.State:
         with self._engine.begin() as connection:
-            return feed.number(connection)
+            return feed.number_entries(connection)
 
     def _acknowledge(self, cursor: Cursor) -> None:
         state = self._state()

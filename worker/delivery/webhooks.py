@@ -31,14 +31,14 @@ from core.delivery import endpoints, sending, signing
 from core.delivery.allowed_targets import AllowList
 from core.delivery.deliveries import Outcome
 from core.delivery.endpoints import Endpoint
-from core.delivery.sending import Held, Message, Result
+from core.delivery.sending import EndpointLoad, Message, Result
 from core.documents import payloads
 from core.queue import notifications
 from core.queue.broker import FINISHED_CHANNEL
 from core.rescoring import documents as rescoring_documents
 from core.settings import Settings
-from worker.delivery.endpoint_queue import HELD_CAREFULLY, Lane, Prepared
-from worker.delivery.http_sender import TRY_SECONDS, Call, Connections, Resolvers, call, trusted
+from worker.delivery.endpoint_queue import HELD_CAREFULLY, EndpointQueue, Prepared
+from worker.delivery.http_sender import TRY_SECONDS, Connections, Resolvers, SignedRequest, send, trusted_certificates
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Taken:
     pause: float
 
 
-def prepare(engine: Engine, held: dict[UUID, Held]) -> Taken:
+def prepare(engine: Engine, held: dict[UUID, EndpointLoad]) -> Taken:
     """Claim what is due and read what it tells of. What has nothing left to tell is cancelled."""
     claimed_at = time.monotonic()
     with engine.begin() as connection:
@@ -92,16 +92,16 @@ def prepare(engine: Engine, held: dict[UUID, Held]) -> Taken:
     return Taken(prepared, 0.0)
 
 
-def look(engine: Engine, endpoint_ids: set[UUID]) -> dict[UUID, Endpoint]:
+def read_endpoints(engine: Engine, endpoint_ids: set[UUID]) -> dict[UUID, Endpoint]:
     """Endpoints as they are now."""
     with engine.begin() as connection:
         return endpoints.by_ids(connection, endpoint_ids)
 
 
-def _call(one: Prepared, receiver: Endpoint) -> Call:
+def _call(one: Prepared, receiver: Endpoint) -> SignedRequest:
     """A message as a call, signed now."""
     headers = _headers(one.message, one.body, endpoints.signing_secrets(receiver))
-    return Call(one.message.callback_url or receiver.url, one.body, headers)
+    return SignedRequest(one.message.callback_url or receiver.url, one.body, headers)
 
 
 def _headers(message: Message, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
@@ -126,12 +126,12 @@ def release(engine: Engine, messages: Sequence[Message]) -> None:
         sending.release(connection, messages)
 
 
-def handle(engine: Engine, results: Sequence[Result], settings: Settings) -> Collection[UUID]:
+def record_results(engine: Engine, results: Sequence[Result], settings: Settings) -> Collection[UUID]:
     """Write what came of calls; returns the endpoints that were disabled for it."""
     if not results:
         return ()
     with engine.begin() as connection:
-        disabled = sending.handle(
+        disabled = sending.record_results(
             connection,
             results,
             schedule=settings.webhook_retry_seconds,
@@ -160,14 +160,14 @@ class Sender:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._trust = trusted(settings.webhook_ca_file)
+        self._trust = trusted_certificates(settings.webhook_ca_file)
         self._allowed = AllowList.of(settings)
         self._engine = create_pool(settings, size=_DATABASE_THREADS, name="webhooks")
         self._database = ThreadPoolExecutor(_DATABASE_THREADS, thread_name_prefix="webhooks-database")
         self._resolvers = Resolvers(_RESOLVER_THREADS)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="webhooks", daemon=True)
         self._running = threading.Event()
-        self._lanes: OrderedDict[LaneKey, Lane] = OrderedDict()
+        self._lanes: OrderedDict[LaneKey, EndpointQueue] = OrderedDict()
         """The one whose turn it is comes first."""
         self._results: list[Result] = []
         self._calls = 0
@@ -200,7 +200,7 @@ class Sender:
 
     async def _listen(self) -> None:
         """Wake on hints; while Redis is away, what is due is found a second later."""
-        async for _ in notifications.heard(self._settings, FINISHED_CHANNEL):
+        async for _ in notifications.subscribe(self._settings, FINISHED_CHANNEL):
             self._wake.set()
 
     async def _take_all(self) -> None:
@@ -235,11 +235,11 @@ class Sender:
         await asyncio.sleep(POLL_SECONDS)
         return 0.0
 
-    def _held(self) -> dict[UUID, Held]:
-        held: dict[UUID, Held] = {}
+    def _held(self) -> dict[UUID, EndpointLoad]:
+        held: dict[UUID, EndpointLoad] = {}
         for (endpoint_id, _), lane in self._lanes.items():
-            other = held.get(endpoint_id, Held(0, 0))
-            held[endpoint_id] = Held(other.number + lane.held, max(other.room, lane.room))
+            other = held.get(endpoint_id, EndpointLoad(0, 0))
+            held[endpoint_id] = EndpointLoad(other.number + lane.held, max(other.room, lane.room))
         return held
 
     async def _look_again(self) -> None:
@@ -248,14 +248,14 @@ class Sender:
         stale = [key for key, lane in self._lanes.items() if lane.may_begin(self._calls) and not lane.is_fresh()]
         if not stale:
             return
-        seen = await self._in_database(look, {endpoint_id for endpoint_id, _ in stale})
+        seen = await self._in_database(read_endpoints, {endpoint_id for endpoint_id, _ in stale})
         for key in stale:
             self._lanes[key].see(seen.get(key[0]), at)
 
-    def _lane(self, one: Prepared) -> Lane:
+    def _lane(self, one: Prepared) -> EndpointQueue:
         key = one.message.endpoint_id, one.message.callback_url is not None
         if key not in self._lanes:
-            self._lanes[key] = Lane(Connections(self._trust), one.receiver, one.claimed_at)
+            self._lanes[key] = EndpointQueue(Connections(self._trust), one.receiver, one.claimed_at)
         self._lanes[key].used_at = time.monotonic()
         return self._lanes[key]
 
@@ -304,9 +304,9 @@ class Sender:
                 self._wake.set()  # it is looked at again first
         return None
 
-    async def _send(self, lane: Lane, one: Prepared) -> None:
+    async def _send(self, lane: EndpointQueue, one: Prepared) -> None:
         try:
-            answer = await call(_call(one, lane.receiver), self._allowed, self._resolvers, lane.connections)
+            answer = await send(_call(one, lane.receiver), self._allowed, self._resolvers, lane.connections)
             lane.note(delivered=answer.outcome is Outcome.DELIVERED, seconds=answer.duration_ms / 1000)
             if answer.outcome is Outcome.GONE and one.message.callback_url is None:
                 self._drop([one.message.endpoint_id])
@@ -330,7 +330,7 @@ class Sender:
             self._unwritten.clear()
             results, self._results = self._results, []
             try:
-                self._drop(await self._in_database(handle, results, self._settings))
+                self._drop(await self._in_database(record_results, results, self._settings))
             except UNUSABLE as error:
                 log.warning("the database cannot be used, trying again: %s", error)
                 self._results[:0] = results

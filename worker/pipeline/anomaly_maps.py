@@ -14,7 +14,7 @@ from worker.pipeline.loaded_models import LoadedModel
 def anomaly_map(
     store: Store, model: LoadedModel, decoder: IsolatedDecoder, image: Path, key: str
 ) -> NDArray[np.float32]:
-    """The anomaly map of a image, (rows, columns), from the store or made and kept there under `key`.
+    """The anomaly map of an image, (rows, columns), from the store or made and kept there under `key`.
 
     Raises:
         core.intake.image_decoding.Undecodable: the image cannot be decoded.

@@ -1,10 +1,10 @@
 """Decoding suspect images in a child process that may die, and drawing heatmaps there.
 
-A image is suspect when its lease ran out once: it may have killed the worker that held it. A heatmap is drawn on the
+An image is suspect when its lease ran out once: it may have killed the worker that held it. A heatmap is drawn on the
 image in full, which nobody has decoded so before. The child does one image after another; when it dies or hangs,
 the image in hand gets a second child, and is poison if that dies too.
 
-Run as a program, this module is that child: it reads one JSON line a image from standard input, followed by the heat
+Run as a program, this module is that child: it reads one JSON line an image from standard input, followed by the heat
 where the image is to be drawn, and answers each with one JSON line, followed by the bytes of the prepared image or
 of the drawn one where there are any. The line says in `bytes` how many follow.
 """
@@ -147,7 +147,7 @@ class IsolatedDecoder:
 def main(questions: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until there are no more questions; that is also when the parent has died.
 
-    A image that hangs ends the child by the child's own clock, for there may be no parent left to do so.
+    An image that hangs ends the child by the child's own clock, for there may be no parent left to do so.
     """
     for line in questions:
         question = json.loads(line)

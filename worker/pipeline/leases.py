@@ -19,7 +19,9 @@ MOST_RENEWALS = 40
 
 
 @contextmanager
-def held(renew: Callable[[], bool], *, lease_seconds: float, every: float | None = None) -> Iterator[threading.Event]:
+def keep_renewed(
+    renew: Callable[[], bool], *, lease_seconds: float, every: float | None = None
+) -> Iterator[threading.Event]:
     """Renew a lease, `every` so many seconds or after its usual share, until the block ends.
 
     The event is set once `renew` says that what was held should be let go.

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from core.queue.broker import LIVE_QUEUES
 
 
-class Line:
+class LiveLoad:
     """Live work of this process, and what waits for any. Thread-safe."""
 
     def __init__(self, queues: redis.Redis) -> None:

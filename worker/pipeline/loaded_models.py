@@ -14,7 +14,7 @@ from core.vision.bundle.golden import check_golden
 from core.vision.bundle.loading import load
 from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
 from core.vision.bundle.tar import unpack
-from core.vision.detectors.detector import Detector, Scored
+from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import Device
 from core.vision.errors import InvalidBundle
 from core.vision.input.input_checks import InputRanges
@@ -47,7 +47,7 @@ class LoadedModel:
         """See `core.vision.input.preprocessing.prepare`; in the caller's thread."""
         return prepare(data, self.preprocessing, max_pixels=self._detector.max_pixels)
 
-    def score(self, images: Sequence[PreparedImage]) -> Scored:
+    def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`."""
         return self._device.score(self._detector, images)
 

@@ -15,16 +15,16 @@ from sqlalchemy import Engine
 from core.database import UNUSABLE
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
-from core.models.verdicts import decide
+from core.models.verdicts import decide_verdict
 from core.queue import work
-from core.queue.notifications import Hints
+from core.queue.notifications import Notifier
 from core.queue.work import Claim, Finished, Outcome
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
-from core.vision.input.input_checks import InputRanges, facts, reasons
+from core.vision.input.input_checks import InputRanges, measure_image, reasons
 from core.vision.input.preprocessing import Prepared, PreparedImage
 from worker.pipeline.isolated_decoding import IsolatedDecoder
-from worker.pipeline.leases import held
+from worker.pipeline.leases import keep_renewed
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ FINISH_TRIES = 4
 
 
 @dataclass
-class _Examined:
+class _ClaimedImage:
     """A claim on its way: with its prepared image and what is wrong with it, or with the failure that ended it."""
 
     claim: Claim
@@ -43,11 +43,11 @@ class _Examined:
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
-class Examiner:
+class ScoringPipeline:
     """Examines what messages name; several threads may do so at once."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, store: Store, models: Models, hints: Hints, *, worker: str
+        self, settings: Settings, engine: Engine, store: Store, models: Models, hints: Notifier, *, worker: str
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -85,11 +85,11 @@ class Examiner:
             )
 
     def _examine(self, version_id: int, claims: Sequence[Claim]) -> None:
-        outcomes = [work.overdue(claim.id, claim.attempt) for claim in claims if claim.overdue]
+        outcomes = [work.deadline_outcome(claim.id, claim.attempt) for claim in claims if claim.overdue]
         due = [claim for claim in claims if not claim.overdue]
         try:
             if due:
-                with held(lambda: self._renew(due), lease_seconds=self._settings.lease_seconds):
+                with keep_renewed(lambda: self._renew(due), lease_seconds=self._settings.lease_seconds):
                     model = self._models.get(version_id)
                     outcomes += self._score(model, self._prepare(model, due))
         except ModelUnavailable:
@@ -108,10 +108,10 @@ class Examiner:
             work.renew(connection, claims, self._settings.lease_seconds)
         return True
 
-    def _prepare(self, model: LoadedModel, claims: Sequence[Claim]) -> list[_Examined]:
+    def _prepare(self, model: LoadedModel, claims: Sequence[Claim]) -> list[_ClaimedImage]:
         trusted = [claim for claim in claims if claim.rescues == 0]
 
-        def prepared(claim: Claim) -> _Examined:
+        def prepared(claim: Claim) -> _ClaimedImage:
             return self._prepare_one(claim, model.inputs, lambda _, data: model.prepare(data))
 
         examined = list(self._decoders.map(prepared, trusted))
@@ -125,8 +125,8 @@ class Examiner:
 
     def _prepare_one(
         self, claim: Claim, expected: InputRanges | None, prepare: Callable[[Claim, bytes], Prepared]
-    ) -> _Examined:
-        examined = _Examined(claim, timings_ms={"queue": round(claim.queued_ms, 1)})
+    ) -> _ClaimedImage:
+        examined = _ClaimedImage(claim, timings_ms={"queue": round(claim.queued_ms, 1)})
         begun = time.perf_counter()
         try:
             data = self._load(claim)
@@ -135,7 +135,7 @@ class Examiner:
             image = prepare(claim, data)
             examined.image = image.pixels
             if expected is not None:
-                examined.reasons = reasons(facts(image), expected)
+                examined.reasons = reasons(measure_image(image), expected)
             examined.timings_ms["decode"] = _ms(time.perf_counter() - loaded)
         except Undecodable as failure:
             examined.failure = failure
@@ -151,7 +151,7 @@ class Examiner:
             raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored image is not the one that was uploaded.")
         return data
 
-    def _score(self, model: LoadedModel, examined: Sequence[_Examined]) -> list[Outcome]:
+    def _score(self, model: LoadedModel, examined: Sequence[_ClaimedImage]) -> list[Outcome]:
         images = [one.image for one in examined if one.image is not None]
         begun = time.perf_counter()
         scores = iter(model.score(images).scores.tolist() if images else [])
@@ -195,16 +195,16 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
-def _failed(one: _Examined, code: Failure, detail: str) -> Outcome:
+def _failed(one: _ClaimedImage, code: Failure, detail: str) -> Outcome:
     return Outcome(
         one.claim.id, one.claim.attempt, "failed", error_code=code, error_detail=detail, timings_ms=one.timings_ms
     )
 
 
-def _judged(one: _Examined, score: float) -> Outcome:
+def _judged(one: _ClaimedImage, score: float) -> Outcome:
     if not math.isfinite(score):
         return _failed(one, Failure.SCORE_NOT_FINITE, f"The network's score is {score}.")
-    verdict = decide(score, one.claim.threshold, one.claim.review_threshold, one.reasons)
+    verdict = decide_verdict(score, one.claim.threshold, one.claim.review_threshold, one.reasons)
     return Outcome(
         one.claim.id,
         one.claim.attempt,

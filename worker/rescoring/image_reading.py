@@ -13,22 +13,22 @@ from pathlib import Path
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
 from core.rescoring.runs import Run
-from core.rescoring.slices import Subject
+from core.rescoring.slices import RunImage
 from core.settings import Settings
 from core.storage.archives import Archives
 from core.storage.image_store import Store, image_key
-from core.storage.locations import Place
-from core.vision.input.input_checks import facts, reasons
+from core.storage.locations import ArchiveLocation
+from core.vision.input.input_checks import measure_image, reasons
 from core.vision.input.preprocessing import Prepared
 from worker.pipeline.isolated_decoding import IsolatedDecoder
 from worker.pipeline.loaded_models import LoadedModel
 
 
 @dataclass(frozen=True)
-class Read:
-    """A image on its way: prepared, with what speaks against trusting it, or with the failure that ended it."""
+class ReadImage:
+    """An image on its way: prepared, with what speaks against trusting it, or with the failure that ended it."""
 
-    subject: Subject
+    subject: RunImage
     image: Prepared | None = None
     reasons: list[str] = field(default_factory=list)
     failure: Undecodable | None = None
@@ -37,13 +37,15 @@ class Read:
 class RunImages:
     """The images of a slice in their order, taken a minibatch at a time; those to come may be read meanwhile."""
 
-    def __init__(self, subjects: Sequence[Subject], begin: Callable[[Subject], Future[Read]], ahead: int) -> None:
+    def __init__(
+        self, subjects: Sequence[RunImage], begin: Callable[[RunImage], Future[ReadImage]], ahead: int
+    ) -> None:
         self._subjects = iter(subjects)
         self._begin = begin
         self._ahead = ahead
-        self._window: deque[Future[Read]] = deque()
+        self._window: deque[Future[ReadImage]] = deque()
 
-    def take(self, size: int) -> list[Read]:
+    def take(self, size: int) -> list[ReadImage]:
         """The next `size` of them, fewer at the end.
 
         Raises:
@@ -64,7 +66,7 @@ class RunImages:
             self._window.append(self._begin(subject))
 
 
-class Reader:
+class ImageReader:
     """Reads the images of runs; several threads may."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
@@ -78,7 +80,7 @@ class Reader:
 
     @contextmanager
     def reading(
-        self, run: Run, model: LoadedModel, subjects: Sequence[Subject], *, suspect: bool, ahead: int
+        self, run: Run, model: LoadedModel, subjects: Sequence[RunImage], *, suspect: bool, ahead: int
     ) -> Iterator[RunImages]:
         """The images in their order, up to `ahead` of them read before they are asked for.
 
@@ -87,10 +89,10 @@ class Reader:
         place = self._place(run)
         with IsolatedDecoder(model.preprocessing, max_pixels=self._settings.max_image_pixels) as decoder:
 
-            def begin(subject: Subject) -> Future[Read]:
+            def begin(subject: RunImage) -> Future[ReadImage]:
                 if not suspect:
                     return self._threads.submit(self._read, subject, place, model, None)
-                alone: Future[Read] = Future()
+                alone: Future[ReadImage] = Future()
                 alone.set_result(self._read(subject, place, model, decoder))
                 return alone
 
@@ -100,7 +102,7 @@ class Reader:
             finally:
                 images.cancel()
 
-    def original(self, run: Run, subject: Subject) -> bytes:
+    def original(self, run: Run, subject: RunImage) -> bytes:
         """The file of one image.
 
         Raises:
@@ -112,7 +114,7 @@ class Reader:
             raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The image has changed since it was scored.")
         return data
 
-    def _place(self, run: Run) -> Place | None:
+    def _place(self, run: Run) -> ArchiveLocation | None:
         """Where the images lie; None for those of inspections, which lie in the store."""
         if "folder" in run.source:
             return self._archives.locate(run.source["folder"])
@@ -121,23 +123,25 @@ class Reader:
         return None
 
     def _read(
-        self, subject: Subject, place: Place | None, model: LoadedModel, isolated: IsolatedDecoder | None
-    ) -> Read:
+        self, subject: RunImage, place: ArchiveLocation | None, model: LoadedModel, isolated: IsolatedDecoder | None
+    ) -> ReadImage:
         try:
             data = self._load(subject, place)
             if subject.image_sha256 is None:
                 subject = replace(subject, image_sha256=hashlib.sha256(data).digest())
             image = model.prepare(data) if isolated is None else _prepared_apart(isolated, data)
-            return Read(subject, image, reasons(facts(image), model.inputs) if model.inputs is not None else [])
+            return ReadImage(
+                subject, image, reasons(measure_image(image), model.inputs) if model.inputs is not None else []
+            )
         except Undecodable as failure:
-            return Read(subject, failure=failure)
+            return ReadImage(subject, failure=failure)
 
-    def _load(self, subject: Subject, place: Place | None) -> bytes:
+    def _load(self, subject: RunImage, place: ArchiveLocation | None) -> bytes:
         if subject.failure is not None:
             raise Undecodable(*subject.failure)
         if place is not None:
             return place.read(subject.path or "", max_bytes=self._settings.max_upload_bytes)
-        assert subject.image_day is not None  # noqa: S101 - an inspection has a image
+        assert subject.image_day is not None  # noqa: S101 - an inspection has an image
         assert subject.image_sha256 is not None  # noqa: S101
         try:
             data = self._store.read(image_key(subject.image_day, subject.image_sha256))

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from core.errors import Refused
-from core.queue.notifications import Hints
+from core.queue.notifications import Notifier
 from core.queue.work import Finished
 from core.rescoring import challengers, planning, runs, stored_inspections
 from core.rescoring.planning import Plan
@@ -43,7 +43,7 @@ class _Listing:
 class Planner:
     """Plans runs; several threads may, and each run is planned by one at a time."""
 
-    def __init__(self, settings: Settings, engine: Engine, hints: Hints, stopping: threading.Event) -> None:
+    def __init__(self, settings: Settings, engine: Engine, hints: Notifier, stopping: threading.Event) -> None:
         self._settings = settings
         self._engine = engine
         self._hints = hints
@@ -64,10 +64,10 @@ class Planner:
         except ArchiveUnavailable as error:
             log.warning("the source of run %s is away, trying again: %s", run_id, error)
             with self._engine.begin() as connection:
-                planning.wait(connection, held, f"waiting for its source: {error}")
+                planning.note_waiting(connection, held, f"waiting for its source: {error}")
         finally:
             with self._engine.begin() as connection:
-                planning.leave(connection, held)
+                planning.release(connection, held)
         self._tell_if_final(run_id)
 
     def _way(self, held: Plan) -> Callable[[Plan], None]:
@@ -81,7 +81,7 @@ class Planner:
 
     def _tell_if_final(self, run_id: UUID) -> None:
         with self._engine.begin() as connection:
-            final = runs.final_among(connection, [run_id])
+            final = runs.which_are_final(connection, [run_id])
         if final:
             self._listings.pop(run_id, None)
             self._hints.finished(Finished([], [], [run_id]))
@@ -104,9 +104,9 @@ class Planner:
         total, after = 0, None
         while not self._stopping.is_set():
             with self._engine.begin() as connection:
-                piece = stored_inspections.count(connection, held.run, after)
+                piece = stored_inspections.count_page(connection, held.run, after)
                 total, after = total + piece.inspections, piece.last
-                if not planning.hold(
+                if not planning.renew(
                     connection, held, lease_seconds=self._settings.lease_seconds, total=None if after else total
                 ):
                     return False
@@ -127,15 +127,15 @@ class Planner:
                 return True
         return False
 
-    def _judge_piece(self, connection: Any, held: Plan, after: UUID | None) -> stored_inspections.Judged | None:
+    def _judge_piece(self, connection: Any, held: Plan, after: UUID | None) -> stored_inspections.ComparedPage | None:
         """One piece with its cursor; None where the run is not ours any more."""
-        base = planning.planned(connection, held)
+        base = planning.count_planned(connection, held)
         if base is None:
             return None
-        found = stored_inspections.judge(connection, held.run, after, first=base + 1)
+        found = stored_inspections.compare_page(connection, held.run, after, first=base + 1)
         cursor = {"phase": "judge", "after": str(found.last)} if found.last else {"phase": "score", "after": None}
-        planning.step(connection, held, cursor=cursor, images=found.done, lease_seconds=self._settings.lease_seconds)
-        runs.count(connection, held.run.id, found.counts)
+        planning.advance(connection, held, cursor=cursor, images=found.done, lease_seconds=self._settings.lease_seconds)
+        runs.add_to_counters(connection, held.run.id, found.counts)
         return found
 
     def _score_inspections(self, held: Plan, given: str | None) -> None:
@@ -155,7 +155,7 @@ class Planner:
                     return
 
     def _add(self, connection: Any, held: Plan, items: list[dict[str, Any]], cursor: Cursor) -> bool:
-        return planning.add(connection, held, items, cursor=cursor, lease_seconds=self._settings.lease_seconds)
+        return planning.add_slice(connection, held, items, cursor=cursor, lease_seconds=self._settings.lease_seconds)
 
     # Folders, buckets and manifests: they are listed once to be counted, and once to be cut.
 
@@ -185,7 +185,7 @@ class Planner:
             total += some
             done = some < HOLD_EACH
             with self._engine.begin() as connection:
-                if not planning.hold(
+                if not planning.renew(
                     connection, held, lease_seconds=self._settings.lease_seconds, total=total if done else None
                 ):
                     return False

@@ -16,34 +16,34 @@ from sqlalchemy import Engine
 from core.errors import Refused
 from core.intake.image_decoding import Undecodable
 from core.models import model_versions
-from core.queue.notifications import Hints
+from core.queue.notifications import Notifier
 from core.rescoring import runs
 from core.rescoring.reports import report, results
-from core.rescoring.reports.page import IMAGES, Account, Shown, render
+from core.rescoring.reports.page import IMAGES, ReportContent, ReportExample, render
 from core.rescoring.reports.results import Scored
 from core.rescoring.runs import Run
-from core.rescoring.slices import Subject
+from core.rescoring.slices import RunImage
 from core.settings import Settings
 from core.storage.image_store import Store, anomaly_map_key, failure_key
-from core.vision.evaluation.heatmap import heat
+from core.vision.evaluation.heatmap import scale_to_threshold
 from worker.pipeline.anomaly_maps import anomaly_map
 from worker.pipeline.isolated_decoding import IsolatedDecoder
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
-from worker.rescoring.image_reading import Reader
+from worker.rescoring.image_reading import ImageReader
 
 log = logging.getLogger(__name__)
 
 
-class Reporter:
+class ReportRenderer:
     """Makes one page at a time; whoever asks meanwhile asks again."""
 
-    def __init__(self, settings: Settings, engine: Engine, store: Store, models: Models, hints: Hints) -> None:
+    def __init__(self, settings: Settings, engine: Engine, store: Store, models: Models, hints: Notifier) -> None:
         self._settings = settings
         self._engine = engine
         self._store = store
         self._models = models
         self._hints = hints
-        self._reader = Reader(settings, store)
+        self._reader = ImageReader(settings, store)
         self._alone = threading.Lock()
 
     def close(self) -> None:
@@ -67,23 +67,23 @@ class Reporter:
         self._hints.map_written(key)
 
     def _page(self, run_id: UUID) -> str:
-        found = report.of(self._engine, run_id)
+        found = report.build_report(self._engine, run_id)
         with self._engine.begin() as connection:
             run = runs.get(connection, run_id)
             if found.compared:
                 chosen = {
-                    "ok_to_ng": results.furthest(connection, run_id, "ok", "ng", limit=IMAGES),
-                    "ng_to_ok": results.furthest(connection, run_id, "ng", "ok", limit=IMAGES),
+                    "ok_to_ng": results.largest_moves(connection, run_id, "ok", "ng", limit=IMAGES),
+                    "ng_to_ok": results.largest_moves(connection, run_id, "ng", "ok", limit=IMAGES),
                 }
             else:
-                chosen = {"highest": results.highest(connection, run_id, limit=IMAGES)}
-        with _Drawing(self._settings, self._engine, self._store, self._models, self._reader, run) as drawing:
+                chosen = {"highest": results.highest_scores(connection, run_id, limit=IMAGES)}
+        with _PageImages(self._settings, self._engine, self._store, self._models, self._reader, run) as drawing:
             gallery = {kind: [drawing.shown(one) for one in some] for kind, some in chosen.items()}
-        return render(Account(found, gallery, drawing.notes))
+        return render(ReportContent(found, gallery, drawing.notes))
 
 
 @dataclass(frozen=True)
-class _Artist:
+class _HeatmapModel:
     """A model version that is loaded, and a child process that decodes for it."""
 
     sha256: bytes
@@ -91,7 +91,7 @@ class _Artist:
     decoder: IsolatedDecoder
 
 
-class _Drawing:
+class _PageImages:
     """The images of one page: each is read once, and decoded in child processes only.
 
     Raises:
@@ -99,7 +99,7 @@ class _Drawing:
     """
 
     def __init__(
-        self, settings: Settings, engine: Engine, store: Store, models: Models, reader: Reader, run: Run
+        self, settings: Settings, engine: Engine, store: Store, models: Models, reader: ImageReader, run: Run
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -107,7 +107,7 @@ class _Drawing:
         self._models = models
         self._reader = reader
         self._run = run
-        self._artists: dict[int, _Artist | None] = {}
+        self._artists: dict[int, _HeatmapModel | None] = {}
         self._children = ExitStack()
         self.notes: list[str] = []
 
@@ -121,26 +121,26 @@ class _Drawing:
     ) -> None:
         self._children.close()
 
-    def shown(self, one: Scored) -> Shown:
+    def shown(self, one: Scored) -> ReportExample:
         """A result with its images, or with the reason why they are not there."""
         try:
             with self._file(one) as file:
-                return Shown(
+                return ReportExample(
                     one,
                     self._own.decoder.exhibit(file),
                     self._before(one, file),
                     self._heat(self._own, one, file, one.anomaly_score, one.threshold),
                 )
         except Undecodable as error:
-            return Shown(one, missing=error.detail)
+            return ReportExample(one, missing=error.detail)
         except (Refused, OSError) as error:  # OSError: also an archive that is away
-            log.warning("a image of run %s cannot be read: %s", self._run.id, error)
+            log.warning("an image of run %s cannot be read: %s", self._run.id, error)
             self._note("Images could not be read when this page was made: their source was away.")
-            return Shown(one)
+            return ReportExample(one)
 
     @contextmanager
     def _file(self, one: Scored) -> Iterator[Path]:
-        subject = Subject(one.number, path=one.path, image_day=one.image_day, image_sha256=one.image_sha256)
+        subject = RunImage(one.number, path=one.path, image_day=one.image_day, image_sha256=one.image_sha256)
         data = self._reader.original(self._run, subject)
         with tempfile.NamedTemporaryFile(prefix="linewatch-") as file:
             file.write(data)
@@ -157,15 +157,15 @@ class _Drawing:
         return self._heat(artist, one, file, one.before_score, one.before_threshold)
 
     def _heat(
-        self, artist: _Artist, one: Scored, file: Path, score: float | None, threshold: float | None
+        self, artist: _HeatmapModel, one: Scored, file: Path, score: float | None, threshold: float | None
     ) -> bytes | None:
         if score is None or threshold is None or one.image_sha256 is None:
             return None
         key = anomaly_map_key(one.image_sha256, artist.sha256)
         drawn = anomaly_map(self._store, artist.model, artist.decoder, file, key)
-        return artist.decoder.exhibit(file, heat(drawn, score, threshold))
+        return artist.decoder.exhibit(file, scale_to_threshold(drawn, score, threshold))
 
-    def _artist(self, version_id: int) -> _Artist | None:
+    def _artist(self, version_id: int) -> _HeatmapModel | None:
         if version_id not in self._artists:
             try:
                 self._artists[version_id] = self._loaded(version_id)
@@ -174,12 +174,12 @@ class _Drawing:
                 self._artists[version_id] = None
         return self._artists[version_id]
 
-    def _loaded(self, version_id: int) -> _Artist:
+    def _loaded(self, version_id: int) -> _HeatmapModel:
         model = self._models.get(version_id)
         with self._engine.begin() as connection:
             sha256 = model_versions.by_id(connection, version_id).sha256
         decoder = IsolatedDecoder(model.preprocessing, max_pixels=self._settings.max_image_pixels)
-        return _Artist(sha256, model, self._children.enter_context(decoder))
+        return _HeatmapModel(sha256, model, self._children.enter_context(decoder))
 
     def _note(self, line: str) -> None:
         if line not in self.notes:

@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from sqlalchemy import Engine
 
 from core.errors import Failure
-from core.models.verdicts import decide
-from core.queue.notifications import Hints
+from core.models.verdicts import decide_verdict
+from core.queue.notifications import Notifier
 from core.queue.work import Finished
 from core.rescoring import runs, slices
 from core.rescoring.runs import Run
 from core.rescoring.slices import Claim, Result
 from core.settings import Settings
 from core.storage.image_store import Store
-from worker.pipeline.leases import held
-from worker.pipeline.live_load import Line
+from worker.pipeline.leases import keep_renewed
+from worker.pipeline.live_load import LiveLoad
 from worker.pipeline.loaded_models import LoadedModel, Models
-from worker.rescoring.image_reading import Read, Reader
+from worker.rescoring.image_reading import ImageReader, ReadImage
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ NIGHT_STEP_SECONDS = 0.6
 NIGHT_SECONDS = 30.0
 """So long without live work is night."""
 LEAST_MINIBATCH = 4
-"""What a device has to do for each minibatch, however small, would else be done for a image or two."""
+"""What a device has to do for each minibatch, however small, would else be done for an image or two."""
 QUIET_SECONDS = 0.2
 """Live work that is in hand is waited for so long before the slice is given back."""
 RENEW_SECONDS = 1.0
@@ -60,15 +60,15 @@ class Rescorer:
         engine: Engine,
         store: Store,
         models: Models,
-        hints: Hints,
-        line: Line,
+        hints: Notifier,
+        line: LiveLoad,
         *,
         worker: str,
         stopping: threading.Event,
     ) -> None:
         self._settings = settings
         self._engine = engine
-        self._reader = Reader(settings, store)
+        self._reader = ImageReader(settings, store)
         self._models = models
         self._hints = hints
         self._line = line
@@ -120,7 +120,7 @@ class Rescorer:
 
         finished = False
         try:
-            with held(renew, lease_seconds=self._settings.lease_seconds, every=RENEW_SECONDS) as lost:
+            with keep_renewed(renew, lease_seconds=self._settings.lease_seconds, every=RENEW_SECONDS) as lost:
                 finished = self._score(claim, lambda: not lost.is_set() and self._line_allows(until))
         finally:
             if not finished:
@@ -141,7 +141,7 @@ class Rescorer:
         """Whether the slice was scored to its end. What was scored is written in any case."""
         with self._engine.begin() as connection:
             run = runs.get(connection, claim.run_id)
-            subjects = slices.subjects(connection, claim)
+            subjects = slices.run_images(connection, claim)
         model = self._models.get(run.model_version_id)
         done: list[Result] = []
         written = time.monotonic()
@@ -171,7 +171,7 @@ class Rescorer:
         step = NIGHT_STEP_SECONDS if self._line.quiet_seconds() > NIGHT_SECONDS else STEP_SECONDS
         return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_a_image)))
 
-    def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[Read]) -> list[Result]:
+    def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[ReadImage]) -> list[Result]:
         prepared = [one.image.pixels for one in minibatch if one.image is not None]
         begun = time.perf_counter()
         scores = iter(model.score(prepared).scores.tolist() if prepared else [])
@@ -190,8 +190,8 @@ class Rescorer:
         return written.held
 
 
-def _result(run: Run, read: Read, scores: Iterator[float]) -> Result:
-    """What is written of a image; `scores` are those of the images that could be prepared."""
+def _result(run: Run, read: ReadImage, scores: Iterator[float]) -> Result:
+    """What is written of an image; `scores` are those of the images that could be prepared."""
     if read.image is None:
         assert read.failure is not None  # noqa: S101 - it is one or the other
         return Result(read.subject, error_code=read.failure.failure, error_detail=read.failure.detail)
@@ -200,5 +200,5 @@ def _result(run: Run, read: Read, scores: Iterator[float]) -> Result:
         detail = f"The network's score is {score}."
         return Result(read.subject, error_code=Failure.SCORE_NOT_FINITE, error_detail=detail)
     limit = run.limits.of(read.subject.station_id)
-    verdict = decide(score, limit.threshold, limit.review_threshold, read.reasons)
+    verdict = decide_verdict(score, limit.threshold, limit.review_threshold, read.reasons)
     return Result(read.subject, limit, score, verdict, read.reasons)

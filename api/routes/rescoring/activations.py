@@ -33,7 +33,7 @@ def _described(connection: Connection, done: Activated, *, activated: bool) -> R
         activated=activated,
         gate=[GateOutcome.of_rule(one) for one in done.gate],
         run=RescoreRun.of(done.run),
-        model_version=ModelVersion.of(done.version, thresholds.current(connection, done.version.id)),
+        model_version=ModelVersion.of(done.version, thresholds.in_force(connection, done.version.id)),
     )
 
 

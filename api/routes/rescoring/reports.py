@@ -131,7 +131,7 @@ async def get_rescore_report(
     ng to ok, and their heatmaps before and after; of images that nobody had inspected, with the highest scores. A
     worker makes it; 503 `timeout` when none has in time: it goes on, so ask again.
     """
-    found = await asyncio.to_thread(report.of, services.engine, run_id)
+    found = await asyncio.to_thread(report.build_report, services.engine, run_id)
     if asked.format == "json":
         return found
     page = await on_demand.rescore_report(services, run_id, found.digest)
@@ -143,7 +143,7 @@ async def get_rescore_heatmap(run_id: UUID, number: Number, services: Context) -
     """The image of a result under the heat that the run's version gives it, on the scale of the run's threshold.
 
     As `/v1/inspections/{id}/heatmap`, which shows what was recorded. 409 `invalid_transition` for a result without a
-    score, and for a image that is not in the store, as that of an archive.
+    score, and for an image that is not in the store, as that of an archive.
     """
     run, found = await asyncio.to_thread(_result, services, run_id, number)
     if found.anomaly_score is None or found.threshold is None:

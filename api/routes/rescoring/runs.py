@@ -16,7 +16,7 @@ from api.responses.schemas import RescoreRunPage
 from api.services import Actor, Context, Services
 from core.errors import Code, Refused
 from core.intake import idempotency
-from core.intake.idempotency import Key, Use, fingerprint
+from core.intake.idempotency import Key, KeyedRequest, fingerprint
 from core.queue.work import Finished
 from core.rescoring import runs, sources
 from core.rescoring.documents import RescoreRun
@@ -61,16 +61,16 @@ async def create_rescore_run(
 
 def _create(services: Services, asked: RunRequest, actor: str, key: Key | None) -> tuple[Run, bool]:
     """The run that was asked for, and whether it was made before under this key: then its source may be gone."""
-    use = None if key is None else Use(key, fingerprint("rescore_run", asked.model_dump(mode="json")))
+    use = None if key is None else KeyedRequest(key, fingerprint("rescore_run", asked.model_dump(mode="json")))
     if not _is_known(services, key):
-        asked = sources.checked(asked, Archives.of(services.settings))
+        asked = sources.check_source(asked, Archives.of(services.settings))
     with services.transaction() as connection:
         drawn = connection.execute(select(func.uuidv7())).scalar_one()
-        [entered] = idempotency.enter(connection, [(use, [drawn])])
+        [entered] = idempotency.enter_keys(connection, [(use, [drawn])])
         if isinstance(entered, Refused):
             raise entered
         if entered.replayed:
-            return runs.as_made(runs.get(connection, entered.subjects[0])), True
+            return runs.as_first_answered(runs.get(connection, entered.subjects[0])), True
         return runs.create(connection, asked, actor=actor, run_id=drawn), False
 
 
@@ -127,7 +127,7 @@ def resume_rescore_run(run_id: UUID, services: Context, actor: Actor) -> Rescore
     """Let a paused run go on where it stopped."""
     with services.transaction() as connection:
         found = runs.resume(connection, run_id, actor=actor)
-    return _told(services, found)
+    return _view_and_notify(services, found)
 
 
 @router.post("/{run_id}/cancel", responses=_CHANGED)
@@ -135,10 +135,10 @@ def cancel_rescore_run(run_id: UUID, services: Context, actor: Actor) -> Rescore
     """End a run before it is done: results that are there stay, the rest is given up. It cannot be resumed."""
     with services.transaction() as connection:
         found = runs.cancel(connection, run_id, actor=actor)
-    return _told(services, found)
+    return _view_and_notify(services, found)
 
 
-def _told(services: Services, run: Run) -> RescoreRun:
+def _view_and_notify(services: Services, run: Run) -> RescoreRun:
     """The run; who waits for it is told where it is final by now."""
     if run.final:
         services.publisher.hint(Finished([], [], [run.id]))

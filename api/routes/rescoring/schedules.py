@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from api.requests.parameters import Name, OrLeftOut, storable
+from api.requests.parameters import Name, OrLeftOut, refuse_unstorable
 from api.responses.problems import refuses
 from api.services import Actor, Context, Services
 from core.errors import Code
@@ -24,13 +24,13 @@ _ASKED = refuses(Code.RECIPE_UNKNOWN, Code.NOT_FOUND, Code.SOURCE_REFUSED)
 Cron = Annotated[
     str,
     StringConstraints(min_length=1, max_length=200),
-    AfterValidator(storable),
+    AfterValidator(refuse_unstorable),
     Field(description="minute, hour, day of the month, month and day of the week, like 30 22 * * 1-5"),
 ]
 TimeZone = Annotated[
     str,
     StringConstraints(min_length=1, max_length=100),
-    AfterValidator(storable),
+    AfterValidator(refuse_unstorable),
     Field(description="whose clock it goes by, as its IANA name"),
 ]
 State = Literal["enabled", "disabled"]
@@ -163,4 +163,4 @@ def delete_rescore_schedule(schedule_id: UUID, services: Context, actor: Actor) 
 
 
 def _checked(services: Services, request: ScheduledRequest) -> ScheduledRequest:
-    return sources.checked(request, Archives.of(services.settings))
+    return sources.check_source(request, Archives.of(services.settings))

@@ -78,7 +78,7 @@ class Agreement:
         return self.number(["ng"], before=["ok"], after=("ng", "review"))
 
 
-def of(connection: Connection, run_id: UUID) -> Agreement:
+def measure_agreement(connection: Connection, run_id: UUID) -> Agreement:
     """The agreement of a run with the newest reviews, as both stand now."""
     connection.execute(_EACH_ONCE)
     rows = connection.execute(_CELLS, {"run_id": run_id}).all()

@@ -138,7 +138,7 @@ class Place(BaseModel):
     mean_after: float | None
 
 
-class Agreed(BaseModel):
+class ReviewedImages(BaseModel):
     """The images whose inspections people have reviewed: the newest review against the verdicts before and after.
 
     A false reject was reviewed ok and is ng, a miss was reviewed ng and is ok.
@@ -159,7 +159,7 @@ class Agreed(BaseModel):
 
 
 class FailedExample(BaseModel):
-    """A image that could not be scored."""
+    """An image that could not be scored."""
 
     number: int
     inspection_id: UUID | None
@@ -203,7 +203,7 @@ class RescoreReport(BaseModel):
     scores: Distribution
     places: list[Place] = Field(description="by line and station, those with the most images first")
     places_left_out: bool = Field(description="whether there are more than the 200 that are listed")
-    agreement: Agreed
+    agreement: ReviewedImages
     failures: list[FailuresOfKind]
     timings: Timings
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from core.rescoring.reports.documents import HISTOGRAM_END, Agreed, Place, RescoreReport, Scores
+from core.rescoring.reports.documents import HISTOGRAM_END, Place, RescoreReport, ReviewedImages, Scores
 from core.rescoring.reports.results import Scored
 from core.vision.evaluation.charts import Counted, Mark, counted_histograms
 from core.vision.evaluation.page import card, facts, heat_scale, image, notes, page
@@ -22,8 +22,8 @@ KINDS = tuple(_TITLES)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A image on the page: its result, and JPEGs of it as it is and with its heat before and after.
+class ReportExample:
+    """An image on the page: its result, and JPEGs of it as it is and with its heat before and after.
 
     Attributes:
         missing: why one of the three is not there, for people.
@@ -36,12 +36,12 @@ class Shown:
     missing: str = "not available"
 
 
-Gallery = Mapping[str, Sequence[Shown]]
+Gallery = Mapping[str, Sequence[ReportExample]]
 """By kind, one of `KINDS`."""
 
 
 @dataclass(frozen=True)
-class Account:
+class ReportContent:
     """A report, the images that go with it, and lines for people about what was odd when it was made."""
 
     report: RescoreReport
@@ -49,7 +49,7 @@ class Account:
     notes: Sequence[str] = ()
 
 
-def render(account: Account) -> str:
+def render(account: ReportContent) -> str:
     """The page. Whatever others wrote, names and places of parts and details of failures, is text on it."""
     report = account.report
     sections = [
@@ -188,7 +188,7 @@ def _scored(side: Scores) -> str:
     return f"{_number(sum(side.bins))} scores"
 
 
-def _agreement(agreed: Agreed) -> str:
+def _agreement(agreed: ReviewedImages) -> str:
     if not agreed.reviewed:
         return ""
     tables = "".join(
@@ -236,7 +236,7 @@ def _gallery(gallery: Gallery) -> str:
     )
 
 
-def _figure(one: Shown) -> str:
+def _figure(one: ReportExample) -> str:
     result = one.result
     now = _caption("after", result.verdict, result.anomaly_score, result.threshold)
     cells = [_cell(one.plain, "the part", one.missing, "as it is"), _cell(one.after, "heat after", one.missing, now)]

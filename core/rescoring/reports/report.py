@@ -20,13 +20,13 @@ from core.rescoring.reports.agreement import AFTER, BEFORE
 from core.rescoring.reports.documents import (
     BINS,
     HISTOGRAM_END,
-    Agreed,
     Distribution,
     FailedExample,
     FailuresOfKind,
     Flips,
     Place,
     RescoreReport,
+    ReviewedImages,
     Scores,
     Shift,
     Timings,
@@ -49,7 +49,7 @@ SELECT set_config('work_mem', '64MB', true), set_config('statement_timeout', '60
 """)
 
 
-def of(engine: Engine, run_id: UUID) -> RescoreReport:
+def build_report(engine: Engine, run_id: UUID) -> RescoreReport:
     """The report of a run, whether or not it has ended; refuses an unknown one.
 
     It is read in one snapshot, so its figures agree with each other while the run goes on.
@@ -73,7 +73,7 @@ def of(engine: Engine, run_id: UUID) -> RescoreReport:
             scores=_distribution(connection, run_id),
             places=places[:PLACES],
             places_left_out=len(places) > PLACES,
-            agreement=Agreed.of(agreement.of(connection, run_id)),
+            agreement=ReviewedImages.of(agreement.measure_agreement(connection, run_id)),
             failures=_failures(connection, run_id),
             timings=_timings(run),
         )

@@ -149,7 +149,9 @@ def flips_page(
     return _page(connection, rows, limit)
 
 
-def furthest(connection: Connection, run_id: UUID, before: Verdict, verdict: Verdict, *, limit: int) -> list[Scored]:
+def largest_moves(
+    connection: Connection, run_id: UUID, before: Verdict, verdict: Verdict, *, limit: int
+) -> list[Scored]:
     """The flips of one kind whose score, in units of its threshold, has moved the most."""
     moved = func.abs(
         in_thresholds(_TABLE.anomaly_score, _TABLE.threshold)
@@ -161,7 +163,7 @@ def furthest(connection: Connection, run_id: UUID, before: Verdict, verdict: Ver
     return _scored(connection, connection.execute(query.limit(limit)).all())
 
 
-def highest(connection: Connection, run_id: UUID, *, limit: int) -> list[Scored]:
+def highest_scores(connection: Connection, run_id: UUID, *, limit: int) -> list[Scored]:
     """The results with the highest scores in units of their thresholds."""
     score = in_thresholds(_TABLE.anomaly_score, _TABLE.threshold)
     query = _SELECT.where(_TABLE.run_id == run_id, _TABLE.verdict.is_not(None))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from core.vision.calibration.result import Calibration, Rate, Recorded, Score
+from core.vision.calibration.result import Calibration, ManifestPart, Rate, Score
 from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord, Sha256
 from core.vision.errors import InvalidBundle
 from core.vision.input.input_checks import InputRanges
@@ -33,7 +33,7 @@ FileName = Annotated[
 ]
 
 
-class Threshold(Recorded):
+class Threshold(ManifestPart):
     """The first threshold of a model version; `calibration` is null where a person set it by hand."""
 
     value: Score
@@ -46,7 +46,7 @@ class Threshold(Recorded):
         return self
 
 
-class Metrics(Recorded):
+class Metrics(ManifestPart):
     """Detection on the folder's `test/` images, with trivial controls beside it. AUROCs are 0 to 1.
 
     Attributes:
@@ -70,7 +70,7 @@ class Metrics(Recorded):
     aupro: Rate | None = None
 
 
-class Training(Recorded):
+class Training(ManifestPart):
     """How the weights were made; the loss of every epoch is in `training_curve.json`.
 
     Attributes:
@@ -95,14 +95,14 @@ class Training(Recorded):
     near_duplicates: Annotated[int, Field(ge=0)] = 0
 
 
-class Golden(Recorded):
+class Golden(ManifestPart):
     """An encoded image of the bundle, and the score that it got when the bundle was made."""
 
     file: FileName
     score: Score
 
 
-class Manifest(Recorded):
+class Manifest(ManifestPart):
     """`manifest.json`, format version 1. Every number is finite and no text holds U+0000.
 
     Attributes:

@@ -52,7 +52,7 @@ def import_state_dict(
     return write_bundle(
         detector,
         out,
-        golden={f"golden/{seed}.png": _golden_image(seed, input_size) for seed in _GOLDEN_SEEDS},
+        golden={f"golden/{seed}.png": _synthetic_image(seed, input_size) for seed in _GOLDEN_SEEDS},
         others={},
         threshold=Threshold(value=threshold, calibration=None),
         training=None,
@@ -78,7 +78,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     return loaded
 
 
-def _golden_image(seed: int, size: int) -> bytes:
+def _synthetic_image(seed: int, size: int) -> bytes:
     """A synthetic part as PNG: a smooth pattern with noise, larger than the network's input so that it is resized."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0 : 2 * size, 0 : 2 * size] / (2 * size)

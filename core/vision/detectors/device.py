@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 
-from core.vision.detectors.detector import Detector, Scored
+from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.input.preprocessing import PreparedImage
 
 P = ParamSpec("P")
@@ -44,17 +44,17 @@ class Device:
         """What `act` returns, in its turn."""
         return self._together.submit(act, *args, **kwargs).result()
 
-    def score(self, detector: Detector, images: Sequence[PreparedImage]) -> Scored:
+    def score(self, detector: Detector, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`."""
         return self.do(self._score, detector, images)
 
-    def _score(self, detector: Detector, images: Sequence[PreparedImage]) -> Scored:
+    def _score(self, detector: Detector, images: Sequence[PreparedImage]) -> ScoredImages:
         if self._parts == 1 or len(images) < self._parts:
             return detector.score(images)
         bounds = [len(images) * part // self._parts for part in range(self._parts + 1)]
         parts = [images[start:end] for start, end in itertools.pairwise(bounds)]
         scored = list(self._alone.map(detector.score, parts))
-        return Scored(
+        return ScoredImages(
             np.concatenate([one.scores for one in scored]),
             np.concatenate([one.maps for one in scored]),
         )

@@ -19,15 +19,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord
-from core.vision.detectors.backbone import pretrained
-from core.vision.detectors.detector import Detector, Scored
+from core.vision.detectors.backbone import load_pretrained
+from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import full_precision
 from core.vision.detectors.features import Features, FeatureSettings, input_size, pooled
 from core.vision.detectors.position_statistics import PositionStatistics
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import PreparedImage, Preprocessing
 from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
-from core.vision.training.training_loop import Course
+from core.vision.training.training_loop import TrainingLoop
 
 _STEPS: Final = 50
 """Steps of what is called an epoch here: the autoencoder needs a few hundred, however many images there are."""
@@ -113,7 +113,7 @@ class FeatureAutoencoderDetector(Detector):
     ) -> Self:
         """See `Detector.fit`. An epoch has 50 steps of 16 images; its losses are mean squared errors of features."""
         full_precision(device)
-        found = pretrained(options.backbone, options.backbone_weights)
+        found = load_pretrained(options.backbone, options.backbone_weights)
         settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
         features = Features(found.network, settings, device)
         gathered = features.gather(training, options.seed, vary=True)
@@ -131,13 +131,13 @@ class FeatureAutoencoderDetector(Detector):
             backbone=found.record,
         )
 
-    def score(self, images: Sequence[PreparedImage]) -> Scored:
+    def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`. The map is the length of the whitened residual at each position of the grid."""
         if not images:
-            return Scored(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
+            return ScoredImages(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
         with torch.inference_mode():
             maps = self._statistics.distance(_residual(self._network, self._features.of(images)))
-            return Scored(pooled(maps).cpu().numpy(), maps.cpu().numpy())
+            return ScoredImages(pooled(maps).cpu().numpy(), maps.cpu().numpy())
 
     def save(self) -> dict[str, bytes]:
         """`weights.safetensors`: the backbone, the channels' scale, the autoencoder, the residuals' statistics."""
@@ -207,7 +207,7 @@ def _train(
             losses = [_residual(network, some).square().mean((1, 2, 3)) for some in features.minibatches(unseen)]
             return float(torch.cat(losses).mean())
 
-    Course(network, options, device).run(epoch, validate, on_epoch, checkpoint)
+    TrainingLoop(network, options, device).run(epoch, validate, on_epoch, checkpoint)
     return network
 
 

@@ -1,6 +1,6 @@
 """The baseline: how far the features of each position lie from those of good parts. No network is trained.
 
-A image's features come from a frozen backbone; at each position good parts have a mean and a covariance. The map is
+An image's features come from a frozen backbone; at each position good parts have a mean and a covariance. The map is
 the Mahalanobis distance of each position, the score the mean of its top 2 %. After Defard et al., "PaDiM" (ICPR 2021).
 """
 
@@ -16,8 +16,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord
-from core.vision.detectors.backbone import pretrained
-from core.vision.detectors.detector import Detector, Scored
+from core.vision.detectors.backbone import load_pretrained
+from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import full_precision
 from core.vision.detectors.features import Features, FeatureSettings, input_size, pooled
 from core.vision.detectors.position_statistics import PositionStatistics
@@ -73,7 +73,7 @@ class FeatureGaussianDetector(Detector):
     ) -> Self:
         """See `Detector.fit`. One pass, so that there is nothing to resume; its losses are mean scores."""
         full_precision(device)
-        found = pretrained(options.backbone, options.backbone_weights)
+        found = load_pretrained(options.backbone, options.backbone_weights)
         settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
         features = Features(found.network, settings, device)
         gathered = features.gather(training, options.seed, vary=True)
@@ -97,13 +97,13 @@ class FeatureGaussianDetector(Detector):
         """The mean score of images whose standardised features come in minibatches."""
         return float(torch.cat([pooled(self._statistics.distance(some)) for some in features]).mean())
 
-    def score(self, images: Sequence[PreparedImage]) -> Scored:
+    def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`. The map is the distance at each position of the features' grid."""
         if not images:
-            return Scored(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
+            return ScoredImages(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
         with torch.inference_mode():
             maps = self._statistics.distance(self._features.of(images))
-            return Scored(pooled(maps).cpu().numpy(), maps.cpu().numpy())
+            return ScoredImages(pooled(maps).cpu().numpy(), maps.cpu().numpy())
 
     def save(self) -> dict[str, bytes]:
         """`weights.safetensors`: the backbone, the channels' scale, means and whitening of each position."""

@@ -1,4 +1,4 @@
-"""What a frozen backbone says of a image, on one grid: the input of the detectors that stand on features."""
+"""What a frozen backbone says of an image, on one grid: the input of the detectors that stand on features."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.vision.detectors.backbone import CELL, LITE0, build
 from core.vision.input.preprocessing import PreparedImage
-from core.vision.training.augmentation import varied
+from core.vision.training.augmentation import augment
 from core.vision.training.options import PreparedImages
 
 AREA: Final = 256
@@ -22,10 +22,10 @@ _GRID: Final = 7 / 8
 """Cells of the grid for each cell of the coarsest layer, along a side. The overlap smooths: on the development half of
 elpv poly the AUROC was 0.940 with it and 0.934 without, on mono 0.975 and 0.977."""
 _SPREAD: Final = {LITE0: 0.35}
-"""Standard deviation that a image is brought to; torchvision's networks expect about 0.8."""
+"""Standard deviation that an image is brought to; torchvision's networks expect about 0.8."""
 _KEPT_BYTES: Final = 512 * 1024**2
 _DARKEST: Final = 0.02
-"""The least standard deviation, of values from -1 to 1, by which a image is divided: two or three grey levels."""
+"""The least standard deviation, of values from -1 to 1, by which an image is divided: two or three grey levels."""
 _STEP: Final = 64
 _CHUNK: Final = {"cpu": 1, "cuda": 32}
 """Images at once: on a CPU the early layers of one image just fit its caches; eight at once take twice the time."""
@@ -61,7 +61,7 @@ class FeatureSettings:
 class Features:
     """Prepared images to standardised features.
 
-    The light is taken out first: a image's mean becomes 0 and its spread a fixed one, so that a gain or an offset of
+    The light is taken out first: an image's mean becomes 0 and its spread a fixed one, so that a gain or an offset of
     the camera changes nothing but what it clips.
     """
 
@@ -103,7 +103,7 @@ class Features:
         kept: list[Tensor] = []
         most = 2 * len(order)
         for some in images.minibatches(8, order):
-            shown = [each for image in some for each in ([image, varied(image, random)] if vary else [image])]
+            shown = [each for image in some for each in ([image, augment(image, random)] if vary else [image])]
             features = self._raw(shown).to("cpu", torch.float16)
             most = min(most, max(_KEPT_BYTES // (2 * features.shape[1] * rows * columns), 2))
             kept.extend(features.unbind())

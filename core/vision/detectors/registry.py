@@ -19,4 +19,4 @@ def architectures() -> Mapping[str, type[Detector]]:
 
 def default_architecture(backbone_weights: Path | None = None) -> str:
     """`feature-autoencoder` where a backbone's weights are at hand, else what is trained from scratch."""
-    return "feature-autoencoder" if backbone_weights or backbone.packaged() else "conv-autoencoder"
+    return "feature-autoencoder" if backbone_weights or backbone.packaged_weights() else "conv-autoencoder"

@@ -1,4 +1,4 @@
-"""Why a image got its score: what the detector saw, what it made of it and where it differs, side by side."""
+"""Why an image got its score: what the detector saw, what it made of it and where it differs, side by side."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from core.intake.image_decoding import decode
-from core.models.verdicts import Verdict, decide, is_anomaly
+from core.models.verdicts import Verdict, decide_verdict, is_anomaly
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import NotFinite
-from core.vision.evaluation.heatmap import SATURATED_FROM, enlarged, heat, legend, overlay
-from core.vision.input.input_checks import InputRanges, facts, reasons
+from core.vision.evaluation.heatmap import SATURATED_FROM, legend, overlay, resize_map, scale_to_threshold
+from core.vision.input.input_checks import InputRanges, measure_image, reasons
 from core.vision.input.preprocessing import PreparedImage, prepare
 
 _HEIGHT, _WIDEST = 360, 720
@@ -58,7 +58,7 @@ def diagnose(
 
     Args:
         data: an encoded image.
-        threshold, review_threshold: see `core.models.verdicts.decide`.
+        threshold, review_threshold: see `core.models.verdicts.decide_verdict`.
         inputs: what the image is checked against; None for no checks.
 
     Raises:
@@ -70,22 +70,22 @@ def diagnose(
     score = float(scored.scores[0])
     if not math.isfinite(score):
         raise NotFinite(f"the score is {score}, which judges nothing: this version cannot be used on this image")
-    odd = [] if inputs is None else reasons(facts(prepared), inputs)
+    odd = [] if inputs is None else reasons(measure_image(prepared), inputs)
     image = decode(data, max_pixels=detector.max_pixels)
     return Diagnosis(
         score=score,
         threshold=threshold,
         review_threshold=review_threshold,
-        verdict=decide(score, threshold, review_threshold, odd),
+        verdict=decide_verdict(score, threshold, review_threshold, odd),
         is_anomaly=is_anomaly(score, threshold),
         reasons=odd,
         prepared=prepared.pixels,
         panels=detector.diagnosis(prepared.pixels),
-        overlay=overlay(image, heat(scored.maps[0], score, threshold)),
+        overlay=overlay(image, scale_to_threshold(scored.maps[0], score, threshold)),
     )
 
 
-def sentence(diagnosis: Diagnosis) -> str:
+def describe(diagnosis: Diagnosis) -> str:
     """Score, threshold, verdict and reasons as one line for people."""
     ratio = f" ({diagnosis.score / diagnosis.threshold:.2f} × the threshold)" if diagnosis.threshold > 0 else ""
     review = "" if diagnosis.review_threshold is None else f", review from {diagnosis.review_threshold:.6g}"
@@ -93,7 +93,7 @@ def sentence(diagnosis: Diagnosis) -> str:
     return f"{diagnosis.verdict}{why}: score {diagnosis.score:.6g}{ratio}, threshold {diagnosis.threshold:.6g}{review}"
 
 
-def sheet(diagnosis: Diagnosis, title: str) -> Image.Image:
+def draw_sheet(diagnosis: Diagnosis, title: str) -> Image.Image:
     """One RGB image for people: title, verdict, the panels in a row with their names, and the scale of the last.
 
     Maps are shown in grey from 0 to their highest value, which is named; only the overlay's colours can be compared
@@ -108,14 +108,14 @@ def sheet(diagnosis: Diagnosis, title: str) -> Image.Image:
     scale_top = top + max(panel.height for _, panel in panels) + _LINE + _MARGIN
     out = Image.new("RGB", (width, scale_top + _SCALE_HEIGHT + _LINE + _MARGIN), _PAPER)
     _write(out, (_MARGIN, _MARGIN), title, size=17)
-    _write(out, (_MARGIN, _MARGIN + _LINE), sentence(diagnosis))
+    _write(out, (_MARGIN, _MARGIN + _LINE), describe(diagnosis))
     _lay_out(out, panels, top)
     _draw_scale(out, scale_top)
     return out
 
 
 def _panel(image: Image.Image) -> Image.Image:
-    """A image at the panels' height, narrower where it would be too wide."""
+    """An image at the panels' height, narrower where it would be too wide."""
     factor = min(_HEIGHT / image.height, _WIDEST / image.width)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.BILINEAR)
@@ -126,7 +126,7 @@ def _of_map(name: str, values: NDArray[np.float32]) -> tuple[str, Image.Image]:
     finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     top = float(finite.max())
     frame = _panel(Image.new("L", (values.shape[1], values.shape[0]))).size
-    grey = np.clip(enlarged(finite, frame) / (top if top > 0 else 1.0), 0, 1) * 255
+    grey = np.clip(resize_map(finite, frame) / (top if top > 0 else 1.0), 0, 1) * 255
     return f"{name}, white is {top:.3g}", Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
 
 

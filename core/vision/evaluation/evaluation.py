@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from core.intake.image_decoding import Undecodable
 from core.vision.bundle.manifest import Metrics
-from core.vision.detectors.detector import Detector, Scored
+from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.evaluation.localisation import Mask, aupro, ground_truth, pixel_auroc
 from core.vision.evaluation.metrics import Scores, auroc, auroc_interval, controls
 from core.vision.input.thumbnails import Thumbnails
-from core.vision.training.dataset import ImageSet, Reading
+from core.vision.training.dataset import ImageSet, ReadImages
 
 _MINIBATCH = 32
 _LOCALISED = 200
@@ -22,7 +22,7 @@ _MAP_CELLS = 32_000_000
 
 
 class NotFinite(ValueError):  # noqa: N818 - it reads as what it is
-    """A detector whose scores are not numbers; the message is one line that names a image."""
+    """A detector whose scores are not numbers; the message is one line that names an image."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def scores_of(detector: Detector, images: ImageSet, progress: Callable[[int], No
     return _score(detector, images, progress, maps_of=()).scores
 
 
-def _score(detector: Detector, images: ImageSet, progress: Callable[[int], None], *, maps_of: Sequence[int]) -> Scored:
+def _score(
+    detector: Detector, images: ImageSet, progress: Callable[[int], None], *, maps_of: Sequence[int]
+) -> ScoredImages:
     """Score a minibatch at a time; only the maps of some indices, in ascending order, are kept."""
     scores, maps, wanted = [np.empty(0)], [], set(maps_of)
     done = 0
@@ -82,14 +84,14 @@ def _score(detector: Detector, images: ImageSet, progress: Callable[[int], None]
     if not np.isfinite(whole).all():
         path = images.paths[int(np.argmin(np.isfinite(whole)))]
         raise NotFinite(f"the score of {path} is not finite: train again with other options, or without that image")
-    return Scored(whole, np.concatenate(maps))
+    return ScoredImages(whole, np.concatenate(maps))
 
 
 def evaluate(
     detector: Detector,
     root: Path,
-    good: Reading,
-    defective: Reading,
+    good: ReadImages,
+    defective: ReadImages,
     known: Thumbnails,
     threshold: float,
     progress: Callable[[int], None],
@@ -174,7 +176,7 @@ def _evenly(length: int, count: int) -> list[int]:
     return [index * length // min(length, count) for index in range(min(length, count))]
 
 
-def _localisation(good: Scored, defective: Scored, mapped: _Mapped) -> _Located:
+def _localisation(good: ScoredImages, defective: ScoredImages, mapped: _Mapped) -> _Located:
     if not mapped.masks:
         return _Located(None, None, mapped.notes)
     maps = [*good.maps, *defective.maps]
@@ -194,7 +196,7 @@ def _caught(root: Path, paths: list[Path], rejected: NDArray[np.bool_]) -> dict[
     return counts
 
 
-def _controls(good: Reading, defective: Reading, known: Thumbnails) -> dict[str, Control]:
+def _controls(good: ReadImages, defective: ReadImages, known: Thumbnails) -> dict[str, Control]:
     of_good, of_defective = (controls(some.thumbnails, some.deviations, known) for some in (good, defective))
     return {
         name: Control(auroc(of_good[name], of_defective[name]), auroc_interval(of_good[name], of_defective[name]))

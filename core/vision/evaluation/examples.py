@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from core.intake.image_decoding import decode
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import Evaluation
-from core.vision.evaluation.heatmap import heat, overlay
+from core.vision.evaluation.heatmap import overlay, scale_to_threshold
 from core.vision.evaluation.metrics import Scores
 from core.vision.evaluation.page import IMAGE_SIDE, jpeg
 
@@ -23,8 +23,8 @@ EXHIBITS: Final = 8
 
 
 @dataclass(frozen=True)
-class Exhibit:
-    """A image that is shown: its name, its score, and two JPEGs of it, the plain one and the one with its heat."""
+class ReportExample:
+    """An image that is shown: its name, its score, and two JPEGs of it, the plain one and the one with its heat."""
 
     name: str
     score: float
@@ -33,7 +33,7 @@ class Exhibit:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class ReportExamples:
     """At most eight of each kind.
 
     Attributes:
@@ -42,19 +42,19 @@ class Gallery:
         best_caught: the defective parts at or above the threshold, the highest first.
     """
 
-    good: Sequence[Exhibit] = ()
-    missed: Sequence[Exhibit] = ()
-    best_caught: Sequence[Exhibit] = ()
+    good: Sequence[ReportExample] = ()
+    missed: Sequence[ReportExample] = ()
+    best_caught: Sequence[ReportExample] = ()
 
 
-def gallery(
+def choose_examples(
     detector: Detector,
     root: Path,
     good: Sequence[Path],
     good_scores: Scores,
     tested: Evaluation | None,
     threshold: float,
-) -> Gallery:
+) -> ReportExamples:
     """Choose what to show by the scores.
 
     Args:
@@ -64,27 +64,29 @@ def gallery(
         threshold: scores at or above it are `ng`.
 
     Raises:
-        core.intake.image_decoding.Undecodable: a image has changed since it was scored.
+        core.intake.image_decoding.Undecodable: an image has changed since it was scored.
         OSError: a file cannot be read.
     """
 
-    def shown(paths: Sequence[Path], order: NDArray[np.intp]) -> list[Exhibit]:
-        return [_exhibit(detector, root, paths[index], threshold) for index in order[:EXHIBITS]]
+    def shown(paths: Sequence[Path], order: NDArray[np.intp]) -> list[ReportExample]:
+        return [_example(detector, root, paths[index], threshold) for index in order[:EXHIBITS]]
 
     worst = shown(good, np.argsort(-good_scores, kind="stable"))
     if tested is None:
-        return Gallery(good=worst)
+        return ReportExamples(good=worst)
     rising = np.argsort(tested.defective_scores, kind="stable")
     caught = tested.defective_scores[rising] >= threshold
-    return Gallery(worst, shown(tested.defective, rising[~caught]), shown(tested.defective, rising[caught][::-1]))
+    return ReportExamples(
+        worst, shown(tested.defective, rising[~caught]), shown(tested.defective, rising[caught][::-1])
+    )
 
 
-def _exhibit(detector: Detector, root: Path, path: Path, threshold: float) -> Exhibit:
-    """Score a image and lay its heat over it; no side is longer than 320 pixels."""
+def _example(detector: Detector, root: Path, path: Path, threshold: float) -> ReportExample:
+    """Score an image and lay its heat over it; no side is longer than 320 pixels."""
     data = path.read_bytes()
     scored = detector.score([detector.prepare(data)])
     score = float(scored.scores[0])
     image = decode(data, max_pixels=detector.max_pixels, at_least=(IMAGE_SIDE, IMAGE_SIDE))
     image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
-    hot = overlay(image, heat(scored.maps[0], score, threshold))
-    return Exhibit(path.relative_to(root).as_posix(), score, jpeg(image), jpeg(hot))
+    hot = overlay(image, scale_to_threshold(scored.maps[0], score, threshold))
+    return ReportExample(path.relative_to(root).as_posix(), score, jpeg(image), jpeg(hot))

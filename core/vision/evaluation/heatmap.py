@@ -36,7 +36,7 @@ _CONTOUR = ((0, 0, 0), (255, 255, 255))  # outside and inside: one of them is se
 Heat = NDArray[np.float32]
 
 
-def heat(anomaly_map: NDArray[np.floating], score: float, threshold: float) -> Heat:
+def scale_to_threshold(anomaly_map: NDArray[np.floating], score: float, threshold: float) -> Heat:
     """An anomaly map in units of the threshold: its peak stands for the score.
 
     The map is scaled so that its peak, the mean of its highest 2 % of cells, becomes score / threshold, and clipped
@@ -88,14 +88,14 @@ def overlay(image: Image.Image, heat: Heat) -> Image.Image:
 
     Args:
         image: RGB, upright, of any size; what is longer than 4096 pixels is reduced to that.
-        heat: float32, (rows, columns), see `heat`. Its cells divide the whole image evenly; between their centres it
-            is interpolated linearly, and its highest value is kept.
+        heat: float32, (rows, columns), see `scale_to_threshold`. Its cells divide the whole image evenly; between
+            their centres it is interpolated linearly, and its highest value is kept.
 
     Returns:
         A new RGB image, of the image's size where it is not reduced.
     """
     image = _bounded(image)
-    values = enlarged(heat, image.size)
+    values = resize_map(heat, image.size)
     colours, opacities = _scale()
     out = np.asarray(image).copy()
     for start in range(0, len(out), _BAND):
@@ -107,7 +107,7 @@ def overlay(image: Image.Image, heat: Heat) -> Image.Image:
     return Image.fromarray(out)
 
 
-def enlarged(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def resize_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """A grid brought to (width, height) in pixels, linearly, with cells and pixels both centred on their areas.
 
     The highest value stays what it is, though no pixel's centre may lie on that cell's.

@@ -33,7 +33,7 @@ def pixel_auroc(maps: Maps, masks: Sequence[Mask | None]) -> float:
 
     Args:
         maps: N anomaly maps, float32, (rows, columns), finite; each is enlarged linearly to its mask.
-        masks: N masks, (height, width), True where there is a defect; None for a image without any, which counts as
+        masks: N masks, (height, width), True where there is a defect; None for an image without any, which counts as
             one of the first mask's size. Masks longer than 512 pixels are reduced to that.
 
     Raises:
@@ -72,14 +72,14 @@ def aupro(maps: Maps, masks: Sequence[Mask | None], max_false_positive_rate: flo
 
 
 def ground_truth(folder: Path, path: Path) -> Mask | None:
-    """The mask of a image of a folder in MVTec layout, no side longer than 512 pixels; None where there is none.
+    """The mask of an image of a folder in MVTec layout, no side longer than 512 pixels; None where there is none.
 
     It is `ground_truth/<type>/<name>_mask.png` or `ground_truth/<type>/<name>.png` (or another image's suffix) for
     `test/<type>/<name>.*`. What is brighter than half of its brightest pixel is marked.
 
     Args:
         folder: the one that holds `test/` and `ground_truth/`.
-        path: of a image below its `test/`.
+        path: of an image below its `test/`.
 
     Raises:
         core.intake.image_decoding.Undecodable: there is a mask that cannot be decoded.

@@ -13,7 +13,7 @@ from PIL import Image
 from core.vision.evaluation.heatmap import legend
 
 IMAGE_SIDE: Final = 320
-"""Pixels: no side of a image on a page is longer."""
+"""Pixels: no side of an image on a page is longer."""
 
 
 def page(title: str, sections: Iterable[str]) -> str:
@@ -40,7 +40,7 @@ def notes(lines: Sequence[str]) -> str:
 
 
 def image(content: bytes, kind: str, what: str) -> str:
-    """A image that lies in the page itself; `kind` is `jpeg` or `png`, `what` is read where it cannot be seen."""
+    """An image that lies in the page itself; `kind` is `jpeg` or `png`, `what` is read where it cannot be seen."""
     encoded = base64.b64encode(content).decode()
     return f'<img alt="{escape(what)}" src="data:image/{kind};base64,{encoded}">'
 

@@ -13,7 +13,7 @@ from core.vision.bundle.manifest import Manifest
 from core.vision.calibration.result import Calibration
 from core.vision.evaluation.charts import Mark, Strip, curves, histograms
 from core.vision.evaluation.evaluation import Control, Evaluation
-from core.vision.evaluation.examples import Exhibit, Gallery
+from core.vision.evaluation.examples import ReportExample, ReportExamples
 from core.vision.evaluation.metrics import Scores
 from core.vision.evaluation.page import card, facts, heat_scale, image, notes, page
 from core.vision.input.input_checks import InputRanges
@@ -39,7 +39,7 @@ _MEASURES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Account:
+class ReportContent:
     """All that a training has to tell.
 
     Attributes:
@@ -59,12 +59,12 @@ class Account:
     curve: Sequence[Epoch]
     held_out: Scores
     tested: Evaluation | None = None
-    gallery: Gallery = field(default_factory=Gallery)
+    gallery: ReportExamples = field(default_factory=ReportExamples)
     unreadable: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
 
 
-def render(account: Account) -> str:
+def render(account: ReportContent) -> str:
     """The page: HTML that loads nothing, prints well, and holds at most eight images of each kind."""
     training = account.manifest.training
     sections = [
@@ -81,7 +81,7 @@ def render(account: Account) -> str:
     return page(f"Training on {account.folder}", sections)
 
 
-def _head(account: Account) -> str:
+def _head(account: ReportContent) -> str:
     manifest = account.manifest
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
@@ -118,7 +118,7 @@ def _share(count: int, of: int) -> str:
     return f"{count / of:.1%}, 95% interval {interval.low:.1%} to {interval.high:.1%}"
 
 
-def _notes(account: Account) -> str:
+def _notes(account: ReportContent) -> str:
     return notes([note[:1].upper() + note[1:] for note in (*account.notes, *_warnings(account.manifest))])
 
 
@@ -141,7 +141,7 @@ def _warnings(manifest: Manifest) -> list[str]:
     return warnings
 
 
-def _scores(account: Account) -> str:
+def _scores(account: ReportContent) -> str:
     manifest, tested = account.manifest, account.tested
     strips = [Strip("Good, held out", "held-out", account.held_out)]
     if tested is not None:
@@ -150,17 +150,17 @@ def _scores(account: Account) -> str:
     marks = [Mark("threshold", manifest.threshold.value)]
     if manifest.review_threshold is not None:
         marks.append(Mark("review from", manifest.review_threshold))
-    return f"<h2>Scores and threshold</h2>{_promise(manifest)}{histograms(strips, marks)}"
+    return f"<h2>Scores and threshold</h2>{_expected_rate(manifest)}{histograms(strips, marks)}"
 
 
-def _promise(manifest: Manifest) -> str:
+def _expected_rate(manifest: Manifest) -> str:
     calibration = manifest.threshold.calibration
     if calibration is None:
         return "<p>The threshold was set by hand; what it costs is not known.</p>"
     low, high = calibration.confidence_interval
     return (
         f"<p>A part is <b>ng</b> when its score is {manifest.threshold.value:.6g} or more. "
-        f"{_review(manifest)}The threshold comes from {calibration.sample_size} good parts{_worth(calibration)} that "
+        f"{_review(manifest)}The threshold comes from {calibration.sample_size} good parts{_sample(calibration)} that "
         "the detector was not trained on. Of new good parts like these, about "
         f"{calibration.expected_false_reject_rate:.1%} will be rejected; with {calibration.confidence:.0%} confidence "
         f"the share lies between {low:.1%} and {high:.1%}. "
@@ -177,7 +177,7 @@ def _review(manifest: Manifest) -> str:
     return f"From {manifest.review_threshold:.6g} on it is <b>review</b>: a person decides{cost}. "
 
 
-def _worth(calibration: Calibration) -> str:
+def _sample(calibration: Calibration) -> str:
     """How many parts or lots a sample is of, where that is known and makes a difference."""
     if calibration.groups is None or calibration.groups == calibration.sample_size:
         return ""
@@ -185,7 +185,7 @@ def _worth(calibration: Calibration) -> str:
     return f" of {calibration.groups} groups{f', worth {worth:.0f} independent ones,' if worth is not None else ''}"
 
 
-def _detection(account: Account) -> str:
+def _detection(account: ReportContent) -> str:
     tested = account.tested
     if tested is None:
         return ""
@@ -221,7 +221,7 @@ def _auroc_row(name: str, one: Control, kind: str) -> str:
     )
 
 
-def _images(account: Account) -> str:
+def _images(account: ReportContent) -> str:
     threshold = account.manifest.threshold.value
     rows = (
         ("Missed defects, the least suspicious first", account.gallery.missed),
@@ -244,7 +244,7 @@ def _images(account: Account) -> str:
     )
 
 
-def _figure(one: Exhibit, threshold: float) -> str:
+def _figure(one: ReportExample, threshold: float) -> str:
     ratio = f", {one.score / threshold:.2f} × threshold" if threshold > 0 else ""
     verdict = ", ng" if one.score >= threshold else ""
     return (
@@ -269,8 +269,8 @@ def _inputs(inputs: InputRanges) -> str:
         for name, value in inputs.model_dump(exclude={"sample_size"}).items()
     )
     return (
-        "<h2>What a image must be like</h2>"
-        f"<p>Learned from {inputs.sample_size} good parts; a image beyond is marked <b>review</b> with the reason, "
+        "<h2>What an image must be like</h2>"
+        f"<p>Learned from {inputs.sample_size} good parts; an image beyond is marked <b>review</b> with the reason, "
         "whatever its score.</p>"
         f"<table><tr><th>Measure</th><th>Expected</th></tr>{rows}</table>"
     )
@@ -282,7 +282,7 @@ def _range(name: str, value: float | tuple[float, float]) -> str:
     return f"{'at least' if name == 'sharpness' else 'at most'} {value:.3g}"
 
 
-def _origin(account: Account) -> str:
+def _origin(account: ReportContent) -> str:
     manifest, training = account.manifest, account.manifest.training
     origin: dict[str, object] = {"Model, SHA-256": account.sha256}
     options: Mapping[str, object] = {}

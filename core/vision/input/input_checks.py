@@ -1,7 +1,7 @@
-"""Whether a image is one that the detector can judge: its light, focus, shape and colour against the good parts'.
+"""Whether an image is one that the detector can judge: its light, focus, shape and colour against the good parts'.
 
-The checks are about how a image was taken. Their ranges are wide, so that neither a new good part nor a defect trips
-them: a defect is the detector's to find. A image outside of them is for a person to look at, whatever its score.
+The checks are about how an image was taken. Their ranges are wide, so that neither a new good part nor a defect trips
+them: a defect is the detector's to find. An image outside of them is for a person to look at, whatever its score.
 """
 
 import math
@@ -28,11 +28,11 @@ _DEVIATIONS = 5.0
 _DEVIATIONS_OF_SHARPNESS = 3.0
 _LEAST_SHARPNESS = 1e-6  # for the logarithm; images that are flat have 0
 _FLAT = 1.0
-"""Mean squared differences of neighbours, in grey levels², below which a image has nothing that could be sharp."""
+"""Mean squared differences of neighbours, in grey levels², below which an image has nothing that could be sharp."""
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageMeasurements:
     """What is measured on one image.
 
     Attributes:
@@ -62,7 +62,7 @@ Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
 class InputRanges(BaseModel):
-    """Where the facts of good parts lie, with a margin. See `Facts` for what they are.
+    """Where the facts of good parts lie, with a margin. See `ImageMeasurements` for what they are.
 
     Attributes:
         aspect, brightness, colourfulness: (lowest, highest) that is still as expected.
@@ -94,7 +94,7 @@ class InputRanges(BaseModel):
         return self
 
 
-def facts(prepared: Prepared) -> Facts:
+def measure_image(prepared: Prepared) -> ImageMeasurements:
     """Measure one image. Safe to call from several threads; about a millisecond for 224 × 224 pixels."""
     pixels = prepared.pixels
     height, width, _ = pixels.shape
@@ -103,7 +103,7 @@ def facts(prepared: Prepared) -> Facts:
     highest = np.maximum(np.maximum(red, green), blue)
     lowest = np.minimum(np.minimum(red, green), blue)
     bright = int(highest.sum(dtype=np.int64))
-    return Facts(
+    return ImageMeasurements(
         aspect=prepared.width / prepared.height,
         enlargement=max(width / prepared.width, height / prepared.height),
         brightness=float(np.asarray(grey).mean(dtype=np.float64)),
@@ -116,8 +116,11 @@ def facts(prepared: Prepared) -> Facts:
 
 
 def _sharpness(grey: NDArray[np.float32]) -> float:
-    """See `Facts.sharpness`. In the frequencies u and v it is the mean of 4 - 2 cos u - 2 cos v over the gradient's
-    energy, so it measures where that energy lies and not how much of it there is."""
+    """See `ImageMeasurements.sharpness`.
+
+    In the frequencies u and v it is the mean of 4 - 2 cos u - 2 cos v over the gradient's energy, so it measures where
+    that energy lies and not how much of it there is.
+    """
     down, right = grey[1:] - grey[:-1], grey[:, 1:] - grey[:, :-1]
     gradient = _mean_square(down) + _mean_square(right)
     if gradient < _FLAT:
@@ -131,7 +134,7 @@ def _mean_square(values: NDArray[np.float32]) -> float:
     return float(np.dot(flat, flat)) / flat.size
 
 
-def ranges(measured: Sequence[Facts]) -> InputRanges:
+def input_ranges(measured: Sequence[ImageMeasurements]) -> InputRanges:
     """Learn from the good training images where their facts lie.
 
     Each range is the middle 99 % of the images, widened by five robust standard deviations (three for sharpness),
@@ -178,8 +181,8 @@ def _widened(values: NDArray[np.float64], least: float, *, deviations: float = _
     return low - margin, high + margin
 
 
-def reasons(measured: Facts, expected: InputRanges) -> list[str]:
-    """What is wrong with a image, as stable codes in a fixed order; empty for one as good parts' are.
+def reasons(measured: ImageMeasurements, expected: InputRanges) -> list[str]:
+    """What is wrong with an image, as stable codes in a fixed order; empty for one as good parts' are.
 
     Focus and colour are not judged where the light is wrong: they cannot be seen there.
     """

@@ -22,7 +22,7 @@ _DECODE_MARGIN = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """A image as the network sees it, and what it was before.
+    """An image as the network sees it, and what it was before.
 
     Attributes:
         pixels: uint8, (height, width, 3), of the preprocessing's size.
@@ -35,7 +35,7 @@ class Prepared:
 
 
 class Preprocessing(BaseModel):
-    """How a image is brought to the network's size. Its colours follow `core.intake.image_decoding.decode`.
+    """How an image is brought to the network's size. Its colours follow `core.intake.image_decoding.decode`.
 
     Attributes:
         width, height: pixels of the prepared image; the aspect ratio is not kept.
@@ -65,7 +65,7 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Pr
     Values stay 0 to 255; the division by 255 to float32 happens once, on the device that scores.
 
     Raises:
-        core.intake.image_decoding.Undecodable: the bytes are not a image that can be decoded.
+        core.intake.image_decoding.Undecodable: the bytes are not an image that can be decoded.
     """
     size = (preprocessing.width, preprocessing.height)
     at_least = (_DECODE_MARGIN * size[0], _DECODE_MARGIN * size[1]) if preprocessing.scaled_decode else None

@@ -19,7 +19,7 @@ _NOISE: Final = (1.0, 5.0)
 _QUALITY: Final = (50, 90)
 
 
-def varied(image: PreparedImage, random: np.random.Generator) -> PreparedImage:
+def augment(image: PreparedImage, random: np.random.Generator) -> PreparedImage:
     """A variant of a good part's image: uint8, (height, width, 3).
 
     It is shifted by up to 1.2 % of each side and turned by up to 0.75°, its edge repeated; then a third gets noise of

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from core.errors import Refused
 from core.intake.image_decoding import Undecodable, read_header
-from core.intake.image_formats import is_image
-from core.vision.input.input_checks import Facts, facts
+from core.intake.image_formats import has_image_suffix
+from core.vision.input.input_checks import ImageMeasurements, measure_image
 from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepare
 from core.vision.input.thumbnails import thumbnails
 
@@ -108,7 +108,7 @@ class ImageSet:
                 yield np.stack(some)
 
     def keep(self, path: Path, image: PreparedImage) -> None:
-        """Keep a image that has been prepared, where there is room for all."""
+        """Keep an image that has been prepared, where there is room for all."""
         if self._kept is not None:
             self._kept[path] = image
 
@@ -126,7 +126,7 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadImages:
     """What one pass over many files has found. All but `unreadable` is of the N readable images, in order.
 
     Attributes:
@@ -144,7 +144,7 @@ class Reading:
     thumbnails: NDArray[np.float32]
     deviations: NDArray[np.float64]
     sizes: list[tuple[int, int]]
-    facts: list[Facts]
+    facts: list[ImageMeasurements]
     unreadable: list[tuple[Path, str]]
 
     @property
@@ -154,12 +154,12 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Examined:
+class _ReadImage:
     digest: str
     thumbnail: NDArray[np.float32]
     deviation: float
     size: tuple[int, int]
-    facts: Facts
+    facts: ImageMeasurements
 
 
 def read_layout(root: Path) -> Folder:
@@ -172,7 +172,7 @@ def read_layout(root: Path) -> Folder:
         raise InvalidFolder(f"{root} is not a folder: name one that holds train/good/")
     good_folder = root / "train" / "good"
     if not good_folder.is_dir():
-        raise InvalidFolder(f"{root} has no folder train/good{_what_is_there_instead(root)}")
+        raise InvalidFolder(f"{root} has no folder train/good{_describe_layout(root)}")
     good = _images_in(good_folder)
     if not good:
         raise InvalidFolder(
@@ -184,7 +184,7 @@ def read_layout(root: Path) -> Folder:
     return found
 
 
-def _what_is_there_instead(root: Path) -> str:
+def _describe_layout(root: Path) -> str:
     """The end of a refusal: what was probably meant."""
     if (root / "good").is_dir():
         if root.name == "train":
@@ -194,7 +194,7 @@ def _what_is_there_instead(root: Path) -> str:
         return f", only train/{others[0]}: put the images of good parts into train/good, no others are trained on"
     if (root / "train").is_dir() and _images_in(root / "train"):
         return ", but images in train/: move those of good parts to train/good"
-    if count := sum(is_image(path.name) for path in root.iterdir()):
+    if count := sum(has_image_suffix(path.name) for path in root.iterdir()):
         return f", but {count} images of its own: move those of good parts to {root / 'train' / 'good'}"
     return ": put the images of good parts there"
 
@@ -221,7 +221,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if is_image(path.name) and path.is_file())
+    found = (path for path in folder.rglob("*") if has_image_suffix(path.name) and path.is_file())
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
 
@@ -252,7 +252,7 @@ def read(
     max_pixels: int,
     progress: Callable[[int], None],
     memory_bytes: int = MEMORY_BYTES,
-) -> Reading:
+) -> ReadImages:
     """Read every file once. One that cannot be decoded is left out and reported, as on the line it would fail alone.
 
     Args:
@@ -264,22 +264,22 @@ def read(
     """
     images = ImageSet(paths, preprocessing, max_pixels=max_pixels, memory_bytes=memory_bytes)
 
-    def examine(path: Path) -> _Examined | str:
+    def examine(path: Path) -> _ReadImage | str:
         data = path.read_bytes()
         try:
             prepared = prepare(data, preprocessing, max_pixels=max_pixels)
         except Undecodable as error:
             return error.detail
         images.keep(path, prepared.pixels)
-        return _Examined(
+        return _ReadImage(
             hashlib.sha256(data).hexdigest(),
             thumbnails([prepared.pixels])[0],
             float(prepared.pixels.std(dtype=np.float64)),
             (prepared.width, prepared.height),
-            facts(prepared),
+            measure_image(prepared),
         )
 
-    readable: list[tuple[int, _Examined]] = []
+    readable: list[tuple[int, _ReadImage]] = []
     unreadable: list[tuple[Path, str]] = []
     for index, found in enumerate(_in_parallel(examine, paths)):
         if isinstance(found, str):
@@ -287,7 +287,7 @@ def read(
         else:
             readable.append((index, found))
         progress(index + 1)
-    return Reading(
+    return ReadImages(
         images=images.subset([index for index, _ in readable]),
         digests=[one.digest for _, one in readable],
         thumbnails=np.array([one.thumbnail for _, one in readable], dtype=np.float32),

@@ -42,7 +42,7 @@ class InvalidGroups(ValueError):  # noqa: N818 - it reads as what it is
 
 @dataclass(frozen=True)
 class GroupBy:
-    """What names the part or lot of a image: a regular expression on its path, or a column of a CSV file.
+    """What names the part or lot of an image: a regular expression on its path, or a column of a CSV file.
 
     Attributes:
         pattern: with a group, named or not; None where a table is used.
@@ -80,7 +80,7 @@ class Grouping:
 
     Attributes:
         groups: the group of each image, counted from 0 in the order of their first images.
-        near_duplicates: images that share a group with a image of other contents because they look alike.
+        near_duplicates: images that share a group with an image of other contents because they look alike.
         notes: lines for people.
     """
 
@@ -108,7 +108,7 @@ def group_parts(
         by: what names the part or lot; None to look for near-duplicates.
 
     Raises:
-        InvalidGroups: a image's part or lot cannot be told.
+        InvalidGroups: an image's part or lot cannot be told.
         OSError: the table cannot be read.
     """
     copies = _numbered(digests)
@@ -219,7 +219,7 @@ class _Table:
             self._by_end.setdefault(PurePosixPath(name).name, set()).add(value)
 
     def get(self, path: str) -> str | None:
-        """The value for a image, by its path relative to the folder; None where there is none."""
+        """The value for an image, by its path relative to the folder; None where there is none."""
         parts = PurePosixPath(path).parts
         for start in range(len(parts)):
             if (value := self._rows.get("/".join(parts[start:]))) is not None:

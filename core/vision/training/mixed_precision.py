@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Precision:
+class MixedPrecision:
     """How a training step computes. Nothing changes on a CPU, or where it is not wished for.
 
     bfloat16 where the GPU has it: its range is that of float32. Else float16, whose range is small: the loss is scaled

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.vision.training.mixed_precision import Precision
+from core.vision.training.mixed_precision import MixedPrecision
 from core.vision.training.options import Checkpoint, Epoch, FitOptions
 
 
-class Course:
+class TrainingLoop:
     """Adam (Kingma & Ba, 2015) on a reconstruction's mean squared error, its rate falling as a half cosine.
 
     Attributes:
@@ -27,7 +27,7 @@ class Course:
         self.random = np.random.default_rng(options.seed)
         self._optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, options.epochs)
-        self._precision = Precision(device, mixed=options.mixed_precision)
+        self._precision = MixedPrecision(device, mixed=options.mixed_precision)
         self.curve: list[Epoch] = []
         self._best = copy.deepcopy(network.state_dict())
 

@@ -174,7 +174,7 @@ def print_inspections(inspections: "Iterable[Inspection]", as_json: bool) -> Non
 
 
 def result_of(one: "Inspection") -> str:
-    """What became of a image, in a word: why it failed, the verdict that counts, or where it is."""
+    """What became of an image, in a word: why it failed, the verdict that counts, or where it is."""
     if one.error is not None:
         return f"{one.status}: {one.error.code}"
     return one.effective_verdict or one.status

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The model versions of a recipe.")
 
 
-def meaning(calibration: Mapping[str, Any] | None) -> str:
+def describe_calibration(calibration: Mapping[str, Any] | None) -> str:
     """What a threshold costs, for people; a threshold without a calibration has no known cost."""
     if calibration is None:
         return "set by hand, its cost is not known"
@@ -37,7 +37,7 @@ def meaning(calibration: Mapping[str, Any] | None) -> str:
 def threshold_text(threshold: "Threshold") -> str:
     """A threshold with its meaning, for people."""
     review = f", review from {threshold.review_threshold:.6g}" if threshold.review_threshold is not None else ""
-    return f"{threshold.threshold:.6g}{review}: {meaning(threshold.calibration)}"
+    return f"{threshold.threshold:.6g}{review}: {describe_calibration(threshold.calibration)}"
 
 
 def active_version(system: "Client", recipe: str) -> int:
@@ -61,7 +61,7 @@ def register(system: "Client", recipe: str, bundle: Path, *, activate: bool) -> 
     return system.model_version(recipe, version.version)
 
 
-def announce(version: "ModelVersion") -> None:
+def print_outcome(version: "ModelVersion") -> None:
     """Say what became of an uploaded version."""
     results().print(f"Version {version.version} of recipe {version.recipe} is {_state(version)}.", markup=False)
     if not version.active:
@@ -181,7 +181,7 @@ def import_bundle(
     if as_json:
         print_json(version.model_dump(mode="json"))
         return
-    announce(version)
+    print_outcome(version)
     results().print(f"Threshold: {threshold_text(version.threshold)}", markup=False)
 
 
@@ -203,7 +203,7 @@ def activate(
     """Let a ready version score from the next minibatch on."""
     with client(url, api_key) as system:
         now = system.activate(recipe, version)
-    _tell_active(now, as_json)
+    _print_active(now, as_json)
 
 
 @app.command()
@@ -211,7 +211,7 @@ def rollback(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_
     """Go back to the version that was active before."""
     with client(url, api_key) as system:
         now = system.rollback(recipe)
-    _tell_active(now, as_json)
+    _print_active(now, as_json)
 
 
 @app.command()
@@ -248,7 +248,7 @@ def unchallenge(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None) 
     remark(f"Version {run.model.version} challenges no more; what it has scored is run {run.id}.")
 
 
-def _tell_active(version: "ModelVersion", as_json: bool) -> None:
+def _print_active(version: "ModelVersion", as_json: bool) -> None:
     if as_json:
         print_json(version.model_dump(mode="json"))
         return

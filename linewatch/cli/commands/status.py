@@ -3,7 +3,7 @@
 import typer
 
 from linewatch.cli.commands.models import threshold_text
-from linewatch.cli.commands.webhooks import condition, shown
+from linewatch.cli.commands.webhooks import describe_state, endpoint_json
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
 from linewatch.cli.terminal import print_json, print_table, results
 
@@ -31,7 +31,7 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = Fal
                 "recipes": [one.model_dump(mode="json") for one in recipes],
                 "active_versions": [one.model_dump(mode="json") for one in active.values()],
                 "consumers_behind": [one.model_dump(mode="json") for one in behind],
-                "silent_endpoints": [shown(one) for one in silent],
+                "silent_endpoints": [endpoint_json(one) for one in silent],
             }
         )
     else:
@@ -52,6 +52,8 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = Fal
                 f"Consumer {consumer.name} is {consumer.behind} behind; it last acknowledged {since}.", markup=False
             )
         for endpoint in silent:
-            results().print(f"Webhook endpoint {endpoint.url} ({endpoint.id}) is {condition(endpoint)}.", markup=False)
+            results().print(
+                f"Webhook endpoint {endpoint.url} ({endpoint.id}) is {describe_state(endpoint)}.", markup=False
+            )
     if not ready:
         raise typer.Exit(1)

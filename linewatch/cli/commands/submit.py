@@ -25,7 +25,7 @@ from linewatch.cli.image_files import images_in
 from linewatch.cli.journal import Accepted, Journal, Stamp, opened
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Recipe, Url, client
 from linewatch.cli.terminal import print_json, progress, remark, results
-from linewatch.http.request_bodies import storable
+from linewatch.http.request_bodies import safe_filename
 
 if TYPE_CHECKING:
     from linewatch.client import Client, Fields
@@ -43,7 +43,7 @@ _OF_THE_IMAGE = frozenset(
 
 @dataclass(frozen=True)
 class _File:
-    """A image's file. `position` is its place among all that were named, of which no two have the same."""
+    """An image's file. `position` is its place among all that were named, of which no two have the same."""
 
     position: int
     path: Path
@@ -73,7 +73,7 @@ class _Burst:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A image that was not accepted, and why."""
+    """An image that was not accepted, and why."""
 
     name: str
     code: str
@@ -123,7 +123,7 @@ def submit(
     """Submit images and folders of them.
 
     A folder that was submitted before, with the same recipe and options, goes on where it was: images that were
-    accepted and have not changed since are not sent again. A image that is named itself always is.
+    accepted and have not changed since are not sent again. An image that is named itself always is.
 
     With --json each is one JSON object a line. 1 if any was refused or, with --wait, failed.
     """
@@ -283,7 +283,7 @@ def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
             outcome.add(_send(system, _Burst([file], journal), fields))
         return outcome
     told = {one.external_id for one in batch.errors}
-    taken = [file for file in files if storable(file.name) not in told]
+    taken = [file for file in files if safe_filename(file.name) not in told]
     accepted = dict(zip(taken, batch.inspections, strict=False))  # both in the order in which they were sent
     if journal:
         journal.accept(key, str(batch.id), {file.name: str(one.id) for file, one in accepted.items()})

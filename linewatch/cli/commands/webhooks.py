@@ -56,23 +56,23 @@ def list_endpoints(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJs
     with client(url, api_key) as system:
         found = system.endpoints()
     if as_json:
-        print_json([shown(one) for one in found])
+        print_json([endpoint_json(one) for one in found])
         return
     print_table(
         ["url", "state", "events", "recipes", "id"],
         [
-            [one.url, condition(one), ", ".join(one.events), ", ".join(one.recipes or []) or "all", one.id]
+            [one.url, describe_state(one), ", ".join(one.events), ", ".join(one.recipes or []) or "all", one.id]
             for one in found
         ],
     )
 
 
-def shown(one: "Endpoint") -> dict[str, Any]:
+def endpoint_json(one: "Endpoint") -> dict[str, Any]:
     """An endpoint as JSON has it; its secret is told once, where it is made."""
     return one.model_dump(mode="json", exclude={"secret", "previous_secret_until"})
 
 
-def condition(one: "Endpoint") -> str:
+def describe_state(one: "Endpoint") -> str:
     """How an endpoint is, for people."""
     if one.state == "disabled":
         return f"disabled: {one.disabled_because}" if one.disabled_because else "disabled"
@@ -106,7 +106,7 @@ def create(
             max_group_size=max_group_size or 1,
             max_group_delay_ms=max_group_delay_ms or 0,
         )
-    _tell_secret(made, as_json)
+    _print_secret(made, as_json)
 
 
 @app.command()
@@ -114,7 +114,7 @@ def show(endpoint_id: EndpointId, url: Url = DEFAULT_URL, api_key: ApiKey = None
     """Show one endpoint."""
     with client(url, api_key) as system:
         found = system.endpoint(endpoint_id)
-    _tell(found, as_json)
+    _print_endpoint(found, as_json)
 
 
 @app.command()
@@ -158,7 +158,7 @@ def update(
         )
     with client(url, api_key) as system:
         changed = system.change_endpoint(endpoint_id, **changes)
-    _tell(changed, as_json)
+    _print_endpoint(changed, as_json)
 
 
 @app.command()
@@ -178,7 +178,7 @@ def rotate_secret(
 ) -> None:
     """Give an endpoint a new secret. It is printed once; the one before signs too for a while."""
     with client(url, api_key) as system:
-        _tell_secret(system.rotate_secret(endpoint_id), as_json)
+        _print_secret(system.rotate_secret(endpoint_id), as_json)
 
 
 @app.command("test")
@@ -262,16 +262,16 @@ def replay(
     remark(f"The {sent.event} of {sent.occurred_at.astimezone():%Y-%m-%d %H:%M:%S} is sent to {sent.url} again.")
 
 
-def _tell(endpoint: "Endpoint", as_json: bool) -> None:
+def _print_endpoint(endpoint: "Endpoint", as_json: bool) -> None:
     if as_json:
-        print_json(shown(endpoint))
+        print_json(endpoint_json(endpoint))
         return
-    for name, value in shown(endpoint).items():
+    for name, value in endpoint_json(endpoint).items():
         if value not in (None, [], ""):
             results().print(f"{name:18} {value}", markup=False)
 
 
-def _tell_secret(endpoint: "Endpoint", as_json: bool) -> None:
+def _print_secret(endpoint: "Endpoint", as_json: bool) -> None:
     if as_json:
         print_json(endpoint.model_dump(mode="json"))
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linewatch.cli.commands.models import active_version, meaning, threshold_text
+from linewatch.cli.commands.models import active_version, describe_calibration, threshold_text
 from linewatch.cli.failures import CommandFailed, WrongUse
 from linewatch.cli.image_files import images_in
 from linewatch.cli.options import (
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from core.vision.bundle.manifest import Manifest
-    from core.vision.calibration.calibration import Promise
+    from core.vision.calibration.calibration import ExpectedRateCheck
     from core.vision.calibration.result import Calibration
     from core.vision.detectors.detector import Detector
-    from core.vision.training.dataset import Reading
+    from core.vision.training.dataset import ReadImages
     from core.vision.training.grouping import GroupBy
     from linewatch.client import Client
     from linewatch.types.results import ModelVersion, Threshold, ThresholdPreview
@@ -83,7 +83,7 @@ def calibrate(
         number = version or active_version(system, recipe)
         found = system.model_version(recipe, number)
         if check:
-            _promised(found, station)  # better refused now than after the scoring
+            _calibrated_threshold(found, station)  # better refused now than after the scoring
         with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
             tar = system.download_bundle(recipe, number, Path(folder, "bundle.tar"))
             sample = _scored(tar, root, images, by, device)
@@ -107,11 +107,12 @@ def _rates(false_reject_rate: float | None, review_rate: float | None) -> tuple[
 
 def _enough(count: int, rate: float) -> None:
     """Refuse a sample that cannot do, before anything is read."""
-    from core.vision.calibration.calibration import SampleTooSmall, needed
+    from core.vision.calibration.calibration import SampleTooSmall, required_sample_size
 
-    if count < needed(rate):
+    if count < required_sample_size(rate):
         raise SampleTooSmall(
-            f"{count} good parts are too few for a false-reject rate of {rate:g}: at least {needed(rate)} are needed"
+            f"{count} good parts are too few for a false-reject rate of {rate:g}: "
+            f"at least {required_sample_size(rate)} are needed"
         )
 
 
@@ -171,7 +172,7 @@ def _scored(tar: Path, root: Path, images: list[Path], by: "GroupBy | None", dev
     return _Sample([path.relative_to(root).as_posix() for path in found.paths], scores, grouping.groups)
 
 
-def _read(images: list[Path], detector: "Detector", done: Any) -> "Reading":
+def _read(images: list[Path], detector: "Detector", done: Any) -> "ReadImages":
     from core.vision.training.dataset import InvalidFolder, read
 
     found = read(images, detector.preprocessing, max_pixels=detector.max_pixels, progress=done)
@@ -182,7 +183,7 @@ def _read(images: list[Path], detector: "Detector", done: Any) -> "Reading":
     return found
 
 
-def _warn_of_known(manifest: "Manifest", root: Path, found: "Reading") -> None:
+def _warn_of_known(manifest: "Manifest", root: Path, found: "ReadImages") -> None:
     from core.vision.training.dataset import set_digest
 
     if manifest.training is None:
@@ -224,7 +225,9 @@ def _renew(
         if as_json:
             print_json({**named, "calibration": described, "preview": flips.model_dump(mode="json")})
             return
-        results().print(f"The new threshold would be {calibration.threshold:.6g}: {meaning(described)}.", markup=False)
+        results().print(
+            f"The new threshold would be {calibration.threshold:.6g}: {describe_calibration(described)}.", markup=False
+        )
         _tell_flips(flips)
         results().print("Nothing was set.")
         return
@@ -255,7 +258,7 @@ def _tell_flips(preview: "ThresholdPreview") -> None:
 # The threshold in force
 
 
-def _promised(found: "ModelVersion", station: str | None) -> tuple["Threshold", "Calibration"]:
+def _calibrated_threshold(found: "ModelVersion", station: str | None) -> tuple["Threshold", "Calibration"]:
     """The threshold in force at a station, and the calibration that it came from.
 
     Raises:
@@ -275,11 +278,11 @@ def _promised(found: "ModelVersion", station: str | None) -> tuple["Threshold", 
 def _check(found: "ModelVersion", station: str | None, sample: _Sample, as_json: bool) -> None:
     """Compare the good parts' scores with the promise; exit 1 where it is broken."""
     from core.models.verdicts import is_anomaly
-    from core.vision.calibration.calibration import promise
+    from core.vision.calibration.calibration import check_expected_rate
 
-    in_force, calibration = _promised(found, station)
+    in_force, calibration = _calibrated_threshold(found, station)
     rejected = sum(is_anomaly(score, in_force.threshold) for score in sample.scores.tolist())
-    outcome = promise(calibration, rejected, len(sample.scores), sample.groups)
+    outcome = check_expected_rate(calibration, rejected, len(sample.scores), sample.groups)
     worst = sorted(zip(sample.scores.tolist(), sample.names, strict=True), reverse=True)[:_WORST]
     if as_json:
         print_json(_outcome(found, in_force, outcome, worst))
@@ -294,7 +297,7 @@ def _check(found: "ModelVersion", station: str | None, sample: _Sample, as_json:
 
 
 def _outcome(
-    found: "ModelVersion", in_force: "Threshold", outcome: "Promise", worst: Sequence[tuple[float, str]]
+    found: "ModelVersion", in_force: "Threshold", outcome: "ExpectedRateCheck", worst: Sequence[tuple[float, str]]
 ) -> dict[str, Any]:
     return {
         "recipe": found.recipe,
@@ -310,7 +313,7 @@ def _outcome(
     }
 
 
-def _advice(outcome: "Promise") -> str:
+def _advice(outcome: "ExpectedRateCheck") -> str:
     if outcome.rejected > outcome.expected[1]:
         return "parts, light or camera have changed, or some of these parts are not good: see to that, or calibrate"
     return "it could be lower and catch more: calibrate"

@@ -14,7 +14,7 @@ from linewatch.cli.terminal import print_json, print_table, remark, results
 
 if TYPE_CHECKING:
     from core.settings import Settings
-    from core.storage.archives import Place
+    from core.storage.locations import ArchiveLocation
 
 
 _BROKER_SECONDS = 5.0
@@ -175,7 +175,7 @@ def _archives(settings: "Settings") -> list[_Finding]:
     """Whether each root can be listed, from here; nothing where none is configured."""
     from core.storage.archives import Archives, ArchiveUnavailable
 
-    def look(root: "Place") -> _Finding:
+    def look(root: "ArchiveLocation") -> _Finding:
         try:
             root.check()
         except ArchiveUnavailable as unavailable:

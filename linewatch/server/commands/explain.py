@@ -1,4 +1,4 @@
-"""`linewatch explain`: why a image got its score, as one PNG."""
+"""`linewatch explain`: why an image got its score, as one PNG."""
 
 import tempfile
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class _Model:
 
 
 def explain(
-    file: Annotated[Path, typer.Argument(help="A image.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="An image.", show_default=False)],
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What is inspected.")] = None,
     version: Version = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", help="A bundle's folder, instead of a version.")] = None,
@@ -40,7 +40,7 @@ def explain(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show why a image gets its score.
+    """Show why an image gets its score.
 
     The image is scored here, as a worker would, with a version of the running system or with a bundle's folder.
     The PNG shows what the detector sees, what it makes of it, where it differs, and the heatmap with its scale.
@@ -59,9 +59,9 @@ def explain(
     if as_json:
         print_json({"file": str(file), "recipe": recipe, "version": model.version, **_facts(found), "png": str(target)})
         return
-    from core.vision.evaluation.diagnosis import sentence
+    from core.vision.evaluation.diagnosis import describe
 
-    results().print(f"{file}: {sentence(found)}", markup=False)
+    results().print(f"{file}: {describe(found)}", markup=False)
     results().print(f"Why: {target}", markup=False)
 
 
@@ -117,7 +117,7 @@ def _facts(found: "Diagnosis") -> dict[str, object]:
 
 
 def _save(found: "Diagnosis", title: str, target: Path) -> None:
-    from core.vision.evaluation.diagnosis import sheet
+    from core.vision.evaluation.diagnosis import draw_sheet
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    sheet(found, title).save(target, "PNG")
+    draw_sheet(found, title).save(target, "PNG")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linewatch.cli.cache import cache_folder
-from linewatch.cli.commands.models import announce, meaning, print_metrics, register
+from linewatch.cli.commands.models import describe_calibration, print_metrics, print_outcome, register
 from linewatch.cli.failures import WrongUse
 from linewatch.cli.options import DEFAULT_URL, Activate, ApiKey, AsJson, Device, FalseRejectRate, Url, client
 from linewatch.cli.terminal import print_json, progress, remark, results
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Companions:
+class SideFiles:
     """What a training writes beside its bundle.
 
     Attributes:
@@ -109,8 +109,8 @@ def train(
     checkpoints = _checkpoints(checkpoint)
     if out is not None:
         page = report or out.with_name(f"{out.name}.html")
-        manifest = learn(data, out, given, Companions(page, checkpoints, restart))
-        _tell(manifest, None, as_json, {"out": str(out), "report": str(page)})
+        manifest = train_with_progress(data, out, given, SideFiles(page, checkpoints, restart))
+        _print_result(manifest, None, as_json, {"out": str(out), "report": str(page)})
         if not as_json:
             command = f"linewatch models import {out} --recipe {recipe or 'NAME'}"
             results().print(f"The bundle is in {out}. To enter it: {command}", markup=False)
@@ -119,12 +119,12 @@ def train(
     with client(url, api_key) as system, tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
         system.recipes()  # better refused now than after the training
         bundle, draft = Path(folder, "bundle"), Path(folder, "report.html")
-        manifest = learn(data, bundle, given, Companions(draft, checkpoints, restart))
+        manifest = train_with_progress(data, bundle, given, SideFiles(draft, checkpoints, restart))
         with _kept_if_refused(Path(folder), recipe):
             version = register(system, recipe, bundle, activate=activate)
         page = report or Path(f"{recipe}-v{version.version}.html")
         shutil.copyfile(draft, page)
-    _tell(manifest, version, as_json, {"report": str(page)})
+    _print_result(manifest, version, as_json, {"report": str(page)})
 
 
 @contextmanager
@@ -165,11 +165,13 @@ def options(device: str, given: Mapping[str, Any]) -> "TrainingOptions":
         raise WrongUse(str(error)) from error
 
 
-def learn(data: Path, out: Path, options: "TrainingOptions", beside: Companions | None = None) -> "Manifest":
+def train_with_progress(
+    data: Path, out: Path, options: "TrainingOptions", beside: SideFiles | None = None
+) -> "Manifest":
     """Train with a progress bar, and write the bundle to `out`; see `core.vision.train.train` for what it raises."""
     from core.vision.train import train as train_detector
 
-    beside = beside or Companions()
+    beside = beside or SideFiles()
     with progress() as bar:
         tasks = {}
 
@@ -205,16 +207,17 @@ def threshold_of(manifest: "Manifest") -> str:
     """The threshold of a new bundle with its meaning, for people."""
     calibration = manifest.threshold.calibration
     review = f", review from {manifest.review_threshold:.6g}" if manifest.review_threshold is not None else ""
-    return f"{manifest.threshold.value:.6g}{review}: {meaning(calibration.model_dump() if calibration else None)}"
+    meaning = describe_calibration(calibration.model_dump() if calibration else None)
+    return f"{manifest.threshold.value:.6g}{review}: {meaning}"
 
 
-def _tell(manifest: "Manifest", version: "ModelVersion | None", as_json: bool, more: Mapping[str, str]) -> None:
+def _print_result(manifest: "Manifest", version: "ModelVersion | None", as_json: bool, more: Mapping[str, str]) -> None:
     if as_json:
         whole = version.model_dump(mode="json") if version else {"manifest": manifest.model_dump(mode="json")}
         print_json({**whole, **more})
         return
     if version is not None:
-        announce(version)
+        print_outcome(version)
     if manifest.training is not None:
         trained = manifest.training
         results().print(

@@ -20,11 +20,11 @@ from linewatch.cli import failures
 from linewatch.cli.commands.models import register
 from linewatch.cli.terminal import progress
 from linewatch.client import Client
-from linewatch.server.commands.train import learn
+from linewatch.server.commands.train import train_with_progress
 from linewatch.server.demo.cells import Cells, lay_out
 from linewatch.server.demo.report import (
-    Beside,
     Burst,
+    ReferenceResult,
     detection,
     print_counts,
     print_detection,
@@ -59,7 +59,7 @@ def main() -> int:
         failure = failures.explain(error)
         if failure is None:  # not foreseen: a defect, whose traceback is wanted
             raise
-        failures.tell(failure.line)
+        failures.print_error(failure.line)
         return failure.exit_code
     return 0
 
@@ -104,7 +104,7 @@ def _run(out: Console, given: Path, port: int, *, serve: bool) -> None:
         burst = _burst(client, cells)
         beside = _by_truth(client, _submitted(client, cells, REFERENCE).batch)
         _step(out, 4, "What came of it")
-        _report(out, burst, cells, version, Beside(reference, *beside), system.url)
+        _report(out, burst, cells, version, ReferenceResult(reference, *beside), system.url)
         if serve:
             out.print(f"\nThe page: [bold]{system.url}/[/]   Ctrl-C stops the system.")
             try:
@@ -131,7 +131,7 @@ def _version(out: Console, client: Client, cells: Cells, recipe: str, options: T
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
         bundle = Path(folder, "bundle")
-        manifest = learn(cells.folder, bundle, options)
+        manifest = train_with_progress(cells.folder, bundle, options)
         version = register(client, recipe, bundle, activate=True)
     out.print(_trained(manifest, version, time.monotonic() - started))
     return version
@@ -208,7 +208,7 @@ def _alone(client: Client, path: Path) -> float:
     return (time.monotonic() - started) * 1000
 
 
-def _report(out: Console, burst: Burst, cells: Cells, version: ModelVersion, beside: Beside, url: str) -> None:
+def _report(out: Console, burst: Burst, cells: Cells, version: ModelVersion, beside: ReferenceResult, url: str) -> None:
     print_speed(out, burst)
     out.print()
     print_counts(out, burst)

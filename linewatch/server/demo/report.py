@@ -13,7 +13,7 @@ from core.vision.evaluation.metrics import auroc, auroc_interval, controls
 from core.vision.input.preprocessing import Preprocessing
 from core.vision.train import TrainingOptions
 from core.vision.training.dataset import read
-from linewatch.cli.commands.models import meaning
+from linewatch.cli.commands.models import describe_calibration
 from linewatch.server.demo.cells import Cells
 from linewatch.types.results import Inspection, ModelVersion
 
@@ -53,7 +53,7 @@ class Burst:
 
 
 @dataclass(frozen=True)
-class Beside:
+class ReferenceResult:
     """The reference detector, and what it said of the same cells."""
 
     version: ModelVersion
@@ -89,13 +89,13 @@ def _scores(inspections: Sequence[Inspection]) -> Scores:
 
 def _controls(images: list[Path], training: list[Path], preprocessing: Preprocessing) -> dict[str, Scores]:
     seen, known = (
-        read(paths, preprocessing, max_pixels=TrainingOptions.max_pixels, progress=_silent)
+        read(paths, preprocessing, max_pixels=TrainingOptions.max_pixels, progress=_no_progress)
         for paths in (images, training)
     )
     return controls(seen.thumbnails, seen.deviations, known.thumbnails)
 
 
-def _silent(done: int) -> None:
+def _no_progress(done: int) -> None:
     """Nobody needs to see the progress of a second."""
 
 
@@ -130,7 +130,9 @@ def print_counts(out: Console, burst: Burst) -> None:
         out.print(f"{burst.refused} images were refused at the door.")
 
 
-def print_detection(out: Console, found: Detection, burst: Burst, version: ModelVersion, beside: Beside) -> None:
+def print_detection(
+    out: Console, found: Detection, burst: Burst, version: ModelVersion, beside: ReferenceResult
+) -> None:
     """AUROC of both detectors beside the controls, and what the threshold promised beside what it did."""
     low, high = found.interval
     table = _table("Detection (AUROC: 0.5 is guessing, 1.0 is perfect)")
@@ -142,11 +144,11 @@ def print_detection(out: Console, found: Detection, burst: Burst, version: Model
     for control, value in sorted(found.controls.items(), key=lambda one: -one[1]):
         table.add_row(_CONTROLS[control][0], f"{value:.3f}", _CONTROLS[control][1])
     out.print(table)
-    out.print(_judgement(found))
+    out.print(_verdict_on_detector(found))
     rejected, recalled = (
         sum(one.verdict == "ng" for one in group) / len(group) for group in (burst.good, burst.defective)
     )
-    out.print(f"Threshold {version.threshold.threshold:.6g}: {meaning(version.threshold.calibration)}.")
+    out.print(f"Threshold {version.threshold.threshold:.6g}: {describe_calibration(version.threshold.calibration)}.")
     out.print(f"On this burst it rejected {rejected:.1%} of the good cells and {recalled:.1%} of the defective ones.")
 
 
@@ -154,7 +156,7 @@ def _name(version: ModelVersion) -> str:
     return f"{version.manifest['architecture']['name']}, {version.manifest['score_method']}"
 
 
-def _judgement(found: Detection) -> str:
+def _verdict_on_detector(found: Detection) -> str:
     best = max(found.controls, key=lambda name: found.controls[name])
     if found.auroc <= found.controls[best]:
         return f"[yellow]The detector does not beat the control '{_CONTROLS[best][0]}': it has shown nothing here.[/]"
@@ -165,7 +167,7 @@ def print_verdicts(out: Console, burst: Burst, url: str) -> None:
     """A few verdicts of each kind, with their links; a link is never broken into lines."""
     out.print("[bold]A few verdicts[/] (the highest, the median and the lowest score of each kind)")
     for truth, group in (("defective", burst.defective), ("good", burst.good)):
-        for one in _telling(group):
+        for one in _telling_scores(group):
             colour = "red" if one.verdict == "ng" else "green"
             name = Path(one.external_id or "?").name
             link = f"{url}/v1/inspections/{one.id}"
@@ -173,7 +175,7 @@ def print_verdicts(out: Console, burst: Burst, url: str) -> None:
             out.print(f"{name}  {truth:9}  {verdict}  {link}", soft_wrap=True)
 
 
-def _telling(group: Sequence[Inspection]) -> list[Inspection]:
+def _telling_scores(group: Sequence[Inspection]) -> list[Inspection]:
     """The highest score, the median and the lowest."""
     ranked = sorted((one for one in group if one.anomaly_score is not None), key=lambda one: -(one.anomaly_score or 0))
     return [ranked[0], ranked[len(ranked) // 2], ranked[-1]] if ranked else []

@@ -7,15 +7,15 @@ from uuid import uuid4
 
 from sqlalchemy import Engine
 
-from api.waiting.feed_streaming import Follower
+from api.waiting.feed_streaming import FeedWaiters
 from core.feed import feed
 
 SOON = 20.0
 
 
 @asynccontextmanager
-async def following(engine: Engine) -> AsyncIterator[Follower]:
-    follower = Follower(engine)
+async def following(engine: Engine) -> AsyncIterator[FeedWaiters]:
+    follower = FeedWaiters(engine)
     await follower.start()
     try:
         yield follower
@@ -38,7 +38,7 @@ def enter(engine: Engine, recipe_id: int, event: feed.Kind = "final") -> None:
 
 def newest(engine: Engine) -> int:
     with engine.begin() as connection:
-        return feed.number(connection).newest
+        return feed.number_entries(connection).newest
 
 
 def test_only_those_are_woken_whom_it_concerns(engine: Engine) -> None:

@@ -61,7 +61,7 @@ def test_the_figures_are_those_that_plain_python_counts(engine: Engine, run_id: 
     write(engine, run_id, rows)
     write(engine, make_run(engine), random_rows(50, seed=1))  # another run's results are its own
     said = review_some(engine, rows)
-    found = report.of(engine, run_id)
+    found = report.build_report(engine, run_id)
 
     moves = Counter((row["before_verdict"] or "none", row["verdict"] or "failed") for row in rows)
     assert {(was, now): n for was, line in found.transitions.items() for now, n in line.items() if n} == moves
@@ -146,7 +146,7 @@ def check_agreement(found: RescoreReport, rows: list[dict[str, Any]], said: dict
 
 
 def test_a_run_without_results_has_a_report(engine: Engine, run_id: UUID) -> None:
-    found = report.of(engine, run_id)
+    found = report.build_report(engine, run_id)
     assert (found.pictures, found.compared, found.changed) == (0, 0, 0)
     assert [(one.flip, one.share) for one in found.flips] == [("ok_to_ng", None), ("ng_to_ok", None)]
     assert (found.scores.before, found.scores.after, found.scores.shift) == (None, None, None)
@@ -157,7 +157,7 @@ def test_images_that_nobody_has_inspected_have_nothing_before(engine: Engine, ru
     before = {"inspection_id", "image_day", *(f"before_{name}" for name in ("model_version_id", "score", "threshold"))}
     rows = [{**row, **dict.fromkeys(before), "before_verdict": None, "path": "a.png"} for row in random_rows(100)]
     write(engine, run_id, rows)
-    found = report.of(engine, run_id)
+    found = report.build_report(engine, run_id)
     assert (found.pictures, found.compared) == (100, 0)
     assert (found.scores.before, found.scores.shift, found.versions_before) == (None, None, {})
     assert found.scores.after is not None
@@ -166,12 +166,12 @@ def test_images_that_nobody_has_inspected_have_nothing_before(engine: Engine, ru
 def test_a_report_says_the_same_until_something_changes(engine: Engine, run_id: UUID) -> None:
     rows = random_rows(100)
     write(engine, run_id, rows)
-    first = report.of(engine, run_id).digest
+    first = report.build_report(engine, run_id).digest
     with engine.begin() as connection:
         connection.execute(text("UPDATE rescore_runs SET rate = 7, rated_at = clock_timestamp()"))
-    assert report.of(engine, run_id).digest == first
+    assert report.build_report(engine, run_id).digest == first
     review_some(engine, rows)
-    assert report.of(engine, run_id).digest != first
+    assert report.build_report(engine, run_id).digest != first
 
 
 def listed(http: httpx.Client, path: str, **query: Any) -> list[dict[str, Any]]:
@@ -231,7 +231,7 @@ def test_results_over_http(settings: Settings, engine: Engine, run_id: UUID) -> 
             assert (refused.status_code, refused.json()["code"]) == (status, code)
         told = http.get(f"{path}/report")
         assert told.status_code == 200, told.text
-        assert told.json()["transitions"] == report.of(engine, run_id).transitions
+        assert told.json()["transitions"] == report.build_report(engine, run_id).transitions
 
 
 def check_flips(http: httpx.Client, path: str, rows: list[dict[str, Any]]) -> None:
@@ -266,7 +266,7 @@ def test_exports_hold_what_was_found(settings: Settings, engine: Engine, run_id:
             assert [line[column] and float(line[column]) for line in lines[1:]] == [
                 "" if one.anomaly_score is None else one.anomaly_score for one in stored
             ]
-        assert len(stored) == report.of(engine, run_id).changed < 2500
+        assert len(stored) == report.build_report(engine, run_id).changed < 2500
 
 
 def flat(one: Scored) -> dict[str, Any]:
@@ -288,8 +288,8 @@ def test_the_flips_that_moved_furthest_come_first(engine: Engine, run_id: UUID) 
     rows = random_rows(400)
     write(engine, run_id, rows)
     with engine.begin() as connection:
-        found = results.furthest(connection, run_id, "ok", "ng", limit=5)
-        top = results.highest(connection, run_id, limit=5)
+        found = results.largest_moves(connection, run_id, "ok", "ng", limit=5)
+        top = results.highest_scores(connection, run_id, limit=5)
 
     def moved(row: dict[str, Any]) -> float:
         was, now = unit(row["before_score"], row["before_threshold"]), unit(row["anomaly_score"], row["threshold"])

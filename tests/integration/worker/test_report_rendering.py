@@ -20,7 +20,7 @@ from tests.fixtures.part_images import png
 from tests.fixtures.random_results import review
 from tests.fixtures.rescoring_workers import Night
 from worker.pipeline.loaded_models import Models, ModelUnavailable
-from worker.rescoring.report_rendering import Reporter
+from worker.rescoring.report_rendering import ReportRenderer
 
 EVIL = '<script>alert("1")</script>&amp;'
 
@@ -33,16 +33,16 @@ def night(settings: Settings, engine: Engine) -> Iterator[Night]:
 
 
 @pytest.fixture
-def reporter(night: Night) -> Iterator[Reporter]:
+def reporter(night: Night) -> Iterator[ReportRenderer]:
     models = Models(night.settings, night.engine, night.store)
-    one = Reporter(night.settings, night.engine, night.store, models, night.hints)
+    one = ReportRenderer(night.settings, night.engine, night.store, models, night.hints)
     yield one
     one.close()
 
 
-def made(night: Night, reporter: Reporter, run_id: UUID) -> str:
+def made(night: Night, reporter: ReportRenderer, run_id: UUID) -> str:
     """The page about a run as a worker leaves it in the store, checked for what holds of every page."""
-    key = report_key(run_id, report.of(night.engine, run_id).digest)
+    key = report_key(run_id, report.build_report(night.engine, run_id).digest)
     reporter.make(run_id, key)
     page = night.store.read(key).decode()
     parsed = Page(page)
@@ -59,7 +59,7 @@ def images(page: str, what: str) -> list[Image.Image]:
 
 
 def test_what_would_change_is_shown_before_and_after(
-    night: Night, reporter: Reporter, bundle: Path, another_bundle: Path
+    night: Night, reporter: ReportRenderer, bundle: Path, another_bundle: Path
 ) -> None:
     night.version(bundle)
     night.version(another_bundle)
@@ -85,7 +85,7 @@ def test_what_would_change_is_shown_before_and_after(
     assert "1 reviewed ok would newly be rejected" in said
 
 
-def test_images_of_an_archive_are_shown_by_their_scores(night: Night, reporter: Reporter, bundle: Path) -> None:
+def test_images_of_an_archive_are_shown_by_their_scores(night: Night, reporter: ReportRenderer, bundle: Path) -> None:
     night.version(bundle)
     night.archive.mkdir()
     for seed in range(14):
@@ -106,7 +106,7 @@ def test_images_of_an_archive_are_shown_by_their_scores(night: Night, reporter: 
 
 
 def test_a_version_that_is_gone_leaves_its_heat_out(
-    night: Night, reporter: Reporter, bundle: Path, another_bundle: Path
+    night: Night, reporter: ReportRenderer, bundle: Path, another_bundle: Path
 ) -> None:
     night.version(bundle)
     night.version(another_bundle)
@@ -121,7 +121,7 @@ def test_a_version_that_is_gone_leaves_its_heat_out(
     assert "Version 1 could not be loaded" in page
     # Without the run's own version there is no page: another worker may have it.
     night.store.path(bundle_key(digests[1])).unlink()
-    fresh = Reporter(
+    fresh = ReportRenderer(
         night.settings, night.engine, night.store, Models(night.settings, night.engine, night.store), night.hints
     )
     with pytest.raises(ModelUnavailable):
@@ -130,7 +130,7 @@ def test_a_version_that_is_gone_leaves_its_heat_out(
     assert not night.store.holds(failure_key(report_key(run_id, "other")))
 
 
-def test_a_run_without_results_has_a_page(night: Night, reporter: Reporter, bundle: Path) -> None:
+def test_a_run_without_results_has_a_page(night: Night, reporter: ReportRenderer, bundle: Path) -> None:
     night.version(bundle)
     run_id = night.run(1)
     key = report_key(run_id, "digest")
@@ -139,7 +139,7 @@ def test_a_run_without_results_has_a_page(night: Night, reporter: Reporter, bund
     assert page.sources == []
 
 
-def test_there_is_no_page_about_a_run_that_there_is_not(night: Night, reporter: Reporter) -> None:
+def test_there_is_no_page_about_a_run_that_there_is_not(night: Night, reporter: ReportRenderer) -> None:
     run_id = UUID(int=7)
     key = report_key(run_id, "digest")
     reporter.make(run_id, key)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.vision.evaluation.heatmap import heat, overlay
+from core.vision.evaluation.heatmap import overlay, scale_to_threshold
 from tests.fixtures.part_images import encoded, part, png, write_bundle
 from tests.fixtures.running_system import upload_bundle
 from tests.system.api.test_inspections import final, submit
@@ -26,7 +26,7 @@ def test_a_heatmap_is_the_image_under_its_heat(client: httpx.Client, recipe: str
     result = final(client, submit(client, recipe, encoded(image))["id"])
     drawn = heatmap_of(client, result)
     anomaly_map = np.load(io.BytesIO(client.get(f"/v1/inspections/{result['id']}/anomaly-map").content))
-    expected = overlay(image, heat(anomaly_map, result["anomaly_score"], result["threshold"]))
+    expected = overlay(image, scale_to_threshold(anomaly_map, result["anomaly_score"], result["threshold"]))
     np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
     assert heatmap_of(client, result).tobytes() == drawn.tobytes()  # from the store now
 

@@ -1,4 +1,4 @@
-"""A image that was taken wrongly is for a person to judge, whatever its score; the reasons are told."""
+"""An image that was taken wrongly is for a person to judge, whatever its score; the reasons are told."""
 
 from pathlib import Path
 from uuid import uuid4
@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.vision.bundle.folder import read_folder, write_folder
 from core.vision.bundle.manifest import MANIFEST, manifest_of
-from core.vision.input.input_checks import facts, ranges
+from core.vision.input.input_checks import input_ranges, measure_image
 from core.vision.input.preprocessing import prepare
 from tests.fixtures.part_images import encoded, part, png
 from tests.fixtures.running_system import upload_bundle
@@ -21,8 +21,8 @@ def checking_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The bundle, with the input ranges of twenty good parts."""
     files = read_folder(bundle)
     manifest = manifest_of(files)
-    measured = [facts(prepare(png(seed), manifest.preprocessing, max_pixels=10**6)) for seed in range(20)]
-    checking = manifest.model_copy(update={"inputs": ranges(measured)})
+    measured = [measure_image(prepare(png(seed), manifest.preprocessing, max_pixels=10**6)) for seed in range(20)]
+    checking = manifest.model_copy(update={"inputs": input_ranges(measured)})
     folder = tmp_path_factory.mktemp("bundles") / "checking"
     write_folder(folder, {**files, MANIFEST: checking.encoded()})
     return folder

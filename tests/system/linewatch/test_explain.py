@@ -1,4 +1,4 @@
-"""`linewatch explain` says what the line said of a image, and draws why."""
+"""`linewatch explain` says what the line said of an image, and draws why."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.system.api.test_inspections import final, submit
 
 @pytest.fixture
 def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A image in the current folder."""
+    """An image in the current folder."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "part.png"
     path.write_bytes(png(41, scratched=True))

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.access.authentication import scope_needed
-from api.access.rate_limits import Rates
+from api.access.rate_limits import RateLimits
 from api.requests.parameters import decode_cursor, encode_cursor, parse_json
 from api.responses.problems import STATUS
 from core.errors import Code, Refused
-from core.models.verdicts import decide
+from core.models.verdicts import decide_verdict
 from core.partitions import first_id_of
 from core.queue.broker import broker_url, celery_settings
 from core.settings import Settings
@@ -28,21 +28,21 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(finite, finite, st.none() | finite)
 def test_a_verdict_follows_the_thresholds(score: float, threshold: float, review: float | None) -> None:
-    verdict = decide(score, threshold, review)
+    verdict = decide_verdict(score, threshold, review)
     assert (verdict == "ng") == (score >= threshold)
     assert (verdict == "review") == (review is not None and review <= score < threshold)
 
 
 def test_a_score_at_the_threshold_is_ng() -> None:
-    assert decide(0.5, 0.5) == "ng"
-    assert decide(0.4, 0.5, 0.4) == "review"
+    assert decide_verdict(0.5, 0.5) == "ng"
+    assert decide_verdict(0.4, 0.5, 0.4) == "review"
 
 
 @given(finite, finite, st.none() | finite)
 def test_a_image_that_cannot_be_trusted_is_for_a_person_to_judge(
     score: float, threshold: float, review: float | None
 ) -> None:
-    assert decide(score, threshold, review, ["input_dark"]) == "review"
+    assert decide_verdict(score, threshold, review, ["input_dark"]) == "review"
 
 
 def test_every_code_has_a_status() -> None:
@@ -131,7 +131,7 @@ def test_each_request_needs_one_scope(method: str, path: str, scope: str) -> Non
 
 def test_a_bucket_holds_a_minutes_requests_and_fills_evenly() -> None:
     now = 100.0
-    rates = Rates(lambda: now)
+    rates = RateLimits(lambda: now)
     assert [rates.take(1, 3) for _ in range(5)] == [0, 0, 0, 20, 20]
     assert rates.take(2, 3) == 0
     now += 15

@@ -65,7 +65,7 @@ def test_an_upload_that_was_not_accepted_is_sent_again_whole_after_retry_after(
     client: Callable[..., Any], pauses: list[float], tmp_path: Path, status: int
 ) -> None:
     image = tmp_path / "part.png"
-    image.write_bytes(b"a image" * 1000)
+    image.write_bytes(b"an image" * 1000)
     played = Played(problem(status, "queue_full", retry_after="7"), httpx.Response(202, json=INSPECTION))
     with client(played) as lw:
         assert lw.submit(image, recipe="bottle", metadata={"shift": 1}).recipe == "bottle"
@@ -73,7 +73,7 @@ def test_an_upload_that_was_not_accepted_is_sent_again_whole_after_retry_after(
     first, second = (body.replace(b"\r\n", b"\n").split(b"\n", 1)[1] for body in played.bodies)
     assert len(first) == len(second)
     for body in played.bodies:
-        assert b"a image" * 1000 in body
+        assert b"an image" * 1000 in body
         assert b'filename="part.png"' in body
         assert b'{"shift": 1}' in body
 

@@ -17,7 +17,7 @@ URL = "http://system.test"
 
 
 def number_of(request: httpx.Request) -> int:
-    """The number that a image of these tests holds."""
+    """The number that an image of these tests holds."""
     return int(request.content.split(b"image ")[1].split(b"\r\n")[0])
 
 

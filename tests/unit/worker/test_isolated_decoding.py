@@ -1,4 +1,4 @@
-"""A image that kills its decoder is poison; one that is merely broken is not, and its neighbours are decoded."""
+"""An image that kills its decoder is poison; one that is merely broken is not, and its neighbours are decoded."""
 
 import io
 import os

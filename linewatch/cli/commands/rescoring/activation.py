@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linewatch.cli.commands.rescoring.run_lookup import RunId, chosen
+from linewatch.cli.commands.rescoring.run_lookup import RunId, find_run_id
 from linewatch.cli.failures import WrongUse
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
 from linewatch.cli.terminal import print_json, print_table, remark
@@ -55,33 +55,33 @@ def activate(
     with client(url, api_key) as system:
         try:
             done = system.activate_run(
-                chosen(system, run),
+                find_run_id(system, run),
                 **shares,
                 min_reviewed_ok=min_reviewed_ok,
                 min_reviewed_ng=min_reviewed_ng,
                 confident=confident,
             )
         except GateNotMet as refused:
-            _tell_gate(refused.gate, as_json)
+            _print_gate(refused.gate, as_json)
             raise
     if as_json:
         print_json(done.model_dump(mode="json"))
         return
-    _tell_gate([one.model_dump(mode="json") for one in done.gate], as_json)
-    _tell_scoring(done)
+    _print_gate([one.model_dump(mode="json") for one in done.gate], as_json)
+    _print_scoring(done)
 
 
 def rollback(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Go one step back behind the activation of a run: to the version and the thresholds of before."""
     with client(url, api_key) as system:
-        done = system.rollback_run(chosen(system, run))
+        done = system.rollback_run(find_run_id(system, run))
     if as_json:
         print_json(done.model_dump(mode="json"))
         return
-    _tell_scoring(done)
+    _print_scoring(done)
 
 
-def _tell_scoring(done: "RunActivation") -> None:
+def _print_scoring(done: "RunActivation") -> None:
     version = done.model_version
     remark(
         f"Version {version.version} of recipe {version.recipe} scores now, "
@@ -89,7 +89,7 @@ def _tell_scoring(done: "RunActivation") -> None:
     )
 
 
-def _tell_gate(gate: Sequence[dict[str, Any]], as_json: bool) -> None:
+def _print_gate(gate: Sequence[dict[str, Any]], as_json: bool) -> None:
     """Every rule with its limit and what the run has; in JSON what a refused activation answers."""
     if as_json:
         print_json({"activated": False, "gate": list(gate)})

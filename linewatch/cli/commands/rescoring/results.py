@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from linewatch.cli.commands.rescoring.run_lookup import RunId, chosen
+from linewatch.cli.commands.rescoring.run_lookup import RunId, find_run_id
 from linewatch.cli.files import Out, check, kind_of, write
 from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
 from linewatch.cli.terminal import print_json, print_table
@@ -42,7 +42,7 @@ def results_of_run(
     """
     with client(url, api_key) as system:
         found = system.rescore_results(
-            chosen(system, run),
+            find_run_id(system, run),
             page_size=min(limit, _PAGE),
             verdict=verdict,
             before_verdict=before,
@@ -67,7 +67,7 @@ def flips(
     With --json one a line.
     """
     with client(url, api_key) as system:
-        found = system.rescore_flips(chosen(system, run), before=before, after=after, page_size=min(limit, _PAGE))
+        found = system.rescore_flips(find_run_id(system, run), before=before, after=after, page_size=min(limit, _PAGE))
         _print(islice(found, limit), as_json)
 
 
@@ -93,7 +93,7 @@ def report(
     written_as = kind or _REPORTS.get(file.suffix.lower(), "json")
     kind_of(file, written_as, _REPORTS)
     with client(url, api_key) as system:
-        download = partial(system.download_rescore_report, chosen(system, run), format=written_as)
+        download = partial(system.download_rescore_report, find_run_id(system, run), format=written_as)
         write(file, download, as_json=as_json, format=written_as)
 
 
@@ -113,7 +113,7 @@ def export(
     check(out, as_json)
     written_as = kind_of(out, kind, _TABLES)
     with client(url, api_key) as system:
-        download = partial(system.export_rescore_results, chosen(system, run), format=written_as, flips=only_flips)
+        download = partial(system.export_rescore_results, find_run_id(system, run), format=written_as, flips=only_flips)
         write(out, download, as_json=as_json, format=written_as)
 
 

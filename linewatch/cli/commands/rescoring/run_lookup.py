@@ -16,7 +16,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id; `last` 
 _LAST = "last"
 
 
-def chosen(system: "Client", run: str) -> str:
+def find_run_id(system: "Client", run: str) -> str:
     """The id of the run that is meant.
 
     Raises:
@@ -43,7 +43,7 @@ def progress_of(run: "RescoreRun") -> str:
     """How fast a run goes, when it ends, and what it has found."""
     said = [f"{run.progress.rate:.1f}/s"] if run.status == "running" else []
     if run.progress.seconds_left is not None:
-        said.append(f"{span(run.progress.seconds_left)} left")
+        said.append(f"{format_seconds(run.progress.seconds_left)} left")
     if run.window and run.status in ("queued", "running") and not run.progress.rate:
         said.append(f"runs {run.window} {run.time_zone}")
     if run.counts["failed"]:
@@ -51,7 +51,7 @@ def progress_of(run: "RescoreRun") -> str:
     return ", ".join([*said, f"{run.counts['ok_to_ng']} ok→ng", f"{run.counts['ng_to_ok']} ng→ok"])
 
 
-def span(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A time to come, as exactly as it can be known."""
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -7,7 +7,7 @@ import typer
 
 from linewatch.cli.commands.rescoring import activation, schedules, source_options
 from linewatch.cli.commands.rescoring import results as result_commands
-from linewatch.cli.commands.rescoring.run_lookup import RunId, chosen, print_run, progress_of
+from linewatch.cli.commands.rescoring.run_lookup import RunId, find_run_id, print_run, progress_of
 from linewatch.cli.commands.rescoring.run_options import (
     Everything,
     Filters,
@@ -140,7 +140,7 @@ def _finish(run: "RescoreRun", as_json: bool) -> None:
 def attach(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Follow a run until its end. 1 if it failed or was cancelled."""
     with client(url, api_key) as system:
-        _finish(_follow(system, system.rescore_run(chosen(system, run))), as_json)
+        _finish(_follow(system, system.rescore_run(find_run_id(system, run))), as_json)
 
 
 @app.command("list")
@@ -186,31 +186,31 @@ def list_runs(
 def show(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Show one run."""
     with client(url, api_key) as system:
-        print_run(system.rescore_run(chosen(system, run)), as_json)
+        print_run(system.rescore_run(find_run_id(system, run)), as_json)
 
 
 @app.command()
 def pause(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Pause a run: it stops at its next minibatch and keeps what it has scored."""
     with client(url, api_key) as system:
-        _tell(system.pause_run(chosen(system, run)), as_json)
+        _print_run_as(system.pause_run(find_run_id(system, run)), as_json)
 
 
 @app.command()
 def resume(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Let a paused run go on where it stopped."""
     with client(url, api_key) as system:
-        _tell(system.resume_run(chosen(system, run)), as_json)
+        _print_run_as(system.resume_run(find_run_id(system, run)), as_json)
 
 
 @app.command()
 def cancel(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """End a run before it is done; its results stay, and it cannot be resumed."""
     with client(url, api_key) as system:
-        _tell(system.cancel_run(chosen(system, run)), as_json)
+        _print_run_as(system.cancel_run(find_run_id(system, run)), as_json)
 
 
-def _tell(run: "RescoreRun", as_json: bool) -> None:
+def _print_run_as(run: "RescoreRun", as_json: bool) -> None:
     if as_json:
         print_run(run, as_json)
         return

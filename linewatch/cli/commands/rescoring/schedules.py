@@ -76,7 +76,7 @@ def create(
             max_failure_rate=max_failure_rate,
             **source,
         )
-    _tell(made, as_json)
+    _print_schedule(made, as_json)
 
 
 @app.command("list")
@@ -144,7 +144,7 @@ def change(
             changes["time_zone"] = time_zone
             if "time_zone" in found.run:
                 changes["run"] = {**found.run, "time_zone": time_zone}
-        _tell(system.change_rescore_schedule(found.id, **changes), as_json)
+        _print_schedule(system.change_rescore_schedule(found.id, **changes), as_json)
 
 
 @app.command()
@@ -182,10 +182,10 @@ def _find(system: "Client", name: str) -> "RescoreSchedule":
 
 def _set_state(name: str, state: Literal["enabled", "disabled"], url: str, api_key: str | None, as_json: bool) -> None:
     with client(url, api_key) as system:
-        _tell(system.change_rescore_schedule(_find(system, name).id, state=state), as_json)
+        _print_schedule(system.change_rescore_schedule(_find(system, name).id, state=state), as_json)
 
 
-def _tell(one: "RescoreSchedule", as_json: bool) -> None:
+def _print_schedule(one: "RescoreSchedule", as_json: bool) -> None:
     if as_json:
         print_json(one.model_dump(mode="json"))
         return

@@ -125,7 +125,7 @@ def test_a_page_that_is_not_full_leads_to_the_end_also_for_one_recipe(engine: En
         enter(connection, 5, recipe_id=busy)
         feed.append(connection, [(mine[0], quiet)], "reviewed")
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
         begin = feed.start(connection, state, None)
         page = feed.read(connection, state, begin, limit=10, recipe_id=quiet)
         assert [one.inspection_id for one in page.entries] == mine
@@ -139,13 +139,13 @@ def test_a_page_that_is_not_full_leads_to_the_end_also_for_one_recipe(engine: En
 def test_a_backlog_is_numbered_in_pieces(engine: Engine) -> None:
     entered(engine, 25)
     with engine.begin() as connection:
-        assert [feed.number(connection, at_most=10).newest for _ in range(4)] == [10, 20, 25, 25]
+        assert [feed.number_entries(connection, at_most=10).newest for _ in range(4)] == [10, 20, 25, 25]
 
 
 def test_old_entries_expire_and_say_so(engine: Engine) -> None:
     ids = entered(engine, 6)
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
         first = feed.read(connection, state, feed.start(connection, state, None), limit=1).following
         connection.execute(text("UPDATE feed SET numbered_at = now() - interval '3 days' WHERE number <= 4"))
         fourth = feed.read(connection, state, feed.start(connection, state, None), limit=4).following
@@ -165,7 +165,7 @@ def test_old_entries_expire_and_say_so(engine: Engine) -> None:
 def test_a_consumer_goes_on_where_it_acknowledged(engine: Engine) -> None:
     entered(engine, 5)
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
         assert consumers.find(connection, "mes") is None
         page = feed.read(connection, state, feed.start(connection, state, None), limit=3)
         first, third = page.entries[0].cursor, page.following
@@ -213,7 +213,7 @@ def test_a_held_snapshot_makes_no_look_longer(engine: Engine) -> None:
 def test_the_first_acknowledgement_is_no_race(engine: Engine) -> None:
     entered(engine, 40)
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
         page = feed.read(connection, state, feed.start(connection, state, None), limit=40)
     cursors = [one.cursor for one in page.entries]
     Random(5).shuffle(cursors)
@@ -235,14 +235,14 @@ def test_news_are_of_whom_they_concern(engine: Engine) -> None:
         enter(connection, recipe_id=1)
         feed.append(connection, [(uuid4(), 2)], "reviewed")
     with engine.begin() as connection:
-        news = feed.news(connection, 0)
+        news = feed.number_and_summarise(connection, 0)
         assert [news.concerns(of, reviews=reviews) for of in (None, 1, 2, 3) for reviews in (False, True)] == [
             True, True, True, True, False, True, False, False,
         ]  # fmt: skip
-        nothing = feed.news(connection, news.newest)
+        nothing = feed.number_and_summarise(connection, news.newest)
         assert not nothing.concerns(None, reviews=True)
         enter(connection, feed.NEWS_AT_MOST + 1)
-        assert feed.news(connection, 0).concerns(77, reviews=False)  # too many to look at each
+        assert feed.number_and_summarise(connection, 0).concerns(77, reviews=False)  # too many to look at each
 
 
 def test_an_ordinary_role_can_read_the_feed(engine: Engine) -> None:
@@ -253,7 +253,7 @@ def test_an_ordinary_role_can_read_the_feed(engine: Engine) -> None:
         connection.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"))
         connection.execute(text(f"SET ROLE {role}"))
         enter(connection)
-        assert feed.number(connection).newest == 1
+        assert feed.number_entries(connection).newest == 1
         connection.execute(text("RESET ROLE"))
         connection.execute(text(f"DROP OWNED BY {role}; DROP ROLE {role}"))
 

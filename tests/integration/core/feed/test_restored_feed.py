@@ -55,7 +55,7 @@ def test_a_restored_database_begins_an_epoch_and_says_where_to_go_on(engine: Eng
     kept = entered(engine, 3)
     early = read_all(engine, limit=2)
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
         first = feed.read(connection, state, feed.start(connection, state, None), limit=1).following
     dump = backup(engine, tmp_path / "dump")
     undone = entered(engine, 2)
@@ -89,16 +89,16 @@ def test_a_cursor_of_an_unknown_epoch_starts_over(engine: Engine) -> None:
 def test_a_consumer_that_a_restore_left_behind_can_go_on(engine: Engine) -> None:
     entered(engine, 3)
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
         consumers.acknowledge(connection, state, "mes", "now")
         connection.execute(text("UPDATE feed_epochs SET origin = 'another'"))  # as a restore leaves it
     with engine.begin() as connection:
-        state = feed.number(connection)
+        state = feed.number_entries(connection)
     with engine.begin() as connection:
         kept = consumers.find(connection, "mes")
         assert kept is not None
         with pytest.raises(Refused, match="restored"):
-            feed.check(connection, state, kept.cursor)
+            feed.check_cursor(connection, state, kept.cursor)
         assert consumers.acknowledge(connection, state, "mes", "oldest").cursor.number == 0
 
 

@@ -15,7 +15,7 @@ from core.intake.image_decoding import Header
 from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
 from core.models import model_versions, recipes, thresholds
 from core.models.model_versions import ModelVersion
-from core.models.verdicts import decide
+from core.models.verdicts import decide_verdict
 from core.queue import work
 from core.queue.work import Outcome
 
@@ -33,9 +33,9 @@ def test_the_database_decides_as_the_line_does(
 ) -> None:
     for other in (threshold, score):
         limits = (literal(other, Float(53)), literal(review, Float(53)))
-        found = thresholds.decided(literal(score, Float(53)), *limits, literal(reasons, ARRAY(Text)))
+        found = thresholds.verdict_sql(literal(score, Float(53)), *limits, literal(reasons, ARRAY(Text)))
         with engine.begin() as connection:
-            assert connection.execute(select(found)).scalar_one() == decide(score, other, review, reasons)
+            assert connection.execute(select(found)).scalar_one() == decide_verdict(score, other, review, reasons)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def inspect(connection: Connection, *scores: float, reasons: list[str] | None = 
                 attempt=by_id[one].attempt,
                 status="completed",
                 anomaly_score=score,
-                verdict=decide(score, by_id[one].threshold, by_id[one].review_threshold, reasons or []),
+                verdict=decide_verdict(score, by_id[one].threshold, by_id[one].review_threshold, reasons or []),
                 reasons=reasons or [],
             )
             for one, score in zip(ids, scores, strict=True)
@@ -104,7 +104,7 @@ def test_flips_are_counted_by_kind_with_the_newest_as_examples(engine: Engine, v
             ("ng", "review"): 1,
         }
         assert preview(connection, version, 0.5).flips == []
-        assert [one.threshold for one in thresholds.current(connection, version.id)] == [0.5]
+        assert [one.threshold for one in thresholds.in_force(connection, version.id)] == [0.5]
 
 
 def test_a_threshold_is_tried_where_it_would_count(engine: Engine, version: ModelVersion) -> None:

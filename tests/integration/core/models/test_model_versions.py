@@ -36,7 +36,7 @@ def test_the_first_that_is_ready_becomes_active(three_ready: Engine) -> None:
 def test_the_manifest_seeds_the_first_threshold(three_ready: Engine) -> None:
     with three_ready.begin() as connection:
         version = model_versions.get(connection, "ring", 1)
-        [limit] = thresholds.current(connection, version.id)
+        [limit] = thresholds.in_force(connection, version.id)
     assert (limit.threshold, limit.review_threshold, limit.station_id) == (0.5, 0.4, None)
     assert limit.calibration == {"sample_size": 40}
 

@@ -48,7 +48,7 @@ class Busy:
             else:
                 self.bulk += MINIBATCH
         with self.engine.begin() as connection:
-            bulk_share.scored(connection, self.bulk - before)
+            bulk_share.note_scored(connection, self.bulk - before)
 
     @property
     def got(self) -> float:
@@ -79,7 +79,7 @@ def test_grants_that_are_lost_cost_only_themselves(engine: Engine) -> None:
 def test_a_line_that_is_idle_grants_nothing(engine: Engine) -> None:
     for _ in range(50):
         with engine.begin() as connection:
-            bulk_share.scored(connection, 1000)
+            bulk_share.note_scored(connection, 1000)
         assert look(engine, feed_newest=0) == 0
     # Fifty thousand images that bulk work had for nothing are held against it for one minibatch only.
     of_live = round(MINIBATCH * (1 - 0.1) / 0.1)
@@ -123,7 +123,7 @@ def test_dispatchers_that_look_at_once_grant_once(engine: Engine) -> None:
 
 def test_what_another_looks_at_is_not_waited_for(engine: Engine) -> None:
     with engine.begin() as other:
-        bulk_share.scored(other, 1)
+        bulk_share.note_scored(other, 1)
         assert look(engine, feed_newest=100_000) == 0
     assert look(engine, feed_newest=100_000) > 0
 
@@ -140,7 +140,7 @@ def test_bulk_uploads_are_no_work_of_the_line(engine: Engine) -> None:
             )
             work.finish(connection, [passed(one) for one in claims])
     with engine.begin() as connection:
-        newest = feed.number(connection).newest
+        newest = feed.number_entries(connection).newest
         seen = connection.execute(text("SELECT scored, feed_seen FROM bulk_share")).one()
     assert (newest, seen.scored, newest - seen.feed_seen) == (8, 5, 3)
 

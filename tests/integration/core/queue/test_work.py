@@ -84,7 +84,7 @@ def test_what_a_lost_worker_writes_is_void(engine: Engine, recipe_id: int) -> No
         [inspection_id] = submit(connection, 1)
         [lost] = claim(connection, recipe_id, [inspection_id], lease=-1)
     with engine.begin() as connection:
-        assert work.rescue(connection) == 1
+        assert work.reclaim_expired_leases(connection) == 1
         assert work.finish(connection, [passed(lost)]).inspections == []  # it is queued again
         [mine] = claim(connection, recipe_id, [inspection_id])
         assert (mine.attempt, mine.rescues) == (2, 1)
@@ -97,7 +97,7 @@ def test_a_lease_that_has_not_run_out_is_left_alone(engine: Engine, recipe_id: i
     with engine.begin() as connection:
         [inspection_id] = submit(connection, 1)
         claim(connection, recipe_id, [inspection_id], lease=60)
-        assert work.rescue(connection) == 0
+        assert work.reclaim_expired_leases(connection) == 0
 
 
 def test_a_message_is_not_spent_on_rows_that_are_just_being_marked(engine: Engine, recipe_id: int) -> None:
@@ -261,13 +261,13 @@ def test_forgotten_rows_are_found_once_by_whoever_comes_first(engine: Engine, re
         assert len(work.take_unpublished(first, at_most=2)) == 2
         assert len(work.take_unpublished(second, at_most=2)) == 1  # the other two are locked
     with engine.begin() as connection:
-        assert work.take_lost(connection, priority="live", queue_is_empty=True, at_most=10) == []
+        assert work.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10) == []
         connection.execute(text("UPDATE work SET published_at = now() - interval '1 minute'"))
-        assert work.take_lost(connection, priority="live", queue_is_empty=False, at_most=10) == []
-        assert work.take_lost(connection, priority="bulk", queue_is_empty=True, at_most=10) == []
-        found = work.take_lost(connection, priority="live", queue_is_empty=True, at_most=10)
+        assert work.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10) == []
+        assert work.take_with_lost_message(connection, priority="bulk", queue_is_empty=True, at_most=10) == []
+        found = work.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10)
         assert {one.id for one in found} == set(ids)
-        assert work.take_lost(connection, priority="live", queue_is_empty=True, at_most=10) == []
+        assert work.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10) == []
 
 
 def test_a_lease_is_renewed_while_it_is_held_and_only_then(engine: Engine, recipe_id: int) -> None:
@@ -276,17 +276,17 @@ def test_a_lease_is_renewed_while_it_is_held_and_only_then(engine: Engine, recip
         [lost] = claim(connection, recipe_id, [inspection_id], lease=-1)
     with engine.begin() as connection:
         work.renew(connection, [lost], 60)
-        assert work.rescue(connection) == 0
+        assert work.reclaim_expired_leases(connection) == 0
         work.renew(connection, [lost], -1)
     with engine.begin() as connection:
-        assert work.rescue(connection) == 1
+        assert work.reclaim_expired_leases(connection) == 1
         waiting = inspections.get(connection, inspection_id)
         assert (waiting.status, waiting.started_at, waiting.threshold, waiting.model_version) == ("queued", *[None] * 3)
         [mine] = claim(connection, recipe_id, [inspection_id], lease=-1)
         work.renew(connection, [lost], 60)  # it is no longer its to renew
     with engine.begin() as connection:
         assert mine.attempt == 2
-        assert work.rescue(connection) == 1
+        assert work.reclaim_expired_leases(connection) == 1
 
 
 def test_a_message_that_was_overtaken_by_another_recipe_is_taken_for_lost(engine: Engine, recipe_id: int) -> None:
@@ -301,7 +301,7 @@ def test_a_message_that_was_overtaken_by_another_recipe_is_taken_for_lost(engine
             {"id": overtaken},
         )
         claim(connection, other_id, [accepted.inspections[0].id], at_most=1)
-        found = work.take_lost(connection, priority="live", queue_is_empty=False, at_most=10)
+        found = work.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
     assert [one.id for one in found] == [overtaken]
 
 
@@ -313,7 +313,7 @@ def test_a_message_that_was_overtaken_is_taken_for_lost(engine: Engine, recipe_i
             {"id": overtaken},
         )
         claim(connection, recipe_id, [later], at_most=1)
-        found = work.take_lost(connection, priority="live", queue_is_empty=False, at_most=10)
+        found = work.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
     assert [one.id for one in found] == [overtaken]
 
 
@@ -340,7 +340,7 @@ def test_hasty_workers_lost_leases_and_double_messages_give_each_inspection_one_
     try:
         for _ in range(2000):
             with engine.begin() as connection:
-                work.rescue(connection)
+                work.reclaim_expired_leases(connection)
                 if work.depth(connection) == 0:
                     break
     finally:

@@ -49,7 +49,7 @@ def served(engine: Engine) -> tuple[int | None, dict[str | None, tuple[float, fl
     with engine.begin() as connection:
         owner = recipes.get(connection, RECIPE)
         assert owner.active_version_id is not None
-        found = thresholds.current(connection, owner.active_version_id)
+        found = thresholds.in_force(connection, owner.active_version_id)
     return owner.active_version, {one.station_id: (one.threshold, one.review_threshold) for one in found}
 
 
@@ -138,7 +138,7 @@ def test_what_was_assessed_is_served_at_every_station(engine: Engine) -> None:
     assert served(engine)[0] == 1
     with engine.begin() as connection:
         version = model_versions.get(connection, RECIPE, 2)
-        found = {one.station_id: one.threshold for one in thresholds.current(connection, version.id)}
+        found = {one.station_id: one.threshold for one in thresholds.in_force(connection, version.id)}
     assert found == {None: 0.5, "st-7": 0.7, "st-8": 0.3}
 
 
@@ -151,7 +151,7 @@ def test_a_threshold_alone_goes_both_ways_with_its_meaning(engine: Engine) -> No
     rollback(engine, run_id)
     assert served(engine) == (1, {None: (0.4, None)})
     with engine.begin() as connection:
-        [limit] = thresholds.current(connection, model_versions.get(connection, RECIPE, 1).id)
+        [limit] = thresholds.in_force(connection, model_versions.get(connection, RECIPE, 1).id)
     assert limit.calibration == calibration
     assert [action for _, action, _ in audited(engine)] == [
         "threshold.set",
@@ -255,7 +255,7 @@ def test_of_the_same_at_once_exactly_one_wins(engine: Engine) -> None:
         entries = connection.execute(text("SELECT count(*) FROM activations WHERE rolled_back_at IS NULL"))
         assert entries.scalar_one() == 1
         version_id = model_versions.get(connection, RECIPE, 2).id
-        [limit] = thresholds.current(connection, version_id)
+        [limit] = thresholds.in_force(connection, version_id)
         assert limit.threshold == 0.5
         set_ = connection.execute(
             text("SELECT count(*) FROM thresholds WHERE model_version_id = :id"), {"id": version_id}

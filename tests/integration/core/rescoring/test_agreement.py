@@ -23,7 +23,7 @@ def test_the_confusion_of_a_run_before_and_after(engine: Engine) -> None:
     run_id = assess(engine, SEEN)
     assess(engine, SEEN)  # another run's results are its own
     with engine.begin() as connection:
-        found = agreement.of(connection, run_id)
+        found = agreement.measure_agreement(connection, run_id)
     assert found.number() == 23
     assert found.before == {
         "ok": {"ok": 8, "ng": 3, "review": 0, "none": 1},
@@ -47,14 +47,14 @@ def test_the_newest_review_counts(engine: Engine) -> None:
                 SELECT inspection_id, 'ng', 'another', 'looked again', 'test' FROM reviews
             """)
         )
-        assert agreement.of(connection, run_id).cells == {("ng", "ok", "ng"): 1}
+        assert agreement.measure_agreement(connection, run_id).cells == {("ng", "ok", "ng"): 1}
 
 
 def test_a_run_without_reviews_agrees_with_nobody(engine: Engine) -> None:
     make_versions(engine)
     run_id = assess(engine, [Seen(None, "ok", "ng", 3)])
     with engine.begin() as connection:
-        found = agreement.of(connection, run_id)
+        found = agreement.measure_agreement(connection, run_id)
         assert (found.number(), found.new_false_rejects) == (0, 0)
         # What came for this one question is gone with it.
         assert connection.execute(text("SHOW enable_nestloop")).scalar_one() == "on"

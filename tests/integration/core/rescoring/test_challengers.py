@@ -72,7 +72,7 @@ def feed_inspections(engine: Engine, number: int) -> None:
             {"number": number - 1, "id": one},
         )
     with engine.begin() as connection:
-        feed.number(connection, at_most=number)
+        feed.number_entries(connection, at_most=number)
 
 
 def test_it_starts_at_now_and_takes_each_once_in_their_order(engine: Engine) -> None:
@@ -144,7 +144,7 @@ def test_a_look_is_bounded_and_a_rare_sample_still_comes_forward(
     finish_inspections(engine, 35)
     portions, cursor = take_all(engine, run, cursor_of(engine, run))
     with engine.begin() as connection:
-        assert cursor == {"feed": feed.number(connection).newest}
+        assert cursor == {"feed": feed.number_entries(connection).newest}
     assert portions == [[], [], [], []]
 
 
@@ -152,7 +152,7 @@ def test_what_is_too_old_is_skipped_and_counted(engine: Engine) -> None:
     run = start(engine)
     old = finish_inspections(engine, 7)
     with engine.begin() as connection:
-        feed.number(connection)
+        feed.number_entries(connection)
         connection.execute(text("UPDATE feed SET numbered_at = now() - interval '61 minutes'"))
     new = finish_inspections(engine, 3)
     assert flat(take_all(engine, run, cursor_of(engine, run))[0]) == new
@@ -167,7 +167,7 @@ def test_it_goes_on_at_the_oldest_entry_that_retention_has_left(
     run = start(engine)
     finish_inspections(engine, 10)
     with engine.begin() as connection:
-        feed.number(connection)
+        feed.number_entries(connection)
         connection.execute(text("UPDATE feed SET numbered_at = now() - interval '40 days'"))
         assert feed.expire(connection, days=30, at_most=100) == 10
     new = finish_inspections(engine, 2)
@@ -199,11 +199,11 @@ def test_ended_it_finishes_what_it_has_in_hand_and_takes_no_more(engine: Engine)
         ended = challengers.end(connection, RECIPE, actor="test")
         assert (ended.state, ended.total) == ("running", 3)
         add_results(connection, run.id, [Seen(None, "ok", "ok", 2)])
-        runs.settle(connection, run.id)
+        runs.end_if_done(connection, run.id)
         assert runs.get(connection, run.id).state == "running"
     with engine.begin() as connection:
         add_results(connection, run.id, [Seen(None, "ok", "ok", 1)])
-        runs.settle(connection, run.id)
+        runs.end_if_done(connection, run.id)
         assert runs.get(connection, run.id).state == "completed"
         assert challengers.of_recipe(connection, RECIPE) is None
 

@@ -108,7 +108,7 @@ def test_a_run_is_given_up_in_its_midst_when_it_fails_too_often(night: Night, an
     assert run.state == "failed"
     assert runs.JUDGED_AFTER <= run.done < 120
     with night.engine.begin() as connection:
-        slices.rescue(connection)
+        slices.reclaim_expired_leases(connection)
         assert connection.execute(text("SELECT count(*) FROM rescore_slices")).scalar_one() == 0
 
 
@@ -119,9 +119,9 @@ def test_a_slice_that_two_workers_did_leaves_one_result(night: Night, another_bu
     with night.engine.begin() as connection:
         lost = slices.claim(connection, worker="killed", lease_seconds=0)
         assert lost is not None
-        subjects = slices.subjects(connection, lost)
+        subjects = slices.run_images(connection, lost)
     with night.engine.begin() as connection:
-        assert slices.rescue(connection) == 1
+        assert slices.reclaim_expired_leases(connection) == 1
     run = night.go_on(run_id)
     assert (run.state, run.done) == ("completed", IMAGES)
     late = [slices.Result(one, error_code=Failure.POISON) for one in subjects]
@@ -137,10 +137,10 @@ def test_a_run_goes_on_behind_what_a_killed_worker_had_written(night: Night, ano
     with night.engine.begin() as connection:
         lost = slices.claim(connection, worker="killed", lease_seconds=0)
         assert lost is not None
-        some = slices.subjects(connection, lost)[:3]
+        some = slices.run_images(connection, lost)[:3]
         assert slices.write(connection, lost, [slices.Result(one, error_code=Failure.POISON) for one in some]).held
     with night.engine.begin() as connection:
-        slices.rescue(connection)
+        slices.reclaim_expired_leases(connection)
         connection.execute(text("UPDATE rescore_runs SET max_failure_rate = 1"))
     run = night.go_on(run_id)
     assert (run.state, run.done, run.counts["failed"]) == ("completed", IMAGES, 3)
@@ -164,7 +164,7 @@ def test_two_planners_plan_each_image_once(night: Night, another_bundle: Path) -
         assert lost is not None
     night.plan()
     with night.engine.begin() as connection:
-        assert not planning.add(connection, lost, [{"id": str(run_id)}], cursor={}, lease_seconds=9)
+        assert not planning.add_slice(connection, lost, [{"id": str(run_id)}], cursor={}, lease_seconds=9)
     assert night.go_on(run_id).done == IMAGES
 
 

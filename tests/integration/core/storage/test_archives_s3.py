@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from core.errors import Code, Failure, Refused
 from core.intake.image_decoding import Undecodable
 from core.rescoring.requests import RunRequest
-from core.rescoring.sources import checked
-from core.storage.archives import Archives, ArchiveUnavailable, Place
+from core.rescoring.sources import check_source
+from core.storage.archives import ArchiveLocation, Archives, ArchiveUnavailable
 from core.storage.buckets import Bucket, _store
 from core.storage.manifests import entries
 from tests.fixtures.s3_server import Buckets, running_buckets
@@ -30,11 +30,11 @@ def prefix() -> str:
     return f"test-{uuid4().hex}"
 
 
-def names_of(place: Place, after: str | None = None) -> list[str]:
+def names_of(place: ArchiveLocation, after: str | None = None) -> list[str]:
     return list(place.images(after))
 
 
-def failure_of(place: Place, name: str, max_bytes: int = MAX_BYTES) -> Failure:
+def failure_of(place: ArchiveLocation, name: str, max_bytes: int = MAX_BYTES) -> Failure:
     with pytest.raises(Undecodable) as caught:
         place.read(name, max_bytes=max_bytes)
     return caught.value.failure
@@ -111,7 +111,7 @@ def test_a_manifest_is_read_from_any_position(buckets: Buckets, prefix: str, nam
     asked = RunRequest.model_validate(
         {"recipe": "ring", "model_version": 1, "source": {"manifest": f"{prefix}/{name}"}}
     )
-    url = checked(asked, archives).source.manifest
+    url = check_source(asked, archives).source.manifest
     assert url == f"s3://{buckets.bucket}/{prefix}/{name}"
     place, _ = archives.locate_file(url)
     whole = list(entries(place, name, None))

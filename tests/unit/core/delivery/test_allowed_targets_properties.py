@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.addresses import near, normalised, parse_entries, parse_host, written
+from core.addresses import format_host, is_loopback_or_link_local, normalise, parse_entries, parse_host
 from core.delivery.allowed_targets import Origin, TargetRefused
 from tests.fixtures.allow_lists import EVERYTHING, allowing, refusal
 
@@ -25,15 +25,15 @@ DISGUISES: list[Callable[[IPv4Address], IPv6Address]] = [
 
 @given(fours, st.sampled_from(DISGUISES))
 def test_a_disguise_changes_nothing(four: IPv4Address, disguise: Callable[[IPv4Address], IPv6Address]) -> None:
-    assert normalised(disguise(four)) == four
-    assert normalised(four) == four
+    assert normalise(disguise(four)) == four
+    assert normalise(four) == four
 
 
 @given(loopbacks | link_locals, st.sampled_from([None, *DISGUISES]), ports, ports)
 def test_no_range_and_no_port_but_its_own_lets_near_addresses_through(
     near: IPv4Address, disguise: Callable[[IPv4Address], IPv6Address] | None, port: int, other: int
 ) -> None:
-    url = f"http://{written(disguise(near) if disguise else near, port)}/"
+    url = f"http://{format_host(disguise(near) if disguise else near, port)}/"
     around = f"{EVERYTHING}, {near}/32, {near}/32:{port}, 127.0.0.0/8:{port}, 169.254.0.0/16:{port}"
     assert f"only the entry {near}:{port}." in refusal(allowing(around), url)
     if other != port:
@@ -45,14 +45,14 @@ def test_no_range_and_no_port_but_its_own_lets_near_addresses_through(
 def test_an_entry_of_an_address_is_for_that_address_and_port(
     address: IPv4Address | IPv6Address, port: int, asked: int | None
 ) -> None:
-    if normalised(address) != address:
+    if normalise(address) != address:
         with pytest.raises(ValueError, match="IPv4"):
-            parse_entries(written(address, port))
+            parse_entries(format_host(address, port))
         return
-    [entry] = parse_entries(written(address, port))
+    [entry] = parse_entries(format_host(address, port))
     assert entry.is_exactly(address, port)
     assert entry.covers(address, asked or port) == (asked in (None, port))
-    if near(address):
+    if is_loopback_or_link_local(address):
         with pytest.raises(ValueError, match=":PORT"):
             parse_entries(str(address))
         return

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from core.addresses import is_of_this_machine
+from core.addresses import is_local_address
 from core.delivery import allowed_targets
 from tests.fixtures.allow_lists import Names, allowing, refusal
 
@@ -53,7 +53,7 @@ def test_the_own_database_on_this_machine_is_known_by_all_its_names(database: st
 
 def test_a_server_on_this_machine_is_known_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {ip_address(one) for one in ("127.0.0.1", "::1", "10.20.0.9", "fd00::9")}
-    monkeypatch.setattr(allowed_targets, "is_of_this_machine", own.__contains__)
+    monkeypatch.setattr(allowed_targets, "is_local_address", own.__contains__)
     for host in ("127.0.0.1", "10.20.0.9"):
         allowed = allowing("10.0.0.0/8, fd00::/8", database_url=f"postgresql+psycopg://u:p@{host}:7001/x")
         for address in ("10.20.0.9", "[fd00::9]", "[::ffff:10.20.0.9]"):
@@ -63,8 +63,8 @@ def test_a_server_on_this_machine_is_known_at_each_of_its_addresses(monkeypatch:
 
 
 def test_which_addresses_are_of_this_machine() -> None:
-    assert all(is_of_this_machine(ip_address(one)) for one in ("127.0.0.1", "127.1.2.3", "::1"))
-    assert not any(is_of_this_machine(ip_address(one)) for one in ("203.0.113.7", "192.0.2.1"))
+    assert all(is_local_address(ip_address(one)) for one in ("127.0.0.1", "127.1.2.3", "::1"))
+    assert not any(is_local_address(ip_address(one)) for one in ("203.0.113.7", "192.0.2.1"))
 
 
 def test_the_own_mqtt_broker_is_never_called(names: Names) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from core.delivery import signing
-from core.delivery.sending import JITTER, pause_after
+from core.delivery.sending import JITTER, retry_pause
 from core.settings import Settings
 from worker.delivery.http_sender import KEPT_CHARACTERS, printable, retry_after
 
@@ -43,7 +43,7 @@ def test_the_schedule_is_the_documented_one() -> None:
 
 @given(st.integers(1, 7), st.floats(0, 1), st.floats(0, 1e9))
 def test_pauses(tries: int, jitter: float, asked: float) -> None:
-    pause = pause_after(tries, SCHEDULE, retry_after=asked, jitter=jitter)
+    pause = retry_pause(tries, SCHEDULE, retry_after=asked, jitter=jitter)
     assert pause is not None
     planned = SCHEDULE[tries - 1]
     assert planned <= pause
@@ -51,7 +51,7 @@ def test_pauses(tries: int, jitter: float, asked: float) -> None:
 
 
 def test_no_pause_follows_the_last_try() -> None:
-    assert pause_after(len(SCHEDULE) + 1, SCHEDULE, retry_after=10, jitter=0) is None
+    assert retry_pause(len(SCHEDULE) + 1, SCHEDULE, retry_after=10, jitter=0) is None
 
 
 def test_the_setting_of_pauses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What is accepted as a image, how big it is, and what its pixels become."""
+"""What is accepted as an image, how big it is, and what its pixels become."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def colours(width: int = 40, height: int = 24) -> Image.Image:
-    """A image whose every corner differs."""
+    """An image whose every corner differs."""
     rows, columns = np.mgrid[0:height, 0:width]
     channels = (255 * columns / (width - 1), 255 * rows / (height - 1), np.full_like(rows, 90))
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.models.verdicts import Verdict, of_part
+from core.models.verdicts import Verdict, part_verdict
 
 View = tuple[bool, Verdict | None]
 
@@ -17,7 +17,7 @@ views = final_views | st.tuples(st.just(False), st.none() | st.sampled_from(VERD
 
 @given(st.lists(views, min_size=1))
 def test_one_bad_view_is_enough_and_ok_takes_all(found: list[View]) -> None:
-    verdict = of_part(found)
+    verdict = part_verdict(found)
     assert (verdict == "ng") == any(said == "ng" for _, said in found)
     assert (verdict == "ok") == all(said == "ok" for _, said in found)
 
@@ -25,26 +25,26 @@ def test_one_bad_view_is_enough_and_ok_takes_all(found: list[View]) -> None:
 @given(st.lists(views, min_size=1))
 def test_what_nobody_knows_is_for_a_person_to_judge(found: list[View]) -> None:
     unknown = any(said == "review" or (final and said is None) for final, said in found)
-    assert (of_part(found) == "review") == (unknown and all(said != "ng" for _, said in found))
+    assert (part_verdict(found) == "review") == (unknown and all(said != "ng" for _, said in found))
 
 
 @given(st.lists(final_views, min_size=1))
 def test_a_part_without_anything_in_flight_has_a_verdict(found: list[View]) -> None:
-    assert of_part(found) is not None
+    assert part_verdict(found) is not None
 
 
 @given(st.lists(views, min_size=1), st.lists(final_views))
 def test_a_verdict_that_is_there_gets_only_worse_by_further_views(found: list[View], more: list[View]) -> None:
     order: list[Verdict | None] = ["ok", None, "review", "ng"]
-    assert order.index(of_part(found + more)) >= order.index(of_part(found))
+    assert order.index(part_verdict(found + more)) >= order.index(part_verdict(found))
 
 
 @given(st.lists(views, min_size=1), st.randoms())
 def test_the_order_and_repetition_of_views_do_not_matter(found: list[View], order: random.Random) -> None:
     shuffled = [*found, *found]
     order.shuffle(shuffled)
-    assert of_part(shuffled) == of_part(found)
+    assert part_verdict(shuffled) == part_verdict(found)
 
 
 def test_no_view_is_no_verdict() -> None:
-    assert of_part([]) is None
+    assert part_verdict([]) is None

@@ -13,7 +13,7 @@ from core.errors import Code, Failure, Refused
 from core.intake.image_decoding import Undecodable
 from core.settings import SettingsError, read_settings
 from core.storage import folders
-from core.storage.archives import Archives, ArchiveUnavailable, Place
+from core.storage.archives import ArchiveLocation, Archives, ArchiveUnavailable
 from core.storage.folders import Folder
 
 MAX_BYTES = 1000
@@ -27,11 +27,11 @@ def put(root: Path, *names: str, content: bytes = b"image") -> None:
         path.write_bytes(content)
 
 
-def names_of(place: Place, after: str | None = None) -> list[str]:
+def names_of(place: ArchiveLocation, after: str | None = None) -> list[str]:
     return list(place.images(after))
 
 
-def failure_of(place: Place, name: str, max_bytes: int = MAX_BYTES) -> Failure:
+def failure_of(place: ArchiveLocation, name: str, max_bytes: int = MAX_BYTES) -> Failure:
     with pytest.raises(Undecodable) as caught:
         place.read(name, max_bytes=max_bytes)
     return caught.value.failure

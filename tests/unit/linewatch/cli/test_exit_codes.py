@@ -9,7 +9,7 @@ import pytest
 
 from linewatch import BundleRejected, Refused
 from linewatch.cli import failures, run
-from linewatch.cli.commands.models import meaning
+from linewatch.cli.commands.models import describe_calibration
 from linewatch.cli.commands.submit import _BURST_IMAGES, _bursts, _File
 from linewatch.cli.image_files import images_in
 from linewatch.cli.journal import Stamp
@@ -255,16 +255,16 @@ def test_a_threshold_says_what_it_costs_and_how_that_is_known() -> None:
         "confidence_interval": [0.008, 0.094],
         "sample_size": 74,
     }
-    text = meaning(calibration)
+    text = describe_calibration(calibration)
     assert "4.0%" in text
     assert "0.8% to 9.4%" in text
     assert "74 held-out good parts" in text
-    assert meaning(None) == "set by hand, its cost is not known"
+    assert describe_calibration(None) == "set by hand, its cost is not known"
 
 
 def test_a_threshold_says_what_is_reviewed_and_how_few_parts_that_is_known_from() -> None:
     band = {"threshold": 0.4, "rate": 0.1, "expected_rate": 0.1, "confidence_interval": [0.03, 0.2]}
-    said = meaning(
+    said = describe_calibration(
         {
             "expected_false_reject_rate": 0.05,
             "confidence_interval": [0.01, 0.12],

@@ -10,7 +10,7 @@ import pytest
 
 from linewatch import Client
 from linewatch.cli import run
-from linewatch.cli.options import Waits
+from linewatch.cli.options import WaitNotice
 from tests.fixtures.mock_system import BATCH, DELIVERY, ENDPOINT, INSPECTION, problem
 
 COMPLETED = {
@@ -43,7 +43,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
             return answers[f"{request.method} {request.url.path}"](request)
 
         def client(*_: object, follows: bool = False) -> Client:
-            tell = Waits(follows=follows).tell
+            tell = WaitNotice(follows=follows).tell
             return Client("http://system.test", transport=httpx.MockTransport(answer), on_wait=tell)
 
         for module in ("results", "inspections", "parts", "status", "submit", "webhooks"):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from linewatch.cli import failures, run
-from linewatch.cli.commands.rescoring.run_lookup import progress_of, span
+from linewatch.cli.commands.rescoring.run_lookup import format_seconds, progress_of
 from linewatch.types.rescoring import RescoreRun
 from tests.fixtures.mock_system import RUN
 
@@ -56,7 +56,7 @@ def test_progress_in_words() -> None:
     assert words(status="running", rate=12.34, left=300, failed=1) == "12.3/s, 5 min left, 1 failed, 2 ok→ng, 0 ng→ok"
     waits = words(status="running", window="22:00-05:00", time_zone="UTC")
     assert waits == "0.0/s, runs 22:00-05:00 UTC, 2 ok→ng, 0 ng→ok"
-    assert [span(seconds) for seconds in (0.4, 99, 100, 5990, 6000, 86400)] == [
+    assert [format_seconds(seconds) for seconds in (0.4, 99, 100, 5990, 6000, 86400)] == [
         "0 s",
         "99 s",
         "2 min",

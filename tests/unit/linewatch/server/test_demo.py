@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from linewatch.server.demo.cells import lay_out
-from linewatch.server.demo.report import Detection, _judgement
+from linewatch.server.demo.report import Detection, _verdict_on_detector
 
 
 def test_the_burst_holds_out_what_is_trained_on(tmp_path: Path) -> None:
@@ -17,5 +17,7 @@ def test_the_burst_holds_out_what_is_trained_on(tmp_path: Path) -> None:
 
 def test_a_detector_that_loses_to_a_shortcut_is_said_to() -> None:
     controls = {"mean_brightness": 0.774, "nearest_thumbnail": 0.9}
-    assert "does not beat the control 'nearest thumbnail'" in _judgement(Detection(0.85, (0.8, 0.9), controls))
-    assert _judgement(Detection(0.95, (0.9, 1.0), controls)) == "The detector beats every trivial control."
+    assert "does not beat the control 'nearest thumbnail'" in _verdict_on_detector(
+        Detection(0.85, (0.8, 0.9), controls)
+    )
+    assert _verdict_on_detector(Detection(0.95, (0.9, 1.0), controls)) == "The detector beats every trivial control."

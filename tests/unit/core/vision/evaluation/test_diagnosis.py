@@ -8,10 +8,10 @@ from PIL import Image
 
 from core.intake.image_decoding import Undecodable, decode
 from core.vision.detectors.autoencoder import AutoencoderDetector
-from core.vision.evaluation.diagnosis import diagnose, sentence, sheet
+from core.vision.evaluation.diagnosis import describe, diagnose, draw_sheet
 from core.vision.evaluation.evaluation import NotFinite
-from core.vision.evaluation.heatmap import heat, overlay
-from core.vision.input.input_checks import facts, ranges
+from core.vision.evaluation.heatmap import overlay, scale_to_threshold
+from core.vision.input.input_checks import input_ranges, measure_image
 from core.vision.input.preprocessing import prepare
 from tests.fixtures.part_images import encoded, part, png
 
@@ -25,7 +25,7 @@ def test_it_judges_and_shows_the_same_image(detector: AutoencoderDetector) -> No
     assert list(found.panels) == ["reconstruction", "residue", "anomaly map"]
     np.testing.assert_array_equal(found.prepared, detector.prepare(data))
     np.testing.assert_array_equal(found.panels["anomaly map"], scored.maps[0])
-    expected = overlay(decode(data, max_pixels=10**6), heat(scored.maps[0], score, score / 2))
+    expected = overlay(decode(data, max_pixels=10**6), scale_to_threshold(scored.maps[0], score, score / 2))
     assert found.overlay.tobytes() == expected.tobytes()
 
 
@@ -40,17 +40,17 @@ def test_the_reconstruction_and_its_residue_explain_the_error(detector: Autoenco
 
 def test_an_odd_image_is_for_review_with_its_reason(detector: AutoencoderDetector) -> None:
     settings = detector.preprocessing
-    expected = ranges([facts(prepare(png(seed), settings, max_pixels=10**6)) for seed in range(5)])
+    expected = input_ranges([measure_image(prepare(png(seed), settings, max_pixels=10**6)) for seed in range(5)])
     found = diagnose(detector, encoded(Image.new("RGB", (96, 64))), threshold=1e-9, inputs=expected)
     assert (found.verdict, found.reasons, found.is_anomaly) == ("review", ["input_dark"], True)
-    assert sentence(found).startswith("review, because of input_dark: score ")
+    assert describe(found).startswith("review, because of input_dark: score ")
     assert diagnose(detector, png(9), threshold=1.0, inputs=expected).verdict == "ok"
 
 
 @pytest.mark.parametrize("size", [(300, 200), (40, 900), (1500, 60)], ids=["wide", "tall", "flat"])
 def test_a_sheet_holds_every_panel(detector: AutoencoderDetector, size: tuple[int, int]) -> None:
     found = diagnose(detector, encoded(part(3, size=size)), threshold=0.05)
-    image = sheet(found, "a part with a rather long name " * 6)
+    image = draw_sheet(found, "a part with a rather long name " * 6)
     assert image.mode == "RGB"
     assert image.width >= 900
     assert image.height < 600

@@ -11,7 +11,7 @@ from PIL import Image
 from core.vision.detectors.autoencoder import AutoencoderDetector
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import Evaluation, evaluate
-from core.vision.training.dataset import Reading, read, read_layout
+from core.vision.training.dataset import ReadImages, read, read_layout
 
 SIDE = 48
 SCRATCH = (slice(SIDE // 3, SIDE // 3 + 6), slice(8, SIDE - 8))
@@ -49,7 +49,7 @@ def evaluated(detector: AutoencoderDetector, own: Path) -> Callable[[], Evaluati
     return measure
 
 
-def _read(detector: Detector, paths: list[Path]) -> Reading:
+def _read(detector: Detector, paths: list[Path]) -> ReadImages:
     return read(paths, detector.preprocessing, max_pixels=10**6, progress=lambda _: None)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from api.routes import page
 from core.vision.evaluation import heatmap
-from core.vision.evaluation.heatmap import enlarged, heat, legend, overlay
+from core.vision.evaluation.heatmap import legend, overlay, resize_map, scale_to_threshold
 
 maps = arrays(
     np.float32,
@@ -38,7 +38,7 @@ def test_heat_reaches_1_exactly_where_the_score_reaches_the_threshold(
     score: float,
     threshold: float,
 ) -> None:
-    found = heat(anomaly_map, score, threshold)
+    found = scale_to_threshold(anomaly_map, score, threshold)
     assert found.dtype == np.float32
     assert found.shape == anomaly_map.shape
     assert np.isfinite(found).all()
@@ -49,13 +49,13 @@ def test_heat_reaches_1_exactly_where_the_score_reaches_the_threshold(
 def test_the_peak_stands_for_the_score() -> None:
     anomaly_map = np.linspace(0, 2, 100, dtype=np.float32).reshape(10, 10)
     peak = anomaly_map.ravel()[-2:].mean()  # 2 % of a hundred cells
-    found = heat(anomaly_map, score=0.6, threshold=0.4)
+    found = scale_to_threshold(anomaly_map, score=0.6, threshold=0.4)
     np.testing.assert_allclose(found, np.minimum(anomaly_map / peak, 1) * 1.5, rtol=1e-5)
 
 
 def test_a_score_just_below_the_threshold_is_calm() -> None:
-    assert heat(spot(), score=np.nextafter(0.3, 0), threshold=0.3).max() < 1
-    assert heat(spot(), score=0.3, threshold=0.3).max() == 1
+    assert scale_to_threshold(spot(), score=np.nextafter(0.3, 0), threshold=0.3).max() < 1
+    assert scale_to_threshold(spot(), score=0.3, threshold=0.3).max() == 1
 
 
 @pytest.mark.parametrize(
@@ -67,48 +67,48 @@ def test_a_score_just_below_the_threshold_is_calm() -> None:
     ],
 )
 def test_odd_maps(anomaly_map: list[list[float]], expected: list[list[float]]) -> None:
-    np.testing.assert_allclose(heat(np.array(anomaly_map), 2, 1), expected, atol=1e-6)
+    np.testing.assert_allclose(scale_to_threshold(np.array(anomaly_map), 2, 1), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0])
 def test_without_a_ratio_to_the_threshold_only_its_side_counts(threshold: float) -> None:
-    assert heat(spot(), threshold, threshold).max() == 1
-    assert heat(spot(), threshold - 1, threshold).max() == 0
+    assert scale_to_threshold(spot(), threshold, threshold).max() == 1
+    assert scale_to_threshold(spot(), threshold - 1, threshold).max() == 0
 
 
 @pytest.mark.parametrize("score", [np.nan, np.inf])
 def test_a_score_that_is_not_finite_has_no_heat(score: float) -> None:
     with pytest.raises(ValueError, match="finite"):
-        heat(spot(), score, 1)
+        scale_to_threshold(spot(), score, 1)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3,), (1, 2, 3)])
 def test_what_is_no_map_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="rows and columns"):
-        heat(np.zeros(shape), 1, 1)
+        scale_to_threshold(np.zeros(shape), 1, 1)
 
 
 def test_the_grid_lies_on_the_image_as_pillow_lays_it() -> None:
     """Centres on centres: column c of a grid enlarged 8 times is centred on pixels 8c + 3 and 8c + 4."""
-    found = enlarged(spot(), (96, 64))
+    found = resize_map(spot(), (96, 64))
     rows, columns = np.nonzero(found > 0.9 * found.max())
     assert (rows.mean(), columns.mean()) == (2 * 8 + 3.5, 3 * 8 + 3.5)
     ramp = np.arange(4, dtype=np.float32)[None] + 1
-    np.testing.assert_allclose(enlarged(ramp, (8, 1))[0], [1, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4], rtol=1e-6)
+    np.testing.assert_allclose(resize_map(ramp, (8, 1))[0], [1, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4], rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(96, 64), (97, 61), (7, 5), (1, 1), (12, 8)])
 def test_the_peak_survives_any_size(size: tuple[int, int]) -> None:
     calm = np.full((8, 12), np.nextafter(np.float32(1), np.float32(0)))
-    assert enlarged(spot(), size).shape == size[::-1]
-    assert enlarged(spot(), size).max() == 5
-    assert enlarged(calm, size).max() < 1
+    assert resize_map(spot(), size).shape == size[::-1]
+    assert resize_map(spot(), size).max() == 5
+    assert resize_map(calm, size).max() < 1
 
 
 @pytest.mark.parametrize("ground", [0, 90, 255])
 def test_what_is_below_half_the_threshold_is_not_drawn(ground: int) -> None:
     image = plain(ground)
-    drawn = overlay(image, heat(spot(), 0.49, 1))
+    drawn = overlay(image, scale_to_threshold(spot(), 0.49, 1))
     assert drawn.tobytes() == image.tobytes()
     assert drawn is not image
 
@@ -116,7 +116,7 @@ def test_what_is_below_half_the_threshold_is_not_drawn(ground: int) -> None:
 @pytest.mark.parametrize("ground", [0, 90, 255])
 def test_a_tint_below_the_threshold_and_a_step_with_a_contour_at_it(ground: int) -> None:
     image = plain(ground)
-    calm, hot = (np.asarray(overlay(image, heat(spot(), score, 1))).astype(int) for score in (0.999, 1.3))
+    calm, hot = (np.asarray(overlay(image, scale_to_threshold(spot(), score, 1))).astype(int) for score in (0.999, 1.3))
     tinted = np.abs(calm - ground).sum(axis=2) > 0
     assert 0 < tinted.mean() < 0.1
     assert (calm[tinted][:, 2] >= calm[tinted][:, 0]).all()  # cool
@@ -153,6 +153,6 @@ def test_the_page_explains_the_same_scale() -> None:
 
 def test_large_images_are_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heatmap, "LONGEST_SIDE", 60)
-    assert overlay(plain(90, (120, 50)), heat(spot(), 2, 1)).size == (60, 25)
-    assert overlay(plain(90, (3, 1200)), heat(spot(), 2, 1)).size == (1, 60)
-    assert overlay(plain(90, (60, 60)), heat(spot(), 2, 1)).size == (60, 60)
+    assert overlay(plain(90, (120, 50)), scale_to_threshold(spot(), 2, 1)).size == (60, 25)
+    assert overlay(plain(90, (3, 1200)), scale_to_threshold(spot(), 2, 1)).size == (1, 60)
+    assert overlay(plain(90, (60, 60)), scale_to_threshold(spot(), 2, 1)).size == (60, 60)

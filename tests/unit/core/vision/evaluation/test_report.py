@@ -10,7 +10,7 @@ import pytest
 from core.vision.bundle.manifest import Manifest
 from core.vision.calibration.result import ReviewBand
 from core.vision.evaluation.examples import EXHIBITS
-from core.vision.evaluation.report import Account, render
+from core.vision.evaluation.report import ReportContent, render
 from core.vision.train import TrainingOptions, train
 from core.vision.training.options import Epoch
 from tests.fixtures.html_pages import Page
@@ -87,7 +87,7 @@ def test_a_review_threshold_is_marked_and_told(trained: tuple[str, Manifest]) ->
     )
     threshold = trained[1].threshold.model_copy(update={"calibration": calibration})
     manifest = trained[1].model_copy(update={"review_threshold": value / 2, "threshold": threshold})
-    text = render(Account("parts", manifest, "0" * 64, [Epoch(1, 0.5, 0.4)], np.linspace(0, value * 0.99, 20)))
+    text = render(ReportContent("parts", manifest, "0" * 64, [Epoch(1, 0.5, 0.4)], np.linspace(0, value * 0.99, 20)))
     assert f"review from {value / 2:.4g}</text>" in text
     assert "a person decides, for about 19.0% of good parts" in text
     assert "from 20 good parts of 5 groups, worth 7 independent ones, that the detector" in text
@@ -96,7 +96,7 @@ def test_a_review_threshold_is_marked_and_told(trained: tuple[str, Manifest]) ->
 
 def test_little_to_tell_makes_a_page_too(trained: tuple[str, Manifest]) -> None:
     manifest = trained[1].model_copy(update={"metrics": None, "inputs": None})
-    account = Account("parts", manifest, "0" * 64, [Epoch(1, 0.5, 0.4)], np.array([0.01, 0.01]))
+    account = ReportContent("parts", manifest, "0" * 64, [Epoch(1, 0.5, 0.4)], np.array([0.01, 0.01]))
     text = render(account)
     assert "detection is not measured" in text
     assert "<h2>Detection</h2>" not in text
@@ -109,6 +109,6 @@ def test_a_detector_that_a_trivial_score_beats_is_told(trained: tuple[str, Manif
     assert metrics is not None
     beaten = metrics.model_copy(update={"auroc": 0.6, "controls": {"mean_brightness": 0.7}})
     manifest = trained[1].model_copy(update={"metrics": beaten})
-    text = render(Account("parts", manifest, "0" * 64, [], np.array([0.01])))
+    text = render(ReportContent("parts", manifest, "0" * 64, [], np.array([0.01])))
     assert "darkness, tells the test parts apart as well as the detector" in text
     assert "these test parts prove nothing" in text

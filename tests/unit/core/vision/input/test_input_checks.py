@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from pydantic import ValidationError
 
-from core.vision.input.input_checks import Facts, InputRanges, facts, ranges, reasons
+from core.vision.input.input_checks import ImageMeasurements, InputRanges, input_ranges, measure_image, reasons
 from core.vision.input.preprocessing import Prepared, Preprocessing, prepare
 from tests.fixtures.part_images import encoded
 from tests.unit.core.vision.conftest import make_part
@@ -21,8 +21,8 @@ SETTINGS = Preprocessing(width=64, height=64, scaled_decode=True)
 SIDE = 128
 
 
-def measured(image: Image.Image) -> Facts:
-    return facts(prepare(encoded(image), SETTINGS, max_pixels=10**6))
+def measured(image: Image.Image) -> ImageMeasurements:
+    return measure_image(prepare(encoded(image), SETTINGS, max_pixels=10**6))
 
 
 @cache
@@ -31,7 +31,7 @@ def part(seed: int) -> Image.Image:
 
 
 @cache
-def of_part(seed: int) -> Facts:
+def of_part(seed: int) -> ImageMeasurements:
     return measured(part(seed))
 
 
@@ -41,7 +41,7 @@ def toned(image: Image.Image, tone: Callable[[NDArray[np.float64]], NDArray[np.f
 
 @pytest.fixture(scope="module")
 def expected() -> InputRanges:
-    return ranges([of_part(seed) for seed in range(20)])
+    return input_ranges([of_part(seed) for seed in range(20)])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_image_that_was_taken_wrongly_is_marked(
 
 @pytest.mark.parametrize("count", [1, 2, 20, 60])
 def test_fresh_good_parts_are_not_marked(count: int) -> None:
-    learned = ranges([of_part(seed) for seed in range(count)])
+    learned = input_ranges([of_part(seed) for seed in range(count)])
     assert learned.sample_size == count
     assert [reasons(of_part(seed), learned) for seed in range(160, 220)] == [[]] * 60
 
@@ -98,7 +98,7 @@ def test_a_defect_is_no_input_fault(expected: InputRanges) -> None:
 
 def test_one_odd_image_among_many_does_not_open_the_ranges() -> None:
     odd = toned(part(0), lambda grey: 0 * grey)
-    learned = ranges([of_part(seed) for seed in range(220)] + [measured(odd)])
+    learned = input_ranges([of_part(seed) for seed in range(220)] + [measured(odd)])
     assert reasons(measured(odd), learned) == ["input_dark"]
 
 
@@ -106,7 +106,7 @@ def test_grey_where_colour_is_expected_is_marked() -> None:
     def coloured(seed: int) -> Image.Image:
         return toned(part(seed), lambda pixels: pixels * [1.2, 0.8, 0.6])
 
-    learned = ranges([measured(coloured(seed)) for seed in range(20)])
+    learned = input_ranges([measured(coloured(seed)) for seed in range(20)])
     assert reasons(measured(coloured(30)), learned) == []
     assert reasons(measured(coloured(30).convert("L")), learned) == ["input_colour"]
 
@@ -114,7 +114,7 @@ def test_grey_where_colour_is_expected_is_marked() -> None:
 def test_the_facts_of_a_image_that_is_known() -> None:
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
     pixels[:, 4:] = (255, 51, 51)
-    found = facts(Prepared(pixels, width=16, height=4))
+    found = measure_image(Prepared(pixels, width=16, height=4))
     assert (found.aspect, found.enlargement, found.saturated, found.dark) == (4, 2, 0.5, 0.5)
     assert found.brightness == pytest.approx(112 / 2, abs=0.5)  # 0.299 · 255 + 0.701 · 51
     assert found.colourfulness == pytest.approx(0.8)
@@ -124,7 +124,7 @@ def test_the_facts_of_a_image_that_is_known() -> None:
 def test_sharpness_does_not_follow_the_light(gain: float) -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(40, 100, (64, 64, 1)).repeat(3, axis=2)
-    plain, lit = (facts(Prepared(some.astype(np.uint8), 64, 64)) for some in (pixels, pixels * gain))
+    plain, lit = (measure_image(Prepared(some.astype(np.uint8), 64, 64)) for some in (pixels, pixels * gain))
     assert lit.sharpness == pytest.approx(plain.sharpness, rel=0.02)
     assert plain.sharpness == pytest.approx(5, rel=0.1)
 
@@ -132,10 +132,10 @@ def test_sharpness_does_not_follow_the_light(gain: float) -> None:
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=12), st.integers(0, 255))
 def test_any_training_set_gives_ranges_that_its_own_middle_fits(greys: list[int], other: int) -> None:
-    def flat(grey: int) -> Facts:
-        return facts(Prepared(np.full((16, 16, 3), grey, dtype=np.uint8), 16, 16))
+    def flat(grey: int) -> ImageMeasurements:
+        return measure_image(Prepared(np.full((16, 16, 3), grey, dtype=np.uint8), 16, 16))
 
-    learned = ranges([flat(grey) for grey in greys])
+    learned = input_ranges([flat(grey) for grey in greys])
     assert InputRanges.model_validate_json(learned.model_dump_json()) == learned
     assert reasons(flat(sorted(greys)[len(greys) // 2]), learned) == []
     assert set(reasons(flat(other), learned)) <= {"input_saturated", "input_dark", "input_bright"}
@@ -143,7 +143,7 @@ def test_any_training_set_gives_ranges_that_its_own_middle_fits(greys: list[int]
 
 def test_no_ranges_without_images() -> None:
     with pytest.raises(ValueError, match="there are none"):
-        ranges([])
+        input_ranges([])
 
 
 def test_a_range_in_the_wrong_order_is_refused(expected: InputRanges) -> None:

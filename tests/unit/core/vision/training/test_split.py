@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.vision.training.dataset import InvalidFolder
 from core.vision.training.split import split
-from core.vision.training_data import gather
+from core.vision.training_data import read_training_data
 from core.vision.training_options import TrainingOptions
 
 
@@ -59,7 +59,7 @@ def test_training_keeps_the_parts_of_a_pattern_on_one_side_and_says_what_looks_a
             architecture="conv-autoencoder", input_size=32, device="cpu", group_by=group_by, false_reject_rate=0.1
         )
         notes: list[str | None] = []
-        material = gather(tmp_path, options, lambda now: notes.append(now.note))  # noqa: B023 - called at once
+        material = read_training_data(tmp_path, options, lambda now: notes.append(now.note))  # noqa: B023 - called at once
         assert material.grouping.groups == [index // 2 for index in range(60)]
         assert material.grouping.near_duplicates == near_duplicates
         assert any(note and "look like several shots" in note for note in notes) == (near_duplicates > 0)
