@@ -30,7 +30,7 @@ from core.vision.input.preprocessing import Prepared, Preprocessing, prepare
 
 log = logging.getLogger(__name__)
 
-SECONDS_A_IMAGE = 10.0
+SECONDS_PER_IMAGE = 10.0
 SECONDS_A_HEATMAP = 20.0
 DEATHS_TO_BE_POISON = 2
 _COMPRESS_LEVEL = 1  # a third larger than Pillow's 6, in a fifth of its time
@@ -63,7 +63,7 @@ class IsolatedDecoder:
             Undecodable: also with `Failure.POISON`, when the child died on it twice.
         """
         question = {"path": str(path), "preprocessing": self._preprocessing.model_dump(mode="json")}
-        answer, data = self._ask_twice(question, seconds=SECONDS_A_IMAGE)
+        answer, data = self._ask_twice(question, seconds=SECONDS_PER_IMAGE)
         pixels = np.frombuffer(data, dtype=np.uint8).reshape(answer["shape"])
         return Prepared(pixels, answer["width"], answer["height"])
 

@@ -77,7 +77,7 @@ class Rescorer:
         self._at_it = threading.Lock()
         self._granting = threading.Lock()
         self._granted = 0
-        self._seconds_a_image = STEP_SECONDS / LEAST_MINIBATCH
+        self._seconds_per_image = STEP_SECONDS / LEAST_MINIBATCH
 
     def close(self) -> None:
         self._reader.close()
@@ -169,7 +169,7 @@ class Rescorer:
 
     def _minibatch(self) -> int:
         step = NIGHT_STEP_SECONDS if self._line.quiet_seconds() > NIGHT_SECONDS else STEP_SECONDS
-        return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_a_image)))
+        return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_per_image)))
 
     def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[ReadImage]) -> list[Result]:
         prepared = [one.image.pixels for one in minibatch if one.image is not None]
@@ -177,7 +177,7 @@ class Rescorer:
         scores = iter(model.score(prepared).scores.tolist() if prepared else [])
         if prepared:
             took = (time.perf_counter() - begun) / len(prepared)
-            self._seconds_a_image += 0.2 * (took - self._seconds_a_image)
+            self._seconds_per_image += 0.2 * (took - self._seconds_per_image)
         return [_result(run, one, scores) for one in minibatch]
 
     def _write(self, claim: Claim, results: Sequence[Result]) -> bool:

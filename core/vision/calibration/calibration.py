@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from core.vision.calibration.result import Calibration, ReviewBand
 from core.vision.training.grouping import effective_size
@@ -107,6 +106,8 @@ def _quantile(ordered: NDArray[np.float64], rate: float, effective: float, confi
             f"at least {required_sample_size(rate)} held-out good parts are needed"
         )
     expected = (n + 1 - k) / (n + 1)
+    from scipy import stats  # takes a second; workers do without
+
     low, high = stats.beta(*_beta_parameters(expected, effective)).interval(confidence)
     return _Quantile(float(np.nextafter(ordered[max(k, 1) - 1], np.inf)), expected, (float(low), float(high)))
 
@@ -160,6 +161,8 @@ def check_expected_rate(
     shape = _beta_parameters(
         calibration.expected_false_reject_rate, calibration.effective_sample_size or calibration.sample_size
     )
+    from scipy import stats  # takes a second; workers do without
+
     chances = stats.betabinom.pmf(np.arange(worth + 1), worth, *shape)
     at_most, at_least = np.cumsum(chances), np.cumsum(chances[::-1])[::-1]
     p_values = np.minimum(1, 2 * np.minimum(at_most, at_least))

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.hub import get_dir, load_state_dict_from_url
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from core.vision.detectors.architecture import BackboneRecord
 
@@ -149,6 +147,9 @@ class _Torchvision(nn.Module):
     """The layers of one of torchvision's networks that are read, as a list."""
 
     def __init__(self, name: str, layers: tuple[str, str, str]) -> None:
+        import torchvision  # takes seconds and is seldom needed
+        from torchvision.models.feature_extraction import create_feature_extractor
+
         super().__init__()
         self.layers = create_feature_extractor(torchvision.models.get_model(name), list(layers))
 
@@ -249,6 +250,8 @@ def _of_torchvision(name: str, published: Mapping[str, Tensor]) -> nn.Module:
 
 def _downloaded(name: str) -> Path | None:
     """The file that torchvision has downloaded, or downloads now and checks; None where that is not possible."""
+    import torchvision  # takes seconds and is seldom needed
+
     weights: Any = torchvision.models.get_model_weights(name).DEFAULT
     try:
         load_state_dict_from_url(weights.url, map_location="cpu", check_hash=True)

@@ -83,7 +83,7 @@ def test_the_anomaly_map_has_the_score_as_its_mean(client: httpx.Client, recipe:
     np.testing.assert_allclose(found.mean(dtype=np.float64), result["anomaly_score"], rtol=1e-5)
 
 
-def test_a_image_that_breaks_off_fails_alone(client: httpx.Client, recipe: str) -> None:
+def test_an_image_that_breaks_off_fails_alone(client: httpx.Client, recipe: str) -> None:
     whole = encoded(part(5, size=(400, 300)))
     ids = [submit(client, recipe, data)["id"] for data in (png(6), whole[: len(whole) // 2], png(7))]
     results = [final(client, one) for one in ids]

@@ -102,7 +102,7 @@ def test_a_body_that_is_not_declared_an_image(client: httpx.Client, recipe: str,
     assert_problem(post(client, png(1), recipe, kind=kind), 415, "unsupported_media_type")
 
 
-def test_a_image_is_what_it_is_and_not_what_it_is_called(client: httpx.Client, recipe: str) -> None:
+def test_an_image_is_what_it_is_and_not_what_it_is_called(client: httpx.Client, recipe: str) -> None:
     answer = post(client, encoded(part(1), "BMP"), recipe, kind="image/jpeg")
     assert answer.json()["image"]["media_type"] == "image/bmp"
 

@@ -47,7 +47,7 @@ def consumer(lw: Client) -> Iterator[str]:
         lw.forget_consumer(name)
 
 
-def test_a_image_that_is_sent_twice_under_one_key_is_one_inspection(lw: Client, recipe: str) -> None:
+def test_an_image_that_is_sent_twice_under_one_key_is_one_inspection(lw: Client, recipe: str) -> None:
     key = uuid4().hex
     first = lw.submit(png(1), recipe=recipe, idempotency_key=key)
     assert lw.submit(png(1), recipe=recipe, idempotency_key=key).id == first.id

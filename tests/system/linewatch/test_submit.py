@@ -102,7 +102,7 @@ def test_without_a_cache_everything_is_sent(
     assert submitted(capsys, images) == NAMES
 
 
-def test_a_run_that_is_killed_is_continued_without_doubling_or_missing_a_image(
+def test_a_run_that_is_killed_is_continued_without_doubling_or_missing_an_image(
     http: httpx.Client, tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All commits but the first are held up until it is dead. They are carried out, and their answers are lost."""

@@ -152,7 +152,7 @@ def test_a_slow_input_does_not_hold_back_what_is_done() -> None:
         outcomes.close()
 
 
-def test_fields_of_a_image_go_before_the_common_ones(tmp_path: Path) -> None:
+def test_fields_of_an_image_go_before_the_common_ones(tmp_path: Path) -> None:
     bodies: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -100,10 +100,10 @@ def test_a_child_that_dies_twice_makes_its_image_poison_and_harms_no_other(
     assert "died" in caplog.text
 
 
-def test_a_image_that_hangs_is_given_up(
+def test_an_image_that_hangs_is_given_up(
     decoder: IsolatedDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolated_decoding, "SECONDS_A_IMAGE", 0.2)
+    monkeypatch.setattr(isolated_decoding, "SECONDS_PER_IMAGE", 0.2)
     os.mkfifo(tmp_path / "hanging.png")
     with pytest.raises(Undecodable) as poison:
         decoder.prepare(tmp_path / "hanging.png")

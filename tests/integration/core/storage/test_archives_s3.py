@@ -120,7 +120,7 @@ def test_a_manifest_is_read_from_any_position(buckets: Buckets, prefix: str, nam
         assert list(entries(place, name, one.position)) == whole[at + 1 :]
 
 
-def test_a_bucket_that_is_missing_is_no_fault_of_a_image(buckets: Buckets) -> None:
+def test_a_bucket_that_is_missing_is_no_fault_of_an_image(buckets: Buckets) -> None:
     place = Bucket("no-such-bucket", ["lot"])
     with pytest.raises(ArchiveUnavailable):
         place.read("1.png", max_bytes=MAX_BYTES)
@@ -130,7 +130,7 @@ def test_a_bucket_that_is_missing_is_no_fault_of_a_image(buckets: Buckets) -> No
         place.check()
 
 
-def test_wrong_credentials_are_no_fault_of_a_image(
+def test_wrong_credentials_are_no_fault_of_an_image(
     buckets: Buckets, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buckets.put(prefix, "1.png")
@@ -142,7 +142,7 @@ def test_wrong_credentials_are_no_fault_of_a_image(
             ask()
 
 
-def test_a_server_that_is_away_is_no_fault_of_a_image(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_is_no_fault_of_an_image(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="lw-s3-", ignore_cleanup_errors=True) as folder:
         with running_buckets(Path(folder)) as server:
             for variable, value in server.environment.items():

@@ -59,7 +59,7 @@ def test_a_sheet_holds_every_panel(detector: AutoencoderDetector, size: tuple[in
     assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 100
 
 
-def test_a_image_that_cannot_be_judged(detector: AutoencoderDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_cannot_be_judged(detector: AutoencoderDetector, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Undecodable):
         diagnose(detector, png(4)[:300], threshold=1)
     scored = detector.score([detector.prepare(png(4))])

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from core.vision.input.input_checks import ImageMeasurements, InputRanges, input_ranges, measure_image, reasons
 from core.vision.input.preprocessing import Prepared, Preprocessing, prepare
 from tests.fixtures.part_images import encoded
-from tests.unit.core.vision.conftest import make_part
+from tests.fixtures.training_parts import make_part
 
 SETTINGS = Preprocessing(width=64, height=64, scaled_decode=True)
 SIDE = 128
@@ -60,7 +60,7 @@ def expected() -> InputRanges:
         pytest.param(lambda image: toned(image, lambda grey: grey * [1.25, 1, 0.7]), ["input_colour"], id="tinted"),
     ],
 )  # fmt: skip
-def test_a_image_that_was_taken_wrongly_is_marked(
+def test_an_image_that_was_taken_wrongly_is_marked(
     expected: InputRanges, change: Callable[[Image.Image], Image.Image], marked: list[str]
 ) -> None:
     assert reasons(measured(change(part(100))), expected) == marked
@@ -111,7 +111,7 @@ def test_grey_where_colour_is_expected_is_marked() -> None:
     assert reasons(measured(coloured(30).convert("L")), learned) == ["input_colour"]
 
 
-def test_the_facts_of_a_image_that_is_known() -> None:
+def test_the_facts_of_an_image_that_is_known() -> None:
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
     pixels[:, 4:] = (255, 51, 51)
     found = measure_image(Prepared(pixels, width=16, height=4))

@@ -158,7 +158,7 @@ def test_prepared_images_keep_their_shape_and_a_fixed_area(
     assert input_size(size, side) == expected
 
 
-def test_the_packaged_network_knows_what_is_in_a_image() -> None:
+def test_the_packaged_network_knows_what_is_in_an_image() -> None:
     """The folded layers give what the published ones give, batch normalisation and all."""
     path = packaged_weights()
     assert path is not None

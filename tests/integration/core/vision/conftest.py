@@ -1,0 +1,5 @@
+"""Synthetic parts to train on."""
+
+from tests.fixtures.training_parts import detector as detector
+from tests.fixtures.training_parts import folder as folder
+from tests.fixtures.training_parts import part as part

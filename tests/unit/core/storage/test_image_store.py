@@ -1,0 +1,30 @@
+"""A file of the image store is whole or not there."""
+
+from pathlib import Path
+
+from core.storage.image_store import Store
+
+
+def test_a_file_of_the_store_is_whole_or_not_there(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}/a%20store")
+    staged = store.stage()
+    staged.write(b"half of ")
+    assert not store.holds("2026/01/02/x")
+    staged.write(b"it")
+    staged.flush()
+    store.publish([(staged, "2026/01/02/x")])
+    assert store.read("2026/01/02/x") == b"half of it"
+    staged.discard()  # too late: it is published
+    assert store.holds("2026/01/02/x")
+    assert (tmp_path / "a store" / "2026" / "01" / "02" / "x").is_file()
+    assert list((tmp_path / "a store" / "tmp").iterdir()) == []
+
+
+def test_what_was_begun_and_never_published_is_swept_up_in_time(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}")
+    staged = store.stage()
+    staged.write(b"abandoned")
+    staged.close()
+    assert store.sweep(older_than_seconds=60) == 0
+    assert store.sweep(older_than_seconds=-60) == 1
+    assert not staged.path.exists()
