@@ -5,7 +5,7 @@ from html import escape
 from typing import Final
 
 from benchmarks.findings import Found, Row
-from core.vision.evaluation.charts import Mark, Strip, histograms
+from core.html.charts import Mark, Strip, histograms
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --text: #1c2126; --quiet: #5d6770; --line: #d5d9dd; --good: #2d6ca2;

@@ -23,9 +23,9 @@ from typing import IO, Any, Self
 import numpy as np
 
 from core.errors import Failure
+from core.html.pages import IMAGE_SIDE, jpeg
 from core.intake.image_decoding import Undecodable, decode
 from core.vision.evaluation.heatmap import Heat, overlay
-from core.vision.evaluation.page import IMAGE_SIDE, jpeg
 from core.vision.input.preprocessing import Prepared, Preprocessing, prepare
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from core.html.pages import IMAGE_SIDE, jpeg
 from core.intake.image_decoding import decode
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import Evaluation
 from core.vision.evaluation.heatmap import overlay, scale_to_threshold
 from core.vision.evaluation.metrics import Scores
-from core.vision.evaluation.page import IMAGE_SIDE, jpeg
 
 EXHIBITS: Final = 8
 """Images of each kind, at most."""
