@@ -8,7 +8,7 @@ from core.settings import settings_or_exit
 
 
 def main() -> int:
-    """Serve until told to stop; 2 if a setting is wrong, or they would leave the api open to others."""
+    """Serve until stopped; 2 if a setting is wrong, or would leave the api open to other machines without keys."""
     own = settings_or_exit()
     if not own.listens_on_loopback and not own.auth_required:
         print(

@@ -1,6 +1,6 @@
 """Anomaly maps, heatmaps and pages about runs on demand: made by a worker through the queue and kept in the store.
 
-The api decodes no image: what a sender made to hurt whoever decodes it hurts a worker's child process, not the door.
+The api decodes no image: an image made to crash a decoder crashes a worker's child process.
 """
 
 import asyncio

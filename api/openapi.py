@@ -24,7 +24,7 @@ _KEY = {
     "type": "http",
     "scheme": "bearer",
     "description": "An API key, `lw_…` (`linewatch keys create`). Each operation names the scope that the key needs; "
-    "`admin` is all of them. A system that listens on a loopback address asks for none unless told to.",
+    "`admin` is all of them. A system that listens on a loopback address needs no key unless configured otherwise.",
 }
 _RETRY_AFTER = {"description": "Seconds after which to ask again.", "schema": {"type": "integer", "minimum": 1}}
 _AUTHENTICATE = {"description": "`Bearer`.", "schema": {"type": "string"}}

@@ -49,7 +49,7 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Hint:
-    """What became final in this process, for who waits in any."""
+    """Notify all processes of what became final in this one."""
 
     finished: Finished
 

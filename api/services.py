@@ -25,7 +25,7 @@ from core.settings import Settings
 from core.storage.image_store import Store, failure_key
 
 POOL_SIZE = 24
-# How the connections are shared out: whoever has a thread finds one, and no kind of request waits for another kind.
+# Every thread finds a connection, and no kind of request waits for another kind.
 WORK_THREADS = 7  # async routes and the waiters
 ROUTE_THREADS = 6  # plain routes
 KEY_THREADS = 2  # the guard

@@ -91,14 +91,14 @@ class Settings(BaseSettings):
     )
 
     webhook_allow: str = Field(
-        "", description="whom webhooks may call: names, addresses and ranges, comma separated; nobody by default"
+        "", description="where webhooks may go: names, addresses and ranges, comma separated; nowhere by default"
     )
     webhook_retry_seconds: Annotated[tuple[Pause, ...], NoDecode, Field(min_length=1)] = Field(
         (5, 300, 1800, 7200, 18_000, 36_000, 36_000),
         description="the pauses between the tries of a webhook, comma separated; there is one try more than pauses",
     )
     webhook_disable_after_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        5, description="a webhook endpoint is disabled after so many days of nothing but failures"
+        5, description="a webhook endpoint is disabled after this many days of failures only"
     )
     webhook_ca_file: Path | None = Field(
         None, description="certificates (PEM) of authorities that receivers of webhooks may have besides the usual ones"

@@ -50,7 +50,7 @@ class CursorLost(Refused):
 
 
 class WebhookInvalid(LinewatchError):  # noqa: N818
-    """A request that should be a webhook was not sent by who knows its secret, or not now, or cannot be read."""
+    """A request that should be a webhook is not signed with its secret, is too old, or cannot be read."""
 
 
 class BadAddress(LinewatchError):  # noqa: N818

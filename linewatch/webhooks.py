@@ -36,7 +36,7 @@ class WebhookEvent(Result):
     """Something that happened.
 
     Attributes:
-        id: the same on every try, so that what comes twice can be told.
+        id: the same on every attempt, so that you can detect duplicates.
         type: such as `inspection.completed`.
         timestamp: when it happened.
         data: an `Inspection`, `Batch`, `RescoreRun` or `ModelVersion`, as the type says; of other types the plain JSON.
@@ -70,7 +70,7 @@ class WebhookGroup(Result):
 def verify_webhook(
     body: bytes, headers: Mapping[str, str], secret: str, *, tolerance: float = 300
 ) -> WebhookEvent | WebhookGroup:
-    """What a webhook says, once it is sure that it came from who knows the secret, whole, and now.
+    """Verify a webhook's signature and age, and return its events.
 
     Example:
         for event in verify_webhook(body, headers, secret).events:
@@ -119,7 +119,7 @@ def _header(given: Mapping[str, str], name: str) -> str:
 
 
 def _fits(key: bytes, signed: bytes, signature: str) -> bool:
-    """Whether this is the signature, compared in a time that does not tell how much of it is right."""
+    """Whether the signature is right, compared in constant time."""
     version, _, text = signature.partition(",")
     expected = base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
     return version == "v1" and hmac.compare_digest(expected, text.encode(errors="replace"))

@@ -27,7 +27,7 @@ def create_app(name: str, settings: Settings) -> Celery:
 
 
 def set_up_logging(**_: Any) -> None:
-    """One line a record on standard error; whoever runs the process adds the time."""
+    """Log one line a record to standard error; the supervisor adds the time."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     for chatty in ("celery", "kombu", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

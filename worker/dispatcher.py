@@ -1,8 +1,8 @@
-"""The dispatcher: finds what was forgotten and publishes it. Several may run; they skip each other's rows.
+"""The dispatcher finds forgotten work and publishes it. Several may run; they skip each other's rows.
 
 Redis may lose every message. What counts is in Postgres, and within seconds this finds: leases that ran out, deadlines
 that passed, rows that were never published, rows whose message was lost, and model versions that nobody has checked.
-It also numbers what is new in the feed, so that a reader who comes after a long time finds that done.
+It also numbers what is new in the feed, so a reader who returns after a long time need not wait for it.
 """
 
 import logging
@@ -41,7 +41,7 @@ WOKEN_AT_ONCE = 4
 
 
 class Dispatcher:
-    """One dispatcher; `round` does everything once."""
+    """One dispatcher; `round` runs every check once."""
 
     def __init__(self, own: Settings) -> None:
         self._settings = own
@@ -62,7 +62,7 @@ class Dispatcher:
         self._engine.dispose()
 
     def round(self) -> None:
-        """Put right what is wrong now.
+        """Run every check once.
 
         Raises:
             OperationalError and the like: the database cannot be used.
@@ -82,7 +82,7 @@ class Dispatcher:
         with self._engine.begin() as connection:
             rescued = work.reclaim_expired_leases(connection)
         if rescued:
-            log.warning("%d leases ran out; their inspections are queued again", rescued)
+            log.warning("%d leases expired; their inspections are queued again", rescued)
 
     def _fail_overdue(self) -> None:
         with self._engine.begin() as connection:
@@ -133,7 +133,7 @@ class Dispatcher:
             due = planning.due(connection)
             waiting = slices.waiting(connection)
         if rescued:
-            log.warning("%d leases of slices ran out; they are queued again", rescued)
+            log.warning("%d slice leases expired; the slices are queued again", rescued)
         for run_id in due:
             self._send(Task.PLAN_RUN, str(run_id), queue=IO_QUEUE)
         if waiting and self._redis.llen(BULK_QUEUE) == 0:
@@ -184,7 +184,7 @@ class Dispatcher:
 
 
 def run(dispatcher: Dispatcher, stopping: threading.Event, interval: float) -> None:
-    """Round after round, until told to stop; a server that is away is waited for."""
+    """Run rounds until stopped. While a server is down, keep trying."""
     while not stopping.is_set():
         try:
             dispatcher.round()

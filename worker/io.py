@@ -33,7 +33,7 @@ POOL_SIZE = 4
 
 REMOVED_AT_ONCE = 2000
 PIECES = 100
-"""Removing is done in pieces, each a transaction of its own, and so many at a time; the rest comes next time."""
+"""Rows are removed in batches, each in its own transaction, up to a limit; the rest is removed next time."""
 
 
 class Process:

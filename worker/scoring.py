@@ -111,7 +111,7 @@ def rescore(granted: int = 0) -> None:
     except ArchiveUnavailable as error:
         log.warning("images that are to be scored again are away: %s", error)
         return
-    if may_be_more and not granted and not process.stopping.is_set():  # who grants goes on granting
+    if may_be_more and not granted and not process.stopping.is_set():  # the dispatcher grants the next share
         try:
             app.send_task(Task.RESCORE, queue=BULK_QUEUE, ignore_result=True, retry=False)
         except BrokerError as error:
@@ -176,5 +176,5 @@ def rescore_report(run_id: str, key: str) -> None:
 
 
 def _isolated(process: Process, model: LoadedModel) -> IsolatedDecoder:
-    """Nobody has decoded these images yet, or not in full: one may kill whoever does."""
+    """These images have not been decoded in full before: one may crash its decoder."""
     return IsolatedDecoder(model.preprocessing, max_pixels=process.settings.max_image_pixels)

@@ -1,4 +1,4 @@
-"""Who may ask. With keys: a bearer key with the right scope. Without: only this machine, and no foreign web page."""
+"""Authentication and origin checks. With keys: a bearer key with the right scope. Without: only this machine."""
 
 import asyncio
 import logging
@@ -55,7 +55,7 @@ class Authentication:
     """ASGI middleware that refuses requests before anything is read of them, and bounds bodies that are read whole."""
 
     def __init__(self, app: ASGIApp, settings: Settings, engine: Engine, threads: int) -> None:
-        """Keys are looked up in so many `threads`, which nothing else uses: whatever is slow, it is known who asks."""
+        """Keys are looked up in `threads` threads of their own, so slow requests do not delay authentication."""
         self._app = app
         self._threads = anyio.CapacityLimiter(threads)
         self._needs_key = settings.auth_required

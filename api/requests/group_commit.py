@@ -80,11 +80,11 @@ class GroupCommit:
         self._allowed = allowed
         self._recipes_seen: dict[str, float] = {}
         self._callbacks_seen: dict[Origin, float] = {}
-        # Threads of their own: while names are slow to look up, uploads that call nobody are committed as ever.
+        # Threads of their own: a slow name lookup does not delay uploads without a callback.
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
         self._arriving: asyncio.Queue[_PendingRequest] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
-        self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")  # it waits for nobody else's work
+        self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")  # it never waits for other work
 
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._watch_depth())]
@@ -113,7 +113,7 @@ class GroupCommit:
                 self._recipes_seen[recipe] = now + RECIPE_SECONDS
 
     async def check_callbacks(self, urls: Iterable[str | None], key: Key | None = None) -> None:
-        """Refuse callbacks to whom nobody has registered or to where nobody may be called.
+        """Reject callbacks to unregistered endpoints and to targets that are not allowed.
 
         The commit asks again who is registered; only this looks names up, for which no transaction should wait. An
         origin that was fine a moment ago is not asked for again. A registered one whose name cannot be looked up now,
@@ -157,7 +157,7 @@ class GroupCommit:
         Args:
             callback_url: of the batch.
             key: under which the request came; what it was first used for is the answer.
-            errors: what of the request was refused already, to be told again with the answer.
+            errors: the parts of the request that were rejected already; the answer repeats them.
         """
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         await self._arriving.put(_PendingRequest(uploads, as_batch, callback_url, key, errors, answer))

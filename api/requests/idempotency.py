@@ -24,7 +24,7 @@ _Given = Annotated[
 
 
 async def _only_one(request: Request, idempotency_key: _Given = None) -> str | None:
-    # If any one of several counted, whoever adds a header on the way would make two of what was meant to be one.
+    # If one of several counted, a proxy that adds a header would turn one request into two.
     if len(request.headers.getlist("Idempotency-Key")) > 1:
         raise Refused(Code.INVALID_FIELD, "Idempotency-Key: given more than once.")
     return idempotency_key

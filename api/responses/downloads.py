@@ -26,7 +26,7 @@ class Downloads:
     """The downloads of one api process."""
 
     def __init__(self, *, most: int, threads: int) -> None:
-        """At most `most` are under way, each of which holds memory; so many `threads` work on them."""
+        """At most `most` downloads run at a time, because each holds memory; `threads` threads work on them."""
         self._most = most
         self._under_way = 0
         self._threads = anyio.CapacityLimiter(threads)

@@ -161,7 +161,7 @@ async def _unavailable(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _gone(_: Request, __: Exception) -> JSONResponse:
-    """The client broke its upload off: nothing was kept, and nobody is left to read this."""
+    """The client broke off its upload: nothing was kept, and nobody reads this answer."""
     return response(Refused(Code.MALFORMED_REQUEST, "The upload broke off; nothing was accepted."))
 
 

@@ -225,7 +225,7 @@ def cancel_inspection(inspection_id: UUID, services: Context) -> Inspection:
 
 
 class NewReview(BaseModel):
-    """A person's verdict, who gave it and why."""
+    """A person's verdict, with a name and a reason."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -55,7 +55,7 @@ async def read_results(request: Request, asked: Annotated[_Feed, Query()], servi
     """Every final inspection (completed, failed or cancelled) once, in an order that never changes and never skips.
 
     Keep `next_cursor`, or the `cursor` of the item that you are done with, and ask with `after` for what came since.
-    With `wait` an empty page is held back until there is something, for so many seconds at most. An answer 410 carries
+    With `wait` an empty page is held back until there is a result, for at most that many seconds. An answer 410 carries
     `resume_after`, from where to go on.
     """
     if asked.after is not None and asked.consumer is not None:

@@ -1,4 +1,4 @@
-"""`/v1/webhook-endpoints`: registering who is called, for what, and with which secret."""
+"""`/v1/webhook-endpoints`: register endpoints, their events and their secrets."""
 
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID

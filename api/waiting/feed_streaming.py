@@ -1,4 +1,4 @@
-"""Following the feed: one look for all who wait for more of it in this process, at most every `PAUSE_SECONDS`.
+"""Waiting for more of the feed: one query for all waiting requests of this process, at most every `PAUSE_SECONDS`.
 
 However many wait and however fast results come, the feed is asked what is new once for all of them, and only those are
 woken whom it concerns. Their pages are read in threads of their own, so that the door never waits for a reader's.
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """Who waits for entries behind `newest`, of one recipe or of all."""
+    """A request that waits for entries after `newest`, of one recipe or of all."""
 
     newest: int
     recipe_id: int | None
@@ -37,7 +37,7 @@ class _Waiting:
 
 
 class FeedWaiters:
-    """Wakes who waits for more of the feed."""
+    """Wakes the requests that wait for more of the feed."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -72,7 +72,7 @@ class FeedWaiters:
         one = _Waiting(newest, recipe_id, reviews)
         if not self._waiting:
             self._newest = newest
-        elif self._newest > newest:  # what was told to the others between the reading and the waiting
+        elif self._newest > newest:  # reported to the others between this request's read and its wait
             one.more.set()
         self._waiting.add(one)
         try:

@@ -1,7 +1,7 @@
 """Waiting for something to become final, without a thread or a query per waiter.
 
-A hint on Redis' pub/sub wakes local waiters at once. Hints can be lost, so once a second one query asks for all of
-them together; with Redis down, waiting gets slower by that second and nothing else.
+A notification on Redis' pub/sub wakes local waiters at once. Notifications can be lost, so one
+query a second asks for all waiting requests together. Without Redis, answers come up to a second later.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ AnyEnding = TypeVar("AnyEnding", bound=Ending)
 
 
 class LongPolls:
-    """All who wait in this process, by the name of what they wait for."""
+    """The requests that wait in this process, by what they wait for."""
 
     def __init__(self, settings: Settings, looks: Mapping[Kind, Look], *, on_finish: Callable[[], None]) -> None:
         self._settings = settings

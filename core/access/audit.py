@@ -1,4 +1,4 @@
-"""Who changed what, and when: one append-only table, written in the transaction of the change."""
+"""The audit: who changed what, and when. Append-only, written in the transaction of the change."""
 
 from typing import Any
 

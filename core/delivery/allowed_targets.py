@@ -1,4 +1,4 @@
-"""Who may be called: the addresses that webhooks may go to, as `LINEWATCH_WEBHOOK_ALLOW` lists them.
+"""The SSRF check: the addresses that webhooks may go to, as `LINEWATCH_WEBHOOK_ALLOW` lists them.
 
 What counts is the address that a host name resolves to when it is called, and the connection goes to that very
 address: a name that meant something else when it was registered gains nothing.
@@ -77,7 +77,7 @@ class Origin:
         if parts.scheme not in _DEFAULT_PORTS or not host:
             raise TargetRefused("A URL starts with http:// or https:// and the name of a host.")
         if "@" in parts.netloc:
-            raise TargetRefused("A URL must not hold a user name or a password; the signature tells who calls.")
+            raise TargetRefused("A URL must not hold a user name or a password; the signature authenticates the call.")
         if "#" in url:
             raise TargetRefused("A URL must not hold a fragment (#…); it is never sent.")
         if port == 0:
@@ -208,14 +208,14 @@ class AllowList:
 
 
 def _in_time(look_up: Callable[[], T], what: str) -> T:
-    """What is found within `CHECK_SECONDS`, else TargetUnresolved. Nobody waits for the thread: the system's resolver
-    may take far longer, and cannot be interrupted."""
+    """The addresses found within `CHECK_SECONDS`, else TargetUnresolved. The thread is not joined: the system's
+    resolver may take far longer, and cannot be interrupted."""
     found: Future[T] = Future()
 
     def work() -> None:
         try:
             found.set_result(look_up())
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+        except Exception as error:  # noqa: BLE001 - passed on to the waiting thread
             found.set_exception(error)
 
     threading.Thread(target=work, name="target-check", daemon=True).start()

@@ -3,7 +3,7 @@
               claim: claim + 1, a lease               handle, only by the claim that holds it
     pending ─────────────────────────────► in flight ─────────────────────────────────────────► delivered (2xx)
     ▲ ▲  ▲                                  │  │ │ └─── the last try failed ──────────────────► exhausted
-    │ │  └── a try failed: after a pause ◄──┘  │ └───── what it tells of is gone ─────────────► cancelled
+    │ │  └── a try failed: after a pause ◄──┘  │ └───── its subject is gone ─────────────► cancelled
     │ └───── the lease ran out, or release ◄───┘
     └─────── replay, of a final one
 

@@ -1,4 +1,4 @@
-"""Webhook endpoints: who is called, for what, and with which secret. `enabled ⇄ disabled`, and at last `deleted`.
+"""Webhook endpoints: URLs, events and secrets. `enabled ⇄ disabled`, and at last `deleted`.
 
 A secret is made by the database and is never a parameter of a statement, which errors and logs repeat. Whoever leaves
 `enabled` takes its pending deliveries along: they become `cancelled` in the same transaction.

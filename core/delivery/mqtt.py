@@ -18,7 +18,7 @@ class BrokerRefused(Exception):  # noqa: N818 - it reads as what happened
 
 @contextmanager
 def connected(url: str, *, name: str, seconds: float) -> "Iterator[Client]":
-    """A connection that the broker has taken, for the block; it is not made anew when it breaks.
+    """A connection accepted by the broker, for the block. It is not reopened when it breaks.
 
     Args:
         url: `mqtt://user:password@host:1883` or `mqtts://…`.

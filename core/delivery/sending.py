@@ -245,13 +245,13 @@ def next_due(connection: Connection) -> float | None:
 
 
 def release(connection: Connection, messages: Sequence[Message]) -> None:
-    """Give claims back whose tries were not made, or not to their end; whoever has room takes them at once."""
+    """Release claims whose attempts were not made or not completed; any sender with room takes them at once."""
     claims = [claim for message in messages for claim in message.claims]
     _change_held(connection, {one.endpoint_id for one in messages}, claims, "next_try_at = now()")
 
 
 def cancel(connection: Connection, endpoint_ids: set[UUID], claims: Sequence[Claim]) -> None:
-    """`pending → cancelled`, for claims of which there is nothing left to tell."""
+    """`pending → cancelled`, for claims whose subjects are gone."""
     _change_held(connection, endpoint_ids, claims, "state = 'cancelled', finished_at = now()")
 
 

@@ -1,4 +1,4 @@
-"""What is said of the nouns that answers, webhooks and the feed share: one JSON document for each."""
+"""The JSON documents that answers, webhooks and the feed share: one for each noun."""
 
 import datetime as dt
 from typing import Any, Self

@@ -112,8 +112,8 @@ SCHEMA = schema(COLUMNS)
 def pages(engine: Engine, filters: Filters, *, size: int = MAX_PAGE) -> Iterator[Page]:
     """The inspections, newest first, in pages of `size`, the first one even when it is empty.
 
-    Each page is a short transaction of its own, so what is accepted meanwhile is not in them, and what becomes final
-    meanwhile is in them once, as it was when its page was read.
+    Each page is a short transaction of its own, so what is accepted during the export is not included.
+    What becomes final during it is included once, as it was when its page was read.
     """
     before = None
     while True:

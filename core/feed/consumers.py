@@ -63,7 +63,7 @@ def acknowledge(connection: Connection, state: State, name: str, upto: str) -> C
 
 
 def forget(connection: Connection, name: str) -> None:
-    """Forget a consumer; under its name the next one starts anew. Refuses an unknown one."""
+    """Delete a consumer; the name can be used again. Rejects an unknown one."""
     gone = connection.execute(delete(feed_consumers).where(feed_consumers.c.name == name)).rowcount
     if not gone:
         raise Refused(Code.NOT_FOUND, f"There is no consumer {name!r}.")

@@ -106,7 +106,7 @@ class NewEntries:
     kinds: frozenset[tuple[int, str]] | None
 
     def concerns(self, recipe_id: int | None, *, reviews: bool) -> bool:
-        """Whether there may be something for who reads one recipe, or all."""
+        """Whether there may be new entries for a reader of one recipe, or of all."""
         return self.kinds is None or any(
             recipe_id in (None, of) and (reviews or event == "final") for of, event in self.kinds
         )
@@ -169,7 +169,7 @@ FROM taken, counted
 
 
 def number_entries(connection: Connection, *, at_most: int = NUMBERED_AT_ONCE) -> State:
-    """Give numbers to entries that are committed, `at_most` so many, and return how far the feed reaches now.
+    """Number up to `at_most` committed entries, and return how far the feed reaches now.
 
     Where nothing waits for a number it takes no lock. A database that was restored begins its new epoch here; commit
     before a cursor is refused, or the epoch is gone with the transaction.
@@ -299,7 +299,7 @@ def read(
     Args:
         recipe_id: only inspections of this recipe.
         reviews: also entries of inspections that were reviewed.
-        from_oldest: nobody has read this far; what has expired by now is no loss.
+        from_oldest: the reader starts at the oldest entry, so expired entries are no loss.
 
     Refuses a place that has expired since it was checked.
     """
@@ -338,7 +338,7 @@ def _removed_since(connection: Connection, state: State) -> State:
 
 
 def expire(connection: Connection, *, days: int, at_most: int) -> int:
-    """Remove the oldest entries, `at_most` so many, that were numbered more than `days` ago; returns how many."""
+    """Remove up to `at_most` of the oldest entries that were numbered more than `days` ago; returns how many."""
     return (
         connection.execute(
             text("""

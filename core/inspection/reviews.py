@@ -17,9 +17,9 @@ from core.tables import reviews
 def add(
     connection: Connection, inspection_id: UUID, *, verdict: Verdict, reviewer: str, reason: str, actor: str
 ) -> Inspection:
-    """Overrule what is said of an inspection; the newest review counts. It is an event, and a place in the feed.
+    """Overrule an inspection's verdict; the newest review counts. It is an event and a feed entry.
 
-    Refuses one that is not final, or was cancelled: nobody has looked for a verdict there.
+    Rejects an inspection that is not final, or was cancelled and so has no verdict.
     """
     found = inspections.get(connection, inspection_id)
     if found.status not in ("completed", "failed"):

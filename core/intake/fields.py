@@ -1,4 +1,4 @@
-"""What may be said of an image, whoever says it: in an upload, or in a manifest of an archive."""
+"""The fields of an image, in an upload or in an archive's manifest."""
 
 import datetime as dt
 import json

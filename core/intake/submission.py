@@ -76,7 +76,7 @@ class Submission:
         return {url for url in (self.callback_url, *(one.callback_url for one in self.inspections)) if url is not None}
 
     def under(self, key: Key, errors: Sequence[Mapping[str, Any]] = ()) -> Self:
-        """The same under an idempotency key; `errors` are what was refused of it, as the answer tells it."""
+        """The same under an idempotency key; `errors` are the rejected parts, as in the answer."""
         own = {name: value for name, value in vars(self).items() if name != "use"}
         asked = own | {"refused": [one["external_id"] for one in errors]}
         return replace(self, use=KeyedRequest(key, fingerprint("submission", asked, _plain), {"errors": list(errors)}))

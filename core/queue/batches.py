@@ -88,7 +88,7 @@ def _batch(row: Row[Any]) -> Batch:
 
 
 def as_first_answered(connection: Connection, sizes: Mapping[UUID, int]) -> dict[UUID, Batch]:
-    """Batches as they were when they were accepted with so many inspections, whatever has become of them since."""
+    """Batches as first answered, with their numbers of inspections, whatever has happened since."""
     if not sizes:
         return {}
     rows = connection.execute(

@@ -1,4 +1,4 @@
-"""The guaranteed share of bulk work: so many of all images, even while the line keeps every worker busy.
+"""The guaranteed share of bulk work: a fraction of all images, even while live work keeps every worker busy.
 
 Bulk work makes way for the line, so under a steady live load it would never end. Each dispatcher round looks at what
 was finished since the last look, and where bulk work had less than its share it is granted minibatches, which travel
@@ -52,7 +52,7 @@ def grant(connection: Connection, *, feed_newest: int, share: float, minibatch: 
     Args:
         feed_newest: the newest number of the feed.
         share: of all images that are finished, 0 to 0.9; 0 grants nothing.
-        waiting: whether any bulk work waits for a worker; grants that nobody took meanwhile are forgotten otherwise.
+        waiting: whether any bulk work waits for a worker; otherwise unused grants are dropped.
     """
     if not share:
         return 0

@@ -1,4 +1,5 @@
-"""Hints over Redis' pub/sub: something became final. They wake who waits at once; who misses one looks by itself."""
+"""Notifications over Redis' pub/sub: something became final. They wake waiting clients at once; a lost one only costs
+a second, because every waiter also polls."""
 
 import asyncio
 import contextlib

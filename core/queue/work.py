@@ -239,7 +239,7 @@ def cancel_batch(connection: Connection, batch_id: UUID) -> Finished:
 
 
 def release(connection: Connection, claims: Sequence[Claim], because: Failure | None) -> None:
-    """Give claims back unharmed: `running → queued`. The dispatcher publishes them again after a while.
+    """Release claims: `running → queued`. The dispatcher publishes them again after a while.
 
     `because` is what they fail with at their deadline; None where the deadline itself is the reason.
     """
@@ -282,7 +282,7 @@ def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float)
 
 
 def reclaim_expired_leases(connection: Connection, *, at_most: int = 1000) -> int:
-    """`running → queued` for leases that ran out; returns how many. Their images are suspect from now on."""
+    """`running → queued` for expired leases; returns how many. Their images are suspect from now on."""
     return connection.execute(
         text("""
             WITH expired AS (
@@ -317,7 +317,7 @@ def fail_overdue(connection: Connection, *, at_most: int = 1000) -> Finished:
 
 
 def deadline_outcome(inspection_id: UUID, attempt: int, released_because: str | None = None) -> Outcome:
-    """The outcome of an inspection that no worker could examine before its deadline."""
+    """The outcome of an inspection that no worker could score before its deadline."""
     code = Failure(released_because) if released_because else Failure.DEADLINE_EXCEEDED
     detail = (
         "No worker could load the model version before the deadline."
@@ -366,7 +366,7 @@ _LOST = text(
 
 
 def take_unpublished(connection: Connection, *, at_most: int) -> list[Publishable]:
-    """Queued inspections that no message names; they are marked as published by whoever took them."""
+    """Queued inspections that no message names. They are marked as published: the caller publishes them."""
     rows = connection.execute(_UNPUBLISHED, {"at_most": at_most})
     return [Publishable(**row._mapping) for row in rows]
 

@@ -129,7 +129,7 @@ def _replaced(run: Run, in_force: list[Threshold]) -> list[Threshold]:
             how = "end the challenger and start it again" if run.kind == "challenger" else "make a new run"
             raise Refused(
                 Code.INVALID_TRANSITION,
-                f"The thresholds of version {run.model_version} of recipe {run.recipe!r} were set anew since run "
+                f"The thresholds of version {run.model_version} of recipe {run.recipe!r} were changed after run "
                 f"{run.id} was made, so that others would score than were assessed: {how}, and activate that one.",
             )
         return []

@@ -125,7 +125,7 @@ def next_items(
         at_most: how many to return.
 
     Returns:
-        The ids of inspections, at most so many; the cursor behind them; and whether there may be more now.
+        Up to that many inspection ids, the cursor after them, and whether there may be more now.
     """
     state = feed.number_entries(connection)
     after = max(int(cursor["feed"]), state.expired)

@@ -32,8 +32,12 @@ class Gate(BaseModel):
         _Share, Field(description="of the parts reviewed ng: the share that is ok now and was not before")
     ] = None
     max_failures: Annotated[_Share, Field(description="of all images: the share that could not be scored")] = None
-    min_reviewed_ok: Annotated[_Size, Field(description="so many parts of the run must have been reviewed ok")] = None
-    min_reviewed_ng: Annotated[_Size, Field(description="so many parts of the run must have been reviewed ng")] = None
+    min_reviewed_ok: Annotated[
+        _Size, Field(description="at least this many parts of the run must have been reviewed ok")
+    ] = None
+    min_reviewed_ng: Annotated[
+        _Size, Field(description="at least this many parts of the run must have been reviewed ng")
+    ] = None
     confident: Annotated[
         bool,
         Field(description="judge each share by its upper bound with 95 % confidence, not as it was measured"),

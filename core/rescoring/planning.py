@@ -123,7 +123,7 @@ def is_all_planned(connection: Connection, plan: Plan) -> bool:
 def advance(
     connection: Connection, plan: Plan, *, cursor: dict[str, Any], images: int, lease_seconds: float
 ) -> int | None:
-    """Move the cursor past so many images; the number of the first of them, or None where the run is not ours."""
+    """Move the cursor past that many images. Returns the number of the first, or None if the run is no longer ours."""
     planned = connection.execute(
         _STEP,
         {

@@ -35,7 +35,7 @@ COUNTED = ("completed", "failed", "ok", "ng", "review", "ok_to_ng", "ng_to_ok")
 JUDGED_AFTER = 50
 """So many images must have been tried before a run is aborted for its failures; at its end it is judged anyway."""
 PROGRESS_STEPS = 10
-"""An event tells of the progress each time another tenth of a run is done."""
+"""A progress event is sent for each tenth of a run."""
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def change(
 ) -> Schedule:
     """Change what is named: `cron`, `time_zone`, `state` or the request. Refuses as `create` does.
 
-    One that is enabled or moved to other times begins anew with its next time. A run that it has made goes on.
+    One that is enabled or moved to other times starts again at its next time. A run that it has made goes on.
     """
     connection.execute(select(rescore_schedules.c.id).where(rescore_schedules.c.id == schedule_id).with_for_update())
     found = get(connection, schedule_id)

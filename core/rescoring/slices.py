@@ -163,7 +163,7 @@ def renew(connection: Connection, claim: Claim, lease_seconds: float) -> bool:
 
 
 def release(connection: Connection, claim: Claim) -> None:
-    """`running → queued`, unharmed: what is left of it is for whoever comes next."""
+    """`running → queued`, what is left of the slice goes to the next worker."""
     connection.execute(
         text(f"UPDATE rescore_slices SET state = 'queued', lease_until = NULL, worker = NULL WHERE {_MINE}"),  # noqa: S608
         _key(claim),
@@ -173,7 +173,7 @@ def release(connection: Connection, claim: Claim) -> None:
 def reclaim_expired_leases(connection: Connection, *, at_most: int = 100) -> int:
     """`running → queued` for leases that ran out; returns how many. Their images are suspect from now on.
 
-    Slices of runs that have ended meanwhile are removed.
+    Slices of ended runs are removed.
     """
     connection.execute(
         text("""
@@ -297,7 +297,7 @@ def run_images(connection: Connection, claim: Claim) -> list[RunImage]:
 
 def _inspected(number: int, row: Any, inspection_id: str) -> RunImage:
     if row is None:
-        return RunImage(number, failure=(Failure.IMAGE_MISSING, f"Inspection {inspection_id} was removed meanwhile."))
+        return RunImage(number, failure=(Failure.IMAGE_MISSING, f"Inspection {inspection_id} no longer exists."))
     names = ("external_id", "part_id", "lot_id", "line_id", "station_id", "image_day", "image_sha256")
     return RunImage(
         number,

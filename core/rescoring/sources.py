@@ -21,7 +21,7 @@ def check_source(request: AnyAsked, archives: Archives) -> AnyAsked:
         source = source.model_copy(update={"folder": archives.locate(source.folder).url})
     elif source.manifest is not None:
         place, name = archives.locate_file(source.manifest)
-        with suppress(ArchiveUnavailable):  # reading it will tell
+        with suppress(ArchiveUnavailable):  # reading it will show
             next(manifests.entries(place, name, None), None)  # its header is looked at, and its first line
         source = source.model_copy(update={"manifest": place.url_of(name)})
     return request.model_copy(update={"source": source})

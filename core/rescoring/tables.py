@@ -55,7 +55,7 @@ rescore_runs = Table(
     _count("skipped"),
     Column("rate", Float(53), nullable=False, server_default="0"),
     Column("rated_at", Timestamp),
-    # Who plans: the attempt is a fence, as that of an inspection.
+    # The planner: its attempt is a fence, as for an inspection.
     Column("plan_attempt", Integer, nullable=False, server_default="0"),
     Column("plan_lease_until", Timestamp),
     Column("plan_published_at", Timestamp),

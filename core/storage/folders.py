@@ -20,7 +20,7 @@ from core.intake.image_formats import has_image_suffix
 from core.storage.locations import ArchiveLocation, ArchiveUnavailable
 
 _KEPT = 50_000
-"""So many names of a folder are kept at once; a larger folder is gone through once for each so many."""
+"""At most this many names of a folder are in memory; a larger folder is read once for each portion."""
 _BLOCK = 256 * 1024
 _LINKED = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)  # what O_NOFOLLOW says of a symbolic link
 _GONE = (errno.ENOENT, *_LINKED)

@@ -73,7 +73,7 @@ def train(
         SampleTooSmall: too few good parts for the false-reject rate.
         FileExistsError: `out` exists.
         InvalidOptions: the options make no sense for these images.
-        InvalidGroups: an image's part or lot cannot be told; see `core.vision.training.grouping`.
+        InvalidGroups: an image's part or lot cannot be determined; see `core.vision.training.grouping`.
         NotFinite: the detector's scores are no numbers.
         ValueError: there is no such device; all of the above but FileExistsError are one too.
         OSError: a file cannot be read or written.

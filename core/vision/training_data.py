@@ -28,7 +28,7 @@ _UNREADABLE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The folder, what was read of it, what belongs together, and who sees which image.
+    """The folder, its images, their groups, and the split.
 
     Attributes:
         root: the folder in MVTec layout, and its `layout`.
@@ -47,7 +47,7 @@ class TrainingData:
 
 
 def read_training_data(folder: Path, options: TrainingOptions, tell: Tell) -> TrainingData:
-    """Read all good images and decide who sees which."""
+    """Read all good images and split them."""
     layout = read_layout(folder)
     count = len(layout.good)
     for note in layout.notes:

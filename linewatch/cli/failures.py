@@ -13,7 +13,7 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 @dataclass(frozen=True)
 class Failure:
-    """What is told of a failure."""
+    """What is printed about a failure."""
 
     line: str
     exit_code: int
@@ -37,7 +37,7 @@ def print_error(line: str) -> None:
 
 
 def explain(error: Exception) -> Failure | None:
-    """What to tell of an error; None for one that was not foreseen.
+    """What to print about an error; None for an unexpected one.
 
     An error's class is looked up in the modules that are loaded: one that is not loaded has raised nothing.
     """

@@ -111,7 +111,7 @@ class Journal:
 
 @contextmanager
 def opened(journals: Path, about: Mapping[str, Any], *, again: bool) -> Iterator[Journal]:
-    """The journal of what `about` describes, in the folder `journals`; nobody else has it meanwhile.
+    """The journal of what `about` describes, in the folder `journals`, locked for this process.
 
     Args:
         about: what makes two submissions the same, as JSON; the journal's name is made of it.
@@ -132,5 +132,5 @@ def opened(journals: Path, about: Mapping[str, Any], *, again: bool) -> Iterator
         try:
             journal = Journal(file)
         except (ValueError, KeyError, TypeError) as error:
-            raise CommandFailed(f"{path} is damaged ({error}): --again submits everything anew") from error
+            raise CommandFailed(f"{path} is damaged ({error}): --again submits everything again") from error
         yield journal

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EARLIEST, LATEST = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (1970, 2200))
 """Moments lie between them, as the api has it."""
-_SILENT = 1.0  # seconds for which it is not told that something is waited for
+_SILENT = 1.0  # seconds of waiting before it is mentioned
 
 Url = Annotated[str, typer.Option("--url", envvar="LINEWATCH_URL", help="The running system.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -41,7 +41,7 @@ DataDirectory = Annotated[
 
 
 def client(url: str, api_key: str | None, *, follows: bool = False) -> "Client":
-    """The running system that was named; use it in a `with` block. What it waits for longer is told as remarks."""
+    """A client of the running system; use it in a `with` block. Long waits are printed as remarks."""
     from linewatch.client import Client
 
     return Client(url, api_key=api_key, on_wait=WaitNotice(follows=follows).tell)

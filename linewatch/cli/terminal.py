@@ -28,7 +28,7 @@ def remark(line: str) -> None:
 
 
 def progress(*details: str) -> Progress:
-    """A progress bar; silent where nobody looks on. `details` are formats of what else is shown of a `task`."""
+    """A progress bar; silent unless on a terminal. `details` are formats of what else is shown of a `task`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -48,7 +48,7 @@ class Batches(Session):
             images: paths, whose last part becomes `external_id`; or images by the name that becomes it.
             items: fields of single images, by those names.
             wait: seconds to wait until the batch is final; after them it is returned as it stands.
-            progress: is told how many images have been sent.
+            progress: called with how many images have been sent.
             idempotency_key: as for `submit`.
             fields: of all images.
 
@@ -87,7 +87,7 @@ class Batches(Session):
             print(lw.batch(batch.id, wait=60).counts)
 
         Args:
-            callback_url: is told when the batch is completed; of a registered webhook endpoint's origin.
+            callback_url: called when the batch is completed; on the origin of a registered webhook endpoint.
             idempotency_key: as for `submit`.
         """
         body = partial(form_of_fields, {"callback_url": callback_url})

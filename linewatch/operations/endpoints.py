@@ -1,4 +1,4 @@
-"""Webhook endpoints: addresses that are told of events, and what was delivered to them."""
+"""Webhook endpoints: URLs that receive events, and their deliveries."""
 
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -45,7 +45,7 @@ class Endpoints(Session):
         max_group_size: int = 1,
         max_group_delay_ms: int = 0,
     ) -> Endpoint:
-        """Let an address be told of events. Keep the `secret`: `verify_webhook` needs it, and it is not shown again.
+        """Register a URL that receives events. Keep the `secret`: `verify_webhook` needs it, and it is not shown again.
 
         Example:
             endpoint = lw.create_endpoint("https://mes.plant.example/linewatch", ["inspection.completed"])

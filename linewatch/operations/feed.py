@@ -132,7 +132,7 @@ def _kept(file: Path) -> str | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise LinewatchError(f"{file} holds no cursor: name another file, or remove it to begin anew") from error
+        raise LinewatchError(f"{file} holds no cursor: name another file, or remove it to start again") from error
 
 
 def _write(file: Path, cursor: str) -> None:

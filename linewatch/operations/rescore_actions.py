@@ -32,7 +32,7 @@ class RescoreActions(Session):
             max_new_rejects: of the images with a verdict before and now: the share that went from ok to ng.
             max_missed: of the parts reviewed ng: the share that is ok now and was not before.
             max_failures: of all images: the share that could not be scored.
-            min_reviewed_ok, min_reviewed_ng: so many parts of the run must have been reviewed ok, or ng.
+            min_reviewed_ok, min_reviewed_ng: at least this many parts must have been reviewed ok, or ng.
             confident: judge each share by its upper bound with 95 % confidence, not as it was measured.
 
         Raises:

@@ -121,7 +121,7 @@ class RescoreRuns(Session):
         return await self._final(RescoreRun, url_path("rescore-runs", run_id), wait)
 
     async def follow_run(self, run_id: UUID | str, *, every: float = 1.0) -> AsyncGenerator[RescoreRun, None]:
-        """A run as it stands, now and each `every` seconds until it is final; also where the system is away meanwhile.
+        """The run, now and every `every` seconds until it is final. Outages of the system are waited for.
 
         Example:
             made = lw.rescore("ring", 1, where={}, threshold=0.04)

@@ -1,4 +1,4 @@
-"""The joined log of many processes: each line with its time and who said it."""
+"""The joined log of many processes: each line with its time and its process."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 
 
 class Logs:
-    """Writes lines with the time and who said them; in colour where a person looks on."""
+    """Writes lines with their time and process; in colour on a terminal."""
 
     def __init__(self, stream: TextIO | None = None, width: int = 12) -> None:
         """Names are padded to `width`; `stream` is standard error where none is given."""
@@ -32,7 +32,7 @@ class Logs:
         try:
             self._stream.write(f"{head} {text}\n")
             self._stream.flush()
-        except OSError:  # whoever read the log has gone; the system goes on without one
+        except OSError:  # the reader of the log has gone; the system continues without it
             self._has_reader = False
 
 

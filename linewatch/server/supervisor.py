@@ -27,7 +27,7 @@ from linewatch.server.logs import Logs, Output
 TICK = 0.1  # seconds between two looks at the children
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before an ended service is started again; doubles each time
 LONG_LIFE = 60.0  # seconds after which a service has earned a first pause again
-SETTLED = 5.0  # seconds after which a service that cannot tell counts as ready
+SETTLED = 5.0  # seconds after which a service without a readiness check counts as ready
 EARLY_DEATHS = 4  # of a service that was never ready: it will not work
 HINDRANCE_PATIENCE = 15.0  # seconds that something in the way of a start may take to go away
 SAME_SIGNAL = 0.3  # seconds within which a repeated signal is one wish: a terminal and a wrapper both send it
@@ -54,7 +54,7 @@ class Service:
     """What to keep running.
 
     Attributes:
-        command: made anew for each start, after whatever has to be tidied for it.
+        command: built for each start, after any clean-up.
         is_ready: whether the process with this number takes work; without it, living a while is enough.
         hindrance: what is in the way of a start; waited for, then a failure.
         after_failed_start: called with the exit status of a process that ended before it was ready; says what it did.

@@ -63,7 +63,7 @@ class GateOutcome(Result):
     """How a run fares with one rule of a gate.
 
     Attributes:
-        limit: a share from 0 to 1, or a number of parts where the rule asks for so many.
+        limit: a share from 0 to 1, or a number of parts.
         measured: what the run has, in the same unit; null where nothing can be said.
         count, of: the share is `count` of `of`.
         bound: of a share: with 95 % confidence it is not above this.
@@ -117,7 +117,7 @@ class RescoreResult(Result):
         number: its place in the run's source, from 1.
         inspection_id, path: the stored inspection, or where the image lies in the folder or by the manifest.
         before: null where the image has never been inspected.
-        reviewed_verdict: of the newest review of the inspection; null where nobody has looked.
+        reviewed_verdict: of the newest review of the inspection; null without a review.
         flip: `ok_to_ng` and the like where the verdict is another than before; else null.
     """
 

@@ -308,7 +308,7 @@ class Part(Result):
 
 
 class Endpoint(Result):
-    """A webhook endpoint: an address that is told of events.
+    """A webhook endpoint: a URL that receives events.
 
     Attributes:
         recipes: the recipes whose events it gets; null for all.

@@ -1,7 +1,7 @@
-"""What a sender has in hand, in lanes: one for the events of an endpoint, and one for the callbacks that it signs.
+"""What a sender holds, in queues: one for the events of each endpoint, and one for the callbacks that it signs.
 
-A lane is narrow until its receiver has answered quickly, and again while it is slow or fails, so that those who are
-slow, however many they are, leave places for those who are not.
+A queue sends few requests at a time until its receiver has answered quickly, and again while it is slow or fails. So
+slow receivers, however many, leave room for the others.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class EndpointQueue:
 
     @property
     def events(self) -> int:
-        """How many events its messages tell of."""
+        """How many events its messages carry."""
         in_flight = [one for one, _ in self.calling.values()]
         return sum(len(one.message.claims) for one in (*self.waiting, *in_flight))
 
@@ -99,7 +99,7 @@ class EndpointQueue:
         return CALLS_OF_LANE if self.quick and not hangs else CAREFUL_CALLS
 
     def may_begin(self, calls: int) -> bool:
-        """Whether it may begin a call while so many are in flight in all."""
+        """Whether it may start a request, given how many are in flight overall."""
         if not self.waiting or calls >= MAX_CALLS:
             return False
         return len(self.calling) < (self.width if calls < MAX_CALLS // 2 else min(self.width, CAREFUL_CALLS))

@@ -1,4 +1,4 @@
-"""One HTTP request to a receiver of webhooks, bounded in every way, and what came of it as a typed outcome."""
+"""Send one webhook over HTTP, with every resource bounded, and return a typed outcome."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202
 
 @dataclass(frozen=True)
 class SignedRequest:
-    """A signed request that only has to be sent."""
+    """A signed request that is ready to be sent."""
 
     url: str
     body: bytes = field(repr=False)
@@ -42,8 +42,8 @@ class SignedRequest:
 
 
 class Resolvers:
-    """Threads in which names are looked up. Nobody ever joins them, as an executor's would be: the system's resolver
-    may take far longer than a try, and than a process that is told to stop."""
+    """Threads in which names are looked up. Unlike an executor's they are never joined: the system's resolver may take
+    far longer than an attempt, and than a process that has to stop."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -107,7 +107,7 @@ _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None, 
 
 
 def trusted_certificates(ca_file: Path | None) -> ssl.SSLContext:
-    """Whose certificates are trusted: the system's authorities, certifi's, and those of a file of one's own.
+    """The trusted certificate authorities: the system's, certifi's, and those of the configured file.
 
     Raises OSError (ssl.SSLError among them) if the file cannot be read.
     """
@@ -167,9 +167,9 @@ async def _resolved(resolvers: Resolvers, allowed: AllowList, url: str) -> Targe
         target, failure = None, None
         try:
             target = allowed.resolve(url)
-        except Exception as error:  # noqa: BLE001 - whoever awaits it gets it
+        except Exception as error:  # noqa: BLE001 - passed on to the awaiting task
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop has already ended
             loop.call_soon_threadsafe(tell, target, failure)
 
     resolvers.do(resolve)

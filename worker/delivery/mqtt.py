@@ -33,7 +33,7 @@ POLL_SECONDS = 0.5
 PAUSE_SECONDS = 5.0
 """Between two tries to reach the broker or the database."""
 CONFIRM_SECONDS = 20.0
-_LOCK = 0x4C57_0004  # an advisory lock of a session: who holds it publishes
+_LOCK = 0x4C57_0004  # a session's advisory lock: the holder publishes
 _NOT_IN_A_LEVEL = re.compile(r"[+#/\x00-\x1f\x7f]")
 
 
@@ -91,9 +91,9 @@ class Publisher:
                 log.warning("the database cannot be used, trying again: %s", error)
             except (OSError, BrokerRefused, NotConfirmed) as error:
                 log.warning("the MQTT broker cannot be used, trying again: %s", error)
-            except Refused as refused:  # what was being published has expired meanwhile
+            except Refused as refused:  # the items have expired by now
                 log.warning("%s", refused.detail)
-            except Exception:  # without this thread nothing is published, and nobody would notice
+            except Exception:  # if this thread ended, publishing would stop unnoticed
                 log.exception("publishing over MQTT failed, trying again")
             self._stopping.wait(PAUSE_SECONDS)
 

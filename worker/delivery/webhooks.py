@@ -1,12 +1,12 @@
 """The sender of webhooks: one event loop in a thread of its own, inside the io worker's process.
 
-    prepare: claim what is due, read what it tells of              (database, many at once)
+    prepare: claim what is due, read its documents                 (database, many at once)
     call:    one request, signed                                   (network, no transaction open)
     handle:  write what came of it                                 (database, many at once)
 
-Each endpoint has a lane (`worker.delivery.endpoint_queue`), and what is free goes to the lanes in turn,
-so a slow or dead receiver delays nobody else. A hint over Redis says that something was finished; who misses it looks
-once a second. Whatever a killed
+Each endpoint has a queue (`worker.delivery.endpoint_queue`), and free slots go to the queues in turn,
+so a slow or dead receiver delays nobody else. A notification over Redis says that something finished; a
+sender that misses it looks once a second. Whatever a killed
 sender held is due again when its lease has run out, so several senders may run and each may be killed at any moment.
 """
 
@@ -71,7 +71,7 @@ class Taken:
 
 
 def prepare(engine: Engine, held: dict[UUID, EndpointLoad]) -> Taken:
-    """Claim what is due and read what it tells of. What has nothing left to tell is cancelled."""
+    """Claim what is due and read its documents. A message whose subjects are all gone is cancelled."""
     claimed_at = time.monotonic()
     with engine.begin() as connection:
         messages = sending.claim(connection, held, room=HELD_CAREFULLY)
@@ -115,7 +115,7 @@ def _headers(message: Message, body: bytes, secrets: Sequence[str]) -> dict[str,
 def _cancel_untold(engine: Engine, messages: Sequence[Message], told: set[UUID]) -> None:
     untold = [claim for message in messages for claim in message.claims if claim.id not in told]
     if untold:
-        log.warning("%d events are cancelled, for what they tell of is gone", len(untold))
+        log.warning("%d events are cancelled: their subjects are gone", len(untold))
         with engine.begin() as connection:
             sending.cancel(connection, {message.endpoint_id for message in messages}, untold)
 
@@ -143,7 +143,7 @@ def record_results(engine: Engine, results: Sequence[Result], settings: Settings
 
 
 async def _kept_up(work: Callable[[], Awaitable[None]]) -> None:
-    """Do what must not end before it is told to: after a failure that nobody foresaw it goes on."""
+    """Run a thread that must not end early: log an unexpected failure and continue."""
     while True:
         try:
             return await work()
@@ -178,7 +178,7 @@ class Sender:
         self._running.wait()
 
     def stop(self) -> None:
-        """End within a few seconds: what is in flight then is given up, and sent again by whoever comes next."""
+        """Stop within a few seconds. Requests still in flight are abandoned; another sender repeats them."""
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(2 * STOP_SECONDS)
         self._resolvers.close()

@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 RENEW_SHARE = 0.3
 """Leases are renewed after this share of their length."""
 MOST_RENEWALS = 40
-"""Whoever is not done after so many lengths of this share hangs; its leases are left to run out."""
+"""Work that takes longer than this many renewals is stuck: let its leases expire."""
 
 
 @contextmanager
 def keep_renewed(
     renew: Callable[[], bool], *, lease_seconds: float, every: float | None = None
 ) -> Iterator[threading.Event]:
-    """Renew a lease, `every` so many seconds or after its usual share, until the block ends.
+    """Renew a lease until the block ends, every `every` seconds or after its usual share.
 
     The event is set once `renew` says that what was held should be let go.
     """

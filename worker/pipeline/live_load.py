@@ -1,4 +1,4 @@
-"""The line comes first: what a process knows of live work, so that bulk work makes way for it."""
+"""Live load: what a process knows of live work, so that bulk work yields to it."""
 
 import math
 import threading
@@ -47,6 +47,6 @@ class LiveLoad:
             return False
 
     def is_quiet(self, *, within: float) -> bool:
-        """Whether no live work is in hand, now or within so many seconds."""
+        """Whether there is no live work, now or within that many seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self._in_hand == 0, timeout=within)

@@ -35,7 +35,7 @@ class ReadImage:
 
 
 class RunImages:
-    """The images of a slice in their order, taken a minibatch at a time; those to come may be read meanwhile."""
+    """The images of a slice in their order, taken a minibatch at a time; the next ones may be read ahead."""
 
     def __init__(
         self, subjects: Sequence[RunImage], begin: Callable[[RunImage], Future[ReadImage]], ahead: int

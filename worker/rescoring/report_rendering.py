@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class ReportRenderer:
-    """Makes one page at a time; whoever asks meanwhile asks again."""
+    """Renders one page at a time; another request has to ask again."""
 
     def __init__(self, settings: Settings, engine: Engine, store: Store, models: Models, hints: Notifier) -> None:
         self._settings = settings

@@ -86,14 +86,14 @@ class Rescorer:
         """Score slices until there are none, or it is time to make way; says whether there may be more to do.
 
         Args:
-            granted: so many images are scored whether or not live work waits: the share that bulk work has anyway.
+            granted: score this many images even while live work waits: bulk work's guaranteed share.
 
         Raises:
             ModelUnavailable, core.storage.locations.ArchiveUnavailable: after the slice was given back.
         """
         with self._granting:
             self._granted += granted
-        if not self._at_it.acquire(blocking=False):  # whoever is at it has the grant now
+        if not self._at_it.acquire(blocking=False):  # the thread at work uses the grant
             return False
         try:
             until = time.monotonic() + TURN_SECONDS

@@ -128,8 +128,9 @@ async def get_rescore_report(
 
     It may be asked for at any time, also of a run that has not ended, and says what there is then. With `format=html`
     it is one page that needs nothing but itself, with the images that would change, 12 each from ok to ng and from
-    ng to ok, and their heatmaps before and after; of images that nobody had inspected, with the highest scores. A
-    worker makes it; 503 `timeout` when none has in time: it goes on, so ask again.
+    ng to ok, and their heatmaps before and after; for images without an
+    earlier inspection, those with the highest scores. A worker renders it; 503 `timeout` if that takes too long: it
+    continues, so ask again.
     """
     found = await asyncio.to_thread(report.build_report, services.engine, run_id)
     if asked.format == "json":

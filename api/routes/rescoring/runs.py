@@ -139,7 +139,7 @@ def cancel_rescore_run(run_id: UUID, services: Context, actor: Actor) -> Rescore
 
 
 def _view_and_notify(services: Services, run: Run) -> RescoreRun:
-    """The run; who waits for it is told where it is final by now."""
+    """The run; if it is final by now, the requests that wait for it are notified."""
     if run.final:
         services.publisher.hint(Finished([], [], [run.id]))
     return RescoreRun.of(run)

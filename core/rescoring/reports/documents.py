@@ -1,4 +1,4 @@
-"""What is said of the results of re-scoring: one JSON document for each image, and the report of a run."""
+"""The JSON documents of re-scoring results: one for each image, and the report of a run."""
 
 import datetime as dt
 import hashlib

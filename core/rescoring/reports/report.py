@@ -35,7 +35,7 @@ from core.rescoring.reports.results import in_thresholds
 from core.rescoring.tables import rescore_results
 
 PLACES = 200
-"""So many pairs of line and station are told apart at most: those with the most images."""
+"""At most this many pairs of line and station are listed: those with the most images."""
 
 _QUANTILES = (0.05, 0.5, 0.95)
 # Beyond this many thresholds a score is taken for it where scores are correlated: its square has to be a double.

@@ -25,7 +25,7 @@ def write_bundle(
 ) -> Manifest:
     """Write a detector as a bundle.
 
-    The golden scores come from the saved weights, loaded anew on the CPU, so that they also prove the way through the
+    The golden scores come from the saved weights, loaded again on the CPU, so they also verify the way through the
     files, and that every machine compares itself with the same reference.
 
     Args:

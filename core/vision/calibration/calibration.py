@@ -39,7 +39,7 @@ def calibrate(
     Validity of Inductive Conformal Predictors", ACML 2012, section 3); its mean and central interval are returned.
     A score that equals the threshold is `ng`, so the threshold is the next float64 above the k-th smallest score.
 
-    Several images of one part, or of one lot, tell less than as many parts. With groups, the interval is that of the
+    Several images of one part, or of one lot, say less than as many parts. With groups, the interval is that of the
     same mean and as many independent parts as the sample is worth at least, see
     `core.vision.training.grouping.effective_size`: conservative, never narrower than without.
 
@@ -122,7 +122,7 @@ class ExpectedRateCheck:
     """Whether fresh good parts are rejected as often as a calibration promises.
 
     Attributes:
-        verdict: `broken` where so many, or so few, rejects are too unlikely.
+        verdict: `broken` if that many, or that few, rejects are too unlikely.
         rejected, of: fresh good parts.
         expected: how many rejects, least and most, are within the promise; both count.
         p_value: the probability of an outcome at least as far from what is expected, 0 to 1, two-sided.

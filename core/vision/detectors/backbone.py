@@ -1,7 +1,7 @@
 """Frozen networks that were trained on ImageNet; detectors stand on what their middle layers say of an image.
 
 Three layers are read, with cells of 8, 16 and 16 pixels: earlier ones say little but brightness, later ones little but
-what kind of object this is. The weights come from a package, from a file, or from torchvision for who is online; the
+what kind of object this is. The weights come from a package, from a file, or from torchvision by download; the
 bundle carries them on, so that a worker fetches nothing.
 """
 

@@ -94,9 +94,9 @@ class Detector(ABC):
     ) -> Self:
         """Learn what is normal from prepared images of good parts.
 
-        The validation images tell when to stop; the weights are those of the best epoch. On a CPU the same
+        The validation images decide when to stop; the weights are those of the best epoch. On a CPU the same
         images, options and number of threads give the same weights, interrupted or not: a fit that finds a state in
-        its checkpoint tells `on_epoch` of the epochs behind it and goes on with the next.
+        its checkpoint reports the finished epochs to `on_epoch` and continues with the next.
         """
 
     @abstractmethod

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Device:
-    """Does one thing after another, whoever asks. Thread-safe.
+    """Runs one call after another, from whichever thread it comes. Thread-safe.
 
     A minibatch is divided among the processors, and each computes its part alone. That is a fifth quicker than all of
     them together at each layer, where they wait for the last one (two processors, EfficientNet-Lite0, 256 pixels), and

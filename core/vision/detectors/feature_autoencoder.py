@@ -1,6 +1,6 @@
 """The default: an autoencoder on frozen features, whose residual is judged by the statistics of its position.
 
-A frozen backbone tells textures and edges apart better than pixels do. A small convolutional autoencoder learns what
+A frozen backbone separates textures and edges better than pixels do. A small convolutional autoencoder learns what
 combinations of features good parts show; what it cannot reconstruct is whitened by the mean and covariance that the
 residuals of good parts have at the same position. The map is the length of the whitened residual, the score the mean
 of its top 2 %. Where parts always look alike this scores as `feature-gaussian` does; where their layout varies, the

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _PRIOR_IMAGES: Final = 50
-"""The covariance of all positions counts as much as so many images; found flat from 10 to 500 on solar cells."""
+"""The covariance of all positions counts as much as this many images; found flat from 10 to 500 on solar cells."""
 _RIDGE: Final = 0.01
 """Of the mean variance, added to every variance: directions in which nothing varied may vary a little."""
 _FLOOR: Final = 1e-4

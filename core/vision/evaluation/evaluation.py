@@ -60,7 +60,7 @@ def scores_of(detector: Detector, images: ImageSet, progress: Callable[[int], No
     """The score of each image: float64, (N,).
 
     Args:
-        progress: is told how many have been scored.
+        progress: called with how many have been scored.
 
     Raises:
         NotFinite: a score is not a number.
@@ -103,7 +103,7 @@ def evaluate(
         good, defective: images of its `test/`, which the detector has not seen; neither empty.
         known: thumbnails of those that it was trained on.
         threshold: scores at or above it are `ng`.
-        progress: is told how many images have been scored.
+        progress: called with how many images have been scored.
 
     Raises:
         NotFinite: a score is not a number.

@@ -1,6 +1,6 @@
 """The images that a report shows: the good parts that look worst, the defects that were missed, and the caught ones.
 
-They are scored anew, so that nobody has to keep the anomaly maps of a whole set.
+They are scored again, so the anomaly maps of a whole set need not be kept.
 """
 
 from collections.abc import Sequence

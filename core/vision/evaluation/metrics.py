@@ -1,4 +1,4 @@
-"""How well scores tell good parts from defective ones, and how well the trivial controls do."""
+"""How well scores separate good from defective parts, and how well trivial controls do."""
 
 import numpy as np
 from numpy.typing import NDArray

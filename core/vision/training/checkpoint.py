@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 
 FORGOTTEN_SECONDS: Final = 30 * 24 * 3600
-"""After this long a checkpoint that nobody came back for is removed."""
+"""An abandoned checkpoint is removed after this long."""
 
 
 def fingerprint(facts: Any) -> str:
@@ -32,7 +32,7 @@ class FolderCheckpoint:
         Args:
             folder: where checkpoints are kept.
             fingerprint: of the training; see `fingerprint`.
-            note: is told, in a line, whether what is there is used.
+            note: called with one line that says whether the existing state is used.
 
         Raises:
             OSError: the folder cannot be made.

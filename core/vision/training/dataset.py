@@ -62,8 +62,8 @@ class Folder:
 class ImageSet:
     """Prepared images of files: `core.vision.training.options.Images`.
 
-    They are decoded by threads, a little ahead of whoever reads. What was decoded once is kept where all images fit
-    in memory, and decoded again each time where they do not; nobody sees a difference.
+    Threads decode them, a little ahead of the reader. What was decoded once is kept where all images fit
+    in memory, and decoded again each time where they do not; the result is the same.
 
     Attributes:
         paths: of the images, in order.
@@ -238,7 +238,7 @@ def typical_size(paths: Sequence[Path], *, max_pixels: int) -> tuple[int, int]:
             try:
                 header = read_header(file, max_pixels=max_pixels)
             except Refused:
-                continue  # it is reported by whoever reads all of them
+                continue  # the reader of all files reports it
         sizes.append((header.width, header.height))
     if not sizes:
         raise InvalidFolder(f"none of the {len(paths)} images can be read, the first is {paths[0]}")
@@ -256,7 +256,7 @@ def read(
     """Read every file once. One that cannot be decoded is left out and reported, as on the line it would fail alone.
 
     Args:
-        progress: is told how many have been read.
+        progress: called with how many have been read.
         memory_bytes: see `ImageSet`.
 
     Raises:
@@ -299,7 +299,7 @@ def read(
 
 
 def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
-    """The results in order, from threads that are only a little ahead of whoever takes them."""
+    """The results in order, from threads that stay a little ahead of the consumer."""
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
         waiting: deque[Future[Result]] = deque()
         try:

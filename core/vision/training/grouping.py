@@ -37,7 +37,7 @@ Edges = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 class InvalidGroups(ValueError):  # noqa: N818 - it reads as what it is
-    """Groups that cannot be told as was wished; the message is one line that says why."""
+    """Images cannot be grouped as requested; the message is one line that says why."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def group_parts(
         by: what names the part or lot; None to look for near-duplicates.
 
     Raises:
-        InvalidGroups: an image's part or lot cannot be told.
+        InvalidGroups: an image's part or lot cannot be determined.
         OSError: the table cannot be read.
     """
     copies = _numbered(digests)

@@ -1,4 +1,4 @@
-"""Who sees which image: good parts are split into training, validation and calibration, whole groups at a time."""
+"""The split: good parts are divided into training, validation and calibration, whole groups at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Split:
 
     Attributes:
         training: what the network sees.
-        validation: what tells when to stop.
+        validation: decides when to stop.
         calibration: held out from both; only the threshold comes from it.
     """
 

@@ -1,4 +1,4 @@
-"""A training under way: its steps, its curve, its best weights, and all that an interrupted one needs to go on."""
+"""The training loop: steps, curve, best weights, and the state that an interrupted training needs to continue."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
@@ -43,7 +43,7 @@ class TrainingLoop:
         Args:
             epoch: gives the inputs of one epoch, each what the network shall reconstruct.
             validate: the loss on images that are not trained on.
-            on_epoch: is told of every epoch, those before an interruption included.
+            on_epoch: called with every epoch, including those before an interruption.
             checkpoint: is written after every epoch.
         """
         state = checkpoint.read() if checkpoint else None

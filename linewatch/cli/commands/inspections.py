@@ -139,7 +139,7 @@ def _zoned(moment: datetime | None) -> datetime | None:
 def review(
     inspection_id: Annotated[str, typer.Argument(metavar="ID", help="The inspection's id.")],
     verdict: Annotated[Literal["ok", "ng"], typer.Option("--verdict", help="What a person found.")],
-    reviewer: Annotated[str, typer.Option("--reviewer", help="Who.")],
+    reviewer: Annotated[str, typer.Option("--reviewer", help="Your name.")],
     reason: Annotated[str, typer.Option("--reason", help="Why.")],
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,

@@ -129,7 +129,7 @@ def show(
 
 
 def print_metrics(metrics: Mapping[str, Any] | None) -> None:
-    """Print how well defects were told apart, with the trivial controls beside it."""
+    """Print how well defects were detected, with trivial controls beside it."""
     if metrics is None:
         return
     low, high = metrics["auroc_interval"]
@@ -173,7 +173,7 @@ def import_bundle(
     if not file.exists():
         raise WrongUse(f"there is no {file}")
     with client(url, api_key) as system, tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
-        system.recipes()  # whoever cannot answer now is not worth the work
+        system.recipes()  # fail now if the system cannot be reached
         bundle = file
         if threshold is not None:
             bundle = _converted(file, Path(folder, "bundle"), threshold, input_size)

@@ -59,7 +59,7 @@ def results(
 
 
 def _followed(read: "Callable[[str | None], Iterator[FeedItem]]", after: str | None) -> "Iterator[FeedItem]":
-    """What comes, for ever; where the place is lost it is said, and it goes on with what is still known."""
+    """Follow the feed for ever. If the cursor is lost, say so and continue with what is still known."""
     from linewatch.errors import CursorLost
 
     while True:

@@ -264,7 +264,7 @@ def _sent(system: "Client", sources: Sequence[_Source], fields: "Fields") -> _Ou
 
 
 def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
-    """Send one burst; where all of it was refused, each image alone, so that each is told its own reason."""
+    """Send one burst. If all of it was rejected, send each image alone, so that each gets its own reason."""
     from linewatch.errors import Refused
 
     files, journal = burst.files, burst.journal
@@ -291,7 +291,7 @@ def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
 
 
 def _awaited(system: "Client", outcome: _Outcome, timeout: float) -> "list[Inspection]":
-    """The verdicts on everything. What was accepted is told first: it stays so, whatever becomes of the waiting.
+    """Wait for all verdicts. Print first what was accepted: that holds even if the wait fails.
 
     Raises:
         CommandFailed: the key may not read them, or see `_verdicts`.

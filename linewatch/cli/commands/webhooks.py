@@ -1,4 +1,4 @@
-"""`linewatch webhooks`: who is told of what, and what came of it."""
+"""`linewatch webhooks`: endpoints and their deliveries."""
 
 from enum import StrEnum
 from itertools import islice
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _PAGE = 100
 
-app = typer.Typer(help="Webhooks: who is told of what, and what came of it.")
+app = typer.Typer(help="Webhook endpoints and their deliveries.")
 
 
 class Event(StrEnum):
-    """What an endpoint can be told of."""
+    """The events that an endpoint can subscribe to."""
 
     INSPECTION_COMPLETED = "inspection.completed"
     INSPECTION_FAILED = "inspection.failed"
@@ -35,7 +35,7 @@ class Event(StrEnum):
 EndpointId = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id.")]
 Events = Annotated[
     list[Event] | None,
-    typer.Option("--event", help="What it is told of; may be repeated."),
+    typer.Option("--event", help="An event to subscribe to; may be repeated."),
 ]
 Recipes = Annotated[list[str] | None, typer.Option("--recipe", "-r", help="Only events of it; may be repeated. [all]")]
 Description = Annotated[str | None, typer.Option("--description", help="For people.")]
@@ -68,7 +68,7 @@ def list_endpoints(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJs
 
 
 def endpoint_json(one: "Endpoint") -> dict[str, Any]:
-    """An endpoint as JSON has it; its secret is told once, where it is made."""
+    """An endpoint as JSON, without its secret, which is shown only when it is created."""
     return one.model_dump(mode="json", exclude={"secret", "previous_secret_until"})
 
 
@@ -93,7 +93,7 @@ def create(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let an address be told of events.
+    """Register a URL that receives events.
 
     Its secret is printed once and cannot be had again. Without --event it is there for callbacks only.
     """

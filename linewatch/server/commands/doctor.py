@@ -193,7 +193,7 @@ def _mqtt(settings: "Settings") -> list[_Finding]:
     from core.delivery.mqtt import BrokerRefused, connected
 
     try:
-        # Without a name of its own it drives nobody out.
+        # Without a client id it disconnects no other client.
         with connected(settings.mqtt_url.get_secret_value(), name="", seconds=_BROKER_SECONDS):
             return [_Finding("MQTT", "ok", f"{_masked(settings.mqtt_url)} takes connections")]
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""`linewatch keys`: who may use the api. They work on the database, not through the api."""
+"""`linewatch keys`: manage API keys. These commands work on the database, not through the api."""
 
 import datetime as dt
 import re

@@ -62,7 +62,7 @@ def _labelled() -> list[tuple[Path, float]]:
 
 
 def _linked(images: Sequence[Path], folder: Path) -> list[Path]:
-    """Links to the images in a folder that is made anew; the installed ones may have moved."""
+    """Links to the images in a new folder; the installed ones may have moved."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What the demo prints of its burst: speed, counts, and how well defects were told from good cells."""
+"""What the demo prints about its burst: speed, counts, and how well defects were detected."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class ReferenceResult:
 
 @dataclass(frozen=True)
 class Detection:
-    """How well scores tell defective from good cells: AUROCs, 0 to 1, those of trivial scores by name."""
+    """How well scores separate defective from good cells: AUROCs, 0 to 1, those of trivial scores by name."""
 
     auroc: float
     interval: tuple[float, float]
@@ -96,7 +96,7 @@ def _controls(images: list[Path], training: list[Path], preprocessing: Preproces
 
 
 def _no_progress(done: int) -> None:
-    """Nobody needs to see the progress of a second."""
+    """One second of work needs no progress bar."""
 
 
 def print_speed(out: Console, burst: Burst) -> None:
@@ -139,7 +139,7 @@ def print_detection(
     table.add_row(f"[bold]{_name(version)}[/]", f"[bold]{found.auroc:.3f}[/]", f"95% interval {low:.3f} to {high:.3f}")
     good, defective = _scores(beside.good), _scores(beside.defective)
     low, high = auroc_interval(good, defective)
-    reference = f"95% interval {low:.3f} to {high:.3f}; the reference, kept for who has such weights"
+    reference = f"95% interval {low:.3f} to {high:.3f}; the reference detector, kept for existing weights"
     table.add_row(_name(beside.version), f"{auroc(good, defective):.3f}", reference)
     for control, value in sorted(found.controls.items(), key=lambda one: -one[1]):
         table.add_row(_CONTROLS[control][0], f"{value:.3f}", _CONTROLS[control][1])

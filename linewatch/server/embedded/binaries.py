@@ -86,7 +86,7 @@ def _postgres_runs(site: Path, account: Account | None) -> bool:
 
 
 def _runs(account: Account | None, readable: Path, programs: list[Path]) -> bool:
-    """Really run the programs as that account: mode bits do not tell the whole truth."""
+    """Really run the programs as that account: mode bits do not say everything."""
     return ask_as(account, _RUNS, str(readable), *map(str, programs)).returncode == 0
 
 

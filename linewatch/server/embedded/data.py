@@ -1,4 +1,4 @@
-"""The data directory: who may use it, which folders it has, and which account its servers run as.
+"""The data directory: its owner, its folders, and the account that its servers run as.
 
 Only folders that are made here are ever given to another account; the permissions of nothing else are changed.
 """

@@ -1,4 +1,4 @@
-"""How a re-scoring run is named, and what a person is told of one."""
+"""Find a re-scoring run by its id or `last`, and describe it."""
 
 from typing import TYPE_CHECKING, Annotated
 

@@ -272,7 +272,7 @@ def test_a_threshold_that_is_being_set_is_waited_for(engine: Engine) -> None:
             thresholds.append(connection, version, threshold=0.9, **common)
             activating = threads.submit(refused, activate, engine, run_id)
             wait_for_a_lock(engine)
-        assert "were set anew" in activating.result().detail
+        assert "were changed after" in activating.result().detail
     assert served(engine)[0] == 1
 
 
