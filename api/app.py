@@ -1,4 +1,4 @@
-"""The api: `create_app` puts the routes, the guard and the services together."""
+"""The api: `create_app` puts the routes, the authentication and the services together."""
 
 import asyncio
 from collections.abc import AsyncIterator

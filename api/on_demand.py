@@ -63,7 +63,7 @@ async def rescore_report(services: Services, run_id: UUID, digest: str) -> bytes
 
 async def _run_task(services: Services, key: str, task: Task, *arguments: object) -> bytes:
     """What a task leaves in the store under `key`."""
-    async with services.waiters.expecting("anomaly_map", key) as written:
+    async with services.long_polls.expecting("anomaly_map", key) as written:
         try:
             async with asyncio.timeout(services.settings.predict_timeout):
                 while not await asyncio.to_thread(_is_decided, services.store, key):

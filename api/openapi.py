@@ -1,7 +1,7 @@
 """The document at `/openapi.json`: what FastAPI derives from the routes, completed by what holds for all of them.
 
-What a route refuses for reasons of its own it says itself (`problems.refuses`); what the guard, the fields, the bodies
-and the database refuse is said here, once.
+A route declares its own rejections (`problems.refuses`). Those of authentication, fields, bodies and the database are
+added here, once.
 """
 
 from collections.abc import Iterator, Mapping

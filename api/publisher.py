@@ -65,7 +65,7 @@ class Publisher:
         self._minibatch = settings.minibatch
         self._celery = Celery("linewatch-api", set_as_current=False)
         self._celery.conf.update(celery_settings(settings))
-        self._hints = Notifier(settings)
+        self._notifier = Notifier(settings)
         self._waiting: SimpleQueue[_Item | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._broker_is_down = False
@@ -78,7 +78,7 @@ class Publisher:
         self._waiting.put(None)
         self._thread.join(timeout=5)
         self._celery.close()
-        self._hints.close()
+        self._notifier.close()
 
     def queued(self, recipe_id: int, priority: str, inspection_id: UUID) -> None:
         """Hand over an inspection that was committed. Returns at once."""
@@ -88,7 +88,7 @@ class Publisher:
         """Hand over any other task. Returns at once."""
         self._waiting.put(_Call(task, arguments, queue))
 
-    def hint(self, finished: Finished) -> None:
+    def notify(self, finished: Finished) -> None:
         """Hand over what became final. Returns at once."""
         self._waiting.put(_Hint(finished))
 
@@ -100,7 +100,7 @@ class Publisher:
                 if isinstance(item, _Call):
                     self._send(item.task, item.arguments, item.queue)
                 elif isinstance(item, _Hint):
-                    self._hints.finished(item.finished)
+                    self._notifier.finished(item.finished)
                 else:
                     groups[item.recipe_id, item.priority].append(item.id)
             for (recipe_id, priority), ids in groups.items():

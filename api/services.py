@@ -26,12 +26,12 @@ from core.storage.image_store import Store, failure_key
 
 POOL_SIZE = 24
 # Every thread finds a connection, and no kind of request waits for another kind.
-WORK_THREADS = 7  # async routes and the waiters
+WORK_THREADS = 7  # async routes and the long_polls
 ROUTE_THREADS = 6  # plain routes
-KEY_THREADS = 2  # the guard
+KEY_THREADS = 2  # the authentication
 EXPORT_THREADS = 2
-# Four read the feed (`api.waiting.feed_streaming`), one commits what the door takes in, and one publishes; the
-# receiver may need a connection to register a bundle, and now and then the door one for a callback.
+# Four read the feed (`api.waiting.feed_streaming`), one commits what group commit accepts, and one publishes; the
+# receiver may need a connection to register a bundle, and now and then group commit one for a callback.
 
 EXPORTS = 4
 """Exports that one process sends at a time: each holds up to a row group in memory."""
@@ -45,11 +45,11 @@ class Services:
     engine: Engine
     store: Store
     publisher: Publisher
-    door: GroupCommit
+    group_commit: GroupCommit
     in_flight: InFlight
     receiver: UploadReceiver
-    waiters: LongPolls
-    follower: FeedWaiters
+    long_polls: LongPolls
+    feed_waiters: FeedWaiters
     allowed: AllowList
     downloads: Downloads
 
@@ -81,7 +81,7 @@ class Services:
             "rescore_run": final_runs,
             "anomaly_map": written_maps,
         }
-        follower = FeedWaiters(engine)
+        feed_waiters = FeedWaiters(engine)
         return cls(
             settings,
             engine,
@@ -90,22 +90,22 @@ class Services:
             GroupCommit(settings, engine, store, publisher, allowed),
             InFlight(),
             UploadReceiver(settings, store),
-            LongPolls(settings, looks, on_finish=follower.hint),
-            follower,
+            LongPolls(settings, looks, on_finish=feed_waiters.notify),
+            feed_waiters,
             allowed,
             Downloads(most=EXPORTS, threads=EXPORT_THREADS),
         )
 
     async def start(self) -> None:
         self.publisher.start()
-        await self.door.start()
-        await self.follower.start()
-        await self.waiters.start()
+        await self.group_commit.start()
+        await self.feed_waiters.start()
+        await self.long_polls.start()
 
     async def stop(self) -> None:
-        await self.waiters.stop()
-        await self.follower.stop()
-        await self.door.stop()
+        await self.long_polls.stop()
+        await self.feed_waiters.stop()
+        await self.group_commit.stop()
         self.publisher.stop()
         self.receiver.stop()
         self.engine.dispose()

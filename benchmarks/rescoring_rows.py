@@ -67,8 +67,8 @@ class Night:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.engine = engine
         self.settings = settings
-        self.hints = Notifier(settings)
-        self.planner = Planner(settings, engine, self.hints, threading.Event())
+        self.notifier = Notifier(settings)
+        self.planner = Planner(settings, engine, self.notifier, threading.Event())
 
     def run(self, version: int, threshold: float | None = None) -> UUID:
         request = RunRequest.model_validate(
@@ -151,7 +151,7 @@ def main() -> int:
             night = Night(settings, engine)
             judge(night, rows)
             plan(night, rows)
-            night.hints.close()
+            night.notifier.close()
             engine.dispose()
             unbounded.dispose()
     return 0

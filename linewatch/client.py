@@ -61,8 +61,8 @@ class AsyncClient(Operations):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Nothing is sent yet; the arguments are those of `Client`."""
-        wire = AsyncExecutor(httpx.AsyncClient(transport=transport, **options(url, api_key)))
-        super().__init__(Transport(wire, timeout=timeout, patience=patience, on_wait=on_wait))
+        executor = AsyncExecutor(httpx.AsyncClient(transport=transport, **options(url, api_key)))
+        super().__init__(Transport(executor, timeout=timeout, patience=patience, on_wait=on_wait))
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,8 +137,8 @@ class Client:
             BadAddress: `url` is not an address.
             BadKey: `api_key` cannot be one; it is a ValueError, too.
         """
-        wire = SyncExecutor(httpx.Client(transport=transport, **options(url, api_key)))
-        self._operations = Operations(Transport(wire, timeout=timeout, patience=patience, on_wait=on_wait))
+        executor = SyncExecutor(httpx.Client(transport=transport, **options(url, api_key)))
+        self._operations = Operations(Transport(executor, timeout=timeout, patience=patience, on_wait=on_wait))
         self.url = self._operations.url
 
     def __enter__(self) -> Self:

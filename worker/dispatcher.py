@@ -49,7 +49,7 @@ class Dispatcher:
         self._celery = Celery("linewatch-dispatcher", set_as_current=False)
         self._celery.conf.update(celery_settings(own))
         self._redis = notifications.connect(own)
-        self._hints = Notifier(own)
+        self._notifier = Notifier(own)
         self._due: dict[Callable[[], None], float] = {}
         self._newest = 0
         self._uploads_turn = False  # whether uploads had the last grant, or slices
@@ -57,7 +57,7 @@ class Dispatcher:
 
     def close(self) -> None:
         self._celery.close()
-        self._hints.close()
+        self._notifier.close()
         self._redis.close()
         self._engine.dispose()
 
@@ -89,7 +89,7 @@ class Dispatcher:
             finished = work.fail_overdue(connection)
         if finished.inspections:
             log.warning("%d inspections passed their deadline", len(finished.inspections))
-        self._hints.finished(finished)
+        self._notifier.finished(finished)
 
     def _number_feed(self) -> None:
         newest, before = -1, None

@@ -42,9 +42,9 @@ class Process:
     def __init__(self) -> None:
         self.engine = create_pool(settings(), size=POOL_SIZE, name="io")
         self.store = Store(settings().store_url)
-        self.hints = Notifier(settings())
+        self.notifier = Notifier(settings())
         self.stopping = threading.Event()
-        self.planner = Planner(settings(), self.engine, self.hints, self.stopping)
+        self.planner = Planner(settings(), self.engine, self.notifier, self.stopping)
 
 
 class _Worker:
@@ -76,7 +76,7 @@ class _Worker:
         self.sender.stop()
         if self.publisher is not None:
             self.publisher.stop()
-        self.process.hints.close()
+        self.process.notifier.close()
         self.process.engine.dispose()
 
 

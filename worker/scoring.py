@@ -43,14 +43,14 @@ class Process:
         self.settings = settings()
         self.engine = create_pool(self.settings, size=2 * self.settings.scoring_slots + 1, name="scoring")
         self.store = Store(self.settings.store_url)
-        self.hints = Notifier(self.settings)
+        self.notifier = Notifier(self.settings)
         self.models = Models(self.settings, self.engine, self.store)
         self.readiness = Readiness(self.settings.ready_file)
         self.line = LiveLoad(notifications.connect(self.settings))
         self.stopping = threading.Event()
         name = f"{socket.gethostname()}/{os.getpid()}"
-        services = (self.settings, self.engine, self.store, self.models, self.hints)
-        self.examiner = ScoringPipeline(*services, worker=name)
+        services = (self.settings, self.engine, self.store, self.models, self.notifier)
+        self.pipeline = ScoringPipeline(*services, worker=name)
         self.reporter = ReportRenderer(*services)
         self.rescorer = Rescorer(*services, self.line, worker=name, stopping=self.stopping)
 
@@ -69,10 +69,10 @@ class _Worker:
         self.process.stopping.set()
 
     def on_shutdown(self, **_: Any) -> None:
-        self.process.examiner.close()
+        self.process.pipeline.close()
         self.process.reporter.close()
         self.process.rescorer.close()
-        self.process.hints.close()
+        self.process.notifier.close()
         self.process.engine.dispose()
 
 
@@ -90,7 +90,7 @@ def score(recipe_id: int, priority: str, ids: Sequence[str]) -> None:
     served = nullcontext() if priority == "bulk" else process.line.served()
     try:
         with served:
-            process.examiner.examine(recipe_id, priority, [UUID(one) for one in ids])
+            process.pipeline.examine(recipe_id, priority, [UUID(one) for one in ids])
     except ModelUnavailable as error:
         process.readiness.set(False)
         log.error("%s; its inspections were given back", error)
@@ -144,7 +144,7 @@ def anomaly_map(source: str, version_id: int, key: str) -> None:
                 anomaly_map_of(process.store, model, decoder, process.store.path(source), key)
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())
-    process.hints.map_written(key)
+    process.notifier.map_written(key)
 
 
 @app.task(name=Task.HEATMAP)
@@ -163,7 +163,7 @@ def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, 
                 process.store.put(key, decoder.heatmap(process.store.path(source), drawn))
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())
-    process.hints.map_written(key)
+    process.notifier.map_written(key)
 
 
 @app.task(name=Task.RESCORE_REPORT)

@@ -1,4 +1,4 @@
-"""The door: concurrent uploads share one transaction and, after it, one message.
+"""Group commit: concurrent uploads share one transaction and, after it, one message.
 
 While a group is being committed the next one gathers, so a lone upload never waits and a burst is committed in few
 transactions. A 202 goes out only when the images are in their places, synced, and the rows are committed.

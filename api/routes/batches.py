@@ -80,12 +80,16 @@ async def _submit_form(request: Request, services: Services, key: Key | None) ->
         errors = [_error(one) for one in form.images if isinstance(one, RefusedPart)]
         uploads = _uploads(services, form)
         for recipe in {upload.new.recipe for upload in uploads}:
-            await services.door.check(recipe, key)
+            await services.group_commit.check(recipe, key)
         if not uploads:
             raise _all_refused(form)
-        await services.door.check_callbacks([callback_url, *(upload.new.callback_url for upload in uploads)], key)
+        await services.group_commit.check_callbacks(
+            [callback_url, *(upload.new.callback_url for upload in uploads)], key
+        )
         told = [one.model_dump() for one in errors]
-        accepted = await services.door.submit(uploads, as_batch=True, callback_url=callback_url, key=key, errors=told)
+        accepted = await services.group_commit.submit(
+            uploads, as_batch=True, callback_url=callback_url, key=key, errors=told
+        )
         return accepted, errors
 
 
@@ -152,8 +156,8 @@ async def _open(
     request: Request, services: Services, given: Mapping[str, Any], key: Key | None
 ) -> tuple[Accepted, list[BatchError]]:
     callback_url = _callback_url(request, given.get("callback_url"))
-    await services.door.check_callbacks([callback_url], key)
-    return await services.door.submit([], as_batch=True, callback_url=callback_url, key=key), []
+    await services.group_commit.check_callbacks([callback_url], key)
+    return await services.group_commit.submit([], as_batch=True, callback_url=callback_url, key=key), []
 
 
 def view(services: Services, batch_id: UUID) -> batches.Batch:
@@ -165,7 +169,7 @@ def view(services: Services, batch_id: UUID) -> batches.Batch:
 @router.get("/{batch_id}")
 async def get_batch(batch_id: UUID, services: Context, wait: Wait = 0) -> Batch:
     """One batch and its counts; with `wait`, as soon as it is final."""
-    return Batch.of(await services.waiters.final("batch", batch_id, wait, partial(view, services)))
+    return Batch.of(await services.long_polls.final("batch", batch_id, wait, partial(view, services)))
 
 
 @router.post("/{batch_id}/close", responses=refuses(Code.INVALID_TRANSITION))
@@ -175,7 +179,7 @@ def close_batch(batch_id: UUID, services: Context) -> Batch:
         completed = batches.close(connection, batch_id)
         found = batches.get(connection, batch_id)
     if completed:
-        services.publisher.hint(work.Finished([], [batch_id]))
+        services.publisher.notify(work.Finished([], [batch_id]))
     return Batch.of(found)
 
 
@@ -185,5 +189,5 @@ def cancel_batch(batch_id: UUID, services: Context) -> Batch:
     with services.transaction() as connection:
         finished = work.cancel_batch(connection, batch_id)
         found = batches.get(connection, batch_id)
-    services.publisher.hint(finished)
+    services.publisher.notify(finished)
     return Batch.of(found)

@@ -131,11 +131,11 @@ async def submit_inspection(
 
 async def _submit_raw(request: Request, services: Services, key: Key | None) -> Accepted:
     fields = upload_fields(once_each(request.query_params.multi_items()))
-    await services.door.check(fields.recipe or services.settings.default_recipe, key)
-    await services.door.check_callbacks([fields.callback_url], key)
+    await services.group_commit.check(fields.recipe or services.settings.default_recipe, key)
+    await services.group_commit.check_callbacks([fields.callback_url], key)
     async with services.receiver.raw(request) as received:
         new = new_inspection(services, received, fields)
-        return await services.door.submit([Upload(received.staged, new)], key=key)
+        return await services.group_commit.submit([Upload(received.staged, new)], key=key)
 
 
 async def _submit_form(request: Request, services: Services, key: Key | None) -> Accepted:
@@ -144,9 +144,9 @@ async def _submit_form(request: Request, services: Services, key: Key | None) ->
         received = form.the_image("image")
         fields = upload_fields({"external_id": received.file_name or None, **given})
         new = new_inspection(services, received, fields)
-        await services.door.check(new.recipe, key)
-        await services.door.check_callbacks([new.callback_url], key)
-        return await services.door.submit([Upload(received.staged, new)], key=key)
+        await services.group_commit.check(new.recipe, key)
+        await services.group_commit.check_callbacks([new.callback_url], key)
+        return await services.group_commit.submit([Upload(received.staged, new)], key=key)
 
 
 def view(services: Services, inspection_id: UUID) -> inspections.Inspection:
@@ -157,7 +157,7 @@ def view(services: Services, inspection_id: UUID) -> inspections.Inspection:
 
 async def final_view(services: Services, inspection_id: UUID, wait: float) -> inspections.Inspection:
     """One inspection once it is final, or as it stands after `wait` seconds."""
-    return await services.waiters.final("inspection", inspection_id, wait, partial(view, services))
+    return await services.long_polls.final("inspection", inspection_id, wait, partial(view, services))
 
 
 class ListingFilters(BaseModel):
@@ -220,7 +220,7 @@ def cancel_inspection(inspection_id: UUID, services: Context) -> Inspection:
         found = inspections.get(connection, inspection_id)
     if not finished.inspections and found.status != "cancelled":
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status} and cannot be cancelled.")
-    services.publisher.hint(finished)
+    services.publisher.notify(finished)
     return Inspection.of(found)
 
 
@@ -241,7 +241,7 @@ def review_inspection(inspection_id: UUID, new: NewReview, services: Context, ac
     """Overrule the verdict of an inspection. The machine's stays; the newest review is the `effective_verdict`."""
     with services.transaction() as connection:
         found = reviews.add(connection, inspection_id, **new.model_dump(), actor=actor)
-    services.publisher.hint(Finished([inspection_id], []))
+    services.publisher.notify(Finished([inspection_id], []))
     return Inspection.of(found)
 
 

@@ -66,11 +66,11 @@ async def predict(request: Request, services: Context) -> Prediction:
     timeout = services.settings.predict_timeout
     try:
         _require_form(request)
-        await services.door.check(recipe)
+        await services.group_commit.check(recipe)
         async with services.receiver.form(request, image="file", most=1) as form:
             received = _jpeg_or_png(form.the_image("file"))
             new = NewInspection(received.image, recipe, priority="sync", deadline_ms=int(timeout * 1000))
-            accepted = await services.door.submit([Upload(received.staged, new)])
+            accepted = await services.group_commit.submit([Upload(received.staged, new)])
     except Refused as refused:
         raise _as_before(refused) from refused
     return _prediction(await final_view(services, accepted.inspections[0].id, timeout))

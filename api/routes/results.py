@@ -60,15 +60,15 @@ async def read_results(request: Request, asked: Annotated[_Feed, Query()], servi
     """
     if asked.after is not None and asked.consumer is not None:
         raise Refused(Code.INVALID_FIELD, "after, consumer: give one of them, not both.")
-    follower = services.follower
+    feed_waiters = services.feed_waiters
     give_up = time.monotonic() + asked.wait
-    found = await follower.in_thread(lambda: _first_page(services, asked))
+    found = await feed_waiters.in_thread(lambda: _first_page(services, asked))
     while not found.page.items and (left := give_up - time.monotonic()) > 0 and not await request.is_disconnected():
-        async with follower.expecting(
+        async with feed_waiters.expecting(
             found.newest, recipe_id=found.recipe_id, reviews=asked.include == "reviews"
         ) as more:
             if await _within(more, min(left, LOOK_SECONDS)):
-                found = await follower.in_thread(partial(_page, services, asked, found.page.next_cursor))
+                found = await feed_waiters.in_thread(partial(_page, services, asked, found.page.next_cursor))
     return found.page
 
 

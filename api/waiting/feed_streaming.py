@@ -1,7 +1,7 @@
 """Waiting for more of the feed: one query for all waiting requests of this process, at most every `PAUSE_SECONDS`.
 
 However many wait and however fast results come, the feed is asked what is new once for all of them, and only those are
-woken whom it concerns. Their pages are read in threads of their own, so that the door never waits for a reader's.
+woken whom it concerns. Their pages are read in threads of their own, so that group commit never waits for a reader's.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class FeedWaiters:
             one.more.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def hint(self) -> None:
+    def notify(self) -> None:
         """Something became final: look soon."""
         self._hinted.set()
 
@@ -86,7 +86,7 @@ class FeedWaiters:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._hinted.wait()
             except TimeoutError:
-                pass  # hints can be lost
+                pass  # notifications can be lost
             self._hinted.clear()
             if self._waiting:
                 await self._look()

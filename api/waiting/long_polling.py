@@ -1,6 +1,6 @@
 """Waiting for something to become final, without a thread or a query per waiter.
 
-A notification on Redis' pub/sub wakes local waiters at once. Notifications can be lost, so one
+A notification on Redis' pub/sub wakes local long_polls at once. Notifications can be lost, so one
 query a second asks for all waiting requests together. Without Redis, answers come up to a second later.
 """
 

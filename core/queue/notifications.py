@@ -47,7 +47,7 @@ async def subscribe(settings: Settings, *channels: str) -> AsyncIterator[tuple[s
 
 
 class Notifier:
-    """Sends hints; thread-safe."""
+    """Sends notifications; thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._client = connect(settings)
@@ -69,4 +69,4 @@ class Notifier:
         try:
             self._client.publish(channel, " ".join(names))
         except (RedisError, OSError) as error:
-            log.warning("could not send a hint, waiting clients will notice a second later: %s", error)
+            log.warning("could not send a notification; waiting clients will notice a second later: %s", error)

@@ -127,7 +127,7 @@ class Archives:
     def locate(self, given: str) -> ArchiveLocation:
         """The folder or the prefix that is meant by an absolute path, a URL, or a path relative to a root.
 
-        Where its root is away, which it may be for the api, it is taken as written: reading will show whether it exists.
+        If its root is away, as it may be for the api, it is taken as written: reading will show.
 
         Raises:
             Refused: SOURCE_REFUSED for what is outside every root, also by `..` or a symbolic link, or not there; and

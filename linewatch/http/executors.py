@@ -1,4 +1,4 @@
-"""What carries operations: one wire that blocks, one that is awaited.
+"""What carries operations: a sync executor and an async one.
 
 Operations are coroutines over an `Executor`. On `SyncExecutor` none of them ever suspends, so `run` finishes one in a
 single step, in the calling thread. On `AsyncExecutor` they run in the caller's event loop.
@@ -61,24 +61,24 @@ class Executor(Protocol):
         """Call something that uses the disk."""
         ...
 
-    def crew(self, size: int) -> TaskPool[Any]: ...
+    def task_pool(self, size: int) -> TaskPool[Any]: ...
 
     async def close(self) -> None: ...
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine over a blocking wire returns."""
+    """What a coroutine over a sync executor returns."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
     coroutine.close()
-    raise RuntimeError("an operation was suspended on a blocking wire")
+    raise RuntimeError("an operation was suspended on a sync executor")
 
 
 def iterate(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-    """The items of an asynchronous generator over a blocking wire."""
+    """The items of an asynchronous generator over a sync executor."""
     try:
         while True:
             try:
@@ -125,7 +125,7 @@ class SyncExecutor:
     async def work(self, job: Callable[[], T]) -> T:
         return job()
 
-    def crew(self, size: int) -> TaskPool[Any]:
+    def task_pool(self, size: int) -> TaskPool[Any]:
         return _Threads(size)
 
     async def close(self) -> None:
@@ -133,7 +133,7 @@ class SyncExecutor:
 
 
 class _Threads(TaskPool[T]):
-    """A crew of threads, each with an operation that blocks."""
+    """A pool of threads, each with an operation that blocks."""
 
     def __init__(self, size: int) -> None:
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="linewatch")
@@ -186,7 +186,7 @@ class AsyncExecutor:
     async def work(self, job: Callable[[], T]) -> T:
         return await asyncio.to_thread(job)
 
-    def crew(self, size: int) -> TaskPool[Any]:
+    def task_pool(self, size: int) -> TaskPool[Any]:
         return _Tasks(size)
 
     async def close(self) -> None:
@@ -194,7 +194,7 @@ class AsyncExecutor:
 
 
 class _Tasks(TaskPool[T]):
-    """A crew of tasks."""
+    """A pool of tasks."""
 
     def __init__(self, size: int) -> None:
         self._places = asyncio.Semaphore(size)

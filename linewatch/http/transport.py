@@ -84,24 +84,24 @@ def options(url: str, api_key: str | None) -> dict[str, Any]:
 
 
 class Transport:
-    """Sends calls over a wire.
+    """Sends calls over an executor.
 
     429 and 503 say that nothing was accepted, 409 `idempotency_in_flight` that the same upload is still being accepted:
     any call is tried again after `Retry-After`, while `patience` lasts. A connection that fails is tried again where
     the call is repeatable: any other may have been accepted before it broke.
     """
 
-    def __init__(self, wire: Executor, *, timeout: float, patience: float, on_wait: OnWait | None = None) -> None:
+    def __init__(self, executor: Executor, *, timeout: float, patience: float, on_wait: OnWait | None = None) -> None:
         """Seconds are meant by `timeout` (for each answer) and `patience` (in all)."""
-        self.wire = wire
-        self.url = str(wire.http.base_url).rstrip("/")
+        self.executor = executor
+        self.url = str(executor.http.base_url).rstrip("/")
         self._timeout = timeout
         self._patience = patience
         self._on_wait = on_wait or (lambda *_: None)
 
     def tireless(self) -> "Transport":
         """The same, but nothing that says that the system is away ends a call that may be repeated."""
-        return Transport(self.wire, timeout=self._timeout, patience=math.inf, on_wait=self._on_wait)
+        return Transport(self.executor, timeout=self._timeout, patience=math.inf, on_wait=self._on_wait)
 
     async def json(self, call: Request) -> Any:
         """The JSON that a call is answered with; None for an answer without content."""
@@ -163,7 +163,7 @@ class Transport:
                 if not self._waits_out(refused) or time.monotonic() + pause > begun + self._patience:
                     raise refused
             self._on_wait(error, time.monotonic() + pause - begun)
-            await self.wire.sleep(pause)
+            await self.executor.sleep(pause)
             attempt += 1
             if self._is_tireless:  # an answer at once says that it goes on; a long wait would hide it
                 call = replace(call, wait=0.0)
@@ -180,14 +180,14 @@ class Transport:
     async def _tried(self, call: Request, to: Path | None) -> httpx.Response:
         with self._naming_failures(call), call.body() as body:
             request = self._request(call, body)
-            return await (self.wire.send(request) if to is None else self._downloaded(request, to))
+            return await (self.executor.send(request) if to is None else self._downloaded(request, to))
 
     async def _downloaded(self, request: httpx.Request, to: Path) -> httpx.Response:
         regular = not to.exists() or to.is_file()
         draft = to.with_name(f"{to.name}.part") if regular else to
         try:
             with draft.open("wb") as file:
-                answer = await self.wire.download(request, file.write)
+                answer = await self.executor.download(request, file.write)
             if regular and answer.is_success:
                 draft.replace(to)
             return answer
@@ -203,7 +203,7 @@ class Transport:
         if call.wait:
             params["wait"] = round(call.wait, 3)
         timeout = self._timeout + call.wait
-        return self.wire.http.build_request(
+        return self.executor.http.build_request(
             call.method, call.path, **{**body, "headers": headers}, params=params, timeout=timeout
         )
 

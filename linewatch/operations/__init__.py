@@ -1,4 +1,4 @@
-"""What can be asked of a running system, each written once: coroutines over a wire (see `linewatch.http.executors`).
+"""The operations on a running system, each written once as a coroutine over an executor (`linewatch.http.executors`).
 
 `linewatch.AsyncClient` has them as they are, `linewatch.Client` as methods that block.
 """

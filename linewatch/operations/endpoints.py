@@ -88,7 +88,7 @@ class Endpoints(Session):
         sent = await self._post(Delivery, url_path("webhook-endpoints", endpoint_id, "test"))
         give_up = time.monotonic() + wait
         while not sent.attempts and time.monotonic() < give_up:
-            await self._wire.sleep(_TEST_POLL)
+            await self._executor.sleep(_TEST_POLL)
             sent = await self.delivery(sent.id)
         return sent
 

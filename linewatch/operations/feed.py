@@ -78,7 +78,7 @@ class Feed(Session):
             return {}
         if after not in (None, "now"):
             return {"after": str(after)}
-        kept = await self._wire.work(partial(_kept, file)) if file is not None else None
+        kept = await self._executor.work(partial(_kept, file)) if file is not None else None
         if kept is not None:
             return {"after": kept}
         if consumer is not None and (after is None or any(one.name == consumer for one in await self.consumers())):
@@ -97,7 +97,7 @@ class Feed(Session):
 
     async def _keep(self, cursor: str, consumer: str | None, file: Path | None) -> None:
         if file is not None:
-            await self._wire.work(partial(_write, file, cursor))
+            await self._executor.work(partial(_write, file, cursor))
         if consumer is not None:
             await self.acknowledge(consumer, cursor)
 

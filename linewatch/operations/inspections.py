@@ -152,20 +152,20 @@ class Inspections(Session):
         """
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
-        crew: TaskPool[Outcome] = self._wire.crew(concurrency)
-        async with crew:
+        task_pool: TaskPool[Outcome] = self._executor.task_pool(concurrency)
+        async with task_pool:
             source = iter(images)
             for number in count():
-                taken = await self._wire.work(lambda: list(islice(source, 1)))
+                taken = await self._executor.work(lambda: list(islice(source, 1)))
                 if not taken:
                     break
                 [one] = taken
                 image, own = one if isinstance(one, tuple) else (one, cast(Fields, {}))
-                crew.start(partial(self._attempted, number, image, wait, {**fields, **own}))
-                while crew.oldest_is_done or len(crew) >= _AHEAD * concurrency:
-                    yield await crew.oldest()
-            while len(crew):
-                yield await crew.oldest()
+                task_pool.start(partial(self._attempted, number, image, wait, {**fields, **own}))
+                while task_pool.oldest_is_done or len(task_pool) >= _AHEAD * concurrency:
+                    yield await task_pool.oldest()
+            while len(task_pool):
+                yield await task_pool.oldest()
 
     async def _attempted(self, number: int, image: ImageFile, wait: float, fields: Fields) -> Outcome:
         try:

@@ -48,7 +48,7 @@ class ModelVersions(Session):
             TimedOut: no worker has looked at it in time.
             OSError: it cannot be read.
         """
-        with await self._wire.work(lambda: tar_of(Path(bundle))) as tar:
+        with await self._executor.work(lambda: tar_of(Path(bundle))) as tar:
             path = url_path("recipes", recipe, "model-versions")
             made = await self._upload(ModelVersion, path, partial(bundle_body, tar), key=None)
         give_up = time.monotonic() + timeout
@@ -58,7 +58,7 @@ class ModelVersions(Session):
                     f"version {made.version} of recipe {recipe!r} was uploaded, but no worker has checked it "
                     f"for {timeout:g} s: does one run? See `linewatch doctor`"
                 )
-            await self._wire.sleep(_READY_POLL)
+            await self._executor.sleep(_READY_POLL)
             made = await self.model_version(recipe, made.version)
         if made.state == "rejected":
             raise BundleRejected(f"version {made.version} of recipe {recipe!r} was rejected: {made.rejection}")

@@ -39,7 +39,7 @@ class Session:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._wire = transport.wire
+        self._executor = transport.executor
         self.url = transport.url
 
     async def ready(self) -> bool:
@@ -52,7 +52,7 @@ class Session:
 
     async def close(self) -> None:
         """Give up the connections."""
-        await self._wire.close()
+        await self._executor.close()
 
     async def _get(
         self, kind: type[AnyResult], path: str, params: Mapping[str, Any] | None = None, *, wait: float = 0.0

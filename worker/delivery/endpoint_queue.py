@@ -28,7 +28,7 @@ HELD_OF_ENDPOINT = 64
 HELD_CAREFULLY = 2 * CAREFUL_CALLS
 
 MAX_CALLS = 512
-"""Requests at a time in all. The second half of them is for lanes with fewer than `CAREFUL_CALLS`."""
+"""Requests at a time in all. The second half of them is for queues with fewer than `CAREFUL_CALLS`."""
 
 FRESH_SECONDS = 1.0
 """A message is sent only by what was known of its endpoint so lately: whether it is enabled, its URL, its secrets."""
@@ -91,7 +91,7 @@ class EndpointQueue:
 
     @property
     def width(self) -> int:
-        """How many requests may be in flight: one after as many failures in a row as would fill the lane."""
+        """How many requests may be in flight: one after as many failures in a row as would fill the queue."""
         if self.failures >= CALLS_OF_LANE:
             return 1
         oldest = next((begun for _, begun in self.calling.values()), None)

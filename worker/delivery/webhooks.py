@@ -59,7 +59,7 @@ _BEGIN_WITHIN = sending.LEASE_SECONDS - TRY_SECONDS - 5
 
 T = TypeVar("T")
 LaneKey = tuple[UUID, bool]
-"""An endpoint, and whether it is the lane of the callbacks."""
+"""An endpoint, and whether it is the queue of the callbacks."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Sender:
         self._resolvers = Resolvers(_RESOLVER_THREADS)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="webhooks", daemon=True)
         self._running = threading.Event()
-        self._lanes: OrderedDict[LaneKey, EndpointQueue] = OrderedDict()
+        self._queues: OrderedDict[LaneKey, EndpointQueue] = OrderedDict()
         """The one whose turn it is comes first."""
         self._results: list[Result] = []
         self._calls = 0
@@ -199,29 +199,29 @@ class Sender:
         return await self._loop.run_in_executor(self._database, partial(action, self._engine, *arguments))
 
     async def _listen(self) -> None:
-        """Wake on hints; while Redis is away, what is due is found a second later."""
+        """Wake on notifications; while Redis is away, what is due is found a second later."""
         async for _ in notifications.subscribe(self._settings, FINISHED_CHANNEL):
             self._wake.set()
 
     async def _take_all(self) -> None:
-        """Claim what is due whenever there may be something; the lanes send it."""
+        """Claim what is due whenever there may be something; the queues send it."""
         pause = 0.0
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
-            await self._close_idle_lanes()
+            await self._close_idle_queues()
             await self._give_back_overdue()
             pause = await self._take()
             self._begin_calls()
             await asyncio.sleep(GATHER_SECONDS)
 
     async def _take(self) -> float:
-        """Put what is due into the lanes; returns how long to wait before the next look, in seconds."""
+        """Put what is due into the queues; returns how long to wait before the next look, in seconds."""
         try:
             pause = POLL_SECONDS
-            if sum(lane.events for lane in self._lanes.values()) < MAX_HELD:
+            if sum(queue.events for queue in self._queues.values()) < MAX_HELD:
                 taken = await self._in_database(prepare, self._held())
                 for one in taken.prepared:
                     self._lane(one).add(one)
@@ -237,46 +237,46 @@ class Sender:
 
     def _held(self) -> dict[UUID, EndpointLoad]:
         held: dict[UUID, EndpointLoad] = {}
-        for (endpoint_id, _), lane in self._lanes.items():
+        for (endpoint_id, _), queue in self._queues.items():
             other = held.get(endpoint_id, EndpointLoad(0, 0))
-            held[endpoint_id] = EndpointLoad(other.number + lane.held, max(other.room, lane.room))
+            held[endpoint_id] = EndpointLoad(other.number + queue.held, max(other.room, queue.room))
         return held
 
     async def _look_again(self) -> None:
         """What has waited is sent to where its endpoint is now, signed with its secrets of now, or not at all."""
         at = time.monotonic()
-        stale = [key for key, lane in self._lanes.items() if lane.may_begin(self._calls) and not lane.is_fresh()]
+        stale = [key for key, queue in self._queues.items() if queue.may_begin(self._calls) and not queue.is_fresh()]
         if not stale:
             return
         seen = await self._in_database(read_endpoints, {endpoint_id for endpoint_id, _ in stale})
         for key in stale:
-            self._lanes[key].see(seen.get(key[0]), at)
+            self._queues[key].see(seen.get(key[0]), at)
 
     def _lane(self, one: Prepared) -> EndpointQueue:
         key = one.message.endpoint_id, one.message.callback_url is not None
-        if key not in self._lanes:
-            self._lanes[key] = EndpointQueue(Connections(self._trust), one.receiver, one.claimed_at)
-        self._lanes[key].used_at = time.monotonic()
-        return self._lanes[key]
+        if key not in self._queues:
+            self._queues[key] = EndpointQueue(Connections(self._trust), one.receiver, one.claimed_at)
+        self._queues[key].used_at = time.monotonic()
+        return self._queues[key]
 
     def _drop(self, endpoint_ids: Iterable[UUID]) -> None:
         """Send no more to endpoints that were disabled: what waits for them is cancelled."""
         for endpoint_id in endpoint_ids:
             for is_callback in (False, True):
-                if lane := self._lanes.get((endpoint_id, is_callback)):
-                    lane.waiting.clear()
+                if queue := self._queues.get((endpoint_id, is_callback)):
+                    queue.waiting.clear()
 
-    async def _close_idle_lanes(self) -> None:
+    async def _close_idle_queues(self) -> None:
         long_ago = time.monotonic() - IDLE_SECONDS
-        for key in [one for one, lane in self._lanes.items() if not lane.held and lane.used_at < long_ago]:
-            await self._lanes.pop(key).connections.close()
+        for key in [one for one, queue in self._queues.items() if not queue.held and queue.used_at < long_ago]:
+            await self._queues.pop(key).connections.close()
 
     async def _give_back_overdue(self) -> None:
         """Give back what has waited so long behind a slow receiver that its lease could run out in flight."""
         long_ago = time.monotonic() - _BEGIN_WITHIN
-        overdue = [one for lane in self._lanes.values() for one in lane.waiting if one.claimed_at < long_ago]
-        for lane in self._lanes.values():
-            lane.waiting = deque(one for one in lane.waiting if one.claimed_at >= long_ago)
+        overdue = [one for queue in self._queues.values() for one in queue.waiting if one.claimed_at < long_ago]
+        for queue in self._queues.values():
+            queue.waiting = deque(one for one in queue.waiting if one.claimed_at >= long_ago)
         await self._give_back(overdue)
 
     async def _give_back(self, unsent: Sequence[Prepared]) -> None:
@@ -288,26 +288,26 @@ class Sender:
             log.warning("%d messages are due again only when their leases have run out: %s", len(unsent), error)
 
     def _begin_calls(self) -> None:
-        """Give the free places to the lanes in turn, one at a time."""
+        """Give the free places to the queues in turn, one at a time."""
         while not self._stopping.is_set() and (key := self._next_lane()) is not None:
-            self._lanes.move_to_end(key)
-            lane = self._lanes[key]
-            one = lane.waiting.popleft()
+            self._queues.move_to_end(key)
+            queue = self._queues[key]
+            one = queue.waiting.popleft()
             self._calls += 1
-            lane.calling[asyncio.create_task(self._send(lane, one))] = one, time.monotonic()
+            queue.calling[asyncio.create_task(self._send(queue, one))] = one, time.monotonic()
 
     def _next_lane(self) -> LaneKey | None:
-        for key, lane in self._lanes.items():
-            if lane.may_begin(self._calls):
-                if lane.is_fresh():
+        for key, queue in self._queues.items():
+            if queue.may_begin(self._calls):
+                if queue.is_fresh():
                     return key
                 self._wake.set()  # it is looked at again first
         return None
 
-    async def _send(self, lane: EndpointQueue, one: Prepared) -> None:
+    async def _send(self, queue: EndpointQueue, one: Prepared) -> None:
         try:
-            answer = await send(_call(one, lane.receiver), self._allowed, self._resolvers, lane.connections)
-            lane.note(delivered=answer.outcome is Outcome.DELIVERED, seconds=answer.duration_ms / 1000)
+            answer = await send(_call(one, queue.receiver), self._allowed, self._resolvers, queue.connections)
+            queue.note(delivered=answer.outcome is Outcome.DELIVERED, seconds=answer.duration_ms / 1000)
             if answer.outcome is Outcome.GONE and one.message.callback_url is None:
                 self._drop([one.message.endpoint_id])
             self._results.append(Result(one.message, answer))
@@ -318,8 +318,8 @@ class Sender:
             self._calls -= 1
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - this is a task's own code
-            lane.calling.pop(task, None)
-            lane.used_at = time.monotonic()
+            queue.calling.pop(task, None)
+            queue.used_at = time.monotonic()
             self._begin_calls()
 
     async def _write_all(self) -> None:
@@ -347,8 +347,8 @@ class Sender:
         listening.cancel()
         self._wake.set()
         await asyncio.wait([taking], timeout=STOP_SECONDS)
-        calling = {task: one for lane in self._lanes.values() for task, (one, _) in lane.calling.items()}
-        unsent = [one for lane in self._lanes.values() for one in lane.waiting]
+        calling = {task: one for queue in self._queues.values() for task, (one, _) in queue.calling.items()}
+        unsent = [one for queue in self._queues.values() for one in queue.waiting]
         if calling:
             _, unfinished = await asyncio.wait(calling, timeout=STOP_SECONDS)
             unsent += [calling[task] for task in unfinished]
@@ -358,5 +358,5 @@ class Sender:
         self._unwritten.set()
         await asyncio.wait([writing], timeout=STOP_SECONDS / 2)
         await self._give_back(unsent)
-        for lane in self._lanes.values():
-            await lane.connections.close()
+        for queue in self._queues.values():
+            await queue.connections.close()

@@ -47,13 +47,13 @@ class ScoringPipeline:
     """Examines what messages name; several threads may do so at once."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, store: Store, models: Models, hints: Notifier, *, worker: str
+        self, settings: Settings, engine: Engine, store: Store, models: Models, notifier: Notifier, *, worker: str
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._store = store
         self._models = models
-        self._hints = hints
+        self._notifier = notifier
         self._worker = worker
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
 
@@ -176,7 +176,7 @@ class ScoringPipeline:
                     raise
                 log.warning("could not write %d results, trying again: %s", len(outcomes), error)
                 time.sleep(0.2 * 2**tries)
-        self._hints.finished(finished)
+        self._notifier.finished(finished)
 
     def _write(self, outcomes: Sequence[Outcome]) -> Finished:
         with self._engine.begin() as connection:

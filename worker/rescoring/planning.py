@@ -43,10 +43,10 @@ class _Listing:
 class Planner:
     """Plans runs; several threads may, and each run is planned by one at a time."""
 
-    def __init__(self, settings: Settings, engine: Engine, hints: Notifier, stopping: threading.Event) -> None:
+    def __init__(self, settings: Settings, engine: Engine, notifier: Notifier, stopping: threading.Event) -> None:
         self._settings = settings
         self._engine = engine
-        self._hints = hints
+        self._notifier = notifier
         self._archives = Archives.of(settings)
         self._stopping = stopping
         self._listings: dict[UUID, _Listing] = {}
@@ -84,7 +84,7 @@ class Planner:
             final = runs.which_are_final(connection, [run_id])
         if final:
             self._listings.pop(run_id, None)
-            self._hints.finished(Finished([], [], [run_id]))
+            self._notifier.finished(Finished([], [], [run_id]))
 
     # Stored inspections: they are counted, then those that the version has scored are judged, then the rest is cut.
 

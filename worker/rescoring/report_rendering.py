@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 class ReportRenderer:
     """Renders one page at a time; another request has to ask again."""
 
-    def __init__(self, settings: Settings, engine: Engine, store: Store, models: Models, hints: Notifier) -> None:
+    def __init__(self, settings: Settings, engine: Engine, store: Store, models: Models, notifier: Notifier) -> None:
         self._settings = settings
         self._engine = engine
         self._store = store
         self._models = models
-        self._hints = hints
+        self._notifier = notifier
         self._reader = ImageReader(settings, store)
         self._alone = threading.Lock()
 
@@ -64,7 +64,7 @@ class ReportRenderer:
             self._store.put(failure_key(key), refusal.detail.encode())
         finally:
             self._alone.release()
-        self._hints.map_written(key)
+        self._notifier.map_written(key)
 
     def _page(self, run_id: UUID) -> str:
         found = report.build_report(self._engine, run_id)

@@ -60,7 +60,7 @@ class Rescorer:
         engine: Engine,
         store: Store,
         models: Models,
-        hints: Notifier,
+        notifier: Notifier,
         line: LiveLoad,
         *,
         worker: str,
@@ -70,7 +70,7 @@ class Rescorer:
         self._engine = engine
         self._reader = ImageReader(settings, store)
         self._models = models
-        self._hints = hints
+        self._notifier = notifier
         self._line = line
         self._worker = worker
         self._stopping = stopping
@@ -186,7 +186,7 @@ class Rescorer:
         with self._engine.begin() as connection:
             written = slices.write(connection, claim, results)
         if written.run_ended:
-            self._hints.finished(Finished([], [], [claim.run_id]))
+            self._notifier.finished(Finished([], [], [claim.run_id]))
         return written.held
 
 

@@ -107,7 +107,7 @@ def list_rescore_runs(listing: Annotated[_Listing, Query()], services: Context) 
 @router.get("/{run_id}")
 async def get_rescore_run(run_id: UUID, services: Context, wait: Wait = 0) -> RescoreRun:
     """One run and its progress; with `wait`, as soon as it is final."""
-    return RescoreRun.of(await services.waiters.final("rescore_run", run_id, wait, partial(_view, services)))
+    return RescoreRun.of(await services.long_polls.final("rescore_run", run_id, wait, partial(_view, services)))
 
 
 def _view(services: Services, run_id: UUID) -> Run:
@@ -141,5 +141,5 @@ def cancel_rescore_run(run_id: UUID, services: Context, actor: Actor) -> Rescore
 def _view_and_notify(services: Services, run: Run) -> RescoreRun:
     """The run; if it is final by now, the requests that wait for it are notified."""
     if run.final:
-        services.publisher.hint(Finished([], [], [run.id]))
+        services.publisher.notify(Finished([], [], [run.id]))
     return RescoreRun.of(run)

@@ -127,7 +127,7 @@ def print_counts(out: Console, burst: Burst) -> None:
         table.add_row(name, *map(str, counts), str(len(inspections)))
     out.print(table)
     if burst.refused:
-        out.print(f"{burst.refused} images were refused at the door.")
+        out.print(f"{burst.refused} images were refused.")
 
 
 def print_detection(

@@ -15,12 +15,12 @@ SOON = 20.0
 
 @asynccontextmanager
 async def following(engine: Engine) -> AsyncIterator[FeedWaiters]:
-    follower = FeedWaiters(engine)
-    await follower.start()
+    waiters = FeedWaiters(engine)
+    await waiters.start()
     try:
-        yield follower
+        yield waiters
     finally:
-        await follower.stop()
+        await waiters.stop()
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -43,11 +43,11 @@ def newest(engine: Engine) -> int:
 
 def test_only_those_are_woken_whom_it_concerns(engine: Engine) -> None:
     async def scenario() -> None:
-        async with following(engine) as follower, AsyncExitStack() as waiting:
+        async with following(engine) as waiters, AsyncExitStack() as waiting:
             begin = newest(engine)
 
             async def expecting(recipe_id: int | None, *, reviews: bool = False) -> asyncio.Event:
-                one = follower.expecting(begin, recipe_id=recipe_id, reviews=reviews)
+                one = waiters.expecting(begin, recipe_id=recipe_id, reviews=reviews)
                 return await waiting.enter_async_context(one)
 
             quiet = [await expecting(2) for _ in range(20)]
@@ -56,14 +56,14 @@ def test_only_those_are_woken_whom_it_concerns(engine: Engine) -> None:
             for _ in range(20):
                 enter(engine, 1)
                 enter(engine, 3, "reviewed")
-                follower.hint()
+                waiters.notify()
                 await asyncio.sleep(0.01)
             await asyncio.gather(busy.wait(), everything.wait(), with_reviews.wait())
-            follower.hint()
+            waiters.notify()
             await asyncio.sleep(0.2)
             assert not any(one.is_set() for one in [*quiet, without])
             enter(engine, 2)
-            follower.hint()
+            waiters.notify()
             await asyncio.gather(*(one.wait() for one in quiet))
             assert not without.is_set()
 
@@ -72,7 +72,7 @@ def test_only_those_are_woken_whom_it_concerns(engine: Engine) -> None:
 
 def test_a_hint_that_is_lost_costs_a_second(engine: Engine) -> None:
     async def scenario() -> None:
-        async with following(engine) as follower, follower.expecting(0, recipe_id=None, reviews=False) as more:
+        async with following(engine) as waiters, waiters.expecting(0, recipe_id=None, reviews=False) as more:
             enter(engine, 1)
             await more.wait()
 
@@ -83,12 +83,12 @@ def test_what_came_before_the_waiting_began_wakes_at_once(engine: Engine) -> Non
     """A reader that has read less far than others who wait is not left behind."""
 
     async def scenario() -> None:
-        async with following(engine) as follower, follower.expecting(0, recipe_id=9, reviews=False):
+        async with following(engine) as waiters, waiters.expecting(0, recipe_id=9, reviews=False):
             enter(engine, 1)
-            follower.hint()
-            async with follower.expecting(0, recipe_id=1, reviews=False) as more:
+            waiters.notify()
+            async with waiters.expecting(0, recipe_id=1, reviews=False) as more:
                 await more.wait()
-            async with follower.expecting(0, recipe_id=1, reviews=False) as late:
+            async with waiters.expecting(0, recipe_id=1, reviews=False) as late:
                 await late.wait()
 
     run(scenario)
@@ -96,10 +96,10 @@ def test_what_came_before_the_waiting_began_wakes_at_once(engine: Engine) -> Non
 
 def test_a_reader_that_is_further_takes_nothing_from_the_others(engine: Engine) -> None:
     async def scenario() -> None:
-        async with following(engine) as follower, follower.expecting(0, recipe_id=1, reviews=False) as first:
+        async with following(engine) as waiters, waiters.expecting(0, recipe_id=1, reviews=False) as first:
             enter(engine, 1)
-            async with follower.expecting(newest(engine), recipe_id=1, reviews=False):
-                follower.hint()
+            async with waiters.expecting(newest(engine), recipe_id=1, reviews=False):
+                waiters.notify()
                 await first.wait()
 
     run(scenario)

@@ -35,7 +35,7 @@ def night(settings: Settings, engine: Engine) -> Iterator[Night]:
 @pytest.fixture
 def reporter(night: Night) -> Iterator[ReportRenderer]:
     models = Models(night.settings, night.engine, night.store)
-    one = ReportRenderer(night.settings, night.engine, night.store, models, night.hints)
+    one = ReportRenderer(night.settings, night.engine, night.store, models, night.notifier)
     yield one
     one.close()
 
@@ -122,7 +122,7 @@ def test_a_version_that_is_gone_leaves_its_heat_out(
     # Without the run's own version there is no page: another worker may have it.
     night.store.path(bundle_key(digests[1])).unlink()
     fresh = ReportRenderer(
-        night.settings, night.engine, night.store, Models(night.settings, night.engine, night.store), night.hints
+        night.settings, night.engine, night.store, Models(night.settings, night.engine, night.store), night.notifier
     )
     with pytest.raises(ModelUnavailable):
         fresh.make(run_id, report_key(run_id, "other"))

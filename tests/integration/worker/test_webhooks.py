@@ -353,7 +353,7 @@ def test_a_failure_that_nobody_foresaw_is_told_and_does_not_end_the_sending(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    close, failed = Sender._close_idle_lanes, threading.Event()
+    close, failed = Sender._close_idle_queues, threading.Event()
 
     async def fail_once(sender: Sender) -> None:
         if not failed.is_set():
@@ -361,7 +361,7 @@ def test_a_failure_that_nobody_foresaw_is_told_and_does_not_end_the_sending(
             raise RuntimeError("a bug")
         await close(sender)
 
-    monkeypatch.setattr(Sender, "_close_idle_lanes", fail_once)
+    monkeypatch.setattr(Sender, "_close_idle_queues", fail_once)
     with receiving() as (receiver, url), sending(settings, url):
         register(engine, url)
         assert failed.wait(DEADLINE_SECONDS)
