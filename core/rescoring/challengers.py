@@ -36,7 +36,7 @@ WHERE feed.recipe_id = :recipe_id AND feed.number > :after AND feed.number <= :u
     AND feed.event = 'final' AND seen.status = 'completed'
     AND CAST(CAST('x' || left(md5(CAST(feed.inspection_id AS text)), 8) AS bit(32)) AS bigint) < :share * 4294967296.0
 """
-_ITEMS = text(f"SELECT feed.number_entries, feed.inspection_id {_SAMPLED} ORDER BY feed.number_entries LIMIT :at_most")
+_ITEMS = text(f"SELECT feed.number, feed.inspection_id {_SAMPLED} ORDER BY feed.number LIMIT :at_most")
 _COUNT = text(f"SELECT count(*) {_SAMPLED}")
 _LATE = text("""
 SELECT max(number) FROM feed

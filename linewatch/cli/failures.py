@@ -127,7 +127,7 @@ _FAMILIES: tuple[tuple[str, str, Callable[[Any], Failure | None]], ...] = (
     ("linewatch.errors", "LinewatchError", _plain),
     ("linewatch.server.embedded", "UpError", _up),
     ("core.errors", "Refused", _plain),
-    ("core.vision.bundle.bundle", "InvalidBundle", _plain),
+    ("core.vision.errors", "InvalidBundle", _plain),
     ("core.vision.training.dataset", "InvalidFolder", _plain),
     ("core.vision.training.grouping", "InvalidGroups", _bad_use),
     ("core.vision.calibration.calibration", "SampleTooSmall", _plain),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from core.inspection.inspections import Filters
 from core.models import recipes
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
-from tests.fixtures.api_process import api_process, running_api
+from tests.fixtures.api_process import Api, api_process, running_api
 
 MIB = 1024 * 1024
 
@@ -70,9 +71,14 @@ def insert(engine: Engine, number: int, *, recipe: str = "ring", metadata_bytes:
 
 
 @pytest.fixture
-def http(settings: Settings) -> Iterator[httpx.Client]:
-    with running_api(settings) as client:
-        yield client
+def api(settings: Settings) -> Iterator[Api]:
+    with api_process(settings, output=Path(os.devnull)) as running:
+        yield running
+
+
+@pytest.fixture
+def http(api: Api) -> httpx.Client:
+    return api.http
 
 
 def listed(http: httpx.Client, **params: str) -> list[dict[str, Any]]:
@@ -175,17 +181,17 @@ def test_no_transaction_is_open_between_two_pages(engine: Engine) -> None:
     assert len(seen) == 10
 
 
-def test_a_long_file_takes_no_more_memory_than_a_short_one(http: httpx.Client, engine: Engine) -> None:
+def test_a_long_file_takes_no_more_memory_than_a_short_one(api: Api, http: httpx.Client, engine: Engine) -> None:
     insert(engine, 12_000, metadata_bytes=4096)
     insert(engine, 4_000, recipe="short", metadata_bytes=4096)
-    [api] = [one for one in psutil.Process().children() if one.cmdline()[1:] == ["-m", "api"]]
+    process = psutil.Process(api.process.pid)
     for kind in exports.Format:
         http.get("/v1/inspections/export", params={"recipe": "short", "format": kind})
-        read, most = 0, (before := api.memory_info().rss)
+        read, most = 0, (before := process.memory_info().rss)
         with http.stream("GET", "/v1/inspections/export", params={"recipe": "ring", "format": kind}) as answer:
             for chunk in answer.iter_bytes():
                 read += len(chunk)
-                most = max(most, api.memory_info().rss)
+                most = max(most, process.memory_info().rss)
         if kind == exports.Format.CSV:
             assert read > 48 * MIB
         assert most - before < 40 * MIB, kind
