@@ -27,7 +27,7 @@ demo: $(READY) ## train, submit a burst of real images, print the verdicts, keep
 test: $(READY) ## the tests, against a real PostgreSQL and a real Valkey (TEST_ARGS="tests/unit -k name" for some)
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
-test-unit: $(READY) ## the tests that need no service, in under a minute
+test-unit: $(READY) ## the tests that need no service
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/unit
 
 test-mqtt: $(READY) ## results over MQTT, against a real Mosquitto (Debian's package mosquitto)
