@@ -25,7 +25,7 @@ def test_every_block_of_these_pages_can_be_run() -> None:
         assert {block.language for block in blocks(page)} <= set(RUNNABLE), page
 
 
-@pytest.mark.timeout(500)  # it trains three models
+@pytest.mark.timeout(900)  # it trains three models
 def test_the_blocks_do_what_the_pages_say(system: System, tmp_path: Path) -> None:
     write_inputs(tmp_path)
     variables = documentation.environment(tmp_path, system.url)
