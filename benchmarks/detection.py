@@ -21,8 +21,8 @@ from benchmarks import pages, robustness, sets
 from benchmarks.findings import Found, Row, Run
 from benchmarks.robustness import Robustness
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.loading import load
-from core.vision.bundle.manifest import MANIFEST, Manifest, manifest_of
+from core.vision.bundle.loading import load_detector
+from core.vision.bundle.manifest import MANIFEST, Manifest, verify_bundle
 from core.vision.detectors.autoencoder import MSE, Z_MAP
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import scores_of
@@ -111,8 +111,8 @@ def _run(
     train(one.folder, bundle, options, lambda _: None)
     took = time.perf_counter() - started
     files = read_folder(bundle)
-    manifest = manifest_of(files)
-    detector = load(files, device="auto", max_pixels=MAX_PIXELS)
+    manifest = verify_bundle(files)
+    detector = load_detector(files, device="auto", max_pixels=MAX_PIXELS)
     calibration = manifest.threshold.calibration
     if calibration is None:
         raise RuntimeError("a training has always a calibration")

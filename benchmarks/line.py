@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.loading import load
+from core.vision.bundle.loading import load_detector
 from core.vision.bundle.state_dict import import_state_dict
 from core.vision.detectors.autoencoder import Autoencoder, AutoencoderSettings
 from core.vision.detectors.device import resolve_device
@@ -57,7 +57,7 @@ def write_bundle(folder: Path) -> Path:
 
 def bare_rate(bundle: Path, data: list[bytes]) -> float:
     """Images a second of decoding, in threads, and scoring, in minibatches, and nothing else."""
-    own = load(read_folder(bundle), device=resolve_device("auto"), max_pixels=MAX_PIXELS)
+    own = load_detector(read_folder(bundle), device=resolve_device("auto"), max_pixels=MAX_PIXELS)
     with ThreadPoolExecutor(4) as decoders:
         own.score(list(decoders.map(own.prepare, data[:MINIBATCH])))
         begun = time.perf_counter()

@@ -32,7 +32,7 @@ from typing import Any, Literal
 import psutil
 
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.loading import load
+from core.vision.bundle.loading import load_detector
 from core.vision.detectors.device import resolve_device
 from core.vision.train import TrainingOptions, train
 from linewatch import Client
@@ -137,7 +137,7 @@ class Memory:
 
 def bare_rate(bundle: Path, files: Sequence[Path]) -> float:
     """Images a second of reading, decoding in threads and scoring in minibatches, and nothing else."""
-    own = load(read_folder(bundle), device=resolve_device("auto"), max_pixels=MAX_PIXELS)
+    own = load_detector(read_folder(bundle), device=resolve_device("auto"), max_pixels=MAX_PIXELS)
     with ThreadPoolExecutor(4) as threads:
 
         def prepared(some: Sequence[Path]) -> list[Any]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from core.intake.image_decoding import decode
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.metrics import Scores, auroc
-from core.vision.input.input_checks import InputRanges, measure_image, reasons
+from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
 from core.vision.input.preprocessing import PreparedImage, prepare
 
 _SHIFT: Final = 0.02
@@ -120,7 +120,7 @@ def _scored(
         out = io.BytesIO()
         change(decode(path.read_bytes(), max_pixels=detector.max_pixels)).save(out, "BMP")
         prepared = prepare(out.getvalue(), detector.preprocessing, max_pixels=detector.max_pixels)
-        marked += bool(inputs and reasons(measure_image(prepared), inputs))
+        marked += bool(inputs and failed_checks(measure_image(prepared), inputs))
         images.append(prepared.pixels)
     scores = [detector.score(images[start : start + 16]).scores for start in range(0, len(images), 16)]
     return np.concatenate(scores), marked / len(paths)

@@ -19,9 +19,9 @@ from core.inspection import threshold_preview
 from core.models import model_versions, recipes, thresholds
 from core.queue.broker import Task
 from core.storage.image_store import Staged, bundle_key
-from core.vision.bundle.manifest import MANIFEST, Manifest, digest, manifest_of
+from core.vision.bundle.manifest import MANIFEST, Manifest, digest, verify_bundle
 from core.vision.bundle.tar import unpack
-from core.vision.calibration.result import Calibration
+from core.vision.calibration.record import Calibration
 from core.vision.errors import InvalidBundle
 
 router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"], responses=refuses(Code.RECIPE_UNKNOWN))
@@ -97,7 +97,7 @@ def _checked(staged: Staged, max_bytes: int) -> tuple[Manifest, bytes]:
     staged.file.seek(0)
     try:
         files = unpack(staged.file, max_bytes=max_bytes)
-        return manifest_of(files), bytes.fromhex(digest(files[MANIFEST]))
+        return verify_bundle(files), bytes.fromhex(digest(files[MANIFEST]))
     except InvalidBundle as error:
         raise Refused(Code.INVALID_BUNDLE, f"The bundle is not accepted: {error}.") from error
 

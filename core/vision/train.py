@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.vision.bundle.golden import golden_images
-from core.vision.bundle.manifest import CURVE, Manifest, Threshold, Training, digest, json_file
-from core.vision.bundle.writing import libraries, write_bundle
+from core.vision.bundle.manifest import TRAINING_CURVE, Manifest, Threshold, Training, digest, encode_json
+from core.vision.bundle.writing import library_versions, write_bundle
 from core.vision.calibration.calibration import calibrate
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import resolve_device
-from core.vision.detectors.registry import architectures
+from core.vision.detectors.registry import detector_classes
 from core.vision.evaluation.evaluation import Evaluation, evaluate, scores_of
 from core.vision.evaluation.examples import choose_examples
 from core.vision.evaluation.report import ReportContent, render
-from core.vision.input.input_checks import InputRanges, input_ranges
+from core.vision.input.input_checks import InputRanges, learn_input_ranges
 from core.vision.progress import Progress, Tell
 from core.vision.training.checkpoint import FolderCheckpoint, fingerprint
 from core.vision.training.dataset import (
@@ -116,7 +116,7 @@ def _checkpoint(
             "options": options.recorded(),
             "backbone": sha256(weights.read_bytes()).hexdigest() if weights is not None else None,
             "device": device,
-            "libraries": libraries(),
+            "libraries": library_versions(),
         }
     )
     return FolderCheckpoint(folder, key, lambda note: tell(Progress("training", 0, options.epochs, note=note)))
@@ -144,7 +144,7 @@ def _train_detector(
         held_out=held_out,
         threshold=Threshold(value=calibration.threshold, calibration=calibration),
         evaluation=_evaluation(material, detector, calibration.threshold, options, tell),
-        inputs=input_ranges([good.facts[index] for index in parts.training]),
+        inputs=learn_input_ranges([good.facts[index] for index in parts.training]),
     )
 
 
@@ -158,7 +158,7 @@ def _fit(
         tell(Progress("training", epoch.number, options.epochs, epoch=epoch))
 
     tell(Progress("training", 0, options.epochs))
-    detector = architectures()[options.architecture].fit(
+    detector = detector_classes()[options.architecture].fit(
         material.good.images.subset(material.parts.training),
         material.good.images.subset(material.parts.validation),
         material.preprocessing,
@@ -213,7 +213,7 @@ def _write_bundle(
         golden=golden_images(
             [good.paths[index] for index in parts.validation + parts.calibration], max_pixels=options.max_pixels
         ),
-        others={CURVE: json_file([asdict(epoch) for epoch in lesson.curve])},
+        extra_files={TRAINING_CURVE: encode_json([asdict(epoch) for epoch in lesson.curve])},
         threshold=lesson.threshold,
         training=Training(
             training_set_digest=set_digest(material.root, good.paths, good.digests),
@@ -248,7 +248,7 @@ def _report_content(
     return ReportContent(
         folder=root.resolve().name,
         manifest=manifest,
-        sha256=digest(manifest.encoded()),
+        sha256=digest(manifest.to_json()),
         curve=lesson.curve,
         held_out=lesson.held_out,
         tested=tested,

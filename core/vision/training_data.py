@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from core.vision.calibration.calibration import SampleTooSmall, required_sample_size
-from core.vision.detectors.registry import architectures
+from core.vision.detectors.registry import detector_classes
 from core.vision.input.preprocessing import Preprocessing
 from core.vision.progress import Progress, Tell
 from core.vision.training.dataset import (
@@ -87,7 +87,7 @@ def _grouping(root: Path, good: ReadImages, options: TrainingOptions, tell: Tell
 def _preprocessing(typical: tuple[int, int], options: TrainingOptions) -> Preprocessing:
     """The detector's own choice for images of a typical (width, height), or what was wished for."""
     try:
-        width, height = architectures()[options.architecture].input_size(typical, options.input_size)
+        width, height = detector_classes()[options.architecture].input_size(typical, options.input_size)
         return Preprocessing(width=width, height=height, scaled_decode=options.scaled_decode)
     except ValueError as error:
         raise InvalidOptions(f"{options.architecture} cannot take images of this size: {error}") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.vision.detectors.autoencoder import MSE, Z_MAP, AutoencoderDetector
 from core.vision.detectors.backbone import BACKBONES
-from core.vision.detectors.registry import architectures, default_architecture
+from core.vision.detectors.registry import default_architecture, detector_classes
 from core.vision.training.grouping import GroupBy
 from core.vision.training.options import FitOptions
 
@@ -19,7 +19,7 @@ class TrainingOptions(FitOptions):
     """What `train` is asked to do.
 
     Attributes:
-        architecture: a name of `core.vision.detectors.registry.architectures`; None for its default.
+        architecture: a name of `core.vision.detectors.registry.detector_classes`; None for its default.
         input_size: sides of the prepared image, pixels; None for what the detector chooses for these images.
         scaled_decode: see `Preprocessing`.
         false_reject_rate: the share of good parts that the threshold may reject.
@@ -42,8 +42,10 @@ class TrainingOptions(FitOptions):
     max_pixels: int = 64_000_000
 
     def __post_init__(self) -> None:
-        if self.architecture not in architectures():
-            raise ValueError(f"the architecture must be one of {', '.join(architectures())}, not {self.architecture!r}")
+        if self.architecture not in detector_classes():
+            raise ValueError(
+                f"the architecture must be one of {', '.join(detector_classes())}, not {self.architecture!r}"
+            )
         if self.epochs < 1 or self.patience < 1 or self.batch_size < 1:
             raise ValueError("epochs, patience and the batch size must be at least 1")
         if not 0 < self.false_reject_rate < 1:

@@ -26,7 +26,7 @@ from core.errors import Failure
 from core.html.pages import IMAGE_SIDE, jpeg
 from core.intake.image_decoding import Undecodable, decode
 from core.vision.evaluation.heatmap import Heat, overlay
-from core.vision.input.preprocessing import Prepared, Preprocessing, prepare
+from core.vision.input.preprocessing import Preprocessing, SizedImage, prepare
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class IsolatedDecoder:
     ) -> None:
         self._end()
 
-    def prepare(self, path: Path) -> Prepared:
+    def prepare(self, path: Path) -> SizedImage:
         """As `core.vision.input.preprocessing.prepare`, of a file.
 
         Raises:
@@ -65,7 +65,7 @@ class IsolatedDecoder:
         question = {"path": str(path), "preprocessing": self._preprocessing.model_dump(mode="json")}
         answer, data = self._ask_twice(question, seconds=SECONDS_PER_IMAGE)
         pixels = np.frombuffer(data, dtype=np.uint8).reshape(answer["shape"])
-        return Prepared(pixels, answer["width"], answer["height"])
+        return SizedImage(pixels, answer["width"], answer["height"])
 
     def heatmap(self, path: Path, heat: Heat) -> bytes:
         """`core.vision.evaluation.heatmap.overlay` of a file, as PNG.

@@ -11,14 +11,14 @@ from core.models import model_versions
 from core.settings import Settings
 from core.storage.image_store import Store, bundle_key
 from core.vision.bundle.golden import check_golden
-from core.vision.bundle.loading import load
-from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
+from core.vision.bundle.loading import load_detector
+from core.vision.bundle.manifest import MANIFEST, digest, verify_bundle
 from core.vision.bundle.tar import unpack
 from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import Device
 from core.vision.errors import InvalidBundle
 from core.vision.input.input_checks import InputRanges
-from core.vision.input.preprocessing import Prepared, PreparedImage, Preprocessing, prepare
+from core.vision.input.preprocessing import PreparedImage, Preprocessing, SizedImage, prepare
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class LoadedModel:
     def preprocessing(self) -> Preprocessing:
         return self._detector.preprocessing
 
-    def prepare(self, data: bytes) -> Prepared:
+    def prepare(self, data: bytes) -> SizedImage:
         """See `core.vision.input.preprocessing.prepare`; in the caller's thread."""
         return prepare(data, self.preprocessing, max_pixels=self._detector.max_pixels)
 
@@ -94,7 +94,7 @@ class Models:
         """
         files = self._files(version_id)
         loaded = self._loaded_on_device(files)
-        self._device.do(check_golden, loaded, files)
+        self._device.run(check_golden, loaded, files)
 
     def _load(self, version_id: int) -> LoadedModel:
         try:
@@ -103,10 +103,10 @@ class Models:
         except (InvalidBundle, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
             raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
         log.info("loaded model version %d on %s", version_id, self.device)
-        return LoadedModel(loaded, manifest_of(files).inputs, self._device)
+        return LoadedModel(loaded, verify_bundle(files).inputs, self._device)
 
     def _loaded_on_device(self, files: dict[str, bytes]) -> Detector:
-        return self._device.do(load, files, device=self._device.name, max_pixels=self._max_pixels)
+        return self._device.run(load_detector, files, device=self._device.name, max_pixels=self._max_pixels)
 
     def _files(self, version_id: int) -> dict[str, bytes]:
         with self._engine.begin() as connection:

@@ -21,8 +21,8 @@ from core.queue.notifications import Notifier
 from core.queue.work import Claim, Finished, Outcome
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
-from core.vision.input.input_checks import InputRanges, measure_image, reasons
-from core.vision.input.preprocessing import Prepared, PreparedImage
+from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
+from core.vision.input.preprocessing import PreparedImage, SizedImage
 from worker.pipeline.isolated_decoding import IsolatedDecoder
 from worker.pipeline.leases import keep_renewed
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
@@ -124,7 +124,7 @@ class ScoringPipeline:
         return examined
 
     def _prepare_one(
-        self, claim: Claim, expected: InputRanges | None, prepare: Callable[[Claim, bytes], Prepared]
+        self, claim: Claim, expected: InputRanges | None, prepare: Callable[[Claim, bytes], SizedImage]
     ) -> _ClaimedImage:
         examined = _ClaimedImage(claim, timings_ms={"queue": round(claim.queued_ms, 1)})
         begun = time.perf_counter()
@@ -135,7 +135,7 @@ class ScoringPipeline:
             image = prepare(claim, data)
             examined.image = image.pixels
             if expected is not None:
-                examined.reasons = reasons(measure_image(image), expected)
+                examined.reasons = failed_checks(measure_image(image), expected)
             examined.timings_ms["decode"] = _ms(time.perf_counter() - loaded)
         except Undecodable as failure:
             examined.failure = failure

@@ -18,8 +18,8 @@ from core.settings import Settings
 from core.storage.archives import Archives
 from core.storage.image_store import Store, image_key
 from core.storage.locations import ArchiveLocation
-from core.vision.input.input_checks import measure_image, reasons
-from core.vision.input.preprocessing import Prepared
+from core.vision.input.input_checks import failed_checks, measure_image
+from core.vision.input.preprocessing import SizedImage
 from worker.pipeline.isolated_decoding import IsolatedDecoder
 from worker.pipeline.loaded_models import LoadedModel
 
@@ -29,7 +29,7 @@ class ReadImage:
     """An image on its way: prepared, with what speaks against trusting it, or with the failure that ended it."""
 
     subject: RunImage
-    image: Prepared | None = None
+    image: SizedImage | None = None
     reasons: list[str] = field(default_factory=list)
     failure: Undecodable | None = None
 
@@ -131,7 +131,7 @@ class ImageReader:
                 subject = replace(subject, image_sha256=hashlib.sha256(data).digest())
             image = model.prepare(data) if isolated is None else _prepared_apart(isolated, data)
             return ReadImage(
-                subject, image, reasons(measure_image(image), model.inputs) if model.inputs is not None else []
+                subject, image, failed_checks(measure_image(image), model.inputs) if model.inputs is not None else []
             )
         except Undecodable as failure:
             return ReadImage(subject, failure=failure)
@@ -153,7 +153,7 @@ class ImageReader:
         return data
 
 
-def _prepared_apart(decoder: IsolatedDecoder, data: bytes) -> Prepared:
+def _prepared_apart(decoder: IsolatedDecoder, data: bytes) -> SizedImage:
     with tempfile.NamedTemporaryFile(prefix="linewatch-") as file:
         file.write(data)
         file.flush()

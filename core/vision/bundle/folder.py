@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.vision.bundle.manifest import MANIFEST, manifest_of
+from core.vision.bundle.manifest import MANIFEST, verify_bundle
 from core.vision.errors import InvalidBundle
 
 
@@ -13,7 +13,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     """Every file of a bundle's folder by its name, verified.
 
     Raises:
-        InvalidBundle: see `manifest_of`; also for links.
+        InvalidBundle: see `verify_bundle`; also for links.
         OSError: a file cannot be read.
     """
     if not (folder / MANIFEST).is_file():
@@ -25,7 +25,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
             raise InvalidBundle(f"{name} is a link or a device: a bundle holds plain files")
         if path.is_file():
             files[name] = path.read_bytes()
-    manifest_of(files)
+    verify_bundle(files)
     return files
 
 
@@ -38,11 +38,11 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
     Raises:
         FileExistsError: `folder` exists.
-        InvalidBundle: see `manifest_of`.
+        InvalidBundle: see `verify_bundle`.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already, and a bundle never changes: name another folder")
-    manifest_of(files)
+    verify_bundle(files)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from core.intake.image_decoding import read_header
-from core.vision.bundle.manifest import manifest_of
+from core.vision.bundle.manifest import verify_bundle
 from core.vision.detectors.detector import Detector
 from core.vision.errors import InvalidBundle
 
@@ -43,7 +43,7 @@ def check_golden(detector: Detector, files: Mapping[str, bytes]) -> None:
         InvalidBundle: a score differs by more than the manifest's tolerance for this device, or is not finite.
         core.intake.image_decoding.Undecodable: a golden image cannot be decoded here.
     """
-    manifest = manifest_of(files)
+    manifest = verify_bundle(files)
     kind = f"{detector.device}/float32"
     tolerance = manifest.golden_tolerance.get(kind, GOLDEN_TOLERANCE[kind])
     scores = detector.score([detector.prepare(files[golden.file]) for golden in manifest.golden]).scores

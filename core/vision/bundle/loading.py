@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from core.vision.bundle.manifest import manifest_of
+from core.vision.bundle.manifest import verify_bundle
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import resolve_device
-from core.vision.detectors.registry import architectures
+from core.vision.detectors.registry import detector_classes
 from core.vision.errors import InvalidBundle
 
 
-def load(files: Mapping[str, bytes], *, device: str, max_pixels: int) -> Detector:
+def load_detector(files: Mapping[str, bytes], *, device: str, max_pixels: int) -> Detector:
     """The detector of a bundle, ready to score.
 
     Args:
@@ -21,8 +21,8 @@ def load(files: Mapping[str, bytes], *, device: str, max_pixels: int) -> Detecto
         InvalidBundle: the bundle is damaged, of an unknown architecture, or its weights do not fit.
         ValueError: there is no such device here (InvalidBundle is one too).
     """
-    manifest = manifest_of(files)
-    known, name = architectures(), manifest.architecture.name
+    manifest = verify_bundle(files)
+    known, name = detector_classes(), manifest.architecture.name
     if name not in known:
         raise InvalidBundle(f"the architecture {name!r} is not one of {', '.join(known)}: upgrade Linewatch")
     return known[name].load(

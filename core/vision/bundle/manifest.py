@@ -2,7 +2,7 @@
 
 A folder, or an uncompressed tar of it, holding `manifest.json` and exactly the files that the manifest lists with
 their SHA-256. The SHA-256 of `manifest.json` therefore names the whole. Nothing in it can execute: pickles are not
-among the accepted files, and loading needs no torch before `core.vision.bundle.loading.load`.
+among the accepted files, and loading needs no torch before `core.vision.bundle.loading.load_detector`.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from core.vision.calibration.result import Calibration, ManifestPart, Rate, Score
+from core.vision.calibration.record import Calibration, ManifestPart, Rate, Score
 from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord, Sha256
 from core.vision.errors import InvalidBundle
 from core.vision.input.input_checks import InputRanges
@@ -20,7 +20,7 @@ from core.vision.input.preprocessing import Preprocessing
 
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
-CURVE: Final = "training_curve.json"
+TRAINING_CURVE: Final = "training_curve.json"
 
 _MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_FILES = 200
@@ -144,7 +144,7 @@ class Manifest(ManifestPart):
             raise ValueError("review_threshold is above the threshold")
         return self
 
-    def encoded(self) -> bytes:
+    def to_json(self) -> bytes:
         """The bytes of `manifest.json`: UTF-8 JSON, sorted, the same for the same content."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False)
         return (text + "\n").encode()
@@ -155,7 +155,7 @@ def digest(manifest: bytes) -> str:
     return hashlib.sha256(manifest).hexdigest()
 
 
-def manifest_of(files: Mapping[str, bytes]) -> Manifest:
+def verify_bundle(files: Mapping[str, bytes]) -> Manifest:
     """The manifest of a bundle, once every file has been compared with it.
 
     Raises:
@@ -202,6 +202,6 @@ def checksums(files: Mapping[str, bytes]) -> dict[str, str]:
     return {name: digest(content) for name, content in files.items()}
 
 
-def json_file(content: Any) -> bytes:
+def encode_json(content: Any) -> bytes:
     """A JSON file of the bundle: UTF-8, finite numbers only, the same bytes for the same content."""
     return (json.dumps(content, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.vision.bundle.manifest import Manifest, Threshold
 from core.vision.bundle.writing import write_bundle
-from core.vision.detectors.autoencoder import AutoencoderDetector, AutoencoderSettings, with_weights
+from core.vision.detectors.autoencoder import AutoencoderDetector, AutoencoderSettings, network_from_state_dict
 from core.vision.input.preprocessing import Preprocessing
 
 _GOLDEN_SEEDS = (0, 1, 2)
@@ -44,7 +44,7 @@ def import_state_dict(
         raise InvalidStateDict(f"the threshold must be a finite number, not {threshold}")
     try:
         settings = AutoencoderSettings(width=input_size, height=input_size)
-        network = with_weights(settings, _read(path))
+        network = network_from_state_dict(settings, _read(path))
     except ValueError as error:
         raise InvalidStateDict(f"{path} cannot be imported: {error}") from error
     preprocessing = Preprocessing(width=input_size, height=input_size, scaled_decode=False)
@@ -53,7 +53,7 @@ def import_state_dict(
         detector,
         out,
         golden={f"golden/{seed}.png": _synthetic_image(seed, input_size) for seed in _GOLDEN_SEEDS},
-        others={},
+        extra_files={},
         threshold=Threshold(value=threshold, calibration=None),
         training=None,
         metrics=None,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.manifest import MAX_FILES, manifest_of
+from core.vision.bundle.manifest import MAX_FILES, verify_bundle
 from core.vision.errors import InvalidBundle
 
 
@@ -37,7 +37,7 @@ def unpack(tar: BinaryIO, *, max_bytes: int) -> dict[str, bytes]:
 
     Raises:
         InvalidBundle: it is not an uncompressed tar; it holds links, devices, odd names, a name twice or too much;
-            see also `manifest_of`.
+            see also `verify_bundle`.
     """
     files: dict[str, bytes] = {}
     left = max_bytes
@@ -59,7 +59,7 @@ def unpack(tar: BinaryIO, *, max_bytes: int) -> dict[str, bytes]:
         raise
     except (tarfile.TarError, ValueError, OverflowError, EOFError, IndexError, RecursionError) as error:
         raise InvalidBundle("the bundle is not an uncompressed tar, or it is damaged or truncated") from error
-    manifest_of(files)
+    verify_bundle(files)
     return files
 
 

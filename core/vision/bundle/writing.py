@@ -16,7 +16,7 @@ def write_bundle(
     out: Path,
     *,
     golden: dict[str, bytes],
-    others: dict[str, bytes],
+    extra_files: dict[str, bytes],
     threshold: Threshold,
     training: Training | None,
     metrics: Metrics | None,
@@ -30,12 +30,12 @@ def write_bundle(
 
     Args:
         golden: encoded images, by their names in the bundle.
-        others: more files, by name.
+        extra_files: more files, by name.
 
     Raises:
         FileExistsError: `out` exists.
     """
-    files = {**detector.save(), **golden, **others}
+    files = {**detector.save(), **golden, **extra_files}
     reference = type(detector).load(
         files, detector.architecture, detector.preprocessing, device="cpu", max_pixels=detector.max_pixels
     )
@@ -49,17 +49,17 @@ def write_bundle(
         metrics=metrics,
         inputs=inputs,
         review_threshold=review_threshold,
-        libraries=libraries(),
+        libraries=library_versions(),
         backbone=detector.backbone,
         golden=[Golden(file=name, score=score) for name, score in zip(golden, scores, strict=True)],
         golden_tolerance=dict(GOLDEN_TOLERANCE),
         files=checksums(files),
     )
-    write_folder(out, {**files, MANIFEST: manifest.encoded()})
+    write_folder(out, {**files, MANIFEST: manifest.to_json()})
     return manifest
 
 
-def libraries() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """The versions that scores depend on, by name."""
     return {"python": platform.python_version()} | {
         name: version(name) for name in ("linewatch", "numpy", "pillow", "torch")

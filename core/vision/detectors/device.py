@@ -40,13 +40,13 @@ class Device:
         self._alone = ThreadPoolExecutor(self._parts, "processor", torch.set_num_threads, (1,))
         self._together = ThreadPoolExecutor(1, "device", torch.set_num_threads, (processors,))
 
-    def do(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `act` returns, in its turn."""
         return self._together.submit(act, *args, **kwargs).result()
 
     def score(self, detector: Detector, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`."""
-        return self.do(self._score, detector, images)
+        return self.run(self._score, detector, images)
 
     def _score(self, detector: Detector, images: Sequence[PreparedImage]) -> ScoredImages:
         if self._parts == 1 or len(images) < self._parts:
@@ -74,7 +74,7 @@ def resolve_device(device: str) -> str:
     return "cuda" if device != "cpu" and available else "cpu"
 
 
-def full_precision(device: str) -> None:
+def disable_tf32(device: str) -> None:
     """Let a GPU multiply with all digits of float32: TF32 keeps ten bits, and golden scores would not be reproduced."""
     if device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord
 from core.vision.detectors.backbone import load_pretrained
 from core.vision.detectors.detector import Detector, ScoredImages
-from core.vision.detectors.device import full_precision
-from core.vision.detectors.features import Features, FeatureSettings, input_size, pooled
+from core.vision.detectors.device import disable_tf32
+from core.vision.detectors.features import FeatureExtractor, FeatureSettings, input_size, pool_maps
 from core.vision.detectors.position_statistics import PositionStatistics
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import PreparedImage, Preprocessing
@@ -72,7 +72,7 @@ class FeatureAutoencoderDetector(Detector):
 
     def __init__(
         self,
-        features: Features,
+        features: FeatureExtractor,
         network: FeatureAutoencoder,
         statistics: PositionStatistics,
         settings: FeatureSettings,
@@ -82,7 +82,7 @@ class FeatureAutoencoderDetector(Detector):
         max_pixels: int,
         backbone: BackboneRecord | None = None,
     ) -> None:
-        full_precision(device)
+        disable_tf32(device)
         self.architecture = Architecture(name=self.name, settings=asdict(settings))
         self.preprocessing = preprocessing
         self.max_pixels = max_pixels
@@ -112,10 +112,10 @@ class FeatureAutoencoderDetector(Detector):
         checkpoint: Checkpoint | None = None,
     ) -> Self:
         """See `Detector.fit`. An epoch has 50 steps of 16 images; its losses are mean squared errors of features."""
-        full_precision(device)
+        disable_tf32(device)
         found = load_pretrained(options.backbone, options.backbone_weights)
         settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
-        features = Features(found.network, settings, device)
+        features = FeatureExtractor(found.network, settings, device)
         gathered = features.gather(training, options.seed, vary=True)
         features.learn_scale(gathered)
         network = _train(features, gathered, validation, options, device, on_epoch, checkpoint)
@@ -137,7 +137,7 @@ class FeatureAutoencoderDetector(Detector):
             return ScoredImages(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
         with torch.inference_mode():
             maps = self._statistics.distance(_residual(self._network, self._features.of(images)))
-            return ScoredImages(pooled(maps).cpu().numpy(), maps.cpu().numpy())
+            return ScoredImages(pool_maps(maps).cpu().numpy(), maps.cpu().numpy())
 
     def save(self) -> dict[str, bytes]:
         """`weights.safetensors`: the backbone, the channels' scale, the autoencoder, the residuals' statistics."""
@@ -162,7 +162,7 @@ class FeatureAutoencoderDetector(Detector):
             network = FeatureAutoencoder(len(state["center"]), *settings.grid)
             network.load_state_dict(_of(state, "autoencoder."))
             detector = cls(
-                Features.from_state_dict(state, settings, device),
+                FeatureExtractor.from_state_dict(state, settings, device),
                 network,
                 PositionStatistics.from_state_dict(_of(state, "statistics."), *settings.grid),
                 settings,
@@ -180,7 +180,7 @@ class FeatureAutoencoderDetector(Detector):
 
 
 def _train(
-    features: Features,
+    features: FeatureExtractor,
     gathered: Tensor,
     validation: PreparedImages,
     options: FitOptions,

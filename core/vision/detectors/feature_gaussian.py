@@ -18,8 +18,8 @@ from torch import Tensor
 from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord
 from core.vision.detectors.backbone import load_pretrained
 from core.vision.detectors.detector import Detector, ScoredImages
-from core.vision.detectors.device import full_precision
-from core.vision.detectors.features import Features, FeatureSettings, input_size, pooled
+from core.vision.detectors.device import disable_tf32
+from core.vision.detectors.features import FeatureExtractor, FeatureSettings, input_size, pool_maps
 from core.vision.detectors.position_statistics import PositionStatistics
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import PreparedImage, Preprocessing
@@ -34,7 +34,7 @@ class FeatureGaussianDetector(Detector):
 
     def __init__(
         self,
-        features: Features,
+        features: FeatureExtractor,
         statistics: PositionStatistics,
         settings: FeatureSettings,
         preprocessing: Preprocessing,
@@ -43,7 +43,7 @@ class FeatureGaussianDetector(Detector):
         max_pixels: int,
         backbone: BackboneRecord | None = None,
     ) -> None:
-        full_precision(device)
+        disable_tf32(device)
         self.architecture = Architecture(name=self.name, settings=asdict(settings))
         self.preprocessing = preprocessing
         self.max_pixels = max_pixels
@@ -72,10 +72,10 @@ class FeatureGaussianDetector(Detector):
         checkpoint: Checkpoint | None = None,
     ) -> Self:
         """See `Detector.fit`. One pass, so that there is nothing to resume; its losses are mean scores."""
-        full_precision(device)
+        disable_tf32(device)
         found = load_pretrained(options.backbone, options.backbone_weights)
         settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
-        features = Features(found.network, settings, device)
+        features = FeatureExtractor(found.network, settings, device)
         gathered = features.gather(training, options.seed, vary=True)
         features.learn_scale(gathered)
         statistics = PositionStatistics.of(features.minibatches(gathered))
@@ -95,7 +95,7 @@ class FeatureGaussianDetector(Detector):
 
     def mean_score(self, features: Iterator[Tensor]) -> float:
         """The mean score of images whose standardised features come in minibatches."""
-        return float(torch.cat([pooled(self._statistics.distance(some)) for some in features]).mean())
+        return float(torch.cat([pool_maps(self._statistics.distance(some)) for some in features]).mean())
 
     def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`. The map is the distance at each position of the features' grid."""
@@ -103,7 +103,7 @@ class FeatureGaussianDetector(Detector):
             return ScoredImages(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
         with torch.inference_mode():
             maps = self._statistics.distance(self._features.of(images))
-            return ScoredImages(pooled(maps).cpu().numpy(), maps.cpu().numpy())
+            return ScoredImages(pool_maps(maps).cpu().numpy(), maps.cpu().numpy())
 
     def save(self) -> dict[str, bytes]:
         """`weights.safetensors`: the backbone, the channels' scale, means and whitening of each position."""
@@ -126,7 +126,7 @@ class FeatureGaussianDetector(Detector):
             state = load_tensors(files[WEIGHTS])
             own = {name.removeprefix("statistics."): value for name, value in state.items()}
             detector = cls(
-                Features.from_state_dict(state, settings, device),
+                FeatureExtractor.from_state_dict(state, settings, device),
                 PositionStatistics.from_state_dict(own, *settings.grid),
                 settings,
                 preprocessing,

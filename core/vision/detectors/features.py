@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.vision.detectors.backbone import CELL, LITE0, build
+from core.vision.detectors.backbone import CELL_PIXELS, LITE0, build_backbone
 from core.vision.input.preprocessing import PreparedImage
 from core.vision.training.augmentation import augment
 from core.vision.training.options import PreparedImages
 
-AREA: Final = 256
+DEFAULT_SIDE: Final = 256
 """Side, in pixels, of the square whose area a prepared image has unless wished otherwise."""
 _ASPECT: Final = 8.0
 """The most by which one side of a prepared image exceeds the other."""
@@ -34,8 +34,10 @@ _CHUNK: Final = {"cpu": 1, "cuda": 32}
 def input_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     """(width, height) of the prepared images: the image's own shape, with the area of a square of `side` pixels."""
     aspect = min(max(size[0] / size[1], 1 / _ASPECT), _ASPECT)
-    area = AREA if side is None else side
-    width, height = (max(round(length / CELL), 2) * CELL for length in (area * aspect**0.5, area / aspect**0.5))
+    area = DEFAULT_SIDE if side is None else side
+    width, height = (
+        max(round(length / CELL_PIXELS), 2) * CELL_PIXELS for length in (area * aspect**0.5, area / aspect**0.5)
+    )
     return width, height
 
 
@@ -49,16 +51,20 @@ class FeatureSettings:
 
     def __post_init__(self) -> None:
         sides = (self.width, self.height)
-        if not all(isinstance(side, int) and 2 * CELL <= side <= 4096 and side % CELL == 0 for side in sides):
-            raise ValueError(f"the image must be 32 to 4096 pixels, multiples of {CELL}, not {sides[0]} × {sides[1]}")
+        if not all(
+            isinstance(side, int) and 2 * CELL_PIXELS <= side <= 4096 and side % CELL_PIXELS == 0 for side in sides
+        ):
+            raise ValueError(
+                f"the image must be 32 to 4096 pixels, multiples of {CELL_PIXELS}, not {sides[0]} × {sides[1]}"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns)."""
-        return max(round(self.height / CELL * _GRID), 1), max(round(self.width / CELL * _GRID), 1)
+        return max(round(self.height / CELL_PIXELS * _GRID), 1), max(round(self.width / CELL_PIXELS * _GRID), 1)
 
 
-class Features:
+class FeatureExtractor:
     """Prepared images to standardised features.
 
     The light is taken out first: an image's mean becomes 0 and its spread a fixed one, so that a gain or an offset of
@@ -157,7 +163,7 @@ class Features:
         """
         prefix = "backbone."
         own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        features = cls(build(settings.backbone, own), settings, device)
+        features = cls(build_backbone(settings.backbone, own), settings, device)
         center, scale = state["center"], state["scale"]
         if center.ndim != 1 or center.shape != scale.shape or not bool((scale > 0).all()):
             raise ValueError("the features' scale has an odd shape")
@@ -166,7 +172,7 @@ class Features:
         return features
 
 
-def pooled(maps: Tensor) -> Tensor:
+def pool_maps(maps: Tensor) -> Tensor:
     """The score of each map (N, rows, columns): the mean of its top 2 % of cells, at least one; float64, (N,).
 
     The maximum follows single odd cells; the mean of the whole dilutes small defects.

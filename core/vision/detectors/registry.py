@@ -11,7 +11,7 @@ from core.vision.detectors.feature_autoencoder import FeatureAutoencoderDetector
 from core.vision.detectors.feature_gaussian import FeatureGaussianDetector
 
 
-def architectures() -> Mapping[str, type[Detector]]:
+def detector_classes() -> Mapping[str, type[Detector]]:
     """Every detector there is, by the name of its architecture."""
     kinds: tuple[type[Any], ...] = (FeatureAutoencoderDetector, FeatureGaussianDetector, AutoencoderDetector)
     return {kind.name: kind for kind in kinds}

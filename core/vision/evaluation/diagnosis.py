@@ -14,7 +14,7 @@ from core.models.verdicts import Verdict, decide_verdict, is_anomaly
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import NotFinite
 from core.vision.evaluation.heatmap import SATURATED_FROM, legend, overlay, resize_map, scale_to_threshold
-from core.vision.input.input_checks import InputRanges, measure_image, reasons
+from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
 from core.vision.input.preprocessing import PreparedImage, prepare
 
 _HEIGHT, _WIDEST = 360, 720
@@ -70,7 +70,7 @@ def diagnose(
     score = float(scored.scores[0])
     if not math.isfinite(score):
         raise NotFinite(f"the score is {score}, which judges nothing: this version cannot be used on this image")
-    odd = [] if inputs is None else reasons(measure_image(prepared), inputs)
+    odd = [] if inputs is None else failed_checks(measure_image(prepared), inputs)
     image = decode(data, max_pixels=detector.max_pixels)
     return Diagnosis(
         score=score,

@@ -13,7 +13,7 @@ from core.html.charts import Mark, Strip, curves, histograms
 from core.html.pages import png
 from core.html.pages import render as render_page
 from core.vision.bundle.manifest import Manifest
-from core.vision.calibration.result import Calibration
+from core.vision.calibration.record import Calibration
 from core.vision.evaluation.evaluation import Control, Evaluation
 from core.vision.evaluation.examples import ReportExamples
 from core.vision.evaluation.heatmap import legend

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.vision.input.preprocessing import Prepared
+from core.vision.input.preprocessing import SizedImage
 
 SATURATED: Final = "input_saturated"
 DARK: Final = "input_dark"
@@ -94,7 +94,7 @@ class InputRanges(BaseModel):
         return self
 
 
-def measure_image(prepared: Prepared) -> ImageMeasurements:
+def measure_image(prepared: SizedImage) -> ImageMeasurements:
     """Measure one image. Safe to call from several threads; about a millisecond for 224 × 224 pixels."""
     pixels = prepared.pixels
     height, width, _ = pixels.shape
@@ -134,7 +134,7 @@ def _mean_square(values: NDArray[np.float32]) -> float:
     return float(np.dot(flat, flat)) / flat.size
 
 
-def input_ranges(measured: Sequence[ImageMeasurements]) -> InputRanges:
+def learn_input_ranges(measured: Sequence[ImageMeasurements]) -> InputRanges:
     """Learn from the good training images where their facts lie.
 
     Each range is the middle 99 % of the images, widened by five robust standard deviations (three for sharpness),
@@ -181,7 +181,7 @@ def _widened(values: NDArray[np.float64], least: float, *, deviations: float = _
     return low - margin, high + margin
 
 
-def reasons(measured: ImageMeasurements, expected: InputRanges) -> list[str]:
+def failed_checks(measured: ImageMeasurements, expected: InputRanges) -> list[str]:
     """What is wrong with an image, as stable codes in a fixed order; empty for one as good parts' are.
 
     Focus and colour are not judged where the light is wrong: they cannot be seen there.

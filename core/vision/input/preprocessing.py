@@ -21,7 +21,7 @@ _DECODE_MARGIN = 2
 
 
 @dataclass(frozen=True)
-class Prepared:
+class SizedImage:
     """An image as the network sees it, and what it was before.
 
     Attributes:
@@ -59,7 +59,7 @@ class Preprocessing(BaseModel):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Prepared:
+def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> SizedImage:
     """Decode and resize one encoded image. Safe to call from several threads.
 
     Values stay 0 to 255; the division by 255 to float32 happens once, on the device that scores.
@@ -70,4 +70,4 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Pr
     size = (preprocessing.width, preprocessing.height)
     at_least = (_DECODE_MARGIN * size[0], _DECODE_MARGIN * size[1]) if preprocessing.scaled_decode else None
     image, (width, height) = decode_sized(data, max_pixels=max_pixels, at_least=at_least)
-    return Prepared(np.asarray(image.resize(size, Image.Resampling.BILINEAR)), width, height)
+    return SizedImage(np.asarray(image.resize(size, Image.Resampling.BILINEAR)), width, height)

@@ -11,7 +11,7 @@ Thumbnails = NDArray[np.float32]
 """See `thumbnails`."""
 
 
-def thumbnails(images: Sequence[PreparedImage], side: int = 16) -> Thumbnails:
+def make_thumbnails(images: Sequence[PreparedImage], side: int = 16) -> Thumbnails:
     """Block means of the grey images: float32, (N, side · side), 0 to 255. Remainders at the edges are left out."""
     grey = np.stack([image.mean(axis=2, dtype=np.float32) for image in images])
     count, height, width = grey.shape

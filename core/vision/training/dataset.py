@@ -25,7 +25,7 @@ from core.intake.image_decoding import Undecodable, read_header
 from core.intake.image_formats import has_image_suffix
 from core.vision.input.input_checks import ImageMeasurements, measure_image
 from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepare
-from core.vision.input.thumbnails import thumbnails
+from core.vision.input.thumbnails import make_thumbnails
 
 MEMORY_BYTES: Final = 1024**3
 """Prepared images of a set are kept in memory where all of them take no more than this."""
@@ -132,7 +132,7 @@ class ReadImages:
     Attributes:
         images: a minibatch at a time.
         digests: SHA-256 of each file, in hexadecimal.
-        thumbnails: float32, see `core.vision.input.thumbnails.thumbnails`.
+        thumbnails: float32, see `core.vision.input.thumbnails.make_thumbnails`.
         deviations: float64, (N,): the standard deviation of each prepared image, 0 to 127.5.
         sizes: (width, height) of each file's image, pixels as displayed.
         facts: see `core.vision.input.input_checks`.
@@ -273,7 +273,7 @@ def read(
         images.keep(path, prepared.pixels)
         return _ReadImage(
             hashlib.sha256(data).hexdigest(),
-            thumbnails([prepared.pixels])[0],
+            make_thumbnails([prepared.pixels])[0],
             float(prepared.pixels.std(dtype=np.float64)),
             (prepared.width, prepared.height),
             measure_image(prepared),

@@ -104,7 +104,7 @@ def group_parts(
     Args:
         paths, root: of the images, and the folder that their names are relative to.
         digests: of their contents.
-        thumbnails: float32, (N, D), 0 to 255; see `core.vision.input.thumbnails.thumbnails`.
+        thumbnails: float32, (N, D), 0 to 255; see `core.vision.input.thumbnails.make_thumbnails`.
         by: what names the part or lot; None to look for near-duplicates.
 
     Raises:

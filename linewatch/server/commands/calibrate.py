@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from core.vision.bundle.manifest import Manifest
     from core.vision.calibration.calibration import ExpectedRateCheck
-    from core.vision.calibration.result import Calibration
+    from core.vision.calibration.record import Calibration
     from core.vision.detectors.detector import Detector
     from core.vision.training.dataset import ReadImages
     from core.vision.training.grouping import GroupBy
@@ -147,8 +147,8 @@ class _Sample:
 
 def _scored(tar: Path, root: Path, images: list[Path], by: "GroupBy | None", device: str) -> _Sample:
     """Read and score good parts with a bundle."""
-    from core.vision.bundle.loading import load
-    from core.vision.bundle.manifest import manifest_of
+    from core.vision.bundle.loading import load_detector
+    from core.vision.bundle.manifest import verify_bundle
     from core.vision.bundle.tar import unpack
     from core.vision.evaluation.evaluation import scores_of
     from core.vision.training.grouping import group_parts
@@ -157,13 +157,13 @@ def _scored(tar: Path, root: Path, images: list[Path], by: "GroupBy | None", dev
     with tar.open("rb") as file:
         files = unpack(file, max_bytes=tar.stat().st_size)
     try:
-        detector = load(files, device=device, max_pixels=TrainingOptions.max_pixels)
+        detector = load_detector(files, device=device, max_pixels=TrainingOptions.max_pixels)
     except ValueError as error:
         raise CommandFailed(str(error)) from error
     with progress() as bar:
         reading = bar.add_task("reading", total=len(images))
         found = _read(images, detector, lambda done: bar.update(reading, completed=done))
-        _warn_of_known(manifest_of(files), root, found)
+        _warn_of_known(verify_bundle(files), root, found)
         grouping = group_parts(found.paths, root, found.digests, found.thumbnails, by)
         for note in grouping.notes:
             remark(f"Note: {note}")
@@ -264,7 +264,7 @@ def _calibrated_threshold(found: "ModelVersion", station: str | None) -> tuple["
     Raises:
         CommandFailed: it promises nothing.
     """
-    from core.vision.calibration.result import Calibration
+    from core.vision.calibration.record import Calibration
 
     in_force = found.threshold_at(station)
     if in_force.calibration is None:

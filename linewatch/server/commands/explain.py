@@ -67,10 +67,10 @@ def explain(
 
 def _from_folder(folder: Path) -> _Model:
     from core.vision.bundle.folder import read_folder
-    from core.vision.bundle.manifest import manifest_of
+    from core.vision.bundle.manifest import verify_bundle
 
     files = read_folder(folder)
-    manifest = manifest_of(files)
+    manifest = verify_bundle(files)
     return _Model(folder.name, None, files, manifest.threshold.value, manifest.review_threshold)
 
 
@@ -87,8 +87,8 @@ def _from_system(recipe: str, version: int | None, url: str, api_key: str | None
 
 
 def _diagnosed(model: _Model, data: bytes, device: str) -> "Diagnosis":
-    from core.vision.bundle.loading import load
-    from core.vision.bundle.manifest import manifest_of
+    from core.vision.bundle.loading import load_detector
+    from core.vision.bundle.manifest import verify_bundle
     from core.vision.detectors.device import resolve_device
     from core.vision.evaluation.diagnosis import diagnose
 
@@ -97,11 +97,11 @@ def _diagnosed(model: _Model, data: bytes, device: str) -> "Diagnosis":
     except ValueError as error:
         raise CommandFailed(str(error)) from error
     return diagnose(
-        load(model.files, device=resolved, max_pixels=_MAX_PIXELS),
+        load_detector(model.files, device=resolved, max_pixels=_MAX_PIXELS),
         data,
         threshold=model.threshold,
         review_threshold=model.review_threshold,
-        inputs=manifest_of(model.files).inputs,
+        inputs=verify_bundle(model.files).inputs,
     )
 
 

@@ -14,7 +14,7 @@ from core.models import model_versions, recipes
 from core.settings import Settings
 from core.storage.image_store import Store, bundle_key
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
+from core.vision.bundle.manifest import MANIFEST, digest, verify_bundle
 from core.vision.bundle.tar import pack
 from tests.fixtures.part_images import png, write_bundle
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
@@ -45,7 +45,7 @@ def enter(engine: Engine, store: Store) -> Enter:
         tar = io.BytesIO()
         pack(folder, tar)
         store.put(bundle_key(sha256), tar.getvalue())
-        manifest = manifest_of(files).model_dump(mode="json")
+        manifest = verify_bundle(files).model_dump(mode="json")
         with engine.begin() as connection:
             return model_versions.register(connection, "ring", sha256=sha256, manifest=manifest, actor="test")[0].id
 

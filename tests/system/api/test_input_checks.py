@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from core.vision.bundle.folder import read_folder, write_folder
-from core.vision.bundle.manifest import MANIFEST, manifest_of
-from core.vision.input.input_checks import input_ranges, measure_image
+from core.vision.bundle.manifest import MANIFEST, verify_bundle
+from core.vision.input.input_checks import learn_input_ranges, measure_image
 from core.vision.input.preprocessing import prepare
 from tests.fixtures.part_images import encoded, part, png
 from tests.fixtures.running_system import upload_bundle
@@ -20,11 +20,11 @@ from tests.system.api.test_inspections import final, submit
 def checking_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle, with the input ranges of twenty good parts."""
     files = read_folder(bundle)
-    manifest = manifest_of(files)
+    manifest = verify_bundle(files)
     measured = [measure_image(prepare(png(seed), manifest.preprocessing, max_pixels=10**6)) for seed in range(20)]
-    checking = manifest.model_copy(update={"inputs": input_ranges(measured)})
+    checking = manifest.model_copy(update={"inputs": learn_input_ranges(measured)})
     folder = tmp_path_factory.mktemp("bundles") / "checking"
-    write_folder(folder, {**files, MANIFEST: checking.encoded()})
+    write_folder(folder, {**files, MANIFEST: checking.to_json()})
     return folder
 
 

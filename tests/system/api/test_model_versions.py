@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.manifest import MANIFEST, digest, manifest_of
+from core.vision.bundle.manifest import MANIFEST, digest, verify_bundle
 from core.vision.bundle.tar import pack
 from core.vision.train import TrainingOptions, train
 from tests.fixtures.part_images import encoded, part, png, write_folder
@@ -138,7 +138,7 @@ def test_a_bundle_whose_golden_score_is_not_reproduced_is_rejected(
         (forged / name).parent.mkdir(parents=True, exist_ok=True)
         (forged / name).write_bytes(data)
     (forged / MANIFEST).write_text(json.dumps(manifest))
-    manifest_of(read_folder(forged))  # nothing but the score is wrong with it
+    verify_bundle(read_folder(forged))  # nothing but the score is wrong with it
 
     answer = post_bundle(client, recipe, packed(forged))
     assert (answer.status_code, answer.json()["state"]) == (201, "uploaded")

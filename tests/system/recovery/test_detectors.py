@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.loading import load
+from core.vision.bundle.loading import load_detector
 from core.vision.train import TrainingOptions, train
 from tests.fixtures.part_images import png, write_folder
 from tests.fixtures.running_system import System, upload_bundle
@@ -59,7 +59,9 @@ def test_every_detector_is_scored_by_the_same_worker(
 ) -> None:
     before = scoring_workers(system)
     assert len(before) == 1
-    recipes = {made(folder): load(read_folder(folder), device="cpu", max_pixels=10**6) for folder in bundles.values()}
+    recipes = {
+        made(folder): load_detector(read_folder(folder), device="cpu", max_pixels=10**6) for folder in bundles.values()
+    }
     parts = [png(7000 + number, scratched=number % 2 == 1) for number in range(PARTS)]
     sent = [(recipe, data, submit(client, recipe, data)["id"]) for data in parts for recipe in recipes]
     for recipe, data, inspection_id in sent:

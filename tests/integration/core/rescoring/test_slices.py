@@ -11,7 +11,7 @@ from core.errors import Failure
 from core.rescoring import planning, runs, slices
 from core.settings import Settings
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.loading import load
+from core.vision.bundle.loading import load_detector
 from tests.fixtures.part_images import png
 from tests.fixtures.rescoring_workers import Night
 
@@ -39,7 +39,7 @@ def test_another_version_scores_the_whole_archive(night: Night, another_bundle: 
     results = night.results(run.id)
     assert [one.number for one in results] == list(range(1, IMAGES + 1))
     assert [one.inspection_id for one in results] == sorted(ids)
-    model = load(read_folder(another_bundle), device="cpu", max_pixels=10**6)
+    model = load_detector(read_folder(another_bundle), device="cpu", max_pixels=10**6)
     by_id = {one.inspection_id: one for one in results}
     expected = model.score([model.prepare(png(seed)) for seed in range(IMAGES)]).scores
     assert [by_id[one].anomaly_score for one in ids] == pytest.approx(expected.tolist(), rel=1e-5)

@@ -16,11 +16,17 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.loading import load
-from core.vision.bundle.manifest import manifest_of
+from core.vision.bundle.loading import load_detector
+from core.vision.bundle.manifest import verify_bundle
 from core.vision.detectors import registry
 from core.vision.detectors.architecture import WEIGHTS, Architecture
-from core.vision.detectors.backbone import EfficientNetLite0, WeightsNotFound, build, load_pretrained, packaged_weights
+from core.vision.detectors.backbone import (
+    EfficientNetLite0,
+    WeightsNotFound,
+    build_backbone,
+    load_pretrained,
+    packaged_weights,
+)
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.features import input_size
 from core.vision.detectors.position_statistics import PositionStatistics
@@ -42,7 +48,7 @@ def bundle(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytes
 
 @pytest.fixture(scope="module")
 def trained(bundle: Path) -> Detector:
-    return load(read_folder(bundle), device="cpu", max_pixels=10**6)
+    return load_detector(read_folder(bundle), device="cpu", max_pixels=10**6)
 
 
 def scores(trained: Detector, parts: list[bytes]) -> Any:
@@ -109,7 +115,7 @@ def test_a_flat_image_has_a_finite_score(trained: Detector) -> None:
 
 
 def test_the_manifest_says_where_the_backbone_comes_from(bundle: Path) -> None:
-    record, path = manifest_of(read_folder(bundle)).backbone, packaged_weights()
+    record, path = verify_bundle(read_folder(bundle)).backbone, packaged_weights()
     assert record is not None
     assert path is not None
     assert record.licence == "Apache-2.0"
@@ -139,7 +145,7 @@ def test_a_bundle_whose_weights_do_not_fit_is_refused(bundle: Path, trained: Det
     ]
     for changed in odd:
         with pytest.raises(InvalidBundle, match="cannot be built"):
-            load({**files, WEIGHTS: save_tensors({**state, **changed})})
+            load_detector({**files, WEIGHTS: save_tensors({**state, **changed})})
 
 
 @pytest.mark.parametrize(
@@ -163,7 +169,7 @@ def test_the_packaged_network_knows_what_is_in_an_image() -> None:
     path = packaged_weights()
     assert path is not None
     published = torch.load(path, map_location="cpu", weights_only=True)
-    network = EfficientNetLite0.folded(published).eval()
+    network = EfficientNetLite0.from_published(published).eval()
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         ours = network.stem(image)
@@ -192,7 +198,7 @@ def test_torchvisions_networks_take_a_file_of_weights(name: str, tmp_path: Path)
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         layers = found.network(image)
-        again = build(name, found.network.state_dict())(image)
+        again = build_backbone(name, found.network.state_dict())(image)
     assert [tuple(layer.shape[2:]) for layer in layers] == [(8, 8), (4, 4) if name != "resnet18" else (8, 8), (4, 4)]
     for layer, same in zip(layers, again, strict=True):
         torch.testing.assert_close(layer, same)

@@ -10,8 +10,8 @@ import torch
 
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.golden import check_golden
-from core.vision.bundle.loading import load
-from core.vision.bundle.manifest import CURVE, MANIFEST, Manifest, checksums, manifest_of
+from core.vision.bundle.loading import load_detector
+from core.vision.bundle.manifest import MANIFEST, TRAINING_CURVE, Manifest, checksums, verify_bundle
 from core.vision.calibration.calibration import SampleTooSmall
 from core.vision.detectors.architecture import WEIGHTS
 from core.vision.detectors.autoencoder import AutoencoderDetector
@@ -36,8 +36,8 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_the_bundle_reproduces_its_golden_scores(trained: tuple[Path, Manifest, list[Progress]]) -> None:
     files = read_folder(trained[0])
-    assert manifest_of(files) == trained[1]
-    detector = load(files, device="cpu", max_pixels=10**6)
+    assert verify_bundle(files) == trained[1]
+    detector = load_detector(files, device="cpu", max_pixels=10**6)
     check_golden(detector, files)
     assert len(trained[1].golden) == 3
 
@@ -52,7 +52,7 @@ def test_the_manifest_says_how_it_came_about(trained: tuple[Path, Manifest, list
     assert calibration is not None
     assert calibration.sample_size == 19
     assert calibration.threshold == manifest.threshold.value
-    curve = json.loads((out / CURVE).read_bytes())
+    curve = json.loads((out / TRAINING_CURVE).read_bytes())
     assert [epoch["number"] for epoch in curve] == list(range(1, training.epochs + 1))
     assert curve[training.best_epoch - 1]["validation_loss"] == min(epoch["validation_loss"] for epoch in curve)
     assert manifest.metrics is not None
@@ -159,8 +159,8 @@ def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> Non
 def changed(files: dict[str, bytes], **changes: bytes) -> dict[str, bytes]:
     """A bundle with other files whose manifest agrees with them."""
     others = {name: content for name, content in files.items() if name != MANIFEST} | changes
-    manifest = manifest_of(files).model_copy(update={"files": checksums(others)})
-    return {**others, MANIFEST: manifest.encoded()}
+    manifest = verify_bundle(files).model_copy(update={"files": checksums(others)})
+    return {**others, MANIFEST: manifest.to_json()}
 
 
 def test_a_golden_score_that_differs_is_refused_with_the_numbers(
@@ -171,16 +171,16 @@ def test_a_golden_score_that_differs_is_refused_with_the_numbers(
     golden = manifest.golden[0]
     for factor in (1 + 5e-5, float("1e6")):
         wrong = golden.model_copy(update={"score": golden.score * factor})
-        other = {**files, MANIFEST: manifest.model_copy(update={"golden": [wrong]}).encoded()}
+        other = {**files, MANIFEST: manifest.model_copy(update={"golden": [wrong]}).to_json()}
         with pytest.raises(InvalidBundle, match=r"not reproduced: .* expected, .* found"):
-            check_golden(load(other, device="cpu", max_pixels=10**6), other)
+            check_golden(load_detector(other, device="cpu", max_pixels=10**6), other)
 
 
 def test_weights_that_do_not_fit_are_refused(trained: tuple[Path, Manifest, list[Progress]]) -> None:
     files = read_folder(trained[0])
     for weights in (b"", b"rubbish", files[WEIGHTS][:-4]):
         with pytest.raises(InvalidBundle, match="cannot be built"):
-            load(changed(files, **{WEIGHTS: weights}), device="cpu", max_pixels=10**6)
+            load_detector(changed(files, **{WEIGHTS: weights}), device="cpu", max_pixels=10**6)
 
 
 def test_unknown_architectures_and_settings_are_refused(trained: tuple[Path, Manifest, list[Progress]]) -> None:
@@ -192,9 +192,9 @@ def test_unknown_architectures_and_settings_are_refused(trained: tuple[Path, Man
         ({"settings": {"width": 32, "height": 32, "channels_1": 16}}, "shape"),
     ):
         architecture = manifest.architecture.model_copy(update=update)
-        other = {**files, MANIFEST: manifest.model_copy(update={"architecture": architecture}).encoded()}
+        other = {**files, MANIFEST: manifest.model_copy(update={"architecture": architecture}).to_json()}
         with pytest.raises(InvalidBundle, match=reason):
-            load(other, device="cpu", max_pixels=10**6)
+            load_detector(other, device="cpu", max_pixels=10**6)
 
 
 @pytest.mark.parametrize("architecture", ["feature-autoencoder", "feature-gaussian"])
@@ -212,7 +212,7 @@ def test_detectors_on_features_train_to_a_bundle_that_carries_its_backbone(
     assert manifest.training is not None
     assert manifest.training.options["backbone"] == "efficientnet-lite0"
     files = read_folder(tmp_path / "bundle")
-    check_golden(load(files, device="cpu", max_pixels=10**6), files)
+    check_golden(load_detector(files, device="cpu", max_pixels=10**6), files)
 
 
 def test_the_memory_at_hand_changes_no_byte(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.vision.bundle.manifest import Manifest
-from core.vision.calibration.result import ReviewBand
+from core.vision.calibration.record import ReviewBand
 from core.vision.evaluation.examples import EXHIBITS
 from core.vision.evaluation.report import ReportContent, render
 from core.vision.train import TrainingOptions, train

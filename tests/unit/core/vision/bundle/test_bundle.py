@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.vision.bundle.folder import read_folder, write_folder
-from core.vision.bundle.manifest import MANIFEST, Golden, Manifest, Threshold, checksums, digest, manifest_of
+from core.vision.bundle.manifest import MANIFEST, Golden, Manifest, Threshold, checksums, digest, verify_bundle
 from core.vision.bundle.tar import pack, unpack
 from core.vision.detectors.architecture import WEIGHTS, Architecture
 from core.vision.errors import InvalidBundle
@@ -41,7 +41,7 @@ def manifest(**changes: Any) -> Manifest:
     return Manifest(**(fields | changes))
 
 
-SOUND = {**CONTENT, MANIFEST: manifest().encoded()}
+SOUND = {**CONTENT, MANIFEST: manifest().to_json()}
 
 
 def tar(
@@ -78,7 +78,7 @@ def test_a_folder_travels_as_a_tar_and_back(tmp_path: Path) -> None:
     pack(tmp_path / "bundle", packed)
     packed.seek(0)
     assert unpack(packed, max_bytes=10**6) == SOUND == read_folder(tmp_path / "bundle")
-    assert manifest_of(SOUND) == manifest()
+    assert verify_bundle(SOUND) == manifest()
 
 
 def test_packing_is_deterministic(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_packing_is_deterministic(tmp_path: Path) -> None:
 
 def test_the_digest_covers_everything() -> None:
     other = manifest(files=checksums({**CONTENT, WEIGHTS: b"other"}))
-    assert digest(other.encoded()) != digest(manifest().encoded()) == digest(manifest().encoded())
+    assert digest(other.to_json()) != digest(manifest().to_json()) == digest(manifest().to_json())
 
 
 def test_a_folder_is_never_overwritten_and_never_half_written(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torchvision.transforms import Compose, Resize, ToTensor
 
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.golden import check_golden
-from core.vision.bundle.loading import load
+from core.vision.bundle.loading import load_detector
 from core.vision.bundle.state_dict import InvalidStateDict, import_state_dict
 
 
@@ -72,7 +72,7 @@ def test_scores_and_verdicts_are_the_demos(
     assert manifest.threshold.value == threshold
     assert manifest.threshold.calibration is None
     files = read_folder(tmp_path / "bundle")
-    detector = load(files, device="cpu", max_pixels=10**7)
+    detector = load_detector(files, device="cpu", max_pixels=10**7)
     check_golden(detector, files)
     found = detector.score([detector.prepare(image) for image in images]).scores
     assert np.abs(found / expected - 1).max() < 1e-5  # the same decoder; others may differ by up to 1e-3
@@ -144,7 +144,7 @@ def test_half_precision_is_taken_as_it_is(demo: Demo, tmp_path: Path) -> None:
     path = saved(tmp_path, {name: weight.to(torch.float16) for name, weight in demo.state_dict().items()})
     import_state_dict(path, tmp_path / "bundle", threshold=0.002)
     files = read_folder(tmp_path / "bundle")
-    check_golden(load(files, device="cpu", max_pixels=10**6), files)
+    check_golden(load_detector(files, device="cpu", max_pixels=10**6), files)
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])

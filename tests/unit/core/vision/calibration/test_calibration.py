@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.vision.calibration.calibration import SampleTooSmall, calibrate, check_expected_rate, required_sample_size
-from core.vision.calibration.result import Calibration
+from core.vision.calibration.record import Calibration
 
 finite = st.floats(0, 1e6, allow_nan=False)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.vision.bundle.folder import read_folder
-from core.vision.bundle.loading import load
+from core.vision.bundle.loading import load_detector
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import Device
 from core.vision.input.preprocessing import PreparedImage
@@ -21,7 +21,7 @@ IMAGES = 9
 
 @pytest.fixture(scope="module")
 def own(bundle: Path) -> Detector:
-    return load(read_folder(bundle), device="cpu", max_pixels=1_000_000)
+    return load_detector(read_folder(bundle), device="cpu", max_pixels=1_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_it_does_one_thing_at_a_time(device: Device) -> None:
         return number
 
     with ThreadPoolExecutor(8) as askers:
-        assert list(askers.map(lambda number: device.do(act, number), range(40))) == list(range(40))
+        assert list(askers.map(lambda number: device.run(act, number), range(40))) == list(range(40))
     assert sorted(done) == list(range(40))
 
 

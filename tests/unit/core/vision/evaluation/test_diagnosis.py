@@ -11,7 +11,7 @@ from core.vision.detectors.autoencoder import AutoencoderDetector
 from core.vision.evaluation.diagnosis import describe, diagnose, draw_sheet
 from core.vision.evaluation.evaluation import NotFinite
 from core.vision.evaluation.heatmap import overlay, scale_to_threshold
-from core.vision.input.input_checks import input_ranges, measure_image
+from core.vision.input.input_checks import learn_input_ranges, measure_image
 from core.vision.input.preprocessing import prepare
 from tests.fixtures.part_images import encoded, part, png
 
@@ -40,7 +40,7 @@ def test_the_reconstruction_and_its_residue_explain_the_error(detector: Autoenco
 
 def test_an_odd_image_is_for_review_with_its_reason(detector: AutoencoderDetector) -> None:
     settings = detector.preprocessing
-    expected = input_ranges([measure_image(prepare(png(seed), settings, max_pixels=10**6)) for seed in range(5)])
+    expected = learn_input_ranges([measure_image(prepare(png(seed), settings, max_pixels=10**6)) for seed in range(5)])
     found = diagnose(detector, encoded(Image.new("RGB", (96, 64))), threshold=1e-9, inputs=expected)
     assert (found.verdict, found.reasons, found.is_anomaly) == ("review", ["input_dark"], True)
     assert describe(found).startswith("review, because of input_dark: score ")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.vision.evaluation.metrics import auroc, auroc_interval, controls
-from core.vision.input.thumbnails import thumbnails
+from core.vision.input.thumbnails import make_thumbnails
 
 scores = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=30).map(np.array)
 
@@ -40,7 +40,9 @@ def test_the_controls_rank_as_they_are_named() -> None:
     known = [random.integers(118, 138, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
     dark, same, bright = np.full((32, 32, 3), 20, np.uint8), known[0], np.full((32, 32, 3), 240, np.uint8)
     images = [dark, same, bright]
-    found = controls(thumbnails(images), np.array([image.std(dtype=np.float64) for image in images]), thumbnails(known))
+    found = controls(
+        make_thumbnails(images), np.array([image.std(dtype=np.float64) for image in images]), make_thumbnails(known)
+    )
     assert found["mean_brightness"][0] > found["mean_brightness"][1] > found["mean_brightness"][2]
     assert found["mean_brightness_deviation"].argmin() == 1
     assert found["standard_deviation"].argmax() == 1

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from pydantic import ValidationError
 
-from core.vision.input.input_checks import ImageMeasurements, InputRanges, input_ranges, measure_image, reasons
-from core.vision.input.preprocessing import Prepared, Preprocessing, prepare
+from core.vision.input.input_checks import (
+    ImageMeasurements,
+    InputRanges,
+    failed_checks,
+    learn_input_ranges,
+    measure_image,
+)
+from core.vision.input.preprocessing import Preprocessing, SizedImage, prepare
 from tests.fixtures.part_images import encoded
 from tests.fixtures.training_parts import make_part
 
@@ -41,7 +47,7 @@ def toned(image: Image.Image, tone: Callable[[NDArray[np.float64]], NDArray[np.f
 
 @pytest.fixture(scope="module")
 def expected() -> InputRanges:
-    return input_ranges([of_part(seed) for seed in range(20)])
+    return learn_input_ranges([of_part(seed) for seed in range(20)])
 
 
 @pytest.mark.parametrize(
@@ -63,14 +69,14 @@ def expected() -> InputRanges:
 def test_an_image_that_was_taken_wrongly_is_marked(
     expected: InputRanges, change: Callable[[Image.Image], Image.Image], marked: list[str]
 ) -> None:
-    assert reasons(measured(change(part(100))), expected) == marked
+    assert failed_checks(measured(change(part(100))), expected) == marked
 
 
 @pytest.mark.parametrize("count", [1, 2, 20, 60])
 def test_fresh_good_parts_are_not_marked(count: int) -> None:
-    learned = input_ranges([of_part(seed) for seed in range(count)])
+    learned = learn_input_ranges([of_part(seed) for seed in range(count)])
     assert learned.sample_size == count
-    assert [reasons(of_part(seed), learned) for seed in range(160, 220)] == [[]] * 60
+    assert [failed_checks(of_part(seed), learned) for seed in range(160, 220)] == [[]] * 60
 
 
 @pytest.mark.parametrize(
@@ -87,34 +93,34 @@ def test_fresh_good_parts_are_not_marked(count: int) -> None:
 def test_what_a_detector_should_stand_is_not_marked(
     expected: InputRanges, change: Callable[[Image.Image], Image.Image]
 ) -> None:
-    assert reasons(measured(change(part(100))), expected) == []
+    assert failed_checks(measured(change(part(100))), expected) == []
 
 
 def test_a_defect_is_no_input_fault(expected: InputRanges) -> None:
     for seed in range(300, 320):
         scratched = Image.open(io.BytesIO(make_part(seed, side=SIDE, defective=True))).convert("RGB")
-        assert reasons(measured(scratched), expected) == []
+        assert failed_checks(measured(scratched), expected) == []
 
 
 def test_one_odd_image_among_many_does_not_open_the_ranges() -> None:
     odd = toned(part(0), lambda grey: 0 * grey)
-    learned = input_ranges([of_part(seed) for seed in range(220)] + [measured(odd)])
-    assert reasons(measured(odd), learned) == ["input_dark"]
+    learned = learn_input_ranges([of_part(seed) for seed in range(220)] + [measured(odd)])
+    assert failed_checks(measured(odd), learned) == ["input_dark"]
 
 
 def test_grey_where_colour_is_expected_is_marked() -> None:
     def coloured(seed: int) -> Image.Image:
         return toned(part(seed), lambda pixels: pixels * [1.2, 0.8, 0.6])
 
-    learned = input_ranges([measured(coloured(seed)) for seed in range(20)])
-    assert reasons(measured(coloured(30)), learned) == []
-    assert reasons(measured(coloured(30).convert("L")), learned) == ["input_colour"]
+    learned = learn_input_ranges([measured(coloured(seed)) for seed in range(20)])
+    assert failed_checks(measured(coloured(30)), learned) == []
+    assert failed_checks(measured(coloured(30).convert("L")), learned) == ["input_colour"]
 
 
 def test_the_facts_of_an_image_that_is_known() -> None:
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
     pixels[:, 4:] = (255, 51, 51)
-    found = measure_image(Prepared(pixels, width=16, height=4))
+    found = measure_image(SizedImage(pixels, width=16, height=4))
     assert (found.aspect, found.enlargement, found.saturated, found.dark) == (4, 2, 0.5, 0.5)
     assert found.brightness == pytest.approx(112 / 2, abs=0.5)  # 0.299 · 255 + 0.701 · 51
     assert found.colourfulness == pytest.approx(0.8)
@@ -124,7 +130,7 @@ def test_the_facts_of_an_image_that_is_known() -> None:
 def test_sharpness_does_not_follow_the_light(gain: float) -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(40, 100, (64, 64, 1)).repeat(3, axis=2)
-    plain, lit = (measure_image(Prepared(some.astype(np.uint8), 64, 64)) for some in (pixels, pixels * gain))
+    plain, lit = (measure_image(SizedImage(some.astype(np.uint8), 64, 64)) for some in (pixels, pixels * gain))
     assert lit.sharpness == pytest.approx(plain.sharpness, rel=0.02)
     assert plain.sharpness == pytest.approx(5, rel=0.1)
 
@@ -133,17 +139,17 @@ def test_sharpness_does_not_follow_the_light(gain: float) -> None:
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=12), st.integers(0, 255))
 def test_any_training_set_gives_ranges_that_its_own_middle_fits(greys: list[int], other: int) -> None:
     def flat(grey: int) -> ImageMeasurements:
-        return measure_image(Prepared(np.full((16, 16, 3), grey, dtype=np.uint8), 16, 16))
+        return measure_image(SizedImage(np.full((16, 16, 3), grey, dtype=np.uint8), 16, 16))
 
-    learned = input_ranges([flat(grey) for grey in greys])
+    learned = learn_input_ranges([flat(grey) for grey in greys])
     assert InputRanges.model_validate_json(learned.model_dump_json()) == learned
-    assert reasons(flat(sorted(greys)[len(greys) // 2]), learned) == []
-    assert set(reasons(flat(other), learned)) <= {"input_saturated", "input_dark", "input_bright"}
+    assert failed_checks(flat(sorted(greys)[len(greys) // 2]), learned) == []
+    assert set(failed_checks(flat(other), learned)) <= {"input_saturated", "input_dark", "input_bright"}
 
 
 def test_no_ranges_without_images() -> None:
     with pytest.raises(ValueError, match="there are none"):
-        input_ranges([])
+        learn_input_ranges([])
 
 
 def test_a_range_in_the_wrong_order_is_refused(expected: InputRanges) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from core.vision.detectors.autoencoder import to_network
+from core.vision.detectors.autoencoder import to_input_tensor
 from core.vision.input.preprocessing import Preprocessing, prepare
 
 
@@ -26,7 +26,7 @@ def test_it_equals_torchvisions_resize_and_to_tensor() -> None:
     assert prepared.shape == (128, 128, 3)
     assert prepared.dtype == np.uint8
     expected = Compose([Resize((128, 128)), ToTensor()])(Image.open(io.BytesIO(data)).convert("RGB"))
-    assert np.array_equal(to_network([prepared], "cpu")[0].numpy(), expected.numpy())
+    assert np.array_equal(to_input_tensor([prepared], "cpu")[0].numpy(), expected.numpy())
 
 
 def test_a_reduced_decode_stays_close() -> None:

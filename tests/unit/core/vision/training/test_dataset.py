@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from core.vision.input.preprocessing import Preprocessing, prepare
-from core.vision.input.thumbnails import thumbnails
+from core.vision.input.thumbnails import make_thumbnails
 from core.vision.training.dataset import (
     ImageSet,
     InvalidFolder,
@@ -91,7 +91,7 @@ def test_one_pass_tells_what_must_be_known_of_each_image(files: list[Path]) -> N
     found = read(files, SMALL, max_pixels=10**6, progress=lambda _: None)
     images = list(np.concatenate(list(found.images.minibatches(64))))
     assert found.digests == content_digests(found.paths)
-    assert np.array_equal(found.thumbnails, thumbnails(images))
+    assert np.array_equal(found.thumbnails, make_thumbnails(images))
     assert found.thumbnails.shape == (40, 256)
     np.testing.assert_allclose(found.deviations, [image.std() for image in images])
     assert found.sizes[:4] == [(48, 48), (48, 48), (48, 48), (64, 64)]
