@@ -145,7 +145,7 @@ def test_a_bundle_whose_weights_do_not_fit_is_refused(bundle: Path, trained: Det
     ]
     for changed in odd:
         with pytest.raises(InvalidBundle, match="cannot be built"):
-            load_detector({**files, WEIGHTS: save_tensors({**state, **changed})})
+            load({**files, WEIGHTS: save_tensors({**state, **changed})})
 
 
 @pytest.mark.parametrize(
