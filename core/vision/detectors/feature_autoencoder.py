@@ -1,10 +1,10 @@
-"""The default: an autoencoder on frozen features, whose residual is judged by the statistics of its position.
+"""The default detector: an autoencoder on frozen features, with statistics of its residual at each position.
 
-A frozen backbone separates textures and edges better than pixels do. A small convolutional autoencoder learns what
-combinations of features good parts show; what it cannot reconstruct is whitened by the mean and covariance that the
-residuals of good parts have at the same position. The map is the length of the whitened residual, the score the mean
-of its top 2 %. Where parts always look alike this scores as `feature-gaussian` does; where their layout varies, the
-autoencoder takes that variation out.
+A frozen backbone separates textures and edges better than pixels do. A small convolutional autoencoder learns the
+combinations of features in good parts. Its residual is whitened with the mean and covariance that the residuals of good
+parts have at the same position. The map is the length of the whitened residual, and the score is the mean of the
+highest 2 % of the map. If parts always look alike, the scores are close to those of `feature-gaussian`; if their layout
+varies, the autoencoder removes that variation.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,16 +29,16 @@ from core.vision.input.preprocessing import PreparedImage, Preprocessing
 from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
 from core.vision.training.training_loop import TrainingLoop
 
-_STEPS: Final = 50
-"""Steps of what is called an epoch here: the autoencoder needs a few hundred, however many images there are."""
-_MINIBATCH: Final = 16
+_STEPS_PER_EPOCH: Final = 50
+"""Steps of an epoch, which is not a pass over the images here: training needs a few hundred steps for any data set."""
+_MINIBATCH_SIZE: Final = 16
 
 
 class FeatureAutoencoder(nn.Module):
-    """Standardised features in, their reconstruction out: float32, (N, C, rows, columns).
+    """Reconstructs standardised features: float32, (N, C, rows, columns).
 
-    The bottleneck has a quarter of the cells and 64 channels. What is always the same at a position is in `position`,
-    so that the network spends nothing on it.
+    The bottleneck has a quarter of the cells and 64 channels. `position` holds the constant part of each position, so
+    the network spends no capacity on it.
     """
 
     def __init__(self, channels: int, rows: int, columns: int) -> None:
@@ -59,20 +59,20 @@ class FeatureAutoencoder(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, channels, rows, columns))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Reconstruct (N, C, rows, columns) as the same."""
+        """Reconstruct features: float32, (N, C, rows, columns), in and out."""
         reconstructed: Tensor = self.decoder(self.encoder(features)) + self.position
         return reconstructed
 
 
 class FeatureAutoencoderDetector(Detector):
-    """Scores by the whitened residual of features; about 1 is normal."""
+    """Scores images by the whitened residual of their features; about 1 is normal."""
 
     name: ClassVar[str] = "feature-autoencoder"
     score_method = "whitened-residual-top-2-percent"
 
     def __init__(
         self,
-        features: FeatureExtractor,
+        extractor: FeatureExtractor,
         network: FeatureAutoencoder,
         statistics: PositionStatistics,
         settings: FeatureSettings,
@@ -88,14 +88,14 @@ class FeatureAutoencoderDetector(Detector):
         self.max_pixels = max_pixels
         self.device = device
         self.backbone = backbone
-        self._features = features
+        self._extractor = extractor
         self._network = network.to(device).eval().requires_grad_(False)
         self._statistics = statistics.to(device)
         self._grid = settings.grid
 
     @classmethod
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """See `Detector.input_size`: the image's own shape, of the area of 256 × 256."""
+        """See `Detector.input_size`. Keeps the image's aspect ratio; by default the area of 256 × 256 pixels."""
         return input_size(size, side)
 
     @classmethod
@@ -113,22 +113,23 @@ class FeatureAutoencoderDetector(Detector):
     ) -> Self:
         """See `Detector.fit`. An epoch has 50 steps of 16 images; its losses are mean squared errors of features."""
         disable_tf32(device)
-        found = load_pretrained(options.backbone, options.backbone_weights)
+        backbone = load_pretrained(options.backbone, options.backbone_weights)
         settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
-        features = FeatureExtractor(found.network, settings, device)
-        gathered = features.gather(training, options.seed, vary=True)
-        features.learn_scale(gathered)
-        network = _train(features, gathered, validation, options, device, on_epoch, checkpoint)
-        statistics = PositionStatistics.of(_residual(network, some) for some in features.minibatches(gathered))
+        extractor = FeatureExtractor(backbone.network, settings, device)
+        sample = extractor.sample(training, options.seed, augmented=True)
+        extractor.fit_scale(sample)
+        network = _train(extractor, sample, validation, options, device, on_epoch, checkpoint)
+        residuals = (_residual(network, features) for features in extractor.standardise_all(sample))
+        statistics = PositionStatistics.from_features(residuals)
         return cls(
-            features,
+            extractor,
             network,
             statistics,
             settings,
             preprocessing,
             device=device,
             max_pixels=max_pixels,
-            backbone=found.record,
+            backbone=backbone.record,
         )
 
     def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
@@ -136,14 +137,14 @@ class FeatureAutoencoderDetector(Detector):
         if not images:
             return ScoredImages(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
         with torch.inference_mode():
-            maps = self._statistics.distance(_residual(self._network, self._features.of(images)))
+            maps = self._statistics.distance(_residual(self._network, self._extractor.extract(images)))
             return ScoredImages(pool_maps(maps).cpu().numpy(), maps.cpu().numpy())
 
     def save(self) -> dict[str, bytes]:
-        """`weights.safetensors`: the backbone, the channels' scale, the autoencoder, the residuals' statistics."""
+        """Return `weights.safetensors`: backbone, feature scale, autoencoder and statistics of the residual."""
         network = {f"autoencoder.{name}": value.cpu() for name, value in self._network.state_dict().items()}
         statistics = {f"statistics.{name}": value for name, value in self._statistics.state_dict().items()}
-        return {WEIGHTS: save_tensors({**self._features.state_dict(), **network, **statistics})}
+        return {WEIGHTS: save_tensors({**self._extractor.state_dict(), **network, **statistics})}
 
     @classmethod
     def load(
@@ -160,17 +161,17 @@ class FeatureAutoencoderDetector(Detector):
             settings = FeatureSettings(**architecture.settings)  # type: ignore[arg-type]
             state = load_tensors(files[WEIGHTS])
             network = FeatureAutoencoder(len(state["center"]), *settings.grid)
-            network.load_state_dict(_of(state, "autoencoder."))
+            network.load_state_dict(_with_prefix(state, "autoencoder."))
             detector = cls(
                 FeatureExtractor.from_state_dict(state, settings, device),
                 network,
-                PositionStatistics.from_state_dict(_of(state, "statistics."), *settings.grid),
+                PositionStatistics.from_state_dict(_with_prefix(state, "statistics."), *settings.grid),
                 settings,
                 preprocessing,
                 device=device,
                 max_pixels=max_pixels,
             )
-            # A first image: parts that do not fit each other fail here.
+            # Score an image now, so that weights that do not fit together fail here and not in production.
             detector.score([np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)])
             return detector
         except torch.OutOfMemoryError:  # the device is at fault, not the bundle
@@ -180,43 +181,44 @@ class FeatureAutoencoderDetector(Detector):
 
 
 def _train(
-    features: FeatureExtractor,
-    gathered: Tensor,
+    extractor: FeatureExtractor,
+    sample: Tensor,
     validation: PreparedImages,
     options: FitOptions,
     device: str,
     on_epoch: Callable[[Epoch], None],
     checkpoint: Checkpoint | None,
 ) -> FeatureAutoencoder:
-    """The autoencoder with the weights of its best epoch."""
-    channels, rows, columns = gathered.shape[1:]
+    """Train the autoencoder on a sample of features and return it with the weights of its best epoch."""
+    channels, rows, columns = sample.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         network = FeatureAutoencoder(channels, rows, columns)
-    mean = torch.stack([some.sum(0) for some in features.minibatches(gathered)]).sum(0) / len(gathered)
+    mean = torch.stack([features.sum(0) for features in extractor.standardise_all(sample)]).sum(0) / len(sample)
     network.to(device).position.data.copy_(mean)
-    unseen = features.gather(validation, options.seed, vary=False)
+    held_out = extractor.sample(validation, options.seed, augmented=False)
 
     def epoch(random: np.random.Generator) -> Iterator[Tensor]:
-        for _ in range(_STEPS):
-            chosen = torch.from_numpy(random.integers(0, len(gathered), _MINIBATCH))
-            yield features.standardised(gathered[chosen])
+        for _ in range(_STEPS_PER_EPOCH):
+            chosen = torch.from_numpy(random.integers(0, len(sample), _MINIBATCH_SIZE))
+            yield extractor.standardise(sample[chosen])
 
     def validate() -> float:
         with torch.inference_mode():
-            losses = [_residual(network, some).square().mean((1, 2, 3)) for some in features.minibatches(unseen)]
-            return float(torch.cat(losses).mean())
+            residuals = (_residual(network, features) for features in extractor.standardise_all(held_out))
+            return float(torch.cat([residual.square().mean((1, 2, 3)) for residual in residuals]).mean())
 
     TrainingLoop(network, options, device).run(epoch, validate, on_epoch, checkpoint)
     return network
 
 
 def _residual(network: FeatureAutoencoder, features: Tensor) -> Tensor:
-    """What the autoencoder has not reconstructed of standardised features, (N, C, rows, columns)."""
+    """Return the part of standardised features that the autoencoder does not reconstruct, (N, C, rows, columns)."""
     with torch.inference_mode():
         residual: Tensor = features - network(features)
     return residual
 
 
-def _of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with the prefix, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,7 +1,8 @@
-"""The baseline: how far the features of each position lie from those of good parts. No network is trained.
+"""The baseline detector: the distance of the features at each position from those of good parts. Trains no network.
 
-An image's features come from a frozen backbone; at each position good parts have a mean and a covariance. The map is
-the Mahalanobis distance of each position, the score the mean of its top 2 %. After Defard et al., "PaDiM" (ICPR 2021).
+A frozen backbone gives the features of an image; good parts have a mean and a covariance at each position. The map is
+the Mahalanobis distance at each position, and the score is the mean of the highest 2 % of the map. After Defard et al.,
+"PaDiM" (ICPR 2021).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,14 +28,14 @@ from core.vision.training.options import Checkpoint, Epoch, FitOptions, Prepared
 
 
 class FeatureGaussianDetector(Detector):
-    """Scores by the distance of features from those that good parts show at the same position; about 1 is normal."""
+    """Scores images by the distance of their features from those of good parts; about 1 is normal."""
 
     name: ClassVar[str] = "feature-gaussian"
     score_method = "mahalanobis-top-2-percent"
 
     def __init__(
         self,
-        features: FeatureExtractor,
+        extractor: FeatureExtractor,
         statistics: PositionStatistics,
         settings: FeatureSettings,
         preprocessing: Preprocessing,
@@ -49,13 +50,13 @@ class FeatureGaussianDetector(Detector):
         self.max_pixels = max_pixels
         self.device = device
         self.backbone = backbone
-        self._features = features
+        self._extractor = extractor
         self._statistics = statistics.to(device)
         self._grid = settings.grid
 
     @classmethod
     def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """See `Detector.input_size`: the image's own shape, of the area of 256 × 256."""
+        """See `Detector.input_size`. Keeps the image's aspect ratio; by default the area of 256 × 256 pixels."""
         return input_size(size, side)
 
     @classmethod
@@ -71,44 +72,44 @@ class FeatureGaussianDetector(Detector):
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None = None,
     ) -> Self:
-        """See `Detector.fit`. One pass, so that there is nothing to resume; its losses are mean scores."""
+        """See `Detector.fit`. One pass, so there is nothing to resume; its losses are mean scores."""
         disable_tf32(device)
-        found = load_pretrained(options.backbone, options.backbone_weights)
+        backbone = load_pretrained(options.backbone, options.backbone_weights)
         settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
-        features = FeatureExtractor(found.network, settings, device)
-        gathered = features.gather(training, options.seed, vary=True)
-        features.learn_scale(gathered)
-        statistics = PositionStatistics.of(features.minibatches(gathered))
+        extractor = FeatureExtractor(backbone.network, settings, device)
+        sample = extractor.sample(training, options.seed, augmented=True)
+        extractor.fit_scale(sample)
+        statistics = PositionStatistics.from_features(extractor.standardise_all(sample))
         detector = cls(
-            features,
+            extractor,
             statistics,
             settings,
             preprocessing,
             device=device,
             max_pixels=max_pixels,
-            backbone=found.record,
+            backbone=backbone.record,
         )
-        losses = [detector.mean_score(features.minibatches(gathered))]
-        losses.append(detector.mean_score(features.of(list(some)) for some in validation.minibatches(64)))
-        on_epoch(Epoch(1, *losses))
+        training_loss = detector.mean_score(extractor.standardise_all(sample))
+        held_out = (extractor.extract(list(minibatch)) for minibatch in validation.minibatches(64))
+        on_epoch(Epoch(1, training_loss, detector.mean_score(held_out)))
         return detector
 
-    def mean_score(self, features: Iterator[Tensor]) -> float:
-        """The mean score of images whose standardised features come in minibatches."""
-        return float(torch.cat([pool_maps(self._statistics.distance(some)) for some in features]).mean())
+    def mean_score(self, minibatches: Iterator[Tensor]) -> float:
+        """Return the mean score of images from minibatches of their standardised features."""
+        return float(torch.cat([pool_maps(self._statistics.distance(features)) for features in minibatches]).mean())
 
     def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
-        """See `Detector.score`. The map is the distance at each position of the features' grid."""
+        """See `Detector.score`. The map is the distance at each position of the feature grid."""
         if not images:
             return ScoredImages(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
         with torch.inference_mode():
-            maps = self._statistics.distance(self._features.of(images))
+            maps = self._statistics.distance(self._extractor.extract(images))
             return ScoredImages(pool_maps(maps).cpu().numpy(), maps.cpu().numpy())
 
     def save(self) -> dict[str, bytes]:
-        """`weights.safetensors`: the backbone, the channels' scale, means and whitening of each position."""
+        """Return `weights.safetensors`: backbone, feature scale, and mean and whitening of each position."""
         statistics = {f"statistics.{name}": value for name, value in self._statistics.state_dict().items()}
-        return {WEIGHTS: save_tensors({**self._features.state_dict(), **statistics})}
+        return {WEIGHTS: save_tensors({**self._extractor.state_dict(), **statistics})}
 
     @classmethod
     def load(
@@ -124,16 +125,17 @@ class FeatureGaussianDetector(Detector):
         try:
             settings = FeatureSettings(**architecture.settings)  # type: ignore[arg-type]
             state = load_tensors(files[WEIGHTS])
-            own = {name.removeprefix("statistics."): value for name, value in state.items()}
+            prefix = "statistics."
+            statistics = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             detector = cls(
                 FeatureExtractor.from_state_dict(state, settings, device),
-                PositionStatistics.from_state_dict(own, *settings.grid),
+                PositionStatistics.from_state_dict(statistics, *settings.grid),
                 settings,
                 preprocessing,
                 device=device,
                 max_pixels=max_pixels,
             )
-            # A first image: parts that do not fit each other fail here.
+            # Score an image now, so that weights that do not fit together fail here and not in production.
             detector.score([np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)])
             return detector
         except torch.OutOfMemoryError:  # the device is at fault, not the bundle

@@ -1,4 +1,4 @@
-"""The registry: every detector by the name of its architecture, and which one is the default."""
+"""The registry: every detector by the name of its architecture, and the default."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +12,11 @@ from core.vision.detectors.feature_gaussian import FeatureGaussianDetector
 
 
 def detector_classes() -> Mapping[str, type[Detector]]:
-    """Every detector there is, by the name of its architecture."""
-    kinds: tuple[type[Any], ...] = (FeatureAutoencoderDetector, FeatureGaussianDetector, AutoencoderDetector)
-    return {kind.name: kind for kind in kinds}
+    """Return every detector class by the name of its architecture."""
+    classes: tuple[type[Any], ...] = (FeatureAutoencoderDetector, FeatureGaussianDetector, AutoencoderDetector)
+    return {detector.name: detector for detector in classes}
 
 
 def default_architecture(backbone_weights: Path | None = None) -> str:
-    """`feature-autoencoder` where a backbone's weights are at hand, else what is trained from scratch."""
+    """Return `feature-autoencoder` if backbone weights are available, else `conv-autoencoder`."""
     return "feature-autoencoder" if backbone_weights or backbone.packaged_weights() else "conv-autoencoder"

@@ -231,7 +231,7 @@ def test_whitened_deviations_are_independent_and_of_variance_one() -> None:
     mixing = np.eye(4) + random.uniform(-0.2, 0.2, (6, 4, 4))
     seen = torch.from_numpy(np.einsum("pij,njp->nip", mixing, random.normal(0, 1, (4000, 4, 6)))).float()
     features = seen.reshape(4000, 4, 2, 3)
-    found = PositionStatistics.of(torch.tensor_split(features, 60))
+    found = PositionStatistics.from_features(torch.tensor_split(features, 60))
     again = PositionStatistics.from_state_dict(found.state_dict(), 2, 3)
     torch.testing.assert_close(found.distance(features[:9]), again.distance(features[:9]), rtol=0, atol=0)
     distances = found.distance(features)
@@ -241,7 +241,7 @@ def test_whitened_deviations_are_independent_and_of_variance_one() -> None:
 
 def test_statistics_of_no_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        PositionStatistics.of([])
+        PositionStatistics.from_features([])
 
 
 def test_variants_are_near_their_image_and_repeatable(part: Callable[..., bytes]) -> None:
