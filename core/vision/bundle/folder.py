@@ -1,4 +1,4 @@
-"""A bundle as a folder: read whole and verified, written all at once."""
+"""A bundle as a folder: reading verifies it, writing is atomic."""
 
 import shutil
 import tempfile
@@ -10,19 +10,19 @@ from core.vision.errors import InvalidBundle
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
-    """Every file of a bundle's folder by its name, verified.
+    """Read and verify a bundle's folder; return every file by its name.
 
     Raises:
-        InvalidBundle: see `verify_bundle`; also for links.
+        InvalidBundle: see `verify_bundle`, or the folder contains a link or a device.
         OSError: a file cannot be read.
     """
     if not (folder / MANIFEST).is_file():
-        raise InvalidBundle(f"{folder} has no {MANIFEST}: is it a folder that `linewatch train` wrote?")
+        raise InvalidBundle(f"{folder} has no {MANIFEST}: use a folder that `linewatch train` wrote")
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise InvalidBundle(f"{name} is a link or a device: a bundle holds plain files")
+            raise InvalidBundle(f"{name} is a link or a device: a bundle contains plain files only")
         if path.is_file():
             files[name] = path.read_bytes()
     verify_bundle(files)
@@ -30,18 +30,18 @@ def read_folder(folder: Path) -> dict[str, bytes]:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a bundle all at once: it appears complete or not at all, and replaces nothing.
+    """Write a bundle atomically: the folder appears complete or not at all, and replaces nothing.
 
     Args:
-        folder: must not exist; its parents are made.
-        files: all of them by name, `manifest.json` included.
+        folder: must not exist; its parents are created.
+        files: all files by name, including `manifest.json`.
 
     Raises:
         FileExistsError: `folder` exists.
         InvalidBundle: see `verify_bundle`.
     """
     if folder.exists():
-        raise FileExistsError(f"{folder} exists already, and a bundle never changes: name another folder")
+        raise FileExistsError(f"{folder} already exists, and a bundle never changes: use another folder")
     verify_bundle(files)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -1,4 +1,4 @@
-"""From the files of a bundle to a detector that is ready to score."""
+"""Loading a detector from the files of a bundle."""
 
 from collections.abc import Mapping
 
@@ -10,21 +10,21 @@ from core.vision.errors import InvalidBundle
 
 
 def load_detector(files: Mapping[str, bytes], *, device: str, max_pixels: int) -> Detector:
-    """The detector of a bundle, ready to score.
+    """Load the detector of a bundle.
 
     Args:
         files: all files of the bundle by name, as `tar.unpack` and `folder.read_folder` return them.
         device: `auto`, `cpu` or `cuda`.
-        max_pixels: the largest image that it decodes.
+        max_pixels: the largest image that the detector decodes.
 
     Raises:
-        InvalidBundle: the bundle is damaged, of an unknown architecture, or its weights do not fit.
-        ValueError: there is no such device here (InvalidBundle is one too).
+        InvalidBundle: the bundle is damaged, its architecture is unknown, or its weights do not fit.
+        ValueError: this machine has no such device. (`InvalidBundle` is a `ValueError` too.)
     """
     manifest = verify_bundle(files)
-    known, name = detector_classes(), manifest.architecture.name
-    if name not in known:
-        raise InvalidBundle(f"the architecture {name!r} is not one of {', '.join(known)}: upgrade Linewatch")
-    return known[name].load(
+    classes, name = detector_classes(), manifest.architecture.name
+    if name not in classes:
+        raise InvalidBundle(f"the architecture {name!r} is not one of {', '.join(classes)}: upgrade Linewatch")
+    return classes[name].load(
         files, manifest.architecture, manifest.preprocessing, device=resolve_device(device), max_pixels=max_pixels
     )

@@ -1,8 +1,8 @@
-"""The bundle: one immutable trained artefact, and the only form in which models travel.
+"""The manifest of a bundle. A bundle is one immutable trained artefact; models are stored and sent as bundles only.
 
-A folder, or an uncompressed tar of it, holding `manifest.json` and exactly the files that the manifest lists with
-their SHA-256. The SHA-256 of `manifest.json` therefore names the whole. Nothing in it can execute: pickles are not
-among the accepted files, and loading needs no torch before `core.vision.bundle.loading.load_detector`.
+A bundle is a folder, or an uncompressed tar of one, with `manifest.json` and exactly the files that the manifest lists
+with their SHA-256. The SHA-256 of `manifest.json` therefore identifies the whole bundle. A bundle contains no
+executable code: pickles are not accepted. Only `core.vision.bundle.loading.load_detector` needs torch.
 """
 
 import hashlib
@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from core.vision.calibration.record import Calibration, ManifestPart, Rate, Score
+from core.vision.calibration.record import Calibration
 from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord, Sha256
 from core.vision.errors import InvalidBundle
 from core.vision.input.input_checks import InputRanges
 from core.vision.input.preprocessing import Preprocessing
+from core.vision.manifest_part import ManifestPart, Rate, Score
 
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -34,7 +35,7 @@ FileName = Annotated[
 
 
 class Threshold(ManifestPart):
-    """The first threshold of a model version; `calibration` is null where a person set it by hand."""
+    """The first threshold of a model version; `calibration` is null if it was set by hand."""
 
     value: Score
     calibration: Calibration | None
@@ -42,21 +43,21 @@ class Threshold(ManifestPart):
     @model_validator(mode="after")
     def _agrees_with_its_calibration(self) -> Self:
         if self.calibration is not None and self.calibration.threshold != self.value:
-            raise ValueError("the threshold differs from the one of its calibration")
+            raise ValueError("the threshold differs from that of its calibration")
         return self
 
 
 class Metrics(ManifestPart):
-    """Detection on the folder's `test/` images, with trivial controls beside it. AUROCs are 0 to 1.
+    """Detection on the folder's `test/` images, and trivial controls to compare with. AUROCs are 0 to 1.
 
     Attributes:
-        good, defective: images of each kind.
-        auroc: of the detector; `auroc_interval` its 95 % bootstrap interval.
-        controls: AUROC of trivial scores, by name: if one of them is as good, the detector has shown nothing.
+        good, defective: number of images of each kind.
+        auroc: of the detector, with its 95 % bootstrap interval in `auroc_interval`.
+        controls: AUROC of trivial scores, by name. If one is as good as `auroc`, the detector proves nothing.
         false_reject_rate: share of the good images at or above the threshold.
         recall: share of the defective images at or above the threshold.
-        pixel_auroc, aupro: how well the anomaly maps point at the defects (`core.vision.evaluation.localisation`);
-            null where the folder has no masks in `ground_truth/`.
+        pixel_auroc, aupro: how well the anomaly maps locate the defects (`core.vision.evaluation.localisation`);
+            null if the folder has no masks in `ground_truth/`.
     """
 
     good: Annotated[int, Field(ge=1)]
@@ -71,17 +72,18 @@ class Metrics(ManifestPart):
 
 
 class Training(ManifestPart):
-    """How the weights were made; the loss of every epoch is in `training_curve.json`.
+    """How the weights were trained. The loss of every epoch is in `training_curve.json`.
 
     Attributes:
         training_set_digest: SHA-256 over names and contents of all good images, see `core.vision.training.dataset`.
-        parts: images in each split.
-        unreadable: images that were skipped because they could not be decoded.
-        options: what training was asked to do, seed included.
-        epochs, best_epoch: run, and whose weights these are (counted from 1).
+        parts: number of images in each split.
+        unreadable: number of images that were skipped because they could not be decoded.
+        options: the training options, seed included.
+        epochs: number of epochs run.
+        best_epoch: the epoch that the weights come from, counted from 1.
         device: `cpu` or `cuda`.
-        groups: parts, lots or copies into which the good images fall, each kept on one side of the split.
-        near_duplicates: images that were kept together with another one because they look alike.
+        groups: number of groups (parts, lots or copies) among the good images; each is on one side of the split.
+        near_duplicates: number of images that were grouped with another image because they look alike.
     """
 
     training_set_digest: Sha256
@@ -95,25 +97,26 @@ class Training(ManifestPart):
     near_duplicates: Annotated[int, Field(ge=0)] = 0
 
 
-class Golden(ManifestPart):
-    """An encoded image of the bundle, and the score that it got when the bundle was made."""
+class GoldenScore(ManifestPart):
+    """An encoded image in the bundle, and its score when the bundle was made."""
 
     file: FileName
     score: Score
 
 
 class Manifest(ManifestPart):
-    """`manifest.json`, format version 1. Every number is finite and no text holds U+0000.
+    """`manifest.json`, format version 1. Every number is finite and no text contains U+0000.
 
     Attributes:
-        review_threshold: scores between it and the threshold are for a person to judge; null for none.
-        training: null for imported weights, whose training is not known.
-        metrics: null where the training folder had no `test/`.
-        backbone: null for detectors that stand on none.
-        inputs: where images of good parts lie; null where it is not known, and nothing is checked then.
-        golden_tolerance: the relative difference at which a golden score still counts as reproduced, by
+        review_threshold: a person reviews scores between it and the threshold; null for none.
+        training: null for imported weights, whose training is unknown.
+        metrics: null if the training folder had no `test/`.
+        libraries: the versions of the libraries that scores depend on, by name.
+        inputs: ranges for the input checks; null if unknown, and then inputs are not checked.
+        backbone: null for detectors without a backbone.
+        golden_tolerance: the largest relative difference of a golden score that still counts as reproduced, by
             `<device>/<dtype>`.
-        files: SHA-256 of every file but the manifest.
+        files: SHA-256 of every file except the manifest.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -127,12 +130,12 @@ class Manifest(ManifestPart):
     libraries: dict[str, str]
     inputs: InputRanges | None = None
     backbone: BackboneRecord | None = None
-    golden: Annotated[list[Golden], Field(min_length=1)]
+    golden: Annotated[list[GoldenScore], Field(min_length=1)]
     golden_tolerance: dict[str, Annotated[float, Field(gt=0, lt=1)]]
     files: Annotated[dict[FileName, Sha256], Field(max_length=MAX_FILES)]
 
     @model_validator(mode="after")
-    def _lists_what_it_uses(self) -> Self:
+    def _lists_the_files_it_uses(self) -> Self:
         if WEIGHTS not in self.files:
             raise ValueError(f"files does not list {WEIGHTS}")
         if MANIFEST in self.files:
@@ -145,31 +148,31 @@ class Manifest(ManifestPart):
         return self
 
     def to_json(self) -> bytes:
-        """The bytes of `manifest.json`: UTF-8 JSON, sorted, the same for the same content."""
+        """Encode `manifest.json`: UTF-8, keys sorted, the same bytes for the same content."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False)
         return (text + "\n").encode()
 
 
-def digest(manifest: bytes) -> str:
-    """SHA-256, in hexadecimal, of the bytes of `manifest.json`: the name of the whole bundle."""
-    return hashlib.sha256(manifest).hexdigest()
+def digest(content: bytes) -> str:
+    """Return the SHA-256 in hexadecimal. That of the bytes of `manifest.json` identifies the whole bundle."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def verify_bundle(files: Mapping[str, bytes]) -> Manifest:
-    """The manifest of a bundle, once every file has been compared with it.
+    """Compare every file of a bundle with its manifest, and return the manifest.
 
     Raises:
-        InvalidBundle: the manifest is missing, newer than this program or wrong; a file is missing, differs from its
+        InvalidBundle: the manifest is missing, invalid or of a newer format; a file is missing, differs from its
             checksum or is not listed.
     """
     if MANIFEST not in files:
-        raise InvalidBundle(f"the bundle has no {MANIFEST}: is it a folder that `linewatch train` wrote?")
+        raise InvalidBundle(f"the bundle has no {MANIFEST}: use a folder that `linewatch train` wrote")
     manifest = _parse(files[MANIFEST])
     listed = manifest.files.keys() | {MANIFEST}
     if missing := sorted(listed - files.keys()):
         raise InvalidBundle(f"the bundle lacks {missing[0]}, which its manifest lists")
     if extra := sorted(files.keys() - listed):
-        raise InvalidBundle(f"the bundle holds {extra[0]}, which its manifest does not list")
+        raise InvalidBundle(f"the bundle contains {extra[0]}, which its manifest does not list")
     for name, expected in sorted(manifest.files.items()):
         if digest(files[name]) != expected:
             raise InvalidBundle(f"{name} differs from the SHA-256 in the manifest: the bundle was changed or damaged")
@@ -185,23 +188,24 @@ def _parse(encoded: bytes) -> Manifest:
         raise InvalidBundle(f"{MANIFEST} is not a JSON object in UTF-8") from error
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InvalidBundle(
-            f"the bundle has format version {version}, this program reads up to {FORMAT_VERSION}: upgrade Linewatch"
+            f"the bundle has format version {version}, but this version of Linewatch reads up to {FORMAT_VERSION}: "
+            "upgrade Linewatch"
         )
     if b"\\u0000" in encoded:
-        raise InvalidBundle(f"{MANIFEST} holds U+0000")
+        raise InvalidBundle(f"{MANIFEST} contains U+0000")
     try:
         return Manifest.model_validate_json(encoded)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"]) or "its content"
-        raise InvalidBundle(f"{MANIFEST} is not valid: {place}: {first['msg']}") from error
+        location = ".".join(str(step) for step in first["loc"]) or "its content"
+        raise InvalidBundle(f"{MANIFEST} is not valid: {location}: {first['msg']}") from error
 
 
 def checksums(files: Mapping[str, bytes]) -> dict[str, str]:
-    """The SHA-256 of each file: what a manifest lists."""
+    """Return the SHA-256 of each file, for the manifest's `files`."""
     return {name: digest(content) for name, content in files.items()}
 
 
 def encode_json(content: Any) -> bytes:
-    """A JSON file of the bundle: UTF-8, finite numbers only, the same bytes for the same content."""
+    """Encode a JSON file of the bundle: UTF-8, finite numbers only, the same bytes for the same content."""
     return (json.dumps(content, sort_keys=True, allow_nan=False) + "\n").encode()

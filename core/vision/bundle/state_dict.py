@@ -1,4 +1,4 @@
-"""Moving over from the synchronous demo: a plain `.pth` state dict of the reference network becomes a bundle."""
+"""Import of a plain `.pth` state dict of the reference network, as the synchronous demo used it, into a bundle."""
 
 import io
 import math
@@ -20,20 +20,21 @@ _PARALLEL_PREFIX = "module."
 
 
 class InvalidStateDict(ValueError):  # noqa: N818 - it reads as what it is
-    """A file that is not a plain state dict of the reference network; the message is one line that says why."""
+    """The file is not a plain state dict of the reference network. The message gives the reason on one line."""
 
 
 def import_state_dict(
     path: Path, out: Path, *, threshold: float, input_size: int = 128, max_pixels: int = 64_000_000
 ) -> Manifest:
-    """Write a bundle that scores as the demo did: images resized by Pillow, the whole decoded, mean squared error.
+    """Write a bundle that scores as the demo did: full-size decoding, Pillow's resize, mean squared error.
 
     Args:
-        path: what `torch.save(model.state_dict(), path)` wrote; keys `encoder.0|3|6` and `decoder.1|4|7`, each with
-            `.weight` and `.bias`; a leading `module.` of every key is dropped.
+        path: written by `torch.save(model.state_dict(), path)`. The keys are `encoder.0|3|6` and `decoder.1|4|7`, each
+            with `.weight` and `.bias`. If every key starts with `module.`, that prefix is dropped.
         out: the bundle's folder; must not exist.
-        threshold: scores at or above it are `ng`; nothing is known of what it costs.
+        threshold: scores at or above it are `ng`. Its false-reject rate is unknown.
         input_size: both sides of the network's input, pixels.
+        max_pixels: the largest image that the detector decodes.
 
     Raises:
         InvalidStateDict: the file is not such a state dict, or the threshold is not a finite number.
@@ -44,7 +45,7 @@ def import_state_dict(
         raise InvalidStateDict(f"the threshold must be a finite number, not {threshold}")
     try:
         settings = AutoencoderSettings(width=input_size, height=input_size)
-        network = network_from_state_dict(settings, _read(path))
+        network = network_from_state_dict(settings, _read_weights(path))
     except ValueError as error:
         raise InvalidStateDict(f"{path} cannot be imported: {error}") from error
     preprocessing = Preprocessing(width=input_size, height=input_size, scaled_decode=False)
@@ -60,26 +61,26 @@ def import_state_dict(
     )
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a state dict, loaded without running anything that the file may hold."""
+def _read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Return the tensors of a state dict, loaded without running any code in the file."""
     content = path.read_bytes()
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises every kind
+    except Exception as error:  # the unpickler raises exceptions of every type
         raise ValueError(
-            "it is not a file of weights alone; write it with torch.save(model.state_dict(), path)"
+            "it does not contain weights alone; write it with torch.save(model.state_dict(), path)"
         ) from error
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(name, str) for name in loaded):
-        raise ValueError("it holds no state dict; write it with torch.save(model.state_dict(), path)")
+        raise ValueError("it contains no state dict; write it with torch.save(model.state_dict(), path)")
     if not all(isinstance(weight, Tensor) for weight in loaded.values()):
-        raise ValueError("it holds more than weights, perhaps a checkpoint: save its state dict alone")
+        raise ValueError("it contains more than weights, perhaps a checkpoint: save only its state dict")
     if all(name.startswith(_PARALLEL_PREFIX) for name in loaded):
         return {name.removeprefix(_PARALLEL_PREFIX): weight for name, weight in loaded.items()}
     return loaded
 
 
 def _synthetic_image(seed: int, size: int) -> bytes:
-    """A synthetic part as PNG: a smooth pattern with noise, larger than the network's input so that it is resized."""
+    """Draw a smooth pattern with noise as a PNG, twice as large as the network's input, so that it is resized."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0 : 2 * size, 0 : 2 * size] / (2 * size)
     waves = [np.sin(2 * np.pi * (random.integers(1, 6) * rows + random.integers(1, 6) * columns)) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""A bundle as an uncompressed tar, the form in which it is uploaded and stored."""
+"""A bundle as an uncompressed tar, the format in which it is uploaded and stored."""
 
 import io
 import tarfile
@@ -11,7 +11,7 @@ from core.vision.errors import InvalidBundle
 
 
 def pack(folder: Path, out: BinaryIO) -> None:
-    """Write a bundle's folder as an uncompressed tar, the same bytes for the same bundle.
+    """Write a bundle's folder as an uncompressed tar: the same bytes for the same bundle.
 
     Raises:
         InvalidBundle: see `read_folder`.
@@ -30,17 +30,17 @@ def unpack(tar: BinaryIO, *, max_bytes: int) -> dict[str, bytes]:
 
     Args:
         tar: an uncompressed tar, seekable.
-        max_bytes: the largest sum of the files' sizes that is accepted.
+        max_bytes: the largest accepted total size of the files.
 
     Returns:
-        Every file by its name, `manifest.json` among them.
+        Every file by its name, including `manifest.json`.
 
     Raises:
-        InvalidBundle: it is not an uncompressed tar; it holds links, devices, odd names, a name twice or too much;
-            see also `verify_bundle`.
+        InvalidBundle: the file is not an uncompressed tar; it is too large; it contains a link, a device, an invalid
+            name or the same name twice. See also `verify_bundle`.
     """
     files: dict[str, bytes] = {}
-    left = max_bytes
+    remaining = max_bytes
     try:
         with tarfile.open(fileobj=tar, mode="r:") as archive:
             members = 0
@@ -49,12 +49,12 @@ def unpack(tar: BinaryIO, *, max_bytes: int) -> dict[str, bytes]:
                 name = _plain_name(member)
                 if name is None:
                     continue
-                left -= member.size
-                if left < 0 or members > 2 * MAX_FILES:
+                remaining -= member.size
+                if remaining < 0 or members > 2 * MAX_FILES:
                     raise InvalidBundle(f"the bundle is larger than {max_bytes} bytes or {MAX_FILES} files")
                 if name in files:
-                    raise InvalidBundle(f"the bundle holds {name} twice")
-                files[name] = _content(archive, member)
+                    raise InvalidBundle(f"the bundle contains {name} twice")
+                files[name] = _read_member(archive, member)
     except InvalidBundle:
         raise
     except (tarfile.TarError, ValueError, OverflowError, EOFError, IndexError, RecursionError) as error:
@@ -64,18 +64,18 @@ def unpack(tar: BinaryIO, *, max_bytes: int) -> dict[str, bytes]:
 
 
 def _plain_name(member: tarfile.TarInfo) -> str | None:
-    """The name of a regular file; None for a folder, which says nothing that file names do not."""
+    """Return the name of a regular file; None for a folder, because file names include their folder."""
     name = member.name.removeprefix("./")
     if member.isdir() and ".." not in name.split("/") and not name.startswith("/"):
         return None
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-        raise InvalidBundle(f"{name!r} is a link, a device or a sparse file: a bundle holds plain files")
+        raise InvalidBundle(f"{name!r} is a link, a device or a sparse file: a bundle contains plain files only")
     if name.startswith("/") or ".." in name.split("/"):
         raise InvalidBundle(f"{name!r} points outside the bundle")
     return name
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     source = archive.extractfile(member)
     content = b"" if source is None else source.read()
     if len(content) != member.size:

@@ -1,4 +1,4 @@
-"""A detector becomes an artefact: a bundle with golden scores, by which every machine proves that it scores alike."""
+"""Writing a detector as a bundle, with golden scores that every machine can check."""
 
 import platform
 from importlib.metadata import version
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.vision.bundle.folder import write_folder
 from core.vision.bundle.golden import GOLDEN_TOLERANCE
-from core.vision.bundle.manifest import MANIFEST, Golden, Manifest, Metrics, Threshold, Training, checksums
+from core.vision.bundle.manifest import MANIFEST, GoldenScore, Manifest, Metrics, Threshold, Training, checksums
 from core.vision.detectors.detector import Detector
 from core.vision.input.input_checks import InputRanges
 
@@ -25,12 +25,12 @@ def write_bundle(
 ) -> Manifest:
     """Write a detector as a bundle.
 
-    The golden scores come from the saved weights, loaded again on the CPU, so they also verify the way through the
-    files, and that every machine compares itself with the same reference.
+    The golden scores are computed from the saved weights, loaded again on the CPU. So they also cover saving and
+    loading, and every machine compares itself with the same reference.
 
     Args:
-        golden: encoded images, by their names in the bundle.
-        extra_files: more files, by name.
+        golden: encoded images, by name in the bundle.
+        extra_files: other files of the bundle, by name.
 
     Raises:
         FileExistsError: `out` exists.
@@ -51,7 +51,7 @@ def write_bundle(
         review_threshold=review_threshold,
         libraries=library_versions(),
         backbone=detector.backbone,
-        golden=[Golden(file=name, score=score) for name, score in zip(golden, scores, strict=True)],
+        golden=[GoldenScore(file=name, score=score) for name, score in zip(golden, scores, strict=True)],
         golden_tolerance=dict(GOLDEN_TOLERANCE),
         files=checksums(files),
     )
@@ -60,7 +60,7 @@ def write_bundle(
 
 
 def library_versions() -> dict[str, str]:
-    """The versions that scores depend on, by name."""
+    """Return the versions of Python and of the libraries that scores depend on, by name."""
     return {"python": platform.python_version()} | {
         name: version(name) for name in ("linewatch", "numpy", "pillow", "torch")
     }

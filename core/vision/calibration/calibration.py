@@ -1,4 +1,4 @@
-"""From the scores of good parts to a threshold that comes with its meaning."""
+"""Calibration: a threshold from the scores of good parts, with the false-reject rate to expect from it."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from core.vision.training.grouping import effective_size
 
 
 class SampleTooSmall(ValueError):  # noqa: N818 - it reads as what it is
-    """Too few scores for the wished false-reject rate; the message says how many are needed."""
+    """There are too few scores for the requested false-reject rate. The message says how many are needed."""
 
 
 def required_sample_size(false_reject_rate: float) -> int:
-    """The smallest sample from which a threshold for this rate can be had: the smallest n with (n + 1) · rate ≥ 1."""
-    return math.ceil(_exact(1 / false_reject_rate)) - 1
+    """Return the smallest sample that allows a threshold for this rate: the smallest n with (n + 1) · rate ≥ 1."""
+    return math.ceil(_without_rounding_error(1 / false_reject_rate)) - 1
 
 
 def calibrate(
@@ -29,154 +29,163 @@ def calibrate(
     review_rate: float | None = None,
     groups: Sequence[int] | None = None,
 ) -> Calibration:
-    """Choose the threshold that rejects at most the wished share of good parts, by split conformal prediction.
+    """Choose the threshold that rejects at most the requested share of good parts, by split conformal prediction.
 
-    With n scores of good parts that took no part in training, and k = ⌈(n + 1)(1 - rate)⌉, a new good part scores
-    above the k-th smallest with a probability of at most the rate, whatever the scores' distribution, as long as old
-    and new parts are exchangeable (Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, "Distribution-Free Predictive
+    Take n scores of good parts that were not used in training, and k = ⌈(n + 1)(1 - rate)⌉. A new good part scores
+    above the k-th smallest score with a probability of at most the rate, for any distribution of scores, as long as
+    old and new parts are exchangeable (Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, "Distribution-Free Predictive
     Inference for Regression", JASA 113 (2018), section 2.2; Vovk, Gammerman & Shafer, "Algorithmic Learning in a
-    Random World", 2005). Given this sample, the share that is rejected follows Beta(n + 1 - k, k) (Vovk, "Conditional
-    Validity of Inductive Conformal Predictors", ACML 2012, section 3); its mean and central interval are returned.
-    A score that equals the threshold is `ng`, so the threshold is the next float64 above the k-th smallest score.
+    Random World", 2005). Given this sample, the rejected share follows Beta(n + 1 - k, k) (Vovk, "Conditional Validity
+    of Inductive Conformal Predictors", ACML 2012, section 3). The result has its mean and central interval. A score
+    that equals the threshold is `ng`, so the threshold is the next float64 above the k-th smallest score.
 
-    Several images of one part, or of one lot, say less than as many parts. With groups, the interval is that of the
-    same mean and as many independent parts as the sample is worth at least, see
-    `core.vision.training.grouping.effective_size`: conservative, never narrower than without.
+    Several images of one part or lot carry less information than the same number of parts. With groups, the interval
+    is that of the number of independent parts that the sample is worth, with the same mean; see
+    `core.vision.training.grouping.effective_size`. It is conservative: never narrower than without groups.
 
     Args:
-        scores: of n good parts, float64, finite; parts that were neither trained on nor used to stop training.
-        false_reject_rate: the wished share, above 0 and below 1.
+        scores: of n good parts, float64, finite. The parts were used neither for training nor for early stopping.
+        false_reject_rate: the requested share, above 0 and below 1.
         confidence: of the interval, above 0 and below 1.
-        review_rate: the share that may be `ng` or `review`, above the false-reject rate and below 1: the same rule
-            gives the review threshold; None for no review.
-        groups: the part or lot of each score; None where each is independent.
+        review_rate: the share that may be `ng` or `review`, above the false-reject rate and below 1. The review
+            threshold is chosen by the same rule. None for no review.
+        groups: the part or lot of each score; None if all parts are independent.
 
     Raises:
         SampleTooSmall: k is above n; the message says how many parts are needed.
-        ValueError: a score is not finite, or a rate is not within its range.
+        ValueError: a score is not finite, or a rate is out of range.
     """
-    if not 0 < false_reject_rate < 1 or not 0 < confidence < 1:
-        raise ValueError("the false-reject rate and the confidence must lie between 0 and 1")
-    if review_rate is not None and not false_reject_rate < review_rate < 1:
-        raise ValueError(
-            f"the review rate must lie between the false-reject rate, {false_reject_rate:g}, and 1, "
-            f"not {review_rate:g}: it is the share of good parts that may be rejected or reviewed"
-        )
-    ordered = np.sort(np.asarray(scores, dtype=np.float64))
-    if not np.isfinite(ordered).all():
+    _check_rates(false_reject_rate, confidence, review_rate)
+    ascending = np.sort(np.asarray(scores, dtype=np.float64))
+    if not np.isfinite(ascending).all():
         raise ValueError("a score of a good part is not finite: the model cannot be calibrated")
-    effective = float(ordered.size) if groups is None else effective_size(groups)
-    cut = _quantile(ordered, false_reject_rate, effective, confidence)
-    review = None if review_rate is None else _quantile(ordered, review_rate, effective, confidence)
+    effective = float(ascending.size) if groups is None else effective_size(groups)
+    quantile = _quantile(ascending, false_reject_rate, effective, confidence)
+    review = None
+    if review_rate is not None:
+        review_quantile = _quantile(ascending, review_rate, effective, confidence)
+        review = ReviewBand(
+            threshold=review_quantile.threshold,
+            rate=review_rate,
+            expected_rate=review_quantile.expected_rate,
+            confidence_interval=review_quantile.interval,
+        )
     return Calibration(
-        threshold=cut.threshold,
+        threshold=quantile.threshold,
         percentile=100 * (1 - false_reject_rate),
         false_reject_rate=false_reject_rate,
-        expected_false_reject_rate=cut.expected,
-        confidence_interval=cut.interval,
+        expected_false_reject_rate=quantile.expected_rate,
+        confidence_interval=quantile.interval,
         confidence=confidence,
-        sample_size=ordered.size,
+        sample_size=ascending.size,
         groups=None if groups is None else len(set(groups)),
-        effective_sample_size=effective if effective < ordered.size else None,
-        review=None
-        if review is None or review_rate is None
-        else ReviewBand(
-            threshold=review.threshold,
-            rate=review_rate,
-            expected_rate=review.expected,
-            confidence_interval=review.interval,
-        ),
+        effective_sample_size=effective if effective < ascending.size else None,
+        review=review,
     )
+
+
+def _check_rates(false_reject_rate: float, confidence: float, review_rate: float | None) -> None:
+    if not 0 < false_reject_rate < 1 or not 0 < confidence < 1:
+        raise ValueError("the false-reject rate and the confidence must be between 0 and 1")
+    if review_rate is not None and not false_reject_rate < review_rate < 1:
+        raise ValueError(
+            f"the review rate must be between the false-reject rate, {false_reject_rate:g}, and 1, "
+            f"not {review_rate:g}: it is the share of good parts that may be rejected or reviewed"
+        )
 
 
 @dataclass(frozen=True)
 class _Quantile:
     threshold: float
-    expected: float
+    expected_rate: float
     interval: tuple[float, float]
 
 
-def _quantile(ordered: NDArray[np.float64], rate: float, effective: float, confidence: float) -> _Quantile:
-    """The threshold for one rate, from n ascending scores that are worth `effective` independent ones."""
-    n = ordered.size
-    k = math.ceil(_exact((n + 1) * (1 - rate)))
+def _quantile(ascending: NDArray[np.float64], rate: float, effective: float, confidence: float) -> _Quantile:
+    """Return the threshold for one rate, from n ascending scores that are worth `effective` independent scores."""
+    n = ascending.size
+    k = math.ceil(_without_rounding_error((n + 1) * (1 - rate)))
     if k > n:
         raise SampleTooSmall(
             f"{n} good parts are too few for a false-reject rate of {rate:g}: "
             f"at least {required_sample_size(rate)} held-out good parts are needed"
         )
-    expected = (n + 1 - k) / (n + 1)
-    from scipy import stats  # takes a second; workers do without
+    expected_rate = (n + 1 - k) / (n + 1)
+    from scipy import stats  # takes a second to import, and workers do not need it
 
-    low, high = stats.beta(*_beta_parameters(expected, effective)).interval(confidence)
-    return _Quantile(float(np.nextafter(ordered[max(k, 1) - 1], np.inf)), expected, (float(low), float(high)))
+    low, high = stats.beta(*_beta_parameters(expected_rate, effective)).interval(confidence)
+    threshold = float(np.nextafter(ascending[max(k, 1) - 1], np.inf))
+    return _Quantile(threshold, expected_rate, (float(low), float(high)))
 
 
-def _beta_parameters(expected: float, effective: float) -> tuple[float, float]:
-    """The parameters of the Beta that the rejected share follows; n + 1 - k and k for n independent parts."""
-    return expected * (effective + 1), (1 - expected) * (effective + 1)
+def _beta_parameters(expected_rate: float, effective: float) -> tuple[float, float]:
+    """Return the parameters of the rejected share's Beta distribution: n + 1 - k and k for n independent parts."""
+    return expected_rate * (effective + 1), (1 - expected_rate) * (effective + 1)
 
 
 @dataclass(frozen=True)
 class ExpectedRateCheck:
-    """Whether fresh good parts are rejected as often as a calibration promises.
+    """Whether new good parts are rejected as often as the calibration expects.
 
     Attributes:
-        verdict: `broken` if that many, or that few, rejects are too unlikely.
-        rejected, of: fresh good parts.
-        expected: how many rejects, least and most, are within the promise; both count.
-        p_value: the probability of an outcome at least as far from what is expected, 0 to 1, two-sided.
-        sentence: all of it for people.
+        verdict: `broken` if the number of rejects is too unlikely, high or low; else `kept`.
+        rejected: number of new good parts at or above the threshold.
+        good_parts: number of new good parts.
+        expected: the smallest and the largest number of rejects that the expected rate allows.
+        p_value: the probability, 0 to 1, of a number at least as far from the expected one, two-sided.
+        summary: one sentence for the user.
     """
 
     verdict: Literal["kept", "broken"]
     rejected: int
-    of: int
+    good_parts: int
     expected: tuple[int, int]
     p_value: float
-    sentence: str
+    summary: str
 
 
 def check_expected_rate(
-    calibration: Calibration, rejected: int, of: int, groups: Sequence[int] | None = None
+    calibration: Calibration, rejected: int, good_parts: int, groups: Sequence[int] | None = None
 ) -> ExpectedRateCheck:
-    """Compare the rejects among fresh good parts with what a calibration promises.
+    """Compare the number of rejects among new good parts with the expected false-reject rate.
 
-    The share that is rejected follows Beta(n + 1 - k, k), see `calibrate`; so the rejects among m fresh good parts
-    follow the Beta-binomial distribution of m, n + 1 - k and k, as long as they are what the calibration's parts were:
-    it allows for the chance of both samples. The verdict has the calibration's confidence. Where fresh parts come in
-    groups, m is as many independent parts as they are worth at least, and the rejects are scaled likewise.
+    The rejected share follows Beta(n + 1 - k, k), see `calibrate`. So the rejects among m new good parts follow the
+    Beta-binomial distribution of m, n + 1 - k and k, as long as the new parts are like those of the calibration. This
+    allows for chance in both samples. The verdict has the confidence of the calibration. If the new parts come in
+    groups, m is the number of independent parts that they are worth, and the rejects are scaled to it.
 
     Args:
-        rejected: of the fresh good parts, at or above the threshold.
-        of: fresh good parts, at least 1.
-        groups: the part or lot of each of them; None where each is independent.
+        calibration: of the threshold.
+        rejected: number of new good parts at or above the threshold.
+        good_parts: number of new good parts, at least 1.
+        groups: the part or lot of each new part; None if all are independent.
 
     Raises:
-        ValueError: the counts make no sense.
+        ValueError: the counts are impossible.
     """
-    if of < 1 or not 0 <= rejected <= of:
-        raise ValueError(f"{rejected} rejects of {of} good parts make no sense")
-    worth = of if groups is None else max(1, math.floor(_exact(effective_size(groups))))
+    if good_parts < 1 or not 0 <= rejected <= good_parts:
+        raise ValueError(f"{rejected} rejects of {good_parts} good parts are impossible")
+    effective = good_parts if groups is None else max(1, math.floor(_without_rounding_error(effective_size(groups))))
     shape = _beta_parameters(
         calibration.expected_false_reject_rate, calibration.effective_sample_size or calibration.sample_size
     )
-    from scipy import stats  # takes a second; workers do without
+    from scipy import stats  # takes a second to import, and workers do not need it
 
-    chances = stats.betabinom.pmf(np.arange(worth + 1), worth, *shape)
-    at_most, at_least = np.cumsum(chances), np.cumsum(chances[::-1])[::-1]
+    probabilities = stats.betabinom.pmf(np.arange(effective + 1), effective, *shape)
+    at_most, at_least = np.cumsum(probabilities), np.cumsum(probabilities[::-1])[::-1]
     p_values = np.minimum(1, 2 * np.minimum(at_most, at_least))
-    p_value = float(p_values[round(rejected * worth / of)])
-    within = np.flatnonzero(p_values >= 1 - calibration.confidence)
-    expected = math.floor(within[0] * of / worth), math.ceil(within[-1] * of / worth)
-    kept = p_value >= 1 - calibration.confidence
-    sentence = (
-        f"{rejected} of {of} good parts are rejected ({rejected / of:.1%}); {expected[0]} to {expected[1]} are within "
-        f"the promise of {calibration.expected_false_reject_rate:.1%}, with {calibration.confidence:.0%} confidence"
+    p_value = float(p_values[round(rejected * effective / good_parts)])
+    likely = np.flatnonzero(p_values >= 1 - calibration.confidence)
+    expected = math.floor(likely[0] * good_parts / effective), math.ceil(likely[-1] * good_parts / effective)
+    verdict: Literal["kept", "broken"] = "kept" if p_value >= 1 - calibration.confidence else "broken"
+    summary = (
+        f"{rejected} of {good_parts} good parts are rejected ({rejected / good_parts:.1%}); the expected rate of "
+        f"{calibration.expected_false_reject_rate:.1%} allows {expected[0]} to {expected[1]}, "
+        f"with {calibration.confidence:.0%} confidence"
     )
-    return ExpectedRateCheck("kept" if kept else "broken", rejected, of, expected, p_value, sentence)
+    return ExpectedRateCheck(verdict, rejected, good_parts, expected, p_value, summary)
 
 
-def _exact(value: float) -> float:
-    """The value without the last digits that float64 arithmetic has added: 19.000000000000004 is 19."""
+def _without_rounding_error(value: float) -> float:
+    """Remove the rounding error of float64 arithmetic: 19.000000000000004 becomes 19."""
     return round(value, 9)

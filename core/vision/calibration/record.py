@@ -1,25 +1,18 @@
-"""What a calibration has found, as manifests and the database keep it; `core.vision.calibration` makes it."""
+"""The record of a calibration in manifests and the database. `core.vision.calibration.calibration` makes it."""
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Rate = Annotated[float, Field(ge=0, le=1)]
-Score = float
-
-
-class ManifestPart(BaseModel):
-    """A part of a manifest: immutable, nothing unknown in it, every number finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+from core.vision.manifest_part import ManifestPart, Rate, Score
 
 
 class ReviewBand(ManifestPart):
-    """From where on a person looks at a part, and what that means: a second threshold from the same sample.
+    """The band of scores below the threshold that a person reviews: a second threshold, from the same sample.
 
     Attributes:
-        threshold: scores from it up to the calibration's threshold are `review`.
-        rate: the share of good parts that may be `ng` or `review`: what was wished for, 0 to 1.
+        threshold: scores from here up to the calibration's threshold are `review`.
+        rate: the requested share of good parts that may be `ng` or `review`, 0 to 1.
         expected_rate: the mean share of good parts that will be `ng` or `review`.
         confidence_interval: (low, high) of that share, with the confidence of the calibration.
     """
@@ -31,20 +24,20 @@ class ReviewBand(ManifestPart):
 
 
 class Calibration(ManifestPart):
-    """Where a threshold comes from, and what it means. See `core.vision.calibration.calibration`.
+    """The origin of a threshold and the false-reject rate to expect from it.
 
     Attributes:
         threshold: scores at or above it are `ng`.
-        percentile: of the calibration scores, 0 to 100, that the threshold stands for.
-        false_reject_rate: what was wished for, 0 to 1.
+        percentile: of the calibration scores, 0 to 100, that the threshold corresponds to.
+        false_reject_rate: the requested rate, 0 to 1.
         expected_false_reject_rate: the mean share of good parts that will be rejected.
         confidence_interval: (low, high) of that share, given this sample.
         confidence: the probability that the share lies within the interval.
-        sample_size: good parts that were scored.
-        groups: distinct parts or lots among them; null where it is not known.
-        effective_sample_size: how many independent parts they are worth, see
-            `core.vision.training.grouping.effective_size`; null where each is independent.
-        review: the band below the threshold that a person looks at; null for none.
+        sample_size: number of good parts that were scored.
+        groups: number of distinct parts or lots among them; null if unknown.
+        effective_sample_size: how many independent parts the sample is worth, see
+            `core.vision.training.grouping.effective_size`; null if all parts are independent.
+        review: the band below the threshold that a person reviews; null for none.
     """
 
     threshold: Score
@@ -59,7 +52,7 @@ class Calibration(ManifestPart):
     review: ReviewBand | None = None
 
     @model_validator(mode="after")
-    def _review_comes_before(self) -> Self:
+    def _review_threshold_is_not_above(self) -> Self:
         if self.review is not None and self.review.threshold > self.threshold:
             raise ValueError("the review threshold is above the threshold")
         return self

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from core.vision.calibration.record import ManifestPart
+from core.vision.manifest_part import ManifestPart
 
 WEIGHTS: Final = "weights.safetensors"
 

@@ -52,7 +52,7 @@ class PositionStatistics:
             raise ValueError("the statistics need at least one image")
         mean = total / count
         covariance = (products - count * mean[:, :, None] * mean[:, None, :]) / max(count - 1, 1)
-        return cls(mean.float(), _whitening_of(covariance, count), rows, columns)
+        return cls(mean.float(), _compute_whitening(covariance, count), rows, columns)
 
     def distance(self, features: Tensor) -> Tensor:
         """Return the distance of features (N, C, rows, columns) from normal: float32, (N, rows, columns).
@@ -92,7 +92,7 @@ class PositionStatistics:
         return cls(mean.float(), whitening, rows, columns)
 
 
-def _whitening_of(covariance: Tensor, count: int) -> Tensor:
+def _compute_whitening(covariance: Tensor, count: int) -> Tensor:
     """Invert the lower Cholesky factor of each shrunk covariance: float32, rounded to float16, (P, C, C)."""
     share = _PRIOR_IMAGES / (count + _PRIOR_IMAGES)
     shrunk = (1 - share) * covariance + share * covariance.mean(0)

@@ -1,7 +1,8 @@
-"""Whether an image is one that the detector can judge: its light, focus, shape and colour against the good parts'.
+"""Input checks: compare the light, focus, shape and colour of an image with those of good parts.
 
-The checks are about how an image was taken. Their ranges are wide, so that neither a new good part nor a defect trips
-them: a defect is the detector's to find. An image outside of them is for a person to look at, whatever its score.
+The checks find images that were taken wrongly, which no detector can score well. Their ranges are wide, so that neither
+a new good part nor a defect fails them: finding defects is the detector's job. An image that fails a check is marked
+for review, whatever its score.
 """
 
 import math
@@ -25,28 +26,28 @@ COLOUR: Final = "input_colour"
 
 _TAIL = 0.005
 _DEVIATIONS = 5.0
-_DEVIATIONS_OF_SHARPNESS = 3.0
-_LEAST_SHARPNESS = 1e-6  # for the logarithm; images that are flat have 0
+_SHARPNESS_DEVIATIONS = 3.0
+_MIN_SHARPNESS = 1e-6  # for the logarithm: flat images have sharpness 0
 _FLAT = 1.0
-"""Mean squared differences of neighbours, in grey levels², below which an image has nothing that could be sharp."""
+"""An image whose mean squared difference of neighbours, in grey levels², is below this has no edges to measure."""
 
 
 @dataclass(frozen=True)
 class ImageMeasurements:
-    """What is measured on one image.
+    """The measurements of one image that the checks use.
 
     Attributes:
         aspect: width / height, as displayed.
-        enlargement: how many times its pixels were enlarged to the prepared size, along the side where that is most;
-            below 1 where both sides were reduced.
+        enlargement: scale factor from the original to the prepared image, the larger of both sides; below 1 if both
+            sides shrink.
         brightness: mean grey (BT.601) of the prepared image, 0 to 255.
-        saturated: share of its pixels with a channel at 255, 0 to 1.
-        dark: share of its pixels with all channels at 0, 0 to 1.
-        sharpness: mean squared Laplacian over mean squared gradient of the grey image at half its size, both by
-            differences of neighbours: about 0 where edges are wide, 5 for white noise, at most 8. A gain or an offset
-            of the light cancels, and so does the contrast. 0 for a flat image.
-        colourfulness: sum over the pixels of the largest minus the smallest channel, by the sum of the largest: 0 for
-            grey, 1 for pure colours. A gain of the light cancels.
+        saturated: share of pixels with a channel at 255, 0 to 1.
+        dark: share of pixels with all channels at 0, 0 to 1.
+        sharpness: mean squared Laplacian divided by mean squared gradient, from differences of neighbours in the grey
+            image at half size: about 0 for wide edges, 5 for white noise, at most 8, 0 for a flat image. Gain, offset
+            and contrast of the light cancel out.
+        colourfulness: sum over all pixels of the largest minus the smallest channel, divided by the sum of the largest:
+            0 for grey, 1 for pure colours. The gain of the light cancels out.
     """
 
     aspect: float
@@ -62,13 +63,13 @@ Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
 class InputRanges(BaseModel):
-    """Where the facts of good parts lie, with a margin. See `ImageMeasurements` for what they are.
+    """The accepted range of each measurement; see `ImageMeasurements`.
 
     Attributes:
-        aspect, brightness, colourfulness: (lowest, highest) that is still as expected.
-        enlargement, saturated, dark: the highest that is still as expected.
-        sharpness: the lowest that is still as expected.
-        sample_size: images of good parts that the ranges were learned from.
+        aspect, brightness, colourfulness: (lowest, highest) accepted value.
+        enlargement, saturated, dark: highest accepted value.
+        sharpness: lowest accepted value.
+        sample_size: number of images of good parts that the ranges were learned from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -83,7 +84,7 @@ class InputRanges(BaseModel):
     sample_size: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
-    def _in_order(self) -> "InputRanges":
+    def _ranges_are_in_order(self) -> "InputRanges":
         for name, (low, high) in (
             ("aspect", self.aspect),
             ("brightness", self.brightness),
@@ -109,7 +110,7 @@ def measure_image(prepared: SizedImage) -> ImageMeasurements:
         brightness=float(np.asarray(grey).mean(dtype=np.float64)),
         saturated=float((highest == 255).mean()),
         dark=float((highest == 0).mean()),
-        # At half the size a lens counts for more than a sensor's noise, which no blur of the lens takes away.
+        # At half size the lens matters more than the sensor's noise, which a blurred lens does not reduce.
         sharpness=_sharpness(np.asarray(grey.reduce(2)).astype(np.float32)),
         colourfulness=int((highest - lowest).sum(dtype=np.int64)) / bright if bright else 0.0,
     )
@@ -118,8 +119,8 @@ def measure_image(prepared: SizedImage) -> ImageMeasurements:
 def _sharpness(grey: NDArray[np.float32]) -> float:
     """See `ImageMeasurements.sharpness`.
 
-    In the frequencies u and v it is the mean of 4 - 2 cos u - 2 cos v over the gradient's energy, so it measures where
-    that energy lies and not how much of it there is.
+    In terms of the frequencies u and v, it is the mean of 4 - 2 cos u - 2 cos v, weighted by the energy of the
+    gradient. So it measures at which frequencies the energy lies, not how much there is.
     """
     down, right = grey[1:] - grey[:-1], grey[:, 1:] - grey[:, :-1]
     gradient = _mean_square(down) + _mean_square(right)
@@ -134,78 +135,78 @@ def _mean_square(values: NDArray[np.float32]) -> float:
     return float(np.dot(flat, flat)) / flat.size
 
 
-def learn_input_ranges(measured: Sequence[ImageMeasurements]) -> InputRanges:
-    """Learn from the good training images where their facts lie.
+def learn_input_ranges(measurements: Sequence[ImageMeasurements]) -> InputRanges:
+    """Learn the accepted ranges from the good training images.
 
-    Each range is the middle 99 % of the images, widened by five robust standard deviations (three for sharpness),
-    and by no less than what no detector should mind: a quarter of the light, a third of the sharpness, a twentieth of
-    the pixels, of the chroma or of the aspect ratio. So twenty images are enough, and a single odd one among
-    hundreds harms little. Images are too small where they must be enlarged more than those of training, if at all.
+    Each range is the middle 99 % of the images, widened by five robust standard deviations (three for sharpness), but
+    by at least an amount that every detector should tolerate: a quarter of the light, a third of the sharpness, and a
+    twentieth of the pixels, the chroma or the aspect ratio. So twenty images are enough, and a single outlier among
+    hundreds has little effect. An image is too small if it is enlarged more than the training images, and at all.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no images.
     """
-    if not measured:
-        raise ValueError("input ranges are learned from images of good parts, and there are none")
+    if not measurements:
+        raise ValueError("input ranges need at least one image of a good part")
 
-    def of(name: str) -> NDArray[np.float64]:
-        return np.array([getattr(one, name) for one in measured], dtype=np.float64)
+    def values(name: str) -> NDArray[np.float64]:
+        return np.array([getattr(each, name) for each in measurements], dtype=np.float64)
 
-    aspect = _widened(np.log(of("aspect")), math.log(1.05), deviations=0)
-    sharpness = _widened(
-        np.log(np.maximum(of("sharpness"), _LEAST_SHARPNESS)), math.log(1.5), deviations=_DEVIATIONS_OF_SHARPNESS
+    aspect = _widen(np.log(values("aspect")), math.log(1.05), deviations=0)
+    sharpness = _widen(
+        np.log(np.maximum(values("sharpness"), _MIN_SHARPNESS)), math.log(1.5), deviations=_SHARPNESS_DEVIATIONS
     )
-    light = of("brightness")
-    brightness = _widened(light, 0.25 * float(np.median(light)))
-    # Where good parts differ so much that the range would reach down to black, a fifth of the darkest is dark.
+    light = values("brightness")
+    brightness = _widen(light, 0.25 * float(np.median(light)))
+    # If good parts differ so much that the range would include black, the limit is a fifth of the darkest.
     darkest = max(brightness[0], float(np.quantile(light, _TAIL)) / 5)
-    colourfulness = _widened(of("colourfulness"), 0.05)
+    colourfulness = _widen(values("colourfulness"), 0.05)
     return InputRanges(
         aspect=(math.exp(aspect[0]), math.exp(aspect[1])),
-        enlargement=max(1.0, 1.05 * float(of("enlargement").max())),
+        enlargement=max(1.0, 1.05 * float(values("enlargement").max())),
         brightness=(darkest, min(brightness[1], 255.0)),
-        saturated=min(_widened(of("saturated"), 0.05)[1], 1.0),
-        dark=min(_widened(of("dark"), 0.05)[1], 1.0),
-        sharpness=math.exp(sharpness[0]) if sharpness[0] > math.log(_LEAST_SHARPNESS) else 0.0,
+        saturated=min(_widen(values("saturated"), 0.05)[1], 1.0),
+        dark=min(_widen(values("dark"), 0.05)[1], 1.0),
+        sharpness=math.exp(sharpness[0]) if sharpness[0] > math.log(_MIN_SHARPNESS) else 0.0,
         colourfulness=(max(colourfulness[0], 0.0), min(colourfulness[1], 1.0)),
-        sample_size=len(measured),
+        sample_size=len(measurements),
     )
 
 
-def _widened(values: NDArray[np.float64], least: float, *, deviations: float = _DEVIATIONS) -> tuple[float, float]:
-    """The values' range without their tails, widened by robust deviations but by `least` at least."""
+def _widen(values: NDArray[np.float64], min_margin: float, *, deviations: float = _DEVIATIONS) -> tuple[float, float]:
+    """Return the range of the values without tails, widened by robust deviations and at least by `min_margin`."""
     low, lower, middle, upper, high = np.quantile(values, [_TAIL, 0.25, 0.5, 0.75, 1 - _TAIL]).tolist()
-    # Of a normal distribution both equal its standard deviation; each covers a shape that the other takes for narrow.
+    # Both estimate the standard deviation of a normal distribution. For other shapes one of them may be far too small.
     deviation = max(1.4826 * float(np.median(np.abs(values - middle))), (upper - lower) / 1.349)
-    margin = max(deviations * deviation, least)
+    margin = max(deviations * deviation, min_margin)
     return low - margin, high + margin
 
 
-def failed_checks(measured: ImageMeasurements, expected: InputRanges) -> list[str]:
-    """What is wrong with an image, as stable codes in a fixed order; empty for one as good parts' are.
+def failed_checks(measured: ImageMeasurements, accepted: InputRanges) -> list[str]:
+    """Return the codes of the checks that an image fails, in a fixed order; empty if it passes all of them.
 
-    Focus and colour are not judged where the light is wrong: they cannot be seen there.
+    Focus and colour are not checked if the light is wrong, because they cannot be measured then.
     """
     light = [
         code
-        for code, wrong in (
-            (SATURATED, measured.saturated > expected.saturated),
-            (DARK, measured.dark > expected.dark or measured.brightness < expected.brightness[0]),
-            (BRIGHT, measured.brightness > expected.brightness[1]),
+        for code, failed in (
+            (SATURATED, measured.saturated > accepted.saturated),
+            (DARK, measured.dark > accepted.dark or measured.brightness < accepted.brightness[0]),
+            (BRIGHT, measured.brightness > accepted.brightness[1]),
         )
-        if wrong
+        if failed
     ]
     others = [
         code
-        for code, wrong in (
-            (BLURRED, measured.sharpness < expected.sharpness and not light),
-            (SIZE, not _within(measured.aspect, expected.aspect) or measured.enlargement > expected.enlargement),
-            (COLOUR, not _within(measured.colourfulness, expected.colourfulness) and not light),
+        for code, failed in (
+            (BLURRED, measured.sharpness < accepted.sharpness and not light),
+            (SIZE, not _within(measured.aspect, accepted.aspect) or measured.enlargement > accepted.enlargement),
+            (COLOUR, not _within(measured.colourfulness, accepted.colourfulness) and not light),
         )
-        if wrong
+        if failed
     ]
     return light + others
 
 
-def _within(value: float, limits: tuple[float, float]) -> bool:
-    return limits[0] <= value <= limits[1]
+def _within(value: float, accepted: tuple[float, float]) -> bool:
+    return accepted[0] <= value <= accepted[1]

@@ -1,6 +1,6 @@
-"""The one way in which encoded bytes become the pixels that a network sees.
+"""Preprocessing: decoding and resizing an encoded image for a detector.
 
-Training, calibration, serving and re-scoring all call `prepare`; its parameters are recorded in the bundle.
+Training, calibration, scoring and re-scoring all call `prepare`. Its parameters are recorded in the bundle.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ _DECODE_MARGIN = 2
 
 @dataclass(frozen=True)
 class SizedImage:
-    """An image as the network sees it, and what it was before.
+    """A prepared image and its original size.
 
     Attributes:
-        pixels: uint8, (height, width, 3), of the preprocessing's size.
-        width, height: of the image as sent, pixels as displayed, whatever scale it was decoded at.
+        pixels: uint8, (height, width, 3), in the size of the preprocessing.
+        width, height: of the original image, pixels as displayed, whatever scale it was decoded at.
     """
 
     pixels: PreparedImage
@@ -35,14 +35,14 @@ class SizedImage:
 
 
 class Preprocessing(BaseModel):
-    """How an image is brought to the network's size. Its colours follow `core.intake.image_decoding.decode`.
+    """How an image is resized for the network. `core.intake.image_decoding.decode` handles its colours.
 
     Attributes:
-        width, height: pixels of the prepared image; the aspect ratio is not kept.
-        resize: `bilinear-antialias` is Pillow's BILINEAR, whose triangle widens with the reduction; torchvision's
+        width, height: of the prepared image, pixels; the aspect ratio is not kept.
+        resize: `bilinear-antialias` is Pillow's BILINEAR, whose filter widens when an image shrinks; torchvision's
             `Resize` does the same to a Pillow image.
-        scaled_decode: whether a JPEG is decoded at a reduced scale, never below twice the prepared size. It is
-            faster and changes scores slightly, so it must be the same in training and serving.
+        scaled_decode: whether a JPEG is decoded at a reduced scale, never below twice the prepared size. That is
+            faster and changes scores slightly, so training and scoring must use the same value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -54,7 +54,7 @@ class Preprocessing(BaseModel):
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of all fields and values."""
+        """The SHA-256, in hexadecimal, of all fields and values."""
         canonical = ",".join(f"{name}={value}" for name, value in sorted(self.model_dump().items()))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -62,10 +62,10 @@ class Preprocessing(BaseModel):
 def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> SizedImage:
     """Decode and resize one encoded image. Safe to call from several threads.
 
-    Values stay 0 to 255; the division by 255 to float32 happens once, on the device that scores.
+    Values stay 0 to 255; the detector converts them to float32 on its device.
 
     Raises:
-        core.intake.image_decoding.Undecodable: the bytes are not an image that can be decoded.
+        core.intake.image_decoding.Undecodable: the bytes cannot be decoded as an image.
     """
     size = (preprocessing.width, preprocessing.height)
     at_least = (_DECODE_MARGIN * size[0], _DECODE_MARGIN * size[1]) if preprocessing.scaled_decode else None

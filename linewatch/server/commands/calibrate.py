@@ -57,7 +57,8 @@ def calibrate(
     version: Version = None,
     station: Annotated[str | None, typer.Option("--station", help="The one station that the threshold is for.")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only say whether the threshold in force keeps its promise; 1 if not.")
+        bool,
+        typer.Option("--check", help="Only check the rejects against the expected rate; exit 1 if too many or few."),
     ] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Only say which past verdicts the new threshold would change.")
@@ -190,8 +191,8 @@ def _warn_of_known(manifest: "Manifest", root: Path, found: "ReadImages") -> Non
         return
     if set_digest(root, found.paths, found.digests) == manifest.training.training_set_digest:
         remark(
-            "These are the images that this version was trained on. It knows them, so the threshold will be too low "
-            "and reject more than it promises: calibrate with good parts that it has not seen."
+            "This version was trained on these images, so the threshold will be too low and reject more good parts "
+            "than expected: calibrate with images that it was not trained on."
         )
 
 
@@ -262,21 +263,21 @@ def _calibrated_threshold(found: "ModelVersion", station: str | None) -> tuple["
     """The threshold in force at a station, and the calibration that it came from.
 
     Raises:
-        CommandFailed: it promises nothing.
+        CommandFailed: it has no calibration.
     """
     from core.vision.calibration.record import Calibration
 
     in_force = found.threshold_at(station)
     if in_force.calibration is None:
         raise CommandFailed(
-            f"the threshold of version {found.version} of recipe {found.recipe!r} was set by hand and promises "
-            "nothing: set one with `linewatch calibrate` first"
+            f"the threshold of version {found.version} of recipe {found.recipe!r} was set by hand and has no expected "
+            "false-reject rate: set one with `linewatch calibrate` first"
         )
     return in_force, Calibration.model_validate(in_force.calibration)
 
 
 def _check(found: "ModelVersion", station: str | None, sample: _Sample, as_json: bool) -> None:
-    """Compare the good parts' scores with the promise; exit 1 where it is broken."""
+    """Compare the rejects among the good parts with the expected false-reject rate; exit 1 if they do not fit."""
     from core.models.verdicts import is_anomaly
     from core.vision.calibration.calibration import check_expected_rate
 
@@ -287,13 +288,13 @@ def _check(found: "ModelVersion", station: str | None, sample: _Sample, as_json:
     if as_json:
         print_json(_outcome(found, in_force, outcome, worst))
     else:
-        results().print(f"{outcome.sentence[:1].upper()}{outcome.sentence[1:]}.", markup=False)
+        results().print(f"{outcome.summary[:1].upper()}{outcome.summary[1:]}.", markup=False)
         results().print("The worst of them:")
         for score, name in worst:
             mark = ", rejected" if is_anomaly(score, in_force.threshold) else ""
             results().print(f"  {name}: {score:.6g}{mark}", markup=False)
     if outcome.verdict == "broken":
-        raise CommandFailed(f"the threshold does not keep its promise: {outcome.sentence}; {_advice(outcome)}")
+        raise CommandFailed(f"the false-reject rate is not as expected: {outcome.summary}; {_advice(outcome)}")
 
 
 def _outcome(
@@ -306,7 +307,7 @@ def _outcome(
         "threshold": in_force.threshold,
         "verdict": outcome.verdict,
         "rejected": outcome.rejected,
-        "of": outcome.of,
+        "of": outcome.good_parts,
         "expected": list(outcome.expected),
         "p_value": outcome.p_value,
         "worst": [{"name": name, "anomaly_score": score} for score, name in worst],

@@ -1,4 +1,4 @@
-"""`linewatch calibrate` against the running system: a threshold, its review band, its station, its promise."""
+"""`linewatch calibrate` against the running system: thresholds, review bands, stations, expected false-reject rates."""
 
 import json
 from collections.abc import Iterator
@@ -115,7 +115,7 @@ def test_a_station_gets_its_own_threshold_with_a_review_band(
     assert (there.threshold, there.review_threshold) == (1e9, None)
 
 
-def test_a_promise_is_kept_by_the_same_parts_and_broken_by_others(
+def test_the_expected_rate_holds_for_the_same_parts_and_not_for_others(
     capsys: pytest.CaptureFixture[str], lw: Client, recipe: str, fresh: Path, tmp_path: Path
 ) -> None:
     data = ["--recipe", recipe, "--data", str(fresh)]
@@ -134,16 +134,16 @@ def test_a_promise_is_kept_by_the_same_parts_and_broken_by_others(
     said = capsys.readouterr()
     assert "20 of 20 good parts are rejected" in said.out
     [line] = [one for one in said.err.splitlines() if one.startswith("linewatch: ")]
-    assert "does not keep its promise" in line
+    assert "the false-reject rate is not as expected" in line
     assert lw.model_version(recipe, 1).thresholds == in_force
 
 
-def test_a_threshold_set_by_hand_promises_nothing(
+def test_a_threshold_set_by_hand_has_no_expected_rate(
     capsys: pytest.CaptureFixture[str], lw: Client, recipe: str, fresh: Path
 ) -> None:
     lw.set_threshold(recipe, 1, 0.5)
     assert run(["calibrate", "--recipe", recipe, "--data", str(fresh), "--check"]) == 1
-    assert "was set by hand and promises nothing" in capsys.readouterr().err
+    assert "was set by hand and has no expected false-reject rate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A user of the synchronous demo moves over: the same verdicts, scores that differ by less than 1e-3."""
+"""An imported state dict gives the same verdicts as the synchronous demo, and scores within 1e-3."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from core.vision.bundle.state_dict import InvalidStateDict, import_state_dict
 
 
 class Demo(nn.Module):
-    """The synchronous demo's network, written again from its description."""
+    """The network of the synchronous demo, reimplemented from its description."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def demo() -> Demo:
         return Demo().eval()
 
 
-def saved(folder: Path, content: Any) -> Path:
+def save_model(folder: Path, content: Any) -> Path:
     path = folder / "model.pth"
     torch.save(content, path)
     return path
@@ -56,7 +56,7 @@ def saved(folder: Path, content: Any) -> Path:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_scores_and_verdicts_are_the_demos(
+def test_scores_and_verdicts_equal_those_of_the_demo(
     part: Callable[..., bytes], demo: Demo, tmp_path: Path, kind: str, prefix: str
 ) -> None:
     images = []
@@ -68,29 +68,29 @@ def test_scores_and_verdicts_are_the_demos(
     expected = np.array([demo.predict(image) for image in images])
     threshold = float(np.median(expected))
     weights = {prefix + name: weight for name, weight in demo.state_dict().items()}
-    manifest = import_state_dict(saved(tmp_path, weights), tmp_path / "bundle", threshold=threshold)
+    manifest = import_state_dict(save_model(tmp_path, weights), tmp_path / "bundle", threshold=threshold)
     assert manifest.threshold.value == threshold
     assert manifest.threshold.calibration is None
     files = read_folder(tmp_path / "bundle")
     detector = load_detector(files, device="cpu", max_pixels=10**7)
     check_golden(detector, files)
-    found = detector.score([detector.prepare(image) for image in images]).scores
-    assert np.abs(found / expected - 1).max() < 1e-5  # the same decoder; others may differ by up to 1e-3
+    scores = detector.score([detector.prepare(image) for image in images]).scores
+    assert np.abs(scores / expected - 1).max() < 1e-5  # with the same decoder; with others, up to 1e-3
     clear = np.abs(expected / threshold - 1) > 1e-5
-    assert np.array_equal((found >= threshold)[clear], (expected >= threshold)[clear])
+    assert np.array_equal((scores >= threshold)[clear], (expected >= threshold)[clear])
     assert clear.sum() >= 10
 
 
 def test_the_same_file_gives_the_same_bundle(demo: Demo, tmp_path: Path) -> None:
-    path = saved(tmp_path, demo.state_dict())
-    one, two = (import_state_dict(path, tmp_path / name, threshold=0.002) for name in ("one", "two"))
-    assert one == two
+    path = save_model(tmp_path, demo.state_dict())
+    first, second = (import_state_dict(path, tmp_path / name, threshold=0.002) for name in ("first", "second"))
+    assert first == second
     with pytest.raises(FileExistsError):
-        import_state_dict(path, tmp_path / "one", threshold=0.002)
+        import_state_dict(path, tmp_path / "first", threshold=0.002)
 
 
-def test_other_input_sizes(demo: Demo, tmp_path: Path) -> None:
-    path = saved(tmp_path, demo.state_dict())
+def test_other_input_sizes_are_imported(demo: Demo, tmp_path: Path) -> None:
+    path = save_model(tmp_path, demo.state_dict())
     manifest = import_state_dict(path, tmp_path / "bundle", threshold=0.002, input_size=64)
     assert (manifest.preprocessing.width, manifest.preprocessing.scaled_decode) == (64, False)
     with pytest.raises(InvalidStateDict, match="multiples of 8"):
@@ -121,11 +121,11 @@ def without(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         (lambda w: {1: torch.zeros(1)}, "no state dict"),
     ],
 )
-def test_what_is_no_plain_state_dict_is_refused(
+def test_anything_but_a_plain_state_dict_is_refused(
     demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any], reason: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = saved(tmp_path, change(dict(demo.state_dict())))
+    path = save_model(tmp_path, change(dict(demo.state_dict())))
     with pytest.raises(InvalidStateDict, match=reason) as invalid:
         import_state_dict(path, tmp_path / "bundle", threshold=0.002)
     assert "\n" not in str(invalid.value)
@@ -140,8 +140,8 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         import_state_dict(path, tmp_path / "bundle", threshold=0.002)
 
 
-def test_half_precision_is_taken_as_it_is(demo: Demo, tmp_path: Path) -> None:
-    path = saved(tmp_path, {name: weight.to(torch.float16) for name, weight in demo.state_dict().items()})
+def test_half_precision_weights_are_imported(demo: Demo, tmp_path: Path) -> None:
+    path = save_model(tmp_path, {name: weight.to(torch.float16) for name, weight in demo.state_dict().items()})
     import_state_dict(path, tmp_path / "bundle", threshold=0.002)
     files = read_folder(tmp_path / "bundle")
     check_golden(load_detector(files, device="cpu", max_pixels=10**6), files)

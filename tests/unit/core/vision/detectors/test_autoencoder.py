@@ -1,4 +1,4 @@
-"""The reference network is what people have weights of, and its scores depend on the image alone."""
+"""The reference network accepts existing weights, and its scores depend on the image alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,14 +41,16 @@ def test_the_decoder_has_no_transposed_convolution_and_upsamples_bilinearly() ->
     assert isinstance(network.decoder[8], nn.Sigmoid)
 
 
-def test_images_of_its_size_come_back_within_0_and_1() -> None:
+def test_reconstructions_have_the_shape_of_the_images_and_lie_within_0_and_1() -> None:
     reconstructed = Autoencoder(AutoencoderSettings(width=64, height=32))(torch.rand(2, 3, 32, 64))
     assert reconstructed.shape == (2, 3, 32, 64)
     assert reconstructed.min() >= 0
     assert reconstructed.max() <= 1
 
 
-def test_a_score_does_not_depend_on_its_neighbours(part: Callable[..., bytes], detector: AutoencoderDetector) -> None:
+def test_a_score_does_not_depend_on_other_images_of_the_minibatch(
+    part: Callable[..., bytes], detector: AutoencoderDetector
+) -> None:
     images = [detector.prepare(part(seed, defective=seed % 3 == 0)) for seed in range(32)]
     alone = np.array([detector.score([image]).scores[0] for image in images])
     for size in [*range(2, 17), 17, 32]:
@@ -65,7 +67,7 @@ def test_a_score_is_the_mean_of_its_anomaly_map(part: Callable[..., bytes], dete
     assert maps.mean(axis=(1, 2), dtype=np.float64) == pytest.approx(scores, rel=1e-9)
 
 
-def test_no_images_have_no_scores(detector: AutoencoderDetector) -> None:
+def test_scoring_no_images_returns_empty_arrays(detector: AutoencoderDetector) -> None:
     assert detector.score([]).scores.shape == (0,)
     assert detector.score([]).maps.shape == (0, 128, 128)
 
@@ -84,24 +86,24 @@ def test_a_score_that_is_not_finite_is_passed_on(part: Callable[..., bytes]) -> 
 @pytest.mark.parametrize(
     "wrong", [{"width": 100}, {"height": 0}, {"channels_1": 0}, {"width": "128"}, {"channels_3": 10**9}]
 )
-def test_settings_that_no_network_can_have_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
         AutoencoderSettings(**wrong)
 
 
-def test_augmented_parts_stay_close_to_the_part() -> None:
+def test_augmented_images_stay_close_to_the_originals() -> None:
     images = torch.rand(16, 3, 24, 24)
-    varied = augment_batch(images, np.random.default_rng(0), flips=False)
-    assert varied.shape == images.shape
-    assert varied.min() >= 0
-    assert varied.max() <= 1
-    assert (varied.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs().max() < 0.08
+    augmented = augment_batch(images, np.random.default_rng(0), flips=False)
+    assert augmented.shape == images.shape
+    assert augmented.min() >= 0
+    assert augmented.max() <= 1
+    assert (augmented.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs().max() < 0.08
     again = augment_batch(images, np.random.default_rng(0), flips=False)
-    assert torch.equal(varied, again)
-    assert not torch.equal(varied, augment_batch(images, np.random.default_rng(0), flips=True))
+    assert torch.equal(augmented, again)
+    assert not torch.equal(augmented, augment_batch(images, np.random.default_rng(0), flips=True))
 
 
-def test_the_device_is_one_that_is_there() -> None:
+def test_the_device_is_resolved_to_one_that_exists() -> None:
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ValueError, match="auto, cpu or cuda"):

@@ -1,4 +1,4 @@
-"""A device does one thing after another, and what comes out does not depend on how a minibatch was divided."""
+"""A device runs one call at a time, and its scores do not depend on how a minibatch is divided."""
 
 import threading
 import time
@@ -20,18 +20,18 @@ IMAGES = 9
 
 
 @pytest.fixture(scope="module")
-def own(bundle: Path) -> Detector:
+def detector(bundle: Path) -> Detector:
     return load_detector(read_folder(bundle), device="cpu", max_pixels=1_000_000)
 
 
 @pytest.fixture(scope="module")
-def images(own: Detector) -> list[PreparedImage]:
-    return [own.prepare(png(seed, scratched=seed % 2 == 0)) for seed in range(IMAGES)]
+def images(detector: Detector) -> list[PreparedImage]:
+    return [detector.prepare(png(seed, scratched=seed % 2 == 0)) for seed in range(IMAGES)]
 
 
 @pytest.fixture(scope="module")
 def device() -> Device:
-    """Of four processors, however many there are."""
+    """A CPU device with four cores, whatever this machine has."""
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
@@ -41,34 +41,34 @@ def device() -> Device:
 
 
 @pytest.mark.parametrize("number", range(IMAGES + 1))
-def test_images_have_their_own_scores_and_maps(
-    own: Detector, images: list[PreparedImage], device: Device, number: int
+def test_a_divided_minibatch_has_the_same_scores_and_maps(
+    detector: Detector, images: list[PreparedImage], device: Device, number: int
 ) -> None:
-    some = images[:number]
-    divided, whole = device.score(own, some), own.score(some)
+    minibatch = images[:number]
+    divided, whole = device.score(detector, minibatch), detector.score(minibatch)
     assert divided.scores.shape == (number,)
     np.testing.assert_allclose(divided.scores, whole.scores, rtol=1e-5)
     np.testing.assert_allclose(divided.maps, whole.maps, rtol=1e-3, atol=1e-5)
 
 
-def test_it_does_one_thing_at_a_time(device: Device) -> None:
-    at_it = threading.Lock()
-    done: list[int] = []
+def test_a_device_runs_one_call_at_a_time(device: Device) -> None:
+    running = threading.Lock()
+    finished: list[int] = []
 
-    def act(number: int) -> int:
-        assert at_it.acquire(blocking=False)
+    def call(number: int) -> int:
+        assert running.acquire(blocking=False)
         time.sleep(0.002)
-        done.append(number)
-        at_it.release()
+        finished.append(number)
+        running.release()
         return number
 
-    with ThreadPoolExecutor(8) as askers:
-        assert list(askers.map(lambda number: device.run(act, number), range(40))) == list(range(40))
-    assert sorted(done) == list(range(40))
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda number: device.run(call, number), range(40))) == list(range(40))
+    assert sorted(finished) == list(range(40))
 
 
-def test_an_error_is_that_of_whoever_asked(own: Detector, images: list[PreparedImage], device: Device) -> None:
+def test_the_caller_gets_the_error_of_its_call(detector: Detector, images: list[PreparedImage], device: Device) -> None:
     broken = [np.zeros((3, 5, 3), dtype=np.uint8), *images]
     with pytest.raises((RuntimeError, ValueError)):
-        device.score(own, broken)
-    assert len(device.score(own, images).scores) == IMAGES
+        device.score(detector, broken)
+    assert len(device.score(detector, images).scores) == IMAGES

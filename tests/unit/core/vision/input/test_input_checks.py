@@ -1,4 +1,4 @@
-"""Input checks mark images that were taken wrongly, and leave new good parts alone."""
+"""Input checks mark images that were taken wrongly, and do not mark new good parts."""
 
 import io
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from core.vision.input.preprocessing import Preprocessing, SizedImage, prepare
 from tests.fixtures.part_images import encoded
 from tests.fixtures.training_parts import make_part
 
-SETTINGS = Preprocessing(width=64, height=64, scaled_decode=True)
+PREPROCESSING = Preprocessing(width=64, height=64, scaled_decode=True)
 SIDE = 128
 
 
-def measured(image: Image.Image) -> ImageMeasurements:
-    return measure_image(prepare(encoded(image), SETTINGS, max_pixels=10**6))
+def measure(image: Image.Image) -> ImageMeasurements:
+    return measure_image(prepare(encoded(image), PREPROCESSING, max_pixels=10**6))
 
 
 @cache
@@ -37,8 +37,8 @@ def part(seed: int) -> Image.Image:
 
 
 @cache
-def of_part(seed: int) -> ImageMeasurements:
-    return measured(part(seed))
+def measure_part(seed: int) -> ImageMeasurements:
+    return measure(part(seed))
 
 
 def toned(image: Image.Image, tone: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Image.Image:
@@ -47,11 +47,11 @@ def toned(image: Image.Image, tone: Callable[[NDArray[np.float64]], NDArray[np.f
 
 @pytest.fixture(scope="module")
 def expected() -> InputRanges:
-    return learn_input_ranges([of_part(seed) for seed in range(20)])
+    return learn_input_ranges([measure_part(seed) for seed in range(20)])
 
 
 @pytest.mark.parametrize(
-    ("change", "marked"),
+    ("change", "failed"),
     [
         pytest.param(lambda image: toned(image, lambda grey: 2 * grey), ["input_saturated", "input_bright"], id="×2"),
         pytest.param(lambda image: toned(image, lambda grey: 1.4 * grey), ["input_bright"], id="×1.4"),
@@ -66,17 +66,17 @@ def expected() -> InputRanges:
         pytest.param(lambda image: toned(image, lambda grey: grey * [1.25, 1, 0.7]), ["input_colour"], id="tinted"),
     ],
 )  # fmt: skip
-def test_an_image_that_was_taken_wrongly_is_marked(
-    expected: InputRanges, change: Callable[[Image.Image], Image.Image], marked: list[str]
+def test_an_image_that_was_taken_wrongly_fails_a_check(
+    expected: InputRanges, change: Callable[[Image.Image], Image.Image], failed: list[str]
 ) -> None:
-    assert failed_checks(measured(change(part(100))), expected) == marked
+    assert failed_checks(measure(change(part(100))), expected) == failed
 
 
 @pytest.mark.parametrize("count", [1, 2, 20, 60])
-def test_fresh_good_parts_are_not_marked(count: int) -> None:
-    learned = learn_input_ranges([of_part(seed) for seed in range(count)])
+def test_new_good_parts_pass_every_check(count: int) -> None:
+    learned = learn_input_ranges([measure_part(seed) for seed in range(count)])
     assert learned.sample_size == count
-    assert [failed_checks(of_part(seed), learned) for seed in range(160, 220)] == [[]] * 60
+    assert [failed_checks(measure_part(seed), learned) for seed in range(160, 220)] == [[]] * 60
 
 
 @pytest.mark.parametrize(
@@ -90,54 +90,59 @@ def test_fresh_good_parts_are_not_marked(count: int) -> None:
         pytest.param(lambda image: image.convert("L"), id="stored as grey"),
     ],
 )
-def test_what_a_detector_should_stand_is_not_marked(
+def test_changes_that_a_detector_should_tolerate_pass_every_check(
     expected: InputRanges, change: Callable[[Image.Image], Image.Image]
 ) -> None:
-    assert failed_checks(measured(change(part(100))), expected) == []
+    assert failed_checks(measure(change(part(100))), expected) == []
 
 
-def test_a_defect_is_no_input_fault(expected: InputRanges) -> None:
+def test_a_defect_passes_every_check(expected: InputRanges) -> None:
     for seed in range(300, 320):
         scratched = Image.open(io.BytesIO(make_part(seed, side=SIDE, defective=True))).convert("RGB")
-        assert failed_checks(measured(scratched), expected) == []
+        assert failed_checks(measure(scratched), expected) == []
 
 
-def test_one_odd_image_among_many_does_not_open_the_ranges() -> None:
-    odd = toned(part(0), lambda grey: 0 * grey)
-    learned = learn_input_ranges([of_part(seed) for seed in range(220)] + [measured(odd)])
-    assert failed_checks(measured(odd), learned) == ["input_dark"]
+def test_one_outlier_among_many_does_not_widen_the_ranges() -> None:
+    black = toned(part(0), lambda grey: 0 * grey)
+    learned = learn_input_ranges([measure_part(seed) for seed in range(220)] + [measure(black)])
+    assert failed_checks(measure(black), learned) == ["input_dark"]
 
 
-def test_grey_where_colour_is_expected_is_marked() -> None:
+def test_a_grey_image_fails_where_colour_is_expected() -> None:
     def coloured(seed: int) -> Image.Image:
         return toned(part(seed), lambda pixels: pixels * [1.2, 0.8, 0.6])
 
-    learned = learn_input_ranges([measured(coloured(seed)) for seed in range(20)])
-    assert failed_checks(measured(coloured(30)), learned) == []
-    assert failed_checks(measured(coloured(30).convert("L")), learned) == ["input_colour"]
+    learned = learn_input_ranges([measure(coloured(seed)) for seed in range(20)])
+    assert failed_checks(measure(coloured(30)), learned) == []
+    assert failed_checks(measure(coloured(30).convert("L")), learned) == ["input_colour"]
 
 
-def test_the_facts_of_an_image_that_is_known() -> None:
+def test_measurements_of_a_known_image() -> None:
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
     pixels[:, 4:] = (255, 51, 51)
-    found = measure_image(SizedImage(pixels, width=16, height=4))
-    assert (found.aspect, found.enlargement, found.saturated, found.dark) == (4, 2, 0.5, 0.5)
-    assert found.brightness == pytest.approx(112 / 2, abs=0.5)  # 0.299 · 255 + 0.701 · 51
-    assert found.colourfulness == pytest.approx(0.8)
+    measurements = measure_image(SizedImage(pixels, width=16, height=4))
+    assert (measurements.aspect, measurements.enlargement, measurements.saturated, measurements.dark) == (
+        4,
+        2,
+        0.5,
+        0.5,
+    )
+    assert measurements.brightness == pytest.approx(112 / 2, abs=0.5)  # 0.299 · 255 + 0.701 · 51
+    assert measurements.colourfulness == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("gain", [0.5, 2.0])
 def test_sharpness_does_not_follow_the_light(gain: float) -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(40, 100, (64, 64, 1)).repeat(3, axis=2)
-    plain, lit = (measure_image(SizedImage(some.astype(np.uint8), 64, 64)) for some in (pixels, pixels * gain))
-    assert lit.sharpness == pytest.approx(plain.sharpness, rel=0.02)
+    plain, brighter = (measure_image(SizedImage(each.astype(np.uint8), 64, 64)) for each in (pixels, pixels * gain))
+    assert brighter.sharpness == pytest.approx(plain.sharpness, rel=0.02)
     assert plain.sharpness == pytest.approx(5, rel=0.1)
 
 
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=12), st.integers(0, 255))
-def test_any_training_set_gives_ranges_that_its_own_middle_fits(greys: list[int], other: int) -> None:
+def test_the_median_of_any_training_set_passes_the_learned_ranges(greys: list[int], other: int) -> None:
     def flat(grey: int) -> ImageMeasurements:
         return measure_image(SizedImage(np.full((16, 16, 3), grey, dtype=np.uint8), 16, 16))
 
@@ -147,8 +152,8 @@ def test_any_training_set_gives_ranges_that_its_own_middle_fits(greys: list[int]
     assert set(failed_checks(flat(other), learned)) <= {"input_saturated", "input_dark", "input_bright"}
 
 
-def test_no_ranges_without_images() -> None:
-    with pytest.raises(ValueError, match="there are none"):
+def test_ranges_need_at_least_one_image() -> None:
+    with pytest.raises(ValueError, match="need at least one image"):
         learn_input_ranges([])
 
 

@@ -1,4 +1,4 @@
-"""One preparation for all: the demo's pixels exactly, and a reduced decode that stays close."""
+"""Preprocessing gives exactly the demo's pixels, and a reduced decode stays close to a full one."""
 
 import io
 
@@ -20,7 +20,7 @@ def smooth_jpeg(width: int, height: int) -> bytes:
     return file.getvalue()
 
 
-def test_it_equals_torchvisions_resize_and_to_tensor() -> None:
+def test_preparing_equals_torchvisions_resize_and_to_tensor() -> None:
     data = smooth_jpeg(300, 220)
     prepared = prepare(data, Preprocessing(width=128, height=128, scaled_decode=False), max_pixels=10**6).pixels
     assert prepared.shape == (128, 128, 3)
@@ -29,35 +29,35 @@ def test_it_equals_torchvisions_resize_and_to_tensor() -> None:
     assert np.array_equal(to_input_tensor([prepared], "cpu")[0].numpy(), expected.numpy())
 
 
-def test_a_reduced_decode_stays_close() -> None:
+def test_a_reduced_decode_stays_close_to_a_full_one() -> None:
     data = smooth_jpeg(1200, 900)
     whole, reduced = (
         prepare(data, Preprocessing(width=128, height=128, scaled_decode=scaled), max_pixels=10**7).pixels.astype(int)
         for scaled in (False, True)
     )
     assert np.abs(whole - reduced).mean() < 1
-    assert not np.array_equal(whole, reduced)  # else this test proves nothing
+    assert not np.array_equal(whole, reduced)  # otherwise this test proves nothing
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_prepared_image_knows_its_size_as_displayed(scaled: bool) -> None:
-    turned = Image.Exif()
-    turned[0x0112] = 6  # lies on its side
+def test_a_prepared_image_has_its_original_size_as_displayed(scaled: bool) -> None:
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # rotated by 90°
     file = io.BytesIO()
-    Image.open(io.BytesIO(smooth_jpeg(1200, 900))).save(file, format="JPEG", exif=turned)
+    Image.open(io.BytesIO(smooth_jpeg(1200, 900))).save(file, format="JPEG", exif=rotated)
     prepared = prepare(file.getvalue(), Preprocessing(width=64, height=64, scaled_decode=scaled), max_pixels=10**7)
     assert (prepared.width, prepared.height) == (900, 1200)
     assert prepared.pixels.shape == (64, 64, 3)
 
 
-def test_the_digest_tells_preparations_apart() -> None:
-    one = Preprocessing(width=128, height=128, scaled_decode=True)
-    assert one.digest == Preprocessing(width=128, height=128, scaled_decode=True).digest
-    assert one.digest != Preprocessing(width=128, height=128, scaled_decode=False).digest
-    assert one.digest != Preprocessing(width=128, height=136, scaled_decode=True).digest
+def test_the_digest_differs_with_every_parameter() -> None:
+    preprocessing = Preprocessing(width=128, height=128, scaled_decode=True)
+    assert preprocessing.digest == Preprocessing(width=128, height=128, scaled_decode=True).digest
+    assert preprocessing.digest != Preprocessing(width=128, height=128, scaled_decode=False).digest
+    assert preprocessing.digest != Preprocessing(width=128, height=136, scaled_decode=True).digest
 
 
 @pytest.mark.parametrize("side", [0, -1, 5000, "128", 128.0, True])
-def test_odd_sizes_are_refused(side: object) -> None:
+def test_invalid_sizes_are_refused(side: object) -> None:
     with pytest.raises(ValidationError):
         Preprocessing.model_validate({"width": side, "height": 128, "scaled_decode": True})
