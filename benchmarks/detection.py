@@ -1,8 +1,8 @@
-"""`make bench-detection`: how well each detector tells defective parts from good ones, on real images.
+"""`make bench-detection`: how well each detector separates defective parts from good parts, on real images.
 
-Sets are the ELPV solar cells and every folder in MVTec layout that is named. Each detector is trained as
-`linewatch train` does it, with several seeds, and tested on images that nobody chose anything by. Trivial controls
-stand beside every figure: a detector that does not beat them has shown nothing.
+The sets are the ELPV solar cells and each folder in MVTec layout given as an argument. Each detector is trained as
+`linewatch train` does, with several seeds, and tested on images that were not used to choose the detector or its
+settings. Each result comes with trivial controls: a detector that does not beat them proves nothing.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 import torch
 
-from benchmarks import pages, robustness, sets
-from benchmarks.findings import Found, Row, Run
-from benchmarks.robustness import Robustness
+from benchmarks import pages, sets
+from benchmarks.detection_results import DetectorRun, ResultRow, SetResults
+from benchmarks.robustness import Robustness, measure_robustness
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.loading import load_detector
 from core.vision.bundle.manifest import MANIFEST, Manifest, verify_bundle
@@ -39,33 +39,39 @@ DETECTORS: Final = (
     ("conv-autoencoder", Z_MAP),
     ("conv-autoencoder", MSE),
 )
-_RESAMPLES = 500
-_TIMED = 48
+_BOOTSTRAP_SAMPLES = 500
+_TIMED_IMAGES = 48
+_JSON_NAMES: Final = {"expected_false_rejects": "promised"}
+"""Fields of `detection.json` that keep the name of earlier results."""
+
+DetectorChoice = tuple[str, str | None]
+"""An architecture and its score method; None for the default method."""
 
 
 def main() -> None:
-    """Measure, print, and write the results."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection", description=__doc__)
-    parser.add_argument("folders", nargs="*", type=Path, help="folders in MVTec layout, beside the solar cells")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders in MVTec layout, in addition to the solar cells")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--detector", action="append", help="one of them only; may be repeated")
-    parser.add_argument("--set", action="append", dest="only", help="one set only; may be repeated")
-    parser.add_argument("--blocks", action="store_true", help="hold out whole runs of neighbouring solar cells")
+    parser.add_argument("--detector", action="append", help="only this detector; may be repeated")
+    parser.add_argument("--set", action="append", dest="only", help="only this set; may be repeated")
+    parser.add_argument("--blocks", action="store_true", help="hold out whole blocks of neighbouring solar cells")
     parser.add_argument("--no-robustness", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    found = []
+    results: list[SetResults] = []
+    chosen = [each for each in DETECTORS if not arguments.detector or detector_label(*each) in arguments.detector]
     with tempfile.TemporaryDirectory(prefix="linewatch-bench-") as folder:
-        for one in _sets(arguments.folders, Path(folder), blocks=arguments.blocks):
-            if arguments.only and one.name not in arguments.only:
+        for image_set in _sets(arguments.folders, Path(folder), blocks=arguments.blocks):
+            if arguments.only and image_set.name not in arguments.only:
                 continue
-            wanted = [d for d in DETECTORS if not arguments.detector or named(*d) in arguments.detector]
-            found.append(measure(one, wanted, arguments.seeds, Path(folder), robust=not arguments.no_robustness))
-            print(pages.markdown(found[-1:]), flush=True)
+            robust = not arguments.no_robustness
+            results.append(measure(image_set, chosen, arguments.seeds, Path(folder), robust=robust))
+            print(pages.markdown(results[-1:]), flush=True)
             arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / "detection.md").write_text(pages.markdown(found))
-            (arguments.out / "detection.html").write_text(pages.html(found))
-            (arguments.out / "detection.json").write_text(_json(found))
+            (arguments.out / "detection.md").write_text(pages.markdown(results))
+            (arguments.out / "detection.html").write_text(pages.html(results))
+            (arguments.out / "detection.json").write_text(_json(results))
 
 
 def _sets(folders: Sequence[Path], work: Path, *, blocks: bool) -> Iterator[sets.Set]:
@@ -75,61 +81,66 @@ def _sets(folders: Sequence[Path], work: Path, *, blocks: bool) -> Iterator[sets
         yield sets.of_folder(folder, work)
 
 
-def named(architecture: str, score: str | None) -> str:
-    """What a detector is called in the tables."""
+def detector_label(architecture: str, score: str | None) -> str:
+    """Return the name of a detector in the tables."""
     return f"{architecture}, {score}" if score else architecture
 
 
-def measure(one: sets.Set, wanted: Sequence[tuple[str, str | None]], seeds: int, work: Path, *, robust: bool) -> Found:
-    """Train and test every detector with every seed on one set."""
-    runs: list[Run] = []
-    robustly: dict[str, list[Robustness]] = {}
-    for architecture, score in wanted:
+def measure(
+    image_set: sets.Set, chosen: Sequence[DetectorChoice], seeds: int, work: Path, *, robust: bool
+) -> SetResults:
+    """Train and test every chosen detector with every seed on one set."""
+    runs: list[DetectorRun] = []
+    robustness: dict[str, list[Robustness]] = {}
+    for architecture, score in chosen:
         for seed in range(seeds):
-            print(f"{one.name}: {named(architecture, score)}, seed {seed}", flush=True)
-            bundle = work / f"{one.name}-{architecture}-{score}-{seed}"
-            run, detector, manifest = _run(one, architecture, score, seed, bundle)
+            print(f"{image_set.name}: {detector_label(architecture, score)}, seed {seed}", flush=True)
+            bundle = work / f"{image_set.name}-{architecture}-{score}-{seed}"
+            run, detector, manifest = _train_and_test(image_set, architecture, score, seed, bundle)
             runs.append(run)
             if robust and seed == 0:
-                robustly[run.detector] = robustness.measure(
-                    detector, manifest.inputs, run.threshold, one.good, one.defective
+                robustness[run.detector] = measure_robustness(
+                    detector, manifest.inputs, run.threshold, image_set.good, image_set.defective
                 )
     images = {
-        "trained on or calibrated with": len(list((one.folder / "train" / "good").rglob("*.*"))),
-        "good": len(one.good),
-        "defective": len(one.defective),
+        "trained on or calibrated with": len(list((image_set.folder / "train" / "good").rglob("*.*"))),
+        "good": len(image_set.good),
+        "defective": len(image_set.defective),
     }
-    rows = [_row(one.name, [run for run in runs if run.detector == named(*each)]) for each in wanted]
-    return Found(one.name, images, rows, _controls(one), robustly, runs)
+    labels = [detector_label(*each) for each in chosen]
+    rows = [_row(image_set.name, [run for run in runs if run.detector == label]) for label in labels]
+    return SetResults(image_set.name, images, rows, _controls(image_set), robustness, runs)
 
 
-def _run(
-    one: sets.Set, architecture: str, score: str | None, seed: int, bundle: Path
-) -> tuple[Run, Detector, Manifest]:
+def _train_and_test(
+    image_set: sets.Set, architecture: str, score: str | None, seed: int, bundle: Path
+) -> tuple[DetectorRun, Detector, Manifest]:
     options = TrainingOptions(architecture=architecture, score_method=score, seed=seed)
     started = time.perf_counter()
-    train(one.folder, bundle, options, lambda _: None)
-    took = time.perf_counter() - started
+    train(image_set.folder, bundle, options, lambda _: None)
+    training_seconds = time.perf_counter() - started
     files = read_folder(bundle)
     manifest = verify_bundle(files)
     detector = load_detector(files, device="auto", max_pixels=MAX_PIXELS)
     calibration = manifest.threshold.calibration
     if calibration is None:
-        raise RuntimeError("a training has always a calibration")
-    good, defective = (_scores(detector, paths) for paths in (one.good, one.defective))
+        raise RuntimeError("a trained version must have a calibration")
+    good, defective = (_scores(detector, paths) for paths in (image_set.good, image_set.defective))
     development = None
-    if one.development_good and one.development_defective:
-        development = auroc(_scores(detector, one.development_good), _scores(detector, one.development_defective))
-    run = Run(
-        detector=named(architecture, score),
+    if image_set.development_good and image_set.development_defective:
+        development = auroc(
+            _scores(detector, image_set.development_good), _scores(detector, image_set.development_defective)
+        )
+    run = DetectorRun(
+        detector=detector_label(architecture, score),
         seed=seed,
         good=good,
         defective=defective,
         development=development,
         threshold=manifest.threshold.value,
-        promised=(calibration.expected_false_reject_rate, *calibration.confidence_interval),
-        milliseconds=_milliseconds(detector, [*one.good, *one.defective]),
-        training_seconds=took,
+        expected_false_rejects=(calibration.expected_false_reject_rate, *calibration.confidence_interval),
+        milliseconds=_milliseconds(detector, [*image_set.good, *image_set.defective]),
+        training_seconds=training_seconds,
         bundle_bytes=sum(len(content) for content in files.values()) + len(files[MANIFEST]),
     )
     return run, detector, manifest
@@ -140,8 +151,8 @@ def _scores(detector: Detector, paths: Sequence[Path]) -> Scores:
 
 
 def _milliseconds(detector: Detector, paths: Sequence[Path]) -> float:
-    """To decode and score one image, on one core, in minibatches of 16; the best of three rounds."""
-    data = [path.read_bytes() for path in paths[:_TIMED]]
+    """Return the time to decode and score one image on one core, in minibatches of 16; the best of three rounds."""
+    data = [path.read_bytes() for path in paths[:_TIMED_IMAGES]]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -149,23 +160,23 @@ def _milliseconds(detector: Detector, paths: Sequence[Path]) -> float:
         for _ in range(3):
             started = time.perf_counter()
             for start in range(0, len(data), 16):
-                detector.score([detector.prepare(one) for one in data[start : start + 16]])
+                detector.score([detector.prepare(image) for image in data[start : start + 16]])
             rounds.append((time.perf_counter() - started) / len(data) * 1000)
     finally:
         torch.set_num_threads(threads)
     return min(rounds)
 
 
-def _row(name: str, runs: Sequence[Run]) -> Row:
+def _row(name: str, runs: Sequence[DetectorRun]) -> ResultRow:
     random = np.random.default_rng(0)
     resampled = []
-    for _ in range(_RESAMPLES):
+    for _ in range(_BOOTSTRAP_SAMPLES):
         good = random.integers(0, len(runs[0].good), len(runs[0].good))
         defective = random.integers(0, len(runs[0].defective), len(runs[0].defective))
         resampled.append(np.mean([auroc(run.good[good], run.defective[defective]) for run in runs]))
     low, high = np.percentile(resampled, [2.5, 97.5]).tolist()
     developments = [run.development for run in runs if run.development is not None]
-    return Row(
+    return ResultRow(
         set=name,
         detector=runs[0].detector,
         seeds=len(runs),
@@ -173,7 +184,7 @@ def _row(name: str, runs: Sequence[Run]) -> Row:
         interval=(low, high),
         development=float(np.mean(developments)) if developments else None,
         false_reject_rate=float(np.mean([(run.good >= run.threshold).mean() for run in runs])),
-        promised=runs[0].promised,
+        expected_false_rejects=runs[0].expected_false_rejects,
         recall=float(np.mean([(run.defective >= run.threshold).mean() for run in runs])),
         milliseconds=min(run.milliseconds for run in runs),
         training_seconds=float(np.mean([run.training_seconds for run in runs])),
@@ -181,22 +192,27 @@ def _row(name: str, runs: Sequence[Run]) -> Row:
     )
 
 
-def _controls(one: sets.Set) -> dict[str, float]:
-    """The AUROC of each trivial score on the same images, prepared as for the reference network."""
+def _controls(image_set: sets.Set) -> dict[str, float]:
+    """Return the AUROC of each trivial score on the same images, prepared as for the reference network."""
     preprocessing = Preprocessing(width=128, height=128, scaled_decode=True)
-    known, good, defective = (
+    training, good, defective = (
         read(paths, preprocessing, max_pixels=MAX_PIXELS, progress=lambda _: None)
-        for paths in (sorted((one.folder / "train" / "good").rglob("*.*")), one.good, one.defective)
+        for paths in (sorted((image_set.folder / "train" / "good").rglob("*.*")), image_set.good, image_set.defective)
     )
-    of_good, of_defective = (controls(some.thumbnails, some.deviations, known.thumbnails) for some in (good, defective))
+    of_good, of_defective = (
+        controls(images.thumbnails, images.deviations, training.thumbnails) for images in (good, defective)
+    )
     return {name: auroc(of_good[name], of_defective[name]) for name in of_good}
 
 
-def _json(found: Sequence[Found]) -> str:
+def _json(results: Sequence[SetResults]) -> str:
     def plain(value: object) -> object:
         return value.tolist() if isinstance(value, np.ndarray) else str(value)
 
-    return json.dumps([asdict(one) for one in found], default=plain, indent=1) + "\n"
+    def named(fields: list[tuple[str, object]]) -> dict[str, object]:
+        return {_JSON_NAMES.get(name, name): value for name, value in fields}
+
+    return json.dumps([asdict(each, dict_factory=named) for each in results], default=plain, indent=1) + "\n"
 
 
 if __name__ == "__main__":

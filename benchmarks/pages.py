@@ -1,10 +1,10 @@
-"""The findings of a detection benchmark as Markdown, and as one HTML page with histograms of the scores."""
+"""The results of the detection benchmark as Markdown, and as one HTML page with histograms of the scores."""
 
 from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from benchmarks.findings import Found, Row
+from benchmarks.detection_results import ResultRow, SetResults
 from core.html.charts import Mark, Strip, histograms
 
 _STYLE: Final = """
@@ -28,7 +28,7 @@ _HEAD: Final = (
     "95 % interval",
     "development",
     "false rejects",
-    "promised (95 %)",
+    "expected false rejects (95 %)",
     "recall",
     "ms an image",
     "training",
@@ -39,24 +39,24 @@ _CHANGE_HEAD: Final = ("change", "AUROC", "difference", "false rejects", "recall
 Table = tuple[Sequence[str], list[list[str]]]
 
 
-def markdown(found: Sequence[Found]) -> str:
-    """All tables, as text."""
+def markdown(results: Sequence[SetResults]) -> str:
+    """Render all tables as Markdown."""
     parts = []
-    for one in found:
-        parts.append(f"## {one.set}\n\n{_counts(one)}\n")
-        parts.extend([_text(_detection(one)), _text(_controls(one))])
-        for detector, table in _robustness(one):
+    for result in results:
+        parts.append(f"## {result.set}\n\n{_counts(result)}\n")
+        parts.extend([_text(_detection(result)), _text(_controls(result))])
+        for detector, table in _robustness(result):
             parts.append(f"### Robustness: {detector}\n\n{_text(table)}")
     return "\n".join(parts)
 
 
-def html(found: Sequence[Found]) -> str:
-    """One page that loads nothing."""
+def html(results: Sequence[SetResults]) -> str:
+    """Render one HTML page that loads no other file."""
     body = []
-    for one in found:
-        body.append(f"<h2>{escape(one.set)}</h2><p>{escape(_counts(one))}</p>")
-        body.extend([_markup(_detection(one)), _markup(_controls(one)), *_histograms(one)])
-        for detector, table in _robustness(one):
+    for result in results:
+        body.append(f"<h2>{escape(result.set)}</h2><p>{escape(_counts(result))}</p>")
+        body.extend([_markup(_detection(result)), _markup(_controls(result)), *_histograms(result)])
+        for detector, table in _robustness(result):
             body.append(f"<h3>Robustness: {escape(detector)}</h3>{_markup(table)}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Detection</title>'
@@ -64,16 +64,16 @@ def html(found: Sequence[Found]) -> str:
     )
 
 
-def _counts(one: Found) -> str:
-    return "Images: " + ", ".join(f"{count} {what}" for what, count in one.images.items()) + "."
+def _counts(result: SetResults) -> str:
+    return "Images: " + ", ".join(f"{count} {what}" for what, count in result.images.items()) + "."
 
 
-def _detection(one: Found) -> Table:
-    return _HEAD, [_cells(row) for row in one.rows]
+def _detection(result: SetResults) -> Table:
+    return _HEAD, [_cells(row) for row in result.rows]
 
 
-def _cells(row: Row) -> list[str]:
-    mean, low, high = row.promised
+def _cells(row: ResultRow) -> list[str]:
+    mean, low, high = row.expected_false_rejects
     return [
         f"{row.detector} ({row.seeds} seeds)",
         f"{row.auroc:.3f}",
@@ -88,14 +88,14 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _controls(one: Found) -> Table:
-    ranked = sorted(one.controls.items(), key=lambda item: -item[1])
+def _controls(result: SetResults) -> Table:
+    ranked = sorted(result.controls.items(), key=lambda item: -item[1])
     return ("control", "AUROC"), [[name.replace("_", " "), f"{value:.3f}"] for name, value in ranked]
 
 
-def _robustness(one: Found) -> list[tuple[str, Table]]:
+def _robustness(result: SetResults) -> list[tuple[str, Table]]:
     tables: list[tuple[str, Table]] = []
-    for detector, changes in one.robustness.items():
+    for detector, changes in result.robustness.items():
         reference = changes[0].auroc
         rows = [
             [
@@ -112,11 +112,11 @@ def _robustness(one: Found) -> list[tuple[str, Table]]:
     return tables
 
 
-def _histograms(one: Found) -> list[str]:
-    """One for each detector, of its first seed."""
+def _histograms(result: SetResults) -> list[str]:
+    """Draw a histogram for each detector, of its first seed."""
     charts = []
-    for row in one.rows:
-        run = next(run for run in one.runs if run.detector == row.detector)
+    for row in result.rows:
+        run = next(run for run in result.runs if run.detector == row.detector)
         strips = [Strip("good", "good", run.good), Strip("defective", "defective", run.defective)]
         charts.append(f"<h3>{escape(row.detector)}</h3>{histograms(strips, [Mark('threshold', run.threshold)])}")
     return charts

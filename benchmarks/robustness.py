@@ -1,4 +1,4 @@
-"""What a change of the light, the optics or the fixture does to a detector that has never seen it."""
+"""Robustness: how a change of the light, the optics or the fixture affects a detector that was not trained on it."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,9 @@ _SHIFT: Final = 0.02
 Levels = NDArray[np.float32]
 
 
-def _levels(change: Callable[[Levels], Levels]) -> Callable[[Image.Image], Image.Image]:
+def _change_levels(change: Callable[[Levels], Levels]) -> Callable[[Image.Image], Image.Image]:
+    """Return a function that applies the change to the float32 levels of an image, 0 to 255."""
+
     def changed(image: Image.Image) -> Image.Image:
         values = change(np.asarray(image, dtype=np.float32))
         return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
@@ -30,30 +32,33 @@ def _levels(change: Callable[[Levels], Levels]) -> Callable[[Image.Image], Image
     return changed
 
 
-def _shifted(image: Image.Image) -> Image.Image:
-    """By 2 % of each side, the edge repeated."""
+def _shift(image: Image.Image) -> Image.Image:
+    """Shift an image by 2 % of each side, repeating the edge."""
     right, down = round(image.width * _SHIFT), round(image.height * _SHIFT)
     padded = np.pad(np.asarray(image), ((down, 0), (right, 0), (0, 0)), mode="edge")
     return Image.fromarray(padded[: image.height, : image.width])
 
 
-def _rotated(degrees: float) -> Callable[[Image.Image], Image.Image]:
+def _rotate(degrees: float) -> Callable[[Image.Image], Image.Image]:
+    """Return a function that rotates an image about its centre, repeating the edge."""
+
     def rotated(image: Image.Image) -> Image.Image:
-        """About the centre, the edge repeated."""
         margin = round(0.1 * max(image.size))
         padded = Image.fromarray(np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
-        turned = padded.rotate(degrees, Image.Resampling.BICUBIC)
-        return turned.crop((margin, margin, margin + image.width, margin + image.height))
+        result = padded.rotate(degrees, Image.Resampling.BICUBIC)
+        return result.crop((margin, margin, margin + image.width, margin + image.height))
 
     return rotated
 
 
-def _noisy(image: Image.Image) -> Image.Image:
+def _add_noise(image: Image.Image) -> Image.Image:
     random = np.random.default_rng(image.width)
-    return _levels(lambda levels: levels + random.normal(0, 5, levels.shape).astype(np.float32))(image)
+    return _change_levels(lambda levels: levels + random.normal(0, 5, levels.shape).astype(np.float32))(image)
 
 
-def _jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
+def _compress(quality: int) -> Callable[[Image.Image], Image.Image]:
+    """Return a function that compresses an image as JPEG."""
+
     def compressed(image: Image.Image) -> Image.Image:
         out = io.BytesIO()
         image.save(out, "JPEG", quality=quality)
@@ -64,24 +69,24 @@ def _jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
 
 CHANGES: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
     "as it is": lambda image: image,
-    "gain × 0.9": _levels(lambda levels: levels * 0.9),
-    "gain × 1.1": _levels(lambda levels: levels * 1.1),
-    "offset - 10 levels": _levels(lambda levels: levels - 10),
-    "offset + 10 levels": _levels(lambda levels: levels + 10),
+    "gain × 0.9": _change_levels(lambda levels: levels * 0.9),
+    "gain × 1.1": _change_levels(lambda levels: levels * 1.1),
+    "offset - 10 levels": _change_levels(lambda levels: levels - 10),
+    "offset + 10 levels": _change_levels(lambda levels: levels + 10),
     "blur, σ 1 pixel": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
     "blur, σ 2 pixels": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
-    "JPEG, quality 90": _jpeg(90),
-    "JPEG, quality 50": _jpeg(50),
-    "shift by 2 %": _shifted,
-    "rotation by 1°": _rotated(1),
-    "rotation by 3°": _rotated(3),
-    "noise, σ 5 levels": _noisy,
+    "JPEG, quality 90": _compress(90),
+    "JPEG, quality 50": _compress(50),
+    "shift by 2 %": _shift,
+    "rotation by 1°": _rotate(1),
+    "rotation by 3°": _rotate(3),
+    "noise, σ 5 levels": _add_noise,
 }
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """What became of one change. Rates are 0 to 1; `marked` is the share of good images marked for review."""
+    """The results of one change. Rates are 0 to 1; `marked` is the share of good images that fail an input check."""
 
     change: str
     auroc: float
@@ -90,15 +95,15 @@ class Robustness:
     marked: float
 
 
-def measure(
+def measure_robustness(
     detector: Detector, inputs: InputRanges | None, threshold: float, good: Sequence[Path], defective: Sequence[Path]
 ) -> list[Robustness]:
-    """Every change on the same images, in the size in which they are stored."""
-    found = []
+    """Apply every change to the same images, in their stored size, and score them."""
+    results = []
     for name, change in CHANGES.items():
-        of_good, marked = _scored(detector, inputs, good, change)
-        of_defective, _ = _scored(detector, inputs, defective, change)
-        found.append(
+        of_good, marked = _score_changed(detector, inputs, good, change)
+        of_defective, _ = _score_changed(detector, inputs, defective, change)
+        results.append(
             Robustness(
                 name,
                 auroc(of_good, of_defective),
@@ -107,13 +112,13 @@ def measure(
                 marked,
             )
         )
-    return found
+    return results
 
 
-def _scored(
+def _score_changed(
     detector: Detector, inputs: InputRanges | None, paths: Sequence[Path], change: Callable[[Image.Image], Image.Image]
 ) -> tuple[Scores, float]:
-    """Scores, and the share that the input checks mark."""
+    """Return the scores of the changed images, and the share of images that fail an input check."""
     images: list[PreparedImage] = []
     marked = 0
     for path in paths:

@@ -1,4 +1,4 @@
-"""What a detection benchmark finds."""
+"""The results of the detection benchmark."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,15 @@ from core.vision.evaluation.metrics import Scores
 
 
 @dataclass(frozen=True)
-class Run:
+class DetectorRun:
     """One detector, trained with one seed on one set.
 
     Attributes:
         good, defective: scores of the images that are reported on.
-        development: AUROC on those by which the detector was chosen; None where there are none.
-        threshold: of `promised` false rejects, with its 95 % interval.
+        development: AUROC on the images that the detector was chosen by; None if there are none.
+        threshold: of the version, as calibrated in training.
+        expected_false_rejects: the expected false-reject rate of the threshold, and the low and high end of its 95 %
+            interval.
         milliseconds: to decode and score an image on one core.
     """
 
@@ -23,15 +25,15 @@ class Run:
     defective: Scores
     development: float | None
     threshold: float
-    promised: tuple[float, float, float]
+    expected_false_rejects: tuple[float, float, float]
     milliseconds: float
     training_seconds: float
     bundle_bytes: int
 
 
 @dataclass(frozen=True)
-class Row:
-    """One detector on one set, over its seeds: means, and the bootstrap interval of the mean AUROC."""
+class ResultRow:
+    """One detector on one set: the means over its seeds, and the bootstrap interval of the mean AUROC."""
 
     set: str
     detector: str
@@ -40,7 +42,7 @@ class Row:
     interval: tuple[float, float]
     development: float | None
     false_reject_rate: float
-    promised: tuple[float, float, float]
+    expected_false_rejects: tuple[float, float, float]
     recall: float
     milliseconds: float
     training_seconds: float
@@ -48,12 +50,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Found:
-    """All that was measured on one set."""
+class SetResults:
+    """All results on one set."""
 
     set: str
     images: dict[str, int]
-    rows: list[Row]
+    rows: list[ResultRow]
     controls: dict[str, float]
     robustness: dict[str, list[Robustness]]
-    runs: list[Run]
+    runs: list[DetectorRun]
