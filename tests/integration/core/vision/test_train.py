@@ -172,7 +172,7 @@ def test_a_golden_score_that_differs_is_refused_with_the_numbers(
     for factor in (1 + 5e-5, float("1e6")):
         wrong = golden.model_copy(update={"score": golden.score * factor})
         other = {**files, MANIFEST: manifest.model_copy(update={"golden": [wrong]}).to_json()}
-        with pytest.raises(InvalidBundle, match=r"not reproduced: .* expected, .* found"):
+        with pytest.raises(InvalidBundle, match=r"not reproduced: expected .*, got .*"):
             check_golden(load_detector(other, device="cpu", max_pixels=10**6), other)
 
 
