@@ -25,11 +25,11 @@ from core.vision.bundle.loading import load_detector
 from core.vision.bundle.manifest import MANIFEST, Manifest, verify_bundle
 from core.vision.detectors.autoencoder import MSE, Z_MAP
 from core.vision.detectors.detector import Detector
-from core.vision.evaluation.evaluation import scores_of
+from core.vision.evaluation.evaluation import score_dataset
 from core.vision.evaluation.metrics import Scores, auroc, controls
 from core.vision.input.preprocessing import Preprocessing
 from core.vision.train import TrainingOptions, train
-from core.vision.training.dataset import ImageSet, read
+from core.vision.training.dataset import ImageDataset, read
 
 MAX_PIXELS: Final = 64_000_000
 RESULTS: Final = Path(__file__).parent / "results"
@@ -147,7 +147,7 @@ def _train_and_test(
 
 
 def _scores(detector: Detector, paths: Sequence[Path]) -> Scores:
-    return scores_of(detector, ImageSet(paths, detector.preprocessing, max_pixels=MAX_PIXELS), lambda _: None)
+    return score_dataset(detector, ImageDataset(paths, detector.preprocessing, max_pixels=MAX_PIXELS), lambda _: None)
 
 
 def _milliseconds(detector: Detector, paths: Sequence[Path]) -> float:

@@ -23,7 +23,7 @@ from core.rescoring import runs, slices
 from core.rescoring.reports import report
 from core.rescoring.requests import RunRequest
 from core.rescoring.run_thresholds import RunThreshold
-from core.rescoring.slices import Result
+from core.rescoring.slices import ImageResult
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
@@ -61,7 +61,7 @@ def prepare(engine: Engine, rows: int) -> None:
         connection.execute(text("ANALYZE"))
 
 
-class Night:
+class RescoringHarness:
     """The planner, asked as the dispatcher does."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
@@ -88,7 +88,7 @@ def timed(action: Callable[[], object]) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def judge(night: Night, rows: int) -> None:
+def judge(night: RescoringHarness, rows: int) -> None:
     run_id = night.run(1, threshold=0.4)
     begun = time.perf_counter()
     night.planner.plan(run_id)
@@ -99,7 +99,7 @@ def judge(night: Night, rows: int) -> None:
     print(f"the report of these after {timed(lambda: report.build_report(night.engine, run_id)) / 1000:.1f} s")
 
 
-def plan(night: Night, rows: int) -> None:
+def plan(night: RescoringHarness, rows: int) -> None:
     """Plan for the network, while results are made up as soon as there are slices."""
     run_id = night.run(2)
     planning, writing, asking = [], [], []
@@ -120,14 +120,14 @@ def plan(night: Night, rows: int) -> None:
         print(f"{name:20} first tenth {first:.2f} ms, middle {middle:.2f} ms, last {last:.2f} ms ({last / first:.2f})")
 
 
-def _make_up(night: Night) -> None:
+def _make_up(night: RescoringHarness) -> None:
     while True:
         with night.engine.begin() as connection:
             claim = slices.claim(connection, worker="bench", lease_seconds=60)
             if claim is None:
                 return
             subjects = slices.run_images(connection, claim)
-        results = [Result(one, RunThreshold(0.5), 0.25, "ok") for one in subjects]
+        results = [ImageResult(one, RunThreshold(0.5), 0.25, "ok") for one in subjects]
         with night.engine.begin() as connection:
             slices.write(connection, claim, results)
 
@@ -148,7 +148,7 @@ def main() -> int:
             migrate(unbounded)
             prepare(unbounded, rows)
             engine = create_pool(settings, size=6, name="bench")
-            night = Night(settings, engine)
+            night = RescoringHarness(settings, engine)
             judge(night, rows)
             plan(night, rows)
             night.notifier.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.vision.training.dataset import read_layout
+from core.vision.training.dataset import read_mvtec_folder
 
 _TRAINED_ON = 0.7
 _BLOCKS = 12
@@ -40,9 +40,9 @@ def of_folder(root: Path, work: Path) -> Set:
     """A folder in MVTec layout; all of its `test/` is reported on.
 
     Raises:
-        InvalidFolder: it is not in that layout, or has no test images of both kinds.
+        InvalidDataset: it is not in that layout, or has no test images of both kinds.
     """
-    layout = read_layout(root)
+    layout = read_mvtec_folder(root)
     if not layout.test_good or not layout.test_defective:
         raise SystemExit(f"{root} needs images in test/good and in test/<type>: there is nothing to measure")
     folder = work / root.name

@@ -130,8 +130,8 @@ class Dispatcher:
     def _keep_rescoring(self) -> None:
         with self._engine.begin() as connection:
             rescued = slices.reclaim_expired_leases(connection)
-            due = planning.due(connection)
-            waiting = slices.waiting(connection)
+            due = planning.take_due(connection)
+            waiting = slices.count_claimable(connection)
         if rescued:
             log.warning("%d slice leases expired; the slices are queued again", rescued)
         for run_id in due:
@@ -145,7 +145,7 @@ class Dispatcher:
         minibatch = self._settings.minibatch
         with self._engine.begin() as connection:
             recipe_id = work.next_bulk_recipe(connection, self._uploads_of)
-            has_slices = slices.waiting(connection) > 0
+            has_slices = slices.count_claimable(connection) > 0
             granted = bulk_share.grant(
                 connection,
                 feed_newest=self._newest,

@@ -61,8 +61,8 @@ class GateOutcome(BaseModel):
     detail: str | None = Field(description="why nothing can be said")
 
     @classmethod
-    def of_rule(cls, one: gate.Outcome) -> Self:
-        return cls(**one.stored())
+    def of_rule(cls, one: gate.RuleOutcome) -> Self:
+        return cls(**one.to_json())
 
 
 class GateNotMet(Problem):

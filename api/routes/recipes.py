@@ -40,7 +40,7 @@ class RecipeChanges(BaseModel):
 def list_recipes(services: Context, name: Annotated[RecipeName | None, Query()] = None) -> RecipeList:
     """All recipes, by name."""
     with services.transaction() as connection:
-        found, challenging = recipes.list_all(connection), challengers.by_recipe(connection)
+        found, challenging = recipes.list_all(connection), challengers.all_by_recipe_id(connection)
     return RecipeList(items=[Recipe.of(one, challenging.get(one.id)) for one in found if name in (None, one.name)])
 
 
@@ -57,7 +57,7 @@ def create_recipe(new: NewRecipe, response: Response, services: Context, actor: 
 def get_recipe(name: RecipePath, services: Context) -> Recipe:
     """One recipe."""
     with services.transaction() as connection:
-        return Recipe.of(recipes.get(connection, name), challengers.of_recipe(connection, name))
+        return Recipe.of(recipes.get(connection, name), challengers.find(connection, name))
 
 
 @router.patch("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
@@ -66,4 +66,4 @@ def change_recipe(name: RecipePath, changes: RecipeChanges, services: Context, a
     with services.transaction() as connection:
         wanted = changes.model_dump(exclude_unset=True)
         changed = recipes.change(connection, name, actor=actor, **wanted) if wanted else recipes.get(connection, name)
-        return Recipe.of(changed, challengers.of_recipe(connection, name))
+        return Recipe.of(changed, challengers.find(connection, name))

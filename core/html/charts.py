@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from core.html.pages import fragment
+from core.html.rendering import fragment
 
 _WIDTH = 720
 _LEFT, _RIGHT = 150, 20

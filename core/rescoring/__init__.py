@@ -1,1 +1,1 @@
-"""Re-scoring: resumable passes over an archive with another model version or threshold, and what they would change."""
+"""Re-scoring: resumable runs over an archive with another model version or threshold, and what they would change."""

@@ -1,7 +1,7 @@
-"""From a run to action: what it assessed scores from now on, if a gate is met; and one step back.
+"""Activation of a run, if it meets a gate, and its rollback.
 
-Both are one transaction that holds the recipe, as every activation does, and the run. What is served afterwards is what
-was assessed: the run's model version, with the thresholds that judged the run.
+An activation makes the run's model version the active one, with the thresholds of the run. It and the rollback are one
+transaction each, which locks the recipe, as every activation does, and the run.
 """
 
 from collections.abc import Iterable
@@ -18,98 +18,100 @@ from core.models.model_versions import ModelVersion
 from core.models.recipes import Recipe
 from core.models.thresholds import Threshold
 from core.rescoring import challengers, gate, runs
-from core.rescoring.gate import Gate, Outcome
+from core.rescoring.gate import Gate, RuleOutcome
 from core.rescoring.run_thresholds import RunThreshold, RunThresholds
 from core.rescoring.runs import Run
 from core.rescoring.tables import rescore_runs
 
 
 @dataclass(frozen=True)
-class Activated:
-    """What an activation has done."""
+class ActivationResult:
+    """The run after its activation or rollback, the model version that is active now, and the outcome of the gate."""
 
     run: Run
     version: ModelVersion
-    gate: list[Outcome]
+    gate: list[RuleOutcome]
 
 
-def activate(connection: Connection, run_id: UUID, asked: Gate, *, actor: str) -> Activated:
-    """Let what a run assessed score: its version, and where it judged with a threshold of its own that threshold.
+def activate(connection: Connection, run_id: UUID, wanted: Gate, *, actor: str) -> ActivationResult:
+    """Activate the version of a run, and set the run's own threshold if it has one. Ends a challenger.
 
-    Refuses, and changes nothing: a gate that is not met (GATE_NOT_MET, with every rule's outcome as `gate`); a run that
-    is not completed (a challenger may be running); one whose version has other thresholds by now than those that judged
-    the run; and one whose version and thresholds score already. A challenger is ended by it.
+    Raises:
+        Refused: and nothing changes. GATE_NOT_MET, with the outcome of every rule as `gate`; INVALID_TRANSITION if the
+            run is neither completed nor a running challenger, if the thresholds of its version have changed since it
+            was created, or if its version and thresholds are active already; MODEL_NOT_READY.
     """
-    owner, run = _locked(connection, run_id)
+    recipe, run = _lock_recipe_and_run(connection, run_id)
     _check_has_results(run)
     version = model_versions.by_id(connection, run.model_version_id)
-    in_force = thresholds.in_force(connection, version.id)
-    replaced = _replaced(run, in_force)
+    replaced = _thresholds_to_replace(run, thresholds.in_force(connection, version.id))
     if version.active and not replaced:
         raise Refused(
             Code.INVALID_TRANSITION,
-            f"What run {run_id} assessed scores already: version {run.model_version} of recipe {run.recipe!r} is "
-            "active with these thresholds. There is nothing to activate.",
+            f"Version {run.model_version} of recipe {run.recipe!r} is active already, with the thresholds of run "
+            f"{run_id}. There is nothing to activate.",
         )
-    outcomes = gate.evaluate(connection, run, asked)
-    _check_met(run, outcomes)
-    _set(connection, version, [(one.station_id, run.limits.general, None) for one in replaced], actor)
+    outcomes = gate.evaluate(connection, run, wanted)
+    _check_gate_is_met(run, outcomes)
+    _set_thresholds(connection, version, [(one.station_id, run.thresholds.general, None) for one in replaced], actor)
     version = model_versions.activate(connection, run.recipe, run.model_version, actor=actor)
-    note = {
+    activation = {
         "state": "active",
         "by": actor,
         "at": _now(connection),
-        "gate": [one.stored() for one in outcomes],
-        "confident": asked.confident,
-        "version_before": owner.active_version,
-        "thresholds_before": [_kept(one) for one in replaced],
-        "place": model_versions.newest_activation(connection, owner.id),
+        "gate": [outcome.to_json() for outcome in outcomes],
+        "confident": wanted.confident,
+        "version_before": recipe.active_version,
+        "thresholds_before": [_threshold_json(one) for one in replaced],
+        "place": model_versions.newest_activation(connection, recipe.id),
     }
-    _note(connection, run, note)
-    _record(connection, run, "rescore_run.activated", actor, note)
+    _store(connection, run, activation)
+    _record(connection, run, "rescore_run.activated", actor, activation)
     if run.kind == "challenger" and not run.final:
         challengers.end(connection, run.recipe, actor=actor)
-    return Activated(runs.get(connection, run_id), version, outcomes)
+    return ActivationResult(runs.get(connection, run_id), version, outcomes)
 
 
-def rollback(connection: Connection, run_id: UUID, *, actor: str) -> Activated:
-    """One step back behind the activation of a run: the version and the thresholds that were in force before it.
+def rollback(connection: Connection, run_id: UUID, *, actor: str) -> ActivationResult:
+    """Undo the activation of a run: restore the version and the thresholds that were in force before it.
 
-    Refuses a run that was not activated, or was rolled back already, and one since whose activation another version
-    was activated or a threshold of this one was set.
+    Raises:
+        Refused: INVALID_TRANSITION if the run was not activated or was rolled back already, or if another version was
+            activated or a threshold of this version was set since.
     """
-    owner, run = _locked(connection, run_id)
-    note = run.activation
-    if note is None or note["state"] != "active":
-        what = "was not activated" if note is None else "was rolled back already"
-        raise Refused(Code.INVALID_TRANSITION, f"Run {run_id} {what}: there is nothing to roll back.")
-    _check_is_newest(connection, owner, run, note)
+    recipe, run = _lock_recipe_and_run(connection, run_id)
+    activation = run.activation
+    if activation is None or activation["state"] != "active":
+        state = "was not activated" if activation is None else "was rolled back already"
+        raise Refused(Code.INVALID_TRANSITION, f"Run {run_id} {state}. There is nothing to roll back.")
+    _check_is_newest(connection, recipe, run, activation)
     version = model_versions.by_id(connection, run.model_version_id)
-    _set(
+    _set_thresholds(
         connection,
         version,
         [
             (one["station_id"], RunThreshold(one["threshold"], one["review_threshold"]), one["calibration"])
-            for one in note["thresholds_before"]
+            for one in activation["thresholds_before"]
         ],
         actor,
     )
-    if note["version_before"] != run.model_version:
+    if activation["version_before"] != run.model_version:
         version = model_versions.rollback(connection, run.recipe, actor=actor)
-    note = {**note, "state": "rolled_back", "rolled_back_by": actor, "rolled_back_at": _now(connection)}
-    _note(connection, run, note)
-    _record(connection, run, "rescore_run.rolled_back", actor, note)
-    return Activated(runs.get(connection, run_id), version, [Outcome(**one) for one in note["gate"]])
+    activation = activation | {"state": "rolled_back", "rolled_back_by": actor, "rolled_back_at": _now(connection)}
+    _store(connection, run, activation)
+    _record(connection, run, "rescore_run.rolled_back", actor, activation)
+    outcomes = [RuleOutcome(**outcome) for outcome in activation["gate"]]
+    return ActivationResult(runs.get(connection, run_id), version, outcomes)
 
 
-def _locked(connection: Connection, run_id: UUID) -> tuple[Recipe, Run]:
-    """The recipe of a run and the run, locked in this order, as they stand then.
+def _lock_recipe_and_run(connection: Connection, run_id: UUID) -> tuple[Recipe, Run]:
+    """Lock the recipe of a run and then the run, and return both as they are then.
 
-    Results may still be copied into a challenger meanwhile; what counts them waits.
+    The lock lets a worker copy results into a challenger meanwhile; the worker waits when it updates the counters.
     """
-    owner = recipes.lock(connection, runs.get(connection, run_id).recipe)
+    recipe = recipes.lock(connection, runs.get(connection, run_id).recipe)
     connection.execute(select(rescore_runs.c.id).where(rescore_runs.c.id == run_id).with_for_update(key_share=True))
-    return owner, runs.get(connection, run_id)
+    return recipe, runs.get(connection, run_id)
 
 
 def _check_has_results(run: Run) -> None:
@@ -117,69 +119,73 @@ def _check_has_results(run: Run) -> None:
         return
     raise Refused(
         Code.INVALID_TRANSITION,
-        f"Run {run.id} is {run.state}; only a completed one, or a challenger that is running, can be activated.",
+        f"Run {run.id} is {run.state}; only a completed run or a running challenger can be activated.",
     )
 
 
-def _replaced(run: Run, in_force: list[Threshold]) -> list[Threshold]:
-    """The thresholds in force that are not those that judged the run; refuses where it did not bring its own."""
-    judged = run.limits
+def _thresholds_to_replace(run: Run, in_force: list[Threshold]) -> list[Threshold]:
+    """Return the thresholds in force that differ from the run's own threshold; none if it has no own threshold.
+
+    Refuses a run without its own threshold if the thresholds in force are not those of the run.
+    """
     if run.threshold is None:
-        if judged != RunThresholds.made_of(in_force):
-            how = "end the challenger and start it again" if run.kind == "challenger" else "make a new run"
+        if run.thresholds != RunThresholds.from_thresholds(in_force):
+            remedy = "End the challenger and start it again" if run.kind == "challenger" else "Create a new run"
             raise Refused(
                 Code.INVALID_TRANSITION,
                 f"The thresholds of version {run.model_version} of recipe {run.recipe!r} were changed after run "
-                f"{run.id} was made, so that others would score than were assessed: {how}, and activate that one.",
+                f"{run.id} was created, so its results do not show what would be activated. {remedy}, and activate "
+                "that one.",
             )
         return []
-    return [one for one in in_force if _limit(one) != judged.general]
+    return [one for one in in_force if _run_threshold(one) != run.thresholds.general]
 
 
-def _check_met(run: Run, outcomes: list[Outcome]) -> None:
-    missed = [one for one in outcomes if not one.met]
+def _check_gate_is_met(run: Run, outcomes: list[RuleOutcome]) -> None:
+    missed = [outcome for outcome in outcomes if not outcome.met]
     if missed:
         raise Refused(
             Code.GATE_NOT_MET,
-            f"Run {run.id} does not meet {', '.join(one.rule for one in missed)}; nothing was activated.",
-            gate=[one.stored() for one in outcomes],
+            f"Run {run.id} does not meet {', '.join(outcome.rule for outcome in missed)}; nothing was activated.",
+            gate=[outcome.to_json() for outcome in outcomes],
         )
 
 
-def _check_is_newest(connection: Connection, owner: Recipe, run: Run, note: dict[str, Any]) -> None:
-    if model_versions.newest_activation(connection, owner.id) != note["place"]:
+def _check_is_newest(connection: Connection, recipe: Recipe, run: Run, activation: dict[str, Any]) -> None:
+    if model_versions.newest_activation(connection, recipe.id) != activation["place"]:
         raise Refused(
             Code.INVALID_TRANSITION,
-            f"Since run {run.id} was activated, recipe {run.recipe!r} was given another active version; it is "
-            f"{owner.active_version} now. Roll that back first, or activate the version that is wanted by its number.",
+            f"Another version of recipe {run.recipe!r} was activated after run {run.id}; version "
+            f"{recipe.active_version} is active now. Roll that back first, or activate the version you want by its "
+            "number.",
         )
     in_force = thresholds.in_force(connection, run.model_version_id)
-    if run.threshold is not None and any(run.limits.general != _limit(one) for one in in_force):
+    if run.threshold is not None and any(run.thresholds.general != _run_threshold(one) for one in in_force):
         raise Refused(
             Code.INVALID_TRANSITION,
-            f"A threshold of version {run.model_version} of recipe {run.recipe!r} was set since run {run.id} was "
-            "activated: a step back would undo that, too. Set the threshold that is wanted.",
+            f"A threshold of version {run.model_version} of recipe {run.recipe!r} was set after run {run.id} was "
+            "activated. A rollback would undo that as well. Set the threshold you want instead.",
         )
 
 
-def _set(
+def _set_thresholds(
     connection: Connection,
     version: ModelVersion,
-    wanted: Iterable[tuple[str | None, RunThreshold, dict[str, Any] | None]],
+    by_station: Iterable[tuple[str | None, RunThreshold, dict[str, Any] | None]],
     actor: str,
 ) -> None:
-    """Append thresholds of stations, or of all without one of their own (None), with their calibrations."""
-    for station_id, limit, calibration in wanted:
+    """Append thresholds, each with its station (None: the general one) and its calibration."""
+    for station_id, threshold, calibration in by_station:
         thresholds.append(
-            connection, version, **vars(limit), station_id=station_id, calibration=calibration, actor=actor
+            connection, version, **vars(threshold), station_id=station_id, calibration=calibration, actor=actor
         )
 
 
-def _kept(one: Threshold) -> dict[str, Any]:
-    return {"station_id": one.station_id, **vars(_limit(one)), "calibration": one.calibration}
+def _threshold_json(one: Threshold) -> dict[str, Any]:
+    return {"station_id": one.station_id, **vars(_run_threshold(one)), "calibration": one.calibration}
 
 
-def _limit(one: Threshold) -> RunThreshold:
+def _run_threshold(one: Threshold) -> RunThreshold:
     return RunThreshold(one.threshold, one.review_threshold)
 
 
@@ -187,11 +193,11 @@ def _now(connection: Connection) -> str:
     return str(connection.execute(select(func.clock_timestamp())).scalar_one().isoformat())
 
 
-def _note(connection: Connection, run: Run, note: dict[str, Any]) -> None:
-    connection.execute(update(rescore_runs).where(rescore_runs.c.id == run.id).values(activation=note))
+def _store(connection: Connection, run: Run, activation: dict[str, Any]) -> None:
+    connection.execute(update(rescore_runs).where(rescore_runs.c.id == run.id).values(activation=activation))
 
 
-def _record(connection: Connection, run: Run, action: str, actor: str, note: dict[str, Any]) -> None:
+def _record(connection: Connection, run: Run, action: str, actor: str, activation: dict[str, Any]) -> None:
     audit.record(
         connection,
         actor=actor,
@@ -199,8 +205,8 @@ def _record(connection: Connection, run: Run, action: str, actor: str, note: dic
         subject=f"rescore_run:{run.id}",
         recipe=run.recipe,
         version=run.model_version,
-        version_before=note["version_before"],
-        thresholds_before=note["thresholds_before"],
-        gate=note["gate"],
-        confident=note["confident"],
+        version_before=activation["version_before"],
+        thresholds_before=activation["thresholds_before"],
+        gate=activation["gate"],
+        confident=activation["confident"],
     )

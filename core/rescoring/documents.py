@@ -1,4 +1,4 @@
-"""The JSON document of a re-scoring run, in answers and webhooks."""
+"""The JSON document of a re-scoring run, in API responses and webhooks."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from core.rescoring import runs
 
 
 class Progress(BaseModel):
-    """How far a run is: `share` of its images from 0 to 1, `rate` in images a second. None: not known."""
+    """The progress of a run: `share` of its images from 0 to 1, `rate` in images per second. Null means unknown."""
 
     done: int
     share: float | None
@@ -24,11 +24,11 @@ class Progress(BaseModel):
 
 
 class RescoreRun(BaseModel):
-    """A pass over an archive with a model version and its thresholds, or a challenger in the shadow of the active one.
+    """A run over an archive with a model version and its thresholds, or a challenger that scores live images.
 
-    `counts` holds `total` (null until it has been counted), `planned`, `completed`, `failed`, the verdicts `ok`, `ng`
-    and `review`, the flips `ok_to_ng` and `ng_to_ok` against the verdicts that were recorded, and `skipped`: images
-    of a challenger's share that it passed over because it had fallen more than an hour behind the line.
+    `counts` holds `total` (null until the images have been counted), `planned`, `completed`, `failed`, the verdicts
+    `ok`, `ng` and `review`, the flips `ok_to_ng` and `ng_to_ok` against the recorded verdicts, and `skipped`: images
+    that a challenger skipped because it had fallen more than an hour behind. `limits` are the thresholds of the run.
     """
 
     id: UUID
@@ -55,30 +55,30 @@ class RescoreRun(BaseModel):
     finished_at: dt.datetime | None
 
     @classmethod
-    def of(cls, one: runs.Run) -> Self:
-        own = {name: getattr(one, name) for name in cls.model_fields if hasattr(one, name)}
-        own |= {
-            "status": one.state,
-            "model": Model(version=one.model_version, sha256=one.model_sha256.hex()),
-            "limits": one.limits.stored(),
-            "counts": {"total": one.total, "planned": one.planned, **one.counts, "skipped": one.skipped},
+    def from_run(cls, run: runs.Run) -> Self:
+        fields = {name: getattr(run, name) for name in cls.model_fields if hasattr(run, name)}
+        fields |= {
+            "status": run.state,
+            "model": Model(version=run.model_version, sha256=run.model_sha256.hex()),
+            "limits": run.thresholds.to_json(),
+            "counts": {"total": run.total, "planned": run.planned, **run.counts, "skipped": run.skipped},
             "progress": Progress(
-                done=one.done,
-                share=one.done / one.total if one.total else None,
-                rate=round(one.rate, 2),
-                seconds_left=None if one.seconds_left is None else round(one.seconds_left, 1),
+                done=run.done,
+                share=run.done / run.total if run.total else None,
+                rate=round(run.rate, 2),
+                seconds_left=None if run.seconds_left is None else round(run.seconds_left, 1),
             ),
-            "created_by": one.actor,
+            "created_by": run.actor,
         }
-        return cls(**own)
+        return cls(**fields)
 
 
-def _of_events(connection: Connection, subjects: set[str]) -> dict[str, Document]:
-    found = runs.by_ids(connection, map(UUID, subjects)).values()
-    return {str(one.id): RescoreRun.of(one).model_dump(mode="json") for one in found}
+def _load(connection: Connection, run_ids: set[str]) -> dict[str, Document]:
+    found = runs.by_ids(connection, map(UUID, run_ids)).values()
+    return {str(run.id): RescoreRun.from_run(run).model_dump(mode="json") for run in found}
 
 
 LOADERS: Final[Mapping[str, Loader]] = dict.fromkeys(
-    (EventType.RESCORE_RUN_PROGRESS, EventType.RESCORE_RUN_COMPLETED, EventType.RESCORE_RUN_FAILED), _of_events
+    (EventType.RESCORE_RUN_PROGRESS, EventType.RESCORE_RUN_COMPLETED, EventType.RESCORE_RUN_FAILED), _load
 )
-"""Of the events of runs, see `core.documents.payloads.documents`."""
+"""Loads the documents for the events of runs; see `core.documents.payloads.documents`."""

@@ -1,4 +1,4 @@
-"""A gate: what a run must have shown before what it assessed may score."""
+"""The gate: rules that a run must meet before its version and thresholds can be activated."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -8,17 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Connection, text
 
 from core.rescoring.reports import agreement
-from core.rescoring.reports.proportions import upper_bound
+from core.rescoring.reports.confidence_bound import upper_confidence_bound
 from core.rescoring.runs import Run
 
 _Share = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
-_Size = Annotated[int | None, Field(ge=1, le=10**12)]
+_Count = Annotated[int | None, Field(ge=1, le=10**12)]
 
 _SHARES = ("max_new_false_rejects", "max_new_rejects", "max_missed", "max_failures")
 
 
 class Gate(BaseModel):
-    """Rules with limits; all that are given must be met. A share of nothing cannot be judged, so it is not met."""
+    """A set of rules, all of which must be met. A share of zero images cannot be computed, so it is not met."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,34 +33,34 @@ class Gate(BaseModel):
     ] = None
     max_failures: Annotated[_Share, Field(description="of all images: the share that could not be scored")] = None
     min_reviewed_ok: Annotated[
-        _Size, Field(description="at least this many parts of the run must have been reviewed ok")
+        _Count, Field(description="at least this many parts of the run must have been reviewed ok")
     ] = None
     min_reviewed_ng: Annotated[
-        _Size, Field(description="at least this many parts of the run must have been reviewed ng")
+        _Count, Field(description="at least this many parts of the run must have been reviewed ng")
     ] = None
     confident: Annotated[
         bool,
-        Field(description="judge each share by its upper bound with 95 % confidence, not as it was measured"),
+        Field(description="compare the upper bound of each share with 95 % confidence, not the measured share"),
     ] = False
 
     @model_validator(mode="after")
-    def _limits_something(self) -> Self:
+    def _require_a_share(self) -> Self:
         if all(getattr(self, name) is None for name in _SHARES):
             raise ValueError(f"name at least one of {', '.join(_SHARES)}")
         return self
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run fares with one rule.
+class RuleOutcome:
+    """The outcome of one rule of a gate.
 
     Attributes:
-        limit: what the gate asks for: a share from 0 to 1, or a number of parts.
-        measured: what the run has, in the same unit; None where nothing can be said.
-        count, of: the share is `count` of `of`.
-        bound: of a share: with 95 % confidence it is not above this; None of a number.
-        met: False also where nothing can be said.
-        detail: for people: why nothing can be said; None else.
+        limit: what the gate requires: a share from 0 to 1, or a number of parts.
+        measured: what the run has, in the same unit; None if it cannot be computed.
+        count, of: the share is `count` divided by `of`.
+        bound: the upper bound of the share with 95 % confidence; None if the rule is about a number of parts.
+        met: False if the share cannot be computed.
+        detail: why the share cannot be computed, for people; otherwise None.
     """
 
     rule: str
@@ -72,50 +72,50 @@ class Outcome:
     met: bool
     detail: str | None
 
-    def stored(self) -> dict[str, Any]:
-        """As JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as JSON."""
         return asdict(self)
 
 
-def evaluate(connection: Connection, run: Run, gate: Gate) -> list[Outcome]:
-    """Judge a run by every rule of a gate, as run and reviews stand now."""
+def evaluate(connection: Connection, run: Run, gate: Gate) -> list[RuleOutcome]:
+    """Evaluate every rule of a gate for a run, with the results and reviews that exist now."""
     return list(_outcomes(connection, run, gate))
 
 
-def _outcomes(connection: Connection, run: Run, gate: Gate) -> Iterator[Outcome]:
-    said = agreement.measure_agreement(connection, run.id)
-    ok, ng = (said.number([one], after=("ok", "ng", "review")) for one in ("ok", "ng"))
+def _outcomes(connection: Connection, run: Run, gate: Gate) -> Iterator[RuleOutcome]:
+    reviewed = agreement.measure_agreement(connection, run.id)
+    ok, ng = (reviewed.count([verdict], after=("ok", "ng", "review")) for verdict in ("ok", "ng"))
 
-    def share(rule: str, count: int, of: int, nothing: str) -> Outcome:
+    def share(rule: str, count: int, of: int, if_empty: str) -> RuleOutcome:
         limit = getattr(gate, rule)
         if of == 0:
-            return Outcome(rule, limit, None, count, of, None, met=False, detail=nothing)
-        measured, bound = count / of, upper_bound(count, of)
+            return RuleOutcome(rule, limit, None, count, of, None, met=False, detail=if_empty)
+        measured, bound = count / of, upper_confidence_bound(count, of)
         met = (bound if gate.confident else measured) <= limit
-        return Outcome(rule, limit, measured, count, of, bound, met, detail=None)
+        return RuleOutcome(rule, limit, measured, count, of, bound, met, detail=None)
 
-    def size(rule: str, number: int) -> Outcome:
+    def minimum(rule: str, count: int) -> RuleOutcome:
         limit = getattr(gate, rule)
-        return Outcome(rule, limit, number, number, ok + ng, None, met=number >= limit, detail=None)
+        return RuleOutcome(rule, limit, count, count, ok + ng, None, met=count >= limit, detail=None)
 
     if gate.max_new_false_rejects is not None:
-        nothing = "no part that the run has judged was reviewed ok"
-        yield share("max_new_false_rejects", said.new_false_rejects, ok, nothing)
+        if_empty = "no part with a verdict of the run was reviewed ok"
+        yield share("max_new_false_rejects", reviewed.new_false_rejects, ok, if_empty)
     if gate.max_missed is not None:
-        yield share("max_missed", said.new_misses, ng, "no part that the run has judged was reviewed ng")
+        yield share("max_missed", reviewed.new_misses, ng, "no part with a verdict of the run was reviewed ng")
     if gate.max_new_rejects is not None:
-        flipped, compared = _compared(connection, run)
+        flipped, compared = _count_new_rejects(connection, run)
         yield share("max_new_rejects", flipped, compared, "no image of the run had a verdict before")
     if gate.max_failures is not None:
-        yield share("max_failures", run.counts["failed"], run.done, "the run has no result")
+        yield share("max_failures", run.counts["failed"], run.done, "the run has no results")
     if gate.min_reviewed_ok is not None:
-        yield size("min_reviewed_ok", ok)
+        yield minimum("min_reviewed_ok", ok)
     if gate.min_reviewed_ng is not None:
-        yield size("min_reviewed_ng", ng)
+        yield minimum("min_reviewed_ng", ng)
 
 
-def _compared(connection: Connection, run: Run) -> tuple[int, int]:
-    """How many images went from ok to ng, and how many have a verdict before and now."""
+def _count_new_rejects(connection: Connection, run: Run) -> tuple[int, int]:
+    """Return how many images went from ok to ng, and how many have a verdict before and now."""
     row = connection.execute(
         text("""
             SELECT count(*) FILTER (WHERE before_verdict = 'ok' AND verdict = 'ng') AS flipped, count(*) AS compared

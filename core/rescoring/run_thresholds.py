@@ -1,4 +1,4 @@
-"""The thresholds that judge a run: fixed when it is made, so that its first and its last image are judged alike."""
+"""The thresholds of a run. They are fixed when the run is created, so they are the same for every image of it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from core.models.thresholds import Threshold
 
 @dataclass(frozen=True)
 class RunThreshold:
-    """A threshold with its review threshold, in the unit of the model version's score."""
+    """A threshold and its review threshold, in the unit of the model version's score."""
 
     threshold: float
     review_threshold: float | None = None
@@ -27,30 +27,31 @@ class RunThresholds:
 
     @classmethod
     def in_force(cls, connection: Connection, model_version_id: int) -> Self:
-        """Those of a version as they are now."""
-        return cls.made_of(thresholds.in_force(connection, model_version_id))
+        """The thresholds that are in force for a model version now."""
+        return cls.from_thresholds(thresholds.in_force(connection, model_version_id))
 
     @classmethod
-    def made_of(cls, in_force: Iterable[Threshold]) -> Self:
-        """Of the thresholds in force of a version."""
-        limits = {one.station_id: RunThreshold(one.threshold, one.review_threshold) for one in in_force}
-        general = limits.pop(None)
-        return cls(general, {station: limit for station, limit in limits.items() if station is not None})
+    def from_thresholds(cls, in_force: Iterable[Threshold]) -> Self:
+        """Convert the thresholds in force of a model version."""
+        by_station = {one.station_id: RunThreshold(one.threshold, one.review_threshold) for one in in_force}
+        general = by_station.pop(None)
+        return cls(general, {station: own for station, own in by_station.items() if station is not None})
 
     @classmethod
-    def read(cls, stored: dict[str, Any]) -> Self:
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
         return cls(
             RunThreshold(**stored["general"]),
-            {station: RunThreshold(**limit) for station, limit in stored["stations"].items()},
+            {station: RunThreshold(**own) for station, own in stored["stations"].items()},
         )
 
-    def stored(self) -> dict[str, Any]:
-        """As JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON that is stored with the run."""
         return {
             "general": vars(self.general),
-            "stations": {station: vars(limit) for station, limit in self.stations.items()},
+            "stations": {station: vars(own) for station, own in self.stations.items()},
         }
 
-    def of(self, station_id: str | None) -> RunThreshold:
-        """What judges an image of a station, or of none."""
+    def for_station(self, station_id: str | None) -> RunThreshold:
+        """Return the threshold for images of a station; None stands for images without a station."""
         return self.general if station_id is None else self.stations.get(station_id, self.general)

@@ -6,7 +6,7 @@
       └───────────── cancel ───────────┴────────────────────────────────► cancelled
 
 Each transition is one statement, guarded by the states that it leaves. The counters are the run's progress; they are
-updated with the results that they count.
+updated in the transaction that writes the results they count.
 """
 
 import datetime as dt
@@ -30,23 +30,25 @@ from core.tables import model_versions as versions_table
 from core.tables import recipes as recipes_table
 
 ACTIVE = ("queued", "running", "paused")
-COUNTED = ("completed", "failed", "ok", "ng", "review", "ok_to_ng", "ng_to_ok")
+COUNTERS = ("completed", "failed", "ok", "ng", "review", "ok_to_ng", "ng_to_ok")
 
-JUDGED_AFTER = 50
-"""So many images must have been tried before a run is aborted for its failures; at its end it is judged anyway."""
+MIN_RESULTS_TO_ABORT = 50
+"""A run is aborted for its failures only after this many results. At its end the failures count in any case."""
 PROGRESS_STEPS = 10
 """A progress event is sent for each tenth of a run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it stands.
+    """A run as it is now.
 
     Attributes:
-        kind: `archive`, or `challenger` for a version that scores live traffic in the active one's shadow.
-        total: images of the source; None while they have not been counted.
-        skipped: images of a challenger's share that it passed over because it had fallen too far behind the line.
-        rate: images a second, a mean over about the last half minute; 0 when nothing comes.
+        kind: `archive`, or `challenger` for a version that scores live images in the shadow of the active version.
+        threshold, review_threshold: those that were requested for the run; None if the version's apply.
+        thresholds: the thresholds of the run, fixed when it was created.
+        total: number of images in the source; None until they have been counted.
+        skipped: number of images that a challenger skipped because it had fallen too far behind.
+        rate: images per second, a mean over about the last half minute; 0 if there are no new results.
     """
 
     id: UUID
@@ -61,7 +63,7 @@ class Run:
     recompute: bool
     threshold: float | None
     review_threshold: float | None
-    limits: RunThresholds
+    thresholds: RunThresholds
     window: str | None
     time_zone: str | None
     max_failure_rate: float
@@ -84,18 +86,18 @@ class Run:
 
     @property
     def done(self) -> int:
-        """How many images have their result."""
+        """Number of images that have a result."""
         return self.counts["completed"] + self.counts["failed"]
 
     @property
     def seconds_left(self) -> float | None:
-        """At the present rate; None where nothing can be said."""
+        """Time left at the present rate; None if it cannot be estimated."""
         if self.state != "running" or self.total is None or self.rate <= 0 or self.kind == "challenger":
             return None
         return max(0, self.total - self.done) / self.rate
 
 
-# A run that has had no result for this long goes at no rate, whatever it was.
+# The rate of a run that has had no result for this long is 0.
 _STALLED = "60 seconds"
 _SELECT = select(
     rescore_runs,
@@ -111,19 +113,22 @@ _SELECT = select(
 
 
 def _run(row: Row[Any]) -> Run:
-    own = {name: value for name, value in row._mapping.items() if name in Run.__dataclass_fields__}
-    own["limits"] = RunThresholds.read(row.limits)
-    own["rate"] = row.present_rate if row.state == "running" else 0.0
-    return Run(**own, counts={name: getattr(row, name) for name in COUNTED})
+    fields = {name: value for name, value in row._mapping.items() if name in Run.__dataclass_fields__}
+    fields["rate"] = row.present_rate if row.state == "running" else 0.0
+    return Run(
+        **fields,
+        thresholds=RunThresholds.from_json(row.limits),
+        counts={name: getattr(row, name) for name in COUNTERS},
+    )
 
 
 def unknown_run(run_id: UUID) -> Refused:
-    """The refusal of an id that no run has."""
+    """Return the refusal for an id that no run has."""
     return Refused(Code.NOT_FOUND, f"There is no re-scoring run {run_id}.")
 
 
 def get(connection: Connection, run_id: UUID) -> Run:
-    """One run; refuses an unknown id."""
+    """Return a run; refuses an unknown id."""
     found = by_ids(connection, [run_id])
     if run_id not in found:
         raise unknown_run(run_id)
@@ -131,19 +136,19 @@ def get(connection: Connection, run_id: UUID) -> Run:
 
 
 def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Run]:
-    """The runs of these ids that there are."""
+    """Return the runs with these ids. Unknown ids are left out."""
     return {run.id: run for run in matching(connection, rescore_runs.c.id.in_(list(ids)))}
 
 
 def matching(connection: Connection, *conditions: ColumnElement[bool]) -> list[Run]:
-    """The runs for which all of these conditions on runs and recipes hold, in no order."""
+    """Return the runs that meet all of these conditions on runs and recipes, in no particular order."""
     return [_run(row) for row in connection.execute(_SELECT.where(*conditions))]
 
 
 def list_page(
     connection: Connection, *, recipe: str | None, state: str | None, before: UUID | None, limit: int
 ) -> tuple[list[Run], UUID | None]:
-    """One page, newest first, and the id to give as `before` for the next one, or None at the end."""
+    """Return one page, newest first, and the `before` of the next page, or None at the end."""
     query = _SELECT.order_by(rescore_runs.c.id.desc()).limit(limit + 1)
     if recipe is not None:
         query = query.where(rescore_runs.c.recipe_id == recipes.get(connection, recipe).id)
@@ -152,8 +157,8 @@ def list_page(
     if before is not None:
         query = query.where(rescore_runs.c.id < before)
     rows = connection.execute(query).all()
-    found = [_run(row) for row in rows[:limit]]
-    return found, found[-1].id if len(rows) > limit else None
+    page = [_run(row) for row in rows[:limit]]
+    return page, page[-1].id if len(rows) > limit else None
 
 
 def create(
@@ -164,43 +169,43 @@ def create(
     run_id: UUID | None = None,
     schedule_id: UUID | None = None,
 ) -> Run:
-    """A run over an archive, to be planned. Refuses an unknown recipe or version, and a version that is not ready."""
+    """Create a run over an archive. Refuses an unknown recipe or version, and a version that is not ready."""
     version = ready_version(connection, request.recipe, request.model_version)
     if request.threshold is None:
-        limits = RunThresholds.in_force(connection, version.id)
+        thresholds = RunThresholds.in_force(connection, version.id)
     else:
-        limits = RunThresholds(RunThreshold(request.threshold, request.review_threshold))
+        thresholds = RunThresholds(RunThreshold(request.threshold, request.review_threshold))
     moment = connection.execute(select(now())).scalar_one()
-    asked = request.model_dump(include={"threshold", "review_threshold", "recompute", "max_failure_rate"})
+    options = request.model_dump(include={"threshold", "review_threshold", "recompute", "max_failure_rate"})
     window = {"window": request.window, "time_zone": request.time_zone} if request.window else {}
-    made = connection.execute(
+    created_id = connection.execute(
         insert(rescore_runs)
         .values(
             **({"id": run_id} if run_id else {}),
-            **asked,
+            **options,
             **window,
             recipe_id=version.recipe_id,
             model_version_id=version.id,
             kind="archive",
-            source=request.stored_source(moment),
-            limits=limits.stored(),
+            source=request.source_json(moment),
+            limits=thresholds.to_json(),
             schedule_id=schedule_id,
             actor=actor,
         )
         .returning(rescore_runs.c.id)
     ).scalar_one()
-    record(connection, made, "rescore_run.created", actor, recipe=request.recipe, version=version.version)
-    return get(connection, made)
+    record(connection, created_id, "rescore_run.created", actor, recipe=request.recipe, version=version.version)
+    return get(connection, created_id)
 
 
 def as_first_answered(run: Run) -> Run:
-    """A run over an archive as it was when it was made."""
+    """Return a run over an archive as it was when it was created."""
     return replace(
         run,
         state="queued",
         total=None,
         planned=0,
-        counts=dict.fromkeys(COUNTED, 0),
+        counts=dict.fromkeys(COUNTERS, 0),
         rate=0.0,
         reason=None,
         activation=None,
@@ -210,12 +215,12 @@ def as_first_answered(run: Run) -> Run:
 
 
 def ready_version(connection: Connection, recipe: str, version: int) -> model_versions.ModelVersion:
-    """A version that can score; refuses an unknown one, and one that is not ready."""
+    """Return a version that can score. Refuses an unknown version, and one that is not ready."""
     found = model_versions.get(connection, recipe, version)
     if found.state != "ready":
         raise Refused(
             Code.MODEL_NOT_READY,
-            f"Version {version} of recipe {recipe!r} is {found.state}; only a ready one can score.",
+            f"Version {version} of recipe {recipe!r} is {found.state}; only a ready version can score.",
         )
     return found
 
@@ -225,42 +230,42 @@ UPDATE rescore_runs SET {changes} WHERE id = :id AND state = ANY(CAST(:from_stat
 """
 
 
-def _change(connection: Connection, run_id: UUID, verb: str, from_states: Iterable[str], changes: str) -> None:
-    """One transition; refuses it from any other state."""
+def _change_state(connection: Connection, run_id: UUID, verb: str, from_states: Iterable[str], changes: str) -> None:
+    """Make a transition; refuses it if the run is in any other state."""
     changed = connection.execute(
         text(_TRANSITION.format(changes=changes)), {"id": run_id, "from_states": list(from_states)}
     ).one_or_none()
     if changed is None:
-        found = get(connection, run_id)
-        raise Refused(Code.INVALID_TRANSITION, f"Run {run_id} is {found.state} and cannot be {verb}.")
+        run = get(connection, run_id)
+        raise Refused(Code.INVALID_TRANSITION, f"Run {run_id} is {run.state} and cannot be {verb}.")
 
 
 def pause(connection: Connection, run_id: UUID, *, actor: str) -> Run:
-    """`queued | running → paused`: workers stop at their next minibatch and keep what they have scored."""
-    _change(connection, run_id, "paused", ("queued", "running"), "state = 'paused'")
+    """`queued | running → paused`: workers stop at their next minibatch; existing results stay."""
+    _change_state(connection, run_id, "paused", ("queued", "running"), "state = 'paused'")
     record(connection, run_id, "rescore_run.paused", actor)
     return get(connection, run_id)
 
 
 def resume(connection: Connection, run_id: UUID, *, actor: str) -> Run:
-    """`paused → running`, or `queued` where nothing was planned yet."""
+    """`paused → running`, or `queued` if nothing was planned yet."""
     changes = "state = CASE WHEN started_at IS NULL THEN 'queued' ELSE 'running' END, rated_at = clock_timestamp()"
-    _change(connection, run_id, "resumed", ("paused",), changes)
+    _change_state(connection, run_id, "resumed", ("paused",), changes)
     record(connection, run_id, "rescore_run.resumed", actor)
     end_if_done(connection, run_id)
     return get(connection, run_id)
 
 
 def cancel(connection: Connection, run_id: UUID, *, actor: str) -> Run:
-    """`queued | running | paused → cancelled`: what has its results keeps them, the rest is given up."""
-    _change(connection, run_id, "cancelled", ACTIVE, "state = 'cancelled', finished_at = clock_timestamp()")
-    _give_up_slices(connection, run_id)
+    """`queued | running | paused → cancelled`: existing results stay, the rest is not scored."""
+    _change_state(connection, run_id, "cancelled", ACTIVE, "state = 'cancelled', finished_at = clock_timestamp()")
+    _delete_slices(connection, run_id)
     record(connection, run_id, "rescore_run.cancelled", actor)
     return get(connection, run_id)
 
 
 def fail(connection: Connection, run_id: UUID, reason: str) -> bool:
-    """`queued | running | paused → failed`; False for a run that is final."""
+    """`queued | running | paused → failed`. Returns False if the run was final already."""
     failed = connection.execute(
         text("""
             UPDATE rescore_runs SET state = 'failed', reason = :reason, finished_at = clock_timestamp()
@@ -270,15 +275,16 @@ def fail(connection: Connection, run_id: UUID, reason: str) -> bool:
     ).one_or_none()
     if failed is None:
         return False
-    _give_up_slices(connection, run_id)
+    _delete_slices(connection, run_id)
     events.emit(connection, [Event(EventType.RESCORE_RUN_FAILED, str(failed.id), [failed.recipe_id])])
     return True
 
 
 def end_if_done(connection: Connection, run_id: UUID) -> bool:
-    """End a running run that is done, or that has failed too often, and say whether it did.
+    """End a running run that is done or has too many failures. Returns whether it ended.
 
-    It comes last in what changes its counters."""
+    Call it after every change of the run's counters, as the last step of the transaction.
+    """
     row = connection.execute(
         text("""
             UPDATE rescore_runs SET finished_at = clock_timestamp(),
@@ -288,21 +294,21 @@ def end_if_done(connection: Connection, run_id: UUID) -> bool:
                         max_failure_rate) END
             WHERE id = :id AND state = 'running' AND (
                 (planned_all_at IS NOT NULL AND completed + failed >= planned)
-                OR (completed + failed >= :judged_after AND failed > max_failure_rate * (completed + failed))
+                OR (completed + failed >= :min_results AND failed > max_failure_rate * (completed + failed))
             )
             RETURNING id, recipe_id, state
         """),
-        {"id": run_id, "judged_after": JUDGED_AFTER},
+        {"id": run_id, "min_results": MIN_RESULTS_TO_ABORT},
     ).one_or_none()
     if row is None:
         return False
-    _give_up_slices(connection, run_id)
+    _delete_slices(connection, run_id)
     type_ = EventType.RESCORE_RUN_FAILED if row.state == "failed" else EventType.RESCORE_RUN_COMPLETED
     events.emit(connection, [Event(type_, str(row.id), [row.recipe_id])])
     return True
 
 
-_COUNT = text("""
+_ADD_TO_COUNTERS = text("""
     UPDATE rescore_runs SET
         completed = completed + :completed, failed = failed + :failed,
         ok = ok + :ok, ng = ng + :ng, review = review + :review,
@@ -321,27 +327,30 @@ _COUNT = text("""
 
 
 def add_to_counters(connection: Connection, run_id: UUID, counts: dict[str, int]) -> bool:
-    """Add results to the counters of a run, and end it if that was the last; says whether it ended by that.
+    """Add new results to the counters of a run, and end it if it is done. Returns whether it ended.
 
-    Call it last in the transaction.
+    Call it as the last step of the transaction.
 
-    The rate is an exponentially weighted mean with a time constant of 30 s, for events at any distance; for a run that
-    is younger than that it is the plain mean since its start.
+    The rate is an exponentially weighted mean with a time constant of 30 s, for updates at irregular intervals. While
+    the run is younger than that, it is the plain mean since its start.
     """
     done = counts["completed"] + counts["failed"]
     if not done:
         return False
-    row = connection.execute(_COUNT, {"id": run_id, "done": float(done), **counts}).one()
+    row = connection.execute(_ADD_TO_COUNTERS, {"id": run_id, "done": float(done), **counts}).one()
     if row.total and row.kind == "archive":
-        step, before = (row.done * PROGRESS_STEPS // row.total, (row.done - done) * PROGRESS_STEPS // row.total)
-        if before < step < PROGRESS_STEPS:
+        step, previous = (row.done * PROGRESS_STEPS // row.total, (row.done - done) * PROGRESS_STEPS // row.total)
+        if previous < step < PROGRESS_STEPS:
             events.emit(connection, [Event(EventType.RESCORE_RUN_PROGRESS, str(row.id), [row.recipe_id])])
     return end_if_done(connection, run_id)
 
 
-def _give_up_slices(connection: Connection, run_id: UUID) -> None:
-    """Remove the slices of a run that has ended. One whose results are being written goes with these: whoever writes
-    holds it, and waits for the run that is locked here."""
+def _delete_slices(connection: Connection, run_id: UUID) -> None:
+    """Delete the slices of a run that has ended.
+
+    Slices whose results are being written are skipped: their writer has locked the slice and waits for the run, which
+    is locked here. `core.rescoring.slices.reclaim_expired_leases` deletes them later.
+    """
     connection.execute(
         text("""
             DELETE FROM rescore_slices AS slice USING (
@@ -353,12 +362,12 @@ def _give_up_slices(connection: Connection, run_id: UUID) -> None:
 
 
 def record(connection: Connection, run_id: UUID, action: str, actor: str, **detail: Any) -> None:
-    """Note in the audit log what someone did to a run."""
+    """Write to the audit log what an actor did to a run."""
     audit.record(connection, actor=actor, action=action, subject=f"rescore_run:{run_id}", **detail)
 
 
 def which_are_final(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
-    """Which of these runs are final."""
+    """Return those of these runs that are final."""
     rows = connection.execute(
         select(rescore_runs.c.id).where(rescore_runs.c.id.in_(list(ids)), rescore_runs.c.state.not_in(ACTIVE))
     ).scalars()

@@ -1,15 +1,15 @@
-"""Slices: the parts of a run's source that workers take. A slice that is done is no row any more.
+"""Slices: the parts of a run's source that workers claim and score.
 
-    queued ──claim (attempt + 1, lease)──► running ──all of its items have results──► gone
+    queued ──claim (attempt + 1, lease)──► running ──all of its items have results──► deleted
       ▲                                     │
-      └── release (the line comes first, a stop), rescue (lease ran out): what was done stays done
+      └── release (live work, shutdown), reclaim (lease expired): existing results stay
 
-`attempt` is a fence, as that of an inspection: results count only for the attempt that holds the slice, and they are
-written together with the slice's progress and the run's counters. So a slice done twice leaves one result an image.
+`attempt` is a fencing token, like that of an inspection: only the current attempt can write results, and it writes
+them in one transaction with the slice's progress and the run's counters. So each image has one result, even if two
+workers score the same slice.
 """
 
 import datetime as dt
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,20 +22,20 @@ from core.errors import Failure
 from core.models.verdicts import Verdict
 from core.queue import bulk_share
 from core.rescoring import runs
-from core.rescoring.maintenance_windows import Window
+from core.rescoring.maintenance_windows import MaintenanceWindow
 from core.rescoring.run_thresholds import RunThreshold
 from core.rescoring.tables import rescore_results
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A slice that a worker holds.
+class SliceClaim:
+    """A slice that a worker has claimed.
 
     Attributes:
-        first: the number of its first image in the run; it names the slice.
-        done: how many of its items have their results already.
+        first: the number of its first image in the run; identifies the slice.
+        done: how many of its items have results already.
         items: all of its items, as the planner wrote them.
-        rescues: how often its lease ran out: its images are suspect then.
+        rescues: how often its lease has expired. If it has, an image of the slice may have killed the worker.
     """
 
     run_id: UUID
@@ -48,7 +48,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class RecordedResult:
-    """What was recorded of an inspection when it was scored again."""
+    """What was recorded for an inspection when the run scored it."""
 
     model_version_id: int | None
     anomaly_score: float | None
@@ -58,13 +58,14 @@ class RecordedResult:
 
 @dataclass(frozen=True)
 class RunImage:
-    """One image of a run, and whatever is known of the part on it.
+    """One image of a run, and what is known about its part.
 
     Attributes:
-        number: its place in the run's source, from 1.
-        path: of an image in a folder or of a manifest, relative to it.
-        image_day, image_sha256: where a stored image lies; the second is also noted of one that was read elsewhere.
-        failure: why it cannot even be tried, with the detail for people.
+        number: its position in the run's source, from 1.
+        path: for an image of a folder or manifest, relative to it.
+        image_day, image_sha256: where a stored image is. An image of an archive gets the SHA-256 once it is read.
+        before: what was recorded for the inspection; None for an image of an archive.
+        failure: why the image cannot be read at all: the code, and the detail for people.
     """
 
     number: int
@@ -84,11 +85,11 @@ class RunImage:
 
 
 @dataclass(frozen=True)
-class Result:
-    """How an image came out: a score and a verdict, or an error."""
+class ImageResult:
+    """The result of an image: a score and a verdict, or an error."""
 
-    subject: RunImage
-    limit: RunThreshold | None = None
+    image: RunImage
+    threshold: RunThreshold | None = None
     anomaly_score: float | None = None
     verdict: Verdict | None = None
     reasons: list[str] = field(default_factory=list)
@@ -111,69 +112,74 @@ RETURNING slice.run_id, slice.first, slice.attempt, slice.items, slice.done, sli
 """)
 
 
-def claim(connection: Connection, *, worker: str, lease_seconds: float) -> Claim | None:
-    """Take the next slice of the runs that may run now, those of challengers first; None if there is none."""
+def claim(connection: Connection, *, worker: str, lease_seconds: float) -> SliceClaim | None:
+    """Claim the next slice of the runs that may work now, challengers first. Returns None if there is none."""
     row = connection.execute(
-        _CLAIM, {"runs": runs_open_now(connection), "worker": worker, "lease": lease_seconds}
+        _CLAIM, {"runs": runnable_run_ids(connection), "worker": worker, "lease": lease_seconds}
     ).one_or_none()
-    return None if row is None else Claim(**row._mapping)
+    return None if row is None else SliceClaim(**row._mapping)
 
 
-def runs_open_now(connection: Connection) -> list[UUID]:
-    """The runs that are queued or running, and are not outside their window."""
+def runnable_run_ids(connection: Connection) -> list[UUID]:
+    """Return the runs that are queued or running and whose maintenance window, if they have one, is open."""
     rows = connection.execute(
         text("""
             SELECT id, "window", time_zone, clock_timestamp() AS now FROM rescore_runs
             WHERE state IN ('queued', 'running')
         """)
     )
-    return [row.id for row in rows if row.window is None or Window.parse(row.window, row.time_zone).is_open(row.now)]
+    return [
+        row.id
+        for row in rows
+        if row.window is None or MaintenanceWindow.parse(row.window, row.time_zone).is_open(row.now)
+    ]
 
 
-def waiting(connection: Connection) -> int:
-    """How many slices could be taken now."""
+def count_claimable(connection: Connection) -> int:
+    """Return the number of slices that could be claimed now."""
     return int(
         connection.execute(
             text("""
                 SELECT count(*) FROM rescore_slices AS slice JOIN rescore_runs AS run ON run.id = slice.run_id
                 WHERE slice.state = 'queued' AND slice.run_id = ANY(CAST(:runs AS uuid[])) AND run.state = 'running'
             """),
-            {"runs": runs_open_now(connection)},
+            {"runs": runnable_run_ids(connection)},
         ).scalar_one()
     )
 
 
-_MINE = "run_id = :run_id AND first = :first AND attempt = :attempt AND state = 'running'"
+# The condition under which a claim is still valid.
+_CLAIMED = "run_id = :run_id AND first = :first AND attempt = :attempt AND state = 'running'"
 
 
-def _key(claim: Claim) -> dict[str, Any]:
+def _key(claim: SliceClaim) -> dict[str, Any]:
     return {"run_id": claim.run_id, "first": claim.first, "attempt": claim.attempt}
 
 
-def renew(connection: Connection, claim: Claim, lease_seconds: float) -> bool:
-    """Extend the lease; False when the slice should be let go: it is another's, or its run may not run now."""
+def renew(connection: Connection, claim: SliceClaim, lease_seconds: float) -> bool:
+    """Extend the lease. Returns False if the claim was lost, or if the run may not work now: then release the slice."""
     renewed = connection.execute(
         text(f"""
             UPDATE rescore_slices SET lease_until = clock_timestamp() + make_interval(secs => :lease)
-            WHERE {_MINE} RETURNING run_id
-        """),  # noqa: S608 - the condition is a constant of ours
+            WHERE {_CLAIMED} RETURNING run_id
+        """),  # noqa: S608 - the condition is a constant
         {**_key(claim), "lease": lease_seconds},
     ).one_or_none()
-    return renewed is not None and claim.run_id in runs_open_now(connection)
+    return renewed is not None and claim.run_id in runnable_run_ids(connection)
 
 
-def release(connection: Connection, claim: Claim) -> None:
-    """`running → queued`, what is left of the slice goes to the next worker."""
+def release(connection: Connection, claim: SliceClaim) -> None:
+    """`running → queued`: another worker can claim the rest of the slice."""
     connection.execute(
-        text(f"UPDATE rescore_slices SET state = 'queued', lease_until = NULL, worker = NULL WHERE {_MINE}"),  # noqa: S608
+        text(f"UPDATE rescore_slices SET state = 'queued', lease_until = NULL, worker = NULL WHERE {_CLAIMED}"),  # noqa: S608
         _key(claim),
     )
 
 
 def reclaim_expired_leases(connection: Connection, *, at_most: int = 100) -> int:
-    """`running → queued` for leases that ran out; returns how many. Their images are suspect from now on.
+    """`running → queued` for slices whose lease has expired. Returns how many.
 
-    Slices of ended runs are removed.
+    Each counts a rescue, since one of its images may have killed the worker. Slices of runs that ended are deleted.
     """
     connection.execute(
         text("""
@@ -201,62 +207,64 @@ def reclaim_expired_leases(connection: Connection, *, at_most: int = 100) -> int
 
 
 @dataclass(frozen=True)
-class Written:
-    """What became of a write: whether the slice was ours, and whether its run has ended by it."""
+class WriteOutcome:
+    """Whether the claim was still valid, so that the results were written, and whether that ended the run."""
 
-    held: bool
+    claim_valid: bool
     run_ended: bool = False
 
 
-def write(connection: Connection, claim: Claim, results: Sequence[Result]) -> Written:
-    """Write the results of a slice's next items and count them; nothing is written where the slice is not ours.
+def write(connection: Connection, claim: SliceClaim, results: Sequence[ImageResult]) -> WriteOutcome:
+    """Write the results of a slice's next items and count them. Writes nothing if the claim was lost.
 
-    `results` follow those that are done, in the order of the items.
+    Args:
+        results: of the items that follow those that are done, in their order.
     """
-    held = connection.execute(text(f"SELECT done FROM rescore_slices WHERE {_MINE} FOR UPDATE"), _key(claim)).scalar()  # noqa: S608
-    if held is None:
-        return Written(held=False)
-    if results and results[0].subject.number != claim.first + held:
-        raise ValueError(f"results begin with number {results[0].subject.number}, not with {claim.first + held}")
+    locked = text(f"SELECT done FROM rescore_slices WHERE {_CLAIMED} FOR UPDATE")  # noqa: S608
+    done = connection.execute(locked, _key(claim)).scalar()
+    if done is None:
+        return WriteOutcome(claim_valid=False)
+    if results and results[0].image.number != claim.first + done:
+        raise ValueError(f"results begin with number {results[0].image.number}, not with {claim.first + done}")
     _copy(connection, claim.run_id, results)
-    _advance(connection, claim, held + len(results))
+    _advance(connection, claim, done + len(results))
     run_ended = runs.add_to_counters(connection, claim.run_id, _counts(results))
     bulk_share.note_scored(connection, len(results))
-    return Written(held=True, run_ended=run_ended)
+    return WriteOutcome(claim_valid=True, run_ended=run_ended)
 
 
-def _advance(connection: Connection, claim: Claim, done: int) -> None:
-    is_left = done < len(claim.items)
-    statement = "UPDATE rescore_slices SET done = :done" if is_left else "DELETE FROM rescore_slices"
-    connection.execute(text(f"{statement} WHERE {_MINE}"), {**_key(claim), "done": done})
+def _advance(connection: Connection, claim: SliceClaim, done: int) -> None:
+    items_left = done < len(claim.items)
+    statement = "UPDATE rescore_slices SET done = :done" if items_left else "DELETE FROM rescore_slices"
+    connection.execute(text(f"{statement} WHERE {_CLAIMED}"), {**_key(claim), "done": done})
 
 
 _COLUMNS = tuple(column.name for column in rescore_results.c if column.name != "scored_at")
 _COPY = f"COPY rescore_results ({', '.join(_COLUMNS)}) FROM STDIN"
 
 
-def _copy(connection: Connection, run_id: UUID, results: Sequence[Result]) -> None:
-    """Write many rows as one stream; it is several times quicker than INSERT."""
+def _copy(connection: Connection, run_id: UUID, results: Sequence[ImageResult]) -> None:
+    """Write the rows with COPY, which is several times faster than INSERT."""
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        for one in results:
-            row = _row(run_id, one)
+        for result in results:
+            row = _row(run_id, result)
             copy.write_row([row[name] for name in _COLUMNS])
 
 
-def _row(run_id: UUID, result: Result) -> dict[str, Any]:
-    subject, before = result.subject, result.subject.before
-    own = {name: value for name, value in vars(subject).items() if name in rescore_results.c}
-    return own | {
+def _row(run_id: UUID, result: ImageResult) -> dict[str, Any]:
+    image, before, threshold = result.image, result.image.before, result.threshold
+    columns = {name: value for name, value in vars(image).items() if name in rescore_results.c}
+    return columns | {
         "run_id": run_id,
-        "metadata": None if subject.metadata is None else Jsonb(subject.metadata),
+        "metadata": None if image.metadata is None else Jsonb(image.metadata),
         "before_model_version_id": before and before.model_version_id,
         "before_score": before and before.anomaly_score,
         "before_threshold": before and before.threshold,
         "before_verdict": before and before.verdict,
         "anomaly_score": result.anomaly_score,
-        "threshold": result.limit and result.limit.threshold,
-        "review_threshold": result.limit and result.limit.review_threshold,
+        "threshold": threshold and threshold.threshold,
+        "review_threshold": threshold and threshold.review_threshold,
         "verdict": result.verdict,
         "reasons": result.reasons,
         "error_code": result.error_code,
@@ -264,38 +272,38 @@ def _row(run_id: UUID, result: Result) -> dict[str, Any]:
     }
 
 
-def _counts(results: Sequence[Result]) -> dict[str, int]:
-    counts = dict.fromkeys(runs.COUNTED, 0)
-    for one in results:
-        counts["failed" if one.verdict is None else "completed"] += 1
-        if one.verdict is not None:
-            counts[one.verdict] += 1
-            before = one.subject.before
-            flip = f"{before.verdict}_to_{one.verdict}" if before is not None else ""
+def _counts(results: Sequence[ImageResult]) -> dict[str, int]:
+    counts = dict.fromkeys(runs.COUNTERS, 0)
+    for result in results:
+        counts["failed" if result.verdict is None else "completed"] += 1
+        if result.verdict is not None:
+            counts[result.verdict] += 1
+            before = result.image.before
+            flip = f"{before.verdict}_to_{result.verdict}" if before is not None else ""
             if flip in counts:
                 counts[flip] += 1
     return counts
 
 
-_SUBJECTS = text("""
+_INSPECTIONS = text("""
 SELECT id, external_id, part_id, lot_id, line_id, station_id, image_day, image_sha256,
     model_version_id, anomaly_score, threshold, verdict
 FROM inspections WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
-def run_images(connection: Connection, claim: Claim) -> list[RunImage]:
-    """The images of a slice that have no results yet, in the order of its items."""
+def run_images(connection: Connection, claim: SliceClaim) -> list[RunImage]:
+    """Return the images of a slice that have no results yet, in the order of its items."""
     numbered = list(enumerate(claim.items, start=claim.first))[claim.done :]
     ids = [item["id"] for _, item in numbered if "id" in item]
-    found = {str(row.id): row for row in connection.execute(_SUBJECTS, {"ids": ids})} if ids else {}
+    rows = {str(row.id): row for row in connection.execute(_INSPECTIONS, {"ids": ids})} if ids else {}
     return [
-        _inspected(number, found.get(item["id"]), item["id"]) if "id" in item else _unseen(number, item)
+        _inspection_image(number, rows.get(item["id"]), item["id"]) if "id" in item else _archive_image(number, item)
         for number, item in numbered
     ]
 
 
-def _inspected(number: int, row: Any, inspection_id: str) -> RunImage:
+def _inspection_image(number: int, row: Any, inspection_id: str) -> RunImage:
     if row is None:
         return RunImage(number, failure=(Failure.IMAGE_MISSING, f"Inspection {inspection_id} no longer exists."))
     names = ("external_id", "part_id", "lot_id", "line_id", "station_id", "image_day", "image_sha256")
@@ -307,18 +315,13 @@ def _inspected(number: int, row: Any, inspection_id: str) -> RunImage:
     )
 
 
-def _unseen(number: int, item: dict[str, Any]) -> RunImage:
-    given = dict(item)
-    failure = given.pop("failure", None)
-    captured_at = given.pop("captured_at", None)
+def _archive_image(number: int, item: dict[str, Any]) -> RunImage:
+    fields = dict(item)
+    failure = fields.pop("failure", None)
+    captured_at = fields.pop("captured_at", None)
     return RunImage(
         number,
-        **given,
+        **fields,
         captured_at=None if captured_at is None else dt.datetime.fromisoformat(captured_at),
         failure=None if failure is None else (Failure(failure[0]), failure[1]),
     )
-
-
-def as_json(items: Sequence[dict[str, Any]]) -> str:
-    """Items as a slice keeps them."""
-    return json.dumps(items, ensure_ascii=False, separators=(",", ":"))

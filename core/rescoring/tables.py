@@ -1,4 +1,4 @@
-"""The tables of re-scoring. Slices in flight are few and hot; an image has a row only once it has been scored."""
+"""The tables of re-scoring. Few slices exist at a time, and they are updated often; results are written once."""
 
 from sqlalchemy import (
     ARRAY,
@@ -32,7 +32,7 @@ rescore_runs = Table(
     Column("id", Uuid, primary_key=True, server_default=NEW_ID),
     Column("recipe_id", BigInteger, ForeignKey("recipes.id"), nullable=False),
     Column("model_version_id", BigInteger, ForeignKey("model_versions.id"), nullable=False),
-    # What was asked for. `limits` are the thresholds that judge, fixed when the run was made.
+    # What was requested. `limits` are the thresholds of the run, fixed when it was created.
     Column("kind", Text, nullable=False),
     Column("source", JSONB, nullable=False),
     Column("recompute", Boolean, nullable=False, server_default=text("false")),
@@ -44,7 +44,7 @@ rescore_runs = Table(
     Column("max_failure_rate", Float(53), nullable=False),
     Column("schedule_id", Uuid),
     Column("actor", Text, nullable=False),
-    # How far it is.
+    # Its state and progress.
     Column("state", Text, nullable=False, server_default="queued"),
     Column("reason", Text),
     Column("cursor", JSONB, nullable=False, server_default="{}"),
@@ -55,7 +55,7 @@ rescore_runs = Table(
     _count("skipped"),
     Column("rate", Float(53), nullable=False, server_default="0"),
     Column("rated_at", Timestamp),
-    # The planner: its attempt is a fence, as for an inspection.
+    # The planner's lease. `plan_attempt` is a fencing token, like `attempt` of an inspection.
     Column("plan_attempt", Integer, nullable=False, server_default="0"),
     Column("plan_lease_until", Timestamp),
     Column("plan_published_at", Timestamp),
@@ -76,8 +76,8 @@ rescore_runs = Table(
     postgresql_with={"fillfactor": 50},
 )
 
-# A part of a run's source that a worker takes at once; `first` is the number of its first image, `done` how many of
-# `items` have their results. A slice that is done is no row any more.
+# A part of a run's source that one worker scores. `first` is the number of its first image, `done` says how many of
+# `items` have results. The row is deleted once the slice is done.
 rescore_slices = Table(
     "rescore_slices",
     metadata,
@@ -98,8 +98,8 @@ rescore_slices = Table(
     },
 )
 
-# One image of a run, scored: numbered from 1 in the order of its source. `before` is what was recorded when it was
-# scored again; it is null for images that were never inspected, or have no verdict.
+# The result of one image of a run, numbered from 1 in the order of the source. The `before_` columns hold what was
+# recorded for the inspection when the run scored it; they are null if it was never inspected or has no verdict.
 rescore_results = Table(
     "rescore_results",
     metadata,
@@ -163,7 +163,7 @@ rescore_schedules = Table(
     one_of("state", "enabled", "disabled"),
 )
 
-# One row: how many images bulk work may still have on the live queue, and up to where that was worked out.
+# One row: the credit of bulk work on the live queue, and the counts up to which it has been computed.
 bulk_share = Table(
     "bulk_share",
     metadata,

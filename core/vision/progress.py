@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from core.vision.training.options import Epoch
+from core.vision.training.fit_interface import Epoch
 
 
 @dataclass(frozen=True)

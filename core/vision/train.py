@@ -14,23 +14,23 @@ from core.vision.calibration.calibration import calibrate
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import resolve_device
 from core.vision.detectors.registry import detector_classes
-from core.vision.evaluation.evaluation import Evaluation, evaluate, scores_of
+from core.vision.evaluation.evaluation import Evaluation, evaluate, score_dataset
 from core.vision.evaluation.examples import choose_examples
-from core.vision.evaluation.report import ReportContent, render
+from core.vision.evaluation.training_report import ReportContent, render
 from core.vision.input.input_checks import InputRanges, learn_input_ranges
 from core.vision.progress import Progress, Tell
-from core.vision.training.checkpoint import FolderCheckpoint, fingerprint
+from core.vision.training.checkpoint import CheckpointFile, fingerprint
 from core.vision.training.dataset import (
-    MEMORY_BYTES,
-    set_digest,
+    MAX_CACHE_BYTES,
+    dataset_digest,
 )
-from core.vision.training.options import Checkpoint, Epoch
+from core.vision.training.fit_interface import Checkpoint, Epoch
 from core.vision.training_data import TrainingData, read_images, read_training_data
 from core.vision.training_options import TrainingOptions
 
 __all__ = ["Progress", "TrainingOptions", "train"]
 
-_TEST_MEMORY_BYTES = MEMORY_BYTES // 4
+_MAX_TEST_CACHE_BYTES = MAX_CACHE_BYTES // 4
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def train(
         folder: holds `train/good/*` and, where detection is to be measured, `test/<type>/*`.
         out: the bundle's folder; must not exist.
         progress: is called often, in this thread.
-        report: where the page about it is written, in place of an older one; see `core.vision.evaluation.report`.
+        report: where the report is written (`core.vision.evaluation.training_report`); replaces an older one.
         checkpoints: a folder where an interrupted training leaves its state, and the same one finds it again.
         restart: whether that state is to be forgotten.
 
@@ -69,12 +69,12 @@ def train(
         The manifest of the bundle that was written.
 
     Raises:
-        InvalidFolder: the folder is not what it should be, too small, or more than a tenth of it is unreadable.
+        InvalidDataset: the folder is not what it should be, too small, or more than a tenth of it is unreadable.
         SampleTooSmall: too few good parts for the false-reject rate.
         FileExistsError: `out` exists.
         InvalidOptions: the options make no sense for these images.
         InvalidGroups: an image's part or lot cannot be determined; see `core.vision.training.grouping`.
-        NotFinite: the detector's scores are no numbers.
+        ScoreNotFinite: the detector's scores are no numbers.
         ValueError: there is no such device; all of the above but FileExistsError are one too.
         OSError: a file cannot be read or written.
     """
@@ -105,12 +105,12 @@ def train(
 
 def _checkpoint(
     folder: Path, material: TrainingData, options: TrainingOptions, device: str, tell: Tell
-) -> FolderCheckpoint:
+) -> CheckpointFile:
     """Where this very training left off: of these images and options, on this kind of machine."""
     weights = options.backbone_weights
     key = fingerprint(
         {
-            "images": set_digest(material.root, material.good.paths, material.good.digests),
+            "images": dataset_digest(material.root, material.good.paths, material.good.digests),
             "parts": asdict(material.parts),
             "preprocessing": material.preprocessing.digest,
             "options": options.recorded(),
@@ -119,7 +119,7 @@ def _checkpoint(
             "libraries": library_versions(),
         }
     )
-    return FolderCheckpoint(folder, key, lambda note: tell(Progress("training", 0, options.epochs, note=note)))
+    return CheckpointFile(folder, key, lambda note: tell(Progress("training", 0, options.epochs, note=note)))
 
 
 def _train_detector(
@@ -129,7 +129,7 @@ def _train_detector(
     good, parts = material.good, material.parts
     detector, curve = _fit(material, options, device, tell, checkpoint)
     count = len(parts.calibration)
-    held_out = scores_of(
+    held_out = score_dataset(
         detector, good.images.subset(parts.calibration), lambda done: tell(Progress("calibrating", done, count))
     )
     calibration = calibrate(
@@ -179,7 +179,9 @@ def _evaluation(
     if not layout.test_good or not layout.test_defective:
         return None
     good, defective = (
-        read_images(paths, material.preprocessing, options, tell, stage="evaluating", memory_bytes=_TEST_MEMORY_BYTES)
+        read_images(
+            paths, material.preprocessing, options, tell, stage="evaluating", max_cache_bytes=_MAX_TEST_CACHE_BYTES
+        )
         for paths in (layout.test_good, layout.test_defective)
     )
     known = set(material.good.digests)
@@ -216,7 +218,7 @@ def _write_bundle(
         extra_files={TRAINING_CURVE: encode_json([asdict(epoch) for epoch in lesson.curve])},
         threshold=lesson.threshold,
         training=Training(
-            training_set_digest=set_digest(material.root, good.paths, good.digests),
+            training_set_digest=dataset_digest(material.root, good.paths, good.digests),
             parts={
                 "training": len(parts.training),
                 "validation": len(parts.validation),

@@ -11,13 +11,13 @@ from core.vision.detectors.registry import detector_classes
 from core.vision.input.preprocessing import Preprocessing
 from core.vision.progress import Progress, Tell
 from core.vision.training.dataset import (
-    MEMORY_BYTES,
+    MAX_CACHE_BYTES,
     Folder,
-    InvalidFolder,
-    ReadImages,
+    InvalidDataset,
+    ScannedImages,
+    median_image_size,
     read,
-    read_layout,
-    typical_size,
+    read_mvtec_folder,
 )
 from core.vision.training.grouping import GroupBy, Grouping, group_parts
 from core.vision.training.split import Split, split
@@ -40,7 +40,7 @@ class TrainingData:
 
     root: Path
     layout: Folder
-    good: ReadImages
+    good: ScannedImages
     grouping: Grouping
     parts: Split
     preprocessing: Preprocessing
@@ -48,13 +48,13 @@ class TrainingData:
 
 def read_training_data(folder: Path, options: TrainingOptions, tell: Tell) -> TrainingData:
     """Read all good images and split them."""
-    layout = read_layout(folder)
+    layout = read_mvtec_folder(folder)
     count = len(layout.good)
     for note in layout.notes:
         tell(Progress("reading", 0, count, note=note))
-    typical = typical_size(layout.good, max_pixels=options.max_pixels)
+    typical = median_image_size(layout.good, max_pixels=options.max_pixels)
     preprocessing = _preprocessing(typical, options)
-    good = read_images(layout.good, preprocessing, options, tell, stage="reading", memory_bytes=MEMORY_BYTES)
+    good = read_images(layout.good, preprocessing, options, tell, stage="reading", max_cache_bytes=MAX_CACHE_BYTES)
     least = required_sample_size(options.false_reject_rate)
     if len(good.paths) < least + 2:
         raise SampleTooSmall(
@@ -62,7 +62,7 @@ def read_training_data(folder: Path, options: TrainingOptions, tell: Tell) -> Tr
             f"{least} are held out to calibrate it, so at least {least + 2} are needed; some hundred are better"
         )
     if np.ptp(good.thumbnails, axis=0).max() == 0 and np.ptp(good.deviations) == 0:
-        raise InvalidFolder(f"all {len(good.paths)} images of good parts are the same: add images of other parts")
+        raise InvalidDataset(f"all {len(good.paths)} images of good parts are the same: add images of other parts")
     for note in _size_notes(good.sizes, preprocessing):
         tell(Progress("reading", count, count, note=note))
     grouping = _grouping(folder, good, options, tell)
@@ -76,7 +76,7 @@ def read_training_data(folder: Path, options: TrainingOptions, tell: Tell) -> Tr
     return TrainingData(folder, layout, good, grouping, parts, preprocessing)
 
 
-def _grouping(root: Path, good: ReadImages, options: TrainingOptions, tell: Tell) -> Grouping:
+def _grouping(root: Path, good: ScannedImages, options: TrainingOptions, tell: Tell) -> Grouping:
     by = GroupBy.parse(options.group_by) if options.group_by is not None else None
     grouping = group_parts(good.paths, root, good.digests, good.thumbnails, by)
     for note in grouping.notes:
@@ -112,18 +112,20 @@ def read_images(
     tell: Tell,
     *,
     stage: Literal["reading", "evaluating"],
-    memory_bytes: int,
-) -> ReadImages:
+    max_cache_bytes: int,
+) -> ScannedImages:
     """Read images; a few unreadable ones are left out and noted, many are refused."""
 
     def on_image(done: int) -> None:
         tell(Progress(stage, done, len(paths)))
 
-    found = read(paths, preprocessing, max_pixels=options.max_pixels, progress=on_image, memory_bytes=memory_bytes)
+    found = read(
+        paths, preprocessing, max_pixels=options.max_pixels, progress=on_image, max_cache_bytes=max_cache_bytes
+    )
     if found.unreadable:
         path, reason = found.unreadable[0]
         note = f"{len(found.unreadable)} of {len(paths)} images cannot be read, the first is {path}: {reason}"
         if len(found.unreadable) > _UNREADABLE_SHARE * len(paths):
-            raise InvalidFolder(f"{note}; repair or remove them")
+            raise InvalidDataset(f"{note}; repair or remove them")
         tell(Progress(stage, len(paths), len(paths), note=f"{note}; they are left out"))
     return found

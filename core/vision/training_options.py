@@ -6,8 +6,8 @@ from pathlib import Path
 from core.vision.detectors.autoencoder import MSE, Z_MAP, AutoencoderDetector
 from core.vision.detectors.backbone import BACKBONES
 from core.vision.detectors.registry import default_architecture, detector_classes
+from core.vision.training.fit_interface import FitOptions
 from core.vision.training.grouping import GroupBy
-from core.vision.training.options import FitOptions
 
 
 class InvalidOptions(ValueError):  # noqa: N818 - it reads as what it is

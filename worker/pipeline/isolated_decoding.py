@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from core.errors import Failure
-from core.html.pages import IMAGE_SIDE, jpeg
+from core.html.rendering import IMAGE_SIDE, jpeg
 from core.intake.image_decoding import Undecodable, decode
 from core.vision.evaluation.heatmap import Heat, overlay
 from core.vision.input.preprocessing import Preprocessing, SizedImage, prepare
@@ -76,7 +76,7 @@ class IsolatedDecoder:
         question = {"path": str(path), "heat": heat.shape, "bytes": heat.nbytes}
         return self._ask_twice(question, heat.tobytes(), seconds=SECONDS_A_HEATMAP)[1]
 
-    def exhibit(self, path: Path, heat: Heat | None = None) -> bytes:
+    def encode_example(self, path: Path, heat: Heat | None = None) -> bytes:
         """A file as it stands on a page, as it is or with heat laid over: a JPEG, no side above 320 pixels.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Reading images of a run for the network: from the store or an archive, checked, decoded and prepared."""
+"""Reading the images of a run: load them from the store or an archive, check, decode and prepare them."""
 
 import hashlib
 import tempfile
@@ -26,30 +26,28 @@ from worker.pipeline.loaded_models import LoadedModel
 
 @dataclass(frozen=True)
 class ReadImage:
-    """An image on its way: prepared, with what speaks against trusting it, or with the failure that ended it."""
+    """A prepared image with the input checks that it failed, or the reason why it could not be read."""
 
-    subject: RunImage
-    image: SizedImage | None = None
+    image: RunImage
+    prepared: SizedImage | None = None
     reasons: list[str] = field(default_factory=list)
     failure: Undecodable | None = None
 
 
 class RunImages:
-    """The images of a slice in their order, taken a minibatch at a time; the next ones may be read ahead."""
+    """The images of a slice in their order, taken in minibatches. Up to `ahead` images are read ahead."""
 
-    def __init__(
-        self, subjects: Sequence[RunImage], begin: Callable[[RunImage], Future[ReadImage]], ahead: int
-    ) -> None:
-        self._subjects = iter(subjects)
-        self._begin = begin
+    def __init__(self, images: Sequence[RunImage], read: Callable[[RunImage], Future[ReadImage]], ahead: int) -> None:
+        self._images = iter(images)
+        self._read = read
         self._ahead = ahead
         self._window: deque[Future[ReadImage]] = deque()
 
     def take(self, size: int) -> list[ReadImage]:
-        """The next `size` of them, fewer at the end.
+        """Return the next `size` images; fewer at the end.
 
         Raises:
-            core.storage.archives.ArchiveUnavailable, OSError: the source is away; no image is at fault.
+            core.storage.archives.ArchiveUnavailable, OSError: the source is unavailable. The images are not at fault.
         """
         self._fill(size)
         taken = [self._window.popleft().result() for _ in range(min(size, len(self._window)))]
@@ -57,17 +55,17 @@ class RunImages:
         return taken
 
     def cancel(self) -> None:
-        """Begin nothing more."""
-        for one in self._window:
-            one.cancel()
+        """Cancel what is not being read yet."""
+        for future in self._window:
+            future.cancel()
 
     def _fill(self, size: int) -> None:
-        for subject in islice(self._subjects, max(0, size - len(self._window))):
-            self._window.append(self._begin(subject))
+        for image in islice(self._images, max(0, size - len(self._window))):
+            self._window.append(self._read(image))
 
 
 class ImageReader:
-    """Reads the images of runs; several threads may."""
+    """Reads the images of runs. Thread-safe."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
@@ -80,42 +78,43 @@ class ImageReader:
 
     @contextmanager
     def reading(
-        self, run: Run, model: LoadedModel, subjects: Sequence[RunImage], *, suspect: bool, ahead: int
+        self, run: Run, model: LoadedModel, images: Sequence[RunImage], *, suspect: bool, ahead: int
     ) -> Iterator[RunImages]:
-        """The images in their order, up to `ahead` of them read before they are asked for.
+        """Yield the images in their order, with up to `ahead` of them read ahead.
 
-        Suspect ones, which may have killed the worker that held them, are decoded in a child process, one by one.
+        Args:
+            suspect: whether one of the images may have killed a worker. Then each is decoded in a child process.
         """
-        place = self._place(run)
+        location = self._location(run)
         with IsolatedDecoder(model.preprocessing, max_pixels=self._settings.max_image_pixels) as decoder:
 
-            def begin(subject: RunImage) -> Future[ReadImage]:
+            def read(image: RunImage) -> Future[ReadImage]:
                 if not suspect:
-                    return self._threads.submit(self._read, subject, place, model, None)
-                alone: Future[ReadImage] = Future()
-                alone.set_result(self._read(subject, place, model, decoder))
-                return alone
+                    return self._threads.submit(self._read, image, location, model, None)
+                done: Future[ReadImage] = Future()
+                done.set_result(self._read(image, location, model, decoder))
+                return done
 
-            images = RunImages(subjects, begin, 0 if suspect else ahead)
+            run_images = RunImages(images, read, 0 if suspect else ahead)
             try:
-                yield images
+                yield run_images
             finally:
-                images.cancel()
+                run_images.cancel()
 
-    def original(self, run: Run, subject: RunImage) -> bytes:
-        """The file of one image.
+    def read_original(self, run: Run, image: RunImage) -> bytes:
+        """Return the file of an image.
 
         Raises:
-            core.intake.image_decoding.Undecodable: it is not there any more, or is another one now.
-            core.errors.Refused, core.storage.archives.ArchiveUnavailable, OSError: the source is away.
+            core.intake.image_decoding.Undecodable: the image no longer exists, or has changed since it was scored.
+            core.errors.Refused, core.storage.archives.ArchiveUnavailable, OSError: the source is unavailable.
         """
-        data = self._load(subject, self._place(run))
-        if subject.image_sha256 not in (None, hashlib.sha256(data).digest()):
+        data = self._load(image, self._location(run))
+        if image.image_sha256 not in (None, hashlib.sha256(data).digest()):
             raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The image has changed since it was scored.")
         return data
 
-    def _place(self, run: Run) -> ArchiveLocation | None:
-        """Where the images lie; None for those of inspections, which lie in the store."""
+    def _location(self, run: Run) -> ArchiveLocation | None:
+        """Return the location of the images in an archive; None for stored inspections."""
         if "folder" in run.source:
             return self._archives.locate(run.source["folder"])
         if "manifest" in run.source:
@@ -123,37 +122,36 @@ class ImageReader:
         return None
 
     def _read(
-        self, subject: RunImage, place: ArchiveLocation | None, model: LoadedModel, isolated: IsolatedDecoder | None
+        self, image: RunImage, location: ArchiveLocation | None, model: LoadedModel, isolated: IsolatedDecoder | None
     ) -> ReadImage:
         try:
-            data = self._load(subject, place)
-            if subject.image_sha256 is None:
-                subject = replace(subject, image_sha256=hashlib.sha256(data).digest())
-            image = model.prepare(data) if isolated is None else _prepared_apart(isolated, data)
-            return ReadImage(
-                subject, image, failed_checks(measure_image(image), model.inputs) if model.inputs is not None else []
-            )
+            data = self._load(image, location)
+            if image.image_sha256 is None:
+                image = replace(image, image_sha256=hashlib.sha256(data).digest())
+            prepared = model.prepare(data) if isolated is None else _prepare_isolated(isolated, data)
         except Undecodable as failure:
-            return ReadImage(subject, failure=failure)
+            return ReadImage(image, failure=failure)
+        reasons = [] if model.inputs is None else failed_checks(measure_image(prepared), model.inputs)
+        return ReadImage(image, prepared, reasons)
 
-    def _load(self, subject: RunImage, place: ArchiveLocation | None) -> bytes:
-        if subject.failure is not None:
-            raise Undecodable(*subject.failure)
-        if place is not None:
-            return place.read(subject.path or "", max_bytes=self._settings.max_upload_bytes)
-        assert subject.image_day is not None  # noqa: S101 - an inspection has an image
-        assert subject.image_sha256 is not None  # noqa: S101
+    def _load(self, image: RunImage, location: ArchiveLocation | None) -> bytes:
+        if image.failure is not None:
+            raise Undecodable(*image.failure)
+        if location is not None:
+            return location.read(image.path or "", max_bytes=self._settings.max_upload_bytes)
+        assert image.image_day is not None  # noqa: S101 - an inspection has an image
+        assert image.image_sha256 is not None  # noqa: S101
         try:
-            data = self._store.read(image_key(subject.image_day, subject.image_sha256))
+            data = self._store.read(image_key(image.image_day, image.image_sha256))
         except FileNotFoundError:
-            self._store.check()  # a store that is away raises here: that is no image's fault
+            self._store.check()  # raises if the store is unavailable, which is not the image's fault
             raise Undecodable(Failure.IMAGE_MISSING, "The stored image is missing.") from None
-        if hashlib.sha256(data).digest() != subject.image_sha256:
+        if hashlib.sha256(data).digest() != image.image_sha256:
             raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored image is not the one that was uploaded.")
         return data
 
 
-def _prepared_apart(decoder: IsolatedDecoder, data: bytes) -> SizedImage:
+def _prepare_isolated(decoder: IsolatedDecoder, data: bytes) -> SizedImage:
     with tempfile.NamedTemporaryFile(prefix="linewatch-") as file:
         file.write(data)
         file.flush()

@@ -1,7 +1,7 @@
-"""Planning a run: counting its source, judging stored scores, and cutting the rest into slices as there is room.
+"""Planning runs: count the source, compare stored scores, and divide the rest into slices as there is room.
 
-Each step is a short transaction that commits the run's cursor with what it did; nothing is read or listed in between
-while one is open. The dispatcher asks again when there is room for more.
+Each step is a short transaction that commits the run's cursor with its work. No transaction is open while a source is
+listed or read. The dispatcher requests planning again when there is room for more slices.
 """
 
 import logging
@@ -12,36 +12,37 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from core.errors import Refused
 from core.queue.notifications import Notifier
 from core.queue.work import Finished
 from core.rescoring import challengers, planning, runs, stored_inspections
-from core.rescoring.planning import Plan
+from core.rescoring.planning import RunClaim
 from core.settings import Settings
 from core.storage import manifests
 from core.storage.archives import Archives, ArchiveUnavailable
 
 log = logging.getLogger(__name__)
 
-HOLD_EACH = 20_000
+NAMES_PER_RENEWAL = 20_000
 """Names that are listed between two renewals of the planner's lease."""
 LISTINGS_KEPT = 8
+"""Open listings that are kept between two planning messages."""
 
 Cursor = dict[str, Any]
 
 
 @dataclass
 class _Listing:
-    """A source that is being gone through: the items that come, each with the cursor behind it."""
+    """An open listing of a source: its items, each with the cursor behind it, and the cursor that it has reached."""
 
     items: Iterator[tuple[dict[str, Any], Cursor]]
     cursor: Cursor
 
 
 class Planner:
-    """Plans runs; several threads may, and each run is planned by one at a time."""
+    """Plans runs. Thread-safe; the lease of a run keeps other planners away from it."""
 
     def __init__(self, settings: Settings, engine: Engine, notifier: Notifier, stopping: threading.Event) -> None:
         self._settings = settings
@@ -52,179 +53,194 @@ class Planner:
         self._listings: dict[UUID, _Listing] = {}
 
     def plan(self, run_id: UUID) -> None:
-        """Do what there is to do for a run now; nothing where another planner is at it."""
+        """Plan as much of a run as there is room for; nothing if another planner has claimed it."""
         with self._engine.begin() as connection:
-            held = planning.claim(connection, run_id, lease_seconds=self._settings.lease_seconds)
-        if held is None:
+            claim = planning.claim(connection, run_id, lease_seconds=self._settings.lease_seconds)
+        if claim is None:
             return
         try:
-            self._way(held)(held)
+            self._plan_source(claim)
         except Refused as refusal:
             self._fail(run_id, refusal.detail)
         except ArchiveUnavailable as error:
-            log.warning("the source of run %s is away, trying again: %s", run_id, error)
+            log.warning("the source of run %s is unavailable, trying again: %s", run_id, error)
             with self._engine.begin() as connection:
-                planning.note_waiting(connection, held, f"waiting for its source: {error}")
+                planning.record_waiting_reason(connection, claim, f"waiting for its source: {error}")
         finally:
             with self._engine.begin() as connection:
-                planning.release(connection, held)
-        self._tell_if_final(run_id)
+                planning.release(connection, claim)
+        self._notify_if_final(run_id)
 
-    def _way(self, held: Plan) -> Callable[[Plan], None]:
-        kinds = {"where": self._inspections, "folder": self._listed, "manifest": self._listed, "live": self._live}
-        return kinds[next(iter(held.run.source))]
+    def _plan_source(self, claim: RunClaim) -> None:
+        plan_by_kind: dict[str, Callable[[RunClaim], None]] = {
+            "where": self._plan_inspections,
+            "folder": self._plan_archive,
+            "manifest": self._plan_archive,
+            "live": self._plan_challenger,
+        }
+        [kind] = claim.run.source
+        plan_by_kind[kind](claim)
 
     def _fail(self, run_id: UUID, reason: str) -> None:
         log.warning("run %s failed: %s", run_id, reason)
         with self._engine.begin() as connection:
             runs.fail(connection, run_id, reason)
 
-    def _tell_if_final(self, run_id: UUID) -> None:
+    def _notify_if_final(self, run_id: UUID) -> None:
         with self._engine.begin() as connection:
             final = runs.which_are_final(connection, [run_id])
         if final:
             self._listings.pop(run_id, None)
             self._notifier.finished(Finished([], [], [run_id]))
 
-    # Stored inspections: they are counted, then those that the version has scored are judged, then the rest is cut.
+    # Stored inspections: count them, compare the stored scores of the run's version, then divide the rest into slices.
 
-    def _inspections(self, held: Plan) -> None:
-        cursor = dict(held.cursor)
+    def _plan_inspections(self, claim: RunClaim) -> None:
+        cursor = dict(claim.cursor)
         if "phase" not in cursor:
-            if not self._count_inspections(held):
+            if not self._count_inspections(claim):
                 return
-            cursor = {"phase": "score" if held.run.recompute else "judge", "after": None}
+            cursor = {"phase": "score" if claim.run.recompute else "judge", "after": None}
         if cursor["phase"] == "judge":
-            if not self._judge(held, cursor["after"]):
+            if not self._compare_stored_scores(claim, _id_of(cursor)):
                 return
             cursor = {"phase": "score", "after": None}
-        self._score_inspections(held, cursor["after"])
+        self._add_inspections(claim, _id_of(cursor))
 
-    def _count_inspections(self, held: Plan) -> bool:
+    def _count_inspections(self, claim: RunClaim) -> bool:
+        """Count the source. Returns whether it came to the end."""
         total, after = 0, None
         while not self._stopping.is_set():
             with self._engine.begin() as connection:
-                piece = stored_inspections.count_page(connection, held.run, after)
-                total, after = total + piece.inspections, piece.last
-                if not planning.renew(
-                    connection, held, lease_seconds=self._settings.lease_seconds, total=None if after else total
-                ):
+                page = stored_inspections.count_page(connection, claim.run, after)
+                total, after = total + page.inspections, page.last
+                if not self._renew(connection, claim, total=None if after else total):
                     return False
             if after is None:
                 return True
         return False
 
-    def _judge(self, held: Plan, given: str | None) -> bool:
-        """Judge stored scores; whether that came to its end."""
-        after = None if given is None else UUID(given)
+    def _compare_stored_scores(self, claim: RunClaim, after: UUID | None) -> bool:
+        """Compare the stored scores of the run's version. Returns whether it came to the end."""
         while not self._stopping.is_set():
             with self._engine.begin() as connection:
-                found = self._judge_piece(connection, held, after)
-            if found is None:
+                page = self._compare_page(connection, claim, after)
+            if page is None:
                 return False
-            after = found.last
+            after = page.last
             if after is None:
                 return True
         return False
 
-    def _judge_piece(self, connection: Any, held: Plan, after: UUID | None) -> stored_inspections.ComparedPage | None:
-        """One piece with its cursor; None where the run is not ours any more."""
-        base = planning.count_planned(connection, held)
-        if base is None:
+    def _compare_page(
+        self, connection: Connection, claim: RunClaim, after: UUID | None
+    ) -> stored_inspections.ComparedPage | None:
+        """Compare one page and move the cursor behind it. Returns None if the claim was lost."""
+        planned = planning.lock_planned_count(connection, claim)
+        if planned is None:
             return None
-        found = stored_inspections.compare_page(connection, held.run, after, first=base + 1)
-        cursor = {"phase": "judge", "after": str(found.last)} if found.last else {"phase": "score", "after": None}
-        planning.advance(connection, held, cursor=cursor, images=found.done, lease_seconds=self._settings.lease_seconds)
-        runs.add_to_counters(connection, held.run.id, found.counts)
-        return found
+        page = stored_inspections.compare_page(connection, claim.run, after, first=planned + 1)
+        cursor = {"phase": "judge", "after": str(page.last)} if page.last else {"phase": "score", "after": None}
+        planning.advance(connection, claim, cursor=cursor, images=page.done, lease_seconds=self._settings.lease_seconds)
+        runs.add_to_counters(connection, claim.run.id, page.counts)
+        return page
 
-    def _score_inspections(self, held: Plan, given: str | None) -> None:
-        after = None if given is None else UUID(given)
+    def _add_inspections(self, claim: RunClaim, after: UUID | None) -> None:
+        """Add slices of the inspections that the network has to score."""
         with self._engine.begin() as connection:
-            if planning.is_all_planned(connection, held):  # there is nothing that the version has not scored
-                planning.finish(connection, held)
+            if planning.is_all_planned(connection, claim):  # the run's version has scored all of them
+                planning.finish(connection, claim)
                 return
-        for _ in range(held.room):
+        for _ in range(claim.free_slices):
             with self._engine.begin() as connection:
-                ids = stored_inspections.next_ids(connection, held.run, after, at_most=self._settings.rescore_slice)
+                ids = stored_inspections.next_ids(connection, claim.run, after, at_most=self._settings.rescore_slice)
                 after = ids[-1] if ids else after
-                if not self._add(connection, held, [{"id": str(one)} for one in ids], _scored_up_to(after)):
+                cursor = {"phase": "score", "after": None if after is None else str(after)}
+                if not self._add_slice(connection, claim, _items_of(ids), cursor):
                     return
                 if len(ids) < self._settings.rescore_slice:
-                    planning.finish(connection, held)
+                    planning.finish(connection, claim)
                     return
 
-    def _add(self, connection: Any, held: Plan, items: list[dict[str, Any]], cursor: Cursor) -> bool:
-        return planning.add_slice(connection, held, items, cursor=cursor, lease_seconds=self._settings.lease_seconds)
+    # Folders, buckets and manifests: list them once to count the images, and once to divide them into slices.
 
-    # Folders, buckets and manifests: they are listed once to be counted, and once to be cut.
-
-    def _listed(self, held: Plan) -> None:
-        cursor = dict(held.cursor)
+    def _plan_archive(self, claim: RunClaim) -> None:
+        cursor = dict(claim.cursor)
         if "counted" not in cursor:
-            if not self._count_listed(held):
+            if not self._count_archive(claim):
                 return
             cursor = {"counted": True, "after": None}
-        listing = self._listing(held, cursor)
-        for _ in range(held.room):
-            some = list(islice(listing.items, self._settings.rescore_slice))
-            behind = some[-1][1] if some else listing.cursor
+        listing = self._listing(claim, cursor)
+        for _ in range(claim.free_slices):
+            entries = list(islice(listing.items, self._settings.rescore_slice))
+            cursor = entries[-1][1] if entries else listing.cursor
             with self._engine.begin() as connection:
-                if not self._add(connection, held, [item for item, _ in some], behind):
+                if not self._add_slice(connection, claim, [item for item, _ in entries], cursor):
                     return
-                if len(some) < self._settings.rescore_slice:
-                    planning.finish(connection, held)
+                if len(entries) < self._settings.rescore_slice:
+                    planning.finish(connection, claim)
                     return
-            listing.cursor = behind
+            listing.cursor = cursor
 
-    def _count_listed(self, held: Plan) -> bool:
-        listing = self._items(held, None)
+    def _count_archive(self, claim: RunClaim) -> bool:
+        """Count the images of an archive. Returns whether it came to the end."""
+        items = self._list_items(claim, None)
         total = 0
         while not self._stopping.is_set():
-            some = sum(1 for _ in islice(listing, HOLD_EACH))
-            total += some
-            done = some < HOLD_EACH
+            counted = sum(1 for _ in islice(items, NAMES_PER_RENEWAL))
+            total += counted
+            at_end = counted < NAMES_PER_RENEWAL
             with self._engine.begin() as connection:
-                if not planning.renew(
-                    connection, held, lease_seconds=self._settings.lease_seconds, total=total if done else None
-                ):
+                if not self._renew(connection, claim, total=total if at_end else None):
                     return False
-            if done:
+            if at_end:
                 return True
         return False
 
-    def _listing(self, held: Plan, cursor: Cursor) -> _Listing:
-        """The source from the cursor on: the listing that stopped there last time, or a new one."""
-        known = self._listings.pop(held.run.id, None)
-        if known is None or known.cursor != cursor:
-            known = _Listing(self._items(held, cursor["after"]), cursor)
-        self._listings[held.run.id] = known
+    def _listing(self, claim: RunClaim, cursor: Cursor) -> _Listing:
+        """Return a listing of the source from the cursor on: the one that stopped there last time, or a new one."""
+        listing = self._listings.pop(claim.run.id, None)
+        if listing is None or listing.cursor != cursor:
+            listing = _Listing(self._list_items(claim, cursor["after"]), cursor)
+        self._listings[claim.run.id] = listing
         while len(self._listings) > LISTINGS_KEPT:
             self._listings.pop(next(iter(self._listings)))
-        return known
+        return listing
 
-    def _items(self, held: Plan, after: Any) -> Iterator[tuple[dict[str, Any], Cursor]]:
-        source = held.run.source
+    def _list_items(self, claim: RunClaim, after: Any) -> Iterator[tuple[dict[str, Any], Cursor]]:
+        """List the items of an archive after a position, each with the cursor behind it."""
+        source = claim.run.source
         if "folder" in source:
             for name in self._archives.locate(source["folder"]).images(after):
                 yield {"path": name}, {"counted": True, "after": name}
             return
-        place, file = self._archives.locate_file(source["manifest"])
-        for entry in manifests.entries(place, file, after):
+        location, file = self._archives.locate_file(source["manifest"])
+        for entry in manifests.entries(location, file, after):
             yield entry.item, {"counted": True, "after": entry.position}
 
-    # A challenger: what the line completes, as the feed tells.
+    # Challengers: add what live work has completed, read from the feed.
 
-    def _live(self, held: Plan) -> None:
-        cursor = held.cursor
-        for _ in range(held.room):
+    def _plan_challenger(self, claim: RunClaim) -> None:
+        cursor = claim.cursor
+        for _ in range(claim.free_slices):
             with self._engine.begin() as connection:
-                ids, cursor, more = challengers.next_items(
-                    connection, held.run, cursor, at_most=self._settings.rescore_slice
+                ids, cursor, more = challengers.next_inspections(
+                    connection, claim.run, cursor, at_most=self._settings.rescore_slice
                 )
-                if not self._add(connection, held, [{"id": str(one)} for one in ids], cursor) or not more:
+                if not self._add_slice(connection, claim, _items_of(ids), cursor) or not more:
                     return
 
+    def _renew(self, connection: Connection, claim: RunClaim, *, total: int | None) -> bool:
+        return planning.renew(connection, claim, lease_seconds=self._settings.lease_seconds, total=total)
 
-def _scored_up_to(after: UUID | None) -> Cursor:
-    return {"phase": "score", "after": None if after is None else str(after)}
+    def _add_slice(self, connection: Connection, claim: RunClaim, items: list[dict[str, Any]], cursor: Cursor) -> bool:
+        return planning.add_slice(connection, claim, items, cursor=cursor, lease_seconds=self._settings.lease_seconds)
+
+
+def _id_of(cursor: Cursor) -> UUID | None:
+    """The inspection up to which a phase has come."""
+    return None if cursor["after"] is None else UUID(cursor["after"])
+
+
+def _items_of(inspection_ids: list[UUID]) -> list[dict[str, Any]]:
+    return [{"id": str(inspection_id)} for inspection_id in inspection_ids]

@@ -19,8 +19,8 @@ from core.models import model_versions
 from core.queue.notifications import Notifier
 from core.rescoring import runs
 from core.rescoring.reports import report, results
-from core.rescoring.reports.page import IMAGES, ReportContent, ReportExample, render
-from core.rescoring.reports.results import Scored
+from core.rescoring.reports.html_report import IMAGES, ReportContent, ReportExample, render
+from core.rescoring.reports.results import RunResult
 from core.rescoring.runs import Run
 from core.rescoring.slices import RunImage
 from core.settings import Settings
@@ -121,13 +121,13 @@ class _PageImages:
     ) -> None:
         self._children.close()
 
-    def shown(self, one: Scored) -> ReportExample:
+    def shown(self, one: RunResult) -> ReportExample:
         """A result with its images, or with the reason why they are not there."""
         try:
             with self._file(one) as file:
                 return ReportExample(
                     one,
-                    self._own.decoder.exhibit(file),
+                    self._own.decoder.encode_example(file),
                     self._before(one, file),
                     self._heat(self._own, one, file, one.anomaly_score, one.threshold),
                 )
@@ -139,15 +139,15 @@ class _PageImages:
             return ReportExample(one)
 
     @contextmanager
-    def _file(self, one: Scored) -> Iterator[Path]:
+    def _file(self, one: RunResult) -> Iterator[Path]:
         subject = RunImage(one.number, path=one.path, image_day=one.image_day, image_sha256=one.image_sha256)
-        data = self._reader.original(self._run, subject)
+        data = self._reader.read_original(self._run, subject)
         with tempfile.NamedTemporaryFile(prefix="linewatch-") as file:
             file.write(data)
             file.flush()
             yield Path(file.name)
 
-    def _before(self, one: Scored, file: Path) -> bytes | None:
+    def _before(self, one: RunResult, file: Path) -> bytes | None:
         if one.before_model_version_id is None:
             return None
         artist = self._artist(one.before_model_version_id)
@@ -157,13 +157,13 @@ class _PageImages:
         return self._heat(artist, one, file, one.before_score, one.before_threshold)
 
     def _heat(
-        self, artist: _HeatmapModel, one: Scored, file: Path, score: float | None, threshold: float | None
+        self, artist: _HeatmapModel, one: RunResult, file: Path, score: float | None, threshold: float | None
     ) -> bytes | None:
         if score is None or threshold is None or one.image_sha256 is None:
             return None
         key = anomaly_map_key(one.image_sha256, artist.sha256)
         drawn = anomaly_map(self._store, artist.model, artist.decoder, file, key)
-        return artist.decoder.exhibit(file, scale_to_threshold(drawn, score, threshold))
+        return artist.decoder.encode_example(file, scale_to_threshold(drawn, score, threshold))
 
     def _artist(self, version_id: int) -> _HeatmapModel | None:
         if version_id not in self._artists:

@@ -18,7 +18,7 @@ from core.queue.notifications import Notifier
 from core.queue.work import Finished
 from core.rescoring import runs, slices
 from core.rescoring.runs import Run
-from core.rescoring.slices import Claim, Result
+from core.rescoring.slices import ImageResult, SliceClaim
 from core.settings import Settings
 from core.storage.image_store import Store
 from worker.pipeline.leases import keep_renewed
@@ -107,11 +107,11 @@ class Rescorer:
             self._use_grant(self._granted)
             self._at_it.release()
 
-    def _claim(self) -> Claim | None:
+    def _claim(self) -> SliceClaim | None:
         with self._engine.begin() as connection:
             return slices.claim(connection, worker=self._worker, lease_seconds=self._settings.lease_seconds)
 
-    def _slice(self, claim: Claim, until: float) -> None:
+    def _slice(self, claim: SliceClaim, until: float) -> None:
         """Score one slice as far as it goes, and give back what is left of it."""
 
         def renew() -> bool:
@@ -137,13 +137,13 @@ class Rescorer:
             return False
         return self._line.is_quiet(within=QUIET_SECONDS)
 
-    def _score(self, claim: Claim, may_go_on: Callable[[], bool]) -> bool:
+    def _score(self, claim: SliceClaim, may_go_on: Callable[[], bool]) -> bool:
         """Whether the slice was scored to its end. What was scored is written in any case."""
         with self._engine.begin() as connection:
             run = runs.get(connection, claim.run_id)
             subjects = slices.run_images(connection, claim)
         model = self._models.get(run.model_version_id)
-        done: list[Result] = []
+        done: list[ImageResult] = []
         written = time.monotonic()
         ahead = 0 if self._models.device == "cpu" else AHEAD * self._settings.minibatch
         with self._reader.reading(run, model, subjects, suspect=claim.rescues > 0, ahead=ahead) as images:
@@ -171,8 +171,8 @@ class Rescorer:
         step = NIGHT_STEP_SECONDS if self._line.quiet_seconds() > NIGHT_SECONDS else STEP_SECONDS
         return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_per_image)))
 
-    def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[ReadImage]) -> list[Result]:
-        prepared = [one.image.pixels for one in minibatch if one.image is not None]
+    def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[ReadImage]) -> list[ImageResult]:
+        prepared = [one.prepared.pixels for one in minibatch if one.prepared is not None]
         begun = time.perf_counter()
         scores = iter(model.score(prepared).scores.tolist() if prepared else [])
         if prepared:
@@ -180,25 +180,25 @@ class Rescorer:
             self._seconds_per_image += 0.2 * (took - self._seconds_per_image)
         return [_result(run, one, scores) for one in minibatch]
 
-    def _write(self, claim: Claim, results: Sequence[Result]) -> bool:
+    def _write(self, claim: SliceClaim, results: Sequence[ImageResult]) -> bool:
         if not results:
             return True
         with self._engine.begin() as connection:
             written = slices.write(connection, claim, results)
         if written.run_ended:
             self._notifier.finished(Finished([], [], [claim.run_id]))
-        return written.held
+        return written.claim_valid
 
 
-def _result(run: Run, read: ReadImage, scores: Iterator[float]) -> Result:
+def _result(run: Run, read: ReadImage, scores: Iterator[float]) -> ImageResult:
     """What is written of an image; `scores` are those of the images that could be prepared."""
-    if read.image is None:
+    if read.prepared is None:
         assert read.failure is not None  # noqa: S101 - it is one or the other
-        return Result(read.subject, error_code=read.failure.failure, error_detail=read.failure.detail)
+        return ImageResult(read.image, error_code=read.failure.failure, error_detail=read.failure.detail)
     score = next(scores)
     if not math.isfinite(score):
         detail = f"The network's score is {score}."
-        return Result(read.subject, error_code=Failure.SCORE_NOT_FINITE, error_detail=detail)
-    limit = run.limits.of(read.subject.station_id)
-    verdict = decide_verdict(score, limit.threshold, limit.review_threshold, read.reasons)
-    return Result(read.subject, limit, score, verdict, read.reasons)
+        return ImageResult(read.image, error_code=Failure.SCORE_NOT_FINITE, error_detail=detail)
+    threshold = run.thresholds.for_station(read.image.station_id)
+    verdict = decide_verdict(score, threshold.threshold, threshold.review_threshold, read.reasons)
+    return ImageResult(read.image, threshold, score, verdict, read.reasons)

@@ -13,7 +13,7 @@ from core.documents.documents import ModelVersion
 from core.errors import Code
 from core.models import thresholds
 from core.rescoring import activation
-from core.rescoring.activation import Activated
+from core.rescoring.activation import ActivationResult
 from core.rescoring.documents import RescoreRun
 from core.rescoring.gate import Gate
 
@@ -28,11 +28,11 @@ class Activation(BaseModel):
     gate: Gate
 
 
-def _described(connection: Connection, done: Activated, *, activated: bool) -> RunActivation:
+def _described(connection: Connection, done: ActivationResult, *, activated: bool) -> RunActivation:
     return RunActivation(
         activated=activated,
         gate=[GateOutcome.of_rule(one) for one in done.gate],
-        run=RescoreRun.of(done.run),
+        run=RescoreRun.from_run(done.run),
         model_version=ModelVersion.of(done.version, thresholds.in_force(connection, done.version.id)),
     )
 

@@ -32,7 +32,7 @@ class NewChallenger(BaseModel):
 def get_challenger(name: RecipePath, services: Context) -> RescoreRun:
     """The challenger of a recipe, as the run that it is; 404 where there is none."""
     with services.transaction() as connection:
-        return RescoreRun.of(challengers.get(connection, name))
+        return RescoreRun.from_run(challengers.get(connection, name))
 
 
 @router.put(
@@ -52,11 +52,11 @@ def set_challenger(
     with services.transaction() as connection:
         made = challengers.create(connection, name, new.model_version, share=new.share, actor=actor)
     response.headers["Location"] = f"/v1/rescore-runs/{made.id}"
-    return RescoreRun.of(made)
+    return RescoreRun.from_run(made)
 
 
 @router.delete("", responses=_NONE)
 def end_challenger(name: RecipePath, services: Context, actor: Actor) -> RescoreRun:
     """End the challenger: it finishes what it has in hand and takes nothing more. Its results stay."""
     with services.transaction() as connection:
-        return RescoreRun.of(challengers.end(connection, name, actor=actor))
+        return RescoreRun.from_run(challengers.end(connection, name, actor=actor))

@@ -20,7 +20,7 @@ from core.errors import Code, Refused
 from core.rescoring import runs
 from core.rescoring.reports import exports, report, results
 from core.rescoring.reports.documents import RescoreReport, RescoreResult
-from core.rescoring.reports.results import Filters, Scored
+from core.rescoring.reports.results import ResultFilters, RunResult
 from core.rescoring.runs import Run
 
 router = APIRouter(prefix="/v1/rescore-runs/{run_id}", tags=["re-scoring"])
@@ -55,7 +55,7 @@ class _Flips(BaseModel):
 @router.get("/results", responses=refuses(Code.INVALID_CURSOR))
 def list_rescore_results(run_id: UUID, asked: Annotated[_Results, Query()], services: Context) -> RescoreResultPage:
     """The results of a run, in the order of its source. While it runs there will be more."""
-    filters = Filters(**{name: getattr(asked, name) for name in Filters.__dataclass_fields__})
+    filters = ResultFilters(**{name: getattr(asked, name) for name in ResultFilters.__dataclass_fields__})
     with services.transaction() as connection:
         runs.get(connection, run_id)
         page = results.list_page(connection, run_id, filters, after=_after(asked.cursor), limit=asked.limit)
@@ -73,9 +73,10 @@ def list_rescore_flips(run_id: UUID, asked: Annotated[_Flips, Query()], services
     return _page(*page)
 
 
-def _page(items: list[Scored], following: int | None) -> RescoreResultPage:
+def _page(items: list[RunResult], following: int | None) -> RescoreResultPage:
     return RescoreResultPage(
-        items=[RescoreResult.of(one) for one in items], next_cursor=None if following is None else str(following)
+        items=[RescoreResult.from_result(one) for one in items],
+        next_cursor=None if following is None else str(following),
     )
 
 
@@ -163,6 +164,6 @@ async def get_rescore_heatmap(run_id: UUID, number: Number, services: Context) -
     return Response(data, media_type="image/png", headers=IMMUTABLE)
 
 
-def _result(services: Services, run_id: UUID, number: int) -> tuple[Run, Scored]:
+def _result(services: Services, run_id: UUID, number: int) -> tuple[Run, RunResult]:
     with services.transaction() as connection:
         return runs.get(connection, run_id), results.get(connection, run_id, number)

@@ -56,14 +56,14 @@ async def create_rescore_run(
         made, replayed = await asyncio.to_thread(_create, services, asked, actor, key)
     tell(response, replayed=replayed)
     response.headers["Location"] = f"/v1/rescore-runs/{made.id}"
-    return RescoreRun.of(made)
+    return RescoreRun.from_run(made)
 
 
 def _create(services: Services, asked: RunRequest, actor: str, key: Key | None) -> tuple[Run, bool]:
     """The run that was asked for, and whether it was made before under this key: then its source may be gone."""
     use = None if key is None else KeyedRequest(key, fingerprint("rescore_run", asked.model_dump(mode="json")))
     if not _is_known(services, key):
-        asked = sources.check_source(asked, Archives.of(services.settings))
+        asked = sources.resolve_source(asked, Archives.of(services.settings))
     with services.transaction() as connection:
         drawn = connection.execute(select(func.uuidv7())).scalar_one()
         [entered] = idempotency.enter_keys(connection, [(use, [drawn])])
@@ -101,13 +101,13 @@ def list_rescore_runs(listing: Annotated[_Listing, Query()], services: Context) 
             before=decode_cursor(listing.cursor),
             limit=listing.limit,
         )
-    return RescoreRunPage(items=[RescoreRun.of(one) for one in found], next_cursor=encode_cursor(following))
+    return RescoreRunPage(items=[RescoreRun.from_run(one) for one in found], next_cursor=encode_cursor(following))
 
 
 @router.get("/{run_id}")
 async def get_rescore_run(run_id: UUID, services: Context, wait: Wait = 0) -> RescoreRun:
     """One run and its progress; with `wait`, as soon as it is final."""
-    return RescoreRun.of(await services.long_polls.final("rescore_run", run_id, wait, partial(_view, services)))
+    return RescoreRun.from_run(await services.long_polls.final("rescore_run", run_id, wait, partial(_view, services)))
 
 
 def _view(services: Services, run_id: UUID) -> Run:
@@ -119,7 +119,7 @@ def _view(services: Services, run_id: UUID) -> Run:
 def pause_rescore_run(run_id: UUID, services: Context, actor: Actor) -> RescoreRun:
     """Pause a run: workers stop at their next minibatch and keep what they have scored."""
     with services.transaction() as connection:
-        return RescoreRun.of(runs.pause(connection, run_id, actor=actor))
+        return RescoreRun.from_run(runs.pause(connection, run_id, actor=actor))
 
 
 @router.post("/{run_id}/resume", responses=_CHANGED)
@@ -142,4 +142,4 @@ def _view_and_notify(services: Services, run: Run) -> RescoreRun:
     """The run; if it is final by now, the requests that wait for it are notified."""
     if run.final:
         services.publisher.notify(Finished([], [], [run.id]))
-    return RescoreRun.of(run)
+    return RescoreRun.from_run(run)

@@ -163,4 +163,4 @@ def delete_rescore_schedule(schedule_id: UUID, services: Context, actor: Actor) 
 
 
 def _checked(services: Services, request: ScheduledRequest) -> ScheduledRequest:
-    return sources.check_source(request, Archives.of(services.settings))
+    return sources.resolve_source(request, Archives.of(services.settings))

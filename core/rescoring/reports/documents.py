@@ -1,4 +1,4 @@
-"""The JSON documents of re-scoring results: one for each image, and the report of a run."""
+"""The JSON documents of re-scoring results: the result of an image, and the report of a run."""
 
 import datetime as dt
 import hashlib
@@ -10,15 +10,15 @@ from pydantic import BaseModel, Field
 from core.documents.documents import Error
 from core.rescoring.documents import RescoreRun
 from core.rescoring.reports.agreement import Agreement
-from core.rescoring.reports.results import Scored
+from core.rescoring.reports.results import RunResult
 
 BINS = 60
 HISTOGRAM_END = 3.0
-"""Histograms reach from 0 to this many thresholds; what lies beyond either end is in the bin at that end."""
+"""Histograms range from 0 to this many thresholds; scores beyond either end are in the bin at that end."""
 
 
-class Before(BaseModel):
-    """What was recorded of an inspection when it was scored again."""
+class RecordedResult(BaseModel):
+    """What was recorded for an inspection when the run scored it."""
 
     anomaly_score: float | None
     threshold: float | None
@@ -27,11 +27,11 @@ class Before(BaseModel):
 
 
 class RescoreResult(BaseModel):
-    """One image of a run, scored again.
+    """The result of one image of a run.
 
-    `number` is its place in the source, from 1. `before` is null for images that were never inspected or had no
-    verdict; `reviewed_verdict` is what people said last, as of now; `flip` is `<before>_to_<after>` where the two
-    verdicts differ.
+    `number` is its position in the source, from 1. `before` is null if the image was never inspected or has no
+    recorded verdict. `reviewed_verdict` is the newest review at the time of the request. `flip` is
+    `<before>_to_<after>` if the two verdicts differ.
     """
 
     number: int
@@ -45,7 +45,7 @@ class RescoreResult(BaseModel):
     captured_at: dt.datetime | None
     metadata: dict[str, Any] | None
     image_sha256: str | None
-    before: Before | None
+    before: RecordedResult | None
     anomaly_score: float | None
     threshold: float | None
     review_threshold: float | None
@@ -57,37 +57,37 @@ class RescoreResult(BaseModel):
     scored_at: dt.datetime
 
     @classmethod
-    def of(cls, one: Scored) -> Self:
-        own = {name: getattr(one, name) for name in cls.model_fields if hasattr(one, name)}
-        own |= {
-            "image_sha256": one.image_sha256 and one.image_sha256.hex(),
+    def from_result(cls, result: RunResult) -> Self:
+        fields = {name: getattr(result, name) for name in cls.model_fields if hasattr(result, name)}
+        fields |= {
+            "image_sha256": result.image_sha256 and result.image_sha256.hex(),
             "before": None
-            if one.before_verdict is None
-            else Before(
-                anomaly_score=one.before_score,
-                threshold=one.before_threshold,
-                verdict=one.before_verdict,
-                model_version=one.before_model_version,
+            if result.before_verdict is None
+            else RecordedResult(
+                anomaly_score=result.before_score,
+                threshold=result.before_threshold,
+                verdict=result.before_verdict,
+                model_version=result.before_model_version,
             ),
-            "reviewed_verdict": one.review and one.review.verdict,
-            "error": Error(code=one.error_code, detail=one.error_detail) if one.error_code else None,
+            "reviewed_verdict": result.review and result.review.verdict,
+            "error": Error(code=result.error_code, detail=result.error_detail) if result.error_code else None,
         }
-        return cls(**own)
+        return cls(**fields)
 
 
-class Flips(BaseModel):
-    """Images whose verdict changed from one to another; `share` of all that have a verdict before and after."""
+class FlipCount(BaseModel):
+    """Number of images with one kind of flip; `share` of the images that have a verdict before and after."""
 
     flip: str
     count: int
     share: float | None
 
 
-class Scores(BaseModel):
-    """Scores of one side, in units of their thresholds.
+class ScoreDistribution(BaseModel):
+    """The scores before or after, in units of their thresholds.
 
-    `bins` are counts; the last one is open above, the first one below. `without_unit` are scores whose threshold is
-    not above 0: they are in none of the other figures.
+    `bins` are counts; the first and the last bin include the scores beyond the range. `without_unit` counts scores
+    whose threshold is not above 0; no other figure includes them.
     """
 
     count: int
@@ -98,11 +98,11 @@ class Scores(BaseModel):
     bins: list[int]
 
 
-class Shift(BaseModel):
+class ScoreShift(BaseModel):
     """How the scores of the same images moved, in units of their thresholds.
 
-    `median` of the differences, after less before; `distance` of the two distributions (Kolmogorov-Smirnov, from the
-    bins: 0 the same, 1 wholly apart); `correlation` (Pearson), null where either side is constant.
+    `median` of the differences, after minus before; `distance` of the two distributions (Kolmogorov-Smirnov, from the
+    bins: 0 identical, 1 disjoint); `correlation` (Pearson), null if the scores before or after are all equal.
     """
 
     count: int
@@ -111,17 +111,17 @@ class Shift(BaseModel):
     correlation: float | None
 
 
-class Distribution(BaseModel):
-    """Both histograms, from 0 to 3 thresholds in 60 bins, and the shift; null where there is nothing to show."""
+class ScoreComparison(BaseModel):
+    """Both distributions, from 0 to 3 thresholds in 60 bins, and the shift; null if there are no scores."""
 
     bin_width: float = HISTOGRAM_END / BINS
-    before: Scores | None
-    after: Scores | None
-    shift: Shift | None
+    before: ScoreDistribution | None
+    after: ScoreDistribution | None
+    shift: ScoreShift | None
 
 
-class Place(BaseModel):
-    """What changed at one station of one line; mean scores are in thresholds, each from 0 to 3 at most."""
+class StationChanges(BaseModel):
+    """What changed at one station of a line. Mean scores are in thresholds; each score is clipped to 0 to 3."""
 
     line_id: str | None
     station_id: str | None
@@ -139,9 +139,9 @@ class Place(BaseModel):
 
 
 class ReviewedImages(BaseModel):
-    """The images whose inspections people have reviewed: the newest review against the verdicts before and after.
+    """The images that people have reviewed: the newest review against the verdicts before and after.
 
-    A false reject was reviewed ok and is ng, a miss was reviewed ng and is ok.
+    A false reject was reviewed ok and is ng; a miss was reviewed ng and is ok.
     """
 
     reviewed: int
@@ -153,9 +153,9 @@ class ReviewedImages(BaseModel):
     misses_gone: int
 
     @classmethod
-    def of(cls, one: Agreement) -> Self:
-        own = {name: getattr(one, name) for name in cls.model_fields if hasattr(one, name)}
-        return cls(**own, reviewed=one.number())
+    def from_agreement(cls, agreement: Agreement) -> Self:
+        fields = {name: getattr(agreement, name) for name in cls.model_fields if hasattr(agreement, name)}
+        return cls(**fields, reviewed=agreement.count())
 
 
 class FailedExample(BaseModel):
@@ -167,8 +167,8 @@ class FailedExample(BaseModel):
     detail: str | None
 
 
-class FailuresOfKind(BaseModel):
-    """Images that could not be scored for the same reason, and the first of them."""
+class FailureGroup(BaseModel):
+    """Images that could not be scored for the same reason, with the first of them as an example."""
 
     code: str
     count: int
@@ -176,7 +176,7 @@ class FailuresOfKind(BaseModel):
 
 
 class Timings(BaseModel):
-    """When the run began and ended, how long it took, pauses included, and images a second over that time."""
+    """Start and end of the run, its duration including pauses, and images per second over that time."""
 
     started_at: dt.datetime | None
     finished_at: dt.datetime | None
@@ -185,30 +185,30 @@ class Timings(BaseModel):
 
 
 class RescoreReport(BaseModel):
-    """What would change: a run's results beside what was recorded, as they stand when the report is made.
+    """What would change: the results of a run beside what was recorded, at the time of the report.
 
-    `transitions` counts images by the verdict that was recorded (`none`: there was none), then by that of the run.
+    `transitions` counts images by their recorded verdict (`none` if there is none), then by the verdict of the run.
     """
 
     made_at: dt.datetime
     run: RescoreRun
     pictures: int = Field(description="images that have a result")
     versions_before: dict[int, int] = Field(
-        description="by model version, how many of the verdicts that were recorded are its"
+        description="number of recorded verdicts by the model version that gave them"
     )
-    compared: int = Field(description="those that have a verdict before and after")
-    changed: int = Field(description="those whose two verdicts differ")
+    compared: int = Field(description="images that have a verdict before and after")
+    changed: int = Field(description="images whose two verdicts differ")
     transitions: dict[str, dict[str, int]]
-    flips: list[Flips]
-    scores: Distribution
-    places: list[Place] = Field(description="by line and station, those with the most images first")
-    places_left_out: bool = Field(description="whether there are more than the 200 that are listed")
+    flips: list[FlipCount]
+    scores: ScoreComparison
+    places: list[StationChanges] = Field(description="by line and station, most images first")
+    places_left_out: bool = Field(description="true if there are more than the 200 in `places`")
     agreement: ReviewedImages
-    failures: list[FailuresOfKind]
+    failures: list[FailureGroup]
     timings: Timings
 
     @property
     def digest(self) -> str:
-        """Hexadecimal, the same for reports that say the same, whenever they were made."""
-        passing = {"made_at": True, "run": {"progress"}, "timings": True}
-        return hashlib.sha256(self.model_dump_json(exclude=passing).encode()).hexdigest()[:32]  # type: ignore[arg-type]
+        """Hexadecimal digest of the contents, without the times at which they were produced."""
+        volatile = {"made_at": True, "run": {"progress"}, "timings": True}
+        return hashlib.sha256(self.model_dump_json(exclude=volatile).encode()).hexdigest()[:32]  # type: ignore[arg-type]

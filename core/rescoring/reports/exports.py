@@ -1,4 +1,4 @@
-"""Exports of a run: one flat row for each image, what was recorded of it beside how it came out now."""
+"""Columns of a run's export: one flat row for each image, with what was recorded beside the result of the run."""
 
 import json
 from operator import attrgetter
@@ -7,25 +7,25 @@ from typing import Any
 import pyarrow as pa
 
 from core.documents.exports import COUNT, DOUBLE, TEXT, TIME, Column, own
-from core.rescoring.reports.results import Scored
+from core.rescoring.reports.results import RunResult
 
 
-def _of_review(name: str, kind: pa.DataType, attribute: str) -> Column:
-    value = attrgetter(attribute)
+def _review_column(name: str, kind: pa.DataType, attribute: str) -> Column:
+    get = attrgetter(attribute)
 
-    def said(one: Scored) -> Any:
-        return None if one.review is None else value(one.review)
+    def value(result: RunResult) -> Any:
+        return None if result.review is None else get(result.review)
 
-    return Column(name, kind, said)
+    return Column(name, kind, value)
 
 
-def _metadata(one: Scored) -> str | None:
-    return None if one.metadata is None else json.dumps(one.metadata, ensure_ascii=False)
+def _metadata(result: RunResult) -> str | None:
+    return None if result.metadata is None else json.dumps(result.metadata, ensure_ascii=False)
 
 
 COLUMNS = (
     own("number", COUNT),
-    Column("inspection_id", TEXT, lambda one: None if one.inspection_id is None else str(one.inspection_id)),
+    Column("inspection_id", TEXT, lambda result: result.inspection_id and str(result.inspection_id)),
     own("path", TEXT),
     own("external_id", TEXT),
     own("part_id", TEXT),
@@ -33,7 +33,7 @@ COLUMNS = (
     own("line_id", TEXT),
     own("station_id", TEXT),
     own("captured_at", TIME),
-    Column("image_sha256", TEXT, lambda one: None if one.image_sha256 is None else one.image_sha256.hex()),
+    Column("image_sha256", TEXT, lambda result: result.image_sha256 and result.image_sha256.hex()),
     own("before_model_version", COUNT),
     own("before_score", DOUBLE),
     own("before_threshold", DOUBLE),
@@ -43,10 +43,10 @@ COLUMNS = (
     own("review_threshold", DOUBLE),
     own("verdict", TEXT),
     own("flip", TEXT),
-    _of_review("reviewed_verdict", TEXT, "verdict"),
-    _of_review("reviewer", TEXT, "reviewer"),
-    _of_review("review_reason", TEXT, "reason"),
-    _of_review("reviewed_at", TIME, "created_at"),
+    _review_column("reviewed_verdict", TEXT, "verdict"),
+    _review_column("reviewer", TEXT, "reviewer"),
+    _review_column("review_reason", TEXT, "reason"),
+    _review_column("reviewed_at", TIME, "created_at"),
     own("reasons", pa.list_(TEXT)),
     own("error_code", TEXT),
     own("error_detail", TEXT),

@@ -1,6 +1,6 @@
-"""The report of a run: what would change, counted by PostgreSQL in a handful of statements over one snapshot.
+"""The report of a run: what would change, counted by PostgreSQL with a few statements over one snapshot.
 
-Scores of different versions cannot be compared with each other, so they are counted in units of their thresholds.
+Scores of different versions have different scales, so the report gives them in units of their thresholds.
 """
 
 import datetime as dt
@@ -20,60 +20,60 @@ from core.rescoring.reports.agreement import AFTER, BEFORE
 from core.rescoring.reports.documents import (
     BINS,
     HISTOGRAM_END,
-    Distribution,
     FailedExample,
-    FailuresOfKind,
-    Flips,
-    Place,
+    FailureGroup,
+    FlipCount,
     RescoreReport,
     ReviewedImages,
-    Scores,
-    Shift,
+    ScoreComparison,
+    ScoreDistribution,
+    ScoreShift,
+    StationChanges,
     Timings,
 )
 from core.rescoring.reports.results import in_thresholds
 from core.rescoring.tables import rescore_results
 
-PLACES = 200
-"""At most this many pairs of line and station are listed: those with the most images."""
+MAX_STATIONS = 200
+"""The most pairs of line and station in a report: those with the most images."""
 
 _QUANTILES = (0.05, 0.5, 0.95)
-# Beyond this many thresholds a score is taken for it where scores are correlated: its square has to be a double.
-_FAR = 1e6
+# Scores are clipped to this many thresholds for the correlation, so that their squares fit a double.
+_CORRELATION_LIMIT = 1e6
 
 
-# It holds no locks, so it may take longer than what works under a lease; its memory is for sorting scores.
-_PATIENCE = text("""
+# A report holds no locks, so it may take longer than other transactions. It needs memory to sort the scores.
+_SETTINGS = text("""
 SELECT set_config('work_mem', '64MB', true), set_config('statement_timeout', '60s', true),
     set_config('transaction_timeout', '0', true)
 """)
 
 
 def build_report(engine: Engine, run_id: UUID) -> RescoreReport:
-    """The report of a run, whether or not it has ended; refuses an unknown one.
+    """Build the report of a run, which need not have ended. Refuses an unknown run.
 
-    It is read in one snapshot, so its figures agree with each other while the run goes on.
+    It reads one snapshot, so its figures are consistent while the run goes on.
     """
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        connection.execute(_PATIENCE)
+        connection.execute(_SETTINGS)
         run = runs.get(connection, run_id)
         transitions, versions = _transitions(connection, run_id)
-        places = _places(connection, run_id)
+        stations = _stations(connection, run_id)
         compared = sum(transitions[was][now] for was in BEFORE[:3] for now in AFTER[:3])
         flips = _flips(transitions, compared)
         return RescoreReport(
             made_at=dt.datetime.now(dt.UTC),
-            run=RescoreRun.of(run),
+            run=RescoreRun.from_run(run),
             pictures=sum(sum(row.values()) for row in transitions.values()),
             versions_before=versions,
             compared=compared,
-            changed=sum(one.count for one in flips),
+            changed=sum(flip.count for flip in flips),
             transitions=transitions,
             flips=flips,
-            scores=_distribution(connection, run_id),
-            places=places[:PLACES],
-            places_left_out=len(places) > PLACES,
-            agreement=ReviewedImages.of(agreement.measure_agreement(connection, run_id)),
+            scores=_compare_scores(connection, run_id),
+            places=stations[:MAX_STATIONS],
+            places_left_out=len(stations) > MAX_STATIONS,
+            agreement=ReviewedImages.from_agreement(agreement.measure_agreement(connection, run_id)),
             failures=_failures(connection, run_id),
             timings=_timings(run),
         )
@@ -91,19 +91,19 @@ LEFT JOIN model_versions AS version ON version.id = counted.before_model_version
 
 
 def _transitions(connection: Connection, run_id: UUID) -> tuple[dict[str, dict[str, int]], dict[int, int]]:
-    """Images by their verdict before and after, and those with a verdict before by the version that gave it."""
-    found = {was: dict.fromkeys(AFTER, 0) for was in BEFORE}
+    """Count images by their verdict before and after, and recorded verdicts by the version that gave them."""
+    transitions = {was: dict.fromkeys(AFTER, 0) for was in BEFORE}
     versions: Counter[int] = Counter()
     for row in connection.execute(_TRANSITIONS, {"run_id": run_id}):
-        found[row.before][row.after] += row.number
+        transitions[row.before][row.after] += row.number
         if row.before != "none" and row.version is not None:
             versions[row.version] += row.number
-    return found, dict(versions.most_common())
+    return transitions, dict(versions.most_common())
 
 
-def _flips(transitions: dict[str, dict[str, int]], compared: int) -> list[Flips]:
+def _flips(transitions: dict[str, dict[str, int]], compared: int) -> list[FlipCount]:
     return [
-        Flips(flip=f"{was}_to_{now}", count=number, share=number / compared if compared else None)
+        FlipCount(flip=f"{was}_to_{now}", count=number, share=number / compared if compared else None)
         for was in BEFORE[:3]
         for now in AFTER[:3]
         if was != now and ((number := transitions[was][now]) or {was, now} == {"ok", "ng"})
@@ -116,7 +116,7 @@ _AFTER = in_thresholds(_TABLE.anomaly_score, _TABLE.threshold)
 
 
 def _clipped(value: Any, low: float, high: float) -> Any:
-    """A value brought between two; null stays null, which neither least nor greatest sees to."""
+    """Clip a value to a range. Null stays null, unlike in `least` and `greatest`."""
     return case((value.is_not(None), func.greatest(func.least(value, high), low)), else_=null())
 
 
@@ -124,9 +124,9 @@ def _bin(score: Any) -> Any:
     return _clipped(func.floor(score * (BINS / HISTOGRAM_END)), 0, BINS - 1).cast(Integer)
 
 
-def _distribution(connection: Connection, run_id: UUID) -> Distribution:
-    """One pass counts images by the bins of both scores, another one sorts."""
-    own = _TABLE.run_id == run_id
+def _compare_scores(connection: Connection, run_id: UUID) -> ScoreComparison:
+    """Compare the scores before and after. One pass counts images by the bins of both scores, another sorts them."""
+    of_run = _TABLE.run_id == run_id
     cells = connection.execute(
         select(
             _bin(_BEFORE).label("before"),
@@ -135,12 +135,12 @@ def _distribution(connection: Connection, run_id: UUID) -> Distribution:
             func.count(_TABLE.before_score).label("has_before"),
             func.count(_TABLE.anomaly_score).label("has_after"),
         )
-        .where(own)
+        .where(of_run)
         .group_by("before", "after")
     ).all()
-    units = select(_BEFORE.label("before"), _AFTER.label("after")).where(own).subquery()
+    units = select(_BEFORE.label("before"), _AFTER.label("after")).where(of_run).subquery()
     shares = array(_QUANTILES)
-    clipped = [_clipped(side, -_FAR, _FAR) for side in (units.c.before, units.c.after)]
+    clipped = [_clipped(side, -_CORRELATION_LIMIT, _CORRELATION_LIMIT) for side in (units.c.before, units.c.after)]
     ordered = connection.execute(
         select(
             func.percentile_cont(shares).within_group(units.c.before).label("before"),
@@ -149,37 +149,39 @@ def _distribution(connection: Connection, run_id: UUID) -> Distribution:
             func.corr(*clipped).label("correlation"),
         )
     ).one()
-    return Distribution(
-        before=_side(cells, "before", ordered.before),
-        after=_side(cells, "after", ordered.after),
+    return ScoreComparison(
+        before=_score_distribution(cells, "before", ordered.before),
+        after=_score_distribution(cells, "after", ordered.after),
         shift=_shift(cells, ordered),
     )
 
 
-def _side(cells: Sequence[Row[Any]], side: str, quantiles: Sequence[float] | None) -> Scores | None:
+def _score_distribution(
+    cells: Sequence[Row[Any]], side: str, quantiles: Sequence[float] | None
+) -> ScoreDistribution | None:
     count = sum(getattr(cell, f"has_{side}") for cell in cells)
     if not count:
         return None
-    bins = _marginal(cells, side)
+    bins = _bin_counts(cells, side)
     low, median, high = quantiles or (None, None, None)
-    return Scores(count=count, without_unit=count - sum(bins), p05=low, median=median, p95=high, bins=bins)
+    return ScoreDistribution(count=count, without_unit=count - sum(bins), p05=low, median=median, p95=high, bins=bins)
 
 
-def _marginal(cells: Sequence[Row[Any]], side: str) -> list[int]:
+def _bin_counts(cells: Sequence[Row[Any]], side: str) -> list[int]:
     bins = [0] * BINS
     for cell in cells:
-        if (place := getattr(cell, side)) is not None:
-            bins[place] += cell.number
+        if (bin_index := getattr(cell, side)) is not None:
+            bins[bin_index] += cell.number
     return bins
 
 
-def _shift(cells: Sequence[Row[Any]], ordered: Any) -> Shift | None:
+def _shift(cells: Sequence[Row[Any]], ordered: Any) -> ScoreShift | None:
     both = [cell for cell in cells if cell.before is not None and cell.after is not None]
     count = sum(cell.number for cell in both)
     if not count:
         return None
-    before, after = (np.cumsum(_marginal(both, side)) / count for side in ("before", "after"))
-    return Shift(
+    before, after = (np.cumsum(_bin_counts(both, side)) / count for side in ("before", "after"))
+    return ScoreShift(
         count=count,
         median=ordered.shift,
         distance=float(np.abs(before - after).max()),
@@ -187,10 +189,10 @@ def _shift(cells: Sequence[Row[Any]], ordered: Any) -> Shift | None:
     )
 
 
-def _places(connection: Connection, run_id: UUID) -> list[Place]:
+def _stations(connection: Connection, run_id: UUID) -> list[StationChanges]:
     before, after = _TABLE.before_verdict, _TABLE.verdict
 
-    def number(condition: Any, name: str) -> Any:
+    def count(condition: Any, name: str) -> Any:
         return func.count().filter(condition).label(name)
 
     compared = before.is_not(None) & after.is_not(None)
@@ -200,23 +202,23 @@ def _places(connection: Connection, run_id: UUID) -> list[Place]:
             _TABLE.station_id,
             func.count().label("pictures"),
             func.count(_TABLE.error_code).label("failed"),
-            number(compared, "compared"),
-            number(before == "ng", "ng_before"),
-            number(after == "ng", "ng_after"),
-            number(before == "review", "review_before"),
-            number(after == "review", "review_after"),
-            number((before == "ok") & (after == "ng"), "ok_to_ng"),
-            number((before == "ng") & (after == "ok"), "ng_to_ok"),
-            # Means, and of clipped scores, for medians would sort all of them.
+            count(compared, "compared"),
+            count(before == "ng", "ng_before"),
+            count(after == "ng", "ng_after"),
+            count(before == "review", "review_before"),
+            count(after == "review", "review_after"),
+            count((before == "ok") & (after == "ng"), "ok_to_ng"),
+            count((before == "ng") & (after == "ok"), "ng_to_ok"),
+            # Means of clipped scores, because medians would have to sort all scores.
             func.avg(_clipped(_BEFORE, 0, HISTOGRAM_END)).label("mean_before"),
             func.avg(_clipped(_AFTER, 0, HISTOGRAM_END)).label("mean_after"),
         )
         .where(_TABLE.run_id == run_id)
         .group_by(_TABLE.line_id, _TABLE.station_id)
         .order_by(func.count().desc(), _TABLE.line_id, _TABLE.station_id)
-        .limit(PLACES + 1)
+        .limit(MAX_STATIONS + 1)
     )
-    return [Place(**row._mapping) for row in rows]
+    return [StationChanges(**row._mapping) for row in rows]
 
 
 _FAILURES = text("""
@@ -231,10 +233,10 @@ ORDER BY kind.number DESC, kind.error_code
 """)
 
 
-def _failures(connection: Connection, run_id: UUID) -> list[FailuresOfKind]:
+def _failures(connection: Connection, run_id: UUID) -> list[FailureGroup]:
     rows = connection.execute(_FAILURES, {"run_id": run_id})
     return [
-        FailuresOfKind(code=row.code, count=row.failures, example=FailedExample.model_validate(dict(row._mapping)))
+        FailureGroup(code=row.code, count=row.failures, example=FailedExample.model_validate(dict(row._mapping)))
         for row in rows
     ]
 

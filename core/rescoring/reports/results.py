@@ -1,4 +1,4 @@
-"""The results of a run as they are read: page by page in the order of its source, or only the verdicts that changed."""
+"""Reading the results of a run: page by page in the order of its source, or only the flips."""
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
@@ -18,20 +18,20 @@ from core.tables import model_versions
 VERDICTS: tuple[Verdict, ...] = ("ok", "ng", "review")
 
 _TABLE = rescore_results.c
-# As the partial index of the flips has it, word for word.
+# Must match the condition of the partial index `ix_rescore_results_flips`.
 _IS_FLIP = _TABLE.before_verdict != _TABLE.verdict
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One image of a run: what is known of it, what was recorded of it, how it came out, and what people said.
+class RunResult:
+    """The result of one image of a run, with what was recorded before and the newest review.
 
     Attributes:
-        number: its place in the source, from 1.
-        image_day, image_sha256: where a stored image lies; of one from an archive only the second.
-        before_model_version, before_score, before_threshold, before_verdict: what was recorded of the inspection;
-            without a verdict there was none.
-        review: the newest one of the inspection, as of now.
+        number: its position in the source, from 1.
+        image_day, image_sha256: where a stored image is; an image of an archive has only the second.
+        before_model_version, before_score, before_threshold, before_verdict: what was recorded for the inspection;
+            nothing was recorded if there is no verdict.
+        review: the newest review of the inspection at the time of the query.
     """
 
     number: int
@@ -63,15 +63,15 @@ class Scored:
 
     @property
     def flip(self) -> str | None:
-        """`<before>_to_<after>` where the two verdicts differ."""
+        """`<before>_to_<after>` if the two verdicts differ, otherwise None."""
         if self.before_verdict is None or self.verdict is None or self.before_verdict == self.verdict:
             return None
         return f"{self.before_verdict}_to_{self.verdict}"
 
 
 @dataclass(frozen=True)
-class Filters:
-    """What a listing of results is narrowed to; None means any."""
+class ResultFilters:
+    """Filters of a listing of results; None means any."""
 
     verdict: Verdict | None = None
     before_verdict: Verdict | None = None
@@ -90,29 +90,29 @@ _SELECT = select(*_COLUMNS).select_from(
 
 
 def in_thresholds(score: ColumnElement[Any], threshold: ColumnElement[Any]) -> ColumnElement[float]:
-    """A score in units of its threshold: 1 is where a part becomes ng.
+    """A score in units of its threshold; a part is ng from 1 on.
 
-    Null where there is no ratio, as of a threshold that is not above 0, or where a double cannot hold it.
+    Null if the threshold is not above 0, or if a double cannot hold the ratio.
     """
     size = func.abs(score)
     is_ratio = and_(threshold.between(1e-100, 1e100), (score == 0) | size.between(1e-100, 1e100))
     return case((is_ratio, score / threshold), else_=null()).cast(Float(53))
 
 
-def get(connection: Connection, run_id: UUID, number: int) -> Scored:
-    """One result; refuses a number that has none yet."""
+def get(connection: Connection, run_id: UUID, number: int) -> RunResult:
+    """Return one result; refuses a number that has no result yet."""
     rows = connection.execute(_SELECT.where(_TABLE.run_id == run_id, _TABLE.number == number)).all()
     if not rows:
         raise Refused(Code.NOT_FOUND, f"Re-scoring run {run_id} has no result {number}.")
-    return _scored(connection, rows)[0]
+    return _results(connection, rows)[0]
 
 
 def list_page(
-    connection: Connection, run_id: UUID, filters: Filters, *, after: int | None, limit: int
-) -> tuple[list[Scored], int | None]:
-    """One page in the order of the source, and the number to give as `after` for the next one, or None at the end."""
-    narrowed = [_TABLE[name] == value for name, value in vars(filters).items() if value is not None]
-    query = _SELECT.where(_TABLE.run_id == run_id, _TABLE.number > (after or 0), *narrowed)
+    connection: Connection, run_id: UUID, filters: ResultFilters, *, after: int | None, limit: int
+) -> tuple[list[RunResult], int | None]:
+    """Return one page in the order of the source, and the `after` of the next page, or None at the end."""
+    conditions = [_TABLE[name] == value for name, value in vars(filters).items() if value is not None]
+    query = _SELECT.where(_TABLE.run_id == run_id, _TABLE.number > (after or 0), *conditions)
     return _page(connection, connection.execute(query.order_by(_TABLE.number).limit(limit + 1)).all(), limit)
 
 
@@ -124,11 +124,11 @@ def flips_page(
     verdict: Verdict | None = None,
     after: int | None,
     limit: int,
-) -> tuple[list[Scored], int | None]:
-    """The same of the images whose verdict changed, from one and to one, or from any to any.
+) -> tuple[list[RunResult], int | None]:
+    """Return one page of the flips, optionally from one verdict or to one verdict, like `list_page`.
 
-    Each kind of change is read in the order of the index of flips, so a page costs the same however many results
-    there are.
+    Each kind of flip is read in the order of the index of flips, so a page costs the same however many results there
+    are.
     """
     kinds = [
         select(
@@ -151,8 +151,8 @@ def flips_page(
 
 def largest_moves(
     connection: Connection, run_id: UUID, before: Verdict, verdict: Verdict, *, limit: int
-) -> list[Scored]:
-    """The flips of one kind whose score, in units of its threshold, has moved the most."""
+) -> list[RunResult]:
+    """Return the flips of one kind whose score, in units of its threshold, moved the most."""
     moved = func.abs(
         in_thresholds(_TABLE.anomaly_score, _TABLE.threshold)
         - in_thresholds(_TABLE.before_score, _TABLE.before_threshold)
@@ -160,21 +160,21 @@ def largest_moves(
     query = _SELECT.where(
         _TABLE.run_id == run_id, _IS_FLIP, _TABLE.before_verdict == before, _TABLE.verdict == verdict
     ).order_by(moved.desc().nulls_last(), _TABLE.number)
-    return _scored(connection, connection.execute(query.limit(limit)).all())
+    return _results(connection, connection.execute(query.limit(limit)).all())
 
 
-def highest_scores(connection: Connection, run_id: UUID, *, limit: int) -> list[Scored]:
-    """The results with the highest scores in units of their thresholds."""
+def highest_scores(connection: Connection, run_id: UUID, *, limit: int) -> list[RunResult]:
+    """Return the results with the highest scores, in units of their thresholds."""
     score = in_thresholds(_TABLE.anomaly_score, _TABLE.threshold)
     query = _SELECT.where(_TABLE.run_id == run_id, _TABLE.verdict.is_not(None))
     rows = connection.execute(query.order_by(score.desc().nulls_last(), _TABLE.number).limit(limit)).all()
-    return _scored(connection, rows)
+    return _results(connection, rows)
 
 
-def pages(engine: Engine, run_id: UUID, *, flips: bool, size: int = MAX_PAGE) -> Iterator[Sequence[Scored]]:
-    """All results, or all flips, in the order of the source, in pages of `size`, the first one even when it is empty.
+def pages(engine: Engine, run_id: UUID, *, flips: bool, size: int = MAX_PAGE) -> Iterator[Sequence[RunResult]]:
+    """Yield all results, or all flips, in the order of the source, in pages of `size`. The first page may be empty.
 
-    Each page is a short transaction of its own. Refuses an unknown run.
+    Each page is read in a short transaction. Refuses an unknown run.
     """
     after = None
     while True:
@@ -183,21 +183,21 @@ def pages(engine: Engine, run_id: UUID, *, flips: bool, size: int = MAX_PAGE) ->
             if flips:
                 items, after = flips_page(connection, run_id, after=after, limit=size)
             else:
-                items, after = list_page(connection, run_id, Filters(), after=after, limit=size)
+                items, after = list_page(connection, run_id, ResultFilters(), after=after, limit=size)
         yield items
         if after is None:
             return
 
 
-def _page(connection: Connection, rows: Sequence[Row[Any]], limit: int) -> tuple[list[Scored], int | None]:
-    items = _scored(connection, rows[:limit])
+def _page(connection: Connection, rows: Sequence[Row[Any]], limit: int) -> tuple[list[RunResult], int | None]:
+    items = _results(connection, rows[:limit])
     return items, items[-1].number if len(rows) > limit else None
 
 
-def _scored(connection: Connection, rows: Sequence[Row[Any]]) -> list[Scored]:
+def _results(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunResult]:
     inspected = [row.inspection_id for row in rows if row.inspection_id is not None]
-    said = reviews_of(connection, inspected) if inspected else {}
+    reviews = reviews_of(connection, inspected) if inspected else {}
     return [
-        Scored(**row._mapping, review=said[row.inspection_id][-1] if row.inspection_id in said else None)
+        RunResult(**row._mapping, review=reviews[row.inspection_id][-1] if row.inspection_id in reviews else None)
         for row in rows
     ]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.vision.calibration.record import Calibration, ReviewBand
-from core.vision.training.grouping import effective_size
+from core.vision.training.grouping import effective_sample_size
 
 
 class SampleTooSmall(ValueError):  # noqa: N818 - it reads as what it is
@@ -41,7 +41,7 @@ def calibrate(
 
     Several images of one part or lot carry less information than the same number of parts. With groups, the interval
     is that of the number of independent parts that the sample is worth, with the same mean; see
-    `core.vision.training.grouping.effective_size`. It is conservative: never narrower than without groups.
+    `core.vision.training.grouping.effective_sample_size`. It is conservative: never narrower than without groups.
 
     Args:
         scores: of n good parts, float64, finite. The parts were used neither for training nor for early stopping.
@@ -59,7 +59,7 @@ def calibrate(
     ascending = np.sort(np.asarray(scores, dtype=np.float64))
     if not np.isfinite(ascending).all():
         raise ValueError("a score of a good part is not finite: the model cannot be calibrated")
-    effective = float(ascending.size) if groups is None else effective_size(groups)
+    effective = float(ascending.size) if groups is None else effective_sample_size(groups)
     quantile = _quantile(ascending, false_reject_rate, effective, confidence)
     review = None
     if review_rate is not None:
@@ -165,7 +165,9 @@ def check_expected_rate(
     """
     if good_parts < 1 or not 0 <= rejected <= good_parts:
         raise ValueError(f"{rejected} rejects of {good_parts} good parts are impossible")
-    effective = good_parts if groups is None else max(1, math.floor(_without_rounding_error(effective_size(groups))))
+    effective = good_parts
+    if groups is not None:
+        effective = max(1, math.floor(_without_rounding_error(effective_sample_size(groups))))
     shape = _beta_parameters(
         calibration.expected_false_reject_rate, calibration.effective_sample_size or calibration.sample_size
     )

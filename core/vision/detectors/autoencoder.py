@@ -27,7 +27,7 @@ from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import disable_tf32
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import PreparedImage, Preprocessing
-from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
+from core.vision.training.fit_interface import Checkpoint, Epoch, FitOptions, PreparedImages
 from core.vision.training.training_loop import TrainingLoop
 
 MSE: Final = "mse"

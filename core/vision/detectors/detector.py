@@ -12,7 +12,7 @@ from core.vision.calibration.calibration import calibrate
 from core.vision.calibration.record import Calibration
 from core.vision.detectors.architecture import Architecture, BackboneRecord
 from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepare
-from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
+from core.vision.training.fit_interface import Checkpoint, Epoch, FitOptions, PreparedImages
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from core.vision.detectors.features import FeatureExtractor, FeatureSettings, in
 from core.vision.detectors.position_statistics import PositionStatistics
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import PreparedImage, Preprocessing
-from core.vision.training.options import Checkpoint, Epoch, FitOptions, PreparedImages
+from core.vision.training.fit_interface import Checkpoint, Epoch, FitOptions, PreparedImages
 from core.vision.training.training_loop import TrainingLoop
 
 _STEPS_PER_EPOCH: Final = 50

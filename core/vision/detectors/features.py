@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.vision.detectors.backbone import CELL_PIXELS, LITE0, build_backbone
 from core.vision.input.preprocessing import PreparedImage
 from core.vision.training.augmentation import augment
-from core.vision.training.options import PreparedImages
+from core.vision.training.fit_interface import PreparedImages
 
 DEFAULT_SIDE: Final = 256
 """A prepared image has the area of a square with this side, in pixels, unless a side is requested."""

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from core.intake.image_decoding import decode
 from core.models.verdicts import Verdict, decide_verdict, is_anomaly
 from core.vision.detectors.detector import Detector
-from core.vision.evaluation.evaluation import NotFinite
+from core.vision.evaluation.evaluation import ScoreNotFinite
 from core.vision.evaluation.heatmap import SATURATED_FROM, legend, overlay, resize_map, scale_to_threshold
 from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
 from core.vision.input.preprocessing import PreparedImage, prepare
@@ -63,13 +63,13 @@ def diagnose(
 
     Raises:
         core.intake.image_decoding.Undecodable: the image cannot be decoded.
-        NotFinite: its score is no finite number.
+        ScoreNotFinite: its score is no finite number.
     """
     prepared = prepare(data, detector.preprocessing, max_pixels=detector.max_pixels)
     scored = detector.score([prepared.pixels])
     score = float(scored.scores[0])
     if not math.isfinite(score):
-        raise NotFinite(f"the score is {score}, which judges nothing: this version cannot be used on this image")
+        raise ScoreNotFinite(f"the score is {score}, which judges nothing: this version cannot be used on this image")
     odd = [] if inputs is None else failed_checks(measure_image(prepared), inputs)
     image = decode(data, max_pixels=detector.max_pixels)
     return Diagnosis(

@@ -13,7 +13,7 @@ from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.evaluation.localisation import Mask, aupro, ground_truth, pixel_auroc
 from core.vision.evaluation.metrics import Scores, auroc, auroc_interval, controls
 from core.vision.input.thumbnails import Thumbnails
-from core.vision.training.dataset import ImageSet, ReadImages
+from core.vision.training.dataset import ImageDataset, ScannedImages
 
 _MINIBATCH = 32
 _LOCALISED = 200
@@ -21,7 +21,7 @@ _LOCALISED = 200
 _MAP_CELLS = 32_000_000
 
 
-class NotFinite(ValueError):  # noqa: N818 - it reads as what it is
+class ScoreNotFinite(ValueError):  # noqa: N818 - it reads as what it is
     """A detector whose scores are not numbers; the message is one line that names an image."""
 
 
@@ -56,20 +56,20 @@ class Evaluation:
     notes: list[str]
 
 
-def scores_of(detector: Detector, images: ImageSet, progress: Callable[[int], None]) -> Scores:
+def score_dataset(detector: Detector, images: ImageDataset, progress: Callable[[int], None]) -> Scores:
     """The score of each image: float64, (N,).
 
     Args:
         progress: called with how many have been scored.
 
     Raises:
-        NotFinite: a score is not a number.
+        ScoreNotFinite: a score is not a number.
     """
     return _score(detector, images, progress, maps_of=()).scores
 
 
 def _score(
-    detector: Detector, images: ImageSet, progress: Callable[[int], None], *, maps_of: Sequence[int]
+    detector: Detector, images: ImageDataset, progress: Callable[[int], None], *, maps_of: Sequence[int]
 ) -> ScoredImages:
     """Score a minibatch at a time; only the maps of some indices, in ascending order, are kept."""
     scores, maps, wanted = [np.empty(0)], [], set(maps_of)
@@ -83,15 +83,17 @@ def _score(
     whole = np.concatenate(scores)
     if not np.isfinite(whole).all():
         path = images.paths[int(np.argmin(np.isfinite(whole)))]
-        raise NotFinite(f"the score of {path} is not finite: train again with other options, or without that image")
+        raise ScoreNotFinite(
+            f"the score of {path} is not finite: train again with other options, or without that image"
+        )
     return ScoredImages(whole, np.concatenate(maps))
 
 
 def evaluate(
     detector: Detector,
     root: Path,
-    good: ReadImages,
-    defective: ReadImages,
+    good: ScannedImages,
+    defective: ScannedImages,
     known: Thumbnails,
     threshold: float,
     progress: Callable[[int], None],
@@ -106,7 +108,7 @@ def evaluate(
         progress: called with how many images have been scored.
 
     Raises:
-        NotFinite: a score is not a number.
+        ScoreNotFinite: a score is not a number.
     """
     mapped = _mapped(detector, root, good.paths, defective.paths)
     of_good = _score(detector, good.images, progress, maps_of=mapped.good)
@@ -196,7 +198,7 @@ def _caught(root: Path, paths: list[Path], rejected: NDArray[np.bool_]) -> dict[
     return counts
 
 
-def _controls(good: ReadImages, defective: ReadImages, known: Thumbnails) -> dict[str, Control]:
+def _controls(good: ScannedImages, defective: ScannedImages, known: Thumbnails) -> dict[str, Control]:
     of_good, of_defective = (controls(some.thumbnails, some.deviations, known) for some in (good, defective))
     return {
         name: Control(auroc(of_good[name], of_defective[name]), auroc_interval(of_good[name], of_defective[name]))

@@ -11,14 +11,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from core.html.pages import IMAGE_SIDE, jpeg
+from core.html.rendering import IMAGE_SIDE, jpeg
 from core.intake.image_decoding import decode
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import Evaluation
 from core.vision.evaluation.heatmap import overlay, scale_to_threshold
 from core.vision.evaluation.metrics import Scores
 
-EXHIBITS: Final = 8
+EXAMPLES_PER_KIND: Final = 8
 """Images of each kind, at most."""
 
 
@@ -69,7 +69,7 @@ def choose_examples(
     """
 
     def shown(paths: Sequence[Path], order: NDArray[np.intp]) -> list[ReportExample]:
-        return [_example(detector, root, paths[index], threshold) for index in order[:EXHIBITS]]
+        return [_example(detector, root, paths[index], threshold) for index in order[:EXAMPLES_PER_KIND]]
 
     worst = shown(good, np.argsort(-good_scores, kind="stable"))
     if tested is None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import torch
 
-FORGOTTEN_SECONDS: Final = 30 * 24 * 3600
+ABANDONED_AFTER_SECONDS: Final = 30 * 24 * 3600
 """An abandoned checkpoint is removed after this long."""
 
 
@@ -23,8 +23,8 @@ def fingerprint(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-class FolderCheckpoint:
-    """The state of one training in a folder that several share: `core.vision.training.options.Checkpoint`."""
+class CheckpointFile:
+    """The state of one training in a folder that several share: `core.vision.training.fit_interface.Checkpoint`."""
 
     def __init__(self, folder: Path, fingerprint: str, note: Callable[[str], None]) -> None:
         """Make the folder where it is missing, and remove the checkpoints that were forgotten in it.
@@ -42,7 +42,7 @@ class FolderCheckpoint:
         self._fingerprint = fingerprint
         self._note = note
         for other in folder.glob("*.checkpoint"):
-            if other != self.path and other.stat().st_mtime < time.time() - FORGOTTEN_SECONDS:
+            if other != self.path and other.stat().st_mtime < time.time() - ABANDONED_AFTER_SECONDS:
                 other.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from core.vision.input.input_checks import ImageMeasurements, measure_image
 from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepare
 from core.vision.input.thumbnails import make_thumbnails
 
-MEMORY_BYTES: Final = 1024**3
+MAX_CACHE_BYTES: Final = 1024**3
 """Prepared images of a set are kept in memory where all of them take no more than this."""
 
 _HEADERS = 1000
@@ -38,7 +38,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class InvalidFolder(ValueError):  # noqa: N818 - it reads as what it is
+class InvalidDataset(ValueError):  # noqa: N818 - it reads as what it is
     """A folder that cannot be trained from; the message is one line that says what to do."""
 
 
@@ -59,8 +59,8 @@ class Folder:
     notes: list[str] = field(default_factory=list)
 
 
-class ImageSet:
-    """Prepared images of files: `core.vision.training.options.Images`.
+class ImageDataset:
+    """Prepared images of files: `core.vision.training.fit_interface.Images`.
 
     Threads decode them, a little ahead of the reader. What was decoded once is kept where all images fit
     in memory, and decoded again each time where they do not; the result is the same.
@@ -75,18 +75,18 @@ class ImageSet:
         preprocessing: Preprocessing,
         *,
         max_pixels: int,
-        memory_bytes: int = MEMORY_BYTES,
+        max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
         self.paths = list(paths)
         self._preprocessing = preprocessing
         self._max_pixels = max_pixels
-        fit = 3 * preprocessing.width * preprocessing.height * len(self.paths) <= memory_bytes
+        fit = 3 * preprocessing.width * preprocessing.height * len(self.paths) <= max_cache_bytes
         self._kept: dict[Path, PreparedImage] | None = {} if fit else None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def subset(self, indices: Sequence[int]) -> "ImageSet":
+    def subset(self, indices: Sequence[int]) -> "ImageDataset":
         """Those of the indices, in their order; what is kept in memory is shared."""
         some = copy.copy(self)
         some.paths = [self.paths[index] for index in indices]
@@ -96,7 +96,7 @@ class ImageSet:
         """All images, or those of `order`, `size` at a time: uint8, (n, height, width, 3).
 
         Raises:
-            InvalidFolder: a file has gone or changed since it was read first.
+            InvalidDataset: a file has gone or changed since it was read first.
         """
         chosen = self.paths if order is None else [self.paths[index] for index in order]
         if self._kept is not None and all(path in self._kept for path in chosen):
@@ -118,7 +118,7 @@ class ImageSet:
         try:
             image = prepare(path.read_bytes(), self._preprocessing, max_pixels=self._max_pixels).pixels
         except (Undecodable, OSError) as error:
-            raise InvalidFolder(
+            raise InvalidDataset(
                 f"{path} could be read before and cannot be now: leave the folder alone while it is worked on"
             ) from error
         self.keep(path, image)
@@ -126,7 +126,7 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class ReadImages:
+class ScannedImages:
     """What one pass over many files has found. All but `unreadable` is of the N readable images, in order.
 
     Attributes:
@@ -139,7 +139,7 @@ class ReadImages:
         unreadable: paths and reasons of the others.
     """
 
-    images: ImageSet
+    images: ImageDataset
     digests: list[str]
     thumbnails: NDArray[np.float32]
     deviations: NDArray[np.float64]
@@ -162,20 +162,20 @@ class _ReadImage:
     facts: ImageMeasurements
 
 
-def read_layout(root: Path) -> Folder:
+def read_mvtec_folder(root: Path) -> Folder:
     """Find the images of a folder in MVTec layout. Hidden files and other suffixes are left out.
 
     Raises:
-        InvalidFolder: it has no `train/good`, or no images in it.
+        InvalidDataset: it has no `train/good`, or no images in it.
     """
     if not root.is_dir():
-        raise InvalidFolder(f"{root} is not a folder: name one that holds train/good/")
+        raise InvalidDataset(f"{root} is not a folder: name one that holds train/good/")
     good_folder = root / "train" / "good"
     if not good_folder.is_dir():
-        raise InvalidFolder(f"{root} has no folder train/good{_describe_layout(root)}")
+        raise InvalidDataset(f"{root} has no folder train/good{_describe_layout(root)}")
     good = _images_in(good_folder)
     if not good:
-        raise InvalidFolder(
+        raise InvalidDataset(
             f"{good_folder} holds no images: put JPEG, PNG, BMP, WebP or TIFF files of good parts there"
         )
     defective = [path for kind in _folders_in(root / "test") if kind.name != "good" for path in _images_in(kind)]
@@ -226,11 +226,11 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def typical_size(paths: Sequence[Path], *, max_pixels: int) -> tuple[int, int]:
+def median_image_size(paths: Sequence[Path], *, max_pixels: int) -> tuple[int, int]:
     """The median (width, height) of images, pixels as displayed; of a thousand spread evenly where there are more.
 
     Raises:
-        InvalidFolder: none of them has a header that can be read.
+        InvalidDataset: none of them has a header that can be read.
     """
     sizes = []
     for path in paths[:: max(1, len(paths) // _HEADERS)]:
@@ -241,7 +241,7 @@ def typical_size(paths: Sequence[Path], *, max_pixels: int) -> tuple[int, int]:
                 continue  # the reader of all files reports it
         sizes.append((header.width, header.height))
     if not sizes:
-        raise InvalidFolder(f"none of the {len(paths)} images can be read, the first is {paths[0]}")
+        raise InvalidDataset(f"none of the {len(paths)} images can be read, the first is {paths[0]}")
     return median_low(width for width, _ in sizes), median_low(height for _, height in sizes)
 
 
@@ -251,18 +251,18 @@ def read(
     *,
     max_pixels: int,
     progress: Callable[[int], None],
-    memory_bytes: int = MEMORY_BYTES,
-) -> ReadImages:
+    max_cache_bytes: int = MAX_CACHE_BYTES,
+) -> ScannedImages:
     """Read every file once. One that cannot be decoded is left out and reported, as on the line it would fail alone.
 
     Args:
         progress: called with how many have been read.
-        memory_bytes: see `ImageSet`.
+        max_cache_bytes: see `ImageDataset`.
 
     Raises:
         OSError: a file cannot be read.
     """
-    images = ImageSet(paths, preprocessing, max_pixels=max_pixels, memory_bytes=memory_bytes)
+    images = ImageDataset(paths, preprocessing, max_pixels=max_pixels, max_cache_bytes=max_cache_bytes)
 
     def examine(path: Path) -> _ReadImage | str:
         data = path.read_bytes()
@@ -287,7 +287,7 @@ def read(
         else:
             readable.append((index, found))
         progress(index + 1)
-    return ReadImages(
+    return ScannedImages(
         images=images.subset([index for index, _ in readable]),
         digests=[one.digest for _, one in readable],
         thumbnails=np.array([one.thumbnail for _, one in readable], dtype=np.float32),
@@ -314,12 +314,12 @@ def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Gener
                 future.cancel()
 
 
-def content_digests(paths: Sequence[Path]) -> list[str]:
+def file_digests(paths: Sequence[Path]) -> list[str]:
     """SHA-256, in hexadecimal, of each file."""
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
-def set_digest(root: Path, paths: Sequence[Path], digests: Sequence[str]) -> str:
+def dataset_digest(root: Path, paths: Sequence[Path], digests: Sequence[str]) -> str:
     """SHA-256, in hexadecimal, over the content's digest and the name (relative to the folder) of each image."""
     lines = (f"{d}  {path.relative_to(root).as_posix()}\n" for path, d in zip(paths, digests, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -129,7 +129,7 @@ def group_parts(
     return _of_near_duplicates(alike, copies)
 
 
-def effective_size(groups: Sequence[int]) -> float:
+def effective_sample_size(groups: Sequence[int]) -> float:
     """How many independent parts N images in groups are worth at least: N² / Σ (size of each group)².
 
     It is Kish's effective sample size where images of a group tell no more than one of them (Kish, "Survey

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.vision.training.dataset import InvalidFolder
+from core.vision.training.dataset import InvalidDataset
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def split(groups: Sequence[int], *, seed: int, validation: float, calibration: f
             calibrate are taken.
 
     Raises:
-        InvalidFolder: there are too few images, or too few groups, for all three.
+        InvalidDataset: there are too few images, or too few groups, for all three.
     """
     count = len(groups)
     for_calibration = max(round(count * calibration), least_calibration)
@@ -57,7 +57,7 @@ def split(groups: Sequence[int], *, seed: int, validation: float, calibration: f
         else:
             training += group_of_images
     if not training or not validating or len(calibrating) < least_calibration:
-        raise InvalidFolder(
+        raise InvalidDataset(
             f"{count} images of good parts ({len(members)} groups of different ones) are too few: "
             f"{for_calibration} are held out to calibrate and {for_validation} to validate, and a group stays whole; "
             "add images of other parts, or wish for a higher false-reject rate"

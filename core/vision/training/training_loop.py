@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from core.vision.training.fit_interface import Checkpoint, Epoch, FitOptions
 from core.vision.training.mixed_precision import MixedPrecision
-from core.vision.training.options import Checkpoint, Epoch, FitOptions
 
 
 class TrainingLoop:

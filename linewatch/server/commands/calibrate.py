@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from core.vision.calibration.calibration import ExpectedRateCheck
     from core.vision.calibration.record import Calibration
     from core.vision.detectors.detector import Detector
-    from core.vision.training.dataset import ReadImages
+    from core.vision.training.dataset import ScannedImages
     from core.vision.training.grouping import GroupBy
     from linewatch.client import Client
     from linewatch.types.results import ModelVersion, Threshold, ThresholdPreview
@@ -125,15 +125,15 @@ def _parsed(group_by: str | None) -> "GroupBy | None":
 
 def _good_parts(data: Path) -> tuple[Path, list[Path]]:
     """The folder that names are relative to, as in training, and the images of good parts in it."""
-    from core.vision.training.dataset import InvalidFolder, read_layout
+    from core.vision.training.dataset import InvalidDataset, read_mvtec_folder
 
     if (data / "train" / "good").is_dir():
-        return data, read_layout(data).good
+        return data, read_mvtec_folder(data).good
     if not data.is_dir():
-        raise InvalidFolder(f"{data} is not a folder: name one that holds images of good parts")
+        raise InvalidDataset(f"{data} is not a folder: name one that holds images of good parts")
     found = images_in(data)
     if not found:
-        raise InvalidFolder(f"{data} holds no images: put images of good parts there, or into train/good/")
+        raise InvalidDataset(f"{data} holds no images: put images of good parts there, or into train/good/")
     return data, found
 
 
@@ -151,7 +151,7 @@ def _scored(tar: Path, root: Path, images: list[Path], by: "GroupBy | None", dev
     from core.vision.bundle.loading import load_detector
     from core.vision.bundle.manifest import verify_bundle
     from core.vision.bundle.tar import unpack
-    from core.vision.evaluation.evaluation import scores_of
+    from core.vision.evaluation.evaluation import score_dataset
     from core.vision.training.grouping import group_parts
     from core.vision.training_options import TrainingOptions
 
@@ -169,27 +169,27 @@ def _scored(tar: Path, root: Path, images: list[Path], by: "GroupBy | None", dev
         for note in grouping.notes:
             remark(f"Note: {note}")
         scoring = bar.add_task("scoring", total=len(found.paths))
-        scores = scores_of(detector, found.images, lambda done: bar.update(scoring, completed=done))
+        scores = score_dataset(detector, found.images, lambda done: bar.update(scoring, completed=done))
     return _Sample([path.relative_to(root).as_posix() for path in found.paths], scores, grouping.groups)
 
 
-def _read(images: list[Path], detector: "Detector", done: Any) -> "ReadImages":
-    from core.vision.training.dataset import InvalidFolder, read
+def _read(images: list[Path], detector: "Detector", done: Any) -> "ScannedImages":
+    from core.vision.training.dataset import InvalidDataset, read
 
     found = read(images, detector.preprocessing, max_pixels=detector.max_pixels, progress=done)
     for path, reason in found.unreadable:
         remark(f"{path} cannot be read and is left out: {reason}")
     if not found.paths:
-        raise InvalidFolder(f"none of the {len(images)} images can be read")
+        raise InvalidDataset(f"none of the {len(images)} images can be read")
     return found
 
 
-def _warn_of_known(manifest: "Manifest", root: Path, found: "ReadImages") -> None:
-    from core.vision.training.dataset import set_digest
+def _warn_of_known(manifest: "Manifest", root: Path, found: "ScannedImages") -> None:
+    from core.vision.training.dataset import dataset_digest
 
     if manifest.training is None:
         return
-    if set_digest(root, found.paths, found.digests) == manifest.training.training_set_digest:
+    if dataset_digest(root, found.paths, found.digests) == manifest.training.training_set_digest:
         remark(
             "This version was trained on these images, so the threshold will be too low and reject more good parts "
             "than expected: calibrate with images that it was not trained on."

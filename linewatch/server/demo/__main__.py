@@ -15,7 +15,7 @@ from rich.console import Console
 from core.vision.bundle.manifest import Manifest
 from core.vision.input.preprocessing import Preprocessing
 from core.vision.train import TrainingOptions
-from core.vision.training.dataset import content_digests, set_digest
+from core.vision.training.dataset import dataset_digest, file_digests
 from linewatch.cli import failures
 from linewatch.cli.commands.models import register
 from linewatch.cli.terminal import progress
@@ -123,7 +123,7 @@ def _version(out: Console, client: Client, cells: Cells, recipe: str, options: T
     """The active version, trained on exactly these cells with these options: an earlier run's, or a new one."""
     client.create_recipe(recipe, exist_ok=True)
     paths = sorted(cells.training)
-    digest = set_digest(cells.folder, paths, content_digests(paths))
+    digest = dataset_digest(cells.folder, paths, file_digests(paths))
     for known in client.model_versions(recipe):
         if known.state == "ready" and _is_of(known, digest, options):
             out.print(f"Version {known.version} of recipe {recipe} was trained on the same {len(paths)} cells.")

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
-from tests.fixtures.rescore_runs import Seen, assess, make_versions
+from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
 
 CHALLENGER = f"/v1/recipes/{RECIPE}/challenger"
 GATE = {"gate": {"max_new_false_rejects": 0.01, "min_reviewed_ok": 50}}
@@ -28,7 +28,7 @@ def active(api: httpx.Client) -> int:
 
 
 def test_a_run_is_activated_behind_its_gate_and_rolled_back(engine: Engine, api: httpx.Client) -> None:
-    run_id = assess(engine, [Seen("ok", "ok", "ok", 99), Seen("ok", "ok", "ng", 1)])
+    run_id = make_completed_run(engine, [ResultGroup("ok", "ok", "ok", 99), ResultGroup("ok", "ok", "ng", 1)])
     strict = api.post(f"/v1/rescore-runs/{run_id}/activate", json={"gate": {"max_new_false_rejects": 0.005}})
     assert (strict.status_code, strict.json()["code"], active(api)) == (409, "gate_not_met", 1)
     [rule] = strict.json()["gate"]
@@ -60,7 +60,7 @@ def test_a_run_is_activated_behind_its_gate_and_rolled_back(engine: Engine, api:
 
 @pytest.mark.parametrize("body", [{}, {"gate": {}}, {"gate": {"max_missed": 2}}, {"gate": {"max_mist": 0.1}}])
 def test_a_gate_that_limits_nothing_is_wrong(engine: Engine, api: httpx.Client, body: dict[str, object]) -> None:
-    answer = api.post(f"/v1/rescore-runs/{assess(engine)}/activate", json=body)
+    answer = api.post(f"/v1/rescore-runs/{make_completed_run(engine)}/activate", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
 
 

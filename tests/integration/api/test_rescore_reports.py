@@ -16,12 +16,12 @@ from sqlalchemy import Engine, text
 from core.rescoring import runs
 from core.rescoring.reports import exports, report, results
 from core.rescoring.reports.documents import BINS, HISTOGRAM_END, RescoreReport
-from core.rescoring.reports.results import Scored
+from core.rescoring.reports.results import RunResult
 from core.rescoring.requests import RunRequest
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
-from tests.fixtures.random_results import random_rows, review_some, write
+from tests.fixtures.random_results import add_random_reviews, random_result_rows, write
 from tests.fixtures.rescore_runs import make_versions
 
 VERDICTS = ("ok", "ng", "review")
@@ -57,10 +57,10 @@ def binned(values: list[float]) -> list[int]:
 
 
 def test_the_figures_are_those_that_plain_python_counts(engine: Engine, run_id: UUID) -> None:
-    rows = random_rows(3000)
+    rows = random_result_rows(3000)
     write(engine, run_id, rows)
-    write(engine, make_run(engine), random_rows(50, seed=1))  # another run's results are its own
-    said = review_some(engine, rows)
+    write(engine, make_run(engine), random_result_rows(50, seed=1))  # another run's results are its own
+    said = add_random_reviews(engine, rows)
     found = report.build_report(engine, run_id)
 
     moves = Counter((row["before_verdict"] or "none", row["verdict"] or "failed") for row in rows)
@@ -155,7 +155,9 @@ def test_a_run_without_results_has_a_report(engine: Engine, run_id: UUID) -> Non
 
 def test_images_that_nobody_has_inspected_have_nothing_before(engine: Engine, run_id: UUID) -> None:
     before = {"inspection_id", "image_day", *(f"before_{name}" for name in ("model_version_id", "score", "threshold"))}
-    rows = [{**row, **dict.fromkeys(before), "before_verdict": None, "path": "a.png"} for row in random_rows(100)]
+    rows = [
+        {**row, **dict.fromkeys(before), "before_verdict": None, "path": "a.png"} for row in random_result_rows(100)
+    ]
     write(engine, run_id, rows)
     found = report.build_report(engine, run_id)
     assert (found.pictures, found.compared) == (100, 0)
@@ -164,13 +166,13 @@ def test_images_that_nobody_has_inspected_have_nothing_before(engine: Engine, ru
 
 
 def test_a_report_says_the_same_until_something_changes(engine: Engine, run_id: UUID) -> None:
-    rows = random_rows(100)
+    rows = random_result_rows(100)
     write(engine, run_id, rows)
     first = report.build_report(engine, run_id).digest
     with engine.begin() as connection:
         connection.execute(text("UPDATE rescore_runs SET rate = 7, rated_at = clock_timestamp()"))
     assert report.build_report(engine, run_id).digest == first
-    review_some(engine, rows)
+    add_random_reviews(engine, rows)
     assert report.build_report(engine, run_id).digest != first
 
 
@@ -189,9 +191,9 @@ def listed(http: httpx.Client, path: str, **query: Any) -> list[dict[str, Any]]:
 
 
 def test_results_over_http(settings: Settings, engine: Engine, run_id: UUID) -> None:
-    rows = random_rows(120)
+    rows = random_result_rows(120)
     write(engine, run_id, rows)
-    said = review_some(engine, rows)
+    said = add_random_reviews(engine, rows)
     path = f"/v1/rescore-runs/{run_id}"
     with running_api(settings) as http:
         found = listed(http, f"{path}/results")
@@ -248,9 +250,9 @@ def check_flips(http: httpx.Client, path: str, rows: list[dict[str, Any]]) -> No
 
 
 def test_exports_hold_what_was_found(settings: Settings, engine: Engine, run_id: UUID) -> None:
-    rows = random_rows(2500)  # more than a page
+    rows = random_result_rows(2500)  # more than a page
     write(engine, run_id, rows)
-    review_some(engine, rows)
+    add_random_reviews(engine, rows)
     with running_api(settings) as http:
         for flips in (False, True):
             stored = [one for page in results.pages(engine, run_id, flips=flips, size=999) for one in page]
@@ -269,7 +271,7 @@ def test_exports_hold_what_was_found(settings: Settings, engine: Engine, run_id:
         assert len(stored) == report.build_report(engine, run_id).changed < 2500
 
 
-def flat(one: Scored) -> dict[str, Any]:
+def flat(one: RunResult) -> dict[str, Any]:
     """What a row must say of a result."""
     own = {column.name: getattr(one, column.name) for column in exports.COLUMNS if hasattr(one, column.name)}
     newest = one.review
@@ -285,7 +287,7 @@ def flat(one: Scored) -> dict[str, Any]:
 
 
 def test_the_flips_that_moved_furthest_come_first(engine: Engine, run_id: UUID) -> None:
-    rows = random_rows(400)
+    rows = random_result_rows(400)
     write(engine, run_id, rows)
     with engine.begin() as connection:
         found = results.largest_moves(connection, run_id, "ok", "ng", limit=5)

@@ -13,7 +13,7 @@ from core.settings import Settings
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.part_images import png
-from tests.fixtures.rescore_runs import assess, make_versions
+from tests.fixtures.rescore_runs import make_completed_run, make_versions
 
 RUNS = "/v1/rescore-runs"
 ASKED: dict[str, Any] = {"recipe": RECIPE, "model_version": 2, "source": {"where": {}}}
@@ -172,6 +172,6 @@ def test_who_waits_is_answered_when_the_run_ends(engine: Engine, api: httpx.Clie
     api.post(f"{RUNS}/{run['id']}/cancel")
     waiting.join(30)
     assert answers == ["cancelled"]
-    done = assess(engine)
+    done = make_completed_run(engine)
     assert api.get(f"{RUNS}/{done}", params={"wait": 60}).json()["status"] == "completed"
     assert api.get(f"{RUNS}/{UNKNOWN}", params={"wait": 60}).status_code == 404

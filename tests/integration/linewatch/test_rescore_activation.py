@@ -16,9 +16,9 @@ from linewatch.cli.commands.rescoring import activation
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.mock_system import FACES
-from tests.fixtures.rescore_runs import Seen, assess, make_versions
+from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
 
-SEEN = [Seen("ok", "ok", "ok", 99), Seen("ok", "ok", "ng", 1)]
+SEEN = [ResultGroup("ok", "ok", "ok", 99), ResultGroup("ok", "ok", "ng", 1)]
 
 app = typer.Typer()
 app.command()(activation.activate)
@@ -49,7 +49,7 @@ def exit_code(result: Result) -> int:
 
 @pytest.mark.usefixtures("url")
 def test_activate_prints_the_gate_and_fails_where_it_is_not_met(engine: Engine) -> None:
-    run_id = assess(engine, SEEN)
+    run_id = make_completed_run(engine, SEEN)
     strict = command("activate", run_id, "--max-new-false-rejects", 0.005, "--max-missed", 0.1)
     assert exit_code(strict) == failures.FAILED
     header, *rows = strict.stdout.splitlines()
@@ -59,7 +59,7 @@ def test_activate_prints_the_gate_and_fails_where_it_is_not_met(engine: Engine) 
         ["max_missed", "10.000%", "–", "0", "0"],
     ]
     assert rows[0].split()[-1] == "no"
-    assert rows[1].endswith("no: no part that the run has judged was reviewed ng")
+    assert rows[1].endswith("no: no part with a verdict of the run was reviewed ng")
     as_json = command("activate", run_id, "--max-new-false-rejects", 0.005, "--json")
     told = json.loads(as_json.stdout)
     assert (exit_code(as_json), told["activated"], told["gate"][0]["count"]) == (failures.FAILED, False, 1)
@@ -98,7 +98,7 @@ def test_a_version_challenges_is_listed_and_ended(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("face", FACES)
 def test_both_clients_do_it(engine: Engine, url: str, face: str) -> None:
     make: Callable[..., Any] = FACES[face]
-    run_id = assess(engine, SEEN, threshold=0.3)
+    run_id = make_completed_run(engine, SEEN, threshold=0.3)
     with make(url) as lw:
         with pytest.raises(GateNotMet) as caught:
             lw.activate_run(run_id, max_new_false_rejects=0.01, confident=True)

@@ -20,7 +20,7 @@ from linewatch.cli import failures, run
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.part_images import png
-from tests.fixtures.rescore_runs import Seen, assess, make_versions
+from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
 
 ASKED = ["rescore", "--recipe", RECIPE, "--model", "2"]
 
@@ -78,7 +78,7 @@ def test_all_and_folders_and_manifests_are_sources(
 
 
 def test_what_came_of_a_run_is_told(engine: Engine, api: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
-    run_id = assess(engine, [Seen(None, "ok", "ng", 3), Seen(None, None, "failed", 2)])
+    run_id = make_completed_run(engine, [ResultGroup(None, "ok", "ng", 3), ResultGroup(None, None, "failed", 2)])
     assert run(["rescore", "attach", "last"]) == 0
     told = capsys.readouterr()
     header, row = told.out.splitlines()

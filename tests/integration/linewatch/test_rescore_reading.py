@@ -17,9 +17,14 @@ from linewatch.cli import failures, run
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.mock_system import FACES
-from tests.fixtures.rescore_runs import Seen, assess, make_versions
+from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
 
-SEEN = [Seen("ok", "ok", "ng", 2), Seen(None, "ng", "ok", 1), Seen(None, "ok", "ok", 4), Seen(None, None, "failed", 1)]
+SEEN = [
+    ResultGroup("ok", "ok", "ng", 2),
+    ResultGroup(None, "ng", "ok", 1),
+    ResultGroup(None, "ok", "ok", 4),
+    ResultGroup(None, None, "failed", 1),
+]
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def api(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def run_id(engine: Engine, api: httpx.Client) -> UUID:
     """A run over eight images."""
-    return assess(engine, SEEN)
+    return make_completed_run(engine, SEEN)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[Any]:

@@ -18,7 +18,7 @@ from core.storage.image_store import bundle_key, failure_key, report_key
 from tests.fixtures.html_pages import Page
 from tests.fixtures.part_images import png
 from tests.fixtures.random_results import review
-from tests.fixtures.rescoring_workers import Night
+from tests.fixtures.rescoring_workers import RescoringHarness
 from worker.pipeline.loaded_models import Models, ModelUnavailable
 from worker.rescoring.report_rendering import ReportRenderer
 
@@ -26,21 +26,21 @@ EVIL = '<script>alert("1")</script>&amp;'
 
 
 @pytest.fixture
-def night(settings: Settings, engine: Engine) -> Iterator[Night]:
-    one = Night(settings, engine)
+def night(settings: Settings, engine: Engine) -> Iterator[RescoringHarness]:
+    one = RescoringHarness(settings, engine)
     yield one
     one.close()
 
 
 @pytest.fixture
-def reporter(night: Night) -> Iterator[ReportRenderer]:
+def reporter(night: RescoringHarness) -> Iterator[ReportRenderer]:
     models = Models(night.settings, night.engine, night.store)
     one = ReportRenderer(night.settings, night.engine, night.store, models, night.notifier)
     yield one
     one.close()
 
 
-def made(night: Night, reporter: ReportRenderer, run_id: UUID) -> str:
+def made(night: RescoringHarness, reporter: ReportRenderer, run_id: UUID) -> str:
     """The page about a run as a worker leaves it in the store, checked for what holds of every page."""
     key = report_key(run_id, report.build_report(night.engine, run_id).digest)
     reporter.make(run_id, key)
@@ -59,13 +59,13 @@ def images(page: str, what: str) -> list[Image.Image]:
 
 
 def test_what_would_change_is_shown_before_and_after(
-    night: Night, reporter: ReportRenderer, bundle: Path, another_bundle: Path
+    night: RescoringHarness, reporter: ReportRenderer, bundle: Path, another_bundle: Path
 ) -> None:
     night.version(bundle)
     night.version(another_bundle)
     ids = night.inspect([0.01] * 15 + [0.2] * 5, part_id=EVIL, line_id="<b>", station_id=None)
     run_id = night.run(2, threshold=1e-9)  # whatever is scored is ng
-    assert night.go_on(run_id).state == "completed"
+    assert night.run_until_done(run_id).state == "completed"
     with night.engine.begin() as connection:
         review(connection, ids[0], "ok", reviewer="<i>me</i>")
     page = made(night, reporter, run_id)
@@ -85,14 +85,16 @@ def test_what_would_change_is_shown_before_and_after(
     assert "1 reviewed ok would newly be rejected" in said
 
 
-def test_images_of_an_archive_are_shown_by_their_scores(night: Night, reporter: ReportRenderer, bundle: Path) -> None:
+def test_images_of_an_archive_are_shown_by_their_scores(
+    night: RescoringHarness, reporter: ReportRenderer, bundle: Path
+) -> None:
     night.version(bundle)
     night.archive.mkdir()
     for seed in range(14):
         (night.archive / f"<{seed:02}>.png").write_bytes(png(seed))
     (night.archive / "broken.png").write_bytes(b"broken")
     run_id = night.run(1, source={"folder": str(night.archive)}, max_failure_rate=1)
-    night.go_on(run_id)
+    night.run_until_done(run_id)
     results = sorted(night.results(run_id), key=lambda row: -(row.anomaly_score or 0))
     (night.archive / results[0].path).write_bytes(png(99))
     (night.archive / results[1].path).unlink()
@@ -106,13 +108,13 @@ def test_images_of_an_archive_are_shown_by_their_scores(night: Night, reporter: 
 
 
 def test_a_version_that_is_gone_leaves_its_heat_out(
-    night: Night, reporter: ReportRenderer, bundle: Path, another_bundle: Path
+    night: RescoringHarness, reporter: ReportRenderer, bundle: Path, another_bundle: Path
 ) -> None:
     night.version(bundle)
     night.version(another_bundle)
     night.inspect([0.01] * 3)
     run_id = night.run(2, threshold=1e-9)
-    night.go_on(run_id)
+    night.run_until_done(run_id)
     with night.engine.begin() as connection:
         digests = connection.execute(text("SELECT sha256 FROM model_versions ORDER BY version")).scalars().all()
     night.store.path(bundle_key(digests[0])).unlink()
@@ -130,7 +132,7 @@ def test_a_version_that_is_gone_leaves_its_heat_out(
     assert not night.store.holds(failure_key(report_key(run_id, "other")))
 
 
-def test_a_run_without_results_has_a_page(night: Night, reporter: ReportRenderer, bundle: Path) -> None:
+def test_a_run_without_results_has_a_page(night: RescoringHarness, reporter: ReportRenderer, bundle: Path) -> None:
     night.version(bundle)
     run_id = night.run(1)
     key = report_key(run_id, "digest")
@@ -139,7 +141,7 @@ def test_a_run_without_results_has_a_page(night: Night, reporter: ReportRenderer
     assert page.sources == []
 
 
-def test_there_is_no_page_about_a_run_that_there_is_not(night: Night, reporter: ReportRenderer) -> None:
+def test_there_is_no_page_about_a_run_that_there_is_not(night: RescoringHarness, reporter: ReportRenderer) -> None:
     run_id = UUID(int=7)
     key = report_key(run_id, "digest")
     reporter.make(run_id, key)

@@ -14,7 +14,7 @@ from core.feed import feed
 from core.queue import bulk_share, work
 from core.queue.broker import LIVE_QUEUE, Task
 from core.settings import Settings
-from tests.fixtures.rescoring_workers import Night
+from tests.fixtures.rescoring_workers import RescoringHarness
 from tests.integration.core.queue.test_work import make_recipe, make_version, passed, submit
 from worker.dispatcher import Dispatcher
 
@@ -145,7 +145,7 @@ def test_bulk_uploads_are_no_work_of_the_line(engine: Engine) -> None:
     assert (newest, seen.scored, newest - seen.feed_seen) == (8, 5, 3)
 
 
-def test_what_is_granted_is_published_with_live_work(night: Night, another_bundle: Path) -> None:
+def test_what_is_granted_is_published_with_live_work(night: RescoringHarness, another_bundle: Path) -> None:
     night.inspect([0.1] * 12)
     night.run(night.version(another_bundle))
     night.plan()
@@ -164,9 +164,9 @@ def test_what_is_granted_is_published_with_live_work(night: Night, another_bundl
 
 
 @pytest.fixture
-def night(settings: Settings, engine: Engine, bundle: Path) -> Iterator[Night]:
+def night(settings: Settings, engine: Engine, bundle: Path) -> Iterator[RescoringHarness]:
     """An archive scored by version 1, beside an empty line."""
-    made = Night(settings, engine)
+    made = RescoringHarness(settings, engine)
     made.version(bundle)
     made.queues.flushdb()
     yield made

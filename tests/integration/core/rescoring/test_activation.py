@@ -13,14 +13,14 @@ from sqlalchemy import Engine, text
 from core.errors import Code, Refused
 from core.models import model_versions, recipes, thresholds
 from core.rescoring import activation, challengers, runs
-from core.rescoring.activation import Activated
+from core.rescoring.activation import ActivationResult
 from core.rescoring.gate import Gate
 from tests.fixtures.finished_inspections import RECIPE
-from tests.fixtures.rescore_runs import Seen, add_results, assess, make_versions
+from tests.fixtures.rescore_runs import ResultGroup, add_results, make_completed_run, make_versions
 
 GATE = Gate(max_new_false_rejects=0.005)
-GOOD = [Seen("ok", "ok", "ok", 200), Seen(None, "ok", "ng", 5)]
-BAD = [Seen("ok", "ok", "ok", 98), Seen("ok", "ok", "ng", 2)]
+GOOD = [ResultGroup("ok", "ok", "ok", 200), ResultGroup(None, "ok", "ng", 5)]
+BAD = [ResultGroup("ok", "ok", "ok", 98), ResultGroup("ok", "ok", "ng", 2)]
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +28,12 @@ def _versions(engine: Engine) -> None:
     make_versions(engine)
 
 
-def activate(engine: Engine, run_id: UUID, gate: Gate = GATE) -> Activated:
+def activate(engine: Engine, run_id: UUID, gate: Gate = GATE) -> ActivationResult:
     with engine.begin() as connection:
         return activation.activate(connection, run_id, gate, actor="key:quality")
 
 
-def rollback(engine: Engine, run_id: UUID) -> Activated:
+def rollback(engine: Engine, run_id: UUID) -> ActivationResult:
     with engine.begin() as connection:
         return activation.rollback(connection, run_id, actor="key:quality")
 
@@ -71,7 +71,7 @@ def set_threshold(engine: Engine, version: int, threshold: float, **more: Any) -
 
 
 def test_a_run_that_meets_its_gate_is_activated_and_rolled_back_in_one_step_each(engine: Engine) -> None:
-    run_id = assess(engine, GOOD)
+    run_id = make_completed_run(engine, GOOD)
     done = activate(engine, run_id)
     assert (done.version.version, done.version.active, served(engine)[0]) == (2, True, 2)
     note = done.run.activation
@@ -82,7 +82,7 @@ def test_a_run_that_meets_its_gate_is_activated_and_rolled_back_in_one_step_each
         "version_before": 1,
         "thresholds_before": [],
     }
-    assert note["gate"] == [one.stored() for one in done.gate]
+    assert note["gate"] == [one.to_json() for one in done.gate]
     assert note["gate"][0] | {"bound": None} == {
         "rule": "max_new_false_rejects",
         "limit": 0.005,
@@ -107,7 +107,7 @@ def test_a_run_that_meets_its_gate_is_activated_and_rolled_back_in_one_step_each
 
 
 def test_a_gate_that_is_not_met_changes_nothing(engine: Engine) -> None:
-    run_id = assess(engine, BAD, threshold=0.3)
+    run_id = make_completed_run(engine, BAD, threshold=0.3)
     before = served(engine)
     refusal = refused(activate, engine, run_id, Gate(max_new_false_rejects=0.005, max_failures=0))
     assert refusal.code is Code.GATE_NOT_MET
@@ -125,7 +125,7 @@ def test_a_gate_that_is_not_met_changes_nothing(engine: Engine) -> None:
 def test_what_was_assessed_is_served_at_every_station(engine: Engine) -> None:
     set_threshold(engine, 2, 0.7, station_id="st-7", review_threshold=0.6)
     set_threshold(engine, 2, 0.3, station_id="st-8", review_threshold=0.2)
-    run_id = assess(engine, GOOD, threshold=0.3, review_threshold=0.2)
+    run_id = make_completed_run(engine, GOOD, threshold=0.3, review_threshold=0.2)
     activate(engine, run_id)
     assert served(engine) == (2, {None: (0.3, 0.2), "st-7": (0.3, 0.2), "st-8": (0.3, 0.2)})
     assert [action for _, action, _ in audited(engine)] == [
@@ -145,7 +145,7 @@ def test_what_was_assessed_is_served_at_every_station(engine: Engine) -> None:
 def test_a_threshold_alone_goes_both_ways_with_its_meaning(engine: Engine) -> None:
     calibration = {"sample_size": 40}
     set_threshold(engine, 1, 0.4, calibration=calibration)
-    run_id = assess(engine, GOOD, version=1, threshold=0.6)
+    run_id = make_completed_run(engine, GOOD, version=1, threshold=0.6)
     activate(engine, run_id)
     assert served(engine) == (1, {None: (0.6, None)})
     rollback(engine, run_id)
@@ -162,26 +162,26 @@ def test_a_threshold_alone_goes_both_ways_with_its_meaning(engine: Engine) -> No
 
 
 def test_other_thresholds_than_those_that_judged_are_not_activated(engine: Engine) -> None:
-    run_id = assess(engine, GOOD)
+    run_id = make_completed_run(engine, GOOD)
     set_threshold(engine, 2, 0.9)
     refusal = refused(activate, engine, run_id)
     assert refusal.code is Code.INVALID_TRANSITION
-    assert "make a new run" in refusal.detail
+    assert "Create a new run" in refusal.detail
     set_threshold(engine, 2, 0.5)  # as it was
     assert activate(engine, run_id).version.version == 2
 
 
 def test_what_scores_already_is_not_activated_again(engine: Engine) -> None:
-    run_id = assess(engine, GOOD)
+    run_id = make_completed_run(engine, GOOD)
     activate(engine, run_id)
     refusal = refused(activate, engine, run_id)
-    assert (refusal.code, "scores already" in refusal.detail) == (Code.INVALID_TRANSITION, True)
+    assert (refusal.code, "is active already" in refusal.detail) == (Code.INVALID_TRANSITION, True)
     assert [action for _, action, _ in audited(engine)] == ["model.activated", "rescore_run.activated"]
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "paused", "failed", "cancelled"])
 def test_only_a_completed_run_is_activated(engine: Engine, state: str) -> None:
-    run_id = assess(engine, GOOD)
+    run_id = make_completed_run(engine, GOOD)
     with engine.begin() as connection:
         connection.execute(text("UPDATE rescore_runs SET state = :state"), {"state": state})
     refusal = refused(activate, engine, run_id)
@@ -189,13 +189,13 @@ def test_only_a_completed_run_is_activated(engine: Engine, state: str) -> None:
 
 
 def test_a_step_back_only_undoes_what_the_run_did(engine: Engine) -> None:
-    first, second = assess(engine, GOOD), assess(engine, GOOD, version=3)
+    first, second = make_completed_run(engine, GOOD), make_completed_run(engine, GOOD, version=3)
     assert refused(rollback, engine, first).code is Code.INVALID_TRANSITION  # it was not activated
     activate(engine, first)
     activate(engine, second)
     refusal = refused(rollback, engine, first)
     assert (refusal.code, served(engine)[0]) == (Code.INVALID_TRANSITION, 3)
-    assert "another active version" in refusal.detail
+    assert "Another version of recipe" in refusal.detail
     rollback(engine, second)
     assert served(engine)[0] == 2
     rollback(engine, first)
@@ -204,7 +204,7 @@ def test_a_step_back_only_undoes_what_the_run_did(engine: Engine) -> None:
 
 
 def test_a_step_back_undoes_no_later_threshold(engine: Engine) -> None:
-    first, second = (assess(engine, GOOD, version=1, threshold=threshold) for threshold in (0.6, 0.7))
+    first, second = (make_completed_run(engine, GOOD, version=1, threshold=threshold) for threshold in (0.6, 0.7))
     activate(engine, first)
     activate(engine, second)
     assert "A threshold of version 1" in refused(rollback, engine, first).detail
@@ -225,15 +225,15 @@ def test_a_challenger_is_activated_while_it_runs_and_ends_with_it(engine: Engine
     done = activate(engine, run.id)
     assert (done.version.version, done.run.state) == (2, "completed")
     with engine.begin() as connection:
-        assert challengers.of_recipe(connection, RECIPE) is None
+        assert challengers.find(connection, RECIPE) is None
     assert rollback(engine, run.id).version.version == 1
 
 
-def at_once(act: Callable[[UUID], Activated], run_ids: list[UUID]) -> list[Activated | Refused]:
+def at_once(act: Callable[[UUID], ActivationResult], run_ids: list[UUID]) -> list[ActivationResult | Refused]:
     """What comes of doing something to several runs at the same time."""
     together = Barrier(len(run_ids))
 
-    def one(run_id: UUID) -> Activated | Refused:
+    def one(run_id: UUID) -> ActivationResult | Refused:
         together.wait()
         try:
             return act(run_id)
@@ -245,10 +245,10 @@ def at_once(act: Callable[[UUID], Activated], run_ids: list[UUID]) -> list[Activ
 
 
 def test_of_the_same_at_once_exactly_one_wins(engine: Engine) -> None:
-    run_id = assess(engine, GOOD, threshold=0.3)
+    run_id = make_completed_run(engine, GOOD, threshold=0.3)
     for act, version in ((activate, 2), (rollback, 1)):
         found = at_once(lambda one, act=act: act(engine, one), [run_id] * 6)  # type: ignore[misc]
-        assert sum(isinstance(one, Activated) for one in found) == 1
+        assert sum(isinstance(one, ActivationResult) for one in found) == 1
         assert {one.code for one in found if isinstance(one, Refused)} == {Code.INVALID_TRANSITION}
         assert served(engine)[0] == version
     with engine.begin() as connection:
@@ -264,7 +264,7 @@ def test_of_the_same_at_once_exactly_one_wins(engine: Engine) -> None:
 
 
 def test_a_threshold_that_is_being_set_is_waited_for(engine: Engine) -> None:
-    run_id = assess(engine, GOOD)
+    run_id = make_completed_run(engine, GOOD)
     with ThreadPoolExecutor(1) as threads:
         with engine.begin() as connection:
             version = model_versions.get(connection, RECIPE, 2)
@@ -294,9 +294,9 @@ def wait_for_a_lock(engine: Engine) -> None:
 
 
 def test_of_two_runs_at_once_the_later_stands_on_the_earlier(engine: Engine) -> None:
-    run_ids = [assess(engine, GOOD, version=version) for version in (2, 3)]
+    run_ids = [make_completed_run(engine, GOOD, version=version) for version in (2, 3)]
     found = at_once(lambda one: activate(engine, one), run_ids)
-    assert all(isinstance(one, Activated) for one in found)
+    assert all(isinstance(one, ActivationResult) for one in found)
     newest = served(engine)[0]
     [later] = [run_id for run_id, version in zip(run_ids, (2, 3), strict=True) if version == newest]
     [earlier] = [run_id for run_id in run_ids if run_id != later]

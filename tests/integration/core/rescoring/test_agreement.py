@@ -3,28 +3,28 @@
 from sqlalchemy import Engine, text
 
 from core.rescoring.reports import agreement
-from tests.fixtures.rescore_runs import Seen, assess, make_versions
+from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
 
 SEEN = (
-    Seen("ok", "ok", "ok", 5),
-    Seen("ok", "ok", "ng", 3),
-    Seen("ok", None, "ng", 1),
-    Seen("ok", "ng", "review", 2),
-    Seen("ok", "ng", "failed", 1),
-    Seen("ng", "ng", "ok", 4),
-    Seen("ng", "ok", "ng", 6),
-    Seen("ng", "ok", "failed", 1),
-    Seen(None, "ok", "ng", 7),
+    ResultGroup("ok", "ok", "ok", 5),
+    ResultGroup("ok", "ok", "ng", 3),
+    ResultGroup("ok", None, "ng", 1),
+    ResultGroup("ok", "ng", "review", 2),
+    ResultGroup("ok", "ng", "failed", 1),
+    ResultGroup("ng", "ng", "ok", 4),
+    ResultGroup("ng", "ok", "ng", 6),
+    ResultGroup("ng", "ok", "failed", 1),
+    ResultGroup(None, "ok", "ng", 7),
 )
 
 
 def test_the_confusion_of_a_run_before_and_after(engine: Engine) -> None:
     make_versions(engine)
-    run_id = assess(engine, SEEN)
-    assess(engine, SEEN)  # another run's results are its own
+    run_id = make_completed_run(engine, SEEN)
+    make_completed_run(engine, SEEN)  # another run's results are its own
     with engine.begin() as connection:
         found = agreement.measure_agreement(connection, run_id)
-    assert found.number() == 23
+    assert found.count() == 23
     assert found.before == {
         "ok": {"ok": 8, "ng": 3, "review": 0, "none": 1},
         "ng": {"ok": 7, "ng": 4, "review": 0, "none": 0},
@@ -39,7 +39,7 @@ def test_the_confusion_of_a_run_before_and_after(engine: Engine) -> None:
 
 def test_the_newest_review_counts(engine: Engine) -> None:
     make_versions(engine)
-    run_id = assess(engine, [Seen("ok", "ok", "ng")])
+    run_id = make_completed_run(engine, [ResultGroup("ok", "ok", "ng")])
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -52,9 +52,9 @@ def test_the_newest_review_counts(engine: Engine) -> None:
 
 def test_a_run_without_reviews_agrees_with_nobody(engine: Engine) -> None:
     make_versions(engine)
-    run_id = assess(engine, [Seen(None, "ok", "ng", 3)])
+    run_id = make_completed_run(engine, [ResultGroup(None, "ok", "ng", 3)])
     with engine.begin() as connection:
         found = agreement.measure_agreement(connection, run_id)
-        assert (found.number(), found.new_false_rejects) == (0, 0)
+        assert (found.count(), found.new_false_rejects) == (0, 0)
         # What came for this one question is gone with it.
         assert connection.execute(text("SHOW enable_nestloop")).scalar_one() == "on"

@@ -14,7 +14,7 @@ from core.models import recipes
 from core.rescoring import challengers, runs
 from core.rescoring.runs import Run
 from tests.fixtures.finished_inspections import RECIPE, finish_inspections
-from tests.fixtures.rescore_runs import Seen, add_results, make_versions
+from tests.fixtures.rescore_runs import ResultGroup, add_results, make_versions
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def take_all(engine: Engine, run: Run, cursor: dict[str, Any], at_most: int = 10
     more = True
     while more:
         with engine.begin() as connection:
-            items, cursor, more = challengers.next_items(connection, run, cursor, at_most)
+            items, cursor, more = challengers.next_inspections(connection, run, cursor, at_most)
         portions.append(items)
     return portions, cursor
 
@@ -121,7 +121,7 @@ def test_the_share_is_uniform_and_the_same_after_a_restart(engine: Engine) -> No
     portions, cursor = take_all(engine, run, began, at_most=700)
     assert flat(portions) == sampled
     with engine.begin() as connection:
-        first, halfway, _ = challengers.next_items(connection, run, began, 300)
+        first, halfway, _ = challengers.next_inspections(connection, run, began, 300)
     assert first + flat(take_all(engine, run, halfway)[0]) == sampled
     assert flat(take_all(engine, run, cursor)[0]) == []
     larger = replace(run, source={"live": {"share": 0.2}})
@@ -139,7 +139,7 @@ def test_the_share_is_uniform_and_the_same_after_a_restart(engine: Engine) -> No
 def test_a_look_is_bounded_and_a_rare_sample_still_comes_forward(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(challengers, "READ_AT_ONCE", 10)
+    monkeypatch.setattr(challengers, "FEED_ENTRIES_AT_ONCE", 10)
     run = start(engine, share=1e-9)
     finish_inspections(engine, 35)
     portions, cursor = take_all(engine, run, cursor_of(engine, run))
@@ -163,7 +163,7 @@ def test_what_is_too_old_is_skipped_and_counted(engine: Engine) -> None:
 def test_it_goes_on_at_the_oldest_entry_that_retention_has_left(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(challengers, "READ_AT_ONCE", 2)
+    monkeypatch.setattr(challengers, "FEED_ENTRIES_AT_ONCE", 2)
     run = start(engine)
     finish_inspections(engine, 10)
     with engine.begin() as connection:
@@ -184,7 +184,7 @@ def test_a_recipe_has_one_challenger_and_not_its_active_version(engine: Engine) 
         start(engine)
     assert caught.value.code is Code.CHALLENGER_EXISTS
     with engine.begin() as connection:
-        assert {recipe_id: one.id for recipe_id, one in challengers.by_recipe(connection).items()} == {
+        assert {recipe_id: one.id for recipe_id, one in challengers.all_by_recipe_id(connection).items()} == {
             run.recipe_id: run.id
         }
 
@@ -198,14 +198,14 @@ def test_ended_it_finishes_what_it_has_in_hand_and_takes_no_more(engine: Engine)
         )
         ended = challengers.end(connection, RECIPE, actor="test")
         assert (ended.state, ended.total) == ("running", 3)
-        add_results(connection, run.id, [Seen(None, "ok", "ok", 2)])
+        add_results(connection, run.id, [ResultGroup(None, "ok", "ok", 2)])
         runs.end_if_done(connection, run.id)
         assert runs.get(connection, run.id).state == "running"
     with engine.begin() as connection:
-        add_results(connection, run.id, [Seen(None, "ok", "ok", 1)])
+        add_results(connection, run.id, [ResultGroup(None, "ok", "ok", 1)])
         runs.end_if_done(connection, run.id)
         assert runs.get(connection, run.id).state == "completed"
-        assert challengers.of_recipe(connection, RECIPE) is None
+        assert challengers.find(connection, RECIPE) is None
 
 
 def test_one_that_has_nothing_in_hand_ends_at_once(engine: Engine) -> None:

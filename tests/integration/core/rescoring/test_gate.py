@@ -7,13 +7,13 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 
 from core.rescoring import gate, runs
-from core.rescoring.gate import Gate, Outcome
-from tests.fixtures.rescore_runs import Seen, assess, make_versions
+from core.rescoring.gate import Gate, RuleOutcome
+from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
 
 
-def judged(engine: Engine, seen: list[Seen], **limits: Any) -> dict[str, Outcome]:
+def judged(engine: Engine, seen: list[ResultGroup], **limits: Any) -> dict[str, RuleOutcome]:
     make_versions(engine)
-    run_id = assess(engine, seen)
+    run_id = make_completed_run(engine, seen)
     with engine.begin() as connection:
         outcomes = gate.evaluate(connection, runs.get(connection, run_id), Gate(**limits))
     return {one.rule: one for one in outcomes}
@@ -23,15 +23,15 @@ def test_every_rule_is_listed_with_what_it_found(engine: Engine) -> None:
     found = judged(
         engine,
         [
-            Seen("ok", "ok", "ok", 198),
-            Seen("ok", "ok", "ng", 1),
-            Seen("ok", "ng", "ng", 1),
-            Seen("ok", "ok", "failed", 5),
-            Seen("ng", "ng", "ok", 2),
-            Seen("ng", "ok", "ok", 2),
-            Seen("ng", "ng", "ng", 36),
-            Seen(None, "ok", "ng", 3),
-            Seen(None, None, "ng", 100),
+            ResultGroup("ok", "ok", "ok", 198),
+            ResultGroup("ok", "ok", "ng", 1),
+            ResultGroup("ok", "ng", "ng", 1),
+            ResultGroup("ok", "ok", "failed", 5),
+            ResultGroup("ng", "ng", "ok", 2),
+            ResultGroup("ng", "ok", "ok", 2),
+            ResultGroup("ng", "ng", "ng", 36),
+            ResultGroup(None, "ok", "ng", 3),
+            ResultGroup(None, None, "ng", 100),
         ],
         max_new_false_rejects=0.005,
         max_missed=0.04,
@@ -53,7 +53,7 @@ def test_every_rule_is_listed_with_what_it_found(engine: Engine) -> None:
 
 def test_by_confidence_a_small_sample_shows_little(engine: Engine) -> None:
     make_versions(engine)
-    run_ids = [assess(engine, [Seen("ok", "ok", "ok", number)]) for number in (597, 598)]
+    run_ids = [make_completed_run(engine, [ResultGroup("ok", "ok", "ok", number)]) for number in (597, 598)]
     met = {}
     for confident in (False, True):
         asked = Gate(max_new_false_rejects=0.005, confident=confident)
@@ -67,13 +67,13 @@ def test_by_confidence_a_small_sample_shows_little(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("rule", "seen"),
     [
-        ("max_new_false_rejects", [Seen("ng", "ok", "ok"), Seen("ok", "ok", "failed")]),
-        ("max_missed", [Seen("ok", "ok", "ok"), Seen("ng", "ok", "failed")]),
-        ("max_new_rejects", [Seen(None, None, "ok"), Seen(None, "ok", "failed")]),
+        ("max_new_false_rejects", [ResultGroup("ng", "ok", "ok"), ResultGroup("ok", "ok", "failed")]),
+        ("max_missed", [ResultGroup("ok", "ok", "ok"), ResultGroup("ng", "ok", "failed")]),
+        ("max_new_rejects", [ResultGroup(None, None, "ok"), ResultGroup(None, "ok", "failed")]),
         ("max_failures", []),
     ],
 )
-def test_a_share_of_nothing_is_not_met(engine: Engine, rule: str, seen: list[Seen]) -> None:
+def test_a_share_of_nothing_is_not_met(engine: Engine, rule: str, seen: list[ResultGroup]) -> None:
     [outcome] = judged(engine, seen, **{rule: 1.0}).values()
     assert (outcome.met, outcome.measured, outcome.of) == (False, None, 0)
     assert outcome.detail is not None

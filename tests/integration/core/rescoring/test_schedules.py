@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from core.errors import Code, Refused
 from core.queue import notifications
 from core.rescoring import runs, schedules
-from core.rescoring.maintenance_windows import zone
+from core.rescoring.maintenance_windows import parse_time_zone
 from core.rescoring.requests import ScheduledRequest
 from core.rescoring.schedules import Schedule
 from core.settings import Settings
@@ -75,7 +75,7 @@ def test_missed_times_make_one_run_and_the_next_one_comes_at_its_time(engine: En
     assert (found.last.run_id, found.last.outcome) == (run_id, "started")
     assert found.next_at is not None
     assert now < found.next_at <= now + dt.timedelta(hours=25)
-    local = found.next_at.astimezone(zone(BERLIN))
+    local = found.next_at.astimezone(parse_time_zone(BERLIN))
     assert (local.hour, local.minute) == (22, 30)
 
 
@@ -183,7 +183,7 @@ def test_a_schedule_whose_zone_is_gone_is_disabled_alone(engine: Engine) -> None
     found = get(engine, made)
     assert (found.state, found.next_at) == ("disabled", None)
     assert found.last is not None
-    assert "'Gone/Away' is no time zone" in found.last.outcome
+    assert "'Gone/Away' is not a time zone" in found.last.outcome
 
 
 def test_changes_are_audited_and_names_are_taken_once(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from core.errors import Code, Failure, Refused
 from core.intake.image_decoding import Undecodable
 from core.rescoring.requests import RunRequest
-from core.rescoring.sources import check_source
+from core.rescoring.sources import resolve_source
 from core.storage.archives import ArchiveLocation, Archives, ArchiveUnavailable
 from core.storage.buckets import Bucket, _store
 from core.storage.manifests import entries
@@ -111,7 +111,7 @@ def test_a_manifest_is_read_from_any_position(buckets: Buckets, prefix: str, nam
     asked = RunRequest.model_validate(
         {"recipe": "ring", "model_version": 1, "source": {"manifest": f"{prefix}/{name}"}}
     )
-    url = check_source(asked, archives).source.manifest
+    url = resolve_source(asked, archives).source.manifest
     assert url == f"s3://{buckets.bucket}/{prefix}/{name}"
     place, _ = archives.locate_file(url)
     whole = list(entries(place, name, None))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from core.vision.train import Progress, TrainingOptions, train
-from core.vision.training.checkpoint import FORGOTTEN_SECONDS, FolderCheckpoint, fingerprint
+from core.vision.training.checkpoint import ABANDONED_AFTER_SECONDS, CheckpointFile, fingerprint
 
 SMALL = TrainingOptions(architecture="conv-autoencoder", score_method="z-map", input_size=32, epochs=4, device="cpu")
 KINDS = {
@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_is_told_and_training_starts_afresh(good: Path, tmp
 @pytest.mark.parametrize("kind", ["empty", "rubbish", "other", "foreign", "stateless"])
 def test_what_cannot_be_used_is_not_used_and_told(tmp_path: Path, kind: str) -> None:
     notes: list[str] = []
-    checkpoint = FolderCheckpoint(tmp_path, "a" * 64, notes.append)
+    checkpoint = CheckpointFile(tmp_path, "a" * 64, notes.append)
     match kind:
         case "empty":
             checkpoint.path.write_bytes(b"")
@@ -119,7 +119,7 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     notes: list[str] = []
-    checkpoint = FolderCheckpoint(tmp_path, "a" * 64, notes.append)
+    checkpoint = CheckpointFile(tmp_path, "a" * 64, notes.append)
     torch.save({"fingerprint": "a" * 64, "state": {"trap": Trap()}}, checkpoint.path)
     assert checkpoint.read() is None
     assert "damaged" in notes[0]
@@ -142,7 +142,7 @@ def test_another_training_does_not_meet_it_and_a_restart_forgets_it(good: Path, 
 
 
 def test_what_is_written_is_there_as_a_whole_and_what_was_forgotten_goes(tmp_path: Path) -> None:
-    mine = FolderCheckpoint(tmp_path, fingerprint({"seed": 1}), lambda _: None)
+    mine = CheckpointFile(tmp_path, fingerprint({"seed": 1}), lambda _: None)
     assert mine.read() is None
     mine.write({"weights": torch.arange(3.0), "epoch": 1})
     mine.write({"weights": torch.arange(4.0), "epoch": 2})
@@ -151,8 +151,8 @@ def test_what_is_written_is_there_as_a_whole_and_what_was_forgotten_goes(tmp_pat
     assert found["epoch"] == 2
     assert torch.equal(found["weights"], torch.arange(4.0))
     assert [path.name for path in tmp_path.iterdir()] == [mine.path.name]
-    before = time.time() - FORGOTTEN_SECONDS - 60
+    before = time.time() - ABANDONED_AFTER_SECONDS - 60
     os.utime(mine.path, (before, before))
-    other = FolderCheckpoint(tmp_path, fingerprint({"seed": 2}), lambda _: None)
+    other = CheckpointFile(tmp_path, fingerprint({"seed": 2}), lambda _: None)
     assert not mine.path.exists()
     assert other.path != mine.path

@@ -11,7 +11,7 @@ from PIL import Image
 from core.vision.detectors.autoencoder import AutoencoderDetector
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import Evaluation, evaluate
-from core.vision.training.dataset import ReadImages, read, read_layout
+from core.vision.training.dataset import ScannedImages, read, read_mvtec_folder
 
 SIDE = 48
 SCRATCH = (slice(SIDE // 3, SIDE // 3 + 6), slice(8, SIDE - 8))
@@ -41,7 +41,7 @@ def evaluated(detector: AutoencoderDetector, own: Path) -> Callable[[], Evaluati
     """`evaluated()` measures an untrained network, which makes all of a mean grey and finds what is bright."""
 
     def measure() -> Evaluation:
-        layout = read_layout(own)
+        layout = read_mvtec_folder(own)
         good, defective = (_read(detector, paths) for paths in (layout.test_good, layout.test_defective))
         known = _read(detector, layout.good[:4]).thumbnails
         return evaluate(detector, own, good, defective, known, threshold=0.05, progress=lambda _: None)
@@ -49,7 +49,7 @@ def evaluated(detector: AutoencoderDetector, own: Path) -> Callable[[], Evaluati
     return measure
 
 
-def _read(detector: Detector, paths: list[Path]) -> ReadImages:
+def _read(detector: Detector, paths: list[Path]) -> ScannedImages:
     return read(paths, detector.preprocessing, max_pixels=10**6, progress=lambda _: None)
 
 

@@ -18,8 +18,8 @@ from core.vision.detectors.autoencoder import AutoencoderDetector
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import Preprocessing
 from core.vision.train import Progress, TrainingOptions, train
-from core.vision.training.dataset import ImageSet, InvalidFolder
-from core.vision.training.options import Epoch, FitOptions
+from core.vision.training.dataset import ImageDataset, InvalidDataset
+from core.vision.training.fit_interface import Epoch, FitOptions
 
 OPTIONS = TrainingOptions(
     architecture=AutoencoderDetector.name, score_method="mse", input_size=32, epochs=3, device="cpu"
@@ -115,13 +115,13 @@ def test_many_unreadable_images_are_refused(part: Callable[..., bytes], tmp_path
     good.mkdir(parents=True)
     for seed in range(30):
         (good / f"{seed}.png").write_bytes(b"broken" if seed % 5 == 0 else part(seed))
-    with pytest.raises(InvalidFolder, match="6 of 30 images cannot be read"):
+    with pytest.raises(InvalidDataset, match="6 of 30 images cannot be read"):
         train(tmp_path, tmp_path / "out", OPTIONS, lambda _: None)
 
 
 def test_training_stops_early_with_the_best_weights(folder: Path) -> None:
     preprocessing = Preprocessing(width=16, height=16, scaled_decode=False)
-    images = ImageSet(sorted((folder / "train" / "good").iterdir())[:6], preprocessing, max_pixels=10**6)
+    images = ImageDataset(sorted((folder / "train" / "good").iterdir())[:6], preprocessing, max_pixels=10**6)
     validation = images.subset([4, 5])
     epochs: list[Epoch] = []
     # The rate is so high that it cannot get better for long.
@@ -218,7 +218,7 @@ def test_detectors_on_features_train_to_a_bundle_that_carries_its_backbone(
 def test_the_memory_at_hand_changes_no_byte(
     trained: tuple[Path, Manifest, list[Progress]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("core.vision.training_data.MEMORY_BYTES", "core.vision.train._TEST_MEMORY_BYTES"):
+    for module in ("core.vision.training_data.MAX_CACHE_BYTES", "core.vision.train._MAX_TEST_CACHE_BYTES"):
         monkeypatch.setattr(module, 0)
     assert train(folder, tmp_path / "out", OPTIONS, lambda _: None) == trained[1]
 
@@ -227,7 +227,7 @@ def test_images_that_are_all_the_same_are_refused(part: Callable[..., bytes], tm
     (tmp_path / "train" / "good").mkdir(parents=True)
     for number in range(30):
         (tmp_path / "train" / "good" / f"{number}.png").write_bytes(part(0))
-    with pytest.raises(InvalidFolder, match="all 30 images of good parts are the same"):
+    with pytest.raises(InvalidDataset, match="all 30 images of good parts are the same"):
         train(tmp_path, tmp_path / "out", OPTIONS, lambda _: None)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from core.vision.bundle.manifest import Manifest
 from core.vision.calibration.record import ReviewBand
-from core.vision.evaluation.examples import EXHIBITS
-from core.vision.evaluation.report import ReportContent, render
+from core.vision.evaluation.examples import EXAMPLES_PER_KIND
+from core.vision.evaluation.training_report import ReportContent, render
 from core.vision.train import TrainingOptions, train
-from core.vision.training.options import Epoch
+from core.vision.training.fit_interface import Epoch
 from tests.fixtures.html_pages import Page
 
 OPTIONS = TrainingOptions(
@@ -52,8 +52,8 @@ def test_names_are_escaped(trained: tuple[str, Manifest]) -> None:
 
 
 def test_its_size_is_bounded(trained: tuple[str, Manifest]) -> None:
-    assert trained[0].count("<figure>") <= 3 * EXHIBITS
-    assert trained[0].count("<figure>") > EXHIBITS
+    assert trained[0].count("<figure>") <= 3 * EXAMPLES_PER_KIND
+    assert trained[0].count("<figure>") > EXAMPLES_PER_KIND
     assert len(trained[0]) < 3_000_000
 
 

@@ -4,10 +4,10 @@ import datetime as dt
 
 import pytest
 
-from core.rescoring.maintenance_windows import Window, zone
+from core.rescoring.maintenance_windows import MaintenanceWindow, parse_time_zone
 
 
-def hours_open(window: Window, begin: dt.datetime, hours: int) -> float:
+def hours_open(window: MaintenanceWindow, begin: dt.datetime, hours: int) -> float:
     """How many of the hours from a moment on it is open, counted in quarters."""
     quarters = [begin + dt.timedelta(minutes=15 * number) for number in range(4 * hours)]
     return sum(window.is_open(one) for one in quarters) / 4
@@ -25,22 +25,24 @@ def hours_open(window: Window, begin: dt.datetime, hours: int) -> float:
 def test_a_window_begins_at_one_time_and_ends_before_another(
     window: str, open_at: list[str], closed_at: list[str]
 ) -> None:
-    parsed = Window.parse(window, "Europe/Berlin")
+    parsed = MaintenanceWindow.parse(window, "Europe/Berlin")
     for time in open_at + closed_at:
-        moment = dt.datetime.fromisoformat(f"2026-06-15T{time}").replace(tzinfo=zone("Europe/Berlin"))
+        moment = dt.datetime.fromisoformat(f"2026-06-15T{time}").replace(tzinfo=parse_time_zone("Europe/Berlin"))
         assert parsed.is_open(moment) == (time in open_at), time
 
 
 def test_it_goes_by_the_clock_of_its_zone() -> None:
-    window = Window.parse("22:00-05:00", "Europe/Berlin")
+    window = MaintenanceWindow.parse("22:00-05:00", "Europe/Berlin")
     assert window.is_open(dt.datetime(2026, 7, 1, 20, 0, tzinfo=dt.UTC))  # summer: two hours ahead
     assert not window.is_open(dt.datetime(2026, 1, 1, 20, 0, tzinfo=dt.UTC))  # winter: one
     assert window.is_open(dt.datetime(2026, 1, 1, 21, 0, tzinfo=dt.UTC))
-    assert Window.parse("22:00-05:00", "America/Chicago").is_open(dt.datetime(2026, 7, 1, 3, 0, tzinfo=dt.UTC))
+    assert MaintenanceWindow.parse("22:00-05:00", "America/Chicago").is_open(
+        dt.datetime(2026, 7, 1, 3, 0, tzinfo=dt.UTC)
+    )
 
 
 def test_the_nights_of_changed_clocks_are_shorter_and_longer() -> None:
-    window = Window.parse("22:00-05:00", "Europe/Berlin")
+    window = MaintenanceWindow.parse("22:00-05:00", "Europe/Berlin")
     noon = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
     assert hours_open(window, noon, 24) == 7
     assert hours_open(window, noon.replace(day=28), 24) == 6
@@ -48,7 +50,7 @@ def test_the_nights_of_changed_clocks_are_shorter_and_longer() -> None:
 
 
 def test_the_hour_that_comes_twice_is_open_twice_and_the_skipped_one_never() -> None:
-    window = Window.parse("02:00-03:00", "Europe/Berlin")
+    window = MaintenanceWindow.parse("02:00-03:00", "Europe/Berlin")
     assert hours_open(window, dt.datetime(2026, 10, 24, 22, 0, tzinfo=dt.UTC), 8) == 2
     assert hours_open(window, dt.datetime(2026, 3, 28, 22, 0, tzinfo=dt.UTC), 8) == 0
 
@@ -68,16 +70,16 @@ def test_the_hour_that_comes_twice_is_open_twice_and_the_skipped_one_never() -> 
     ],
 )
 def test_what_is_no_window_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no window: write it like"):
-        Window.parse(text, "UTC")
+    with pytest.raises(ValueError, match="is not a window: write it like"):
+        MaintenanceWindow.parse(text, "UTC")
 
 
 def test_a_window_that_ends_when_it_begins_is_refused() -> None:
     with pytest.raises(ValueError, match="ends when it begins"):
-        Window.parse("05:00-05:00", "UTC")
+        MaintenanceWindow.parse("05:00-05:00", "UTC")
 
 
 @pytest.mark.parametrize("name", ["", "Berlin", "Europe", "../UTC", "/etc/passwd", "UTC\0", "Europe/Berlin "])
 def test_what_is_no_time_zone_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="is no time zone: name one like"):
-        zone(name)
+    with pytest.raises(ValueError, match="is not a time zone: use a name like"):
+        parse_time_zone(name)

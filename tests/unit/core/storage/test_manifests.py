@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from core.errors import Code, Refused
 from core.rescoring.requests import RunRequest
-from core.rescoring.sources import check_source
+from core.rescoring.sources import resolve_source
 from core.storage.archives import Archives
 from core.storage.folders import Folder
 from core.storage.manifests import LINE_BYTES, Entry, entries
@@ -229,7 +229,7 @@ def test_a_run_keeps_the_url_of_its_source(tmp_path: Path) -> None:
 
     def source(**given: Any) -> dict[str, Any]:
         asked = RunRequest.model_validate({"recipe": "ring", "model_version": 1, "source": given})
-        return check_source(asked, archives).source.model_dump(exclude_none=True)
+        return resolve_source(asked, archives).source.model_dump(exclude_none=True)
 
     assert source(folder="lot") == {"folder": (tmp_path / "lot").as_uri()}
     assert source(manifest="lot/list 1.csv") == {"manifest": (tmp_path / "lot/list 1.csv").as_uri()}

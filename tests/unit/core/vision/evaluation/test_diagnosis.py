@@ -9,7 +9,7 @@ from PIL import Image
 from core.intake.image_decoding import Undecodable, decode
 from core.vision.detectors.autoencoder import AutoencoderDetector
 from core.vision.evaluation.diagnosis import describe, diagnose, draw_sheet
-from core.vision.evaluation.evaluation import NotFinite
+from core.vision.evaluation.evaluation import ScoreNotFinite
 from core.vision.evaluation.heatmap import overlay, scale_to_threshold
 from core.vision.input.input_checks import learn_input_ranges, measure_image
 from core.vision.input.preprocessing import prepare
@@ -65,5 +65,5 @@ def test_an_image_that_cannot_be_judged(detector: AutoencoderDetector, monkeypat
     scored = detector.score([detector.prepare(png(4))])
     scored.scores[:] = np.nan
     monkeypatch.setattr(detector, "score", lambda images: scored)
-    with pytest.raises(NotFinite, match="judges nothing"):
+    with pytest.raises(ScoreNotFinite, match="judges nothing"):
         diagnose(detector, png(4), threshold=1)

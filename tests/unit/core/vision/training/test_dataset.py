@@ -10,20 +10,20 @@ from PIL import Image
 from core.vision.input.preprocessing import Preprocessing, prepare
 from core.vision.input.thumbnails import make_thumbnails
 from core.vision.training.dataset import (
-    ImageSet,
-    InvalidFolder,
-    content_digests,
+    ImageDataset,
+    InvalidDataset,
+    dataset_digest,
+    file_digests,
+    median_image_size,
     read,
-    read_layout,
-    set_digest,
-    typical_size,
+    read_mvtec_folder,
 )
 
 SMALL = Preprocessing(width=16, height=16, scaled_decode=False)
 
 
 def test_the_layout_is_read_in_the_order_of_names(folder: Path) -> None:
-    found = read_layout(folder)
+    found = read_mvtec_folder(folder)
     assert [path.name for path in found.good] == [f"{number:03}.png" for number in range(40)]
     assert len(found.test_good) == 8
     assert {path.parent.name for path in found.test_defective} == {"scratch"}
@@ -34,19 +34,19 @@ def test_a_folder_without_test_images_will_do(part: Callable[..., bytes], tmp_pa
     (tmp_path / "train" / "good" / "deeper" / "a.JPG").write_bytes(part(0))
     (tmp_path / "train" / "good" / ".hidden.png").write_bytes(part(0))
     (tmp_path / "train" / "good" / "notes.txt").write_text("x")
-    found = read_layout(tmp_path)
+    found = read_mvtec_folder(tmp_path)
     assert [path.name for path in found.good] == ["a.JPG"]
     assert found.test_good == found.test_defective == []
 
 
 def test_other_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFolder, match="not a folder"):
-        read_layout(tmp_path / "nowhere")
-    with pytest.raises(InvalidFolder, match="no folder train/good"):
-        read_layout(tmp_path)
+    with pytest.raises(InvalidDataset, match="not a folder"):
+        read_mvtec_folder(tmp_path / "nowhere")
+    with pytest.raises(InvalidDataset, match="no folder train/good"):
+        read_mvtec_folder(tmp_path)
     (tmp_path / "train" / "good").mkdir(parents=True)
-    with pytest.raises(InvalidFolder, match="holds no images"):
-        read_layout(tmp_path)
+    with pytest.raises(InvalidDataset, match="holds no images"):
+        read_mvtec_folder(tmp_path)
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def files(part: Callable[..., bytes], tmp_path: Path) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("memory_bytes", [0, 1024**3], ids=["decoded-again", "kept"])
-def test_images_are_the_same_whether_they_are_kept_or_decoded_again(files: list[Path], memory_bytes: int) -> None:
+@pytest.mark.parametrize("max_cache_bytes", [0, 1024**3], ids=["decoded-again", "kept"])
+def test_images_are_the_same_whether_they_are_kept_or_decoded_again(files: list[Path], max_cache_bytes: int) -> None:
     seen: list[int] = []
-    found = read(files, SMALL, max_pixels=10**6, progress=seen.append, memory_bytes=memory_bytes)
+    found = read(files, SMALL, max_pixels=10**6, progress=seen.append, max_cache_bytes=max_cache_bytes)
     assert seen == list(range(1, 42))
     assert found.paths == [path for path in files if path.name != "01.png"]
     assert [path for path, _ in found.unreadable] == [files[1]]
@@ -77,20 +77,20 @@ def test_images_are_the_same_whether_they_are_kept_or_decoded_again(files: list[
 
 def test_a_set_beyond_its_memory_keeps_nothing(files: list[Path]) -> None:
     del files[1]
-    images = ImageSet(files, SMALL, max_pixels=10**6, memory_bytes=40 * 16 * 16 * 3 - 1)
+    images = ImageDataset(files, SMALL, max_pixels=10**6, max_cache_bytes=40 * 16 * 16 * 3 - 1)
     list(images.minibatches(8))
     files[0].write_bytes(b"changed")
-    with pytest.raises(InvalidFolder, match="leave the folder alone"):
+    with pytest.raises(InvalidDataset, match="leave the folder alone"):
         list(images.minibatches(8))
     files[0].unlink()
-    with pytest.raises(InvalidFolder, match="leave the folder alone"):
+    with pytest.raises(InvalidDataset, match="leave the folder alone"):
         list(images.minibatches(8))
 
 
 def test_one_pass_tells_what_must_be_known_of_each_image(files: list[Path]) -> None:
     found = read(files, SMALL, max_pixels=10**6, progress=lambda _: None)
     images = list(np.concatenate(list(found.images.minibatches(64))))
-    assert found.digests == content_digests(found.paths)
+    assert found.digests == file_digests(found.paths)
     assert np.array_equal(found.thumbnails, make_thumbnails(images))
     assert found.thumbnails.shape == (40, 256)
     np.testing.assert_allclose(found.deviations, [image.std() for image in images])
@@ -105,9 +105,9 @@ def test_the_typical_size_is_as_displayed_and_ignores_what_cannot_be_read(tmp_pa
     for path in paths[:3]:
         Image.new("RGB", (40, 20)).save(path, exif=turned)
     paths[3].write_bytes(b"no image")
-    assert typical_size(paths, max_pixels=10**6) == (20, 40)
-    with pytest.raises(InvalidFolder, match="none of the 1 images can be read"):
-        typical_size(paths[3:], max_pixels=10**6)
+    assert median_image_size(paths, max_pixels=10**6) == (20, 40)
+    with pytest.raises(InvalidDataset, match="none of the 1 images can be read"):
+        median_image_size(paths[3:], max_pixels=10**6)
 
 
 @pytest.mark.parametrize(
@@ -126,26 +126,26 @@ def test_a_folder_of_another_layout_is_refused_with_what_was_meant(
 ) -> None:
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     (tmp_path / place / "a.png").write_bytes(part(0))
-    with pytest.raises(InvalidFolder, match=reason):
-        read_layout(tmp_path / name)
+    with pytest.raises(InvalidDataset, match=reason):
+        read_mvtec_folder(tmp_path / name)
 
 
 def test_what_is_not_used_is_said(part: Callable[..., bytes], tmp_path: Path) -> None:
     for place in ("train/good", "train/scratch", "test/good"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "a.png").write_bytes(part(0))
-    others, untested = read_layout(tmp_path).notes
+    others, untested = read_mvtec_folder(tmp_path).notes
     assert "also holds scratch: only train/good is used" in others
     assert "no images of defective parts: detection is not measured" in untested
 
 
 def test_the_digest_of_a_set_covers_names_and_contents(folder: Path) -> None:
-    paths = read_layout(folder).good
-    digests = content_digests(paths)
-    whole = set_digest(folder, paths, digests)
-    assert whole == set_digest(folder, paths, digests)
-    assert whole != set_digest(folder, paths[:-1], digests[:-1])
-    assert whole != set_digest(folder, paths, [digests[0], *digests[:-1]])
+    paths = read_mvtec_folder(folder).good
+    digests = file_digests(paths)
+    whole = dataset_digest(folder, paths, digests)
+    assert whole == dataset_digest(folder, paths, digests)
+    assert whole != dataset_digest(folder, paths[:-1], digests[:-1])
+    assert whole != dataset_digest(folder, paths, [digests[0], *digests[:-1]])
 
 
 def test_hidden_folders_and_links_to_nowhere_are_left_out(part: Callable[..., bytes], tmp_path: Path) -> None:
@@ -153,5 +153,5 @@ def test_hidden_folders_and_links_to_nowhere_are_left_out(part: Callable[..., by
     (good / ".cache").mkdir(parents=True)
     (good / ".cache" / "a.png").write_bytes(part(0))
     (good / "b.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(InvalidFolder, match="holds no images"):
-        read_layout(tmp_path)
+    with pytest.raises(InvalidDataset, match="holds no images"):
+        read_mvtec_folder(tmp_path)

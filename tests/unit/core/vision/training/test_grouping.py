@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from core.vision.input.thumbnails import Thumbnails
 from core.vision.training import grouping
-from core.vision.training.grouping import GroupBy, Grouping, InvalidGroups, effective_size, group_parts
+from core.vision.training.grouping import GroupBy, Grouping, InvalidGroups, effective_sample_size, group_parts
 
 ROOT = Path("/parts")
 
@@ -79,7 +79,7 @@ def test_images_without_content_are_all_different(images: NDArray[np.float64]) -
     ("groups", "worth"), [([1, 2, 3], 3), ([1, 1, 2, 2], 2), ([1, 1, 1, 2], 1.6), ([5], 1), ([5, 5, 5], 1)]
 )
 def test_a_sample_is_worth_as_many_parts_as_it_shows(groups: list[int], worth: float) -> None:
-    assert effective_size(groups) == pytest.approx(worth)
+    assert effective_sample_size(groups) == pytest.approx(worth)
 
 
 def named(names: list[str], by: str, digests: list[str] | None = None) -> Grouping:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.vision.training.dataset import InvalidFolder
+from core.vision.training.dataset import InvalidDataset
 from core.vision.training.split import split
 from core.vision.training_data import read_training_data
 from core.vision.training_options import TrainingOptions
@@ -41,7 +41,7 @@ def test_the_largest_lot_is_trained_on(seed: int) -> None:
 
 @pytest.mark.parametrize("groups", [[0] * 100, [0] * 50 + [1] * 50, [], [0] * 90 + list(range(1, 11))])
 def test_too_few_groups_are_refused(groups: list[int]) -> None:
-    with pytest.raises(InvalidFolder, match=rf"\({len(set(groups))} groups of different ones\) are too few"):
+    with pytest.raises(InvalidDataset, match=rf"\({len(set(groups))} groups of different ones\) are too few"):
         split(groups, seed=0, validation=0.1, calibration=0.25, least_calibration=19)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class PreparedImages(Protocol):
-    """Prepared images that may be too many for the memory; see `core.vision.training.dataset.ImageSet`."""
+    """Prepared images that may be too many for the memory; see `core.vision.training.dataset.ImageDataset`."""
 
     def __len__(self) -> int: ...
 

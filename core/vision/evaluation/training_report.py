@@ -10,8 +10,8 @@ from markupsafe import Markup
 from scipy import stats
 
 from core.html.charts import Mark, Strip, curves, histograms
-from core.html.pages import png
-from core.html.pages import render as render_page
+from core.html.rendering import png
+from core.html.rendering import render as render_page
 from core.vision.bundle.manifest import Manifest
 from core.vision.calibration.record import Calibration
 from core.vision.evaluation.evaluation import Control, Evaluation
@@ -19,7 +19,7 @@ from core.vision.evaluation.examples import ReportExamples
 from core.vision.evaluation.heatmap import legend
 from core.vision.evaluation.metrics import Scores
 from core.vision.input.input_checks import InputRanges
-from core.vision.training.options import Epoch
+from core.vision.training.fit_interface import Epoch
 
 _LISTED = 10
 _CONTROLS: Final[Mapping[str, str]] = {

@@ -7,10 +7,10 @@ from typing import Any
 from markupsafe import Markup
 
 from core.html.charts import Counted, Mark, counted_histograms
-from core.html.pages import number, png
-from core.html.pages import render as render_page
-from core.rescoring.reports.documents import HISTOGRAM_END, Distribution, RescoreReport, Scores
-from core.rescoring.reports.results import Scored
+from core.html.rendering import number, png
+from core.html.rendering import render as render_page
+from core.rescoring.reports.documents import HISTOGRAM_END, RescoreReport, ScoreComparison, ScoreDistribution
+from core.rescoring.reports.results import RunResult
 from core.vision.evaluation.heatmap import legend
 
 IMAGES = 12
@@ -33,7 +33,7 @@ class ReportExample:
         missing: why one of the three is not there, for people.
     """
 
-    result: Scored
+    result: RunResult
     plain: bytes | None = None
     before: bytes | None = None
     after: bytes | None = None
@@ -129,13 +129,13 @@ def _warnings(report: RescoreReport) -> list[str]:
     return lines
 
 
-def _sides(scores: Distribution) -> list[tuple[str, str, Scores]]:
+def _sides(scores: ScoreComparison) -> list[tuple[str, str, ScoreDistribution]]:
     """The distributions before and after, as far as there are any, with their names and colours."""
     sides = (("Before", "before", scores.before), ("After", "after", scores.after))
     return [(name, kind, side) for name, kind, side in sides if side]
 
 
-def _chart(sides: Sequence[tuple[str, str, Scores]]) -> Markup | None:
+def _chart(sides: Sequence[tuple[str, str, ScoreDistribution]]) -> Markup | None:
     strips = [
         Counted(name, kind, f"{number(sum(side.bins))} scores", side.bins)
         for name, kind, side in sides
