@@ -113,7 +113,7 @@ def housekeeping() -> None:
         log.info("removed %d uploads that were never finished", removed)
     _remove("entries of the feed", partial(feed.expire, days=settings().feed_days))
     _remove("deliveries that were finished long ago", deliveries.forget)
-    _remove("idempotency keys", idempotency.remove_old)
+    _remove("idempotency keys", idempotency.delete_old_keys)
 
 
 def _remove(what: str, piece: Callable[..., int]) -> None:

@@ -63,7 +63,7 @@ class _PendingRequest:
 
     def submission(self) -> Submission:
         plain = Submission([upload.new for upload in self.uploads], self.as_batch, self.callback_url)
-        return plain if self.key is None else plain.under(self.key, self.errors)
+        return plain if self.key is None else plain.with_key(self.key, self.errors)
 
 
 class GroupCommit:
@@ -178,7 +178,7 @@ class GroupCommit:
 
     def _is_known(self, key: Key) -> bool:
         with self._engine.begin() as connection:
-            return idempotency.is_known(connection, key)
+            return idempotency.key_exists(connection, key)
 
     async def _watch_depth(self) -> None:
         while True:

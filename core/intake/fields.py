@@ -1,4 +1,4 @@
-"""The fields of an image, in an upload or in an archive's manifest."""
+"""Types of the fields that come with an image, in an upload or in an archive manifest."""
 
 import datetime as dt
 import json
@@ -12,24 +12,24 @@ LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 
 
 def refuse_unstorable(value: str) -> str:
-    """PostgreSQL stores neither U+0000 nor lone surrogates."""
+    """Refuse text that PostgreSQL cannot store: U+0000 and lone surrogates. Raises ValueError."""
     if "\x00" in value:
-        raise ValueError("must not hold U+0000")
+        raise ValueError("must not contain U+0000")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("must not hold lone surrogates") from None
+        raise ValueError("must not contain lone surrogates") from None
     return value
 
 
-def _in_our_time(value: dt.datetime) -> dt.datetime:
+def _check_moment(value: dt.datetime) -> dt.datetime:
     if not EARLIEST <= value < LATEST:
-        raise ValueError(f"must lie between {EARLIEST:%Y} and {LATEST:%Y}")
+        raise ValueError(f"must be between {EARLIEST:%Y} and {LATEST:%Y}")
     return value
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON strictly: no NaN, no infinities, nothing that Postgres could not store. Raises ValueError."""
+    """Parse JSON strictly: no NaN, no infinities, nothing that PostgreSQL cannot store. Raises ValueError."""
     try:
         value = json.loads(text)
         encoded = json.dumps(value, allow_nan=False, ensure_ascii=False)
@@ -37,11 +37,11 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("is nested too deeply") from None
     refuse_unstorable(encoded)
     if "\\u0000" in encoded:
-        raise ValueError("must not hold U+0000")
+        raise ValueError("must not contain U+0000")
     return value
 
 
-def _metadata(value: Any) -> Any:
+def _parse_metadata(value: Any) -> Any:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text.encode(errors="replace")) > METADATA_BYTES:
         raise ValueError(f"must not be larger than {METADATA_BYTES} bytes")
@@ -52,5 +52,5 @@ def _metadata(value: Any) -> Any:
 
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]
-Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
-Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]
+Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
+Metadata = Annotated[dict[str, Any], BeforeValidator(_parse_metadata)]

@@ -1,7 +1,7 @@
-"""Images as they arrive: what is accepted, how big it is, and the one rule by which it becomes 8-bit RGB.
+"""Check the header of an image, and decode it to 8-bit RGB.
 
-Everything here reads files that strangers sent. Nothing is decompressed before the size is known, Pillow's global
-limits are left alone, and whatever its parsers raise becomes one of two exceptions.
+The files are untrusted. Nothing is decompressed before the size is known, Pillow's global limits are not changed, and
+everything that its parsers raise becomes `Refused` or `Undecodable`.
 """
 
 import io
@@ -35,9 +35,9 @@ MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
         "TIFF": "image/tiff",
     }
 )
-"""The formats that are accepted, and their media types."""
+"""The accepted formats and their media types."""
 
-# The plug-ins are called directly: Image.open would warn about sizes by a limit that is global to the process.
+# The plug-ins are called directly: Image.open would check sizes against a process-wide limit.
 _PARSERS: Final[Mapping[str, Callable[[BinaryIO], ImageFile.ImageFile]]] = MappingProxyType(
     {
         "JPEG": JpegImagePlugin.jpeg_factory,
@@ -49,10 +49,10 @@ _PARSERS: Final[Mapping[str, Callable[[BinaryIO], ImageFile.ImageFile]]] = Mappi
 )
 _FROM_PILLOW = re.compile(r"PIL\.")
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-# A header is parsed by Python, read by read: a file of nothing but tiny segments would occupy it for minutes.
+# Python parses a header read by read: a file made of tiny segments only would take minutes.
 _HEADER_READS = 20_000
 _BODY_READS = 2_000_000
-# Each scan of a progressive JPEG passes over the whole image; encoders write about ten.
+# Each scan of a progressive JPEG covers the whole image; encoders write about ten.
 _JPEG_SCANS = 100
 
 _ORIENTATION = 0x0112
@@ -71,11 +71,11 @@ _TRANSPOSE: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Header:
-    """What an image's header says.
+    """Media type and size of an image, from its header.
 
     Attributes:
-        media_type: by its content, never by what the sender declared; one of `MEDIA_TYPES`' values.
-        width: pixels, as displayed, that is, after its EXIF orientation.
+        media_type: detected from the content, never from what the sender declared; one of the values of `MEDIA_TYPES`.
+        width: pixels, as displayed, i.e. after EXIF orientation.
         height: pixels, as displayed.
     """
 
@@ -84,12 +84,12 @@ class Header:
     height: int
 
 
-class Undecodable(Exception):  # noqa: N818 - it reads as what the image is
-    """An image that cannot be turned into pixels. It fails alone.
+class Undecodable(Exception):  # noqa: N818 - it names the state of the image
+    """An image that cannot be decoded or read. Only its own inspection fails.
 
     Attributes:
-        failure: `IMAGE_UNDECODABLE` or `IMAGE_TOO_LARGE`.
-        detail: why, for people.
+        failure: the error code of the inspection, such as `IMAGE_UNDECODABLE`, `IMAGE_TOO_LARGE` or `IMAGE_MISSING`.
+        detail: human-readable reason.
     """
 
     def __init__(self, failure: Failure, detail: str) -> None:
@@ -99,14 +99,14 @@ class Undecodable(Exception):  # noqa: N818 - it reads as what the image is
 
 
 def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
-    """Identify an image and its size without decoding it.
+    """Detect the media type and size of an image without decoding it.
 
     Args:
-        file: seekable; read from its start, and left at its start.
-        max_pixels: the largest width times height that is accepted.
+        file: seekable; read from its start, and rewound to its start afterwards.
+        max_pixels: the largest accepted width times height.
 
     Raises:
-        Refused: EMPTY_BODY; UNSUPPORTED_MEDIA_TYPE for anything but the five formats; MULTIPLE_FRAMES for
+        Refused: EMPTY_BODY; UNSUPPORTED_MEDIA_TYPE unless it is one of the five formats; MULTIPLE_FRAMES for
             animations, pages and multi-image JPEGs; IMAGE_TOO_LARGE; MALFORMED_REQUEST for a broken header.
     """
     try:
@@ -118,38 +118,38 @@ def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
 
 
 def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Decode an image to 8-bit RGB, upright. This is the one rule for every kind of image:
+    """Decode an image to 8-bit RGB, with its EXIF orientation applied:
 
     ============================  =====================================================================
     stored as                     becomes
     ============================  =====================================================================
-    1-bit, 2- to 8-bit grey       spread over 0 to 255, replicated to three channels
-    16-bit grey                   value / 257, rounded: 0 to 65535 become 0 to 255, nothing is clipped
+    1-bit, 2- to 8-bit grey       scaled to 0 to 255, replicated to three channels
+    16-bit grey                   value / 257, rounded: 0 to 65535 becomes 0 to 255, nothing is clipped
     12-bit grey (packed TIFF)     value * 255 / 4095, rounded
-    32-bit integer grey           as 16-bit grey; refused where a value is outside 0 to 65535
-    floating point                refused: it has no agreed range
+    32-bit integer grey           as 16-bit grey; refused if a value is outside 0 to 65535
+    floating point                refused: it has no standard range
     palette                       its colours
     16-bit RGB                    the upper byte of each channel
     CMYK, YCCK (JPEG, TIFF)       Pillow's conversion, (255 - C)(255 - K) / 255; Adobe's inverted JPEGs are
-                                  read as such
+                                  recognised
     YCbCr                         BT.601, full range
-    alpha, transparency           dropped: the stored colour counts. An image of a part has no
-                                  background to blend it with, and blending would invent one
-    colour profiles               ignored: numbers, not appearances, are compared
+    alpha, transparency           dropped, the stored colour is used: an image of a part has no
+                                  background to blend it with
+    colour profiles               ignored: pixel values are compared, not appearance
     EXIF orientation              applied
     ============================  =====================================================================
 
     Args:
         data: an encoded image.
-        max_pixels: the largest width times height that is accepted.
+        max_pixels: the largest accepted width times height.
         at_least: (width, height) in pixels as displayed; a JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size
-            while both sides stay at least this large. Other formats are decoded in full.
+            as long as both sides stay at least this large. Other formats are decoded at full size.
 
     Returns:
         A loaded image of mode RGB.
 
     Raises:
-        Undecodable: for whatever is wrong with the data. Nothing else is raised.
+        Undecodable: for any fault in the data. Nothing else is raised.
     """
     return decode_sized(data, max_pixels=max_pixels, at_least=at_least)[0]
 
@@ -157,7 +157,7 @@ def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = N
 def decode_sized(
     data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """As `decode`, with the (width, height) of the whole image, pixels as displayed: the first may be reduced.
+    """Like `decode`, plus the full (width, height) in pixels as displayed; the decoded image may be smaller.
 
     Raises:
         Undecodable: see `decode`.
@@ -181,35 +181,35 @@ def decode_sized(
 
 
 def _load(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Image.Image:
-    """Decode the pixels of a parsed image, at a reduced scale where allowed, upright, as RGB."""
+    """Decode a parsed image to RGB, at a reduced scale where allowed, with its orientation applied."""
     orientation = _orientation(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         _refuse_scan_bomb(image)
         if at_least is not None:
-            # The stored image lies on its side where the displayed one is turned by 90°.
+            # Orientations 5 to 8 swap width and height.
             image.draft("RGB", at_least[::-1] if orientation >= 5 else at_least)
     bits = _bits_per_sample(image)
     image.load()
     upright: Image.Image = image
     if orientation in _TRANSPOSE and not isinstance(image, TiffImagePlugin.TiffImageFile):
-        upright = image.transpose(_TRANSPOSE[orientation])  # TIFF's loader has turned it already
+        upright = image.transpose(_TRANSPOSE[orientation])  # TIFF's loader has applied it already
     return _to_rgb(upright, bits)
 
 
 def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
-    """The table of `decode`. `bits` is the depth of a grey image that is deeper than 8 bits."""
+    """Convert to RGB by the table of `decode`. `bits` is the depth of a grey image deeper than 8 bits."""
     mode = image.mode
     if mode == "F":
         raise Undecodable(
             Failure.IMAGE_UNDECODABLE,
-            "floating-point images have no agreed range: store 8 or 16 bits a channel",
+            "floating-point images have no standard range: store 8 or 16 bits per channel",
         )
     if mode == "I" or mode.startswith("I;16"):
         return _deep_grey(image, bits)
     if mode in ("P", "PA", "RGBa"):
-        image = image.convert("RGBA")  # a direct conversion would blend, or warn about, the transparency
+        image = image.convert("RGBA")  # a direct conversion would blend the transparency, or warn about it
     if "transparency" in image.info:
-        # Pillow would give the marked colour to the alpha channel that is dropped anyway.
+        # Otherwise Pillow would build an alpha channel, which is dropped anyway.
         del image.info["transparency"]
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -220,14 +220,14 @@ def _deep_grey(image: Image.Image, bits: int) -> Image.Image:
     full = (1 << bits) - 1
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > full:
-        detail = f"a grey image's values must lie within 0 to {full}, these lie within {low} to {high}"
+        detail = f"grey values must be within 0 to {full}; this image has {low} to {high}"
         raise Undecodable(Failure.IMAGE_UNDECODABLE, detail)
     scaled = (np.arange(full + 1, dtype=np.uint32) * 255 + full // 2) // full
     return Image.fromarray(scaled.astype(np.uint8)[values]).convert("RGB")
 
 
 def _bits_per_sample(image: ImageFile.ImageFile) -> int:
-    """12 for a packed 12-bit TIFF, which Pillow hands out as 16 bits without scaling; else 16."""
+    """12 for a packed 12-bit TIFF, which Pillow returns as 16 bits without scaling; otherwise 16."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         stored = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE)
         return 12 if stored in (12, (12,)) else 16
@@ -235,7 +235,7 @@ def _bits_per_sample(image: ImageFile.ImageFile) -> int:
 
 
 def _refuse_scan_bomb(image: JpegImagePlugin.JpegImageFile) -> None:
-    """Refuse a progressive JPEG whose many scans make a small file cost minutes."""
+    """Refuse a progressive JPEG with so many scans that a small file takes minutes to decode."""
     if "progressive" not in image.info or image.fp is None:
         return
     position = image.fp.tell()
@@ -243,18 +243,18 @@ def _refuse_scan_bomb(image: JpegImagePlugin.JpegImageFile) -> None:
     scans = image.fp.read().count(b"\xff\xda")
     image.fp.seek(position)
     if scans > _JPEG_SCANS:
-        detail = f"the JPEG has {scans} scans, more than the {_JPEG_SCANS} that are decoded"
+        detail = f"the JPEG has {scans} scans, at most {_JPEG_SCANS} are accepted"
         raise Undecodable(Failure.IMAGE_UNDECODABLE, detail)
 
 
 def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
-    """Parse the header of one of the five formats: its lazily loaded image and the format's name."""
+    """Parse the header; returns the image, not yet decoded, and its format as named in `MEDIA_TYPES`."""
     _silence_pillow()
     file.seek(0)
     kind = _kind(file.read(32))
     try:
         if kind == "WebP":
-            _check_webp(file, max_pixels)  # Pillow allocates the canvas as soon as it opens one
+            _check_webp(file, max_pixels)  # Pillow allocates the canvas when it opens a WebP
         file.seek(0)
         bounded = _Bounded(file, _HEADER_READS)
         image = _PARSERS[kind](cast(BinaryIO, bounded))
@@ -263,7 +263,7 @@ def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
     except Image.DecompressionBombError as error:
         raise Refused(Code.IMAGE_TOO_LARGE, f"the image is too large: {error}") from error
     except Exception as error:  # Pillow's parsers raise every kind
-        detail = f"the file begins like a {kind} image, but its header cannot be read: {_reason(error)}"
+        detail = f"the file starts like a {kind} image, but its header cannot be read: {_reason(error)}"
         raise Refused(Code.MALFORMED_REQUEST, detail) from error
     _check_size(image.size, max_pixels)
     if getattr(image, "is_animated", False):
@@ -273,7 +273,7 @@ def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
 
 
 def _kind(start: bytes) -> str:
-    """The format that a file's first bytes announce, as named in `MEDIA_TYPES`."""
+    """The format by the first bytes of the file, as named in `MEDIA_TYPES`."""
     if not start:
         raise Refused(Code.EMPTY_BODY, "the image is empty: send the bytes of an image file")
     if start.startswith(b"\xff\xd8\xff"):
@@ -288,7 +288,7 @@ def _kind(start: bytes) -> str:
         return "TIFF"
     raise Refused(
         Code.UNSUPPORTED_MEDIA_TYPE,
-        f"the file is none of {', '.join(MEDIA_TYPES)}: convert it to one of these",
+        f"unsupported file format: convert the image to one of {', '.join(MEDIA_TYPES)}",
     )
 
 
@@ -306,7 +306,7 @@ def _check_webp(file: BinaryIO, max_pixels: int) -> None:
     elif chunk == b"VP8 ":
         width, height = (side & 0x3FFF for side in struct.unpack("<HH", payload[6:10]))
     else:
-        raise ValueError("its first chunk is none of VP8, VP8L and VP8X")
+        raise ValueError("its first chunk must be VP8, VP8L or VP8X")
     _check_size((width, height), max_pixels)
 
 
@@ -320,21 +320,21 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _many_frames(kind: str) -> Refused:
-    return Refused(Code.MULTIPLE_FRAMES, f"the {kind} file holds more than one image: send one image a file")
+    return Refused(Code.MULTIPLE_FRAMES, f"the {kind} file contains more than one image: send one image per file")
 
 
 def _displayed_size(image: ImageFile.ImageFile) -> tuple[int, int]:
-    """(width, height) in pixels once the orientation is applied."""
+    """(width, height) in pixels, with the orientation applied."""
     width, height = image.size
     if _orientation(image) >= 5 and not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return height, width  # TIFF's size is as displayed already
+        return height, width  # TIFF's size is already as displayed
     return width, height
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read.
+    """The EXIF orientation, 1 to 8; 1 if it is missing or unreadable.
 
-    Only a header's EXIF counts; XMP, and a PNG's EXIF after its pixels, do not: Pillow decodes to find it.
+    Only EXIF in the header counts. XMP, and EXIF after the pixels of a PNG, are ignored: Pillow decodes to find them.
     """
     try:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -343,28 +343,28 @@ def _orientation(image: ImageFile.ImageFile) -> int:
             exif = Image.Exif()
             exif.load(image.info.get("exif", b""))
             value = exif.get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - broken metadata is no reason to refuse sound pixels
+    except Exception:  # noqa: BLE001 - broken metadata is no reason to refuse valid pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _reason(error: Exception) -> str:
-    """The last line of an exception's message, or its kind where it has none."""
+    """The last line of an exception's message, or its type if the message is empty."""
     return str(error).strip().rpartition("\n")[2] or type(error).__name__
 
 
 def _silence_pillow() -> None:
-    """Drop Pillow's warnings about what is in a file, now and from now on: they are not about our code.
+    """Ignore Pillow's warnings for the rest of the process: they are about the files, not about our code.
 
-    `warnings.catch_warnings` swaps process-wide state and is not safe where threads decode; a filter that stays is.
-    It is looked for each time because whoever leaves such a context puts older filters back.
+    `warnings.catch_warnings` swaps process-wide state and is not thread-safe; a permanent filter is. It is checked on
+    every call because leaving a `catch_warnings` block restores the older filters.
     """
     if not any(filter_[3] == _FROM_PILLOW for filter_ in warnings.filters):
         warnings.filterwarnings("ignore", module=_FROM_PILLOW.pattern)
 
 
 class _Bounded:
-    """A file that gives up after a number of reads."""
+    """A file that raises ValueError after a number of reads."""
 
     def __init__(self, file: BinaryIO, reads_left: int) -> None:
         self._file = file
@@ -373,7 +373,7 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         self.reads_left -= 1
         if self.reads_left < 0:
-            raise ValueError("it is made of too many small pieces")
+            raise ValueError("it consists of too many small segments")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

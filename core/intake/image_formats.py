@@ -1,9 +1,9 @@
-"""Which files are taken for images, by their names. It imports nothing, so that the command line is quick."""
+"""Image file suffixes. This module imports nothing, to keep the command line's start fast."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether the last part of a path is the name of an image."""
+    """Whether a path ends in an image suffix, with a non-empty stem."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and (dot + suffix).lower() in SUFFIXES

@@ -1,4 +1,4 @@
-"""Accepting images: rows for what lies durably in the store, many submissions in one transaction."""
+"""Accept images that are already in the store: insert their rows, many submissions in one transaction."""
 
 import datetime as dt
 from collections import Counter
@@ -28,7 +28,7 @@ from core.tables import images, work
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image that is on stable storage."""
+    """An image that is durably stored."""
 
     day: dt.date
     sha256: bytes
@@ -38,7 +38,7 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class NewInspection:
-    """One image and what came with it. `deadline_ms` counts from the commit, by the database's clock."""
+    """One image with its fields. `deadline_ms` counts from the start of the transaction, by the database's clock."""
 
     image: StoredImage
     recipe: str
@@ -58,32 +58,34 @@ class NewInspection:
 
 @dataclass(frozen=True)
 class Submission:
-    """What one request brings: one inspection, or a burst that becomes a batch; one without images is left open.
+    """The inspections of one request. With `as_batch` they become a batch, which stays open if it has no images.
 
     Attributes:
-        callback_url: of the batch that it becomes.
-        use: of an idempotency key, where the request came under one.
+        callback_url: of the batch.
+        keyed_request: the idempotency key and fingerprint, if the request has a key.
     """
 
     inspections: Sequence[NewInspection]
     as_batch: bool = False
     callback_url: str | None = None
-    use: KeyedRequest | None = None
+    keyed_request: KeyedRequest | None = None
 
     @property
     def callback_urls(self) -> set[str]:
-        """The addresses that want to be called, of the batch and of its inspections."""
-        return {url for url in (self.callback_url, *(one.callback_url for one in self.inspections)) if url is not None}
+        """The callback URLs of the batch and of its inspections."""
+        urls = (self.callback_url, *(inspection.callback_url for inspection in self.inspections))
+        return {url for url in urls if url is not None}
 
-    def under(self, key: Key, errors: Sequence[Mapping[str, Any]] = ()) -> Self:
-        """The same under an idempotency key; `errors` are the rejected parts, as in the answer."""
-        own = {name: value for name, value in vars(self).items() if name != "use"}
-        asked = own | {"refused": [one["external_id"] for one in errors]}
-        return replace(self, use=KeyedRequest(key, fingerprint("submission", asked, _plain), {"errors": list(errors)}))
+    def with_key(self, key: Key, errors: Sequence[Mapping[str, Any]] = ()) -> Self:
+        """A copy with an idempotency key; `errors` are the refused parts of the request, as in the answer."""
+        fields = {name: value for name, value in vars(self).items() if name != "keyed_request"}
+        request = fields | {"refused": [error["external_id"] for error in errors]}
+        digest = fingerprint("submission", request, _for_fingerprint)
+        return replace(self, keyed_request=KeyedRequest(key, digest, {"errors": list(errors)}))
 
 
-def _plain(value: Any) -> Any:
-    """For a fingerprint: an image is its bytes, on whichever day it arrives."""
+def _for_fingerprint(value: Any) -> Any:
+    """Convert a value to JSON. An image is identified by its hash alone, because a retry may come on another day."""
     if isinstance(value, StoredImage):
         return value.sha256.hex()
     return vars(value) if is_dataclass(value) else str(value)
@@ -91,12 +93,13 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What one submission became, or the first one under its key, as it was when it was accepted.
+    """The answer to a submission, or to the first one under its key, in the state at acceptance.
 
     Attributes:
-        inspections, recipe_ids: in the order in which they were submitted.
-        detail: what was kept with the key.
-        replayed: whether it was accepted before, and nothing was added now.
+        inspections: in the order of submission.
+        recipe_ids: likewise; empty if replayed.
+        detail: stored with the key.
+        replayed: whether it was accepted earlier, so that nothing was inserted now.
     """
 
     inspections: list[Inspection]
@@ -111,38 +114,41 @@ class Accepted:
 
 
 def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Accepted | Refused]:
-    """Enter the submissions; one that is refused leaves nothing behind and harms none of the others."""
-    drawn, now = _draw_subjects(connection, submissions)
-    outcomes = idempotency.enter_keys(connection, [(sub.use, own) for sub, own in zip(submissions, drawn, strict=True)])
-    known = recipes.named(connection, {one.recipe for sub in submissions for one in sub.inspections})
-    joined = {one.batch_id for sub in submissions for one in sub.inspections if one.batch_id is not None}
-    states = batches.lock_states(connection, joined) if joined else {}
-    wanted = {url for sub in submissions for url in sub.callback_urls}
-    callbacks = endpoints.callbacks(connection, wanted) if wanted else {}
+    """Insert the submissions. A refused submission inserts nothing and does not affect the others."""
+    new_ids, now = _new_ids(connection, submissions)
+    outcomes = idempotency.insert_keys(
+        connection, [(sub.keyed_request, subjects) for sub, subjects in zip(submissions, new_ids, strict=True)]
+    )
+    new_inspections = [new for sub in submissions for new in sub.inspections]
+    recipes_by_name = recipes.named(connection, {new.recipe for new in new_inspections})
+    joined_batch_ids = {new.batch_id for new in new_inspections if new.batch_id is not None}
+    batch_states = batches.lock_states(connection, joined_batch_ids) if joined_batch_ids else {}
+    urls = {url for sub in submissions for url in sub.callback_urls}
+    callbacks = endpoints.callbacks(connection, urls) if urls else {}
 
     plan: list[tuple[Submission, list[UUID]]] = []
     refused_keys: list[Key] = []
     for number, (sub, outcome) in enumerate(zip(submissions, outcomes, strict=True)):
         if isinstance(outcome, Refused) or outcome.replayed:
             continue
-        refused = _refusal(sub, known, states, callbacks)
+        refused = _refusal(sub, recipes_by_name, batch_states, callbacks)
         if refused is None:
             plan.append((sub, outcome.subjects))
         else:
             outcomes[number] = refused
-            refused_keys += [sub.use.key] if sub.use else []
-    idempotency.forget(connection, refused_keys)
-    _insert(connection, plan, known, callbacks, now)
-    return _answers(connection, submissions, outcomes, known)
+            refused_keys += [sub.keyed_request.key] if sub.keyed_request else []
+    idempotency.delete_keys(connection, refused_keys)
+    _insert(connection, plan, recipes_by_name, callbacks, now)
+    return _answers(connection, submissions, outcomes, recipes_by_name)
 
 
 def _answers(
     connection: Connection,
     submissions: Sequence[Submission],
     outcomes: Sequence[KeyedResult | Refused],
-    known: Mapping[str, Recipe],
+    recipes_by_name: Mapping[str, Recipe],
 ) -> list[Accepted | Refused]:
-    """What to say to each, read from what is stored: the first answer and its replays are made by the same hands."""
+    """The answer to each submission. First answers and replays are both built from the stored rows."""
     sizes: dict[UUID, int] = {}
     ids: list[UUID] = []
     for sub, outcome in zip(submissions, outcomes, strict=True):
@@ -150,14 +156,14 @@ def _answers(
             ids += outcome.subjects[sub.as_batch :]
             if sub.as_batch:
                 sizes[outcome.subjects[0]] = len(outcome.subjects) - 1
-    views = inspections.by_ids(connection, ids) if ids else {}
-    opened = batches.as_first_answered(connection, sizes)
+    stored = inspections.by_ids(connection, ids) if ids else {}
+    answered_batches = batches.as_first_answered(connection, sizes)
 
     def answer(sub: Submission, outcome: KeyedResult) -> Accepted:
         return Accepted(
-            [inspections.as_first_answered(views[one]) for one in outcome.subjects[sub.as_batch :]],
-            [] if outcome.replayed else [known[one.recipe].id for one in sub.inspections],
-            opened[outcome.subjects[0]] if sub.as_batch else None,
+            [inspections.as_first_answered(stored[subject]) for subject in outcome.subjects[sub.as_batch :]],
+            [] if outcome.replayed else [recipes_by_name[new.recipe].id for new in sub.inspections],
+            answered_batches[outcome.subjects[0]] if sub.as_batch else None,
             outcome.detail,
             outcome.replayed,
         )
@@ -169,51 +175,53 @@ def _answers(
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse a recipe that takes no images now."""
+    """Refuse if the recipe does not accept images now."""
     if recipe.state == "archived":
-        raise Refused(Code.INVALID_TRANSITION, f"Recipe {recipe.name!r} is archived and takes no images.")
+        raise Refused(Code.INVALID_TRANSITION, f"Recipe {recipe.name!r} is archived and does not accept images.")
     if recipe.active_version_id is None and recipe.without_model == "refuse":
         raise Refused(
             Code.RECIPE_WITHOUT_MODEL,
-            f"Recipe {recipe.name!r} has no active model version. Train or import one, or let its inspections "
-            'wait for one: PATCH /v1/recipes/NAME with {"without_model": "wait"}.',
+            f"Recipe {recipe.name!r} has no active model version. Train or import one, or let inspections "
+            'wait for a model version: PATCH /v1/recipes/NAME with {"without_model": "wait"}.',
         )
 
 
 def _refusal(
-    submission: Submission, known: dict[str, Recipe], states: dict[UUID, str], callbacks: dict[str, Callback]
+    submission: Submission,
+    recipes_by_name: dict[str, Recipe],
+    batch_states: dict[UUID, str],
+    callbacks: dict[str, Callback],
 ) -> Refused | None:
     for url in submission.callback_urls - callbacks.keys():
         return endpoints.unregistered(url)
     try:
-        for one in submission.inspections:
-            if one.recipe not in known:
-                raise recipes.unknown_recipe(one.recipe)
-            check_recipe(known[one.recipe])
-            if one.batch_id is not None:
-                _check_joined(one.batch_id, states)
+        for new in submission.inspections:
+            if new.recipe not in recipes_by_name:
+                raise recipes.unknown_recipe(new.recipe)
+            check_recipe(recipes_by_name[new.recipe])
+            if new.batch_id is not None:
+                _check_open(new.batch_id, batch_states)
     except Refused as refused:
         return refused
     return None
 
 
-def _check_joined(batch_id: UUID, states: dict[UUID, str]) -> None:
-    if batch_id not in states:
+def _check_open(batch_id: UUID, batch_states: dict[UUID, str]) -> None:
+    if batch_id not in batch_states:
         raise batches.unknown_batch(batch_id)
-    if states[batch_id] != "open":
-        raise Refused(
-            Code.INVALID_TRANSITION, f"Batch {batch_id} is {states[batch_id]}; only an open one can be filled."
-        )
+    state = batch_states[batch_id]
+    if state != "open":
+        raise Refused(Code.INVALID_TRANSITION, f"Batch {batch_id} is {state}; images can be added only to an open one.")
 
 
-def _draw_subjects(connection: Connection, submissions: Sequence[Submission]) -> tuple[list[list[UUID]], dt.datetime]:
-    """New ids for each, of its batch where it has one and then of its inspections; and the transaction's time.
+def _new_ids(connection: Connection, submissions: Sequence[Submission]) -> tuple[list[list[UUID]], dt.datetime]:
+    """New ids for each submission, and the start of the transaction, both by the database's clock.
 
-    Both are by the database's clock.
+    The id of the batch, if there is one, comes first, then those of the inspections.
     """
     sizes = [sub.as_batch + len(sub.inspections) for sub in submissions]
-    drawing = text("SELECT uuidv7() AS id, now() AS now FROM generate_series(1, :number)")
-    rows = connection.execute(drawing, {"number": sum(sizes)}).all()
+    query = text("SELECT uuidv7() AS id, now() AS now FROM generate_series(1, :number)")
+    rows = connection.execute(query, {"number": sum(sizes)}).all()
     ids = iter([row.id for row in rows])
     return [list(islice(ids, size)) for size in sizes], rows[0].now
 
@@ -221,7 +229,7 @@ def _draw_subjects(connection: Connection, submissions: Sequence[Submission]) ->
 def _insert(
     connection: Connection,
     plan: Sequence[tuple[Submission, list[UUID]]],
-    known: dict[str, Recipe],
+    recipes_by_name: dict[str, Recipe],
     callbacks: dict[str, Callback],
     now: dt.datetime,
 ) -> None:
@@ -229,19 +237,20 @@ def _insert(
     work_rows: list[dict[str, Any]] = []
     sizes: Counter[UUID] = Counter()
     for sub, subjects in plan:
-        own_batch = subjects[0] if sub.as_batch else None
-        if own_batch is not None:
+        new_batch_id = subjects[0] if sub.as_batch else None
+        if new_batch_id is not None:
             callback = callbacks.get(sub.callback_url or "")
-            batches.create(connection, own_batch, closed=bool(sub.inspections), callback=callback)
-        for one, inspection_id in zip(sub.inspections, subjects[sub.as_batch :], strict=True):
-            batch_id = own_batch or one.batch_id
+            batches.create(connection, new_batch_id, closed=bool(sub.inspections), callback=callback)
+        for new, inspection_id in zip(sub.inspections, subjects[sub.as_batch :], strict=True):
+            batch_id = new_batch_id or new.batch_id
             if batch_id is not None:
                 sizes[batch_id] += 1
-            image_rows[one.image.day, one.image.sha256] = _image_row(one.image)
-            callback = callbacks.get(one.callback_url or "")
-            work_rows.append(_work_row(one, inspection_id, known[one.recipe].id, batch_id, now) | _called(callback))
+            image_rows[new.image.day, new.image.sha256] = _image_row(new.image)
+            callback = callbacks.get(new.callback_url or "")
+            recipe_id = recipes_by_name[new.recipe].id
+            work_rows.append(_work_row(new, inspection_id, recipe_id, batch_id, now) | _callback_columns(callback))
     if work_rows:
-        # In one order, so that two groups that bring the same images cannot wait for each other.
+        # Sorted, so two groups with the same images cannot deadlock.
         ordered = [image_rows[key] for key in sorted(image_rows)]
         connection.execute(upsert(images).on_conflict_do_nothing(), ordered)
         connection.execute(insert(work), work_rows)
@@ -249,7 +258,7 @@ def _insert(
         batches.add_to_totals(connection, sizes)
 
 
-def _called(callback: Callback | None) -> dict[str, Any]:
+def _callback_columns(callback: Callback | None) -> dict[str, Any]:
     return {
         "callback_endpoint_id": callback.endpoint_id if callback else None,
         "callback_url": callback.url if callback else None,
@@ -268,23 +277,23 @@ def _image_row(image: StoredImage) -> dict[str, Any]:
 
 
 def _work_row(
-    one: NewInspection, inspection_id: UUID, recipe_id: int, batch_id: UUID | None, now: dt.datetime
+    new: NewInspection, inspection_id: UUID, recipe_id: int, batch_id: UUID | None, now: dt.datetime
 ) -> dict[str, Any]:
     return {
         "id": inspection_id,
         "recipe_id": recipe_id,
-        "priority": one.priority,
+        "priority": new.priority,
         "batch_id": batch_id,
-        "external_id": one.external_id,
-        "part_id": one.part_id,
-        "view": one.view,
-        "lot_id": one.lot_id,
-        "line_id": one.line_id,
-        "station_id": one.station_id,
-        "metadata": one.metadata,
-        "captured_at": one.captured_at,
+        "external_id": new.external_id,
+        "part_id": new.part_id,
+        "view": new.view,
+        "lot_id": new.lot_id,
+        "line_id": new.line_id,
+        "station_id": new.station_id,
+        "metadata": new.metadata,
+        "captured_at": new.captured_at,
         "created_at": now,
-        "deadline_at": None if one.deadline_ms is None else now + dt.timedelta(milliseconds=one.deadline_ms),
-        "image_day": one.image.day,
-        "image_sha256": one.image.sha256,
+        "deadline_at": None if new.deadline_ms is None else now + dt.timedelta(milliseconds=new.deadline_ms),
+        "image_day": new.image.day,
+        "image_sha256": new.image.sha256,
     }

@@ -66,7 +66,7 @@ def _create(services: Services, asked: RunRequest, actor: str, key: Key | None) 
         asked = sources.resolve_source(asked, Archives.of(services.settings))
     with services.transaction() as connection:
         drawn = connection.execute(select(func.uuidv7())).scalar_one()
-        [entered] = idempotency.enter_keys(connection, [(use, [drawn])])
+        [entered] = idempotency.insert_keys(connection, [(use, [drawn])])
         if isinstance(entered, Refused):
             raise entered
         if entered.replayed:
@@ -78,7 +78,7 @@ def _is_known(services: Services, key: Key | None) -> bool:
     if key is None:
         return False
     with services.transaction() as connection:
-        return idempotency.is_known(connection, key)
+        return idempotency.key_exists(connection, key)
 
 
 class _Listing(BaseModel):

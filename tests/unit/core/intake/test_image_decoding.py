@@ -1,4 +1,4 @@
-"""What is accepted as an image, how big it is, and what its pixels become."""
+"""Header checks and decoding of images."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def colours(width: int = 40, height: int = 24) -> Image.Image:
-    """An image whose every corner differs."""
+    """An image with four different corners."""
     rows, columns = np.mgrid[0:height, 0:width]
     channels = (255 * columns / (width - 1), 255 * rows / (height - 1), np.full_like(rows, 90))
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
@@ -73,42 +73,42 @@ def png_header(width: int, height: int) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_header_gives_the_type_by_content_and_the_size(kind: str) -> None:
+def test_read_header_returns_media_type_and_size(kind: str) -> None:
     assert header(encoded(colours(), kind)) == Header(f"image/{kind.lower()}", 40, 24)
 
 
-def test_the_file_is_left_at_its_start() -> None:
+def test_read_header_rewinds_the_file() -> None:
     file = io.BytesIO(encoded(colours(), "PNG"))
     file.seek(7)
     read_header(file, max_pixels=LIMIT)
     assert file.tell() == 0
 
 
-def test_nothing_is_an_empty_body() -> None:
+def test_an_empty_file_is_refused_as_empty_body() -> None:
     assert refusal(b"") is Code.EMPTY_BODY
 
 
 @pytest.mark.parametrize(
     "data", [b"hello", b"GIF89a" + bytes(40), b"%PDF-1.7", b"\x00" * 64, b"RIFF\x00\x00\x00\x00WAVE", b"\xff\xd8"]
 )
-def test_anything_but_the_five_formats_is_unsupported(data: bytes) -> None:
+def test_other_content_is_an_unsupported_media_type(data: bytes) -> None:
     assert refusal(data) is Code.UNSUPPORTED_MEDIA_TYPE
 
 
 @pytest.mark.parametrize("kind", ["GIF", "ICO", "JPEG2000", "PPM", "TGA", "AVIF"])
-def test_other_formats_that_pillow_knows_are_unsupported(kind: str) -> None:
+def test_other_pillow_formats_are_an_unsupported_media_type(kind: str) -> None:
     assert refusal(encoded(colours(), kind)) is Code.UNSUPPORTED_MEDIA_TYPE
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WebP", "TIFF", "MPO"])
-def test_many_frames_are_refused(kind: str) -> None:
+def test_files_with_several_frames_are_refused(kind: str) -> None:
     data = encoded(colours(), kind, save_all=True, append_images=[Image.new("RGB", (40, 24))])
     assert refusal(data) is Code.MULTIPLE_FRAMES
     assert failure(data) is Failure.IMAGE_UNDECODABLE
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_too_many_pixels_are_refused_with_the_numbers(kind: str) -> None:
+def test_too_many_pixels_are_refused_and_the_message_names_both_numbers(kind: str) -> None:
     data = encoded(colours(), kind)
     assert header(data, max_pixels=960).width == 40
     with pytest.raises(Refused, match=r"40 × 24 = 960 pixels, at most 959") as refused:
@@ -118,7 +118,7 @@ def test_too_many_pixels_are_refused_with_the_numbers(kind: str) -> None:
 
 
 @pytest.mark.parametrize("side", [20_000, 2**31 - 1])
-def test_a_bomb_is_refused_by_its_header(side: int) -> None:
+def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
     bomb = png(png_header(side, side), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
     assert refusal(bomb) is Code.IMAGE_TOO_LARGE
     assert failure(bomb) is Failure.IMAGE_TOO_LARGE
@@ -132,7 +132,7 @@ def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated(chunk: bytes) -> 
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_header_cut_short_is_malformed(kind: str) -> None:
+def test_a_truncated_header_is_malformed(kind: str) -> None:
     assert refusal(encoded(colours(), kind)[:14]) is Code.MALFORMED_REQUEST
 
 
@@ -145,28 +145,28 @@ def test_a_header_cut_short_is_malformed(kind: str) -> None:
     ],
     ids=["padding", "segments", "chunks"],
 )
-def test_a_header_of_countless_pieces_is_given_up_early(data: bytes) -> None:
+def test_a_header_with_too_many_segments_is_refused_early(data: bytes) -> None:
     assert refusal(data) is Code.MALFORMED_REQUEST
 
 
-def test_the_size_is_as_displayed() -> None:
+def test_the_size_includes_the_exif_orientation() -> None:
     for kind in ("JPEG", "PNG", "WebP", "TIFF"):
         exif = Image.Exif()
         exif[0x0112] = 6
         assert header(encoded(colours(), kind, exif=exif)) == Header(f"image/{kind.lower()}", 24, 40), kind
 
 
-def test_pillows_global_limit_is_left_alone() -> None:
+def test_pillows_global_pixel_limit_is_unchanged() -> None:
     assert Image.MAX_IMAGE_PIXELS == 1024 * 1024 * 1024 // 4 // 3
 
 
-def test_pillows_warnings_do_not_leak_from_threads() -> None:
-    odd = encoded(colours(), "TIFF")[:-6]  # its tags are cut short, about which Pillow warns
+def test_pillow_warnings_are_ignored_in_all_threads() -> None:
+    truncated = encoded(colours(), "TIFF")[:-6]  # Pillow warns about its truncated tags
 
     def read() -> None:
         for _ in range(20):
             with contextlib.suppress(Refused):
-                header(odd)
+                header(truncated)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -176,7 +176,7 @@ def test_pillows_warnings_do_not_leak_from_threads() -> None:
     assert not caught
 
 
-# The rule for pixels: one test a kind
+# Conversion to RGB: one test per kind of image
 
 
 def test_grey_is_replicated() -> None:
@@ -185,7 +185,7 @@ def test_grey_is_replicated() -> None:
         assert np.array_equal(pixels(encoded(Image.fromarray(grey), kind)), np.stack([grey] * 3, axis=2))
 
 
-def test_one_bit_is_spread() -> None:
+def test_one_bit_is_scaled_to_0_and_255() -> None:
     bits = np.indices((16, 16)).sum(axis=0) % 2 == 1
     expected = np.where(bits, 255, 0)
     for kind in ("PNG", "TIFF", "BMP"):
@@ -193,15 +193,15 @@ def test_one_bit_is_spread() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_and_not_clipped(kind: str) -> None:
+def test_16_bit_grey_is_scaled_without_clipping(kind: str) -> None:
     values = np.linspace(0, 65535, 4096).astype(np.uint16).reshape(64, 64)
-    found = pixels(encoded(Image.fromarray(values), kind))
-    assert np.array_equal(found[..., 0], np.round(values / 257))
-    assert found.min() == 0
-    assert found.max() == 255
+    decoded = pixels(encoded(Image.fromarray(values), kind))
+    assert np.array_equal(decoded[..., 0], np.round(values / 257))
+    assert decoded.min() == 0
+    assert decoded.max() == 255
 
 
-def test_big_endian_16_bit_grey_is_the_same() -> None:
+def test_big_endian_16_bit_grey_is_scaled_the_same() -> None:
     values = np.linspace(0, 65535, 4096).astype(np.uint16).reshape(64, 64)
     image = Image.frombytes("I;16B", (64, 64), values.astype(">u2").tobytes())
     assert np.array_equal(pixels(encoded(image, "TIFF"))[..., 2], np.round(values / 257))
@@ -214,16 +214,16 @@ def test_packed_12_bit_grey_is_scaled_by_4095() -> None:
         tags[tag] = value
     file.write(b"II*\x00\x08\x00\x00\x00")
     tags.save(file)
-    # Saving moves the offset of the strip behind the tags.
+    # Saving moves the strip offset behind the tags.
     file.write(bytes(200 - file.tell()) + bytes([0xFF, 0xF8, 0x00]))  # 4095 and 2048
     assert pixels(file.getvalue())[0, :, 0].tolist() == [255, 128]
 
 
-def test_32_bit_integers_count_as_16_bit_grey_or_are_refused() -> None:
+def test_32_bit_grey_is_scaled_as_16_bit_and_refused_outside_that_range() -> None:
     values = np.array([[0, 257], [65535, 25700]], dtype=np.int32)
     assert pixels(encoded(Image.fromarray(values), "TIFF"))[..., 0].tolist() == [[0, 1], [255, 100]]
-    for wrong in (-1, 65536):
-        values[0, 0] = wrong
+    for invalid in (-1, 65536):
+        values[0, 0] = invalid
         assert failure(encoded(Image.fromarray(values), "TIFF")) is Failure.IMAGE_UNDECODABLE
 
 
@@ -244,34 +244,34 @@ def test_transparent_palette_entries_keep_their_colour() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WebP"])
-def test_alpha_is_dropped_and_the_stored_colour_counts(kind: str) -> None:
+def test_alpha_is_dropped_and_the_stored_colour_is_kept(kind: str) -> None:
     image = colours().copy()
     image.putalpha(0)
     options = {"lossless": True, "exact": True} if kind == "WebP" else {}
     assert np.array_equal(pixels(encoded(image, kind, **options)), np.asarray(colours()))
 
 
-def test_grey_with_alpha_is_grey() -> None:
+def test_alpha_of_a_grey_image_is_dropped() -> None:
     image = Image.merge("LA", (Image.new("L", (4, 4), 77), Image.new("L", (4, 4), 3)))
     assert (pixels(encoded(image, "PNG")) == 77).all()
 
 
-def test_a_transparent_colour_keeps_its_colour() -> None:
+def test_a_transparent_grey_value_is_kept() -> None:
     data = encoded(Image.new("L", (4, 4), 9), "PNG", transparency=9)
     assert (pixels(data) == 9).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_cmyk_follows_pillow(kind: str) -> None:
+def test_cmyk_is_converted_by_pillow(kind: str) -> None:
     image = Image.merge("CMYK", [Image.new("L", (16, 16), value) for value in (200, 40, 10, 30)])
-    found = pixels(encoded(image, kind)).astype(int)
-    assert np.abs(found - [49, 190, 216]).max() <= 3
+    decoded = pixels(encoded(image, kind)).astype(int)
+    assert np.abs(decoded - [49, 190, 216]).max() <= 3
 
 
-def test_an_adobe_jpeg_is_read_as_inverted() -> None:
+def test_an_inverted_adobe_jpeg_is_recognised() -> None:
     image = Image.merge("CMYK", [Image.new("L", (16, 16), value) for value in (255, 255, 255, 0)])
     data = encoded(image, "JPEG")
-    assert b"Adobe" in data  # libjpeg marks it so, and Pillow inverts on both ways
+    assert b"Adobe" in data  # libjpeg writes the marker; Pillow inverts on writing and on reading
     assert pixels(data).max() <= 3
 
 
@@ -300,16 +300,16 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     exif[0x0112] = orientation
     options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WebP" else {}
     data = encoded(stored, kind, exif=exif, **options)
-    found = pixels(data)
-    assert found.shape == upright.shape
-    assert np.abs(found.astype(int) - upright).max() <= 4
+    decoded = pixels(data)
+    assert decoded.shape == upright.shape
+    assert np.abs(decoded.astype(int) - upright).max() <= 4
     assert header(data) == Header(f"image/{kind.lower()}", 40, 24)
 
 
 @pytest.mark.parametrize(
     "exif", [b"Exif\x00\x00rubbish", b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff", b"Exif\x00\x00"]
 )
-def test_broken_exif_leaves_sound_pixels(exif: bytes) -> None:
+def test_an_image_with_broken_exif_is_still_decoded(exif: bytes) -> None:
     data = encoded(colours(), "JPEG", exif=exif)
     assert header(data).width == 40
     assert pixels(data).shape == (24, 40, 3)
@@ -320,7 +320,7 @@ def test_broken_exif_leaves_sound_pixels(exif: bytes) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @given(width=st.integers(8, 300), height=st.integers(8, 300), least=st.tuples(st.integers(1, 64), st.integers(1, 64)))
-def test_a_reduced_jpeg_never_falls_below_the_wished_size(
+def test_a_reduced_jpeg_is_at_least_as_large_as_requested(
     orientation: int, width: int, height: int, least: tuple[int, int]
 ) -> None:
     exif = Image.Exif()
@@ -343,7 +343,7 @@ def test_a_large_jpeg_is_decoded_at_a_reduced_scale() -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_truncated_image_is_undecodable_or_lacks_no_pixel(kind: str) -> None:
+def test_a_truncated_image_is_undecodable_unless_all_pixels_are_present(kind: str) -> None:
     data = encoded(colours(), kind)
     whole = pixels(data)
     complete = []
@@ -354,7 +354,7 @@ def test_a_truncated_image_is_undecodable_or_lacks_no_pixel(kind: str) -> None:
     assert len(complete) < 0.2 * len(data)
 
 
-def test_a_jpeg_of_countless_scans_is_undecodable() -> None:
+def test_a_jpeg_with_too_many_scans_is_undecodable() -> None:
     data = encoded(colours(), "JPEG", progressive=True)
     assert pixels(data).shape == (24, 40, 3)
     assert (
@@ -362,7 +362,7 @@ def test_a_jpeg_of_countless_scans_is_undecodable() -> None:
     )
 
 
-SOUND = [encoded(colours(), kind) for kind in FORMATS] + [
+VALID = [encoded(colours(), kind) for kind in FORMATS] + [
     encoded(colours().quantize(16), "PNG"),
     encoded(colours(), "JPEG", progressive=True),
     encoded(colours(), "TIFF", compression="tiff_lzw"),
@@ -370,8 +370,8 @@ SOUND = [encoded(colours(), kind) for kind in FORMATS] + [
 ]
 
 
-@given(data=st.data(), image=st.sampled_from(SOUND))
-def test_mutated_images_raise_nothing_else(data: st.DataObject, image: bytes) -> None:
+@given(data=st.data(), image=st.sampled_from(VALID))
+def test_mutated_images_raise_only_the_documented_errors(data: st.DataObject, image: bytes) -> None:
     mutated = bytearray(image)
     for _ in range(data.draw(st.integers(1, 6))):
         mutated[data.draw(st.integers(0, len(mutated) - 1))] = data.draw(st.integers(0, 255))
@@ -382,15 +382,15 @@ def test_mutated_images_raise_nothing_else(data: st.DataObject, image: bytes) ->
         assert decode(cut, max_pixels=LIMIT).mode == "RGB"
 
 
-@given(st.binary(max_size=200), st.sampled_from([b"", *(image[:12] for image in SOUND)]))
-def test_arbitrary_bytes_raise_nothing_else(data: bytes, start: bytes) -> None:
+@given(st.binary(max_size=200), st.sampled_from([b"", *(image[:12] for image in VALID)]))
+def test_arbitrary_bytes_raise_only_the_documented_errors(data: bytes, start: bytes) -> None:
     with pytest.raises(Refused):
         header(start + data)
     with pytest.raises(Undecodable):
         decode(start + data, max_pixels=LIMIT)
 
 
-def test_a_file_on_disk_is_read_like_one_in_memory(tmp_path: Path) -> None:
+def test_read_header_accepts_an_open_file_and_keeps_it_open(tmp_path: Path) -> None:
     path = tmp_path / "part.tif"
     path.write_bytes(encoded(colours(), "TIFF"))
     with path.open("rb") as file:
