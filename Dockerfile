@@ -9,6 +9,7 @@
 
 FROM python:3.12-slim AS base
 ENV PATH=/opt/linewatch/bin:$PATH \
+    PYTHONPATH=/opt/linewatch/lib/python3.12/site-packages/linewatch/server/lib \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -23,12 +24,14 @@ STOPSIGNAL SIGTERM
 
 FROM base AS wheel
 COPY . source
-RUN pip wheel --no-deps --wheel-dir dist ./source
+RUN pip wheel --no-deps --wheel-dir dist ./source/linewatch ./source
 
-# The code is not here yet, so these install what it needs and an empty package.
+# The code is not here yet, so these install what it needs and two empty packages.
 FROM base AS api-packages
 COPY pyproject.toml requirements.lock ./
-RUN touch README.md && pip install --constraint requirements.lock ".[mqtt]"
+COPY linewatch/pyproject.toml linewatch/
+RUN touch README.md linewatch/README.md linewatch/__init__.py \
+    && pip install --constraint requirements.lock ./linewatch ".[mqtt]"
 
 FROM api-packages AS api
 COPY --from=wheel /opt/linewatch/dist dist
@@ -38,7 +41,7 @@ CMD ["python", "-m", "api"]
 
 FROM api-packages AS worker-packages
 ARG PIP_EXTRA_INDEX_URL
-RUN pip install --constraint requirements.lock ".[worker]"
+RUN pip install --constraint requirements.lock ./linewatch ".[worker]"
 
 FROM worker-packages AS worker
 COPY --from=wheel /opt/linewatch/dist dist

@@ -14,11 +14,11 @@ BENCH_ARGS ?=
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml linewatch/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --editable ./linewatch --editable .
 	touch $(READY)
 
 demo: $(READY) ## train, submit a burst of real images, print the verdicts, keep serving (DEMO_ARGS=--exit to end)
@@ -64,7 +64,8 @@ bench-rescoring-rows: $(READY) ## a million stored results judged anew, and plan
 
 lock: $(READY) ## resolve the newest versions anew and pin them
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
-		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock
+		--no-emit-package linewatch-client --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header --quiet --output-file requirements.lock
 
 clean: ## remove what make has set up here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

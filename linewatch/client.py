@@ -1,6 +1,6 @@
-"""`linewatch.Client` and `linewatch.AsyncClient`: a running system from Python.
+"""`linewatch.Client` and `linewatch.AsyncClient`: use a running system from Python.
 
-They need httpx and pydantic, none of the server's code. What they do is written once, in `linewatch.operations`.
+Their methods are written once, in `linewatch.operations`.
 """
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -37,11 +37,11 @@ T = TypeVar("T")
 
 
 class AsyncClient(Operations):
-    """A running system, awaited. Use it in an `async with` block, in one event loop; its methods are those of `Client`.
+    """A client whose methods are awaited. Use it in an `async with` block, in one event loop.
 
-    Every method raises `Refused` where the system says no, with a stable `code`, and `Unreachable` where no answer
-    comes; both are a `LinewatchError`. Answers 429 and 503 are waited out for up to `patience` seconds. Where a
-    connection breaks, what may be done twice is sent again; an upload carries a key by which it is done once.
+    Every method raises `Refused`, with a stable `code`, if the system rejects the request, and `Unreachable` if there
+    is no response; both are a `LinewatchError`. A request that gets 429 or 503 is retried for up to `patience` seconds.
+    After a connection error, requests that are safe to repeat are retried; uploads are, by their idempotency key.
 
     Example:
         async with AsyncClient("http://127.0.0.1:8000") as lw:
@@ -60,7 +60,7 @@ class AsyncClient(Operations):
         on_wait: OnWait | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Nothing is sent yet; the arguments are those of `Client`."""
+        """Sends nothing yet; the arguments are those of `Client`."""
         executor = AsyncExecutor(httpx.AsyncClient(transport=transport, **options(url, api_key)))
         super().__init__(Transport(executor, timeout=timeout, patience=patience, on_wait=on_wait))
 
@@ -88,7 +88,7 @@ def _blocking(
 def _iterating(
     operation: Callable[Concatenate[Any, P], AsyncGenerator[T, None]],
 ) -> Callable[Concatenate["Client", P], Generator[T, None, None]]:
-    """An operation that gives items as a method that is iterated."""
+    """An operation that yields items as a method that you iterate over."""
 
     @wraps(operation)
     def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
@@ -98,11 +98,11 @@ def _iterating(
 
 
 class Client:
-    """A running system. Use it in a `with` block; it is safe to use from several threads.
+    """A client of a running system. Use it in a `with` block; it is safe to use from several threads.
 
-    Every method raises `Refused` where the system says no, with a stable `code`, and `Unreachable` where no answer
-    comes; both are a `LinewatchError`. Answers 429 and 503 are waited out for up to `patience` seconds. Where a
-    connection breaks, what may be done twice is sent again; an upload carries a key by which it is done once.
+    Every method raises `Refused`, with a stable `code`, if the system rejects the request, and `Unreachable` if there
+    is no response; both are a `LinewatchError`. A request that gets 429 or 503 is retried for up to `patience` seconds.
+    After a connection error, requests that are safe to repeat are retried; uploads are, by their idempotency key.
 
     Example:
         with Client("http://127.0.0.1:8000") as lw:
@@ -121,21 +121,21 @@ class Client:
         on_wait: OnWait | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Nothing is sent yet.
+        """Sends nothing yet.
 
         Args:
-            url: of the api.
-            api_key: `lw_…`, where the system asks for one.
-            timeout: seconds that an answer may take, beyond what was asked to be waited.
-            patience: seconds for which answers 429 and 503 are tried again.
-            on_wait: is called before each pause after which the same is tried again, with the `Refused` or
-                `Unreachable` that is its reason and the seconds for which it will then have been tried; and with None
-                and the seconds that it took once it was answered. Of `submit_many` in several threads at once.
+            url: the address of the api.
+            api_key: `lw_…`, if the system requires a key.
+            timeout: seconds for a response, in addition to the `wait` of a method.
+            patience: seconds for which a request that gets 429 or 503 is retried.
+            on_wait: called before each pause with the `Refused` or `Unreachable` that is the reason of the retry and
+                the seconds since the first try, the pause included; and with None and the seconds it took once there
+                is an answer. `submit_many` calls it from several threads.
             transport: replaces the network, for tests.
 
         Raises:
-            BadAddress: `url` is not an address.
-            BadKey: `api_key` cannot be one; it is a ValueError, too.
+            BadAddress: `url` is not a URL of HTTP.
+            BadKey: `api_key` has characters that a key cannot have; it is also a ValueError.
         """
         executor = SyncExecutor(httpx.Client(transport=transport, **options(url, api_key)))
         self._operations = Operations(Transport(executor, timeout=timeout, patience=patience, on_wait=on_wait))

@@ -1,19 +1,19 @@
-"""What can go wrong between a client and a running system; every message says what to do."""
+"""The errors of the client; every message says what to do."""
 
 from typing import Any
 
 
 class LinewatchError(Exception):
-    """Something that was asked of a running system was not done; the message is one line for people."""
+    """A request was not carried out; the message is one line."""
 
 
 class Refused(LinewatchError):  # noqa: N818 - it reads as what happened: the request was refused
-    """The system answered, and refused.
+    """The system rejected the request.
 
     Attributes:
-        code: stable, for programs, such as `recipe_unknown`; `http_<status>` where the answer was not Linewatch's.
-        status: of HTTP.
-        detail: what is wrong and what to do, for people.
+        code: stable, such as `recipe_unknown`; `http_<status>` if the response did not come from Linewatch.
+        status: the HTTP status.
+        detail: what is wrong and what to do.
     """
 
     def __init__(self, code: str, status: int, detail: str) -> None:
@@ -24,7 +24,7 @@ class Refused(LinewatchError):  # noqa: N818 - it reads as what happened: the re
 
 
 class GateNotMet(Refused):
-    """A run does not meet the gate of its activation; nothing was activated.
+    """A run does not meet the gate; nothing was activated.
 
     Attributes:
         gate: every rule with `rule`, `limit`, `measured`, `count`, `of`, `bound`, `met` and `detail`.
@@ -36,12 +36,12 @@ class GateNotMet(Refused):
 
 
 class CursorLost(Refused):
-    """The place in the feed after which results were asked for is not there any more; some may have been missed.
+    """The cursor no longer exists in the feed; results may have been missed.
 
-    `code` is `cursor_expired` where its results are no longer kept, `cursor_epoch` where the database was restored.
+    `code` is `cursor_expired` if its results are past retention, `cursor_epoch` if the database was restored.
 
     Attributes:
-        resume_after: where to go on, as `results(after=…)` takes it: a cursor, or "oldest".
+        resume_after: where to continue, for `results(after=…)`: a cursor, or "oldest".
     """
 
     def __init__(self, code: str, status: int, detail: str, resume_after: str | None) -> None:
@@ -50,24 +50,24 @@ class CursorLost(Refused):
 
 
 class WebhookInvalid(LinewatchError):  # noqa: N818
-    """A request that should be a webhook is not signed with its secret, is too old, or cannot be read."""
+    """A webhook is not signed with the secret, is too old, or cannot be read."""
 
 
 class BadAddress(LinewatchError):  # noqa: N818
-    """What should be the address of a system is none."""
+    """The address is not a URL of HTTP."""
 
 
 class BadKey(LinewatchError, ValueError):  # noqa: N818
-    """What should be an API key is none."""
+    """The API key has characters that a key cannot have."""
 
 
 class Unreachable(LinewatchError):  # noqa: N818
-    """No answer came: nothing listens at the address, or the connection broke."""
+    """No response came: nothing listens at the address, or the connection broke."""
 
 
 class TimedOut(LinewatchError):  # noqa: N818
-    """What was waited for did not happen in time; it may still happen."""
+    """Something did not happen in time; it may still happen."""
 
 
 class BundleRejected(LinewatchError):  # noqa: N818
-    """A worker could not load an uploaded bundle or did not reproduce its golden scores; the version stays unusable."""
+    """A worker could not load a bundle or did not reproduce its golden scores; the version stays unusable."""

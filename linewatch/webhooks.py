@@ -1,4 +1,4 @@
-"""Webhooks on the side that receives them: whether a request is from the system, and what it says.
+"""Webhooks on the receiving side: verify a request and read its events.
 
 The signatures are those of Standard Webhooks (https://www.standardwebhooks.com): `v1`, HMAC-SHA256.
 """
@@ -13,13 +13,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from msgspec import ValidationError
 
 from linewatch.errors import WebhookInvalid
+from linewatch.types.base import Result
 from linewatch.types.rescoring import RescoreRun
-from linewatch.types.results import Batch, Inspection, ModelVersion, Result
+from linewatch.types.results import Batch, Inspection, ModelVersion
 
-_DATA: Mapping[str, type[Result]] = {
+_DATA: Mapping[str, type[Inspection | Batch | RescoreRun | ModelVersion]] = {
     "inspection.completed": Inspection,
     "inspection.failed": Inspection,
     "inspection.reviewed": Inspection,
@@ -32,14 +33,14 @@ _DATA: Mapping[str, type[Result]] = {
 _GROUP = "group"
 
 
-class WebhookEvent(Result):
+class WebhookEvent(Result, frozen=True):
     """Something that happened.
 
     Attributes:
         id: the same on every attempt, so that you can detect duplicates.
         type: such as `inspection.completed`.
         timestamp: when it happened.
-        data: an `Inspection`, `Batch`, `RescoreRun` or `ModelVersion`, as the type says; of other types the plain JSON.
+        data: an `Inspection`, `Batch`, `RescoreRun` or `ModelVersion`, by `type`; the plain JSON of other types.
     """
 
     id: str
@@ -49,12 +50,12 @@ class WebhookEvent(Result):
 
     @property
     def events(self) -> list["WebhookEvent"]:
-        """This one alone."""
+        """A list of this event."""
         return [self]
 
 
-class WebhookGroup(Result):
-    """Several events in one request; `data` are they, each with an id of its own."""
+class WebhookGroup(Result, frozen=True):
+    """Several events in one request: `data` holds the events, each with its own id."""
 
     id: str
     type: str
@@ -63,7 +64,7 @@ class WebhookGroup(Result):
 
     @property
     def events(self) -> list[WebhookEvent]:
-        """All of them."""
+        """All events of the group."""
         return self.data
 
 
@@ -77,27 +78,27 @@ def verify_webhook(
             print(event.id, event.type, event.data)
 
     `data` is an `Inspection` for `inspection.*`, a `Batch` for `batch.completed`, a `ModelVersion` for
-    `model.activated`. Every other type carries a dict, its plain JSON: `endpoint.test` an `endpoint_id` and a
-    `message`, and so do types that a newer system adds. Look at `type` before you reach into `data`.
+    `model.activated`. Every other type, also one that a newer system adds, has a dict with its plain JSON;
+    `endpoint.test` has an `endpoint_id` and a `message`. Check `type` before you use `data`.
 
     Args:
-        body: as it was received, byte by byte: JSON that was parsed and written again has another signature.
-        headers: of the request; the case of their names does not matter.
-        secret: `whsec_…`, as it was shown when the endpoint was created or its secret was rotated.
-        tolerance: seconds by which this machine's clock may differ from the sender's, either way.
+        body: the bytes as you received them: JSON that was parsed and serialised again has another signature.
+        headers: the request's headers; the case of their names does not matter.
+        secret: `whsec_…`, as shown when you created the endpoint or rotated its secret.
+        tolerance: the largest difference between your clock and the sender's, in seconds, either way.
 
     Raises:
-        WebhookInvalid: a header is missing, no signature fits, it was sent at another time, or it cannot be read.
-        ValueError: the secret is none.
+        WebhookInvalid: a header is missing, no signature matches, it is too old or too new, or it cannot be read.
+        ValueError: `secret` is not a webhook secret.
     """
     key = _key(secret)
-    given = {name.lower(): value for name, value in headers.items()}
+    lower = {name.lower(): value for name, value in headers.items()}
     message_id, sent, signatures = (
-        _header(given, name) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
+        _header(lower, name) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
     )
-    if not any(_fits(key, f"{message_id}.{sent}.".encode() + body, one) for one in signatures.split()):
-        raise WebhookInvalid("no signature of the webhook fits: is the secret that of this endpoint?")
-    _in_time(sent, tolerance)
+    if not any(_matches(key, f"{message_id}.{sent}.".encode() + body, one) for one in signatures.split()):
+        raise WebhookInvalid("no signature matches: is the secret that of this endpoint?")
+    _check_age(sent, tolerance)
     return _read(message_id, body)
 
 
@@ -108,43 +109,55 @@ def _key(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        raise ValueError("secret: not the secret of a webhook endpoint, which looks like whsec_…")
+        raise ValueError("secret: this is not the secret of a webhook endpoint, which looks like whsec_…")
     return key
 
 
-def _header(given: Mapping[str, str], name: str) -> str:
-    if not given.get(name):
-        raise WebhookInvalid(f"the request has no header {name}: it is no webhook")
-    return given[name]
+def _header(headers: Mapping[str, str], name: str) -> str:
+    if not headers.get(name):
+        raise WebhookInvalid(f"the request has no header {name}, so it is not a webhook")
+    return headers[name]
 
 
-def _fits(key: bytes, signed: bytes, signature: str) -> bool:
+def _matches(key: bytes, signed: bytes, signature: str) -> bool:
     """Whether the signature is right, compared in constant time."""
     version, _, text = signature.partition(",")
     expected = base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
     return version == "v1" and hmac.compare_digest(expected, text.encode(errors="replace"))
 
 
-def _in_time(sent: str, tolerance: float) -> None:
+def _check_age(sent: str, tolerance: float) -> None:
     if not (sent.isascii() and sent.isdigit()):
-        raise WebhookInvalid("the webhook-timestamp is no number of seconds")
+        raise WebhookInvalid("the webhook-timestamp is not a number of seconds")
     late = time.time() - int(sent)
     if abs(late) > tolerance:
         when = f"{late:.0f} s ago" if late > 0 else f"{-late:.0f} s in the future"
-        raise WebhookInvalid(f"the webhook was sent {when}: it was held back, or a clock is wrong")
+        raise WebhookInvalid(f"the webhook was sent {when}: it was delayed, or a clock is wrong")
+
+
+class _Envelope(Result, frozen=True):
+    """What every webhook has in common."""
+
+    id: str
+    type: str
+    timestamp: dt.datetime
+    data: dict[str, Any] | list[dict[str, Any]]
 
 
 def _read(message_id: str, body: bytes) -> WebhookEvent | WebhookGroup:
     try:
-        said = {"id": message_id, **json.loads(body)}
-        if said["type"] != _GROUP:
-            return _event(said)
-        return WebhookGroup.model_validate({**said, "data": [_event(one) for one in said["data"]]})
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        envelope = _Envelope.from_document({"id": message_id, **json.loads(body)})
+        if envelope.type != _GROUP:
+            return _event(envelope)
+        events = [_event(_Envelope.from_document(event)) for event in envelope.data]
+        return WebhookGroup(envelope.id, envelope.type, envelope.timestamp, events)
+    except (ValueError, TypeError, ValidationError) as error:
         raise WebhookInvalid(f"the webhook cannot be read: {error}") from error
 
 
-def _event(said: Mapping[str, Any]) -> WebhookEvent:
-    kind = _DATA.get(said["type"])
-    data = said["data"] if kind is None else kind.model_validate(said["data"])
-    return WebhookEvent.model_validate({**said, "data": data})
+def _event(envelope: _Envelope) -> WebhookEvent:
+    if not isinstance(envelope.data, dict):
+        raise TypeError(f"the data of {envelope.type} is a list")
+    kind = _DATA.get(envelope.type)
+    data = envelope.data if kind is None else kind.from_document(envelope.data)
+    return WebhookEvent(envelope.id, envelope.type, envelope.timestamp, data)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from typer._click.exceptions import ClickException, UsageError
+from click.exceptions import ClickException, UsageError
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 

@@ -1,18 +1,21 @@
-"""What commands write to a file: whole or not at all, and `-` is standard output."""
+"""Files that commands write: complete or not at all; `-` is standard output."""
 
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-import typer
+import click
 
 from linewatch.cli.failures import WrongUse
+from linewatch.cli.options import FOLDER_OR_FILE
 from linewatch.cli.terminal import print_json, remark
 
-Out = Annotated[Path, typer.Option("--out", help="The file, there once it is whole; - is standard output.")]
+out_option = click.option(
+    "--out", type=FOLDER_OR_FILE, required=True, help="The file, created once it is complete; - is standard output."
+)
 
 Kind = TypeVar("Kind", bound=str)
 
@@ -20,10 +23,10 @@ _STANDARD_OUTPUT = Path("-")
 
 
 def check(out: Path, as_json: bool) -> None:
-    """Look before the work is done whether its result can be written.
+    """Check that the result can be written, before the work is done.
 
     Raises:
-        WrongUse: it cannot.
+        WrongUse: it cannot be written.
     """
     if not out.parent.is_dir():
         raise WrongUse(f"there is no folder {out.parent} to write to: make it or name another file")
@@ -34,10 +37,10 @@ def check(out: Path, as_json: bool) -> None:
 
 
 def kind_of(out: Path, asked: Kind | None, suffixes: Mapping[str, Kind]) -> Kind:
-    """What a file is to be written as: as asked, else as its name ends, else the first of them.
+    """The format of a file: as asked, else by its suffix, else the first of `suffixes`.
 
     Raises:
-        WrongUse: its name says something else than what was asked for.
+        WrongUse: the suffix contradicts `asked`.
     """
     said = suffixes.get(out.suffix.lower())
     if asked and said and asked != said:
@@ -45,10 +48,10 @@ def kind_of(out: Path, asked: Kind | None, suffixes: Mapping[str, Kind]) -> Kind
     return asked or said or next(iter(suffixes.values()))
 
 
-def write(out: Path, download: Callable[[Path], object], *, as_json: bool, **told: Any) -> None:
-    """Have `out` written, and say so; in JSON with what else is `told`."""
+def write(out: Path, download: Callable[[Path], object], *, as_json: bool, **facts: Any) -> None:
+    """Download to `out` and report it; in JSON together with `facts`."""
     if out == _STANDARD_OUTPUT:
-        with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:  # whole, or nothing of it
+        with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:  # complete or not at all
             whole = Path(folder, "whole")
             download(whole)
             with whole.open("rb") as file:
@@ -56,6 +59,6 @@ def write(out: Path, download: Callable[[Path], object], *, as_json: bool, **tol
         return
     download(out)
     if as_json:
-        print_json({"out": str(out), **told, "bytes": out.stat().st_size})
+        print_json({"out": str(out), **facts, "bytes": out.stat().st_size})
         return
     remark(f"{out}: {out.stat().st_size} bytes")

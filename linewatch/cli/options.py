@@ -1,11 +1,12 @@
 """Options that several commands share, and the client that they describe."""
 
 import datetime as dt
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
+import click
 
 from linewatch.cli.terminal import remark
 
@@ -14,30 +15,62 @@ if TYPE_CHECKING:
     from linewatch.errors import LinewatchError
 
 EARLIEST, LATEST = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (1970, 2200))
-"""Moments lie between them, as the api has it."""
+"""The api accepts times between them."""
 _SILENT = 1.0  # seconds of waiting before it is mentioned
 
-Url = Annotated[str, typer.Option("--url", envvar="LINEWATCH_URL", help="The running system.")]
-DEFAULT_URL = "http://127.0.0.1:8000"
-ApiKey = Annotated[
-    str | None, typer.Option("--api-key", envvar="LINEWATCH_API_KEY", help="lw_…, where the system asks for one.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
-Recipe = Annotated[str, typer.Option("--recipe", "-r", help="What is inspected.")]
-Version = Annotated[int | None, typer.Option("--version", min=1, help="A model version; the active one by default.")]
-Data = Annotated[Path, typer.Option("--data", help="A folder of images.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="What computes.")]
-FalseRejectRate = Annotated[
-    float | None,
-    typer.Option("--false-reject-rate", min=0, max=1, help="The share of good parts that may be rejected. [0.05]"),
-]
-Activate = Annotated[bool, typer.Option("--activate", help="Let the version score once it is ready.")]
-DataDirectory = Annotated[
-    Path | None,
-    typer.Option(
-        "--data", help="The data directory of a `linewatch up`, where LINEWATCH_DATABASE_URL names no server."
-    ),
-]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+FOLDER_OR_FILE = click.Path(path_type=Path)
+
+
+def together(options: Sequence[Callable[[Any], Any]]) -> Callable[[AnyFunction], AnyFunction]:
+    """Several options as one decorator; `--help` lists them in this order."""
+
+    def decorate(command: AnyFunction) -> AnyFunction:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_url = click.option(
+    "--url", envvar="LINEWATCH_URL", default="http://127.0.0.1:8000", help="The address of the running system."
+)
+_api_key = click.option("--api-key", envvar="LINEWATCH_API_KEY", help="lw_…, if the system requires a key.")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output, and nothing else.")
+connection_options = together([_url, _api_key])
+"""For a parameter `url` and a parameter `api_key`: the arguments of `client`."""
+system_options = together([_url, _api_key, json_option])
+"""The same, and a parameter `as_json`."""
+recipe_option = click.option("--recipe", "-r", required=True, help="The recipe.")
+recipe_filter_option = click.option("--recipe", "-r", help="Only this recipe.")
+version_option = click.option("--version", type=click.IntRange(min=1), help="A model version. [the active one]")
+limit_option = click.option("--limit", type=click.IntRange(min=1), default=20, help="How many at most.")
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="The device that computes."
+)
+false_reject_rate_option = click.option(
+    "--false-reject-rate",
+    type=click.FloatRange(min=0, max=1),
+    help="The share of good parts that may be rejected. [0.05]",
+)
+review_rate_option = click.option(
+    "--review-rate",
+    type=click.FloatRange(min=0, max=1),
+    help="The share of good parts that may be rejected or reviewed. [no review]",
+)
+group_by_option = click.option(
+    "--group-by",
+    help="How images are grouped by part or lot: a pattern of file names such as 'part(\\d+)_', or FILE.csv:COLUMN.",
+)
+activate_option = click.option("--activate", is_flag=True, help="Activate the version once it is ready.")
+data_directory_option = click.option(
+    "--data",
+    type=FOLDER_OR_FILE,
+    help="The data directory of a `linewatch up`, if LINEWATCH_DATABASE_URL is not set.",
+)
 
 
 def client(url: str, api_key: str | None, *, follows: bool = False) -> "Client":

@@ -1,69 +1,71 @@
-"""All commands. What is heavy is imported inside them, so that `linewatch --help` is quick."""
+"""The program: every command, and how it ends."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-from typer.main import get_command
+import click
 
 from linewatch.cli import failures
-from linewatch.cli.commands import inspections, models, parts, results, status, submit, webhooks
-from linewatch.cli.commands.rescoring import runs
-from linewatch.server.commands import calibrate, doctor, explain, keys, migrate, train, up
+from linewatch.cli.groups import CommandGroup
 
-app = typer.Typer(
-    name="linewatch",
+
+@click.pass_context
+def _help(context: click.Context) -> None:
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+program = CommandGroup(
+    "linewatch",
     help="Visual inspection for production lines: images in, scores and verdicts out, nothing lost.",
-    add_completion=False,
-    rich_markup_mode=None,
+    callback=_help,
+    invoke_without_command=True,
+    context_settings={"show_default": True},
+    imports={
+        "up": "linewatch.server.commands.up:up",
+        "doctor": "linewatch.server.commands.doctor:doctor",
+        "migrate": "linewatch.server.commands.migrate:migrate",
+        "train": "linewatch.server.commands.train:train",
+        "calibrate": "linewatch.server.commands.calibrate:calibrate",
+        "explain": "linewatch.server.commands.explain:explain",
+        "models": "linewatch.cli.commands.models:models",
+        "submit": "linewatch.cli.commands.submit:submit",
+        "status": "linewatch.cli.commands.status:status",
+        "show": "linewatch.cli.commands.inspections:show",
+        "list": "linewatch.cli.commands.inspections:list_inspections",
+        "export": "linewatch.cli.commands.inspections:export",
+        "review": "linewatch.cli.commands.inspections:review",
+        "part": "linewatch.cli.commands.parts:part",
+        "results": "linewatch.cli.commands.results:results",
+        "rescore": "linewatch.cli.commands.rescoring.runs:rescore",
+        "webhooks": "linewatch.cli.commands.webhooks:webhooks",
+        "keys": "linewatch.server.commands.keys:api_keys",
+    },
 )
 
 
-@app.callback(invoke_without_command=True)
-def _help(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-app.command()(up.up)
-app.command()(doctor.doctor)
-app.command()(migrate.migrate)
-app.command()(train.train)
-app.command()(calibrate.calibrate)
-app.command()(explain.explain)
-app.add_typer(models.app, name="models")
-app.command()(submit.submit)
-app.command()(status.status)
-app.command()(inspections.show)
-app.command("list")(inspections.list_inspections)
-app.command()(inspections.export)
-app.command()(inspections.review)
-app.command()(parts.part)
-app.command()(results.results)
-app.add_typer(runs.app, name="rescore")
-app.add_typer(webhooks.app, name="webhooks")
-app.add_typer(keys.app, name="keys")
-
-
 def run(arguments: Sequence[str]) -> int:
-    """As `linewatch.cli.run`, apart from an interrupt that comes between two commands."""
+    """As `linewatch.cli.run`, except for an interrupt between two commands."""
     try:
-        _refuse_what_is_no_text(arguments)
-        result = get_command(app).main(list(arguments), prog_name="linewatch", standalone_mode=False)
+        _refuse_non_utf8(arguments)
+        with program.make_context("linewatch", list(arguments)) as context:
+            program.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except KeyboardInterrupt:
+        failures.print_error(f"interrupted{_what_goes_on(arguments)}")
+        return failures.INTERRUPTED
     except Exception as error:
         failure = failures.explain(error)
-        if failure is None:  # not foreseen: a defect, whose traceback is wanted
+        if failure is None:  # a defect: the traceback is wanted
             raise
         failures.print_error(failure.line)
         return failure.exit_code
-    code = result if isinstance(result, int) else 0
-    if code == failures.INTERRUPTED:
-        failures.print_error(f"interrupted{_what_is_left(arguments)}")
-    return code
+    return 0
 
 
-def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:
-    """Bytes that are not UTF-8 come as lone surrogates, which neither JSON, nor HTTP, nor the database take."""
+def _refuse_non_utf8(arguments: Sequence[str]) -> None:
+    """Python decodes bytes that are not UTF-8 to lone surrogates, which JSON, HTTP and the database reject."""
     for argument in arguments:
         try:
             argument.encode()
@@ -71,13 +73,13 @@ def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:
             raise failures.WrongUse(f"{argument.encode(errors='backslashreplace').decode()} is not UTF-8") from None
 
 
-def _what_is_left(arguments: Sequence[str]) -> str:
-    """What becomes of the work of a command that was interrupted, as far as that needs saying."""
+def _what_goes_on(arguments: Sequence[str]) -> str:
+    """What an interrupted command leaves behind, if you need to know it."""
     command = arguments[0] if arguments else ""
     if command == "rescore":
-        return "; a run that had been made goes on (see `linewatch rescore list`)"
+        return "; a run that was started goes on (see `linewatch rescore list`)"
     if command != "submit":
         return ""
-    if any(Path(one).is_dir() for one in arguments[1:]):
-        return "; the same command goes on where it was"
-    return "; what had been accepted goes on (see `linewatch list`)"
+    if any(Path(argument).is_dir() for argument in arguments[1:]):
+        return "; the same command continues where it stopped"
+    return "; images that were accepted will be scored (see `linewatch list`)"

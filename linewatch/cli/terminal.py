@@ -1,43 +1,41 @@
-"""What a person sees: results on standard output, progress and remarks on standard error."""
+"""What a command prints: results on standard output, progress and remarks on standard error."""
 
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+import click
 
-_WIDTH_WITHOUT_TERMINAL = 240  # characters, so that nothing is cut in a pipe
-
-
-def results() -> Console:
-    """Where results go."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
-
-
-def remarks() -> Console:
-    """Where everything goes that is no result."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def remark(line: str) -> None:
-    """Tell a person something that is no result."""
-    remarks().print(line, markup=False)
+    """Print something that is not a result. A progress bar that is being drawn moves down."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
 
 
-def progress(*details: str) -> Progress:
-    """A progress bar; silent unless on a terminal. `details` are formats of what else is shown of a `task`."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        *(TextColumn(one, markup=False) for one in details),
-        console=remarks(),
+def progress_bar(title: str, total: int | None = None, *, done: int = 0) -> "tqdm[NoReturn]":
+    """A progress bar on a terminal; prints nothing elsewhere. Use it in a `with` block."""
+    from tqdm import tqdm
+
+    bar: tqdm[NoReturn] = tqdm(
+        desc=title,
+        total=total,
+        initial=done,
+        file=sys.stderr,
         disable=not sys.stderr.isatty(),
+        bar_format="{desc} {bar:40} {n_fmt}/{total_fmt} {elapsed} {postfix}",
     )
+    return bar
+
+
+def advance_to(bar: "tqdm[NoReturn]", done: int) -> None:
+    """Set how much is done."""
+    bar.update(done - bar.n)
 
 
 def print_json(value: Any) -> None:
@@ -46,17 +44,24 @@ def print_json(value: Any) -> None:
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """One thing on standard output, a field a line; what is empty is left out."""
+    """One object on standard output, a field a line. Empty fields are left out."""
     for name, value in fields.items():
-        if value not in (None, [], {}):
-            results().print(f"{name:18} {value}", markup=False)
+        if value not in (None, "", [], {}):
+            click.echo(f"{name:18} {value}")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """A table on standard output; None is shown as a dash."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*("–" if cell is None else str(cell) for cell in row))
-    results().print(table)
+    """A table on standard output; None is shown as a dash.
+
+    Args:
+        right: the columns that are aligned to the right.
+    """
+    from tabulate import tabulate
+
+    texts = [["–" if cell is None else str(cell) for cell in row] for row in rows]
+    alignment = ["right" if column in right else "left" for column in columns]
+    click.echo(
+        tabulate(
+            texts, headers=list(columns), tablefmt="plain", colalign=alignment if texts else None, disable_numparse=True
+        )
+    )

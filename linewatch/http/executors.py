@@ -1,7 +1,7 @@
-"""What carries operations: a sync executor and an async one.
+"""The sync and the async executor that operations run on.
 
-Operations are coroutines over an `Executor`. On `SyncExecutor` none of them ever suspends, so `run` finishes one in a
-single step, in the calling thread. On `AsyncExecutor` they run in the caller's event loop.
+Operations are coroutines that use an `Executor`. On `SyncExecutor` a coroutine never suspends, so `run` finishes it in
+a single step, in the calling thread. On `AsyncExecutor` they run in the caller's event loop.
 """
 
 import asyncio
@@ -13,38 +13,38 @@ from typing import Any, Protocol, Self, TypeVar
 
 import httpx
 
-_WORTH_A_THREAD = 64 * 1024  # bytes; what httpx reads of a file at once
+_WORTH_A_THREAD = 64 * 1024  # bytes; the size in which httpx reads a file
 
 T = TypeVar("T")
 Job = Callable[[], Coroutine[Any, Any, T]]
 
 
 class TaskPool(Protocol[T]):
-    """Runs jobs, at most `size` at once, and gives their results in the order of their start; used in `async with`."""
+    """Runs at most `size` jobs at the same time and returns their results in the order of their start."""
 
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *_: object) -> None:
-        """Give up what has not begun; what has is ended before this returns."""
+        """Drop jobs that have not begun, and end those that have."""
 
     def __len__(self) -> int:
-        """How many results are still to be taken."""
+        """How many jobs were started whose result was not taken."""
         ...
 
     @property
     def oldest_is_done(self) -> bool:
-        """Whether `oldest` would not wait; False where there is none."""
+        """Whether `oldest` would return at once; False if there is no job."""
         ...
 
     def start(self, job: Job[T]) -> None: ...
 
     async def oldest(self) -> T:
-        """Wait for the oldest job and take its result; what it raised is raised here."""
+        """Wait for the oldest job and take its result, or raise its exception."""
         ...
 
 
 class Executor(Protocol):
-    """Sends requests, sleeps, and does work that would hold up an event loop."""
+    """Sends requests, sleeps, and does work that would block an event loop."""
 
     @property
     def http(self) -> httpx.Client | httpx.AsyncClient: ...
@@ -52,13 +52,13 @@ class Executor(Protocol):
     async def send(self, request: httpx.Request) -> httpx.Response: ...
 
     async def download(self, request: httpx.Request, take: Callable[[bytes], object]) -> httpx.Response:
-        """Hand the body of a success to `take`, piece by piece; that of a refusal is in the answer."""
+        """Pass the body to `take`, piece by piece, if the status is a success; otherwise it is in the response."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...
 
     async def work(self, job: Callable[[], T]) -> T:
-        """Call something that uses the disk."""
+        """Call a function that uses the disk."""
         ...
 
     def task_pool(self, size: int) -> TaskPool[Any]: ...
@@ -67,7 +67,7 @@ class Executor(Protocol):
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine over a sync executor returns."""
+    """The result of a coroutine on a sync executor."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -78,7 +78,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def iterate(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-    """The items of an asynchronous generator over a sync executor."""
+    """The items of an asynchronous generator on a sync executor."""
     try:
         while True:
             try:
@@ -133,7 +133,7 @@ class SyncExecutor:
 
 
 class _Threads(TaskPool[T]):
-    """A pool of threads, each with an operation that blocks."""
+    """A pool of threads that run blocking operations."""
 
     def __init__(self, size: int) -> None:
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="linewatch")
@@ -224,13 +224,13 @@ class _Tasks(TaskPool[T]):
 
     async def oldest(self) -> T:
         task = self._started[0]
-        result = await task  # taken only afterwards: where this wait is cancelled, the task is ended with the others
+        result = await task  # remove it only now: if this wait is cancelled, `__aexit__` must end the task
         self._started.popleft()
         return result
 
 
 class _ReadInThreads(httpx.AsyncByteStream):
-    """A body whose pieces come from a disk."""
+    """A body that is read from a disk, in threads."""
 
     def __init__(self, body: httpx.SyncByteStream) -> None:
         self._body = body
@@ -242,7 +242,7 @@ class _ReadInThreads(httpx.AsyncByteStream):
 
 
 def _gathered(pieces: Iterator[bytes]) -> bytes:
-    """The next pieces as one of a size that is worth a thread; nothing after the last."""
+    """The next pieces, joined to a size that is worth a thread; empty after the last."""
     gathered = bytearray()
     for piece in pieces:
         gathered += piece
@@ -252,7 +252,7 @@ def _gathered(pieces: Iterator[bytes]) -> bytes:
 
 
 def _read_in_threads(request: httpx.Request) -> httpx.Request:
-    """The request, with a body that does not hold up the event loop while it is read."""
+    """The request, with a body that does not block the event loop while it is read."""
     if isinstance(request.stream, httpx.SyncByteStream) and not isinstance(request.stream, httpx.ByteStream):
         request.stream = _ReadInThreads(request.stream)
     return request

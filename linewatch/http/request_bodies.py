@@ -1,4 +1,4 @@
-"""The bodies of uploads: images, their fields, bundles. Each can be made again for another try."""
+"""The bodies of uploads: images, their fields, bundles. Each can be built again for a retry."""
 
 import io
 import json
@@ -20,21 +20,21 @@ ImageFile = str | os.PathLike[str] | bytes | BinaryIO
 
 
 class SentCounter:
-    """Counts images that have been sent, and tells."""
+    """Counts images that have been sent, and reports the count."""
 
-    def __init__(self, tell: Callable[[int], None] | None) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[int], None] | None) -> None:
+        self._report = report
         self._sent = 0
 
     def count(self) -> None:
         self._sent += 1
-        if self._tell is not None:
-            self._tell(self._sent)
+        if self._report is not None:
+            self._report(self._sent)
 
 
 @dataclass(frozen=True)
 class BorrowedFile:
-    """A file that somebody else holds open, and where it stood when it was given."""
+    """A file that the caller holds open, and its position when it was passed in."""
 
     file: BinaryIO
     start: int
@@ -45,7 +45,7 @@ Source = Path | bytes | BorrowedFile
 
 
 class FilePart:
-    """An image as httpx reads it. It is open only while it is read, so a burst of a thousand holds one descriptor."""
+    """An image as httpx reads it. Its file is open only while it is read: a thousand images need one descriptor."""
 
     def __init__(self, source: Source, on_end: Callable[[], None] = lambda: None) -> None:
         self._source = source
@@ -70,7 +70,7 @@ class FilePart:
         return self._source.file
 
     def close(self) -> None:
-        """Close what was opened here; a file that was given open stays so."""
+        """Close the file, unless the caller opened it."""
         if self._file is not None and not isinstance(self._source, BorrowedFile):
             self._file.close()
 
@@ -78,7 +78,7 @@ class FilePart:
         return 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """httpx asks for the end, which is the size, and goes to the start."""
+        """httpx seeks to the end to learn the size, and back to the start."""
         if whence != io.SEEK_END:
             return 0
         if isinstance(self._source, bytes):
@@ -89,9 +89,9 @@ class FilePart:
 
 
 def open_image(image: ImageFile) -> tuple[str | None, Source]:
-    """The name of an image, where it has one, and what can be read more than once.
+    """The name of an image, if it has one, and a source that can be read more than once.
 
-    Only of an open file that cannot be wound back, such as a pipe, is the content held in memory.
+    The content is held in memory only if an open file cannot seek, such as a pipe.
     """
     if isinstance(image, bytes):
         return None, image
@@ -104,7 +104,7 @@ def open_image(image: ImageFile) -> tuple[str | None, Source]:
 
 
 def safe_filename(name: str) -> str:
-    """A file's name as Unicode: what of it was not UTF-8 becomes `?`."""
+    """A file's name as Unicode; bytes that are not UTF-8 become `?`."""
     return name.encode(errors="replace").decode()
 
 
@@ -121,7 +121,7 @@ def _text(value: Any) -> str:
 
 @contextmanager
 def form(fields: Mapping[str, Any], name: str, parts: Sequence[tuple[str | None, FilePart]]) -> Iterator[Body]:
-    """A multipart body. The server looks into the images, so their type is not said."""
+    """A multipart body. The server detects the type of the images."""
     try:
         yield {
             "data": as_text(fields),
@@ -136,9 +136,9 @@ def form(fields: Mapping[str, Any], name: str, parts: Sequence[tuple[str | None,
 
 @contextmanager
 def form_of_fields(fields: Mapping[str, Any]) -> Iterator[Body]:
-    """A multipart body of fields alone; none at all where there are no fields."""
-    given = as_text(fields)
-    yield {"files": [(name, (None, value)) for name, value in given.items()]} if given else {}
+    """A multipart body of fields only; an empty body if there are no fields."""
+    texts = as_text(fields)
+    yield {"files": [(name, (None, text)) for name, text in texts.items()]} if texts else {}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Requests to a running system: when they are tried again, and what their failures are called."""
+"""Sends requests to a running system: retries, and names for failures."""
 
 import datetime as dt
 import math
@@ -21,19 +21,19 @@ from linewatch.http.request_bodies import Body
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds; doubles with each try
 RECONNECTS = 5  # tries after the first, of a repeatable request whose connection failed: 3 s in all
 KEEPALIVE_SECONDS = 2.0
-"""Idle connections are given up before the server (5 s) does so: not everything can be repeated on a new one."""
+"""Close idle connections before the server does (5 s): some requests cannot be repeated on a new one."""
 
 _WAIT_AND_TRY_AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _OF_A_PROXY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 _CURSOR_LOST = ("cursor_epoch", "cursor_expired")
 _GATE_NOT_MET = "gate_not_met"
 _IN_FLIGHT = "idempotency_in_flight"
-_IDEMPOTENT = ("GET", "PATCH", "DELETE")  # what a PATCH says here are values, not steps
+_IDEMPOTENT = ("GET", "PATCH", "DELETE")  # the PATCH requests of this api set values, so they are idempotent
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 OnWait = Callable[[LinewatchError | None, float], object]
-"""Is told, before each pause, why the same is tried again and for how many seconds it will then have been tried; and
-None, with the seconds that it took, once it was answered."""
+"""Called before each pause with the reason of the retry and the seconds since the first try, the pause included; and
+with None and the seconds it took once an answer came."""
 
 
 def _no_body() -> AbstractContextManager[Body]:
@@ -42,13 +42,13 @@ def _no_body() -> AbstractContextManager[Body]:
 
 @dataclass(frozen=True)
 class Request:
-    """One request, which may be sent several times.
+    """One request, which may be sent more than once.
 
     Attributes:
-        body: opened for each try, and closed after it.
-        wait: seconds that the server is asked to wait, which are allowed for.
-        key: its `Idempotency-Key`: however often it is sent, it is done once.
-        harmless_twice: whether a POST without a key may be done twice.
+        body: opened for each try and closed after it.
+        wait: seconds that the server is asked to wait; the timeout is extended by them.
+        key: its `Idempotency-Key`, which makes it safe to repeat.
+        harmless_twice: whether a POST without a key may be repeated.
     """
 
     method: str
@@ -61,7 +61,7 @@ class Request:
 
     @property
     def repeatable(self) -> bool:
-        """Whether it may be sent again where it is not known what became of it."""
+        """Whether it may be sent again if its outcome is not known."""
         return self.method in _IDEMPOTENT or self.key is not None or self.harmless_twice
 
 
@@ -69,30 +69,30 @@ def options(url: str, api_key: str | None) -> dict[str, Any]:
     """The arguments of an httpx client for a system's address.
 
     Raises:
-        BadAddress: the address is none.
-        BadKey: the key is none.
+        BadAddress: the address is not a URL of HTTP.
+        BadKey: the key has characters that a key cannot have.
     """
     base = _base(url)
     if api_key and not all("!" <= character <= "~" for character in api_key):
-        raise BadKey("the API key is none: it looks like lw_…, without blanks and in ASCII alone")
+        raise BadKey("this is not an API key: a key looks like lw_…, in ASCII and without blanks")
     return {
         "base_url": base,
         "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
         "limits": httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
-        "trust_env": base.host not in _LOOPBACK,  # a proxy could not reach this machine's loopback
+        "trust_env": base.host not in _LOOPBACK,  # a proxy cannot reach the loopback of this machine
     }
 
 
 class Transport:
-    """Sends calls over an executor.
+    """Sends requests with an executor.
 
-    429 and 503 say that nothing was accepted, 409 `idempotency_in_flight` that the same upload is still being accepted:
-    any call is tried again after `Retry-After`, while `patience` lasts. A connection that fails is tried again where
-    the call is repeatable: any other may have been accepted before it broke.
+    429 and 503 mean that nothing was accepted, 409 `idempotency_in_flight` that the same upload is being accepted right
+    now: every request is retried after `Retry-After`, until `patience` is over. After a connection error only a
+    repeatable request is retried: any other may have been accepted before the connection broke.
     """
 
     def __init__(self, executor: Executor, *, timeout: float, patience: float, on_wait: OnWait | None = None) -> None:
-        """Seconds are meant by `timeout` (for each answer) and `patience` (in all)."""
+        """`timeout` is in seconds for each response, `patience` in seconds for all retries."""
         self.executor = executor
         self.url = str(executor.http.base_url).rstrip("/")
         self._timeout = timeout
@@ -100,34 +100,34 @@ class Transport:
         self._on_wait = on_wait or (lambda *_: None)
 
     def tireless(self) -> "Transport":
-        """The same, but nothing that says that the system is away ends a call that may be repeated."""
+        """A transport that retries repeatable requests without end while the system is down."""
         return Transport(self.executor, timeout=self._timeout, patience=math.inf, on_wait=self._on_wait)
 
     async def json(self, call: Request) -> Any:
-        """The JSON that a call is answered with; None for an answer without content."""
+        """The JSON of the response; None if it has no content."""
         answer = await self.send(call)
         if answer.status_code == HTTPStatus.NO_CONTENT:
             return None
         try:
             return answer.json()
         except ValueError as error:
-            raise self._stranger() from error
+            raise self._not_linewatch() from error
 
     async def content(self, path: str) -> bytes:
-        """The bytes of a GET."""
+        """The body of a GET."""
         return (await self.send(Request("GET", path))).content
 
     async def download(self, call: Request, to: Path) -> None:
-        """Write what a call is answered with to a file, without holding it in memory; it is there once it is whole."""
+        """Stream the response to a file, which appears once it is complete."""
         await self.send(call, to=to)
 
     async def ready(self) -> bool:
-        """Whether the system says that it is ready; asked once.
+        """Whether the system reports that it is ready. Asked once.
 
         Raises:
-            LinewatchError: it does not answer as Linewatch does.
+            LinewatchError: the response is not from Linewatch.
         """
-        answer = await self._tried(Request("GET", "/readyz"), None)
+        answer = await self._try(Request("GET", "/readyz"), None)
         if answer.status_code in (HTTPStatus.SERVICE_UNAVAILABLE, *_OF_A_PROXY):
             return False
         try:
@@ -135,19 +135,19 @@ class Transport:
                 return True
         except (ValueError, KeyError, TypeError):
             pass
-        raise self._stranger()
+        raise self._not_linewatch()
 
-    def _stranger(self) -> LinewatchError:
-        return LinewatchError(f"{self.url} answers, but not as Linewatch does: does something else listen there?")
+    def _not_linewatch(self) -> LinewatchError:
+        return LinewatchError(f"{self.url} answers, but it is not Linewatch: does something else listen there?")
 
     async def send(self, call: Request, *, to: Path | None = None) -> httpx.Response:
-        """The answer to a call, a success; its body goes to the file `to` where one is named."""
+        """The response, which is a success; its body goes to the file `to` if one is given."""
         begun = time.monotonic()
         attempt = broken = 0
         while True:
             error: LinewatchError
             try:
-                answer = await self._tried(call, to)
+                answer = await self._try(call, to)
             except Unreachable as unreachable:
                 if not call.repeatable or (broken >= RECONNECTS and not self._is_tireless):
                     raise
@@ -165,7 +165,7 @@ class Transport:
             self._on_wait(error, time.monotonic() + pause - begun)
             await self.executor.sleep(pause)
             attempt += 1
-            if self._is_tireless:  # an answer at once says that it goes on; a long wait would hide it
+            if self._is_tireless:  # ask for an answer at once, to see that the system is back
                 call = replace(call, wait=0.0)
 
     @property
@@ -174,15 +174,15 @@ class Transport:
 
     def _waits_out(self, refused: Refused) -> bool:
         if self._is_tireless and refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return True  # of a system that is being stopped, of a proxy before it, of a defect: nothing is lost
+            return True  # from a stopping system, a proxy, or a defect
         return refused.status in _WAIT_AND_TRY_AGAIN or refused.code == _IN_FLIGHT
 
-    async def _tried(self, call: Request, to: Path | None) -> httpx.Response:
+    async def _try(self, call: Request, to: Path | None) -> httpx.Response:
         with self._naming_failures(call), call.body() as body:
             request = self._request(call, body)
-            return await (self.executor.send(request) if to is None else self._downloaded(request, to))
+            return await (self.executor.send(request) if to is None else self._download(request, to))
 
-    async def _downloaded(self, request: httpx.Request, to: Path) -> httpx.Response:
+    async def _download(self, request: httpx.Request, to: Path) -> httpx.Response:
         regular = not to.exists() or to.is_file()
         draft = to.with_name(f"{to.name}.part") if regular else to
         try:
@@ -221,17 +221,17 @@ class Transport:
 
 
 def _already_deleted(call: Request, answer: httpx.Response) -> bool:
-    """Whether what is to be deleted is not there: after a try that broke, that try has deleted it."""
+    """Whether a DELETE gets 404 because an earlier try, whose connection broke, has deleted the resource."""
     return call.method == "DELETE" and answer.status_code == HTTPStatus.NOT_FOUND
 
 
 def _describe_uncertainty(call: Request) -> str:
-    """What is not known of a call that was sent and not answered."""
+    """What the caller must know about a request that got no response."""
     if call.key is not None:
-        return f"; what was sent may have been accepted: send it again with the same idempotency_key, {call.key!r}"
+        return f"; it may have been accepted: send it again with the same idempotency_key, {call.key!r}"
     if call.repeatable:
         return ""
-    return "; what was sent may have been accepted: look before you send it again"
+    return "; it may have been accepted: check before you send it again"
 
 
 def _base(url: str) -> httpx.URL:
@@ -245,18 +245,18 @@ def _base(url: str) -> httpx.URL:
 
 
 def _pause(attempt: int) -> float:
-    """Seconds before the next try, spread so that clients which failed together do not return together."""
+    """Seconds before the next try, with jitter so that clients do not retry in step."""
     return min(FIRST_PAUSE * 2.0 ** min(attempt, 16), LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
 
 
 def _retry_after(answer: httpx.Response) -> float:
-    """Seconds that the answer asks for, as a number or a date; 0 where it asks for none."""
+    """Seconds of `Retry-After`, which is a number or a date; 0 without it."""
     text = answer.headers.get("Retry-After", "0")
     if text.isascii() and text.isdigit():
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - dt.datetime.now(dt.UTC)).total_seconds())
-    except (TypeError, ValueError):  # neither: our own pause has to do
+    except (TypeError, ValueError):  # neither: use our own pause
         return 0.0
 
 
@@ -268,7 +268,9 @@ def _refusal(answer: httpx.Response) -> Refused:
         resume_after, gate = problem.get("resume_after"), problem.get("gate")
     except (ValueError, KeyError, TypeError):
         return Refused(
-            f"http_{status}", status, f"{answer.request.url} answers {status}, but not as Linewatch does: is it one?"
+            f"http_{status}",
+            status,
+            f"{answer.request.url} answers {status} without a problem document: is it Linewatch?",
         )
     if code in _CURSOR_LOST:
         return CursorLost(code, status, detail, resume_after)

@@ -1,6 +1,6 @@
-"""The operations on a running system, each written once as a coroutine over an executor (`linewatch.http.executors`).
+"""The operations on a running system, written once as coroutines that use an executor (`linewatch.http.executors`).
 
-`linewatch.AsyncClient` has them as they are, `linewatch.Client` as methods that block.
+`linewatch.AsyncClient` has these coroutines, `linewatch.Client` the same as blocking methods.
 """
 
 from linewatch.operations.batches import Batches
@@ -18,4 +18,4 @@ from linewatch.operations.rescore_schedules import RescoreSchedules
 class Operations(
     Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints, RescoreRuns, RescoreActions, RescoreSchedules
 ):
-    """All of them."""
+    """All operations."""

@@ -74,7 +74,8 @@ class Batches(Session):
         if not wait:
             return made
         final = await self._final_of_accepted(made, url_path("batches", made.id), wait)
-        return final.model_copy(update={"inspections": made.inspections, "errors": made.errors})
+        burst = {name: made.document.get(name, []) for name in ("inspections", "errors")}
+        return Batch.from_document({**final.document, **burst})
 
     async def open_batch(self, *, callback_url: str | None = None, idempotency_key: str | None = None) -> Batch:
         """Open a batch, which images join by `batch_id` until it is closed.

@@ -13,7 +13,7 @@ _TEST_POLL = 0.2  # seconds
 
 
 class EndpointChanges(TypedDict, total=False):
-    """What may be changed of a webhook endpoint; what is not named stays. `recipes` None means all."""
+    """The fields of a webhook endpoint that can change; absent fields stay. `recipes` None means all."""
 
     url: str
     events: Sequence[str]
@@ -54,10 +54,10 @@ class Endpoints(Session):
             lw.delete_endpoint(endpoint.id)
 
         Args:
-            url: one that the system may send to (`LINEWATCH_WEBHOOK_ALLOW`).
+            url: an address that the system may send to (`LINEWATCH_WEBHOOK_ALLOW`).
             events: such as `inspection.completed`, `inspection.failed`, `inspection.reviewed`, `batch.completed`,
-                `model.activated`; none for an endpoint that is there for callbacks only.
-            recipes: only events of these.
+                `model.activated`; empty for an endpoint that only receives callbacks.
+            recipes: only events of these recipes.
             max_group_size: how many events may come in one request.
             max_group_delay_ms: how long an event may wait for others, milliseconds.
         """
@@ -72,19 +72,19 @@ class Endpoints(Session):
         return await self._post(Endpoint, url_path("webhook-endpoints"), new)
 
     async def change_endpoint(self, endpoint_id: UUID | str, **changes: Unpack[EndpointChanges]) -> Endpoint:
-        """Change a webhook endpoint; `state="enabled"` revives one that was disabled."""
+        """Change a webhook endpoint; `state="enabled"` enables it again."""
         return await self._patch(Endpoint, url_path("webhook-endpoints", endpoint_id), changes)
 
     async def delete_endpoint(self, endpoint_id: UUID | str) -> None:
-        """Delete a webhook endpoint; what was not delivered to it yet never will be."""
+        """Delete a webhook endpoint. Its pending deliveries are not sent."""
         await self._delete(url_path("webhook-endpoints", endpoint_id))
 
     async def rotate_secret(self, endpoint_id: UUID | str) -> Endpoint:
-        """Give a webhook endpoint a new `secret`; the one before signs too, until `previous_secret_until`."""
+        """Give a webhook endpoint a new `secret`. Requests are signed with both until `previous_secret_until`."""
         return await self._post(Endpoint, url_path("webhook-endpoints", endpoint_id, "rotate-secret"))
 
     async def test_endpoint(self, endpoint_id: UUID | str, *, wait: float = 0.0) -> Delivery:
-        """Send an event `endpoint.test`; its delivery is returned once it was tried or `wait` seconds are over."""
+        """Send an event `endpoint.test`. Returns its delivery once it was tried, or after `wait` seconds."""
         sent = await self._post(Delivery, url_path("webhook-endpoints", endpoint_id, "test"))
         give_up = time.monotonic() + wait
         while not sent.attempts and time.monotonic() < give_up:
@@ -99,11 +99,11 @@ class Endpoints(Session):
         state: Literal["pending", "delivered", "exhausted", "cancelled"] | None = None,
         page_size: int = 100,
     ) -> AsyncGenerator[Delivery, None]:
-        """What was or will be sent to a webhook endpoint, newest first, with every try."""
+        """The deliveries of a webhook endpoint, newest first, with every try."""
         path = url_path("webhook-endpoints", endpoint_id, "deliveries")
         async for page in self._pages(DeliveryPage, path, {"limit": page_size, **as_text({"state": state})}):
-            for one in page.items:
-                yield one
+            for delivery in page.items:
+                yield delivery
 
     async def delivery(self, delivery_id: UUID | str) -> Delivery:
         """One delivery, with every try."""

@@ -1,4 +1,4 @@
-"""Inspections: handing images in, and reading what became of them."""
+"""Inspections: submit images and read their results."""
 
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -17,11 +17,11 @@ from linewatch.http.transport import Request
 from linewatch.operations.session import Session, key_or_new, url_path
 from linewatch.types.results import Inspection, InspectionPage
 
-_AHEAD = 2  # images of `submit_many` that are taken from the caller for each that is under way
+_AHEAD = 2  # images that `submit_many` reads from its input for each one that is being sent
 
 
 class Fields(TypedDict, total=False):
-    """What may be said of an image; None is as good as nothing. Times need a time zone."""
+    """The fields of an image; None is the same as absent. Times need a time zone."""
 
     recipe: str | None
     external_id: str | None
@@ -39,9 +39,9 @@ class Fields(TypedDict, total=False):
 
 
 class Filters(TypedDict, total=False):
-    """What a listing may be narrowed to; `since` and `until` mean the moment at which an image was accepted.
+    """Filters of a listing; `since` and `until` apply to the time at which an image was accepted.
 
-    `verdict` is the machine's, `effective_verdict` the one that counts; `review` there waits for a person.
+    `verdict` is the machine's; `effective_verdict` is that of the newest review, else the machine's.
     """
 
     recipe: str | None
@@ -59,7 +59,7 @@ class Filters(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Submitted:
-    """An image of `submit_many` that was accepted; `number` is its place in the input, from 0."""
+    """An image of `submit_many` that was accepted; `number` is its position in the input, from 0."""
 
     number: int
     image: ImageFile
@@ -68,7 +68,7 @@ class Submitted:
 
 @dataclass(frozen=True)
 class NotSubmitted:
-    """An image of `submit_many` that was refused, or whose file could not be read."""
+    """An image of `submit_many` that was rejected, or whose file could not be read."""
 
     number: int
     image: ImageFile
@@ -89,22 +89,22 @@ class Inspections(Session):
         idempotency_key: str | None = None,
         **fields: Unpack[Fields],
     ) -> Inspection:
-        """Hand in one image. When this returns it is durable: it will get a result.
+        """Submit one image. When this returns, the image is durable and will get a result.
 
         Example:
             inspection = lw.submit("part.png", recipe="ring", part_id="SN-4711", wait=30)
             print(inspection.verdict, inspection.anomaly_score)
 
         Args:
-            image: JPEG, PNG, BMP, WebP or TIFF; its file name becomes `external_id` where none is given.
-            wait: seconds to wait for the result; after them the inspection is returned as it stands.
-            idempotency_key: the same key with the same image is one inspection, also after a restart of the caller;
-                a key of its own by default, so that a broken connection does not have it examined twice.
+            image: JPEG, PNG, BMP, WebP or TIFF; its file name is the default of `external_id`.
+            wait: seconds to wait for the result; then the inspection is returned in its current state.
+            idempotency_key: submitting the same image again under the same key returns the first inspection, also after
+                your program was restarted. By default a new key, which covers retries after connection errors.
 
         Raises:
             OSError: the file cannot be read.
-            Refused, Unreachable: also where it was accepted and cannot be waited for, which the message then says,
-                with its id: a key that may only submit may not wait.
+            Refused, Unreachable: also if the image was accepted but waiting failed; then the message says so and names
+                the id. Waiting needs the scope `read`.
             ValueError: `idempotency_key` is empty, longer than 255 characters or not visible ASCII.
         """
         key = key_or_new(idempotency_key)
@@ -125,11 +125,11 @@ class Inspections(Session):
         wait: float = 0.0,
         **fields: Unpack[Fields],
     ) -> AsyncGenerator[Outcome, None]:
-        """Hand in any number of images, several at once; what became of each is given in the order of the input.
+        """Submit any number of images, several at the same time; outcomes come in the order of the input.
 
-        The input is read as far as it is needed: twice `concurrency` images ahead, at most. With `AsyncClient` it is
-        read in threads, one after the other, so that it may block. One that is refused or
-        cannot be read stops no other. Where the caller stops early, those under way are ended and the rest not begun.
+        The input is read at most twice `concurrency` images ahead; with `AsyncClient` in threads, so it may block. An
+        image that is rejected or cannot be read does not stop the others. If you stop early, uploads in progress are
+        cancelled and no others begin.
 
         Example:
             for outcome in lw.submit_many(["part.png", ("scratched.png", {"part_id": "SN-2"})], recipe="ring"):
@@ -140,14 +140,14 @@ class Inspections(Session):
                         print(image, error)
 
         Args:
-            images: as for `submit`, alone or with fields of their own, which go before the common ones. A file
-                that is given open must stay so until its outcome is there.
-            concurrency: how many are under way at once, from 1 on.
+            images: as for `submit`, alone or with fields that override the common ones. Keep an open file open until
+                you have its outcome.
+            concurrency: how many images are sent at the same time, at least 1.
             wait: seconds to wait for the result of each.
-            fields: of all images.
+            fields: for all images.
 
         Raises:
-            Unreachable: no answer came; nothing more is sent.
+            Unreachable: there was no response; nothing more is sent.
             ValueError: `concurrency` is less than 1.
         """
         if concurrency < 1:
@@ -156,25 +156,25 @@ class Inspections(Session):
         async with task_pool:
             source = iter(images)
             for number in count():
-                taken = await self._executor.work(lambda: list(islice(source, 1)))
-                if not taken:
+                pulled = await self._executor.work(lambda: list(islice(source, 1)))
+                if not pulled:
                     break
-                [one] = taken
-                image, own = one if isinstance(one, tuple) else (one, cast(Fields, {}))
-                task_pool.start(partial(self._attempted, number, image, wait, {**fields, **own}))
+                [entry] = pulled
+                image, image_fields = entry if isinstance(entry, tuple) else (entry, cast(Fields, {}))
+                task_pool.start(partial(self._submit_or_error, number, image, wait, {**fields, **image_fields}))
                 while task_pool.oldest_is_done or len(task_pool) >= _AHEAD * concurrency:
                     yield await task_pool.oldest()
             while len(task_pool):
                 yield await task_pool.oldest()
 
-    async def _attempted(self, number: int, image: ImageFile, wait: float, fields: Fields) -> Outcome:
+    async def _submit_or_error(self, number: int, image: ImageFile, wait: float, fields: Fields) -> Outcome:
         try:
             return Submitted(number, image, await self.submit(image, wait=wait, **fields))
         except (Refused, OSError) as error:
             return NotSubmitted(number, image, error)
 
     async def inspection(self, inspection_id: UUID | str, *, wait: float = 0.0) -> Inspection:
-        """One inspection, as soon as it is final or `wait` seconds are over.
+        """One inspection, as soon as it is final or after `wait` seconds.
 
         Example:
             accepted = lw.submit("part.png", recipe="ring")
@@ -185,17 +185,17 @@ class Inspections(Session):
     async def inspections(
         self, *, page_size: int = 100, **filters: Unpack[Filters]
     ) -> AsyncGenerator[Inspection, None]:
-        """All inspections that match, newest first; pages of 1 to 1000 are fetched as they are needed.
+        """All matching inspections, newest first. Pages of 1 to 1000 are fetched on demand.
 
         Example:
-            for one in lw.inspections(recipe="ring", status="completed"):
-                print(one.id, one.effective_verdict)
+            for inspection in lw.inspections(recipe="ring", status="completed"):
+                print(inspection.id, inspection.effective_verdict)
         """
         async for page in self._pages(
             InspectionPage, url_path("inspections"), {"limit": page_size, **as_text(filters)}
         ):
-            for one in page.items:
-                yield one
+            for inspection in page.items:
+                yield inspection
 
     async def export(
         self,
@@ -204,7 +204,7 @@ class Inspections(Session):
         format: Literal["csv", "parquet"] = "csv",  # noqa: A002 - as it is called in HTTP
         **filters: Unpack[Filters],
     ) -> Path:
-        """Write all inspections that match to the file `to`, whole or not at all; its path is returned.
+        """Write all matching inspections to the file `to`, complete or not at all. Returns its path.
 
         Example:
             lw.export("ring.csv", format="csv", recipe="ring", verdict="ng")
@@ -221,14 +221,14 @@ class Inspections(Session):
         """Cancel an inspection that is not final. Cancelling it twice changes nothing.
 
         Raises:
-            Refused: it has its result already (`invalid_transition`).
+            Refused: it already has a result (`invalid_transition`).
         """
         return await self._post(Inspection, url_path("inspections", inspection_id, "cancel"), harmless_twice=True)
 
     async def review(
         self, inspection_id: UUID | str, verdict: Literal["ok", "ng"], *, reviewer: str, reason: str
     ) -> Inspection:
-        """Overrule the machine's verdict; it stays on record, and the inspection's `effective_verdict` is this one.
+        """Overrule the machine's verdict, which stays on record; `effective_verdict` becomes yours.
 
         Example:
             inspection = lw.submit("part.png", recipe="ring", wait=30)
@@ -239,16 +239,16 @@ class Inspections(Session):
         return await self._post(Inspection, url_path("inspections", inspection_id, "reviews"), new)
 
     async def image(self, inspection_id: UUID | str) -> bytes:
-        """The image as it was handed in, encoded."""
+        """The image as it was submitted, encoded."""
         return await self._transport.content(url_path("inspections", inspection_id, "image"))
 
     async def anomaly_map(self, inspection_id: UUID | str) -> bytes:
-        """Where the image is unlike good parts: a `.npy` file, float32, (rows, columns) of the detector's grid.
+        """The anomaly of each place: a `.npy` file, float32, (rows, columns) of the detector's grid.
 
-        Its cells divide the image evenly. Read it with `numpy.load(io.BytesIO(...))`.
+        The grid's cells divide the image evenly. Read it with `numpy.load(io.BytesIO(...))`.
         """
         return await self._transport.content(url_path("inspections", inspection_id, "anomaly-map"))
 
     async def heatmap(self, inspection_id: UUID | str) -> bytes:
-        """The image as PNG with the heat laid over it, on a scale that is fixed by the inspection's threshold."""
+        """The image with its heatmap as a PNG, on a scale that the inspection's threshold fixes."""
         return await self._transport.content(url_path("inspections", inspection_id, "heatmap"))

@@ -1,4 +1,4 @@
-"""Model versions: bundles, which of them scores, and their thresholds."""
+"""Model versions: bundles, activation, thresholds."""
 
 import os
 import time
@@ -36,7 +36,7 @@ class ModelVersions(Session):
     async def upload_bundle(
         self, recipe: str, bundle: str | os.PathLike[str], *, wait_ready: bool = True, timeout: float = 120.0
     ) -> ModelVersion:
-        """Enter a bundle as the next version of a recipe; the same bundle twice is one version.
+        """Upload a bundle as the next version of a recipe. Uploading the same bundle again returns its version.
 
         Args:
             bundle: the folder that training wrote, or an uncompressed tar of it.
@@ -44,9 +44,9 @@ class ModelVersions(Session):
             timeout: seconds for that.
 
         Raises:
-            BundleRejected: a worker did not take it.
-            TimedOut: no worker has looked at it in time.
-            OSError: it cannot be read.
+            BundleRejected: a worker rejected it.
+            TimedOut: no worker checked it in time.
+            OSError: the bundle cannot be read.
         """
         with await self._executor.work(lambda: tar_of(Path(bundle))) as tar:
             path = url_path("recipes", recipe, "model-versions")
@@ -56,7 +56,7 @@ class ModelVersions(Session):
             if time.monotonic() > give_up:
                 raise TimedOut(
                     f"version {made.version} of recipe {recipe!r} was uploaded, but no worker has checked it "
-                    f"for {timeout:g} s: does one run? See `linewatch doctor`"
+                    f"for {timeout:g} s: is a worker running? See `linewatch doctor`"
                 )
             await self._executor.sleep(_READY_POLL)
             made = await self.model_version(recipe, made.version)
@@ -65,7 +65,7 @@ class ModelVersions(Session):
         return made
 
     async def download_bundle(self, recipe: str, version: int, to: str | os.PathLike[str]) -> Path:
-        """Write the bundle of a version, an uncompressed tar, to the file `to`; its path is returned.
+        """Write the bundle of a version, an uncompressed tar, to the file `to`. Returns its path.
 
         Example:
             lw.download_bundle("ring", 1, "ring-v1.tar")
@@ -77,7 +77,7 @@ class ModelVersions(Session):
         return path
 
     async def activate(self, recipe: str, version: int) -> ModelVersion:
-        """Let a ready version score from the next minibatch on.
+        """Activate a ready version, from the next minibatch on.
 
         Example:
             lw.activate("ring", 1)
@@ -86,7 +86,7 @@ class ModelVersions(Session):
         return await self._post(ModelVersion, path, harmless_twice=True)
 
     async def rollback(self, recipe: str) -> ModelVersion:
-        """Go back to the version that was active before; it is returned."""
+        """Activate the version that was active before. Returns it."""
         return await self._post(ModelVersion, url_path("recipes", recipe, "model-versions", "rollback"))
 
     async def set_threshold(
@@ -99,13 +99,13 @@ class ModelVersions(Session):
         station_id: str | None = None,
         calibration: Mapping[str, Any] | None = None,
     ) -> Threshold:
-        """Set the threshold of a version for what is scored from now on.
+        """Set the threshold of a version, for images that are scored from now on.
 
         Args:
             threshold: scores at or above it are `ng`; in the unit of the version's scores.
             review_threshold: scores from it up to the threshold are `review`; none by default.
-            station_id: the one station that it is for; all without one of their own by default.
-            calibration: where it comes from, as `linewatch calibrate` makes it; none where a person chose it.
+            station_id: only for this station; by default for all stations without a threshold of their own.
+            calibration: the calibration that `linewatch calibrate` computed; None if a person chose the threshold.
         """
         new = {
             "threshold": threshold,
@@ -125,7 +125,7 @@ class ModelVersions(Session):
         station_id: str | None = None,
         since: datetime | None = None,
     ) -> ThresholdPreview:
-        """What a threshold would have changed among past inspections of a version; nothing is set.
+        """What a threshold would have changed in past inspections of a version. It sets nothing.
 
         Example:
             preview = lw.preview_threshold("ring", 1, 0.04)
@@ -135,9 +135,9 @@ class ModelVersions(Session):
 
         Args:
             threshold, review_threshold, station_id: as for `set_threshold`.
-            since: the moment from which on accepted images count, with a time zone; 30 days ago by default.
+            since: only images accepted at or after this time, which has a time zone; 30 days ago by default.
         """
-        asked = {
+        document = {
             "threshold": threshold,
             "review_threshold": review_threshold,
             "station_id": station_id,
@@ -145,4 +145,4 @@ class ModelVersions(Session):
             "since": since.isoformat() if since is not None else None,
         }
         path = url_path("recipes", recipe, "model-versions", version, "threshold")
-        return await self._post(ThresholdPreview, path, asked, harmless_twice=True)
+        return await self._post(ThresholdPreview, path, document, harmless_twice=True)

@@ -1,4 +1,4 @@
-"""Parts: what all the views of one part say together."""
+"""Parts: the combined verdict of all views of a part."""
 
 from linewatch.http.request_bodies import as_text
 from linewatch.operations.session import Session, url_path
@@ -17,9 +17,9 @@ class Parts(Session):
             print(lw.part("SN-4712", recipe="ring").effective_verdict)
 
         Args:
-            recipe, lot_id: only inspections of this recipe or lot count.
+            recipe, lot_id: only inspections of this recipe or lot.
 
         Raises:
-            Refused: there is none of it (`not_found`).
+            Refused: the part has no inspections (`not_found`).
         """
         return await self._get(Part, url_path("parts", part_id), as_text({"recipe": recipe, "lot_id": lot_id}))

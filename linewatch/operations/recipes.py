@@ -1,4 +1,4 @@
-"""Recipes: what is inspected."""
+"""Recipes: create and list."""
 
 from linewatch.errors import Refused
 from linewatch.operations.session import Session, url_path
@@ -13,7 +13,7 @@ class Recipes(Session):
         return await self._list(Recipe, url_path("recipes"))
 
     async def create_recipe(self, name: str, *, exist_ok: bool = False) -> Recipe:
-        """A new recipe; with `exist_ok` the one that is there already.
+        """Create a recipe; with `exist_ok`, return an existing one.
 
         Example:
             recipe = lw.create_recipe("ring", exist_ok=True)

@@ -1,4 +1,4 @@
-"""From a re-scoring run to action: activation behind a gate, one step back, and challengers."""
+"""Activation of re-scoring runs behind a gate, rollback, and challengers."""
 
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from linewatch.types.rescoring import RescoreRun, RunActivation
 
 
 class RescoreActions(Session):
-    """Operations that follow from what a run has shown."""
+    """Operations that put a run's version in force, and on challengers."""
 
     async def activate_run(
         self,
@@ -22,18 +22,19 @@ class RescoreActions(Session):
         min_reviewed_ng: int | None = None,
         confident: bool = False,
     ) -> RunActivation:
-        """Let what a run assessed score: its model version, and the threshold that it judged with, if it meets a gate.
+        """Activate the model version and threshold of a run, if the run meets a gate.
 
-        At least one share must be limited; a share of nothing cannot be judged and is not met. A challenger is ended.
+        Limit at least one share. A share of no images cannot be measured, so its rule is not met. Activating a
+        challenger ends it.
 
         Args:
             run_id: a completed run, or a challenger that is running.
-            max_new_false_rejects: of the parts reviewed ok: the share, 0 to 1, that is ng now and was not before.
-            max_new_rejects: of the images with a verdict before and now: the share that went from ok to ng.
-            max_missed: of the parts reviewed ng: the share that is ok now and was not before.
-            max_failures: of all images: the share that could not be scored.
+            max_new_false_rejects: the largest share, 0 to 1, of parts reviewed ok that are ng now and were not before.
+            max_new_rejects: the largest share of the images with a verdict before and now that went from ok to ng.
+            max_missed: the largest share of the parts reviewed ng that are ok now and were not before.
+            max_failures: the largest share of all images that could not be scored.
             min_reviewed_ok, min_reviewed_ng: at least this many parts must have been reviewed ok, or ng.
-            confident: judge each share by its upper bound with 95 % confidence, not as it was measured.
+            confident: compare the upper 95 % confidence bound of each share, not its measured value.
 
         Raises:
             GateNotMet: a rule is not met; nothing was activated.
@@ -51,11 +52,11 @@ class RescoreActions(Session):
         return await self._post(RunActivation, path, {"gate": {**gate, "confident": confident}})
 
     async def rollback_run(self, run_id: UUID | str) -> RunActivation:
-        """Go one step back behind the activation of a run: to the version and thresholds in force before."""
+        """Undo the activation of a run: return to the version and thresholds before it."""
         return await self._post(RunActivation, url_path("rescore-runs", run_id, "rollback"))
 
     async def challenger(self, recipe: str) -> RescoreRun | None:
-        """The challenger of a recipe, as the run that it is; None where it has none."""
+        """The challenger of a recipe, which is a run; None if it has none."""
         try:
             return await self._get(RescoreRun, url_path("recipes", recipe, "challenger"))
         except Refused as refused:
@@ -64,15 +65,15 @@ class RescoreActions(Session):
             return None
 
     async def set_challenger(self, recipe: str, version: int, *, share: float) -> RescoreRun:
-        """Let a ready version score a share of live images in the active one's shadow, until it is ended.
+        """Let a ready version score a share of live images in the shadow of the active one, until you end it.
 
         Args:
-            share: of the images that are completed from now on, above 0 and up to 1.
+            share: the share of the images completed from now on, above 0 and up to 1.
         """
         return await self._put(
             RescoreRun, url_path("recipes", recipe, "challenger"), {"model_version": version, "share": share}
         )
 
     async def end_challenger(self, recipe: str) -> None:
-        """End the challenger of a recipe: it finishes what it has in hand; its run and results stay."""
+        """End the challenger of a recipe. It finishes the images it has begun; its run and results stay."""
         await self._delete(url_path("recipes", recipe, "challenger"))

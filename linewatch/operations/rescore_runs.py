@@ -1,4 +1,4 @@
-"""Re-scoring runs: archives scored again, and what would change by it."""
+"""Re-scoring runs: score archives again and see what would change."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -17,9 +17,9 @@ Verdict = Literal["ok", "ng", "review"]
 
 
 class Where(TypedDict, total=False):
-    """Which stored inspections a run is over; the filters of `inspections`. None is as good as nothing.
+    """The stored inspections of a run, by the filters of `inspections`. None is the same as absent.
 
-    `max_age_hours` is as `since`, counted back from the moment at which the run is made.
+    `max_age_hours` is like `since`, counted back from the creation of the run.
     """
 
     part_id: str | None
@@ -36,7 +36,7 @@ class Where(TypedDict, total=False):
 
 
 class RunFields(TypedDict, total=False):
-    """What a run may be asked for with, beside its recipe and its model version; see `rescore`."""
+    """The options of a run, besides its recipe and model version; see `rescore`."""
 
     where: Where | None
     folder: str | None
@@ -50,7 +50,7 @@ class RunFields(TypedDict, total=False):
 
 
 class ResultFilters(TypedDict, total=False):
-    """What the results of a run may be narrowed to; `verdict` is the run's, `before_verdict` the recorded one."""
+    """Filters of the results of a run; `verdict` is the run's, `before_verdict` the recorded one."""
 
     verdict: Verdict | None
     before_verdict: Verdict | None
@@ -79,27 +79,27 @@ class RescoreRuns(Session):
         wait: float = 0.0,
         idempotency_key: str | None = None,
     ) -> RescoreRun:
-        """Score an archive again with a model version. Nothing that is stored of an inspection is changed.
+        """Score an archive again with a model version. It changes no stored inspection.
 
         Example:
             run = lw.rescore("ring", 1, where={"lot_id": "L-204"}, wait=60)
             print(run.status, run.counts["ok_to_ng"], run.counts["ng_to_ok"])
 
         Args:
-            where: stored inspections of the recipe; `{}` is all of them. Exactly one source must be named.
+            where: stored inspections of the recipe; `{}` is all of them. Give exactly one of the three sources.
             folder: a folder or an `s3://` prefix of images, as the server sees it, below its archive roots.
-            manifest: a JSON lines or CSV file that names images, likewise.
-            threshold, review_threshold: judge with these, at every station, instead of those of the version.
-            recompute: run the network also where this version has scored an image before.
+            manifest: a JSON lines or CSV file that lists images, as the server sees it.
+            threshold, review_threshold: used at every station instead of the version's.
+            recompute: score images again that this version has already scored.
             window, time_zone: the hours in which it may run, like `22:00-05:00`, in an IANA zone (UTC by default).
-            max_failure_rate: the run is aborted above this share, 0 to 1, of failures; 0.1 by default.
-            wait: seconds to wait until it is final; after them it is returned as it stands.
+            max_failure_rate: abort the run above this share of failures, 0 to 1; 0.1 by default.
+            wait: seconds to wait until it is final; then it is returned in its current state.
             idempotency_key: the same key with the same request is one run, as for `submit`.
 
         Raises:
-            ValueError: `idempotency_key` is none.
+            ValueError: `idempotency_key` is not a valid key.
         """
-        asked = run_request(
+        document = run_request(
             recipe,
             model_version,
             where=where,
@@ -113,15 +113,15 @@ class RescoreRuns(Session):
             max_failure_rate=max_failure_rate,
         )
         path = url_path("rescore-runs")
-        made = await self._upload(RescoreRun, path, partial(as_json, asked), key=key_or_new(idempotency_key))
+        made = await self._upload(RescoreRun, path, partial(as_json, document), key=key_or_new(idempotency_key))
         return await self._final_of_accepted(made, url_path("rescore-runs", made.id), wait) if wait else made
 
     async def rescore_run(self, run_id: UUID | str, *, wait: float = 0.0) -> RescoreRun:
-        """One run, as soon as it is final or `wait` seconds are over."""
+        """One run, as soon as it is final or after `wait` seconds."""
         return await self._final(RescoreRun, url_path("rescore-runs", run_id), wait)
 
     async def follow_run(self, run_id: UUID | str, *, every: float = 1.0) -> AsyncGenerator[RescoreRun, None]:
-        """The run, now and every `every` seconds until it is final. Outages of the system are waited for.
+        """The run, now and every `every` seconds until it is final. It waits while the system is down.
 
         Example:
             made = lw.rescore("ring", 1, where={}, threshold=0.04)
@@ -140,28 +140,28 @@ class RescoreRuns(Session):
     async def rescore_runs(
         self, *, recipe: str | None = None, status: str | None = None, page_size: int = 100
     ) -> AsyncGenerator[RescoreRun, None]:
-        """All runs that match, newest first, challengers among them; pages are fetched as they are needed."""
+        """All matching runs, newest first, including challengers. Pages are fetched on demand."""
         params = {"limit": page_size, **as_text({"recipe": recipe, "status": status})}
         async for page in self._pages(RescoreRunPage, url_path("rescore-runs"), params):
             for one in page.items:
                 yield one
 
     async def pause_run(self, run_id: UUID | str) -> RescoreRun:
-        """Pause a run: workers stop at their next minibatch and keep what they have scored."""
+        """Pause a run. Workers stop after their current minibatch and keep their results."""
         return await self._post(RescoreRun, url_path("rescore-runs", run_id, "pause"))
 
     async def resume_run(self, run_id: UUID | str) -> RescoreRun:
-        """Let a paused run go on where it stopped."""
+        """Resume a paused run where it stopped."""
         return await self._post(RescoreRun, url_path("rescore-runs", run_id, "resume"))
 
     async def cancel_run(self, run_id: UUID | str) -> RescoreRun:
-        """End a run before it is done; its results stay. It cannot be resumed."""
+        """Cancel a run. Its results so far are kept; it cannot be resumed."""
         return await self._post(RescoreRun, url_path("rescore-runs", run_id, "cancel"))
 
     async def rescore_results(
         self, run_id: UUID | str, *, page_size: int = 100, **filters: Unpack[ResultFilters]
     ) -> AsyncGenerator[RescoreResult, None]:
-        """What a run made of its images, in the order of its source."""
+        """The results of a run, in the order of its source."""
         params = {"limit": page_size, **as_text(filters)}
         async for page in self._pages(RescoreResultPage, url_path("rescore-runs", run_id, "results"), params):
             for one in page.items:
@@ -175,14 +175,14 @@ class RescoreRuns(Session):
         after: Verdict | None = None,
         page_size: int = 100,
     ) -> AsyncGenerator[RescoreResult, None]:
-        """The images whose verdict is another than before, from the verdict `before` to the verdict `after`."""
+        """The images whose verdict would change, from the verdict `before` to the verdict `after`."""
         params = {"limit": page_size, **as_text({"from": before, "to": after})}
         async for page in self._pages(RescoreResultPage, url_path("rescore-runs", run_id, "flips"), params):
             for one in page.items:
                 yield one
 
     async def rescore_report(self, run_id: UUID | str) -> dict[str, Any]:
-        """What would change: the report of a run, as JSON has it."""
+        """The report of a run as JSON: what would change."""
         report: dict[str, Any] = await self._transport.json(Request("GET", url_path("rescore-runs", run_id, "report")))
         return report
 
@@ -193,12 +193,12 @@ class RescoreRuns(Session):
         *,
         format: Literal["html", "json"] = "html",  # noqa: A002 - as it is called in HTTP
     ) -> Path:
-        """Write the report of a run to the file `to`, whole or not at all; HTML needs nothing beside it to be read.
+        """Write the report of a run to the file `to`, complete or not at all; HTML is one self-contained file.
 
         Raises:
             OSError: the file cannot be written.
         """
-        return await self._written(run_id, "report", to, {"format": format})
+        return await self._download(run_id, "report", to, {"format": format})
 
     async def export_rescore_results(
         self,
@@ -208,33 +208,35 @@ class RescoreRuns(Session):
         format: Literal["csv", "parquet"] = "csv",  # noqa: A002 - as it is called in HTTP
         flips: bool = False,
     ) -> Path:
-        """Write all results of a run to the file `to`, one a row, whole or not at all; `flips`: only those.
+        """Write all results of a run, or only the flips, to the file `to`, one a row, complete or not at all.
 
         Raises:
             OSError: the file cannot be written.
         """
-        return await self._written(run_id, "export", to, {"format": format, **({"flips": "true"} if flips else {})})
+        return await self._download(run_id, "export", to, {"format": format, **({"flips": "true"} if flips else {})})
 
-    async def _written(self, run_id: UUID | str, what: str, to: str | os.PathLike[str], params: dict[str, str]) -> Path:
+    async def _download(
+        self, run_id: UUID | str, what: str, to: str | os.PathLike[str], params: dict[str, str]
+    ) -> Path:
         path = Path(to)
         await self._transport.download(Request("GET", url_path("rescore-runs", run_id, what), params), path)
         return path
 
 
 def run_request(recipe: str, model_version: int | None, **fields: Unpack[RunFields]) -> dict[str, Any]:
-    """A run as it is asked for; what is None is left out."""
+    """The JSON of a request for a run; None is left out."""
     where = fields.get("where")
     sources: dict[str, Any] = {name: fields.get(name) for name in ("folder", "manifest")}
     sources["where"] = None if where is None else _plain(where)
     others = {name: value for name, value in fields.items() if name not in sources}
-    return _given({"recipe": recipe, "model_version": model_version, "source": _given(sources), **others})
+    return _without_none({"recipe": recipe, "model_version": model_version, "source": _without_none(sources), **others})
 
 
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
+def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _plain(where: Where) -> dict[str, Any]:
-    """A filter as JSON has it."""
+    """The filters as JSON."""
     age = where.get("max_age_hours")
     return {**as_text(where), **({} if age is None else {"max_age_hours": age})}

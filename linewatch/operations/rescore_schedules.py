@@ -1,4 +1,4 @@
-"""Schedules: re-scoring runs that are made again and again."""
+"""Schedules: re-scoring runs that start at set times."""
 
 from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
@@ -11,7 +11,7 @@ State = Literal["enabled", "disabled"]
 
 
 class ScheduleChanges(TypedDict, total=False):
-    """What may be changed of a schedule; what is not named stays. `run` is replaced as a whole."""
+    """The fields of a schedule that can change; absent fields stay. `run` is replaced as a whole."""
 
     cron: str
     time_zone: str
@@ -40,7 +40,7 @@ class RescoreSchedules(Session):
         state: State = "enabled",
         **run: Unpack[RunFields],
     ) -> RescoreSchedule:
-        """Let runs be made at the times of a cron expression.
+        """Start runs at the times of a cron expression.
 
         Example:
             made = lw.create_rescore_schedule(
@@ -49,22 +49,22 @@ class RescoreSchedules(Session):
             print(made.next_at)
 
         Args:
-            name: no other schedule has it.
-            model_version: that scores; None for the newest one that is ready when a run is made.
-            cron: minute, hour, day of the month, month and day of the week, by the clock of `time_zone`.
-            run: what each run is asked for with, as for `rescore`; `time_zone` (UTC by default) is of the schedule and
-                of the window of its runs.
+            name: unique among schedules.
+            model_version: the version that scores; None for the newest that is ready when a run starts.
+            cron: minute, hour, day of the month, month and day of the week, in `time_zone`.
+            run: the options of each run, as for `rescore`; `time_zone` (UTC by default) applies to the schedule and to
+                the window of its runs.
         """
         zone = run.get("time_zone") or "UTC"
-        asked = {"cron": cron, "time_zone": zone, "state": state, "run": run_request(recipe, model_version, **run)}
-        return await self._post(RescoreSchedule, url_path("rescore-schedules"), {"name": name, **asked})
+        document = {"cron": cron, "time_zone": zone, "state": state, "run": run_request(recipe, model_version, **run)}
+        return await self._post(RescoreSchedule, url_path("rescore-schedules"), {"name": name, **document})
 
     async def change_rescore_schedule(
         self, schedule_id: UUID | str, **changes: Unpack[ScheduleChanges]
     ) -> RescoreSchedule:
-        """Change a schedule, let it rest (`state="disabled"`) or go on. A run that it has made is left alone."""
+        """Change, disable (`state="disabled"`) or enable a schedule. A run that it started goes on."""
         return await self._patch(RescoreSchedule, url_path("rescore-schedules", schedule_id), changes)
 
     async def delete_rescore_schedule(self, schedule_id: UUID | str) -> None:
-        """Delete a schedule; the runs that it made stay."""
+        """Delete a schedule. Its runs stay."""
         await self._delete(url_path("rescore-schedules", schedule_id))

@@ -1,4 +1,4 @@
-"""What every operation stands on: typed answers."""
+"""The base of all operations: requests with typed answers."""
 
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -8,13 +8,14 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
-from pydantic import ValidationError
+from msgspec import ValidationError
 
 from linewatch.errors import LinewatchError, Refused, Unreachable
 from linewatch.http.request_bodies import Body, as_json
 from linewatch.http.transport import Request, Transport
+from linewatch.types.base import Result
 from linewatch.types.rescoring import RescoreRun
-from linewatch.types.results import Batch, Inspection, Result
+from linewatch.types.results import Batch, Inspection
 
 LONGEST_WAIT = 30.0  # seconds that one request waits at the server; longer waits are several
 
@@ -35,7 +36,7 @@ class Page(Protocol[AnyResult]):
 
 
 class Session:
-    """A running system, reached by a transport."""
+    """A running system and the transport to it."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -46,12 +47,12 @@ class Session:
         """Whether the system can accept images now. Asked once.
 
         Raises:
-            LinewatchError: something else answers.
+            LinewatchError: the response is not from Linewatch.
         """
         return await self._transport.ready()
 
     async def close(self) -> None:
-        """Give up the connections."""
+        """Close the connections."""
         await self._executor.close()
 
     async def _get(
@@ -67,17 +68,17 @@ class Session:
         *,
         harmless_twice: bool = False,
     ) -> AnyResult:
-        """What a POST answers; one that is harmless twice is sent again where its connection broke."""
+        """The answer to a POST. It is retried after a connection error if it is `harmless_twice`."""
         call = _with_json("POST", path, json, harmless_twice=harmless_twice)
         return self._read(kind, await self._transport.json(call))
 
     async def _upload(
         self, kind: type[AnyResult], path: str, body: Callable[[], AbstractContextManager[Body]], key: str | None
     ) -> AnyResult:
-        """What a POST with a body of its own answers; it is done once, however often it has to be sent.
+        """The answer to an upload, which takes effect once, however often it is sent.
 
         Args:
-            key: its `Idempotency-Key`; None for what is known by its content.
+            key: its `Idempotency-Key`; None if the system recognises the same content.
         """
         call = Request("POST", path, body=body, key=key, harmless_twice=key is None)
         return self._read(kind, await self._transport.json(call))
@@ -107,7 +108,7 @@ class Session:
             place = {"cursor": page.next_cursor}
 
     async def _final(self, kind: type[AnyFinal], path: str, wait: float) -> AnyFinal:
-        """A thing as soon as it is final, or as it stands after `wait` seconds."""
+        """A resource as soon as it is final, or in its current state after `wait` seconds."""
         give_up = time.monotonic() + wait
         while True:
             left = max(0.0, give_up - time.monotonic())
@@ -116,38 +117,36 @@ class Session:
                 return found
 
     async def _final_of_accepted(self, made: AnyFinal, path: str, wait: float) -> AnyFinal:
-        """What was just accepted, as `_final` has it; where that cannot be had, the error says that it was accepted."""
+        """Like `_final`, for a resource that was just accepted; an error says that it was accepted."""
         try:
             return await self._final(type(made), path, wait)
         except Refused as refused:
-            needs = "; waiting needs a key with the scope read, too" if refused.code == "forbidden" else ""
-            why = f"{made.id} was accepted, but cannot be waited for: {refused.detail}{needs}"
+            needs = "; waiting needs a key with the scope read" if refused.code == "forbidden" else ""
+            why = f"{made.id} was accepted, but waiting for it failed: {refused.detail}{needs}"
             raise Refused(refused.code, refused.status, why) from refused
         except Unreachable as error:
-            raise Unreachable(f"{made.id} was accepted, but cannot be waited for: {error}") from error
+            raise Unreachable(f"{made.id} was accepted, but waiting for it failed: {error}") from error
 
     def _read(self, kind: type[AnyResult], answer: Any) -> AnyResult:
         try:
-            return kind.model_validate(answer)
+            return kind.from_document(answer)
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(step) for step in fault["loc"])
             raise LinewatchError(
-                f"{self.url} answers with a {kind.__name__} that this client cannot read ({where}: {fault['msg']}): "
-                "are they of the same version?"
+                f"{self.url} answers with a {kind.__name__} that this client cannot read ({error}): "
+                "do client and system have the same version?"
             ) from error
 
 
 def url_path(*steps: object) -> str:
-    """The path of a thing; what was given as a name cannot lead elsewhere."""
+    """The path of a resource; a name with special characters stays one segment."""
     return "/".join(["/v1", *(_path_segment(str(step)) for step in steps)])
 
 
 def key_or_new(given: str | None) -> str:
-    """An `Idempotency-Key`: the one that was given, or one of its own.
+    """An `Idempotency-Key`: `given`, or a new one.
 
     Raises:
-        ValueError: it is no key.
+        ValueError: `given` is not a valid key.
     """
     if given is None:
         return uuid4().hex

@@ -1,14 +1,15 @@
-"""What a running system answers about re-scoring, typed."""
+"""The typed answers about re-scoring."""
 
 import datetime as dt
 from typing import Any
 from uuid import UUID
 
-from linewatch.types.results import Failure, Model, ModelVersion, Result
+from linewatch.types.base import Result
+from linewatch.types.results import Failure, Model, ModelVersion
 
 
-class Progress(Result):
-    """How far a run is: `share` of its images from 0 to 1, `rate` in images a second; null: not known."""
+class Progress(Result, frozen=True):
+    """The progress of a run: `share` of its images, 0 to 1, `rate` in images a second; null if not known."""
 
     done: int
     share: float | None
@@ -16,18 +17,18 @@ class Progress(Result):
     seconds_left: float | None
 
 
-class RescoreRun(Result):
+class RescoreRun(Result, frozen=True):
     """A pass over an archive with a model version and its thresholds, or a challenger.
 
     Attributes:
         status: `queued`, `running`, `paused`, `completed`, `failed` or `cancelled`.
         kind: `archive`, or `challenger` for one that scores live images in the active version's shadow.
-        source: `where`, `folder` or `manifest` with what it was asked for; of a challenger `live` with its `share`.
-        threshold, review_threshold: those that it judges with; null for those of the version, which are in `limits`.
+        source: `where`, `folder` or `manifest` as requested; `live` with its `share` for a challenger.
+        threshold, review_threshold: used instead of the version's; null if the version's are used (`limits`).
         counts: `total` (null until it is known), `planned`, `completed`, `failed`, `ok`, `ng`, `review`, the flips
-            `ok_to_ng` and `ng_to_ok`, and `skipped` of a challenger.
+            `ok_to_ng` and `ng_to_ok`, and `skipped` for a challenger.
         reason: why it failed.
-        activation: when and by whom it was activated, and what was in force before; null where it was not.
+        activation: when and by whom it was activated, and what was in force before; null if it was not.
     """
 
     id: UUID
@@ -59,15 +60,15 @@ class RescoreRun(Result):
         return self.status in ("completed", "failed", "cancelled")
 
 
-class GateOutcome(Result):
-    """How a run fares with one rule of a gate.
+class GateOutcome(Result, frozen=True):
+    """How a run meets one rule of a gate.
 
     Attributes:
         limit: a share from 0 to 1, or a number of parts.
-        measured: what the run has, in the same unit; null where nothing can be said.
+        measured: the run's value, in the same unit; null if it cannot be measured.
         count, of: the share is `count` of `of`.
-        bound: of a share: with 95 % confidence it is not above this.
-        met: false also where nothing can be said; `detail` says why.
+        bound: the upper 95 % confidence bound of a share.
+        met: false also if it cannot be measured; `detail` says why.
     """
 
     rule: str
@@ -80,12 +81,12 @@ class GateOutcome(Result):
     detail: str | None
 
 
-class RunActivation(Result):
-    """What came of an activation or of its rollback.
+class RunActivation(Result, frozen=True):
+    """The outcome of an activation or of its rollback.
 
     Attributes:
-        activated: whether what the run assessed scores now.
-        model_version: the one that scores now.
+        activated: whether the run's version and threshold are in force now.
+        model_version: the active version.
     """
 
     activated: bool
@@ -94,15 +95,15 @@ class RunActivation(Result):
     model_version: ModelVersion
 
 
-class RescoreRunPage(Result):
+class RescoreRunPage(Result, frozen=True):
     """One page of a listing."""
 
     items: list[RescoreRun]
     next_cursor: str | None
 
 
-class Before(Result):
-    """What was recorded of an image before a run scored it; null where there was none."""
+class Before(Result, frozen=True):
+    """The recorded result of an image, from before the run; null if there was none."""
 
     anomaly_score: float | None
     threshold: float | None
@@ -110,15 +111,15 @@ class Before(Result):
     model_version: int | None
 
 
-class RescoreResult(Result):
-    """What a run made of one image.
+class RescoreResult(Result, frozen=True):
+    """The result of a run for one image.
 
     Attributes:
-        number: its place in the run's source, from 1.
-        inspection_id, path: the stored inspection, or where the image lies in the folder or by the manifest.
-        before: null where the image has never been inspected.
-        reviewed_verdict: of the newest review of the inspection; null without a review.
-        flip: `ok_to_ng` and the like where the verdict is another than before; else null.
+        number: its position in the run's source, from 1.
+        inspection_id, path: the stored inspection, or the path in the folder or manifest.
+        before: null if the image has never been inspected.
+        reviewed_verdict: the verdict of the newest review of the inspection; null without a review.
+        flip: `ok_to_ng` and the like if the verdict has changed; else null.
     """
 
     number: int
@@ -144,7 +145,7 @@ class RescoreResult(Result):
     scored_at: dt.datetime
 
 
-class RescoreResultPage(Result):
+class RescoreResultPage(Result, frozen=True):
     """One page of the results of a run."""
 
     items: list[RescoreResult]

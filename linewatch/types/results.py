@@ -1,26 +1,22 @@
-"""What a running system answers, typed. Fields that a newer system adds are kept and appear in `model_dump`."""
+"""The typed answers of a running system. Fields that a newer system adds are in `document`."""
 
 import datetime as dt
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+import msgspec
+
+from linewatch.types.base import Result
 
 
-class Result(BaseModel):
-    """An answer; immutable."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class Model(Result):
+class Model(Result, frozen=True):
     """The model version that scored."""
 
     version: int
     sha256: str
 
 
-class Image(Result):
+class Image(Result, frozen=True):
     """The stored image; width and height are in pixels, as displayed."""
 
     sha256: str
@@ -30,18 +26,18 @@ class Image(Result):
     media_type: str
 
 
-class Failure(Result):
+class Failure(Result, frozen=True):
     """Why an inspection failed; `code` is stable."""
 
     code: str
     detail: str | None
 
 
-class Review(Result):
+class Review(Result, frozen=True):
     """A person's verdict, which overrules the machine's.
 
     Attributes:
-        actor: with which API key it came: `key:` and its prefix; `local` where there are no keys.
+        actor: the API key, as `key:` and its prefix; `local` if authentication is off.
     """
 
     id: UUID
@@ -52,16 +48,16 @@ class Review(Result):
     created_at: dt.datetime
 
 
-class Inspection(Result):
-    """One image examined for one part.
+class Inspection(Result, frozen=True):
+    """One image, inspected for one part.
 
     Attributes:
         status: `queued`, `running`, `completed`, `failed` or `cancelled`.
-        view: which of several images of one part it is.
+        view: the view, if a part has several images.
         anomaly_score, threshold, verdict: null unless completed; the verdict is `ok`, `ng` or `review`.
-        effective_verdict: that of the newest of its `reviews`, the machine's where there are none.
-        timings_ms: milliseconds by the system's clock: `queue`, `load`, `decode`, `score`, and `total` from the
-            moment that it was accepted to the moment that its result was written.
+        effective_verdict: the verdict of the newest of its `reviews`, else the machine's.
+        timings_ms: milliseconds by the system's clock: `queue`, `load`, `decode`, `score`, and `total` from acceptance
+            to the commit of the result.
     """
 
     id: UUID
@@ -95,12 +91,12 @@ class Inspection(Result):
 
     @property
     def final(self) -> bool:
-        """Whether nothing will change it any more."""
+        """Whether it is completed, failed or cancelled."""
         return self.status in ("completed", "failed", "cancelled")
 
 
-class RefusedImage(Result):
-    """An image of a burst that was refused; its neighbours were not."""
+class RefusedImage(Result, frozen=True):
+    """A rejected image of a burst; the others are not affected."""
 
     external_id: str | None
     code: str
@@ -108,13 +104,13 @@ class RefusedImage(Result):
     status: int
 
 
-class Batch(Result):
+class Batch(Result, frozen=True):
     """Images that were submitted together.
 
     Attributes:
         status: `open`, `running`, `completed` or `cancelled`.
         counts: `total`, `queued`, `running`, `completed`, `failed`, `cancelled`, `ok`, `ng`, `review`.
-        inspections, errors: what was accepted and what was refused of a burst; only in the answer to the burst itself.
+        inspections, errors: the accepted and rejected images; only in the answer to the burst itself.
     """
 
     id: UUID
@@ -123,8 +119,8 @@ class Batch(Result):
     created_at: dt.datetime
     closed_at: dt.datetime | None
     finished_at: dt.datetime | None
-    inspections: list[Inspection] = []
-    errors: list[RefusedImage] = []
+    inspections: list[Inspection] = msgspec.field(default_factory=list)
+    errors: list[RefusedImage] = msgspec.field(default_factory=list)
 
     @property
     def final(self) -> bool:
@@ -137,32 +133,32 @@ class Batch(Result):
         return sum(self.counts[name] for name in ("completed", "failed", "cancelled"))
 
 
-class Challenger(Result):
-    """A model version that scores a share of live images in the active one's shadow, as the run `run_id`."""
+class Challenger(Result, frozen=True):
+    """A model version that scores a share of live images in the shadow of the active one, as the run `run_id`."""
 
     model_version: int
     share: float
     run_id: UUID
 
 
-class Recipe(Result):
-    """What is inspected; `active_version` is the number of the model version that scores, null where none does."""
+class Recipe(Result, frozen=True):
+    """A recipe; `active_version` is the number of its active model version, null if it has none."""
 
     name: str
     state: str
     without_model: str
     active_version: int | None
-    challenger: Challenger | None = None
     created_at: dt.datetime
     updated_at: dt.datetime
+    challenger: Challenger | None = None
 
 
-class Threshold(Result):
+class Threshold(Result, frozen=True):
     """A threshold in force: scores at or above it are `ng`.
 
     Attributes:
-        station_id: null for every station that has none of its own.
-        calibration: what the threshold costs and how that is known; null where a person set it.
+        station_id: null if it applies to every station without its own threshold.
+        calibration: the expected false-reject rate and how it was measured; null if a person set the threshold.
     """
 
     threshold: float
@@ -172,36 +168,34 @@ class Threshold(Result):
     created_at: dt.datetime
 
 
-class Example(Result):
+class Example(Result, frozen=True):
     """An inspection and its score."""
 
     id: UUID
     anomaly_score: float
 
 
-class Flip(Result):
+class Flip(Result, frozen=True):
     """Inspections whose verdict a threshold would have changed.
 
     Attributes:
-        before, after: the recorded verdict and what it would have been; `from` and `to` in JSON.
-        count: of these inspections.
+        before, after: the recorded and the new verdict; `from` and `to` in JSON.
+        count: how many inspections.
         examples: the newest of them.
     """
 
-    model_config = ConfigDict(serialize_by_alias=True)
-
-    before: str = Field(alias="from")
-    after: str = Field(alias="to")
+    before: str = msgspec.field(name="from")
+    after: str = msgspec.field(name="to")
     count: int
     examples: list[Example]
 
 
-class ThresholdPreview(Result):
-    """What a threshold would have changed among past inspections.
+class ThresholdPreview(Result, frozen=True):
+    """What a threshold would have changed in past inspections.
 
     Attributes:
-        inspections: how many were looked at.
-        truncated: whether there are older ones since then that were not.
+        inspections: how many were compared.
+        truncated: whether older ones were left out, because there are too many.
     """
 
     threshold: float
@@ -213,14 +207,14 @@ class ThresholdPreview(Result):
     flips: list[Flip]
 
 
-class ModelVersion(Result):
-    """One immutable trained artefact of a recipe.
+class ModelVersion(Result, frozen=True):
+    """One immutable bundle of a recipe.
 
     Attributes:
         state: `uploaded`, `ready`, `rejected` or `retired`.
-        rejection: why a worker did not take it.
-        manifest: `manifest.json` of its bundle; empty in a webhook, for it may be large.
-        thresholds: those in force.
+        rejection: why a worker rejected it.
+        manifest: `manifest.json` of its bundle; empty in a webhook, because it may be large.
+        thresholds: the thresholds in force.
     """
 
     recipe: str
@@ -229,50 +223,50 @@ class ModelVersion(Result):
     active: bool
     sha256: str
     rejection: str | None
-    manifest: dict[str, Any] = {}
     thresholds: list[Threshold]
     created_at: dt.datetime
     decided_at: dt.datetime | None
+    manifest: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def threshold(self) -> Threshold:
-        """The threshold of every station that has none of its own."""
+        """The threshold of every station without its own threshold."""
         return self.threshold_at(None)
 
     def threshold_at(self, station_id: str | None) -> Threshold:
-        """The threshold that counts at a station: its own where there is one."""
-        own = [one for one in self.thresholds if one.station_id == station_id]
-        return own[0] if own else next(one for one in self.thresholds if one.station_id is None)
+        """The threshold of a station: its own, or the common one."""
+        by_station = {threshold.station_id: threshold for threshold in self.thresholds}
+        return by_station.get(station_id, by_station[None])
 
 
-class InspectionPage(Result):
+class InspectionPage(Result, frozen=True):
     """One page of a listing."""
 
     items: list[Inspection]
     next_cursor: str | None
 
 
-class FeedItem(Inspection):
-    """An inspection as the feed gives it.
+class FeedItem(Inspection, frozen=True):
+    """An inspection in the feed.
 
     Attributes:
-        feed_event: `final`, or `reviewed` where a person's verdict repeats it.
-        cursor: its place in the feed; `results(after=cursor)` goes on with what follows.
+        feed_event: `final`, or `reviewed` if it is repeated because of a review.
+        cursor: its position in the feed; `results(after=cursor)` continues after it.
     """
 
     feed_event: str
     cursor: str
 
 
-class FeedPage(Result):
-    """One page of the feed; `next_cursor` is there on an empty one too."""
+class FeedPage(Result, frozen=True):
+    """One page of the feed; an empty page has a `next_cursor`, too."""
 
     items: list[FeedItem]
     next_cursor: str
 
 
-class Consumer(Result):
-    """A reader of the feed whose place the system keeps; `behind` is how many entries it has not acknowledged."""
+class Consumer(Result, frozen=True):
+    """A reader of the feed whose cursor the system saves; `behind` is how many entries it has not acknowledged."""
 
     name: str
     cursor: str
@@ -281,21 +275,21 @@ class Consumer(Result):
     acknowledged_at: dt.datetime
 
 
-class PartView(Result):
-    """The newest inspection of a part by one recipe from one view; `view` is null where it was not named."""
+class PartView(Result, frozen=True):
+    """The newest inspection of a part by one recipe from one view; `view` is null if it was not given."""
 
     view: str | None
     recipe: str
     inspection: Inspection
 
 
-class Part(Result):
-    """One part, as all of its views together judge it.
+class Part(Result, frozen=True):
+    """One part, with the combined verdict of its views.
 
     Attributes:
         status: `running` while one of its views is not final, else `completed`.
         verdict, effective_verdict: `ng` if any view is, else `review` if any is or has no verdict, else null while any
-            is in flight, else `ok`; by the machine, and with what people said.
+            view is not final, else `ok`; the first uses the machine's verdicts, the second the effective ones.
         counts: how many views there are, by status and by the machine's verdict.
     """
 
@@ -307,16 +301,17 @@ class Part(Result):
     views: list[PartView]
 
 
-class Endpoint(Result):
+class Endpoint(Result, frozen=True):
     """A webhook endpoint: a URL that receives events.
 
     Attributes:
-        recipes: the recipes whose events it gets; null for all.
+        recipes: the recipes whose events it receives; null for all.
         state: `enabled` or `disabled`.
-        failing_since: when tries began to fail, null where the newest did not.
-        max_group_size, max_group_delay_ms: how many events may come in one request, and how long one may wait for that.
+        failing_since: when tries began to fail; null if the latest try succeeded.
+        max_group_size, max_group_delay_ms: the most events in one request, and how long an event may wait for others.
         secret: `whsec_…`, only in the answers to `create_endpoint` and `rotate_secret`.
-        previous_secret_until: until when the secret before signs too; only in the answer to `rotate_secret`.
+        previous_secret_until: until when requests are also signed with the previous secret; only in the answer to
+            `rotate_secret`.
     """
 
     id: UUID
@@ -335,8 +330,8 @@ class Endpoint(Result):
     previous_secret_until: dt.datetime | None = None
 
 
-class Attempt(Result):
-    """One try of a delivery; `outcome` says in a word how it ended, `status` is of HTTP where there was an answer."""
+class Attempt(Result, frozen=True):
+    """One try of a delivery; `outcome` is a word, `status` the HTTP status if there was a response."""
 
     at: dt.datetime
     outcome: str
@@ -345,12 +340,12 @@ class Attempt(Result):
     answer: str
 
 
-class Delivery(Result):
+class Delivery(Result, frozen=True):
     """One event on its way to one endpoint.
 
     Attributes:
         state: `pending`, `delivered`, `exhausted` or `cancelled`.
-        next_try_at: null where there will be none.
+        next_try_at: null if there will be none.
         message_id: the `webhook-id` of its requests; null before the first.
     """
 
@@ -368,7 +363,7 @@ class Delivery(Result):
     attempts: list[Attempt]
 
 
-class DeliveryPage(Result):
+class DeliveryPage(Result, frozen=True):
     """One page of the deliveries of an endpoint."""
 
     items: list[Delivery]

@@ -1,17 +1,17 @@
-"""What a running system answers about schedules of re-scoring, typed."""
+"""The typed answers about schedules of re-scoring."""
 
 import datetime as dt
 from typing import Any
 from uuid import UUID
 
-from linewatch.types.results import Result
+from linewatch.types.base import Result
 
 
-class LastOfSchedule(Result):
-    """What became of a schedule's newest time.
+class LastOfSchedule(Result, frozen=True):
+    """The outcome of a schedule's latest time.
 
     Attributes:
-        run_id: the newest run that it made, then or before; null where it has made none.
+        run_id: the latest run that it started, then or before; null if it has started none.
         outcome: `started`, or `not started: ` and why.
     """
 
@@ -20,14 +20,14 @@ class LastOfSchedule(Result):
     outcome: str
 
 
-class RescoreSchedule(Result):
-    """Runs that are made again and again.
+class RescoreSchedule(Result, frozen=True):
+    """Runs that start at set times.
 
     Attributes:
-        run: what each of them is asked for with, as in the body of `POST /v1/rescore-runs`.
+        run: the options of each run, as in the body of `POST /v1/rescore-runs`.
         state: `enabled` or `disabled`.
-        next_at: null while it is disabled.
-        last: null while no time of it has come.
+        next_at: null if it is disabled.
+        last: null before its first time.
     """
 
     id: UUID

@@ -1,167 +1,157 @@
-"""`linewatch show`, `list`, `export` and `review`: what became of images, and what a person says of it."""
+"""`linewatch show`, `list`, `export` and `review`: inspections, and what a person says of their verdicts."""
 
 from collections.abc import Iterable
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
+import click
 
 from linewatch.cli.failures import WrongUse
-from linewatch.cli.files import Out, check, kind_of, write
-from linewatch.cli.options import DEFAULT_URL, EARLIEST, LATEST, ApiKey, AsJson, Url, client
+from linewatch.cli.files import check, kind_of, out_option, write
+from linewatch.cli.options import (
+    EARLIEST,
+    LATEST,
+    client,
+    limit_option,
+    recipe_filter_option,
+    system_options,
+    together,
+)
 from linewatch.cli.terminal import print_fields, print_json, print_table, remark
 
 if TYPE_CHECKING:
-    from linewatch.client import Filters
     from linewatch.types.results import Inspection
 
 _PAGE = 100
 _Kind = Literal["csv", "parquet"]
 _SUFFIXES: dict[str, _Kind] = {".csv": "csv", ".parquet": "parquet"}
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+
+inspection_argument = click.argument("inspection_id", metavar="ID", help="The inspection's id.")
+
+_filter_options = together(
+    [
+        recipe_filter_option,
+        click.option("--lot", "lot_id", help="Only this lot."),
+        click.option("--part", "part_id", help="Only this part."),
+        click.option("--line", "line_id", help="Only this line."),
+        click.option("--station", "station_id", help="Only this station."),
+        click.option("--batch", "batch_id", help="Only this batch, by its id."),
+        click.option("--verdict", type=click.Choice(["ok", "ng", "review"]), help="The machine's verdict."),
+        click.option(
+            "--effective-verdict",
+            type=click.Choice(["ok", "ng", "review"]),
+            help="The verdict that counts: the newest review's, else the machine's.",
+        ),
+        click.option(
+            "--status",
+            type=click.Choice(["queued", "running", "completed", "failed", "cancelled"]),
+            help="Only this status.",
+        ),
+        click.option("--since", type=click.DateTime(_TIMES), help="Accepted at or after; local time without a zone."),
+        click.option("--until", type=click.DateTime(_TIMES), help="Accepted before."),
+    ]
+)
+"""What a listing or an export is narrowed to, by the names of `Client.inspections`."""
 
 
-def show(
-    inspection_id: Annotated[str, typer.Argument(metavar="ID", help="The inspection's id.")],
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the result.")] = 0,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
+@click.command("show")
+@inspection_argument
+@click.option("--wait", type=click.FloatRange(min=0), default=0, help="Seconds to wait for the result.")
+@system_options
+def show(inspection_id: str, wait: float, url: str, api_key: str | None, as_json: bool) -> None:
     """Show one inspection."""
     with client(url, api_key) as system:
-        found = system.inspection(inspection_id, wait=wait)
+        inspection = system.inspection(inspection_id, wait=wait)
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(inspection.document)
         return
-    print_fields(found.model_dump(mode="json"))
+    print_fields(inspection.document)
 
 
-# What a listing and an export may be narrowed to
-Recipe = Annotated[str | None, typer.Option("--recipe", "-r")]
-Lot = Annotated[str | None, typer.Option("--lot")]
-Part = Annotated[str | None, typer.Option("--part")]
-Line = Annotated[str | None, typer.Option("--line")]
-Station = Annotated[str | None, typer.Option("--station")]
-Batch = Annotated[str | None, typer.Option("--batch", help="The id of a batch.")]
-Verdict = Annotated[Literal["ok", "ng", "review"] | None, typer.Option("--verdict", help="The machine's.")]
-EffectiveVerdict = Annotated[
-    Literal["ok", "ng", "review"] | None,
-    typer.Option("--effective-verdict", help="The one that counts; review waits for a person."),
-]
-Status = Annotated[Literal["queued", "running", "completed", "failed", "cancelled"] | None, typer.Option("--status")]
-_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
-Since = Annotated[
-    datetime | None,
-    typer.Option("--since", formats=_MOMENTS, help="Accepted then or later; local time without a zone."),
-]
-Until = Annotated[datetime | None, typer.Option("--until", formats=_MOMENTS, help="Accepted before.")]
-
-
-def list_inspections(
-    recipe: Recipe = None,
-    lot: Lot = None,
-    part: Part = None,
-    line: Line = None,
-    station: Station = None,
-    batch: Batch = None,
-    verdict: Verdict = None,
-    effective_verdict: EffectiveVerdict = None,
-    state: Status = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
+@click.command("list")
+@_filter_options
+@limit_option
+@system_options
+def list_inspections(limit: int, url: str, api_key: str | None, as_json: bool, **filters: Any) -> None:
     """List inspections, newest first.
 
-    With --json one a line.
+    With --json, one JSON object a line.
     """
-    filters: Filters = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station}
-    filters |= {"batch_id": batch, "verdict": verdict, "effective_verdict": effective_verdict, "status": state}
-    filters |= {"since": _zoned(since), "until": _zoned(until)}
+    filters |= {name: _with_zone(filters[name]) for name in ("since", "until")}
     with client(url, api_key) as system:
         matching = system.inspections(page_size=min(limit, _PAGE), **filters)
         print_inspections(islice(matching, limit), as_json)
 
 
-def export(
-    out: Out,
-    kind: Annotated[
-        _Kind | None, typer.Option("--format", help="What it is written as. [as the file's name ends, or csv]")
-    ] = None,
-    recipe: Recipe = None,
-    lot: Lot = None,
-    part: Part = None,
-    line: Line = None,
-    station: Station = None,
-    batch: Batch = None,
-    verdict: Verdict = None,
-    effective_verdict: EffectiveVerdict = None,
-    state: Status = None,
-    since: Since = None,
-    until: Until = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
+@click.command("export")
+@out_option
+@click.option(
+    "--format", "kind", type=click.Choice(["csv", "parquet"]), help="The file's format. [by its suffix, or csv]"
+)
+@_filter_options
+@system_options
+def export(out: Path, kind: _Kind | None, url: str, api_key: str | None, as_json: bool, **filters: Any) -> None:
     """Write inspections to a file, newest first, one a row.
 
-    The options narrow it down as those of `linewatch list` do.
+    The filters are those of `linewatch list`.
     """
     check(out, as_json)
     written_as = kind_of(out, kind, _SUFFIXES)
-    filters: Filters = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station}
-    filters |= {"batch_id": batch, "verdict": verdict, "effective_verdict": effective_verdict, "status": state}
-    filters |= {"since": _zoned(since), "until": _zoned(until)}
+    filters |= {name: _with_zone(filters[name]) for name in ("since", "until")}
     with client(url, api_key) as system:
-        download = partial(system.export, format=written_as, **filters)
-        write(out, download, as_json=as_json, format=written_as)
+        write(out, partial(system.export, format=written_as, **filters), as_json=as_json, format=written_as)
 
 
-def _zoned(moment: datetime | None) -> datetime | None:
-    """A moment that was given without a zone is this machine's local time.
+def _with_zone(moment: datetime | None) -> datetime | None:
+    """Read a time without a zone as local time.
 
     Raises:
-        WrongUse: it does not lie in our time.
+        WrongUse: the time is outside the range that the api accepts.
     """
     if moment is None:
         return None
     near = EARLIEST.year - 1 <= moment.year <= LATEST.year  # others may have no equal in another zone
     if not near or not EARLIEST <= (zoned := moment.astimezone()) < LATEST:
-        raise WrongUse(f"{moment.date()} is out of reach: --since and --until lie between 1970 and 2200")
+        raise WrongUse(f"{moment.date()} is out of range: --since and --until must lie between 1970 and 2200")
     return zoned
 
 
+@click.command("review")
+@inspection_argument
+@click.option("--verdict", type=click.Choice(["ok", "ng"]), required=True, help="Your verdict.")
+@click.option("--reviewer", required=True, help="Your name.")
+@click.option("--reason", required=True, help="Why.")
+@system_options
 def review(
-    inspection_id: Annotated[str, typer.Argument(metavar="ID", help="The inspection's id.")],
-    verdict: Annotated[Literal["ok", "ng"], typer.Option("--verdict", help="What a person found.")],
-    reviewer: Annotated[str, typer.Option("--reviewer", help="Your name.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why.")],
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    inspection_id: str,
+    verdict: Literal["ok", "ng"],
+    reviewer: str,
+    reason: str,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
     """Overrule a verdict.
 
-    The machine's stays on record; the person's is the effective one from now on.
+    The machine's verdict stays on record; yours is the effective one from now on.
     """
     with client(url, api_key) as system:
         reviewed = system.review(inspection_id, verdict, reviewer=reviewer, reason=reason)
     if as_json:
-        print_json(reviewed.model_dump(mode="json"))
+        print_json(reviewed.document)
         return
-    remark(f"Inspection {reviewed.id} is {reviewed.effective_verdict}; the machine found {reviewed.verdict}.")
+    remark(f"Inspection {reviewed.id} is {reviewed.effective_verdict}; the machine's verdict was {reviewed.verdict}.")
 
 
 def print_inspections(inspections: "Iterable[Inspection]", as_json: bool) -> None:
     """Print inspections as a table, or as one JSON object a line."""
     if as_json:
-        for one in inspections:
-            print_json(one.model_dump(mode="json"))
+        for inspection in inspections:
+            print_json(inspection.document)
         return
     print_table(
         ["image", "result", "score", "threshold", "part", "id"],
@@ -174,14 +164,14 @@ def print_inspections(inspections: "Iterable[Inspection]", as_json: bool) -> Non
 
 
 def result_of(one: "Inspection") -> str:
-    """What became of an image, in a word: why it failed, the verdict that counts, or where it is."""
+    """The result of an inspection in a word: its error code, its effective verdict, or its status."""
     if one.error is not None:
         return f"{one.status}: {one.error.code}"
     return one.effective_verdict or one.status
 
 
 def score_of(one: "Inspection") -> str | None:
-    """Its score, for people."""
+    """Its score as text."""
     return _number(one.anomaly_score)
 
 

@@ -3,26 +3,36 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from linewatch.cli.failures import CommandFailed, WrongUse
-from linewatch.cli.options import DEFAULT_URL, Activate, ApiKey, AsJson, Recipe, Url, Version, client
-from linewatch.cli.terminal import print_json, print_table, remark, results
+from linewatch.cli.groups import group
+from linewatch.cli.options import (
+    FOLDER_OR_FILE,
+    activate_option,
+    client,
+    connection_options,
+    recipe_option,
+    system_options,
+    version_option,
+)
+from linewatch.cli.server_parts import server_part
+from linewatch.cli.terminal import print_json, print_table, remark
 
 if TYPE_CHECKING:
     from linewatch.client import Client
     from linewatch.types.rescoring import RescoreRun
     from linewatch.types.results import ModelVersion, Threshold
 
-app = typer.Typer(help="The model versions of a recipe.")
+models = group("models", help="The model versions of a recipe.")
 
 
 def describe_calibration(calibration: Mapping[str, Any] | None) -> str:
-    """What a threshold costs, for people; a threshold without a calibration has no known cost."""
+    """What a threshold costs, as text."""
     if calibration is None:
-        return "set by hand, its cost is not known"
+        return "set by hand, so its false-reject rate is not known"
     low, high = calibration["confidence_interval"]
     review, groups = calibration.get("review"), calibration.get("groups")
     reviewed = f", and {review['expected_rate']:.1%} rejected or reviewed" if review else ""
@@ -35,16 +45,16 @@ def describe_calibration(calibration: Mapping[str, Any] | None) -> str:
 
 
 def threshold_text(threshold: "Threshold") -> str:
-    """A threshold with its meaning, for people."""
+    """A threshold and what it means, as text."""
     review = f", review from {threshold.review_threshold:.6g}" if threshold.review_threshold is not None else ""
     return f"{threshold.threshold:.6g}{review}: {describe_calibration(threshold.calibration)}"
 
 
 def active_version(system: "Client", recipe: str) -> int:
-    """The number of the version that scores.
+    """The number of the active version.
 
     Raises:
-        CommandFailed: there is none.
+        CommandFailed: no version is active.
     """
     for one in system.model_versions(recipe):
         if one.active:
@@ -53,7 +63,7 @@ def active_version(system: "Client", recipe: str) -> int:
 
 
 def register(system: "Client", recipe: str, bundle: Path, *, activate: bool) -> "ModelVersion":
-    """Upload a bundle, to a recipe that is made where it is missing, and wait until it may be activated."""
+    """Upload a bundle and wait until its version is ready. Creates the recipe if it does not exist."""
     system.create_recipe(recipe, exist_ok=True)
     version = system.upload_bundle(recipe, bundle)
     if activate:
@@ -62,28 +72,30 @@ def register(system: "Client", recipe: str, bundle: Path, *, activate: bool) -> 
 
 
 def print_outcome(version: "ModelVersion") -> None:
-    """Say what became of an uploaded version."""
-    results().print(f"Version {version.version} of recipe {version.recipe} is {_state(version)}.", markup=False)
+    """Print the state of an uploaded version, and how to activate it."""
+    click.echo(f"Version {version.version} of recipe {version.recipe} is {_state(version)}.")
     if not version.active:
         command = f"linewatch models activate --recipe {version.recipe} --version {version.version}"
-        results().print(f"To let it score: {command}", markup=False)
+        click.echo(f"To activate it: {command}")
 
 
 def _state(version: "ModelVersion", challenger: "RescoreRun | None" = None) -> str:
-    """What a version does; a challenger of its recipe may be this one."""
+    """A version's state as text; `challenger` is that of its recipe, and may be this version."""
     if challenger is not None and challenger.model.version == version.version:
         return f"{version.state}, challenges with {challenger.source['live']['share']:.3g} of the images"
     return f"{version.state} and active" if version.active else version.state
 
 
-@app.command("list")
-def list_versions(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+@models.command("list")
+@recipe_option
+@system_options
+def list_versions(recipe: str, url: str, api_key: str | None, as_json: bool) -> None:
     """List the versions of a recipe, newest first."""
     with client(url, api_key) as system:
         versions = system.model_versions(recipe)
         challenger = system.challenger(recipe)
     if as_json:
-        print_json([one.model_dump(mode="json") for one in versions])
+        print_json([one.document for one in versions])
         return
     print_table(
         ["version", "state", "architecture", "threshold", "made", "sha256"],
@@ -102,76 +114,80 @@ def list_versions(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None
     )
 
 
-@app.command()
-def show(
-    recipe: Recipe, version: Version = None, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
-) -> None:
+@models.command()
+@recipe_option
+@version_option
+@system_options
+def show(recipe: str, version: int | None, url: str, api_key: str | None, as_json: bool) -> None:
     """Show one version: its threshold and what it means, how it was trained, what it detected."""
     with client(url, api_key) as system:
         found = system.model_version(recipe, version or active_version(system, recipe))
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(found.document)
         return
     manifest = found.manifest
-    out = results()
-    out.print(f"Version {found.version} of recipe {found.recipe} is {_state(found)}.", markup=False)
+    click.echo(f"Version {found.version} of recipe {found.recipe} is {_state(found)}.")
     if found.rejection:
-        out.print(f"Rejected: {found.rejection}", markup=False)
-    out.print(f"Architecture: {manifest['architecture']['name']}, score {manifest['score_method']}")
+        click.echo(f"Rejected: {found.rejection}")
+    click.echo(f"Architecture: {manifest['architecture']['name']}, score {manifest['score_method']}")
     for one in found.thresholds:
         where = f" at station {one.station_id}" if one.station_id else ""
-        out.print(f"Threshold{where}: {threshold_text(one)}", markup=False)
+        click.echo(f"Threshold{where}: {threshold_text(one)}")
     if manifest["training"]:
         parts = ", ".join(f"{count} for {name}" for name, count in sorted(manifest["training"]["parts"].items()))
-        out.print(f"Trained on good parts: {parts}; epochs: {manifest['training']['epochs']}")
+        click.echo(f"Trained on good parts: {parts}; epochs: {manifest['training']['epochs']}")
     print_metrics(manifest["metrics"])
-    out.print(f"Bundle: {found.sha256}")
+    click.echo(f"Bundle: {found.sha256}")
 
 
 def print_metrics(metrics: Mapping[str, Any] | None) -> None:
-    """Print how well defects were detected, with trivial controls beside it."""
+    """Print how well defects were detected, next to the trivial controls."""
     if metrics is None:
         return
     low, high = metrics["auroc_interval"]
-    results().print(
+    click.echo(
         f"On {metrics['good']} good and {metrics['defective']} defective test images: "
         f"AUROC {metrics['auroc']:.3f} (95% interval {low:.3f} to {high:.3f}), "
         f"{metrics['recall']:.1%} of the defective found, {metrics['false_reject_rate']:.1%} of the good rejected"
     )
     if metrics.get("pixel_auroc") is not None:
-        results().print(
-            f"Where the defects are: pixel AUROC {metrics['pixel_auroc']:.3f}, AUPRO {metrics['aupro']:.3f}"
-        )
+        click.echo(f"Where the defects are: pixel AUROC {metrics['pixel_auroc']:.3f}, AUPRO {metrics['aupro']:.3f}")
     controls = sorted(metrics["controls"].items(), key=lambda one: -one[1])
-    results().print("Trivial controls: " + ", ".join(f"{name} {value:.3f}" for name, value in controls))
+    click.echo("Trivial controls: " + ", ".join(f"{name} {value:.3f}" for name, value in controls))
     if controls and controls[0][1] >= metrics["auroc"]:
-        results().print(f"The control {controls[0][0]} is as good as the detector: it has shown nothing here.")
+        click.echo(f"The control {controls[0][0]} is as good as the detector, so these test images prove nothing.")
 
 
-@app.command("import")
+@models.command("import")
+@click.argument("file", metavar="BUNDLE|FILE.pth", type=FOLDER_OR_FILE, help="A bundle, or a plain state dict.")
+@recipe_option
+@click.option("--threshold", type=float, help="For a state dict: scores at or above it are ng. A bundle has its own.")
+@click.option(
+    "--input-size", type=click.IntRange(min=8), default=128, help="For a state dict: both sides of its input, pixels."
+)
+@activate_option
+@system_options
 def import_bundle(
-    file: Annotated[Path, typer.Argument(metavar="BUNDLE|FILE.pth", help="A bundle, or a plain state dict.")],
-    recipe: Recipe,
-    threshold: Annotated[
-        float | None, typer.Option(help="For a state dict: scores at or above it are ng. A bundle has its own.")
-    ] = None,
-    input_size: Annotated[int, typer.Option(min=8, help="For a state dict: both sides of its input, pixels.")] = 128,
-    activate: Activate = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    file: Path,
+    recipe: str,
+    threshold: float | None,
+    input_size: int,
+    activate: bool,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
-    """Enter a bundle from elsewhere as a version.
+    """Upload a bundle as a new version.
 
-    Or a plain .pth state dict of the reference network, with the threshold that it was used with.
+    FILE.pth is a plain state dict of the reference network; give the threshold that it was used with.
     """
     is_state_dict = file.suffix.lower() in (".pth", ".pt")
     if is_state_dict and threshold is None:
-        raise WrongUse("a state dict has no threshold: name the one it was used with, --threshold T")
+        raise WrongUse("a state dict has no threshold: give the one it was used with, --threshold T")
     if not is_state_dict and threshold is not None:
-        raise WrongUse("a bundle brings its own threshold: leave --threshold out, and `linewatch calibrate` later")
+        raise WrongUse("a bundle has its own threshold: leave out --threshold, and use `linewatch calibrate` later")
     if not file.exists():
-        raise WrongUse(f"there is no {file}")
+        raise WrongUse(f"{file} does not exist")
     with client(url, api_key) as system, tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
         system.recipes()  # fail now if the system cannot be reached
         bundle = file
@@ -179,77 +195,76 @@ def import_bundle(
             bundle = _converted(file, Path(folder, "bundle"), threshold, input_size)
         version = register(system, recipe, bundle, activate=activate)
     if as_json:
-        print_json(version.model_dump(mode="json"))
+        print_json(version.document)
         return
     print_outcome(version)
-    results().print(f"Threshold: {threshold_text(version.threshold)}", markup=False)
+    click.echo(f"Threshold: {threshold_text(version.threshold)}")
 
 
 def _converted(file: Path, bundle: Path, threshold: float, input_size: int) -> Path:
-    from core.vision.bundle.state_dict import import_state_dict
-
+    import_state_dict = server_part("linewatch.server.state_dicts:import_state_dict", "converting a state dict")
     import_state_dict(file, bundle, threshold=threshold, input_size=input_size)
     return bundle
 
 
-@app.command()
-def activate(
-    recipe: Recipe,
-    version: Annotated[int, typer.Option(min=1, help="The version that is to score.")],
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let a ready version score from the next minibatch on."""
+@models.command()
+@recipe_option
+@click.option("--version", type=click.IntRange(min=1), required=True, help="The version to activate.")
+@system_options
+def activate(recipe: str, version: int, url: str, api_key: str | None, as_json: bool) -> None:
+    """Activate a ready version, from the next minibatch on."""
     with client(url, api_key) as system:
         now = system.activate(recipe, version)
     _print_active(now, as_json)
 
 
-@app.command()
-def rollback(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Go back to the version that was active before."""
+@models.command()
+@recipe_option
+@system_options
+def rollback(recipe: str, url: str, api_key: str | None, as_json: bool) -> None:
+    """Activate the version that was active before."""
     with client(url, api_key) as system:
         now = system.rollback(recipe)
     _print_active(now, as_json)
 
 
-@app.command()
-def challenge(
-    recipe: Recipe,
-    version: Annotated[int, typer.Option(min=1, help="The version that challenges the active one.")],
-    share: Annotated[float, typer.Option(min=0, max=1, help="Of live images, above 0 and up to 1.")] = 0.1,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let a ready version score a share of live images in the active one's shadow.
+@models.command()
+@recipe_option
+@click.option("--version", type=click.IntRange(min=1), required=True, help="The challenger.")
+@click.option(
+    "--share", type=click.FloatRange(min=0, max=1), default=0.1, help="The share of live images, above 0 and up to 1."
+)
+@system_options
+def challenge(recipe: str, version: int, share: float, url: str, api_key: str | None, as_json: bool) -> None:
+    """Let a ready version score a share of live images in the shadow of the active one.
 
-    It changes no result. What it would have changed is in the report of its run.
+    It changes no result. The report of its run shows what it would have changed.
     """
     if share == 0:
         raise WrongUse("a challenger needs a share above 0: --share 0.1 is a tenth of the images")
     with client(url, api_key) as system:
         run = system.set_challenger(recipe, version, share=share)
     if as_json:
-        print_json(run.model_dump(mode="json"))
+        print_json(run.document)
         return
     remark(f"Version {version} challenges with {share:.3g} of the images from now on, as run {run.id}.")
 
 
-@app.command()
-def unchallenge(recipe: Recipe, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """End the challenger of a recipe; its run and its results stay."""
+@models.command()
+@recipe_option
+@connection_options
+def unchallenge(recipe: str, url: str, api_key: str | None) -> None:
+    """End the challenger of a recipe. Its run and its results stay."""
     with client(url, api_key) as system:
         run = system.challenger(recipe)
         if run is None:
             raise CommandFailed(f"recipe {recipe!r} has no challenger")
         system.end_challenger(recipe)
-    remark(f"Version {run.model.version} challenges no more; what it has scored is run {run.id}.")
+    remark(f"Version {run.model.version} is no longer the challenger; its results are run {run.id}.")
 
 
 def _print_active(version: "ModelVersion", as_json: bool) -> None:
     if as_json:
-        print_json(version.model_dump(mode="json"))
+        print_json(version.document)
         return
-    remark(f"Version {version.version} of recipe {version.recipe} scores now.")
+    remark(f"Version {version.version} of recipe {version.recipe} is active now.")

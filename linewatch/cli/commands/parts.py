@@ -1,29 +1,25 @@
 """`linewatch part`: what all the views of one part say together."""
 
-from typing import Annotated
-
-import typer
+import click
 
 from linewatch.cli.commands.inspections import result_of, score_of
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
-from linewatch.cli.terminal import print_json, print_table, results
+from linewatch.cli.options import client, system_options
+from linewatch.cli.terminal import print_json, print_table
 
 
-def part(
-    part_id: Annotated[str, typer.Argument(metavar="PART_ID", help="The part's id.")],
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="Only what this recipe inspected.")] = None,
-    lot: Annotated[str | None, typer.Option("--lot", help="Only what was of this lot.")] = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
+@click.command("part")
+@click.argument("part_id", metavar="PART_ID", help="The part's id.")
+@click.option("--recipe", "-r", help="Only what this recipe inspected.")
+@click.option("--lot", help="Only inspections of this lot.")
+@system_options
+def part(part_id: str, recipe: str | None, lot: str | None, url: str, api_key: str | None, as_json: bool) -> None:
     """Show one part: its verdict, and the newest inspection of each of its views."""
     with client(url, api_key) as system:
         found = system.part(part_id, recipe=recipe, lot_id=lot)
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(found.document)
         return
-    results().print(f"{found.part_id} is {found.effective_verdict or found.status}", markup=False)
+    click.echo(f"{found.part_id} is {found.effective_verdict or found.status}")
     print_table(
         ["view", "recipe", "result", "score", "id"],
         [

@@ -1,17 +1,20 @@
 """`linewatch status`."""
 
-import typer
+import click
 
 from linewatch.cli.commands.models import threshold_text
 from linewatch.cli.commands.webhooks import describe_state, endpoint_json
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
-from linewatch.cli.terminal import print_json, print_table, results
+from linewatch.cli.options import client, system_options
+from linewatch.cli.terminal import print_json, print_table
 
 
-def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+@click.command("status")
+@system_options
+def status(url: str, api_key: str | None, as_json: bool) -> None:
     """Show a running system and its recipes.
 
-    Also consumers of the feed that are behind, and webhook endpoints that are disabled or fail. 1 if it takes no work.
+    Also shows feed consumers that are behind, and webhook endpoints that are disabled or failing. Exits with 1 if the
+    system takes no work.
     """
     with client(url, api_key) as system:
         ready = system.ready()
@@ -28,14 +31,14 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = Fal
             {
                 "url": system.url,
                 "ready": ready,
-                "recipes": [one.model_dump(mode="json") for one in recipes],
-                "active_versions": [one.model_dump(mode="json") for one in active.values()],
-                "consumers_behind": [one.model_dump(mode="json") for one in behind],
+                "recipes": [one.document for one in recipes],
+                "active_versions": [one.document for one in active.values()],
+                "consumers_behind": [one.document for one in behind],
                 "silent_endpoints": [endpoint_json(one) for one in silent],
             }
         )
     else:
-        results().print(f"{system.url} {'takes work' if ready else 'is not ready (see `linewatch doctor`)'}")
+        click.echo(f"{system.url} {'takes work' if ready else 'is not ready (see `linewatch doctor`)'}")
         if recipes:
             print_table(
                 ["recipe", "state", "version", "threshold"],
@@ -48,12 +51,8 @@ def status(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = Fal
             )
         for consumer in behind:
             since = f"{consumer.acknowledged_at.astimezone():%Y-%m-%d %H:%M:%S}"
-            results().print(
-                f"Consumer {consumer.name} is {consumer.behind} behind; it last acknowledged {since}.", markup=False
-            )
+            click.echo(f"Consumer {consumer.name} is {consumer.behind} behind; it last acknowledged {since}.")
         for endpoint in silent:
-            results().print(
-                f"Webhook endpoint {endpoint.url} ({endpoint.id}) is {describe_state(endpoint)}.", markup=False
-            )
+            click.echo(f"Webhook endpoint {endpoint.url} ({endpoint.id}) is {describe_state(endpoint)}.")
     if not ready:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

@@ -1,14 +1,14 @@
 """`linewatch webhooks`: endpoints and their deliveries."""
 
-from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
+import click
 
 from linewatch.cli.failures import CommandFailed, WrongUse
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
-from linewatch.cli.terminal import print_json, print_table, remark, results
+from linewatch.cli.groups import group
+from linewatch.cli.options import client, limit_option, system_options, together
+from linewatch.cli.terminal import print_fields, print_json, print_table, remark
 
 if TYPE_CHECKING:
     from linewatch.client import EndpointChanges
@@ -16,42 +16,46 @@ if TYPE_CHECKING:
 
 _PAGE = 100
 
-app = typer.Typer(help="Webhook endpoints and their deliveries.")
+webhooks = group("webhooks", help="Webhook endpoints and their deliveries.")
 
 
-class Event(StrEnum):
-    """The events that an endpoint can subscribe to."""
+_EVENTS = (
+    "inspection.completed",
+    "inspection.failed",
+    "inspection.reviewed",
+    "batch.completed",
+    "rescore_run.progress",
+    "rescore_run.completed",
+    "rescore_run.failed",
+    "model.activated",
+)
 
-    INSPECTION_COMPLETED = "inspection.completed"
-    INSPECTION_FAILED = "inspection.failed"
-    INSPECTION_REVIEWED = "inspection.reviewed"
-    BATCH_COMPLETED = "batch.completed"
-    RESCORE_RUN_PROGRESS = "rescore_run.progress"
-    RESCORE_RUN_COMPLETED = "rescore_run.completed"
-    RESCORE_RUN_FAILED = "rescore_run.failed"
-    MODEL_ACTIVATED = "model.activated"
+_endpoint_argument = click.argument("endpoint_id", metavar="ID", help="The endpoint's id.")
+_subscription_options = together(
+    [
+        click.option(
+            "--event",
+            "events",
+            type=click.Choice(_EVENTS),
+            multiple=True,
+            help="An event to subscribe to; may be repeated.",
+        ),
+        click.option("--recipe", "-r", "recipes", multiple=True, help="Only events of it; may be repeated. [all]"),
+        click.option("--description", help="A note for people."),
+        click.option("--max-group-size", type=click.IntRange(min=1, max=1000), help="Events in one request, at most."),
+        click.option(
+            "--max-group-delay-ms",
+            type=click.IntRange(min=0, max=60_000),
+            help="How long an event may wait for others, milliseconds.",
+        ),
+    ]
+)
+"""For the parameters events, recipes, description, max_group_size and max_group_delay_ms."""
 
 
-EndpointId = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id.")]
-Events = Annotated[
-    list[Event] | None,
-    typer.Option("--event", help="An event to subscribe to; may be repeated."),
-]
-Recipes = Annotated[list[str] | None, typer.Option("--recipe", "-r", help="Only events of it; may be repeated. [all]")]
-Description = Annotated[str | None, typer.Option("--description", help="For people.")]
-GroupSize = Annotated[
-    int | None, typer.Option("--max-group-size", min=1, max=1000, help="Events in one request, at most.")
-]
-GroupDelay = Annotated[
-    int | None,
-    typer.Option(
-        "--max-group-delay-ms", min=0, max=60_000, help="How long an event may wait for others, milliseconds."
-    ),
-]
-
-
-@app.command("list")
-def list_endpoints(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+@webhooks.command("list")
+@system_options
+def list_endpoints(url: str, api_key: str | None, as_json: bool) -> None:
     """List the endpoints."""
     with client(url, api_key) as system:
         found = system.endpoints()
@@ -69,7 +73,7 @@ def list_endpoints(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJs
 
 def endpoint_json(one: "Endpoint") -> dict[str, Any]:
     """An endpoint as JSON, without its secret, which is shown only when it is created."""
-    return one.model_dump(mode="json", exclude={"secret", "previous_secret_until"})
+    return {name: value for name, value in one.document.items() if name not in ("secret", "previous_secret_until")}
 
 
 def describe_state(one: "Endpoint") -> str:
@@ -81,17 +85,20 @@ def describe_state(one: "Endpoint") -> str:
     return one.state
 
 
-@app.command()
+@webhooks.command()
+@click.argument("address", metavar="URL", help="Where to.")
+@_subscription_options
+@system_options
 def create(
-    address: Annotated[str, typer.Argument(metavar="URL", help="Where to.")],
-    events: Events = None,
-    recipes: Recipes = None,
-    description: Description = None,
-    max_group_size: GroupSize = None,
-    max_group_delay_ms: GroupDelay = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    address: str,
+    events: tuple[str, ...],
+    recipes: tuple[str, ...],
+    description: str | None,
+    max_group_size: int | None,
+    max_group_delay_ms: int | None,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
     """Register a URL that receives events.
 
@@ -100,7 +107,7 @@ def create(
     with client(url, api_key) as system:
         made = system.create_endpoint(
             address,
-            events or [],
+            events,
             recipes=recipes or None,
             description=description or "",
             max_group_size=max_group_size or 1,
@@ -109,30 +116,36 @@ def create(
     _print_secret(made, as_json)
 
 
-@app.command()
-def show(endpoint_id: EndpointId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+@webhooks.command()
+@_endpoint_argument
+@system_options
+def show(endpoint_id: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Show one endpoint."""
     with client(url, api_key) as system:
         found = system.endpoint(endpoint_id)
     _print_endpoint(found, as_json)
 
 
-@app.command()
+@webhooks.command()
+@_endpoint_argument
+@click.option("--endpoint-url", "--to", "address", metavar="URL", help="Where to.")
+@_subscription_options
+@click.option("--all-recipes", is_flag=True, help="Events of every recipe.")
+@click.option("--state", type=click.Choice(["enabled", "disabled"]), help="Revive or disable it.")
+@system_options
 def update(
-    endpoint_id: EndpointId,
-    address: Annotated[str | None, typer.Option("--endpoint-url", "--to", metavar="URL", help="Where to.")] = None,
-    events: Events = None,
-    recipes: Recipes = None,
-    all_recipes: Annotated[bool, typer.Option("--all-recipes", help="Events of every recipe.")] = False,
-    description: Description = None,
-    state: Annotated[
-        Literal["enabled", "disabled"] | None, typer.Option("--state", help="Revive or disable it.")
-    ] = None,
-    max_group_size: GroupSize = None,
-    max_group_delay_ms: GroupDelay = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    endpoint_id: str,
+    address: str | None,
+    events: tuple[str, ...],
+    recipes: tuple[str, ...],
+    all_recipes: bool,
+    description: str | None,
+    state: Literal["enabled", "disabled"] | None,
+    max_group_size: int | None,
+    max_group_delay_ms: int | None,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
     """Change an endpoint; what is not named stays."""
     if recipes and all_recipes:
@@ -141,9 +154,9 @@ def update(
     if address is not None:
         changes["url"] = address
     if events:
-        changes["events"] = events
+        changes["events"] = list(events)
     if recipes:
-        changes["recipes"] = recipes
+        changes["recipes"] = list(recipes)
     if description is not None:
         changes["description"] = description
     if state is not None:
@@ -161,8 +174,10 @@ def update(
     _print_endpoint(changed, as_json)
 
 
-@app.command()
-def delete(endpoint_id: EndpointId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+@webhooks.command()
+@_endpoint_argument
+@system_options
+def delete(endpoint_id: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Delete an endpoint; what was not delivered to it yet never will be."""
     with client(url, api_key) as system:
         system.delete_endpoint(endpoint_id)
@@ -172,23 +187,20 @@ def delete(endpoint_id: EndpointId, url: Url = DEFAULT_URL, api_key: ApiKey = No
     remark(f"The endpoint {endpoint_id} is deleted.")
 
 
-@app.command("rotate-secret")
-def rotate_secret(
-    endpoint_id: EndpointId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False
-) -> None:
+@webhooks.command("rotate-secret")
+@_endpoint_argument
+@system_options
+def rotate_secret(endpoint_id: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Give an endpoint a new secret. It is printed once; the one before signs too for a while."""
     with client(url, api_key) as system:
         _print_secret(system.rotate_secret(endpoint_id), as_json)
 
 
-@app.command("test")
-def send_test(
-    endpoint_id: EndpointId,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the outcome.")] = 30,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
+@webhooks.command("test")
+@_endpoint_argument
+@click.option("--wait", type=click.FloatRange(min=0), default=30, help="Seconds to wait for the outcome.")
+@system_options
+def send_test(endpoint_id: str, wait: float, url: str, api_key: str | None, as_json: bool) -> None:
     """Send an endpoint an event, endpoint.test, and say what came of it.
 
     1 if it was not taken.
@@ -196,7 +208,7 @@ def send_test(
     with client(url, api_key) as system:
         sent = system.test_endpoint(endpoint_id, wait=wait)
     if as_json:
-        print_json(sent.model_dump(mode="json"))
+        print_json(sent.document)
     if not sent.attempts:
         raise CommandFailed(
             f"nothing was sent to {sent.url} for {wait:g} s: does the io worker run? "
@@ -205,19 +217,21 @@ def send_test(
     if sent.state != "delivered":
         raise CommandFailed(f"{sent.url} did not take it: {_outcome(sent)}")
     if not as_json:
-        results().print(f"{sent.url} took it: {_outcome(sent)}", markup=False)
+        click.echo(f"{sent.url} took it: {_outcome(sent)}")
 
 
-@app.command()
+@webhooks.command()
+@_endpoint_argument
+@click.option("--state", type=click.Choice(["pending", "delivered", "exhausted", "cancelled"]), help="Only these.")
+@limit_option
+@system_options
 def deliveries(
-    endpoint_id: EndpointId,
-    state: Annotated[
-        Literal["pending", "delivered", "exhausted", "cancelled"] | None, typer.Option("--state", help="Only these.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    endpoint_id: str,
+    state: Literal["pending", "delivered", "exhausted", "cancelled"] | None,
+    limit: int,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
     """List what was or will be sent to an endpoint, newest first.
 
@@ -227,7 +241,7 @@ def deliveries(
         found = islice(system.deliveries(endpoint_id, state=state, page_size=min(limit, _PAGE)), limit)
         if as_json:
             for one in found:
-                print_json(one.model_dump(mode="json"))
+                print_json(one.document)
             return
         print_table(
             ["occurred", "event", "state", "tries", "outcome", "id"],
@@ -246,18 +260,15 @@ def deliveries(
         )
 
 
-@app.command()
-def replay(
-    delivery_id: Annotated[str, typer.Argument(metavar="DELIVERY_ID", help="The delivery's id, as listed.")],
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
+@webhooks.command()
+@click.argument("delivery_id", metavar="DELIVERY_ID", help="The delivery's id, as listed.")
+@system_options
+def replay(delivery_id: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Send a delivery again, under the same webhook-id."""
     with client(url, api_key) as system:
         sent = system.replay(delivery_id)
     if as_json:
-        print_json(sent.model_dump(mode="json"))
+        print_json(sent.document)
         return
     remark(f"The {sent.event} of {sent.occurred_at.astimezone():%Y-%m-%d %H:%M:%S} is sent to {sent.url} again.")
 
@@ -266,16 +277,14 @@ def _print_endpoint(endpoint: "Endpoint", as_json: bool) -> None:
     if as_json:
         print_json(endpoint_json(endpoint))
         return
-    for name, value in endpoint_json(endpoint).items():
-        if value not in (None, [], ""):
-            results().print(f"{name:18} {value}", markup=False)
+    print_fields(endpoint_json(endpoint))
 
 
 def _print_secret(endpoint: "Endpoint", as_json: bool) -> None:
     if as_json:
-        print_json(endpoint.model_dump(mode="json"))
+        print_json(endpoint.document)
         return
-    typer.echo(endpoint.secret)
+    click.echo(endpoint.secret)
     remark(f"This is the secret of the endpoint {endpoint.id}, for {endpoint.url}. Keep it: it is not shown again.")
     if endpoint.previous_secret_until is not None:
         remark(f"The one before signs too until {endpoint.previous_secret_until.astimezone():%Y-%m-%d %H:%M}.")

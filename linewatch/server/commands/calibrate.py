@@ -3,27 +3,27 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from linewatch.cli.commands.models import active_version, describe_calibration, threshold_text
 from linewatch.cli.failures import CommandFailed, WrongUse
 from linewatch.cli.image_files import images_in
 from linewatch.cli.options import (
-    DEFAULT_URL,
-    ApiKey,
-    AsJson,
-    Data,
-    Device,
-    FalseRejectRate,
-    Recipe,
-    Url,
-    Version,
+    FOLDER_OR_FILE,
     client,
+    device_option,
+    false_reject_rate_option,
+    group_by_option,
+    recipe_option,
+    review_rate_option,
+    system_options,
+    version_option,
 )
-from linewatch.cli.terminal import print_json, progress, remark, results
+from linewatch.cli.terminal import advance_to, print_json, progress_bar, remark
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,56 +42,57 @@ _DEFAULT_RATE = 0.05
 _WORST = 5
 
 
+@click.command("calibrate")
+@recipe_option
+@click.option("--data", type=FOLDER_OR_FILE, required=True, help="A folder of images of good parts.")
+@false_reject_rate_option
+@review_rate_option
+@group_by_option
+@version_option
+@click.option("--station", help="Only for this station. [all stations]")
+@click.option("--check", is_flag=True, help="Only check whether the rejects match the expected rate; exit 1 if not.")
+@click.option("--preview", is_flag=True, help="Only show which past verdicts the new threshold would change.")
+@device_option
+@system_options
 def calibrate(
-    recipe: Recipe,
-    data: Data,
-    false_reject_rate: FalseRejectRate = None,
-    review_rate: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="The share of good parts that may be rejected or reviewed. [no review]"),
-    ] = None,
-    group_by: Annotated[
-        str | None,
-        typer.Option(help="What a part or lot is: a pattern of file names such as 'part(\\d+)_', or FILE.csv:COLUMN."),
-    ] = None,
-    version: Version = None,
-    station: Annotated[str | None, typer.Option("--station", help="The one station that the threshold is for.")] = None,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Only check the rejects against the expected rate; exit 1 if too many or few."),
-    ] = False,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Only say which past verdicts the new threshold would change.")
-    ] = False,
-    device: Device = "auto",
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    recipe: str,
+    data: Path,
+    false_reject_rate: float | None,
+    review_rate: float | None,
+    group_by: str | None,
+    version: int | None,
+    station: str | None,
+    check: bool,
+    preview: bool,
+    device: str,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
     """Set a threshold from images of good parts.
 
-    It rejects the wished share of them. The images, DATA/train/good/* or DATA/*, must be of good parts that the
-    version was not trained on. With --check or --preview nothing is set.
+    The threshold rejects the chosen share of them. The images, DATA/train/good/* or DATA/*, must show good parts that
+    the version was not trained on. With --check or --preview nothing is set.
     """
     if check and (preview or false_reject_rate is not None or review_rate is not None):
-        raise WrongUse("--check looks at the threshold in force: leave --preview and the rates out")
+        raise WrongUse("--check tests the threshold in force: leave out --preview and the rates")
     rates = _rates(false_reject_rate, review_rate)
     by = _parsed(group_by)
     root, images = _good_parts(data)
     if not check:
-        _enough(len(images), rates[0])
+        _require_enough(len(images), rates[0])
     with client(url, api_key) as system:
         number = version or active_version(system, recipe)
         found = system.model_version(recipe, number)
         if check:
-            _calibrated_threshold(found, station)  # better refused now than after the scoring
+            _calibrated_threshold(found, station)  # fail now, not after the scoring
         with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
             tar = system.download_bundle(recipe, number, Path(folder, "bundle.tar"))
             sample = _scored(tar, root, images, by, device)
         if check:
             _check(found, station, sample, as_json)
         else:
-            _renew(system, found, station, _calibration(sample, *rates), only_preview=preview, as_json=as_json)
+            _set_or_preview(system, found, station, _calibration(sample, *rates), only_preview=preview, as_json=as_json)
 
 
 def _rates(false_reject_rate: float | None, review_rate: float | None) -> tuple[float, float | None]:
@@ -106,8 +107,8 @@ def _rates(false_reject_rate: float | None, review_rate: float | None) -> tuple[
     return rate, review_rate
 
 
-def _enough(count: int, rate: float) -> None:
-    """Refuse a sample that cannot do, before anything is read."""
+def _require_enough(count: int, rate: float) -> None:
+    """Reject a sample that is too small, before anything is read."""
     from core.vision.calibration.calibration import SampleTooSmall, required_sample_size
 
     if count < required_sample_size(rate):
@@ -124,7 +125,7 @@ def _parsed(group_by: str | None) -> "GroupBy | None":
 
 
 def _good_parts(data: Path) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, as in training, and the images of good parts in it."""
+    """The folder that names are relative to, as in training, and its images of good parts."""
     from core.vision.training.dataset import InvalidDataset, read_mvtec_folder
 
     if (data / "train" / "good").is_dir():
@@ -139,7 +140,7 @@ def _good_parts(data: Path) -> tuple[Path, list[Path]]:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Good parts as the version scores them: names, scores, and which belong together."""
+    """Good parts as the version scores them: their names, scores and groups."""
 
     names: list[str]
     scores: "NDArray[np.float64]"
@@ -161,15 +162,14 @@ def _scored(tar: Path, root: Path, images: list[Path], by: "GroupBy | None", dev
         detector = load_detector(files, device=device, max_pixels=TrainingOptions.max_pixels)
     except ValueError as error:
         raise CommandFailed(str(error)) from error
-    with progress() as bar:
-        reading = bar.add_task("reading", total=len(images))
-        found = _read(images, detector, lambda done: bar.update(reading, completed=done))
-        _warn_of_known(verify_bundle(files), root, found)
-        grouping = group_parts(found.paths, root, found.digests, found.thumbnails, by)
-        for note in grouping.notes:
-            remark(f"Note: {note}")
-        scoring = bar.add_task("scoring", total=len(found.paths))
-        scores = score_dataset(detector, found.images, lambda done: bar.update(scoring, completed=done))
+    with progress_bar("reading", len(images)) as bar:
+        found = _read(images, detector, partial(advance_to, bar))
+    _warn_if_trained_on(verify_bundle(files), root, found)
+    grouping = group_parts(found.paths, root, found.digests, found.thumbnails, by)
+    for note in grouping.notes:
+        remark(f"Note: {note}")
+    with progress_bar("scoring", len(found.paths)) as bar:
+        scores = score_dataset(detector, found.images, partial(advance_to, bar))
     return _Sample([path.relative_to(root).as_posix() for path in found.paths], scores, grouping.groups)
 
 
@@ -184,7 +184,7 @@ def _read(images: list[Path], detector: "Detector", done: Any) -> "ScannedImages
     return found
 
 
-def _warn_of_known(manifest: "Manifest", root: Path, found: "ScannedImages") -> None:
+def _warn_if_trained_on(manifest: "Manifest", root: Path, found: "ScannedImages") -> None:
     from core.vision.training.dataset import dataset_digest
 
     if manifest.training is None:
@@ -205,7 +205,7 @@ def _calibration(sample: _Sample, rate: float, review_rate: float | None) -> "Ca
     return choose(sample.scores, rate, review_rate=review_rate, groups=sample.groups)
 
 
-def _renew(
+def _set_or_preview(
     system: "Client",
     found: "ModelVersion",
     station: str | None,
@@ -214,46 +214,44 @@ def _renew(
     only_preview: bool,
     as_json: bool,
 ) -> None:
-    """Set the threshold, unless it is only previewed, and say what it changes."""
+    """Set or only preview the threshold, and print which past verdicts it changes."""
     new: dict[str, Any] = {
         "review_threshold": calibration.review.threshold if calibration.review else None,
         "station_id": station,
     }
-    described = calibration.model_dump(mode="json")
+    document = calibration.model_dump(mode="json")
     flips = system.preview_threshold(found.recipe, found.version, calibration.threshold, **new)
     named = {"recipe": found.recipe, "version": found.version}
     if only_preview:
         if as_json:
-            print_json({**named, "calibration": described, "preview": flips.model_dump(mode="json")})
+            print_json({**named, "calibration": document, "preview": flips.document})
             return
-        results().print(
-            f"The new threshold would be {calibration.threshold:.6g}: {describe_calibration(described)}.", markup=False
-        )
-        _tell_flips(flips)
-        results().print("Nothing was set.")
+        click.echo(f"The new threshold would be {calibration.threshold:.6g}: {describe_calibration(document)}.")
+        _print_flips(flips)
+        click.echo("Nothing was set.")
         return
-    made = system.set_threshold(found.recipe, found.version, calibration.threshold, calibration=described, **new)
+    made = system.set_threshold(found.recipe, found.version, calibration.threshold, calibration=document, **new)
     if as_json:
-        print_json({**named, **made.model_dump(mode="json"), "preview": flips.model_dump(mode="json")})
+        print_json({**named, **made.document, "preview": flips.document})
         return
     where = f" at station {station}" if station is not None else ""
-    results().print(f"Version {found.version} of recipe {found.recipe} has a new threshold{where}.", markup=False)
-    results().print(f"Threshold {threshold_text(made)}.", markup=False)
-    _tell_flips(flips)
+    click.echo(f"Version {found.version} of recipe {found.recipe} has a new threshold{where}.")
+    click.echo(f"Threshold {threshold_text(made)}.")
+    _print_flips(flips)
 
 
-def _tell_flips(preview: "ThresholdPreview") -> None:
+def _print_flips(preview: "ThresholdPreview") -> None:
     newest = "newest " if preview.truncated else ""
-    seen = f"the {newest}{preview.inspections} inspections since {preview.since:%Y-%m-%d}"
+    compared = f"the {newest}{preview.inspections} inspections since {preview.since:%Y-%m-%d}"
     if preview.inspections == 0:
-        results().print(f"There are no inspections since {preview.since:%Y-%m-%d} to compare with.")
+        click.echo(f"There are no inspections since {preview.since:%Y-%m-%d} to compare with.")
     elif not preview.flips:
-        results().print(f"It would have changed none of {seen}.")
+        click.echo(f"It would have changed none of {compared}.")
     else:
         kinds = ", ".join(f"{one.count} from {one.before} to {one.after}" for one in preview.flips)
-        results().print(f"Of {seen} it would have changed {kinds}.")
+        click.echo(f"Of {compared} it would have changed {kinds}.")
     for one in preview.flips:
-        results().print(f"{one.before} to {one.after}, for example: linewatch show {one.examples[0].id}", markup=False)
+        click.echo(f"{one.before} to {one.after}, for example: linewatch show {one.examples[0].id}")
 
 
 # The threshold in force
@@ -288,11 +286,11 @@ def _check(found: "ModelVersion", station: str | None, sample: _Sample, as_json:
     if as_json:
         print_json(_outcome(found, in_force, outcome, worst))
     else:
-        results().print(f"{outcome.summary[:1].upper()}{outcome.summary[1:]}.", markup=False)
-        results().print("The worst of them:")
+        click.echo(f"{outcome.summary[:1].upper()}{outcome.summary[1:]}.")
+        click.echo("The worst of them:")
         for score, name in worst:
             mark = ", rejected" if is_anomaly(score, in_force.threshold) else ""
-            results().print(f"  {name}: {score:.6g}{mark}", markup=False)
+            click.echo(f"  {name}: {score:.6g}{mark}")
     if outcome.verdict == "broken":
         raise CommandFailed(f"the false-reject rate is not as expected: {outcome.summary}; {_advice(outcome)}")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
-import typer
+import click
 
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, DataDirectory, Url, client
-from linewatch.cli.terminal import print_json, print_table, remark, results
+from linewatch.cli.options import client, data_directory_option, system_options
+from linewatch.cli.terminal import print_json, print_table, remark
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -31,7 +31,10 @@ class _Finding:
     remedy: str | None = None
 
 
-def doctor(data: DataDirectory = None, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+@click.command("doctor")
+@data_directory_option
+@system_options
+def doctor(data: Path | None, url: str, api_key: str | None, as_json: bool) -> None:
     """Say what is reachable and what is not.
 
     Prints the settings, and what to do about what is missing. 1 if something is missing that is needed.
@@ -54,7 +57,7 @@ def doctor(data: DataDirectory = None, url: Url = DEFAULT_URL, api_key: ApiKey =
     else:
         _print(shown, findings)
     if any(one.state == "missing" for one in findings):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _print(shown: dict[str, str | int | float | None], findings: list[_Finding]) -> None:
@@ -65,7 +68,7 @@ def _print(shown: dict[str, str | int | float | None], findings: list[_Finding])
             for name, value in shown.items()
         ],
     )
-    results().print()
+    click.echo()
     print_table(["", "", "found"], [[one.what, one.state, one.found] for one in findings])
     for one in findings:
         if one.remedy:

@@ -3,14 +3,14 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from linewatch.cli.commands.models import active_version
 from linewatch.cli.failures import CommandFailed, WrongUse
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Device, Url, Version, client
-from linewatch.cli.terminal import print_json, results
+from linewatch.cli.options import FOLDER_OR_FILE, client, device_option, system_options, version_option
+from linewatch.cli.terminal import print_json
 
 if TYPE_CHECKING:
     from core.vision.evaluation.diagnosis import Diagnosis
@@ -29,16 +29,24 @@ class _Model:
     review_threshold: float | None
 
 
+@click.command("explain")
+@click.argument("file", type=FOLDER_OR_FILE, help="An image.")
+@click.option("--recipe", "-r", help="What is inspected.")
+@version_option
+@click.option("--bundle", type=FOLDER_OR_FILE, help="A bundle's folder, instead of a version.")
+@click.option("--out", type=FOLDER_OR_FILE, help="The PNG. [FILE's name, with .explained.png]")
+@device_option
+@system_options
 def explain(
-    file: Annotated[Path, typer.Argument(help="An image.", show_default=False)],
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What is inspected.")] = None,
-    version: Version = None,
-    bundle: Annotated[Path | None, typer.Option("--bundle", help="A bundle's folder, instead of a version.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The PNG. [FILE's name, with .explained.png]")] = None,
-    device: Device = "auto",
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    file: Path,
+    recipe: str | None,
+    version: int | None,
+    bundle: Path | None,
+    out: Path | None,
+    device: str,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
     """Show why an image gets its score.
 
@@ -61,8 +69,8 @@ def explain(
         return
     from core.vision.evaluation.diagnosis import describe
 
-    results().print(f"{file}: {describe(found)}", markup=False)
-    results().print(f"Why: {target}", markup=False)
+    click.echo(f"{file}: {describe(found)}")
+    click.echo(f"Why: {target}")
 
 
 def _from_folder(folder: Path) -> _Model:

@@ -4,14 +4,14 @@ import datetime as dt
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from linewatch.cli.failures import WrongUse
-from linewatch.cli.options import LATEST, AsJson, DataDirectory
+from linewatch.cli.groups import group
+from linewatch.cli.options import LATEST, data_directory_option, json_option
 from linewatch.cli.terminal import print_json, print_table, remark
 
 if TYPE_CHECKING:
@@ -21,15 +21,7 @@ if TYPE_CHECKING:
 
 ACTOR = "command"
 
-app = typer.Typer(help="API keys.")
-
-
-class Scope(StrEnum):
-    """What a key allows; admin allows everything."""
-
-    SUBMIT = "submit"
-    READ = "read"
-    ADMIN = "admin"
+api_keys = group("keys", help="API keys.")
 
 
 @contextmanager
@@ -90,24 +82,26 @@ def _moment(text: str | None) -> dt.datetime | None:
     return moment
 
 
-@app.command()
+@api_keys.command("create")
+@click.argument("name", default="unnamed", help="Who or what will use it.")
+@click.option(
+    "--scope",
+    type=click.Choice(["submit", "read", "admin"]),
+    multiple=True,
+    help="What it allows; may be repeated; admin allows everything. [submit and read]",
+)
+@click.option("--expires", help="When it expires: after a duration (90d, 12h) or at a time (RFC 3339). [never]")
+@click.option(
+    "--rate",
+    type=click.IntRange(min=1, max=1_000_000),
+    help="Requests a minute that each api process allows it. [no limit]",
+)
+@data_directory_option
+@json_option
 def create(
-    name: Annotated[str, typer.Argument(help="Who or what will use it.")] = "unnamed",
-    scope: Annotated[
-        list[Scope] | None,
-        typer.Option(help="What it allows; may be repeated. [submit and read]"),
-    ] = None,
-    expires: Annotated[
-        str | None, typer.Option(help="After how long (90d, 12h) or when (RFC 3339) it expires. [never]")
-    ] = None,
-    rate: Annotated[
-        int | None,
-        typer.Option(min=1, max=1_000_000, help="Requests a minute that each api process lets it make. [any number]"),
-    ] = None,
-    data: DataDirectory = None,
-    as_json: AsJson = False,
+    name: str, scope: tuple[str, ...], expires: str | None, rate: int | None, data: Path | None, as_json: bool
 ) -> None:
-    """Make a key. It is printed once and cannot be had again."""
+    """Create a key. It is printed once and cannot be shown again."""
     from core.access import keys
 
     expires_at = _moment(expires)
@@ -115,7 +109,7 @@ def create(
         key, text = keys.create(
             connection,
             name,
-            scope or [Scope.SUBMIT, Scope.READ],
+            scope or ("submit", "read"),
             actor=ACTOR,
             expires_at=expires_at,
             requests_per_minute=rate,
@@ -123,12 +117,14 @@ def create(
     if as_json:
         print_json({**_shown(key), "key": text})
         return
-    typer.echo(text)
+    click.echo(text)
     remark(f"This is the key {key.name!r}, for {', '.join(key.scopes)}. Keep it: it is not shown again.")
 
 
-@app.command("list")
-def list_keys(data: DataDirectory = None, as_json: AsJson = False) -> None:
+@api_keys.command("list")
+@data_directory_option
+@json_option
+def list_keys(data: Path | None, as_json: bool) -> None:
     """List the keys, without their secrets."""
     from core.access import keys
 
@@ -153,13 +149,12 @@ def list_keys(data: DataDirectory = None, as_json: AsJson = False) -> None:
     )
 
 
-@app.command()
-def revoke(
-    prefix: Annotated[str, typer.Argument(help="The key's prefix, as listed, or the whole key.")],
-    data: DataDirectory = None,
-    as_json: AsJson = False,
-) -> None:
-    """Revoke a key; within seconds it is refused."""
+@api_keys.command()
+@click.argument("prefix", help="The key's prefix, as listed, or the whole key.")
+@data_directory_option
+@json_option
+def revoke(prefix: str, data: Path | None, as_json: bool) -> None:
+    """Revoke a key; it stops working within seconds."""
     from core.access import keys
 
     with _transaction(data) as connection:

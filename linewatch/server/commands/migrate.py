@@ -1,10 +1,16 @@
 """`linewatch migrate`."""
 
-from linewatch.cli.options import DataDirectory
+from pathlib import Path
+
+import click
+
+from linewatch.cli.options import data_directory_option
 from linewatch.cli.terminal import remark
 
 
-def migrate(data: DataDirectory = None) -> None:
+@click.command("migrate")
+@data_directory_option
+def migrate(data: Path | None) -> None:
     """Bring the database to this version.
 
     Safe to run twice at once.

@@ -1,27 +1,35 @@
 """`linewatch up`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
 
-import typer
+import click
+
+from linewatch.cli.options import FOLDER_OR_FILE
 
 
-def up(
-    host: Annotated[str, typer.Option(envvar="LINEWATCH_HOST", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(envvar="LINEWATCH_PORT", min=0, max=65535, help="The port to listen on; 0 takes a free one.")
-    ] = 8000,
-    data: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
-    scoring_workers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 1,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option("--device", envvar="LINEWATCH_DEVICE", help="What computes."),
-    ] = "auto",
-) -> None:
+@click.command("up")
+@click.option("--host", envvar="LINEWATCH_HOST", default="127.0.0.1", help="The address to listen on.")
+@click.option(
+    "--port",
+    envvar="LINEWATCH_PORT",
+    type=click.IntRange(min=0, max=65535),
+    default=8000,
+    help="The port to listen on; 0 takes a free one.",
+)
+@click.option("--data", type=FOLDER_OR_FILE, help="The data directory. [linewatch in the user's data folder]")
+@click.option("--scoring-workers", type=click.IntRange(min=1), default=1, help="How many scoring workers to run.")
+@click.option(
+    "--device",
+    envvar="LINEWATCH_DEVICE",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="The device that computes.",
+)
+def up(host: str, port: int, data: Path | None, scoring_workers: int, device: str) -> None:
     """Run the whole system on this machine.
 
     Database, queue, api, workers. Prints one line, `ready: http://HOST:PORT`, when it takes work; Ctrl-C stops it.
     """
     from linewatch.server.up import run
 
-    raise typer.Exit(run(host=host, port=port, data=data, scoring_workers=scoring_workers, device=device))
+    raise click.exceptions.Exit(run(host=host, port=port, data=data, scoring_workers=scoring_workers, device=device))

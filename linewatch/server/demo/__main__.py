@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -18,7 +19,7 @@ from core.vision.train import TrainingOptions
 from core.vision.training.dataset import dataset_digest, file_digests
 from linewatch.cli import failures
 from linewatch.cli.commands.models import register
-from linewatch.cli.terminal import progress
+from linewatch.cli.terminal import advance_to, progress_bar
 from linewatch.client import Client
 from linewatch.server.commands.train import train_with_progress
 from linewatch.server.demo.cells import Cells, lay_out
@@ -39,25 +40,25 @@ RECIPE = "solar-cells"
 REFERENCE = "solar-cells-reference"
 PORT = 8000
 _WIDTH_WITHOUT_TERMINAL = 110
-_ALONE = 20  # images that are sent one at a time
+_ALONE = 20  # images sent one at a time
 _AS_BEFORE = TrainingOptions(architecture="conv-autoencoder", score_method="mse")
-_LOOK = 0.5  # seconds between two looks at the batch
+_BATCH_WAIT = 0.5  # seconds that one request waits for the batch
 _BURST_PATIENCE = 600.0  # seconds
 
 
 def main() -> int:
-    """Run the demo: 0 done or stopped, 1 failed, 130 interrupted before the figures were there."""
+    """Run the demo: 0 done or stopped, 1 failed, 130 interrupted before the figures were printed."""
     arguments = _arguments()
     out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         _run(out, arguments.data, arguments.port, serve=not arguments.exit)
     except KeyboardInterrupt:
-        out.print("\nInterrupted. The next run goes on with what is there.")
+        out.print("\nInterrupted. The next run continues with what is done.")
         return failures.INTERRUPTED
     except Exception as error:
         failure = failures.explain(error)
-        if failure is None:  # not foreseen: a defect, whose traceback is wanted
+        if failure is None:  # a defect: the traceback is wanted
             raise
         failures.print_error(failure.line)
         return failure.exit_code
@@ -87,8 +88,8 @@ def _run(out: Console, given: Path, port: int, *, serve: bool) -> None:
     out.rule("[bold]Linewatch demo[/]", align="left")
     out.print(
         f"Electroluminescence images of solar cells (ELPV dataset, CC BY-NC-SA 4.0): {len(cells.training)} good ones "
-        f"to learn from; a burst of {len(cells.good)} other good and {len(cells.defective)} defective ones. "
-        f"{cells.unsure} whose experts were unsure are left out. Everything is kept in {data}."
+        f"for training; a burst of {len(cells.good)} other good and {len(cells.defective)} defective ones. "
+        f"{cells.unsure} are left out because the experts were unsure. All data is in {data}."
     )
     if not port_is_free(port):
         out.print(f"Port {port} is taken, so a free one is used.")
@@ -103,7 +104,7 @@ def _run(out: Console, given: Path, port: int, *, serve: bool) -> None:
         _step(out, 3, f"Submitting {len(cells.good) + len(cells.defective)} images in one request")
         burst = _burst(client, cells)
         beside = _by_truth(client, _submitted(client, cells, REFERENCE).batch)
-        _step(out, 4, "What came of it")
+        _step(out, 4, "Results")
         _report(out, burst, cells, version, ReferenceResult(reference, *beside), system.url)
         if serve:
             out.print(f"\nThe page: [bold]{system.url}/[/]   Ctrl-C stops the system.")
@@ -112,7 +113,7 @@ def _run(out: Console, given: Path, port: int, *, serve: bool) -> None:
             except KeyboardInterrupt:
                 out.print("\nStopping.")
         else:
-            out.print("\nStopping, as --exit says; without it, the page would be served until Ctrl-C.")
+            out.print("\nStopping, because of --exit. Without it, the page is served until Ctrl-C.")
 
 
 def _step(out: Console, number: int, what: str) -> None:
@@ -178,18 +179,14 @@ class _Submitted:
 def _submitted(client: Client, cells: Cells, recipe: str) -> _Submitted:
     images = {f"good/{path.name}": path for path in cells.good}
     images |= {f"defective/{path.name}": path for path in cells.defective}
-    with progress() as bar:
-        sending = bar.add_task("sent", total=len(images))
-        verdicts = bar.add_task("verdicts", total=len(images))
+    with progress_bar("sent", len(images)) as sent_bar, progress_bar("verdicts", len(images)) as verdict_bar:
         started = time.monotonic()
-        sent = client.submit_batch(
-            dict(images), recipe=recipe, lot_id="burst", progress=lambda done: bar.update(sending, completed=done)
-        )
+        sent = client.submit_batch(dict(images), recipe=recipe, lot_id="burst", progress=partial(advance_to, sent_bar))
         accepted_after = time.monotonic() - started
         batch = sent
         while not batch.final:
-            batch = client.batch(sent.id, wait=_LOOK)
-            bar.update(verdicts, completed=batch.done)
+            batch = client.batch(sent.id, wait=_BATCH_WAIT)
+            advance_to(verdict_bar, batch.done)
             if time.monotonic() - started > _BURST_PATIENCE:
                 raise failures.CommandFailed(f"only {batch.done} verdicts after {_BURST_PATIENCE:g} s: see the log")
     return _Submitted(batch, len(sent.errors), accepted_after, time.monotonic() - started)

@@ -30,11 +30,11 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Burst:
-    """What came back.
+    """The results of the burst.
 
     Attributes:
         good, defective: inspections of held-out good and of defective cells.
-        refused: images that were not accepted.
+        refused: how many images were rejected.
         accepted_after, finished_after: seconds from the first byte sent to the answer that all are durable, and to the
             last verdict.
         alone: milliseconds from upload to verdict of single images with nothing else to do, by the client's clock.
@@ -54,7 +54,7 @@ class Burst:
 
 @dataclass(frozen=True)
 class ReferenceResult:
-    """The reference detector, and what it said of the same cells."""
+    """The reference detector and its verdicts on the same cells."""
 
     version: ModelVersion
     good: list[Inspection]
@@ -88,15 +88,15 @@ def _scores(inspections: Sequence[Inspection]) -> Scores:
 
 
 def _controls(images: list[Path], training: list[Path], preprocessing: Preprocessing) -> dict[str, Scores]:
-    seen, known = (
+    images_read, training_read = (
         read(paths, preprocessing, max_pixels=TrainingOptions.max_pixels, progress=_no_progress)
         for paths in (images, training)
     )
-    return controls(seen.thumbnails, seen.deviations, known.thumbnails)
+    return controls(images_read.thumbnails, images_read.deviations, training_read.thumbnails)
 
 
 def _no_progress(done: int) -> None:
-    """One second of work needs no progress bar."""
+    """It takes a second, so there is no progress bar."""
 
 
 def print_speed(out: Console, burst: Burst) -> None:
@@ -107,16 +107,16 @@ def print_speed(out: Console, burst: Burst) -> None:
     count = len(burst.all)
     table = _table("Speed")
     table.add_row("throughput", f"{count / burst.finished_after:.0f} images/s", "first byte sent to last verdict")
-    table.add_row("all durable", f"{burst.accepted_after:.2f} s", "stored and committed: the 202 was there")
+    table.add_row("all durable", f"{burst.accepted_after:.2f} s", "stored and committed, answered with 202")
     table.add_row("burst p50", f"{p50:.0f} ms", "accepted to verdict, by the system's clock;")
-    table.add_row("burst p99", f"{p99:.0f} ms", "nearly all of it in the queue: they came at once")
+    table.add_row("burst p99", f"{p99:.0f} ms", "mostly queueing: all images came at once")
     table.add_row("alone p50", f"{one_p50:.0f} ms", f"upload to verdict, {len(burst.alone)} images one by one,")
     table.add_row("alone p99", f"{one_p99:.0f} ms", "by the client's clock")
     out.print(table)
 
 
 def print_counts(out: Console, burst: Burst) -> None:
-    """What became of the images."""
+    """How many images have which verdict."""
     table = Table(title="Counts", title_justify="left", title_style="bold", box=None, pad_edge=False)
     kinds = ("ok", "ng", "review", "failed")
     table.add_column("")
@@ -127,13 +127,13 @@ def print_counts(out: Console, burst: Burst) -> None:
         table.add_row(name, *map(str, counts), str(len(inspections)))
     out.print(table)
     if burst.refused:
-        out.print(f"{burst.refused} images were refused.")
+        out.print(f"{burst.refused} images were rejected.")
 
 
 def print_detection(
     out: Console, found: Detection, burst: Burst, version: ModelVersion, beside: ReferenceResult
 ) -> None:
-    """AUROC of both detectors beside the controls, and what the threshold promised beside what it did."""
+    """The AUROC of both detectors and of the controls; the expected and the measured rejects of the threshold."""
     low, high = found.interval
     table = _table("Detection (AUROC: 0.5 is guessing, 1.0 is perfect)")
     table.add_row(f"[bold]{_name(version)}[/]", f"[bold]{found.auroc:.3f}[/]", f"95% interval {low:.3f} to {high:.3f}")
@@ -159,7 +159,7 @@ def _name(version: ModelVersion) -> str:
 def _verdict_on_detector(found: Detection) -> str:
     best = max(found.controls, key=lambda name: found.controls[name])
     if found.auroc <= found.controls[best]:
-        return f"[yellow]The detector does not beat the control '{_CONTROLS[best][0]}': it has shown nothing here.[/]"
+        return f"[yellow]The detector does not beat the control '{_CONTROLS[best][0]}': these images prove nothing.[/]"
     return "The detector beats every trivial control."
 
 
@@ -167,7 +167,7 @@ def print_verdicts(out: Console, burst: Burst, url: str) -> None:
     """A few verdicts of each kind, with their links; a link is never broken into lines."""
     out.print("[bold]A few verdicts[/] (the highest, the median and the lowest score of each kind)")
     for truth, group in (("defective", burst.defective), ("good", burst.good)):
-        for one in _telling_scores(group):
+        for one in _representative(group):
             colour = "red" if one.verdict == "ng" else "green"
             name = Path(one.external_id or "?").name
             link = f"{url}/v1/inspections/{one.id}"
@@ -175,7 +175,7 @@ def print_verdicts(out: Console, burst: Burst, url: str) -> None:
             out.print(f"{name}  {truth:9}  {verdict}  {link}", soft_wrap=True)
 
 
-def _telling_scores(group: Sequence[Inspection]) -> list[Inspection]:
+def _representative(group: Sequence[Inspection]) -> list[Inspection]:
     """The highest score, the median and the lowest."""
     ranked = sorted((one for one in group if one.anomaly_score is not None), key=lambda one: -(one.anomaly_score or 0))
     return [ranked[0], ranked[len(ranked) // 2], ranked[-1]] if ranked else []

@@ -172,7 +172,7 @@ def test_the_command_makes_lists_and_removes_schedules(
     assert run([*command, "disable", "nightly"]) == 0
     assert "is disabled" in capsys.readouterr().err
     assert run([*command, "enable", made["id"]]) == 0
-    assert "comes next at" in capsys.readouterr().err
+    assert "starts its next run at" in capsys.readouterr().err
     assert run([*command, "show", "nightly"]) == 0
     assert "Asia/Tokyo" in capsys.readouterr().out
     assert run([*command, "remove", "nightly"]) == 0

@@ -5,24 +5,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import typer
+from click.testing import CliRunner, Result
 from sqlalchemy import Engine
-from typer.testing import CliRunner, Result
 
 from core.settings import Settings
 from linewatch import GateNotMet, RescoreRun
 from linewatch.cli import failures, run
-from linewatch.cli.commands.rescoring import activation
+from linewatch.cli.commands.rescoring.runs import rescore
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
 from tests.fixtures.mock_system import FACES
 from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
 
 SEEN = [ResultGroup("ok", "ok", "ok", 99), ResultGroup("ok", "ok", "ng", 1)]
-
-app = typer.Typer()
-app.command()(activation.activate)
-app.command()(activation.rollback)
 
 
 @pytest.fixture
@@ -35,7 +30,7 @@ def url(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def command(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(one) for one in arguments])
+    return CliRunner().invoke(rescore, [str(one) for one in arguments])
 
 
 def exit_code(result: Result) -> int:

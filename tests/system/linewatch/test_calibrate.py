@@ -153,7 +153,7 @@ def test_a_threshold_set_by_hand_has_no_expected_rate(
         (["--review-rate", "0.05"], 2, "--review-rate must lie between the false-reject rate, 0.05, and 1"),
         (["--group-by", "part("], 2, "is no regular expression"),
         (["--group-by", r"lot(\d+)"], 2, "tells the part or lot of none of the 40 images"),
-        (["--check", "--preview"], 2, "--check looks at the threshold in force"),
+        (["--check", "--preview"], 2, "--check tests the threshold in force"),
     ],
     ids=["few", "review", "pattern", "groups", "check"],
 )

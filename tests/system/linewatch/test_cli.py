@@ -118,7 +118,7 @@ def test_weights_of_the_demo_move_over_and_versions_go_forth_and_back(
     assert after["active"] is True
     for words in (["models", "show"], ["models", "list"]):
         assert run([*words, "--recipe", recipe]) == 0
-    assert "set by hand, its cost is not known" in capsys.readouterr().out
+    assert "set by hand, so its false-reject rate is not known" in capsys.readouterr().out
 
 
 def test_a_bad_image_is_told_and_harms_no_other(capsys: pytest.CaptureFixture[str], images: Path, recipe: str) -> None:
@@ -130,8 +130,8 @@ def test_a_bad_image_is_told_and_harms_no_other(capsys: pytest.CaptureFixture[st
     assert found["none.png"]["status"] == "refused"
     assert found["cut.png"]["error"]["code"] == "image_undecodable"
     assert sum(one["status"] == "completed" for one in found.values()) == 5
-    assert "refused none.png" in told.err
-    assert "1 of 7 images were refused and 1 failed" in told.err
+    assert "rejected none.png" in told.err
+    assert "1 of 7 images were rejected and 1 failed" in told.err
 
 
 def test_verdicts_of_images_that_were_sent_before_are_printed_as_well(
@@ -153,9 +153,9 @@ def test_without_a_single_good_image_each_is_told_its_own_reason(
     (tmp_path / "empty.png").touch()
     assert run(["submit", str(tmp_path / "text.png"), str(tmp_path / "empty.png"), "--recipe", recipe]) == 1
     told = capsys.readouterr().err
-    assert "refused text.png" in told
+    assert "rejected text.png" in told
     assert "(unsupported_media_type)" in told
-    assert "refused empty.png" in told
+    assert "rejected empty.png" in told
     assert "(empty_body)" in told
 
 

@@ -77,7 +77,7 @@ def test_a_second_run_sends_what_is_new_or_changed(
     assert run(["submit", str(images), "--recipe", "ring"]) == 0
     told = capsys.readouterr()
     assert told.out == ""
-    assert "7 images had been accepted before" in told.err
+    assert "7 images were accepted before" in told.err
 
 
 def test_what_the_system_does_not_know_is_sent_again(

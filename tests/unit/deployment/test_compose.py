@@ -177,11 +177,14 @@ def test_services_have_no_more_rights_than_they_need(service: str) -> None:
 
 def test_images_get_every_package_and_a_python_that_is_supported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    packages = {path.partition("/")[0] for path in included}
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert {f"!{package}" for package in packages} <= set(ignored)
     (version,) = re.findall(r"^FROM python:([\d.]+)", DOCKERFILE, re.MULTILINE)
     assert version in SpecifierSet(project["project"]["requires-python"])
+    (path,) = re.findall(r"PYTHONPATH=(\S+)", DOCKERFILE)
+    assert path == f"/opt/linewatch/lib/python{version}/site-packages/linewatch/server/lib"
 
 
 @pytest.mark.parametrize("service", ["scoring-gpu", "scoring-cpu", "io"])

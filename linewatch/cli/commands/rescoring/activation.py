@@ -1,13 +1,13 @@
-"""`linewatch rescore activate` and `rollback`: from what a run has shown to what scores."""
+"""`linewatch rescore activate` and `rollback`: put a run's version and threshold in force, or take them back."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from linewatch.cli.commands.rescoring.run_lookup import RunId, find_run_id
+from linewatch.cli.commands.rescoring.run_lookup import find_run_id, run_argument
 from linewatch.cli.failures import WrongUse
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
+from linewatch.cli.options import AnyFunction, client, system_options
 from linewatch.cli.terminal import print_json, print_table, remark
 
 if TYPE_CHECKING:
@@ -16,37 +16,31 @@ if TYPE_CHECKING:
 _SHARES = ("max_new_false_rejects", "max_new_rejects", "max_missed", "max_failures")
 
 
-def _share(said: str) -> Any:
-    return typer.Option(min=0, max=1, help=said)
+def _share(name: str, help: str) -> Callable[[AnyFunction], AnyFunction]:  # noqa: A002 - click's word
+    return click.option(name, type=click.FloatRange(min=0, max=1), help=help)
 
 
-def _number(said: str) -> Any:
-    return typer.Option(min=1, help=said)
-
-
+@click.command("activate")
+@run_argument
+@_share("--max-new-false-rejects", "Of the parts reviewed ok: the share that may be ng now and was not before.")
+@_share("--max-new-rejects", "Of the images with a verdict before: the share that may go from ok to ng.")
+@_share("--max-missed", "Of the parts reviewed ng: the share that may be ok now and was not before.")
+@_share("--max-failures", "Of all images: the share that may have failed to be scored.")
+@click.option("--min-reviewed-ok", type=click.IntRange(min=1), help="At least this many parts were reviewed ok.")
+@click.option("--min-reviewed-ng", type=click.IntRange(min=1), help="At least this many parts were reviewed ng.")
+@click.option("--confident", is_flag=True, help="Judge each share by its upper 95 % confidence bound.")
+@system_options
 def activate(
-    run: RunId,
-    max_new_false_rejects: Annotated[
-        float | None, _share("Of the parts reviewed ok: the share that may be ng now and was not before.")
-    ] = None,
-    max_new_rejects: Annotated[
-        float | None, _share("Of the images with a verdict before: the share that may go from ok to ng.")
-    ] = None,
-    max_missed: Annotated[
-        float | None, _share("Of the parts reviewed ng: the share that may be ok now and was not before.")
-    ] = None,
-    max_failures: Annotated[float | None, _share("Of all images: the share that may have failed to be scored.")] = None,
-    min_reviewed_ok: Annotated[int | None, _number("So many parts must have been reviewed ok.")] = None,
-    min_reviewed_ng: Annotated[int | None, _number("So many parts must have been reviewed ng.")] = None,
-    confident: Annotated[
-        bool, typer.Option("--confident", help="Judge each share by its upper bound with 95 % confidence.")
-    ] = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    run: str,
+    min_reviewed_ok: int | None,
+    min_reviewed_ng: int | None,
+    confident: bool,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
+    **shares: float | None,
 ) -> None:
-    """Let what a run assessed score, its version and its threshold, if it meets the limits that are named."""
-    shares = dict(zip(_SHARES, (max_new_false_rejects, max_new_rejects, max_missed, max_failures), strict=True))
+    """Activate the version and threshold of a run, if it meets the limits that you set."""
     if all(limit is None for limit in shares.values()):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in _SHARES)
         raise WrongUse(f"a gate needs a limit: name at least one of {options}")
@@ -65,18 +59,21 @@ def activate(
             _print_gate(refused.gate, as_json)
             raise
     if as_json:
-        print_json(done.model_dump(mode="json"))
+        print_json(done.document)
         return
-    _print_gate([one.model_dump(mode="json") for one in done.gate], as_json)
+    _print_gate([one.document for one in done.gate], as_json)
     _print_scoring(done)
 
 
-def rollback(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Go one step back behind the activation of a run: to the version and the thresholds of before."""
+@click.command("rollback")
+@run_argument
+@system_options
+def rollback(run: str, url: str, api_key: str | None, as_json: bool) -> None:
+    """Undo the activation of a run: return to the version and thresholds before it."""
     with client(url, api_key) as system:
         done = system.rollback_run(find_run_id(system, run))
     if as_json:
-        print_json(done.model_dump(mode="json"))
+        print_json(done.document)
         return
     _print_scoring(done)
 

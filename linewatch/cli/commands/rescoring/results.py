@@ -1,16 +1,16 @@
-"""`linewatch rescore results`, `flips`, `report` and `export`: what a run made of its images."""
+"""`linewatch rescore results`, `flips`, `report` and `export`: the results of a run."""
 
 from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import typer
+import click
 
-from linewatch.cli.commands.rescoring.run_lookup import RunId, find_run_id
-from linewatch.cli.files import Out, check, kind_of, write
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
+from linewatch.cli.commands.rescoring.run_lookup import find_run_id, run_argument
+from linewatch.cli.files import check, kind_of, out_option, write
+from linewatch.cli.options import FOLDER_OR_FILE, client, limit_option, system_options
 from linewatch.cli.terminal import print_json, print_table
 
 if TYPE_CHECKING:
@@ -21,24 +21,33 @@ _Verdict = Literal["ok", "ng", "review"]
 _TABLES: dict[str, Literal["csv", "parquet"]] = {".csv": "csv", ".parquet": "parquet"}
 _REPORTS: dict[str, Literal["html", "json"]] = {".html": "html", ".htm": "html", ".json": "json"}
 
-Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
+_VERDICT = click.Choice(["ok", "ng", "review"])
 
 
-def results_of_run(
-    run: RunId,
-    verdict: Annotated[_Verdict | None, typer.Option("--verdict", help="The run's.")] = None,
-    before: Annotated[_Verdict | None, typer.Option("--before", help="The recorded one.")] = None,
-    line: Annotated[str | None, typer.Option("--line")] = None,
-    station: Annotated[str | None, typer.Option("--station")] = None,
-    error: Annotated[str | None, typer.Option("--error", metavar="CODE", help="Failed for this.")] = None,
-    limit: Limit = 20,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+@click.command("results")
+@run_argument
+@click.option("--verdict", type=_VERDICT, help="The run's verdict.")
+@click.option("--before", type=_VERDICT, help="The recorded verdict.")
+@click.option("--line", "line_id", help="Only this line.")
+@click.option("--station", "station_id", help="Only this station.")
+@click.option("--error", metavar="CODE", help="Failed with this code.")
+@limit_option
+@system_options
+def list_results(
+    run: str,
+    verdict: _Verdict | None,
+    before: _Verdict | None,
+    line_id: str | None,
+    station_id: str | None,
+    error: str | None,
+    limit: int,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
-    """List what a run made of its images, in the order of its source.
+    """List the results of a run, in the order of its source.
 
-    With --json one a line.
+    With --json, one JSON object a line.
     """
     with client(url, api_key) as system:
         found = system.rescore_results(
@@ -46,47 +55,44 @@ def results_of_run(
             page_size=min(limit, _PAGE),
             verdict=verdict,
             before_verdict=before,
-            line_id=line,
-            station_id=station,
+            line_id=line_id,
+            station_id=station_id,
             error_code=error,
         )
         _print(islice(found, limit), as_json)
 
 
+@click.command("flips")
+@run_argument
+@click.option("--from", "before", type=_VERDICT, help="The recorded verdict.")
+@click.option("--to", "after", type=_VERDICT, help="The run's verdict.")
+@limit_option
+@system_options
 def flips(
-    run: RunId,
-    before: Annotated[_Verdict | None, typer.Option("--from", help="The recorded verdict.")] = None,
-    after: Annotated[_Verdict | None, typer.Option("--to", help="The run's.")] = None,
-    limit: Limit = 20,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    run: str, before: _Verdict | None, after: _Verdict | None, limit: int, url: str, api_key: str | None, as_json: bool
 ) -> None:
-    """List the images whose verdict would be another one.
+    """List the images whose verdict would change.
 
-    With --json one a line.
+    With --json, one JSON object a line.
     """
     with client(url, api_key) as system:
         found = system.rescore_flips(find_run_id(system, run), before=before, after=after, page_size=min(limit, _PAGE))
         _print(islice(found, limit), as_json)
 
 
+@click.command("report")
+@run_argument
+@click.option(
+    "--format", "kind", type=click.Choice(["json", "html"]), help="The format. [by the file's suffix, or json]"
+)
+@click.option("--out", type=FOLDER_OR_FILE, help="The file, created once it is complete. [standard output]")
+@system_options
 def report(
-    run: RunId,
-    kind: Annotated[
-        Literal["json", "html"] | None,
-        typer.Option("--format", help="What it is written as. [as the file's name ends]"),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The file, there once it is whole. [standard output]")
-    ] = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    run: str, kind: Literal["json", "html"] | None, out: Path | None, url: str, api_key: str | None, as_json: bool
 ) -> None:
     """Write the report of a run: what would change.
 
-    As HTML it is one file that needs nothing beside it; JSON where nothing else is said.
+    HTML is one self-contained file. The default is JSON.
     """
     file = Path("-") if out is None else out
     check(file, as_json and (out is not None or kind == "html"))
@@ -97,17 +103,25 @@ def report(
         write(file, download, as_json=as_json, format=written_as)
 
 
+@click.command("export")
+@run_argument
+@out_option
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "parquet"]),
+    help="The file's format. [by its suffix, or csv]",
+)
+@click.option("--flips", "only_flips", is_flag=True, help="Only images whose verdict would change.")
+@system_options
 def export(
-    run: RunId,
-    out: Out,
-    kind: Annotated[
-        Literal["csv", "parquet"] | None,
-        typer.Option("--format", help="What it is written as. [as the file's name ends, or csv]"),
-    ] = None,
-    only_flips: Annotated[bool, typer.Option("--flips", help="Only images whose verdict is another one.")] = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    run: str,
+    out: Path,
+    kind: Literal["csv", "parquet"] | None,
+    only_flips: bool,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
     """Write all results of a run to a file, one a row."""
     check(out, as_json)
@@ -120,7 +134,7 @@ def export(
 def _print(found: "Iterable[RescoreResult]", as_json: bool) -> None:
     if as_json:
         for one in found:
-            print_json(one.model_dump(mode="json"))
+            print_json(one.document)
         return
     print_table(
         ["no", "image", "before", "now", "score before", "score", "threshold", "reviewed", "inspection or path"],

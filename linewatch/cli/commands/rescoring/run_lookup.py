@@ -1,8 +1,8 @@
 """Find a re-scoring run by its id or `last`, and describe it."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from linewatch.cli.failures import CommandFailed
 from linewatch.cli.terminal import print_fields, print_json
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from linewatch.client import Client
     from linewatch.types.rescoring import RescoreRun
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id; `last` is the newest over an archive.")]
+run_argument = click.argument("run", metavar="RUN", help="The run's id; `last` is the newest over an archive.")
 
 _LAST = "last"
 
 
 def find_run_id(system: "Client", run: str) -> str:
-    """The id of the run that is meant.
+    """The id of a run.
 
     Raises:
-        CommandFailed: the last is meant, and there is none.
+        CommandFailed: `last` is given, and there is no run.
     """
     if run != _LAST:
         return run
@@ -31,8 +31,8 @@ def find_run_id(system: "Client", run: str) -> str:
 
 
 def print_run(run: "RescoreRun", as_json: bool) -> None:
-    """A run with all that is known of it."""
-    fields = run.model_dump(mode="json")
+    """Print a run with all of its fields."""
+    fields = run.document
     if as_json:
         print_json(fields)
         return
@@ -40,19 +40,19 @@ def print_run(run: "RescoreRun", as_json: bool) -> None:
 
 
 def progress_of(run: "RescoreRun") -> str:
-    """How fast a run goes, when it ends, and what it has found."""
-    said = [f"{run.progress.rate:.1f}/s"] if run.status == "running" else []
+    """A run's rate, its remaining time and its flips, as text."""
+    facts = [f"{run.progress.rate:.1f}/s"] if run.status == "running" else []
     if run.progress.seconds_left is not None:
-        said.append(f"{format_seconds(run.progress.seconds_left)} left")
+        facts.append(f"{format_seconds(run.progress.seconds_left)} left")
     if run.window and run.status in ("queued", "running") and not run.progress.rate:
-        said.append(f"runs {run.window} {run.time_zone}")
+        facts.append(f"runs {run.window} {run.time_zone}")
     if run.counts["failed"]:
-        said.append(f"{run.counts['failed']} failed")
-    return ", ".join([*said, f"{run.counts['ok_to_ng']} ok→ng", f"{run.counts['ng_to_ok']} ng→ok"])
+        facts.append(f"{run.counts['failed']} failed")
+    return ", ".join([*facts, f"{run.counts['ok_to_ng']} ok→ng", f"{run.counts['ng_to_ok']} ng→ok"])
 
 
 def format_seconds(seconds: float) -> str:
-    """A time to come, as exactly as it can be known."""
+    """A remaining time, as exact as an estimate can be."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,42 +1,51 @@
-"""The options that say what a re-scoring run is asked for with, now or by a schedule."""
+"""The options that describe a re-scoring run, started now or by a schedule."""
 
 import math
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Any
 
-import typer
+import click
 
+from linewatch.cli.commands.rescoring.source_options import source
 from linewatch.cli.failures import WrongUse
+from linewatch.cli.options import together
 
-Everything = Annotated[bool, typer.Option("--all", help="All stored inspections of the recipe.")]
-Filters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where", metavar="KEY=VALUE", help="Stored inspections, as lot=L-1 or max_age=24h; may be repeated."
-    ),
-]
-Folder = Annotated[
-    str | None, typer.Option("--folder", help="A folder or an s3:// prefix of images, as the server sees it.")
-]
-Manifest = Annotated[
-    str | None, typer.Option("--manifest", help="A JSON lines or CSV file that names images, likewise.")
-]
-Threshold = Annotated[float | None, typer.Option(help="Judge with it, not with the version's.")]
-ReviewThreshold = Annotated[float | None, typer.Option(help="Comes with a threshold, and not above it.")]
-Recompute = Annotated[
-    bool, typer.Option("--recompute", help="Run the network also where this version has scored before.")
-]
-Window = Annotated[str | None, typer.Option(help="The hours in which it may run, as 22:00-05:00.")]
-MaxFailureRate = Annotated[
-    float | None, typer.Option(min=0, max=1, help="A run is aborted above this share of failures. [0.1]")
-]
+run_options = together(
+    [
+        click.option("--all", "everything", is_flag=True, help="All stored inspections of the recipe."),
+        click.option(
+            "--where",
+            "filters",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="Stored inspections, as lot=L-1 or max_age=24h; may be repeated.",
+        ),
+        click.option("--folder", help="A folder or an s3:// prefix of images, as the server sees it."),
+        click.option("--manifest", help="A JSON lines or CSV file that lists images, as the server sees it."),
+        click.option("--threshold", type=float, help="Use this threshold instead of the version's."),
+        click.option("--review-threshold", type=float, help="Used with --threshold, and not above it."),
+        click.option("--recompute", is_flag=True, help="Score again also what this version has already scored."),
+        click.option("--window", help="The hours in which it may run, as 22:00-05:00."),
+        click.option(
+            "--max-failure-rate",
+            type=click.FloatRange(min=0, max=1),
+            help="Abort the run if a larger share of its images fails. [0.1]",
+        ),
+    ]
+)
+"""What `run_arguments` takes."""
 
 
-def require_numbers(**thresholds: float | None) -> None:
-    """Refuse what is written as a number and is none.
+def run_arguments(
+    everything: bool, filters: Sequence[str], folder: str | None, manifest: str | None, **options: Any
+) -> dict[str, Any]:
+    """The arguments of `Client.rescore` or `Client.create_rescore_schedule` for these options.
 
     Raises:
-        WrongUse: a threshold is infinite or not a number.
+        WrongUse: not exactly one source is named, or a threshold is infinite or NaN.
     """
-    for name, value in thresholds.items():
+    for name in ("threshold", "review_threshold"):
+        value = options[name]
         if value is not None and not math.isfinite(value):
-            raise WrongUse(f"--{name.replace('_', '-')} {value}: a threshold is a number")
+            raise WrongUse(f"--{name.replace('_', '-')} {value}: a threshold must be a finite number")
+    return {**source(everything, filters, folder, manifest), **options}

@@ -1,28 +1,17 @@
-"""`linewatch rescore`: an archive scored again, followed, and steered."""
+"""`linewatch rescore`: start, follow, pause and cancel re-scoring runs."""
 
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
+import click
 
-from linewatch.cli.commands.rescoring import activation, schedules, source_options
-from linewatch.cli.commands.rescoring import results as result_commands
-from linewatch.cli.commands.rescoring.run_lookup import RunId, find_run_id, print_run, progress_of
-from linewatch.cli.commands.rescoring.run_options import (
-    Everything,
-    Filters,
-    Folder,
-    Manifest,
-    MaxFailureRate,
-    Recompute,
-    ReviewThreshold,
-    Threshold,
-    Window,
-    require_numbers,
-)
+from linewatch.cli.commands.rescoring import activation, results, schedules
+from linewatch.cli.commands.rescoring.run_lookup import find_run_id, print_run, progress_of, run_argument
+from linewatch.cli.commands.rescoring.run_options import run_arguments, run_options
 from linewatch.cli.failures import CommandFailed, Detached, WrongUse
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Url, client
-from linewatch.cli.terminal import print_json, print_table, progress, remark, results
+from linewatch.cli.groups import CommandGroup
+from linewatch.cli.options import client, limit_option, recipe_filter_option, system_options
+from linewatch.cli.terminal import advance_to, print_json, print_table, progress_bar, remark
 
 if TYPE_CHECKING:
     from linewatch.client import Client
@@ -30,63 +19,49 @@ if TYPE_CHECKING:
 
 _PAGE = 100
 
-app = typer.Typer(help="Score archives again, and see what would change.")
 
-
-@app.callback(invoke_without_command=True)
-def start(
-    context: typer.Context,
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="What is inspected.")] = None,
-    version: Annotated[int | None, typer.Option("--model", min=1, help="The model version that scores.")] = None,
-    everything: Everything = False,
-    filters: Filters = None,
-    folder: Folder = None,
-    manifest: Manifest = None,
-    threshold: Threshold = None,
-    review_threshold: ReviewThreshold = None,
-    recompute: Recompute = False,
-    window: Window = None,
-    time_zone: Annotated[str | None, typer.Option(help="Of the window, by its IANA name. [UTC]")] = None,
-    max_failure_rate: MaxFailureRate = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and do not wait for its end.")] = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+@click.group("rescore", cls=CommandGroup, invoke_without_command=True)
+@click.option("--recipe", "-r", help="The recipe.")
+@click.option("--model", "version", type=click.IntRange(min=1), help="The model version that scores.")
+@run_options
+@click.option("--time-zone", help="The time zone of --window, by its IANA name. [UTC]")
+@click.option("--detach", is_flag=True, help="Print the run's id and do not wait for its end.")
+@system_options
+@click.pass_context
+def rescore(
+    context: click.Context,
+    /,
+    recipe: str | None,
+    version: int | None,
+    detach: bool,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Score an archive again with a model version, and see what would change.
 
-    The run is followed until its end, unless it is detached; Ctrl-C detaches, too. Without a subcommand this starts a
-    run. 1 if it failed or was cancelled.
+    Without a subcommand this starts a run and follows it until it ends; with --detach it only starts the run. Ctrl-C
+    detaches, too. Exits with 1 if the run failed or was cancelled.
     """
     if context.invoked_subcommand is not None:
         _refuse_options_before(context)
         return
     if recipe is None or version is None:
         raise WrongUse("a run needs --recipe and --model (see `linewatch rescore --help`)")
-    require_numbers(threshold=threshold, review_threshold=review_threshold)
+    arguments = run_arguments(**options)
     with client(url, api_key) as system:
-        run = system.rescore(
-            recipe,
-            version,
-            **source_options.source(everything, filters, folder, manifest),
-            threshold=threshold,
-            review_threshold=review_threshold,
-            recompute=recompute,
-            window=window,
-            time_zone=time_zone,
-            max_failure_rate=max_failure_rate,
-        )
-        if detach:
-            if as_json:
-                print_run(run, as_json)
-                return
-            results().print(str(run.id))
-            return
-        _finish(_follow(system, run), as_json)
+        run = system.rescore(recipe, version, **arguments)
+        if not detach:
+            _finish(_follow(system, run), as_json)
+        elif as_json:
+            print_run(run, as_json)
+        else:
+            click.echo(str(run.id))
 
 
-def _refuse_options_before(context: typer.Context) -> None:
-    """Options of a run that stand before a subcommand would be lost."""
+def _refuse_options_before(context: click.Context) -> None:
+    """Options before a subcommand would have no effect."""
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -97,28 +72,25 @@ def _follow(system: "Client", run: "RescoreRun") -> "RescoreRun":
     """Show the progress of a run until its end.
 
     Raises:
-        Detached: a person has interrupted it.
+        Detached: it was interrupted with Ctrl-C.
     """
     try:
         if not run.final:
             remark(f"Run {run.id}; Ctrl-C leaves it alone, and `linewatch rescore attach {run.id}` follows it again.")
-        with progress("{task.fields[told]}") as bar:
-            task = bar.add_task(run.status, total=None, told="")
+        with progress_bar(run.status) as bar:
             for now in system.follow_run(run.id):
-                bar.update(
-                    task,
-                    description=now.status,
-                    completed=now.progress.done,
-                    total=now.counts["total"],
-                    told=progress_of(now),
-                )
+                bar.total = now.counts["total"]
+                bar.set_description_str(now.status, refresh=False)
+                bar.set_postfix_str(progress_of(now), refresh=False)
+                advance_to(bar, now.progress.done)
+                bar.refresh()
             return now
     except KeyboardInterrupt:
         raise Detached(f"run {run.id} goes on; `linewatch rescore attach {run.id}` follows it again") from None
 
 
 def _finish(run: "RescoreRun", as_json: bool) -> None:
-    """Print what a run came to.
+    """Print the counts of a run that has ended.
 
     Raises:
         CommandFailed: it failed, or was cancelled.
@@ -132,37 +104,45 @@ def _finish(run: "RescoreRun", as_json: bool) -> None:
     if run.status == "failed":
         raise CommandFailed(f"run {run.id} failed: {run.reason}")
     if run.status == "cancelled":
-        raise CommandFailed(f"run {run.id} was cancelled; results that were there are kept")
+        raise CommandFailed(f"run {run.id} was cancelled; its results so far are kept")
     remark(f"What would change: `linewatch rescore report {run.id} --out report.html`")
 
 
-@app.command()
-def attach(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Follow a run until its end. 1 if it failed or was cancelled."""
+@rescore.command()
+@run_argument
+@system_options
+def attach(run: str, url: str, api_key: str | None, as_json: bool) -> None:
+    """Follow a run until it ends. Exits with 1 if it failed or was cancelled."""
     with client(url, api_key) as system:
         _finish(_follow(system, system.rescore_run(find_run_id(system, run))), as_json)
 
 
-@app.command("list")
+@rescore.command("list")
+@recipe_filter_option
+@click.option(
+    "--status",
+    type=click.Choice(["queued", "running", "paused", "completed", "failed", "cancelled"]),
+    help="Only this status.",
+)
+@limit_option
+@system_options
 def list_runs(
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r")] = None,
-    status: Annotated[
-        Literal["queued", "running", "paused", "completed", "failed", "cancelled"] | None, typer.Option("--status")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    recipe: str | None,
+    status: Literal["queued", "running", "paused", "completed", "failed", "cancelled"] | None,
+    limit: int,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
 ) -> None:
-    """List runs, newest first, challengers among them.
+    """List runs, newest first, including challengers.
 
-    With --json one a line.
+    With --json, one JSON object a line.
     """
     with client(url, api_key) as system:
         found = list(islice(system.rescore_runs(recipe=recipe, status=status, page_size=min(limit, _PAGE)), limit))
     if as_json:
         for one in found:
-            print_json(one.model_dump(mode="json"))
+            print_json(one.document)
         return
     print_table(
         ["made", "recipe", "version", "status", "done", "of", "failed", "ok→ng", "ng→ok", "id"],
@@ -182,30 +162,38 @@ def list_runs(
     )
 
 
-@app.command()
-def show(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+@rescore.command()
+@run_argument
+@system_options
+def show(run: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Show one run."""
     with client(url, api_key) as system:
         print_run(system.rescore_run(find_run_id(system, run)), as_json)
 
 
-@app.command()
-def pause(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Pause a run: it stops at its next minibatch and keeps what it has scored."""
+@rescore.command()
+@run_argument
+@system_options
+def pause(run: str, url: str, api_key: str | None, as_json: bool) -> None:
+    """Pause a run. It stops after its current minibatch and keeps its results."""
     with client(url, api_key) as system:
         _print_run_as(system.pause_run(find_run_id(system, run)), as_json)
 
 
-@app.command()
-def resume(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Let a paused run go on where it stopped."""
+@rescore.command()
+@run_argument
+@system_options
+def resume(run: str, url: str, api_key: str | None, as_json: bool) -> None:
+    """Resume a paused run where it stopped."""
     with client(url, api_key) as system:
         _print_run_as(system.resume_run(find_run_id(system, run)), as_json)
 
 
-@app.command()
-def cancel(run: RunId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """End a run before it is done; its results stay, and it cannot be resumed."""
+@rescore.command()
+@run_argument
+@system_options
+def cancel(run: str, url: str, api_key: str | None, as_json: bool) -> None:
+    """Cancel a run. Its results so far are kept; it cannot be resumed."""
     with client(url, api_key) as system:
         _print_run_as(system.cancel_run(find_run_id(system, run)), as_json)
 
@@ -217,10 +205,13 @@ def _print_run_as(run: "RescoreRun", as_json: bool) -> None:
     remark(f"Run {run.id} is {run.status}; {run.progress.done} images have their result.")
 
 
-app.command("results")(result_commands.results_of_run)
-app.command()(result_commands.flips)
-app.command()(result_commands.report)
-app.command()(result_commands.export)
-app.command()(activation.activate)
-app.command()(activation.rollback)
-app.add_typer(schedules.app, name="schedules")
+for command in (
+    results.list_results,
+    results.flips,
+    results.report,
+    results.export,
+    activation.activate,
+    activation.rollback,
+    schedules.schedules,
+):
+    rescore.add_command(command)

@@ -1,25 +1,14 @@
-"""`linewatch rescore schedules`: runs that are made again and again."""
+"""`linewatch rescore schedules`: runs that start at set times."""
 
 import datetime as dt
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
+import click
 
-from linewatch.cli.commands.rescoring import source_options
-from linewatch.cli.commands.rescoring.run_options import (
-    Everything,
-    Filters,
-    Folder,
-    Manifest,
-    MaxFailureRate,
-    Recompute,
-    ReviewThreshold,
-    Threshold,
-    Window,
-    require_numbers,
-)
+from linewatch.cli.commands.rescoring.run_options import run_arguments, run_options
 from linewatch.cli.failures import CommandFailed, WrongUse
-from linewatch.cli.options import DEFAULT_URL, ApiKey, AsJson, Recipe, Url, client
+from linewatch.cli.groups import group
+from linewatch.cli.options import client, connection_options, recipe_option, system_options
 from linewatch.cli.terminal import print_fields, print_json, print_table, remark
 
 if TYPE_CHECKING:
@@ -27,69 +16,52 @@ if TYPE_CHECKING:
     from linewatch.operations.rescore_schedules import ScheduleChanges
     from linewatch.types.schedules import RescoreSchedule
 
-app = typer.Typer(help="Runs that are made again and again.")
+schedules = group("schedules", help="Runs that start at set times.")
 
 _CRON = "When: minute, hour, day of the month, month, day of the week, as '30 22 * * 1-5'."
 
-Chosen = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name, or its id.")]
+_schedule_argument = click.argument("name", metavar="NAME", help="The schedule's name or id.")
 
 
-@app.command()
+@schedules.command("create")
+@click.argument("name", help="Its name.")
+@recipe_option
+@click.option("--cron", required=True, help=_CRON)
+@click.option("--time-zone", default="UTC", help="The time zone of --cron and --window, by its IANA name.")
+@click.option("--model", "version", type=click.IntRange(min=1), help="The model version that scores. [newest ready]")
+@run_options
+@system_options
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")],
-    recipe: Recipe,
-    cron: Annotated[str, typer.Option("--cron", help=_CRON)],
-    time_zone: Annotated[str, typer.Option("--time-zone", help="Whose clock it goes by, also for --window.")] = "UTC",
-    version: Annotated[
-        int | None, typer.Option("--model", min=1, help="The model version that scores. [the newest that is ready]")
-    ] = None,
-    everything: Everything = False,
-    filters: Filters = None,
-    folder: Folder = None,
-    manifest: Manifest = None,
-    threshold: Threshold = None,
-    review_threshold: ReviewThreshold = None,
-    recompute: Recompute = False,
-    window: Window = None,
-    max_failure_rate: MaxFailureRate = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
+    name: str,
+    recipe: str,
+    version: int | None,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Let runs be made at the times of a cron expression.
+    """Start runs at the times of a cron expression.
 
-    None is made while the one before has not ended.
+    A time is skipped if the run before has not ended.
     """
-    source = source_options.source(everything, filters, folder, manifest)
-    require_numbers(threshold=threshold, review_threshold=review_threshold)
+    arguments = run_arguments(**options)
     with client(url, api_key) as system:
-        made = system.create_rescore_schedule(
-            name,
-            recipe,
-            version,
-            cron=cron,
-            time_zone=time_zone,
-            threshold=threshold,
-            review_threshold=review_threshold,
-            recompute=recompute,
-            window=window,
-            max_failure_rate=max_failure_rate,
-            **source,
-        )
+        made = system.create_rescore_schedule(name, recipe, version, **arguments)
     _print_schedule(made, as_json)
 
 
-@app.command("list")
-def list_schedules(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+@schedules.command("list")
+@system_options
+def list_schedules(url: str, api_key: str | None, as_json: bool) -> None:
     """List the schedules.
 
-    With --json one a line.
+    With --json, one JSON object a line.
     """
     with client(url, api_key) as system:
         found = system.rescore_schedules()
     if as_json:
         for one in found:
-            print_json(one.model_dump(mode="json"))
+            print_json(one.document)
         return
     print_table(
         ["name", "recipe", "version", "cron", "zone", "next", "last", "outcome"],
@@ -109,32 +81,31 @@ def list_schedules(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJs
     )
 
 
-@app.command()
-def show(name: Chosen, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+@schedules.command()
+@_schedule_argument
+@system_options
+def show(name: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Show one schedule."""
     with client(url, api_key) as system:
-        fields = _find(system, name).model_dump(mode="json")
+        fields = _find(system, name).document
     if as_json:
         print_json(fields)
         return
     print_fields(fields)
 
 
-@app.command()
-def change(
-    name: Chosen,
-    cron: Annotated[str | None, typer.Option("--cron", help=_CRON)] = None,
-    time_zone: Annotated[str | None, typer.Option("--time-zone", help="Whose clock it goes by.")] = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let a schedule go by other times.
+@schedules.command()
+@_schedule_argument
+@click.option("--cron", help=_CRON)
+@click.option("--time-zone", help="The time zone of --cron, by its IANA name.")
+@system_options
+def change(name: str, cron: str | None, time_zone: str | None, url: str, api_key: str | None, as_json: bool) -> None:
+    """Change the times of a schedule.
 
-    The time zone is that of its runs' window, too. What else its runs are asked for with stays.
+    The time zone also applies to the window of its runs. Everything else stays.
     """
     if cron is None and time_zone is None:
-        raise WrongUse("name what changes, --cron or --time-zone")
+        raise WrongUse("name the change: --cron or --time-zone")
     changes: ScheduleChanges = {}
     with client(url, api_key) as system:
         found = _find(system, name)
@@ -147,21 +118,27 @@ def change(
         _print_schedule(system.change_rescore_schedule(found.id, **changes), as_json)
 
 
-@app.command()
-def enable(name: Chosen, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Let a schedule go on, with its next time."""
+@schedules.command()
+@_schedule_argument
+@system_options
+def enable(name: str, url: str, api_key: str | None, as_json: bool) -> None:
+    """Enable a schedule, from its next time on."""
     _set_state(name, "enabled", url, api_key, as_json)
 
 
-@app.command()
-def disable(name: Chosen, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Let a schedule rest. A run that it has made goes on."""
+@schedules.command()
+@_schedule_argument
+@system_options
+def disable(name: str, url: str, api_key: str | None, as_json: bool) -> None:
+    """Disable a schedule. A run that it started goes on."""
     _set_state(name, "disabled", url, api_key, as_json)
 
 
-@app.command()
-def remove(name: Chosen, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Remove a schedule. The runs that it made stay."""
+@schedules.command()
+@_schedule_argument
+@connection_options
+def remove(name: str, url: str, api_key: str | None) -> None:
+    """Remove a schedule. Its runs stay."""
     with client(url, api_key) as system:
         found = _find(system, name)
         system.delete_rescore_schedule(found.id)
@@ -169,10 +146,10 @@ def remove(name: Chosen, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None
 
 
 def _find(system: "Client", name: str) -> "RescoreSchedule":
-    """The schedule that is meant by a name or an id.
+    """The schedule with this name or id.
 
     Raises:
-        CommandFailed: there is none.
+        CommandFailed: it does not exist.
     """
     for one in system.rescore_schedules():
         if name in (one.name, str(one.id)):
@@ -187,10 +164,10 @@ def _set_state(name: str, state: Literal["enabled", "disabled"], url: str, api_k
 
 def _print_schedule(one: "RescoreSchedule", as_json: bool) -> None:
     if as_json:
-        print_json(one.model_dump(mode="json"))
+        print_json(one.document)
         return
-    comes = f"comes next at {_local(one.next_at)}, local time" if one.next_at else "is disabled"
-    remark(f"The schedule {one.name!r} {comes}.")
+    state = f"starts its next run at {_local(one.next_at)}, local time" if one.next_at else "is disabled"
+    remark(f"The schedule {one.name!r} {state}.")
 
 
 def _local(moment: dt.datetime | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Which images a re-scoring run is over, as a person writes it: `--where KEY=VALUE`, a folder or a manifest."""
+"""Parses the options that name the images of a re-scoring run: `--where KEY=VALUE`, a folder or a manifest."""
 
 import datetime as dt
 import os.path
@@ -20,24 +20,24 @@ _AGE = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)(h|d)")
 _HOURS = {"h": 1.0, "d": 24.0}
 
 
-def source(everything: bool, filters: Sequence[str] | None, folder: str | None, manifest: str | None) -> dict[str, Any]:
-    """The one source that was named.
+def source(everything: bool, filters: Sequence[str], folder: str | None, manifest: str | None) -> dict[str, Any]:
+    """The source of a run, as its request has it.
 
     Raises:
-        WrongUse: none was, or several.
+        WrongUse: not exactly one source is named.
     """
     if [everything, bool(filters), folder is not None, manifest is not None].count(True) != 1:
-        raise WrongUse("name what is scored again, one of --all, --where, --folder and --manifest")
+        raise WrongUse("name the images: use one of --all, --where, --folder and --manifest")
     if folder is not None:
         return {"folder": _absolute(folder)}
     if manifest is not None:
         return {"manifest": _absolute(manifest)}
-    return {"where": parsed(filters or [])}
+    return {"where": parsed(filters)}
 
 
 def _absolute(place: str) -> str:
-    """A path is meant from where the command is called; a URL is as it is."""
-    return place if "://" in place else os.path.abspath(place)  # noqa: PTH100 - `..` is resolved as it is written
+    """A path is relative to the current folder; a URL stays as it is."""
+    return place if "://" in place else os.path.abspath(place)  # noqa: PTH100 - resolves `..` without following links
 
 
 def parsed(given: Sequence[str]) -> dict[str, str | float]:
@@ -45,10 +45,10 @@ def parsed(given: Sequence[str]) -> dict[str, str | float]:
 
     Args:
         given: `lot=L-1` and the like. `lot` and `lot_id` are the same; `since` and `until` are ISO 8601, in local time
-            where they name no zone; `max_age` is hours or days, like 36h or 7d.
+            if they name no zone; `max_age` is hours or days, like 36h or 7d.
 
     Raises:
-        WrongUse: what is written is no filter, or says the same thing twice.
+        WrongUse: an entry is not a filter, or repeats one.
     """
     found: dict[str, str | float] = {}
     for one in given:
@@ -78,12 +78,12 @@ def _read(key: str, value: str) -> tuple[str, str | float]:
         if age is None or not float(age[1]):
             raise WrongUse(f"--where {key}={value}: write an age in hours or days, like 36h or 7d")
         return "max_age_hours", float(age[1]) * _HOURS[age[2]]
-    raise WrongUse(f"--where {key}={value}: {key!r} is no filter; there are {', '.join(_KEYS)}")
+    raise WrongUse(f"--where {key}={value}: {key!r} is not a filter; the filters are {', '.join(_KEYS)}")
 
 
 def _moment(key: str, value: str) -> str:
     try:
         moment = dt.datetime.fromisoformat(value)
         return (moment if moment.tzinfo else moment.astimezone()).isoformat()
-    except (ValueError, OverflowError, OSError):  # the last two: too far away to have a local time
+    except (ValueError, OverflowError, OSError):  # the last two: no local time exists that far away
         raise WrongUse(f"--where {key}={value}: write a moment like 2026-09-30T22:00, or a day") from None

@@ -10,7 +10,7 @@ import pytest
 from linewatch import BundleRejected, Refused
 from linewatch.cli import failures, run
 from linewatch.cli.commands.models import describe_calibration
-from linewatch.cli.commands.submit import _BURST_IMAGES, _bursts, _File
+from linewatch.cli.commands.submit import _BURST_IMAGES, _File, _split
 from linewatch.cli.image_files import images_in
 from linewatch.cli.journal import Stamp
 from linewatch.server.commands.doctor import _masked
@@ -222,8 +222,8 @@ def test_an_interrupt_is_130_and_says_what_goes_on(
     folder.mkdir()
     for command in ("status", "submit"):
         monkeypatch.setattr(f"linewatch.cli.commands.{command}.client", interrupted)
-    said = {"status": "interrupted", "submit FOLDER": "interrupted; the same command goes on where it was"}
-    said["submit IMAGE"] = "interrupted; what had been accepted goes on (see `linewatch list`)"
+    said = {"status": "interrupted", "submit FOLDER": "interrupted; the same command continues where it stopped"}
+    said["submit IMAGE"] = "interrupted; images that were accepted will be scored (see `linewatch list`)"
     for command, line in said.items():
         words = command.replace("FOLDER", str(folder)).replace("IMAGE", str(image)).split()
         assert run([*words, "--recipe", "r"] if "submit" in command else words) == failures.INTERRUPTED
@@ -231,7 +231,7 @@ def test_an_interrupt_is_130_and_says_what_goes_on(
 
 
 def test_an_interrupt_while_commands_are_still_imported_is_130_too(tmp_path: Path) -> None:
-    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
     program = "import sys; sys.path.insert(0, sys.argv.pop()); from linewatch.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program, "status", tmp_path], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (failures.INTERRUPTED, "", "linewatch: interrupted\n")
@@ -259,7 +259,7 @@ def test_a_threshold_says_what_it_costs_and_how_that_is_known() -> None:
     assert "4.0%" in text
     assert "0.8% to 9.4%" in text
     assert "74 held-out good parts" in text
-    assert describe_calibration(None) == "set by hand, its cost is not known"
+    assert describe_calibration(None) == "set by hand, so its false-reject rate is not known"
 
 
 def test_a_threshold_says_what_is_reviewed_and_how_few_parts_that_is_known_from() -> None:
@@ -278,10 +278,10 @@ def test_a_threshold_says_what_is_reviewed_and_how_few_parts_that_is_known_from(
     assert "from 60 held-out good parts in 20 groups" in said
 
 
-def test_bursts_are_bounded_and_hold_no_name_twice() -> None:
+def test_split_are_bounded_and_hold_no_name_twice() -> None:
     def sizes(*named: tuple[str, int]) -> list[int]:
         files = [_File(number, Path("x"), Stamp(name, size, 0)) for number, (name, size) in enumerate(named)]
-        return [len(burst) for burst in _bursts(files)]
+        return [len(burst) for burst in _split(files)]
 
     assert sizes(*((f"{number}.png", 1) for number in range(_BURST_IMAGES + 1))) == [_BURST_IMAGES, 1]
     assert sizes(("1", 1), ("1", 1)) == [1, 1]
@@ -298,6 +298,13 @@ def test_images_are_found_by_suffix_and_hidden_ones_left_out(tmp_path: Path) -> 
 
 def test_the_command_offers_the_events_that_there_are() -> None:
     from core.feed.events import EventType
-    from linewatch.cli.commands.webhooks import Event
+    from linewatch.cli.commands.webhooks import _EVENTS
 
-    assert {one.value for one in Event} == {one.value for one in EventType} - {EventType.ENDPOINT_TEST}
+    assert set(_EVENTS) == {event.value for event in EventType} - {EventType.ENDPOINT_TEST}
+
+
+def test_the_command_takes_the_same_files_for_images_as_the_server() -> None:
+    from core.intake import image_formats
+    from linewatch.cli.image_files import SUFFIXES
+
+    assert SUFFIXES == image_formats.SUFFIXES

@@ -343,5 +343,5 @@ def test_a_review_says_whose_verdict_counts(play: Play, capsys: pytest.CaptureFi
     reviewed = {**COMPLETED, "effective_verdict": "ok"}
     asked = play({"POST /v1/inspections/x/reviews": lambda _: httpx.Response(201, json=reviewed)})
     assert run(["review", "x", "--verdict", "ok", "--reviewer", "m", "--reason", "dust"]) == 0
-    assert "is ok; the machine found ng." in capsys.readouterr().err
+    assert "is ok; the machine's verdict was ng." in capsys.readouterr().err
     assert json.loads(asked[0].content) == {"verdict": "ok", "reviewer": "m", "reason": "dust"}

@@ -50,7 +50,7 @@ def test_progress_in_words() -> None:
     def words(*, rate: float = 0.0, left: float | None = None, failed: int = 0, **own: Any) -> str:
         progress = {"done": 10, "share": None, "rate": rate, "seconds_left": left}
         counts = RUN["counts"] | {"failed": failed, "ok_to_ng": 2}
-        return progress_of(RescoreRun.model_validate({**RUN, **own, "progress": progress, "counts": counts}))
+        return progress_of(RescoreRun.from_document({**RUN, **own, "progress": progress, "counts": counts}))
 
     assert words() == "2 ok→ng, 0 ng→ok"
     assert words(status="running", rate=12.34, left=300, failed=1) == "12.3/s, 5 min left, 1 failed, 2 ok→ng, 0 ng→ok"

@@ -37,7 +37,7 @@ def test_moments_without_a_zone_are_local() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["lots=1"], "'lots' is no filter; there are part, lot, line, station, batch, verdict"),
+        (["lots=1"], "'lots' is not a filter; the filters are part, lot, line, station, batch, verdict"),
         (["lot"], "write it like lot=L-1"),
         (["lot="], "write it like lot=L-1"),
         (["lot=1", "lot_id=2"], "lot_id is named twice"),

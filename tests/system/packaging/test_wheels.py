@@ -1,0 +1,215 @@
+"""Both distributions, built as wheels and installed in environments of their own."""
+
+import json
+import os
+import shutil
+import signal
+import site
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from core.settings import Settings
+from tests.fixtures.api_process import running_api
+from tests.fixtures.part_images import png
+from tests.fixtures.servers import free_port
+
+ROOT = Path(__file__).parents[3]
+LARGEST_CLIENT = 10_000_000  # bytes, with its dependencies and compiled
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment without anything of this checkout."""
+
+    folder: Path
+
+    @property
+    def packages(self) -> Path:
+        [found] = self.folder.glob("lib/python*/site-packages")
+        return found
+
+    def run(self, *arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+        program, *rest = map(str, arguments)
+        return subprocess.run(
+            [self.folder / "bin" / program, *rest],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=self.variables(**variables),
+            timeout=120,
+        )
+
+    def variables(self, **changes: str) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("LINEWATCH_", "PYTHON"))}
+        return inherited | {"XDG_CACHE_HOME": str(self.folder / "cache")} | changes
+
+
+def make_environment(folder: Path, *packages: object) -> Environment:
+    """A new environment with these packages, installed by pip."""
+    venv.create(folder, symlinks=True)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet", *packages]
+    subprocess.run([str(argument) for argument in pip], check=True, cwd=folder)
+    return Environment(folder)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheels of both distributions, by name."""
+    folder = tmp_path_factory.mktemp("wheels")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, ROOT / "linewatch", ROOT], check=True)
+    return {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
+
+
+@pytest.fixture(scope="module")
+def client(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The client alone, with the dependencies that it asks for."""
+    constraints = ROOT / "requirements.lock"
+    return make_environment(tmp_path_factory.mktemp("client"), wheels["linewatch_client"], "--constraint", constraints)
+
+
+@pytest.fixture(scope="module")
+def server(wheels: dict[str, Path], reachable_folder: Path) -> Iterator[Environment]:
+    """Both wheels; what they depend on is taken from this environment, without what is installed editable here."""
+    folder = reachable_folder / "server"
+    environment = make_environment(folder, "--no-deps", *wheels.values())
+    (environment.packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+    yield environment
+    shutil.rmtree(folder)
+
+
+def top_level(wheel: Path) -> set[str]:
+    """The names that a wheel puts into site-packages, apart from its own record."""
+    names = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    return {name for name in names if not name.endswith(".dist-info")}
+
+
+def test_both_wheels_have_one_top_level_package_and_share_no_file(wheels: dict[str, Path]) -> None:
+    assert {name: top_level(wheel) for name, wheel in wheels.items()} == {
+        "linewatch": {"linewatch"},
+        "linewatch_client": {"linewatch"},
+    }
+    files = [set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels.values()]
+    assert not files[0] & files[1]
+
+
+def test_both_distributions_have_the_same_version() -> None:
+    server, client = (
+        tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (ROOT, ROOT / "linewatch")
+    )
+    assert server["version"] == client["version"]
+    assert f"linewatch-client=={client['version']}" in server["dependencies"]
+
+
+def test_the_client_is_small(client: Environment) -> None:
+    size = sum(path.stat().st_size for path in client.packages.rglob("*") if path.is_file())
+    assert list(client.packages.rglob("*.pyc"))  # it is counted as it runs
+    assert size < LARGEST_CLIENT
+
+
+def test_the_client_imports_without_the_server(client: Environment) -> None:
+    imports = "from linewatch import AsyncClient, Client, verify_webhook, Inspection"
+    absent = "import importlib.util as u; print([n for n in ('core', 'api', 'worker', 'migrations') if u.find_spec(n)])"
+    done = client.run("python", "-W", "error", "-c", f"{imports}; {absent}")
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_the_client_submits_and_lists(client: Environment, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "part.png").write_bytes(png(1))
+    with running_api(settings) as http:
+        assert http.post("/v1/recipes", json={"name": "ring", "without_model": "wait"}).status_code == 201
+        url = str(http.base_url)
+        submitted = client.run("linewatch", "submit", tmp_path, "--recipe", "ring", LINEWATCH_URL=url)
+        assert (submitted.returncode, submitted.stderr) == (0, ""), submitted.stderr
+        assert "1 images were accepted" in submitted.stdout
+        listed = client.run("linewatch", "list", "--recipe", "ring", "--json", LINEWATCH_URL=url)
+        assert json.loads(listed.stdout)["external_id"] == "part.png"
+        table = client.run("linewatch", "list", LINEWATCH_URL=url).stdout.splitlines()
+        assert [table[0].split()[:2], table[1].split()[:2]] == [["image", "result"], ["part.png", "queued"]]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "up",
+        "up --port 1",
+        "train --data . --recipe r",
+        "keys create --help",
+        "models import net.pth --recipe r --threshold 1",
+    ],
+)
+def test_a_command_of_the_server_says_what_to_install(client: Environment, arguments: str, settings: Settings) -> None:
+    (client.folder / "net.pth").touch()
+    with running_api(settings) as http:
+        done = client.run("linewatch", *arguments.split(), LINEWATCH_URL=str(http.base_url))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("linewatch: ")
+    assert done.stderr.endswith("needs the server, and only the client is installed here: pip install linewatch\n")
+
+
+def test_help_of_the_client_lists_all_commands(client: Environment) -> None:
+    done = client.run("linewatch", "--help")
+    assert done.returncode == 0
+    assert "submit " in done.stdout
+    assert "Needs the server: pip install linewatch" in done.stdout
+
+
+def test_the_server_leaves_common_names_to_others(server: Environment) -> None:
+    for name in ("api", "core", "migrations", "worker"):
+        done = server.run("python", "-c", f"import linewatch, {name}")
+        assert f"No module named '{name}'" in done.stderr
+
+
+def test_the_path_of_the_servers_code_is_printed(server: Environment) -> None:
+    path = server.run("python", "-m", "linewatch.server").stdout.strip()
+    assert path == str(server.packages / "linewatch/server/lib")
+    imports = "import api.app, core.settings, migrations, worker.app; print(core.__file__)"
+    done = server.run("python", "-c", imports, PYTHONPATH=path)
+    assert done.stdout.strip() == f"{path}/core/__init__.py", done.stderr
+
+
+def test_the_installed_system_runs(server: Environment, reachable_folder: Path) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    with running_up(server, reachable_folder / "installed", port) as log:
+        done = server.run("linewatch", "status", "--json", LINEWATCH_URL=url)
+        assert json.loads(done.stdout)["ready"], log.read_text()
+        doctor = server.run("linewatch", "doctor", "--data", reachable_folder / "installed", LINEWATCH_URL=url)
+        assert "linewatch/server/lib" not in doctor.stdout
+        assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+
+
+@contextmanager
+def running_up(environment: Environment, data: Path, port: int) -> Iterator[Path]:
+    """`linewatch up` of this environment, ready; gives the file of its log."""
+    log = data.with_suffix(".log")
+    command: list[str | Path] = [
+        environment.folder / "bin/linewatch",
+        "up",
+        "--port",
+        str(port),
+        "--data",
+        data,
+        "--device",
+        "cpu",
+    ]
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment.variables(), cwd=data.parent
+        )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == f"ready: http://127.0.0.1:{port}\n", log.read_text()
+        yield log
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text()
+        process.stdout.close()
