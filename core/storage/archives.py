@@ -1,4 +1,4 @@
-"""Archives: folders and S3 prefixes of images that re-scoring may read, below the roots that the settings name."""
+"""Archives: the folders and S3 prefixes that re-scoring may read, below the configured roots."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -18,53 +18,53 @@ _VARIABLE = "LINEWATCH_ARCHIVE_ROOTS"
 
 
 class _Root(Protocol):
-    """Where archives may lie; what is asked for below it is given in parts."""
+    """A configured root. Locations below it are given by their path parts."""
 
-    def parts_below(self, given: str) -> list[str] | None:
-        """The parts below this root of what is named absolutely; None if it is not below it."""
+    def parts_below(self, path_or_url: str) -> list[str] | None:
+        """The parts of an absolute path or URL below this root; None if it is not below it."""
 
-    def is_away(self) -> bool:
-        """Whether nothing can be said of what is below it, from here and now."""
+    def is_unavailable(self) -> bool:
+        """Whether this process cannot currently check what exists below the root."""
 
-    def place(self, parts: Sequence[str]) -> ArchiveLocation:
-        """The folder or prefix; refuses what leads out of the root, or is not there."""
+    def locate(self, parts: Sequence[str]) -> ArchiveLocation:
+        """The folder or prefix. Refused if it leads out of the root or does not exist."""
 
     def require_file(self, parts: Sequence[str]) -> None:
-        """Refuse a file that leads out of the root, or is not there."""
+        """Refuse a file that leads out of the root or does not exist."""
 
 
 @dataclass(frozen=True)
 class _FolderRoot:
     path: Path
 
-    def parts_below(self, given: str) -> list[str] | None:
-        path = path_of_url(given) if "://" in given else given
-        own = parts_of(str(self.path))
-        if path is None or not path.startswith("/") or parts_of(path)[: len(own)] != own:
+    def parts_below(self, path_or_url: str) -> list[str] | None:
+        path = path_of_url(path_or_url) if "://" in path_or_url else path_or_url
+        root = parts_of(str(self.path))
+        if path is None or not path.startswith("/") or parts_of(path)[: len(root)] != root:
             return None
-        return parts_of(path)[len(own) :]
+        return parts_of(path)[len(root) :]
 
-    def is_away(self) -> bool:
+    def is_unavailable(self) -> bool:
         return not os.access(self.path, os.R_OK | os.X_OK)
 
-    def place(self, parts: Sequence[str]) -> ArchiveLocation:
-        return Folder(self.path, parts if self.is_away() else self._inside(parts, "folder", Path.is_dir))
+    def locate(self, parts: Sequence[str]) -> ArchiveLocation:
+        return Folder(self.path, parts if self.is_unavailable() else self._inside(parts, "folder", Path.is_dir))
 
     def require_file(self, parts: Sequence[str]) -> None:
-        if not self.is_away():
+        if not self.is_unavailable():
             self._inside(parts, "file", Path.is_file)
 
-    def _inside(self, parts: Sequence[str], kind: str, is_one: Callable[[Path], bool]) -> list[str]:
+    def _inside(self, parts: Sequence[str], kind: str, has_kind: Callable[[Path], bool]) -> list[str]:
         path = self.path.joinpath(*parts)
         inside = inside_root(self.path, path)
         if inside is None:
-            raise _refused(f"{path} is a symbolic link out of {self.path}, which re-scoring does not leave.")
+            raise _refused(f"{path} is a symbolic link out of {self.path}. Re-scoring does not follow it.")
         try:
-            found = is_one(self.path.joinpath(*inside))
-        except OSError:  # a folder on the way cannot be entered
-            found = False
-        if not found:
-            raise _refused(f"There is no {kind} {path}, or it cannot be reached.")
+            exists = has_kind(self.path.joinpath(*inside))
+        except OSError:  # no permission on a parent folder
+            exists = False
+        if not exists:
+            raise _refused(f"The {kind} {path} does not exist or cannot be accessed.")
         return inside
 
 
@@ -73,112 +73,114 @@ class _BucketRoot:
     bucket: str
     prefix: tuple[str, ...]
 
-    def parts_below(self, given: str) -> list[str] | None:
-        own = [self.bucket, *self.prefix]
-        parts = parts_of_url(given)
-        return None if parts is None or parts[: len(own)] != own else parts[len(own) :]
+    def parts_below(self, path_or_url: str) -> list[str] | None:
+        root = [self.bucket, *self.prefix]
+        parts = parts_of_url(path_or_url)
+        return None if parts is None or parts[: len(root)] != root else parts[len(root) :]
 
-    def is_away(self) -> bool:
+    def is_unavailable(self) -> bool:
         try:
             Bucket(self.bucket, self.prefix).check()
         except ArchiveUnavailable:
             return True
         return False
 
-    def place(self, parts: Sequence[str]) -> ArchiveLocation:
-        place = Bucket(self.bucket, self.prefix, parts)
+    def locate(self, parts: Sequence[str]) -> ArchiveLocation:
+        location = Bucket(self.bucket, self.prefix, parts)
         try:
-            is_there = not parts or place.holds_any()
+            exists = not parts or location.holds_any()
         except ArchiveUnavailable:
-            return place
-        if not is_there:
-            raise _refused(f"There is nothing below {place.url}.")
-        return place
+            return location
+        if not exists:
+            raise _refused(f"No object exists below {location.url}.")
+        return location
 
     def require_file(self, parts: Sequence[str]) -> None:
-        place = Bucket(self.bucket, self.prefix, parts[:-1])
+        location = Bucket(self.bucket, self.prefix, parts[:-1])
         try:
-            is_there = place.holds(parts[-1])
+            exists = location.holds(parts[-1])
         except ArchiveUnavailable:
             return
-        if not is_there:
-            raise _refused(f"There is no {place.url_of(parts[-1])}.")
+        if not exists:
+            raise _refused(f"{location.url_of(parts[-1])} does not exist.")
 
 
 class Archives:
-    """The roots, and how to get from what a person names to a place below one of them."""
+    """The configured roots; resolves a user's path or URL to a location below one of them."""
 
     def __init__(self, roots: Sequence[str]) -> None:
         self._names = list(roots)
-        self._roots = [_root(one) for one in roots]
+        self._roots = [_root(name) for name in roots]
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Those of `LINEWATCH_ARCHIVE_ROOTS`."""
+        """The roots of `LINEWATCH_ARCHIVE_ROOTS`."""
         return cls(settings.archive_root_list)
 
     @property
     def roots(self) -> list[ArchiveLocation]:
-        """Each root as a whole, whether or not it is there."""
+        """Every root, whether or not it exists."""
         return [
-            Folder(one.path) if isinstance(one, _FolderRoot) else Bucket(one.bucket, one.prefix) for one in self._roots
+            Folder(root.path) if isinstance(root, _FolderRoot) else Bucket(root.bucket, root.prefix)
+            for root in self._roots
         ]
 
-    def locate(self, given: str) -> ArchiveLocation:
-        """The folder or the prefix that is meant by an absolute path, a URL, or a path relative to a root.
+    def locate(self, path_or_url: str) -> ArchiveLocation:
+        """The folder or prefix for an absolute path, a URL, or a path relative to a root.
 
-        If its root is away, as it may be for the api, it is taken as written: reading will show.
+        If the root is unavailable, as it may be on the api's machine, the location is not checked; reading it will.
 
         Raises:
-            Refused: SOURCE_REFUSED for what is outside every root, also by `..` or a symbolic link, or not there; and
-                where no root is configured.
+            Refused: SOURCE_REFUSED if it is outside every root (also by `..` or a symbolic link), does not exist, or no
+                root is configured.
         """
-        return self._find(given, lambda root, parts: root.place(parts))[0]
+        return self._find(path_or_url, lambda root, parts: root.locate(parts))[0]
 
-    def locate_file(self, given: str) -> tuple[ArchiveLocation, str]:
-        """The same for a file: its folder or prefix, and its name in there."""
-        place, parts = self._find(given, lambda root, parts: _place_of_file(root, parts, given))
-        return place, parts[-1]
+    def locate_file(self, path_or_url: str) -> tuple[ArchiveLocation, str]:
+        """Like `locate`, for a file: its folder or prefix, and its name there."""
+        location, parts = self._find(path_or_url, lambda root, parts: _location_of_file(root, parts, path_or_url))
+        return location, parts[-1]
 
     def _find(
-        self, given: str, look: Callable[[_Root, list[str]], ArchiveLocation]
+        self, path_or_url: str, locate: Callable[[_Root, list[str]], ArchiveLocation]
     ) -> tuple[ArchiveLocation, list[str]]:
-        """The place that is looked for, and its parts below its root; `look` refuses what is not there."""
-        candidates = self._candidates(given)
-        refusals, away = [], []
+        """The location and its parts below its root. `locate` raises Refused if it does not exist there."""
+        candidates = self._candidates(path_or_url)
+        refusals, unavailable = [], []
         for root, parts in candidates:
-            if len(candidates) > 1 and root.is_away():
-                away.append((root, parts))
+            if len(candidates) > 1 and root.is_unavailable():
+                unavailable.append((root, parts))
                 continue
             try:
-                return look(root, parts), parts
+                return locate(root, parts), parts
             except Refused as refusal:
                 refusals.append(refusal)
-        if not away:
+        if not unavailable:
             raise refusals[0]
-        root, parts = away[0]
-        return look(root, parts), parts
+        root, parts = unavailable[0]
+        return locate(root, parts), parts
 
-    def _candidates(self, given: str) -> list[tuple[_Root, list[str]]]:
+    def _candidates(self, path_or_url: str) -> list[tuple[_Root, list[str]]]:
         if not self._roots:
-            raise _refused(f"No folder may be read for re-scoring: set {_VARIABLE}, for example to /archive.")
-        is_absolute = "://" in given or given.startswith("/")
-        below = [(one, one.parts_below(given) if is_absolute else parts_of(given)) for one in self._roots]
-        found: list[tuple[_Root, list[str]]] = [
+            raise _refused(f"No archive root is configured: set {_VARIABLE}, for example to /archive.")
+        is_absolute = "://" in path_or_url or path_or_url.startswith("/")
+        relative = parts_of(path_or_url)
+        below = [(root, root.parts_below(path_or_url) if is_absolute else relative) for root in self._roots]
+        candidates: list[tuple[_Root, list[str]]] = [
             (root, parts) for root, parts in below if parts is not None and ".." not in parts
         ]
-        if not found:
-            raise _refused(f"{given} is not below {' or '.join(self._names)}; {_VARIABLE} says what may be read.")
-        if is_absolute:  # of roots below each other, the innermost: it was named with care
-            return [min(found, key=lambda one: len(one[1]))]
-        return found
+        if not candidates:
+            raise _refused(f"{path_or_url} is not below an archive root: {', '.join(self._names)} ({_VARIABLE}).")
+        if is_absolute:  # if roots are nested, use the innermost
+            return [min(candidates, key=lambda candidate: len(candidate[1]))]
+        return candidates
 
 
-def _place_of_file(root: _Root, parts: list[str], given: str) -> ArchiveLocation:
+def _location_of_file(root: _Root, parts: list[str], path_or_url: str) -> ArchiveLocation:
     if not parts:
-        raise _refused(f"{given} is no file.")
+        raise _refused(f"{path_or_url} is an archive root, not a file.")
     root.require_file(parts)
-    return root.place(parts[:-1])
+    return root.locate(parts[:-1])
 
 
 def _refused(detail: str) -> Refused:

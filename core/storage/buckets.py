@@ -1,4 +1,4 @@
-"""Prefixes of S3 buckets as archives. Credentials, region and endpoint are the environment's usual `AWS_*`."""
+"""Archives in S3 buckets. Credentials, region and endpoint come from the standard `AWS_*` variables."""
 
 import datetime as dt
 import os
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from obstore import GetResult
     from obstore.store import ClientConfig, RetryConfig
 
-_PAGE = 1000  # what S3 answers at once
+_PAGE = 1000  # the most keys that S3 returns per request
 _BLOCK = 256 * 1024
-# A server that is away is given up after about half a minute; one request is never longer than its own timeout.
+# Retries of an unavailable server stop after about half a minute. No request takes longer than its timeout.
 _TIMEOUTS: "ClientConfig" = {"connect_timeout": dt.timedelta(seconds=5), "timeout": dt.timedelta(seconds=30)}
 _RETRIES: "RetryConfig" = {
     "max_retries": 3,
@@ -30,29 +30,29 @@ _RETRIES: "RetryConfig" = {
 
 
 def parts_of_url(url: str) -> list[str] | None:
-    """Bucket and parts of the key of an `s3://` URL, which is not percent-encoded; None for anything else."""
+    """Bucket and key parts of an `s3://` URL (not percent-encoded); None for any other text."""
     scheme, _, rest = url.partition("://")
-    parts = [one for one in rest.split("/") if one not in ("", ".")]
+    parts = [part for part in rest.split("/") if part not in ("", ".")]
     return parts if scheme.lower() == "s3" and parts else None
 
 
 @lru_cache
 def _store(bucket: str) -> S3Store:
-    # Options of the client that are given here replace those of the environment, all of them.
-    plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
-    return S3Store(bucket, client_options={**_TIMEOUTS, "allow_http": plain}, retry_config=_RETRIES)
+    # Passing client options makes obstore ignore all of those in the environment.
+    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+    return S3Store(bucket, client_options={**_TIMEOUTS, "allow_http": allow_http}, retry_config=_RETRIES)
 
 
 class Bucket(ArchiveLocation):
-    """A prefix of a bucket, by its parts below a root, which is one too.
+    """A prefix of a bucket, given by its parts below a root, which is also a prefix.
 
-    Prefixes are whole parts: `s3://bucket/a` does not hold `ab/1.png`.
+    Prefixes match whole parts: `s3://bucket/a` does not contain `ab/1.png`.
     """
 
     def __init__(self, bucket: str, root: Sequence[str] = (), inside: Sequence[str] = ()) -> None:
         self._bucket = bucket
         self._root = [bucket, *root]
-        self._prefix = "".join(f"{one}/" for one in (*root, *inside))
+        self._prefix = "".join(f"{part}/" for part in (*root, *inside))
         self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
 
     def url_of(self, name: str) -> str:
@@ -62,24 +62,24 @@ class Bucket(ArchiveLocation):
         self.holds_any()
 
     def holds_any(self) -> bool:
-        """Whether there is any object below it. Raises ArchiveUnavailable."""
+        """Whether any object exists below the prefix. Raises ArchiveUnavailable."""
         return next(self._names(None), None) is not None
 
     def holds(self, name: str) -> bool:
-        """Whether there is this object. Raises ArchiveUnavailable."""
+        """Whether the object exists. Raises ArchiveUnavailable."""
         try:
             _store(self._bucket).head(self._prefix + name)
         except (FileNotFoundError, ValueError):
-            self.check()  # a bucket that is missing answers the same
+            self.check()  # a missing bucket gives the same error
             return False
         except BaseError as error:
-            raise self._away(error) from error
+            raise self._unavailable(error) from error
         return True
 
     def images(self, after: str | None) -> Iterator[str]:
         for name in self._names(after):
             parts = name.split("/")
-            if has_image_suffix(parts[-1]) and not any(one.startswith(".") for one in parts):
+            if has_image_suffix(parts[-1]) and not any(part.startswith(".") for part in parts):
                 yield name
 
     def read(self, name: str, *, max_bytes: int) -> bytes:
@@ -88,66 +88,67 @@ class Bucket(ArchiveLocation):
             return self._read(key, max_bytes)
         except FileNotFoundError as error:
             self.check()
-            raise Undecodable(Failure.IMAGE_MISSING, "There is no such object.") from error
+            raise Undecodable(Failure.IMAGE_MISSING, "The object does not exist.") from error
         except ValueError as error:
-            raise Undecodable(Failure.IMAGE_MISSING, "This is no name of an object.") from error
+            raise Undecodable(Failure.IMAGE_MISSING, "This is not a valid object name.") from error
         except BaseError:
-            self.check()  # a server that is away is no fault of this image
+            self.check()  # an unavailable server is not a fault of this image
         try:
             return self._read(key, max_bytes)
         except (BaseError, OSError, ValueError) as error:
-            raise Undecodable(Failure.IMAGE_MISSING, f"The object cannot be read: {_why(error)}") from error
+            raise Undecodable(Failure.IMAGE_MISSING, f"The object cannot be read: {_reason(error)}") from error
 
     def blocks(self, name: str, offset: int) -> Iterator[bytes]:
         key = self._key(name)
         try:
             if offset >= _store(self._bucket).head(key)["size"]:
                 return
-            found = _store(self._bucket).get(key, options={"range": {"offset": offset}})
-            yield from _stream(found)
+            result = _store(self._bucket).get(key, options={"range": {"offset": offset}})
+            yield from _stream(result)
         except FileNotFoundError as error:
             self.check()
-            raise Undecodable(Failure.IMAGE_MISSING, "There is no such object.") from error
+            raise Undecodable(Failure.IMAGE_MISSING, "The object does not exist.") from error
         except ValueError as error:
-            raise Undecodable(Failure.IMAGE_MISSING, "This is no name of an object.") from error
+            raise Undecodable(Failure.IMAGE_MISSING, "This is not a valid object name.") from error
         except BaseError as error:
-            raise self._away(error) from error
+            raise self._unavailable(error) from error
 
     def _read(self, key: str, max_bytes: int) -> bytes:
-        found = _store(self._bucket).get(key)
-        if found.meta["size"] > max_bytes:
+        result = _store(self._bucket).get(key)
+        if result.meta["size"] > max_bytes:
             raise Undecodable(Failure.IMAGE_TOO_LARGE, f"The object is larger than {max_bytes} bytes.")
-        return b"".join(_stream(found))
+        return b"".join(_stream(result))
 
     def _names(self, after: str | None) -> Iterator[str]:
         offset = None if after is None else self._prefix + after
         try:
             for page in _store(self._bucket).list(self._prefix or None, offset=offset, chunk_size=_PAGE):
-                for one in page:
-                    if one["path"].startswith(self._prefix):  # the prefix itself may be an object
-                        yield one["path"][len(self._prefix) :]
+                for listed in page:
+                    if listed["path"].startswith(self._prefix):  # the prefix itself may be an object
+                        yield listed["path"][len(self._prefix) :]
         except (BaseError, OSError, ValueError) as error:
-            if "invalid path" in f"{error}":  # the library gives up the listing, now and whenever it is tried again
+            if "invalid path" in f"{error}":  # obstore cannot list past this key; a retry fails again
                 raise Refused(
-                    Code.SOURCE_REFUSED, f"{self.url} holds a key that cannot be listed; rename it. {_why(error)}"
+                    Code.SOURCE_REFUSED,
+                    f"{self.url} contains a key that cannot be listed. Rename the object: {_reason(error)}",
                 ) from error
-            raise self._away(error) from error
+            raise self._unavailable(error) from error
 
     def _key(self, name: str) -> str:
         parts = parts_of_url(name if "://" in name else f"s3://{self._bucket}/{self._prefix}{name}")
         is_below = parts is not None and parts[: len(self._root)] == self._root and ".." not in parts
         if parts is None or not is_below or name.startswith("/"):
-            raise Undecodable(Failure.OUTSIDE_ROOT, "The path leads out of the archive's root.")
+            raise Undecodable(Failure.OUTSIDE_ROOT, "The path is outside the archive root.")
         return "/".join(parts[1:])
 
-    def _away(self, error: Exception) -> ArchiveUnavailable:
-        return ArchiveUnavailable(f"{self.url} cannot be read: {_why(error)}")
+    def _unavailable(self, error: Exception) -> ArchiveUnavailable:
+        return ArchiveUnavailable(f"{self.url} cannot be read: {_reason(error)}")
 
 
-def _stream(found: "GetResult") -> Iterator[bytes]:
-    for block in found.stream(min_chunk_size=_BLOCK):
+def _stream(result: "GetResult") -> Iterator[bytes]:
+    for block in result.stream(min_chunk_size=_BLOCK):
         yield bytes(block)
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return " ".join(f"{error}".partition("Debug source:")[0].split())[:500]

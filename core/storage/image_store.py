@@ -1,8 +1,8 @@
-"""The image store: a folder in which a file is either whole and durable or not there.
+"""The image store: a folder in which every file is complete and durable, or does not exist.
 
-Images lie under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload; model bundles under `models/<sha256>.tar`;
-anomaly maps, heatmaps and reports, which can be made again, under `anomaly-maps/`, `heatmaps/` and `reports/`. What is
-being written lies under `tmp/`.
+Images are stored under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload; model bundles under
+`models/<sha256>.tar`. Anomaly maps, heatmaps and reports can be regenerated; they are stored under `anomaly-maps/`,
+`heatmaps/` and `reports/`. Files are written under `tmp/` first.
 """
 
 import datetime as dt
@@ -19,38 +19,38 @@ STAGING = "tmp"
 
 
 def image_key(day: dt.date, sha256: bytes) -> str:
-    """Where an image lies in the store."""
+    """Store key of an image."""
     return f"{day:%Y/%m/%d}/{sha256.hex()}"
 
 
 def bundle_key(sha256: bytes) -> str:
-    """Where the bundle with this manifest digest lies in the store."""
+    """Store key of a model bundle, by the digest of its manifest."""
     return f"models/{sha256.hex()}.tar"
 
 
 def anomaly_map_key(image_sha256: bytes, model_sha256: bytes) -> str:
-    """Where the anomaly map lies that this model gives for this image."""
+    """Store key of the anomaly map of this model for this image."""
     return f"anomaly-maps/{model_sha256.hex()}/{image_sha256.hex()}.npy"
 
 
 def heatmap_key(image_sha256: bytes, model_sha256: bytes, score: float, threshold: float) -> str:
-    """Where the heatmap lies that this model gives for this image, of this score on the scale of this threshold."""
+    """Store key of the heatmap of this model for this image; score and threshold determine its scale."""
     scale = hashlib.sha256(f"{score!r} {threshold!r}".encode()).hexdigest()[:16]
     return f"heatmaps/{model_sha256.hex()}/{image_sha256.hex()}-{scale}.png"
 
 
 def report_key(run_id: UUID, digest: str) -> str:
-    """Where the page lies that reports on a run, as it stood when its report had this digest."""
+    """Store key of the HTML report of a run; the digest identifies the version of the report."""
     return f"reports/{run_id}-{digest}.html"
 
 
 def failure_key(key: str) -> str:
-    """Where it is kept why an anomaly map, a heatmap or a page could not be made."""
+    """Store key of the error text if an anomaly map, heatmap or report could not be generated."""
     return f"{key}.failed"
 
 
 class Staged:
-    """A file that is being received: written and measured, but not yet in its place. Not thread-safe."""
+    """A file that is still being received: it is written and hashed, but not yet published. Not thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,7 +68,7 @@ class Staged:
 
     @property
     def file(self) -> BinaryIO:
-        """The open file, for reading back what was written; the position is the reader's to set."""
+        """The open file, to read back its content. Seek before reading."""
         return self._file
 
     def write(self, data: bytes) -> None:
@@ -77,7 +77,7 @@ class Staged:
         self.size += len(data)
 
     def flush(self) -> None:
-        """Force the contents to stable storage."""
+        """Sync the content to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -85,7 +85,7 @@ class Staged:
         self._file.close()
 
     def discard(self) -> None:
-        """Give the file up, whether or not it has been published."""
+        """Close the file, and delete it unless it has been published."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 
@@ -100,23 +100,23 @@ class Store:
         self._staging.mkdir(parents=True, exist_ok=True)
 
     def stage(self) -> Staged:
-        """A new file to receive data into."""
+        """Create a file to receive data."""
         return Staged(self._staging / uuid4().hex)
 
     def publish(self, staged: Iterable[tuple[Staged, str]]) -> None:
-        """Put flushed files in their places, whole and durable: renamed, and their folders synced once each."""
+        """Move flushed files to their keys, durably: each file is renamed, each folder synced once."""
         folders = set()
-        for one, key in staged:
+        for staged_file, key in staged:
             target = self.root / key
             self._make_folder(target.parent)
-            one.close()
-            one.path.replace(target)
+            staged_file.close()
+            staged_file.path.replace(target)
             folders.add(target.parent)
         for folder in folders:
             _sync_folder(folder)
 
     def put(self, key: str, data: bytes) -> None:
-        """Write one file durably; a file that is there already is replaced in one step."""
+        """Write one file durably; an existing file is replaced atomically."""
         staged = self.stage()
         try:
             staged.write(data)
@@ -127,18 +127,18 @@ class Store:
             raise
 
     def read(self, key: str) -> bytes:
-        """The bytes of one file. Raises FileNotFoundError when there is none."""
+        """The content of one file. Raises FileNotFoundError if it does not exist."""
         return (self.root / key).read_bytes()
 
     def path(self, key: str) -> Path:
-        """Where the file of a key lies, for handing it out without reading it."""
+        """The path of a file, to send it without reading it."""
         return self.root / key
 
     def holds(self, key: str) -> bool:
         return (self.root / key).is_file()
 
     def check(self) -> None:
-        """Raise OSError unless something can be written, durably."""
+        """Raise OSError unless a file can be written durably."""
         staged = self.stage()
         try:
             staged.write(b"linewatch")
@@ -147,7 +147,7 @@ class Store:
             staged.discard()
 
     def sweep(self, *, older_than_seconds: float) -> int:
-        """Remove what was begun and never published, for example by a process that was killed; return how many."""
+        """Delete old staged files that were never published, e.g. by a killed process; returns how many."""
         limit = time.time() - older_than_seconds
         stale = [path for path in self._staging.iterdir() if path.stat().st_mtime < limit]
         for path in stale:
@@ -155,7 +155,7 @@ class Store:
         return len(stale)
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder and its parents durable; a folder that was made once is not looked at again."""
+        """Create a folder and its parents durably. Folders created before are not checked again."""
         if folder in self._durable_folders:
             return
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,58 +1,58 @@
-"""What folders and buckets have in common: where images of an archive are listed and read from."""
+"""The interface of archive folders and buckets: list and read images and manifests."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 
-class ArchiveUnavailable(OSError):  # noqa: N818 - it reads as what happened
-    """A root or its server is away: no image is at fault, and the same may succeed later."""
+class ArchiveUnavailable(OSError):  # noqa: N818 - it names the state of the archive
+    """A root or its server is unavailable. No image is at fault; a retry may succeed."""
 
 
 class ArchiveLocation(ABC):
-    """A folder of an archive, or a prefix of a bucket. Its methods block; an instance may be shared by threads.
+    """A folder of an archive, or a prefix of a bucket. Methods block. Instances can be shared by threads.
 
-    Names are relative to the place, with `/` between their parts. They are listed in the order of the UTF-8 bytes of
-    the whole name, `a.png` before `a/b.png`; some servers that speak S3 have an order of their own, and keep to it.
+    Names are relative to the location, with `/` between their parts. They are listed in the order of the UTF-8 bytes of
+    the whole name, `a.png` before `a/b.png`. Some S3-compatible servers use another order, consistently.
 
     Attributes:
-        url: where it is, in one spelling; `Archives.locate` finds it again by it.
+        url: normalised URL of the location; `Archives.locate` accepts it.
     """
 
     url: str
 
     @abstractmethod
     def url_of(self, name: str) -> str:
-        """The URL of a file directly in it."""
+        """The URL of a file directly in this location."""
 
     @abstractmethod
     def check(self) -> None:
-        """See that it can be listed. Raises ArchiveUnavailable."""
+        """Check that the location can be listed. Raises ArchiveUnavailable."""
 
     @abstractmethod
     def images(self, after: str | None) -> Iterator[str]:
-        """The names of the images in it and below it, strictly after one of them, or all.
+        """The names of all images in and below this location, or only those strictly after the name `after`.
 
-        Images are known by their suffix (`core.intake.image_formats`). What is hidden, at any level, is left
-        out, and symbolic links to folders are not followed. Memory does not grow with the number of files.
+        Images are recognised by suffix (`core.intake.image_formats`). Hidden files and folders are skipped at every
+        level, and symbolic links to folders are not followed. Memory does not grow with the number of files.
 
         Raises:
-            ArchiveUnavailable: also in the midst of it.
-            Refused: SOURCE_REFUSED where it can never be listed.
+            ArchiveUnavailable: at any point of the iteration.
+            Refused: SOURCE_REFUSED if the location can never be listed.
         """
 
     @abstractmethod
     def read(self, name: str, *, max_bytes: int) -> bytes:
-        """One image: by its listed name, or by an absolute path or URL below the same root.
+        """Read one image, by its listed name or by an absolute path or URL below the same root.
 
         Raises:
-            core.intake.image_decoding.Undecodable: IMAGE_MISSING, also where it cannot be read; OUTSIDE_ROOT;
+            core.intake.image_decoding.Undecodable: IMAGE_MISSING, also if it cannot be read; OUTSIDE_ROOT;
                 IMAGE_TOO_LARGE above `max_bytes`.
-            ArchiveUnavailable: the root or its server is away.
+            ArchiveUnavailable: the root or its server is unavailable.
         """
 
     @abstractmethod
     def blocks(self, name: str, offset: int) -> Iterator[bytes]:
-        """The bytes of a file from an offset (of bytes) on, block by block; nothing where it ends before.
+        """The content of a file from a byte offset to its end, block by block; empty if the file ends before it.
 
-        Raises: as `read`.
+        Raises: see `read`.
         """

@@ -1,4 +1,4 @@
-"""Archives in a bucket, against a real S3 server."""
+"""Archives in S3 buckets, against a real server."""
 
 import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,23 +26,23 @@ MAX_BYTES = 1000
 
 @pytest.fixture
 def prefix() -> str:
-    """A prefix of this test's own."""
+    """A prefix that only this test uses."""
     return f"test-{uuid4().hex}"
 
 
-def names_of(place: ArchiveLocation, after: str | None = None) -> list[str]:
-    return list(place.images(after))
+def names_of(location: ArchiveLocation, after: str | None = None) -> list[str]:
+    return list(location.images(after))
 
 
-def failure_of(place: ArchiveLocation, name: str, max_bytes: int = MAX_BYTES) -> Failure:
+def failure_of(location: ArchiveLocation, name: str, max_bytes: int = MAX_BYTES) -> Failure:
     with pytest.raises(Undecodable) as caught:
-        place.read(name, max_bytes=max_bytes)
+        location.read(name, max_bytes=max_bytes)
     return caught.value.failure
 
 
 _PARTS = st.text(st.sampled_from("ab-~ é\U0001f600\uffee%?#+"), min_size=1, max_size=3).map(lambda part: f"x{part}x")
 _NAMES = st.lists(
-    st.tuples(st.lists(_PARTS, max_size=2), _PARTS).map(lambda one: "/".join([*one[0], f"{one[1]}.png"])),
+    st.tuples(st.lists(_PARTS, max_size=2), _PARTS).map(lambda key: "/".join([*key[0], f"{key[1]}.png"])),
     max_size=8,
     unique=True,
 )
@@ -50,50 +50,50 @@ _NAMES = st.lists(
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=_NAMES)
-def test_a_listing_goes_on_from_wherever_it_was_cut(buckets: Buckets, names: list[str]) -> None:
+def test_a_listing_resumes_after_any_name(buckets: Buckets, names: list[str]) -> None:
     prefix = f"cut-{uuid4().hex}"
     buckets.put(prefix, *names, "notes.txt", ".hidden.png", "a/.git/1.png")
     buckets.put(f"{prefix}-beside", "1.png")
-    place = Archives([f"s3://{buckets.bucket}"]).locate(prefix)
-    whole = names_of(place)
+    location = Archives([f"s3://{buckets.bucket}"]).locate(prefix)
+    whole = names_of(location)
     assert sorted(whole) == sorted(names)
     for at, name in enumerate(whole):
-        assert place.read(name, max_bytes=MAX_BYTES) == b"image"
-        assert names_of(place, name) == whole[at + 1 :]
+        assert location.read(name, max_bytes=MAX_BYTES) == b"image"
+        assert names_of(location, name) == whole[at + 1 :]
 
 
-def test_a_listing_of_many_pages_goes_on_too(buckets: Buckets, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"{number % 7}/{number:04d}.png" for number in range(1200)]  # more than the server lists at once
+def test_a_listing_of_several_pages_resumes_after_any_name(buckets: Buckets, prefix: str) -> None:
+    names = [f"{number % 7}/{number:04d}.png" for number in range(1200)]  # more than the server returns per request
     buckets.put(prefix, *names)
-    place = Bucket(buckets.bucket, [prefix])
-    whole = names_of(place)
+    location = Bucket(buckets.bucket, [prefix])
+    whole = names_of(location)
     assert sorted(whole) == sorted(names)
     for at in (0, 998, 999, 1000, 1198, 1199):
-        assert names_of(place, whole[at]) == whole[at + 1 :]
+        assert names_of(location, whole[at]) == whole[at + 1 :]
 
 
-def test_what_cannot_be_read_fails_alone(buckets: Buckets, prefix: str) -> None:
+def test_each_unreadable_image_has_its_failure_code(buckets: Buckets, prefix: str) -> None:
     buckets.put(prefix, "lot/1.png", content=b"x" * MAX_BYTES)
-    place = Archives([f"s3://{buckets.bucket}/{prefix}"]).locate("lot")
-    assert len(place.read("1.png", max_bytes=MAX_BYTES)) == MAX_BYTES
-    assert len(place.read(f"s3://{buckets.bucket}/{prefix}/lot/1.png", max_bytes=MAX_BYTES)) == MAX_BYTES
-    assert failure_of(place, "1.png", MAX_BYTES - 1) is Failure.IMAGE_TOO_LARGE
+    location = Archives([f"s3://{buckets.bucket}/{prefix}"]).locate("lot")
+    assert len(location.read("1.png", max_bytes=MAX_BYTES)) == MAX_BYTES
+    assert len(location.read(f"s3://{buckets.bucket}/{prefix}/lot/1.png", max_bytes=MAX_BYTES)) == MAX_BYTES
+    assert failure_of(location, "1.png", MAX_BYTES - 1) is Failure.IMAGE_TOO_LARGE
     for missing in ("2.png", "", "a//b.png", "n\0.png", "a\nb.png", "\ud800.png"):
-        assert failure_of(place, missing) is Failure.IMAGE_MISSING
+        assert failure_of(location, missing) is Failure.IMAGE_MISSING
     outside = ["../lot/1.png", "/lot/1.png", "s3://other/1.png", f"s3://{buckets.bucket}/1.png", "file:///etc/passwd"]
     for name in outside:
-        assert failure_of(place, name) is Failure.OUTSIDE_ROOT
+        assert failure_of(location, name) is Failure.OUTSIDE_ROOT
 
 
-def test_places_are_found_below_their_root_only(buckets: Buckets, prefix: str) -> None:
+def test_only_prefixes_below_the_root_are_located(buckets: Buckets, prefix: str) -> None:
     buckets.put(prefix, "lot 1/1.png", "lists/a.csv")
     root = f"s3://{buckets.bucket}/{prefix}"
-    archives = Archives(["/nowhere/to/be/seen", root])
-    for given_name in (f"{root}/lot 1", f"{root}//lot 1/", "lot 1"):
-        assert archives.locate(given_name).url == f"{root}/lot 1"
+    archives = Archives(["/does/not/exist", root])
+    for path_or_url in (f"{root}/lot 1", f"{root}//lot 1/", "lot 1"):
+        assert archives.locate(path_or_url).url == f"{root}/lot 1"
     assert archives.locate(root).url == root
-    place, name = archives.locate_file(f"{root}/lists/a.csv")
-    assert (place.url, name) == (f"{root}/lists", "a.csv")
+    location, name = archives.locate_file(f"{root}/lists/a.csv")
+    assert (location.url, name) == (f"{root}/lists", "a.csv")
     for refused in (f"s3://{buckets.bucket}", f"{root}-beside", f"{root}/../x", f"{root}/nothing", "s3://other/x"):
         with pytest.raises(Refused) as caught:
             archives.locate(refused)
@@ -108,75 +108,75 @@ def test_a_manifest_is_read_from_any_position(buckets: Buckets, prefix: str, nam
     lines = [f'"{path}"' if name == "a.csv" else f'{{"path": "{path}"}}' for path in paths]
     buckets.put(prefix, name, content="\n".join([*(["path"] if name == "a.csv" else []), *lines]).encode())
     archives = Archives([f"s3://{buckets.bucket}"])
-    asked = RunRequest.model_validate(
+    request = RunRequest.model_validate(
         {"recipe": "ring", "model_version": 1, "source": {"manifest": f"{prefix}/{name}"}}
     )
-    url = resolve_source(asked, archives).source.manifest
+    url = resolve_source(request, archives).source.manifest
     assert url == f"s3://{buckets.bucket}/{prefix}/{name}"
-    place, _ = archives.locate_file(url)
-    whole = list(entries(place, name, None))
-    assert [one.item for one in whole] == [{"path": path} for path in paths]
-    for at, one in enumerate(whole):
-        assert list(entries(place, name, one.position)) == whole[at + 1 :]
+    location, _ = archives.locate_file(url)
+    whole = list(entries(location, name, None))
+    assert [entry.item for entry in whole] == [{"path": path} for path in paths]
+    for at, entry in enumerate(whole):
+        assert list(entries(location, name, entry.position)) == whole[at + 1 :]
 
 
-def test_a_bucket_that_is_missing_is_no_fault_of_an_image(buckets: Buckets) -> None:
-    place = Bucket("no-such-bucket", ["lot"])
+def test_a_missing_bucket_is_not_a_fault_of_an_image(buckets: Buckets) -> None:
+    location = Bucket("no-such-bucket", ["lot"])
     with pytest.raises(ArchiveUnavailable):
-        place.read("1.png", max_bytes=MAX_BYTES)
+        location.read("1.png", max_bytes=MAX_BYTES)
     with pytest.raises(ArchiveUnavailable):
-        names_of(place)
+        names_of(location)
     with pytest.raises(ArchiveUnavailable):
-        place.check()
+        location.check()
 
 
-def test_wrong_credentials_are_no_fault_of_an_image(
+def test_wrong_credentials_are_not_a_fault_of_an_image(
     buckets: Buckets, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buckets.put(prefix, "1.png")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     _store.cache_clear()
-    place = Bucket(buckets.bucket, [prefix])
-    for ask in (place.check, lambda: place.read("1.png", max_bytes=MAX_BYTES), lambda: names_of(place)):
+    location = Bucket(buckets.bucket, [prefix])
+    for call in (location.check, lambda: location.read("1.png", max_bytes=MAX_BYTES), lambda: names_of(location)):
         with pytest.raises(ArchiveUnavailable, match="403 Forbidden"):
-            ask()
+            call()
 
 
-def test_a_server_that_is_away_is_no_fault_of_an_image(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_server_is_not_a_fault_of_an_image(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="lw-s3-", ignore_cleanup_errors=True) as folder:
         with running_buckets(Path(folder)) as server:
             for variable, value in server.environment.items():
                 monkeypatch.setenv(variable, value)
             _store.cache_clear()
             server.put("lot", "1.png")
-            place = Archives([f"s3://{server.bucket}"]).locate("lot")
-            listing = place.images(None)
+            location = Archives([f"s3://{server.bucket}"]).locate("lot")
+            listing = location.images(None)
         with pytest.raises(ArchiveUnavailable):
-            place.read("1.png", max_bytes=MAX_BYTES)
+            location.read("1.png", max_bytes=MAX_BYTES)
         with pytest.raises(ArchiveUnavailable):
             next(listing)
         assert Archives([f"s3://{server.bucket}"]).locate("unknown").url == f"s3://{server.bucket}/unknown"
 
 
 class _Lists(BaseHTTPRequestHandler):
-    """Lists a key that S3 may hold, and that SeaweedFS does not keep as it is."""
+    """Lists a key that S3 allows but SeaweedFS changes on upload."""
 
     key: ClassVar[str] = ""
 
     def do_GET(self) -> None:
-        what = f"<Key>{self.key}</Key><LastModified>2026-05-04T10:00:00.000Z</LastModified><Size>5</Size>"
-        answer = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{what}</Contents></ListBucketResult>"
+        entry = f"<Key>{self.key}</Key><LastModified>2026-05-04T10:00:00.000Z</LastModified><Size>5</Size>"
+        response = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{entry}</Contents></ListBucketResult>"
         self.send_response(200)
-        self.send_header("Content-Length", f"{len(answer)}")
+        self.send_header("Content-Length", f"{len(response)}")
         self.end_headers()
-        self.wfile.write(answer.encode())
+        self.wfile.write(response.encode())
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 @pytest.mark.parametrize("key", ["a//b.png", "a/../b.png", "a/&#10;.png"])
-def test_a_key_that_cannot_be_listed_is_named(buckets: Buckets, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_a_key_that_cannot_be_listed_is_refused(buckets: Buckets, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setattr(_Lists, "key", key)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Lists) as server:
         thread = Thread(target=server.serve_forever)
@@ -191,12 +191,12 @@ def test_a_key_that_cannot_be_listed_is_named(buckets: Buckets, monkeypatch: pyt
     assert caught.value.code is Code.SOURCE_REFUSED
 
 
-def test_memory_does_not_grow_with_the_object(buckets: Buckets, prefix: str) -> None:
+def test_memory_does_not_grow_with_the_size_of_an_object(buckets: Buckets, prefix: str) -> None:
     buckets.put(prefix, "large.png", content=bytes(60_000_000))
-    place = Bucket(buckets.bucket, [prefix])
+    location = Bucket(buckets.bucket, [prefix])
     process = psutil.Process()
     before = process.memory_info().rss
     for _ in range(3):
-        assert failure_of(place, "large.png") is Failure.IMAGE_TOO_LARGE
-    assert sum(map(len, place.blocks("large.png", 1))) == 59_999_999
+        assert failure_of(location, "large.png") is Failure.IMAGE_TOO_LARGE
+    assert sum(map(len, location.blocks("large.png", 1))) == 59_999_999
     assert process.memory_info().rss - before < 40_000_000

@@ -1,4 +1,4 @@
-"""Folders of an archive: listed in order, resumable anywhere, and never left."""
+"""Archive folders: listed in order, resumable at any name, and never read outside the root."""
 
 import os
 from collections.abc import Iterator
@@ -20,33 +20,33 @@ MAX_BYTES = 1000
 NOBODY = 65534
 
 
-def put(root: Path, *names: str, content: bytes = b"image") -> None:
+def write_files(root: Path, *names: str, content: bytes = b"image") -> None:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
 
-def names_of(place: ArchiveLocation, after: str | None = None) -> list[str]:
-    return list(place.images(after))
+def names_of(location: ArchiveLocation, after: str | None = None) -> list[str]:
+    return list(location.images(after))
 
 
-def failure_of(place: ArchiveLocation, name: str, max_bytes: int = MAX_BYTES) -> Failure:
+def failure_of(location: ArchiveLocation, name: str, max_bytes: int = MAX_BYTES) -> Failure:
     with pytest.raises(Undecodable) as caught:
-        place.read(name, max_bytes=max_bytes)
+        location.read(name, max_bytes=max_bytes)
     return caught.value.failure
 
 
-def refusal(archives: Archives, given: str) -> str:
+def refusal(archives: Archives, path_or_url: str) -> str:
     with pytest.raises(Refused) as caught:
-        archives.locate(given)
+        archives.locate(path_or_url)
     assert caught.value.code is Code.SOURCE_REFUSED
     return caught.value.detail
 
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Root reads everything; permissions are tried as somebody else."""
+    """Run as an unprivileged user, because root ignores file permissions."""
     if os.geteuid() != 0:
         yield
         return
@@ -61,76 +61,78 @@ _PARTS = st.text(st.sampled_from("ab-.~ é\U0001f600\uffee\\x0"), min_size=1, ma
     lambda part: part not in (".", "..")
 )
 _NAMES = st.lists(
-    st.tuples(st.lists(_PARTS, max_size=3), _PARTS).map(lambda one: "/".join([*one[0], f"{one[1]}.png"])), max_size=25
+    st.tuples(st.lists(_PARTS, max_size=3), _PARTS).map(lambda path: "/".join([*path[0], f"{path[1]}.png"])),
+    max_size=25,
 )
 
 
-@given(names=_NAMES, kept=st.integers(1, 4))
-def test_a_listing_goes_on_from_wherever_it_was_cut(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], kept: int
+@given(names=_NAMES, chunk_names=st.integers(1, 4))
+def test_a_listing_resumes_after_any_name(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], chunk_names: int
 ) -> None:
     root = tmp_path_factory.mktemp("archive")
     for name in names:
         try:
-            put(root, name)
-        except OSError:  # a file has the name of a folder
+            write_files(root, name)
+        except OSError:  # a file already has the name of a folder
             continue
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folders, "_KEPT", kept)
-        place = Folder(root)
-        whole = names_of(place)
+        patch.setattr(folders, "_CHUNK_NAMES", chunk_names)
+        location = Folder(root)
+        whole = names_of(location)
         assert whole == sorted(whole, key=str.encode)
         for at, name in enumerate(whole):
-            assert place.read(name, max_bytes=MAX_BYTES) == b"image"
-            assert names_of(place, name) == whole[at + 1 :]
+            assert location.read(name, max_bytes=MAX_BYTES) == b"image"
+            assert names_of(location, name) == whole[at + 1 :]
     visible = [path for path in root.rglob("*.png") if path.is_file()]
     visible = [path for path in visible if not any(part[0] == "." for part in path.relative_to(root).parts)]
     assert len(whole) == len(visible)
 
 
-def test_only_visible_images_are_listed(tmp_path: Path) -> None:
-    put(tmp_path, "b.PNG", "a/c.tiff", "a.jpeg", "notes.txt", ".hidden.png", ".git/x.png", "png", "a-b.bmp", "d.webp")
+def test_only_images_that_are_not_hidden_are_listed(tmp_path: Path) -> None:
+    write_files(tmp_path, "b.PNG", "a/c.tiff", "a.jpeg", "a-b.bmp", "d.webp")
+    write_files(tmp_path, "notes.txt", ".hidden.png", ".git/x.png", "png")
     assert names_of(Folder(tmp_path)) == ["a-b.bmp", "a.jpeg", "a/c.tiff", "b.PNG", "d.webp"]
 
 
-def test_names_that_are_not_utf_8_are_listed_and_read(tmp_path: Path) -> None:
-    odd = [b"a\xff.png", b"line\nfeed.png", "grün.png".encode(), rb"a\xff.png", rb"\x5cx41.png"]
-    for name in odd:
+def test_files_whose_names_are_not_utf_8_are_listed_and_read(tmp_path: Path) -> None:
+    unusual_names = [b"a\xff.png", b"line\nfeed.png", "grün.png".encode(), rb"a\xff.png", rb"\x5cx41.png"]
+    for name in unusual_names:
         (tmp_path / os.fsdecode(name)).write_bytes(name)
-    place = Folder(tmp_path)
-    found = names_of(place)
-    assert {place.read(name, max_bytes=MAX_BYTES) for name in found} == set(odd)
-    assert "a\\xff.png" in found
-    assert "".join(found).encode()  # nothing that PostgreSQL could not store
+    location = Folder(tmp_path)
+    names = names_of(location)
+    assert {location.read(name, max_bytes=MAX_BYTES) for name in names} == set(unusual_names)
+    assert "a\\xff.png" in names
+    assert "".join(names).encode()  # PostgreSQL can store them
 
 
-def test_symbolic_links_are_followed_within_the_root_only(tmp_path: Path) -> None:
+def test_symbolic_links_are_followed_only_within_the_root(tmp_path: Path) -> None:
     root, secret = tmp_path / "root", tmp_path / "secret"
-    put(root, "real/1.png", "lot/2.png")
-    put(secret, "3.png", content=b"secret")
+    write_files(root, "real/1.png", "lot/2.png")
+    write_files(secret, "3.png", content=b"secret")
     (root / "lot/inside.png").symlink_to("../real/1.png")
     (root / "lot/outside.png").symlink_to(secret / "3.png")
     (root / "lot/gone.png").symlink_to("nothing.png")
     (root / "lot/loop.png").symlink_to("loop.png")
     (root / "lot/folder").symlink_to(secret)
-    (root / "lot/own").symlink_to("../real")
-    place = Folder(root, ["lot"])
-    assert names_of(place) == ["2.png", "gone.png", "inside.png", "loop.png", "outside.png"]
-    assert place.read("inside.png", max_bytes=MAX_BYTES) == b"image"
-    assert place.read("own/1.png", max_bytes=MAX_BYTES) == b"image"
-    assert failure_of(place, "outside.png") is Failure.OUTSIDE_ROOT
-    assert failure_of(place, "folder/3.png") is Failure.OUTSIDE_ROOT
-    assert failure_of(place, "gone.png") is Failure.IMAGE_MISSING
-    assert failure_of(place, "loop.png") is Failure.IMAGE_MISSING
+    (root / "lot/linked").symlink_to("../real")
+    location = Folder(root, ["lot"])
+    assert names_of(location) == ["2.png", "gone.png", "inside.png", "loop.png", "outside.png"]
+    assert location.read("inside.png", max_bytes=MAX_BYTES) == b"image"
+    assert location.read("linked/1.png", max_bytes=MAX_BYTES) == b"image"
+    assert failure_of(location, "outside.png") is Failure.OUTSIDE_ROOT
+    assert failure_of(location, "folder/3.png") is Failure.OUTSIDE_ROOT
+    assert failure_of(location, "gone.png") is Failure.IMAGE_MISSING
+    assert failure_of(location, "loop.png") is Failure.IMAGE_MISSING
 
 
 @pytest.mark.parametrize("victim", ["lot/1.png", "lot"])
-def test_a_link_that_is_swapped_in_after_the_check_opens_nothing_outside(
+def test_a_link_swapped_in_after_the_check_opens_nothing_outside_the_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:
     root, secret = tmp_path / "root", tmp_path / "secret"
-    put(root, "lot/1.png", "other/1.png")
-    put(secret, "1.png", content=b"secret")
+    write_files(root, "lot/1.png", "other/1.png")
+    write_files(secret, "1.png", content=b"secret")
     (root / "link.png").symlink_to("lot/1.png")
     check = folders.inside_root
 
@@ -148,97 +150,98 @@ def test_a_link_that_is_swapped_in_after_the_check_opens_nothing_outside(
     "name",
     ["../secret/1.png", "a/../../secret/1.png", "/etc/passwd", "file:///etc/passwd", "s3://b/1.png", "a/../1.png"],
 )
-def test_no_name_leads_out_of_the_root(tmp_path: Path, name: str) -> None:
-    put(tmp_path, "root/1.png", "secret/1.png")
+def test_names_outside_the_root_are_refused(tmp_path: Path, name: str) -> None:
+    write_files(tmp_path, "root/1.png", "secret/1.png")
     assert failure_of(Folder(tmp_path / "root"), name) is Failure.OUTSIDE_ROOT
 
 
 @pytest.mark.parametrize("name", ["", "a", "nothing.png", "1.png/2.png", "n\0.png", "\ud800.png", "x" * 300 + ".png"])
-def test_what_is_no_file_fails_alone(tmp_path: Path, name: str) -> None:
-    put(tmp_path, "1.png", "a/1.png")
+def test_a_name_that_is_not_a_file_is_a_missing_image(tmp_path: Path, name: str) -> None:
+    write_files(tmp_path, "1.png", "a/1.png")
     assert failure_of(Folder(tmp_path), name) is Failure.IMAGE_MISSING
 
 
-def test_a_file_is_read_by_its_absolute_path_and_its_url_too(tmp_path: Path) -> None:
-    put(tmp_path, "lists/x.csv", "images/grün 1.png")
+def test_a_file_can_be_read_by_absolute_path_and_by_url(tmp_path: Path) -> None:
+    write_files(tmp_path, "lists/x.csv", "images/grün 1.png")
     path = tmp_path / "images/grün 1.png"
-    place = Folder(tmp_path, ["lists"])
-    assert place.read(str(path), max_bytes=MAX_BYTES) == place.read(path.as_uri(), max_bytes=MAX_BYTES) == b"image"
+    location = Folder(tmp_path, ["lists"])
+    assert location.read(str(path), max_bytes=MAX_BYTES) == b"image"
+    assert location.read(path.as_uri(), max_bytes=MAX_BYTES) == b"image"
 
 
-def test_pipes_are_neither_listed_nor_waited_for(tmp_path: Path) -> None:
-    put(tmp_path, "1.png")
+def test_pipes_are_not_listed_and_do_not_block(tmp_path: Path) -> None:
+    write_files(tmp_path, "1.png")
     os.mkfifo(tmp_path / "pipe.png")
     assert names_of(Folder(tmp_path)) == ["1.png"]
     assert failure_of(Folder(tmp_path), "pipe.png") is Failure.IMAGE_MISSING
 
 
-def test_large_files_are_not_read(tmp_path: Path) -> None:
-    put(tmp_path, "1.png", content=b"x" * MAX_BYTES)
+def test_files_above_max_bytes_are_not_read(tmp_path: Path) -> None:
+    write_files(tmp_path, "1.png", content=b"x" * MAX_BYTES)
     assert len(Folder(tmp_path).read("1.png", max_bytes=MAX_BYTES)) == MAX_BYTES
     assert failure_of(Folder(tmp_path), "1.png", MAX_BYTES - 1) is Failure.IMAGE_TOO_LARGE
 
 
-def test_what_may_not_be_read_fails_alone(reachable_folder: Path) -> None:
+def test_an_unreadable_file_or_folder_does_not_affect_the_others(reachable_folder: Path) -> None:
     root = reachable_folder / "permissions"
-    put(root, "a/1.png", "b/2.png", "c.png", "d.png")
+    write_files(root, "a/1.png", "b/2.png", "c.png", "d.png")
     root.chmod(0o755)
     (root / "a").chmod(0o000)
     (root / "c.png").chmod(0o000)
-    place = Folder(root)
+    location = Folder(root)
     with unprivileged():
-        assert names_of(place) == ["a/", "b/2.png", "c.png", "d.png"]
-        assert names_of(place, "a/") == ["b/2.png", "c.png", "d.png"]
-        assert failure_of(place, "a/") is Failure.IMAGE_MISSING
-        assert failure_of(place, "c.png") is Failure.IMAGE_MISSING
-        assert place.read("d.png", max_bytes=MAX_BYTES) == b"image"
-    (root / "a").chmod(0o755)  # so that it can be removed
+        assert names_of(location) == ["a/", "b/2.png", "c.png", "d.png"]
+        assert names_of(location, "a/") == ["b/2.png", "c.png", "d.png"]
+        assert failure_of(location, "a/") is Failure.IMAGE_MISSING
+        assert failure_of(location, "c.png") is Failure.IMAGE_MISSING
+        assert location.read("d.png", max_bytes=MAX_BYTES) == b"image"
+    (root / "a").chmod(0o755)  # so that the test folder can be deleted
 
 
-def test_a_root_that_is_away_is_no_fault_of_its_images(tmp_path: Path) -> None:
+def test_an_unavailable_root_is_not_a_fault_of_its_images(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    put(root, "lot/1.png")
-    place = Archives([str(root)]).locate("lot")
+    write_files(root, "lot/1.png")
+    location = Archives([str(root)]).locate("lot")
     root.rename(tmp_path / "aside")
-    for _ in range(2):  # there is no such folder; and then it is empty, as where nothing is mounted
+    for _ in range(2):  # first the folder is missing, then empty, like an unmounted file system
         with pytest.raises(ArchiveUnavailable):
-            place.read("1.png", max_bytes=MAX_BYTES)
+            location.read("1.png", max_bytes=MAX_BYTES)
         with pytest.raises(ArchiveUnavailable):
-            names_of(place, "1.png")
+            names_of(location, "1.png")
         (root / "lot").mkdir(parents=True, exist_ok=True)
 
 
-def test_places_are_found_by_path_url_and_name_below_a_root(tmp_path: Path) -> None:
-    put(tmp_path, "first/lot 1/1.png", "second/lot-2/1.png", "first/lists/a.csv")
+def test_a_folder_is_located_by_absolute_path_relative_path_and_url(tmp_path: Path) -> None:
+    write_files(tmp_path, "first/lot 1/1.png", "second/lot-2/1.png", "first/lists/a.csv")
     archives = Archives([str(tmp_path / "first"), str(tmp_path / "second")])
     url = (tmp_path / "first/lot 1").as_uri()
     for given_path in (str(tmp_path / "first/lot 1"), f"{tmp_path}/first//./lot 1/", "lot 1", url):
         assert archives.locate(given_path).url == url
     assert archives.locate("lot-2").url == (tmp_path / "second/lot-2").as_uri()
     assert archives.locate(str(tmp_path / "first")).url == (tmp_path / "first").as_uri()
-    place, name = archives.locate_file("lists/a.csv")
-    assert (place.url, name) == ((tmp_path / "first/lists").as_uri(), "a.csv")
-    again, name = archives.locate_file(place.url_of(name))
-    assert (again.url, name) == (place.url, "a.csv")
+    location, name = archives.locate_file("lists/a.csv")
+    assert (location.url, name) == ((tmp_path / "first/lists").as_uri(), "a.csv")
+    again, name = archives.locate_file(location.url_of(name))
+    assert (again.url, name) == (location.url, "a.csv")
 
 
-def test_what_is_outside_every_root_is_refused(tmp_path: Path) -> None:
-    put(tmp_path, "archive/lot/1.png", "archived/1.png", "archive/list.csv")
+def test_locations_outside_every_root_are_refused(tmp_path: Path) -> None:
+    write_files(tmp_path, "archive/lot/1.png", "archived/1.png", "archive/list.csv")
     (tmp_path / "archive/link").symlink_to(tmp_path / "archived")
     archives = Archives([str(tmp_path / "archive")])
     outside = ["/etc", str(tmp_path), f"{tmp_path}/archived", "../archived", f"{tmp_path}/archive/../archived"]
-    for one in [*outside, "s3://bucket/prefix", "https://example.com/x", "file://elsewhere/archive"]:
-        assert "LINEWATCH_ARCHIVE_ROOTS" in refusal(archives, one)
+    for path_or_url in [*outside, "s3://bucket/prefix", "https://example.com/x", "file://elsewhere/archive"]:
+        assert "LINEWATCH_ARCHIVE_ROOTS" in refusal(archives, path_or_url)
     assert "symbolic link" in refusal(archives, "link")
-    assert "There is no folder" in refusal(archives, "nothing")
-    assert "There is no folder" in refusal(archives, "list.csv")
+    assert "does not exist" in refusal(archives, "nothing")
+    assert "does not exist" in refusal(archives, "list.csv")
     assert "set LINEWATCH_ARCHIVE_ROOTS" in refusal(Archives([]), "lot")
-    with pytest.raises(Refused, match="There is no file"):
+    with pytest.raises(Refused, match=r"The file .* does not exist"):
         archives.locate_file("lot")
 
 
-def test_a_root_that_this_process_does_not_see_is_taken_at_its_word(tmp_path: Path) -> None:
-    put(tmp_path, "here/lot/1.png")
+def test_locations_below_an_unavailable_root_are_accepted_unchecked(tmp_path: Path) -> None:
+    write_files(tmp_path, "here/lot/1.png")
     archives = Archives([str(tmp_path / "away"), str(tmp_path / "here")])
     assert archives.locate("lot").url == (tmp_path / "here/lot").as_uri()
     assert archives.locate("other").url == (tmp_path / "away/other").as_uri()
@@ -247,13 +250,13 @@ def test_a_root_that_this_process_does_not_see_is_taken_at_its_word(tmp_path: Pa
 
 
 @pytest.mark.parametrize("roots", ["/archive", "/a b, s3://bucket/prefix ,file:///x%2Cy", "", "s3://bucket"])
-def test_roots_are_folders_and_prefixes(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
+def test_roots_can_be_folders_and_s3_prefixes(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
     monkeypatch.setenv("LINEWATCH_ARCHIVE_ROOTS", roots)
     assert len(Archives.of(read_settings()).roots) == len(roots.split(",")) - (not roots)
 
 
 @pytest.mark.parametrize("roots", ["archive", "/a,b", "s3://", "https://example.com/", "/a/../b", "file://host/x"])
-def test_other_roots_are_named_as_wrong(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
+def test_invalid_roots_are_refused_by_the_settings(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
     monkeypatch.setenv("LINEWATCH_ARCHIVE_ROOTS", roots)
     with pytest.raises(SettingsError, match="LINEWATCH_ARCHIVE_ROOTS"):
         read_settings()

@@ -1,11 +1,11 @@
-"""A file of the image store is whole or not there."""
+"""The image store: publishing, reading and sweeping files."""
 
 from pathlib import Path
 
 from core.storage.image_store import Store
 
 
-def test_a_file_of_the_store_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_a_file_exists_only_once_it_is_published(tmp_path: Path) -> None:
     store = Store(f"file://{tmp_path}/a%20store")
     staged = store.stage()
     staged.write(b"half of ")
@@ -14,13 +14,13 @@ def test_a_file_of_the_store_is_whole_or_not_there(tmp_path: Path) -> None:
     staged.flush()
     store.publish([(staged, "2026/01/02/x")])
     assert store.read("2026/01/02/x") == b"half of it"
-    staged.discard()  # too late: it is published
+    staged.discard()  # has no effect after publishing
     assert store.holds("2026/01/02/x")
     assert (tmp_path / "a store" / "2026" / "01" / "02" / "x").is_file()
     assert list((tmp_path / "a store" / "tmp").iterdir()) == []
 
 
-def test_what_was_begun_and_never_published_is_swept_up_in_time(tmp_path: Path) -> None:
+def test_old_unpublished_files_are_swept(tmp_path: Path) -> None:
     store = Store(f"file://{tmp_path}")
     staged = store.stage()
     staged.write(b"abandoned")

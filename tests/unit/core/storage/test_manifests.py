@@ -1,4 +1,4 @@
-"""Manifests: each line becomes an item or a failure of its own, and reading goes on from wherever it was cut."""
+"""Manifests: every line becomes an item or a failure, and reading resumes from any position."""
 
 import csv
 import io
@@ -25,10 +25,10 @@ def entries_of(folder: Path, name: str, content: str | bytes) -> list[Entry]:
 
 
 def items_of(folder: Path, name: str, content: str | bytes) -> list[dict[str, Any]]:
-    return [one.item for one in entries_of(folder, name, content)]
+    return [entry.item for entry in entries_of(folder, name, content)]
 
 
-def fault_of(item: dict[str, Any]) -> str:
+def failure_detail(item: dict[str, Any]) -> str:
     code, detail = item["failure"]
     assert code == "manifest_line_invalid"
     return str(detail)
@@ -41,16 +41,16 @@ def refusal(folder: Path, name: str, content: str | bytes) -> str:
     return caught.value.detail
 
 
-def resumes_anywhere(folder: Path, name: str) -> None:
-    place = Folder(folder)
-    whole = list(entries(place, name, None))
-    for at, one in enumerate(whole):
-        kept = json.loads(json.dumps(one.position))
-        assert list(entries(place, name, kept)) == whole[at + 1 :]
+def assert_reading_resumes_anywhere(folder: Path, name: str) -> None:
+    location = Folder(folder)
+    all_entries = list(entries(location, name, None))
+    for at, entry in enumerate(all_entries):
+        position = json.loads(json.dumps(entry.position))
+        assert list(entries(location, name, position)) == all_entries[at + 1 :]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "A.JSONL"])
-def test_lines_of_json(tmp_path: Path, name: str) -> None:
+def test_json_lines_become_items(tmp_path: Path, name: str) -> None:
     line: dict[str, Any] = {
         "path": "a/1.png",
         "external_id": "e",
@@ -74,7 +74,7 @@ def test_lines_of_json(tmp_path: Path, name: str) -> None:
     ]
 
 
-def test_rows_of_csv(tmp_path: Path) -> None:
+def test_csv_rows_become_items(tmp_path: Path) -> None:
     rows = '\ufeffpath,part_id,metadata,operator\r\n"a,1.png",SN-1,"{""cavity"": 3}","two\r\nlines"\r\n\r\nb.png,,,\r\n'
     assert items_of(tmp_path, "a.csv", rows) == [
         {"path": "a,1.png", "part_id": "SN-1", "metadata": {"cavity": 3, "operator": "two\r\nlines"}},
@@ -86,7 +86,7 @@ def test_rows_of_csv(tmp_path: Path) -> None:
     ("line", "why"),
     [
         ("{", "not valid JSON"),
-        ("[1]", "no JSON object"),
+        ("[1]", "not a JSON object"),
         ("{}", "path: Field required"),
         ('{"path": 7}', "path: "),
         ('{"path": ""}', "path: "),
@@ -103,12 +103,12 @@ def test_rows_of_csv(tmp_path: Path) -> None:
         ("[" * 60_000, "nested too deeply"),
     ],
 )
-def test_a_wrong_line_fails_alone(tmp_path: Path, line: str, why: str) -> None:
-    found = items_of(tmp_path, "a.jsonl", f'{{"path": "1.png"}}\n{line}\n{{"path": "3.png"}}\n')
-    assert [found[0], found[2]] == [{"path": "1.png"}, {"path": "3.png"}]
-    assert fault_of(found[1]).startswith("line 2: ")
-    assert why in fault_of(found[1])
-    resumes_anywhere(tmp_path, "a.jsonl")
+def test_an_invalid_json_line_does_not_affect_the_others(tmp_path: Path, line: str, why: str) -> None:
+    items = items_of(tmp_path, "a.jsonl", f'{{"path": "1.png"}}\n{line}\n{{"path": "3.png"}}\n')
+    assert [items[0], items[2]] == [{"path": "1.png"}, {"path": "3.png"}]
+    assert failure_detail(items[1]).startswith("line 2: ")
+    assert why in failure_detail(items[1])
+    assert_reading_resumes_anywhere(tmp_path, "a.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -123,56 +123,56 @@ def test_a_wrong_line_fails_alone(tmp_path: Path, line: str, why: str) -> None:
         ("2.png," + "x" * 201, "part_id: "),
     ],
 )
-def test_a_wrong_row_fails_alone(tmp_path: Path, row: str, why: str) -> None:
-    many = "".join(f"{number}.png,p\n" for number in range(8000))  # further than an open quote could reach
-    found = items_of(tmp_path, "a.csv", f"path,part_id\n1.png,\n{row}\n{many}")
-    assert found[0] == {"path": "1.png"}
-    assert found[2:] == [{"path": f"{number}.png", "part_id": "p"} for number in range(8000)]
-    assert why in fault_of(found[1])
+def test_an_invalid_csv_row_does_not_affect_the_others(tmp_path: Path, row: str, why: str) -> None:
+    many = "".join(f"{number}.png,p\n" for number in range(8000))  # more than the longest row
+    items = items_of(tmp_path, "a.csv", f"path,part_id\n1.png,\n{row}\n{many}")
+    assert items[0] == {"path": "1.png"}
+    assert items[2:] == [{"path": f"{number}.png", "part_id": "p"} for number in range(8000)]
+    assert why in failure_detail(items[1])
 
 
-def test_a_quote_that_is_open_to_the_end_takes_nothing_with_it(tmp_path: Path) -> None:
-    found = items_of(tmp_path, "a.csv", 'path\n"1.png\n2.png\n3.png')
-    assert "line 2: " in fault_of(found[0])
-    assert found[1:] == [{"path": "2.png"}, {"path": "3.png"}]
-    resumes_anywhere(tmp_path, "a.csv")
+def test_a_quote_open_to_the_end_of_the_file_invalidates_only_its_line(tmp_path: Path) -> None:
+    items = items_of(tmp_path, "a.csv", 'path\n"1.png\n2.png\n3.png')
+    assert "line 2: " in failure_detail(items[0])
+    assert items[1:] == [{"path": "2.png"}, {"path": "3.png"}]
+    assert_reading_resumes_anywhere(tmp_path, "a.csv")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
-def test_a_line_that_is_not_utf_8_fails_alone(tmp_path: Path, name: str) -> None:
+def test_a_line_that_is_not_utf_8_does_not_affect_the_others(tmp_path: Path, name: str) -> None:
     first, last = (b"path", b"1.png") if name == "a.csv" else (b"", b'{"path": "1.png"}')
-    found = items_of(tmp_path, name, b"\n".join([first, b"\xff\xfe", last]))
-    assert fault_of(found[0]) == "line 2: is not UTF-8"
-    assert found[1:] == [{"path": "1.png"}]
+    items = items_of(tmp_path, name, b"\n".join([first, b"\xff\xfe", last]))
+    assert failure_detail(items[0]) == "line 2: is not UTF-8"
+    assert items[1:] == [{"path": "1.png"}]
 
 
 @pytest.mark.parametrize("header", ["", "name,part_id\n", "path,path\n", "path;part_id\n", '"path\n', "x" * 70_000])
-def test_a_header_that_says_too_little_is_refused(tmp_path: Path, header: str) -> None:
+def test_an_invalid_csv_header_is_refused(tmp_path: Path, header: str) -> None:
     assert "header of a.csv" in refusal(tmp_path, "a.csv", header)
 
 
-def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_or_other_suffix_is_refused(tmp_path: Path) -> None:
     assert ".csv" in refusal(tmp_path, "a.xlsx", "")
-    with pytest.raises(Refused, match="There is no such file"):
+    with pytest.raises(Refused, match="The file does not exist"):
         list(entries(Folder(tmp_path), "b.csv", None))
 
 
-def test_a_manifest_that_was_changed_is_noticed(tmp_path: Path) -> None:
-    found = entries_of(tmp_path, "a.jsonl", '{"path": "1.png"}\n{"path": "2.png"}\n')
+def test_a_manifest_that_changed_between_reads_is_refused(tmp_path: Path) -> None:
+    whole = entries_of(tmp_path, "a.jsonl", '{"path": "1.png"}\n{"path": "2.png"}\n')
     for content in ('{"path": "100.png"}\n{"path": "2.png"}\n', ""):
         (tmp_path / "a.jsonl").write_text(content)
         with pytest.raises(Refused, match="has changed"):
-            list(entries(Folder(tmp_path), "a.jsonl", found[0].position))
+            list(entries(Folder(tmp_path), "a.jsonl", whole[0].position))
 
 
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
-_WRONG = st.sampled_from(["", '"', "x", "x,"])
+_INVALID = st.sampled_from(["", '"', "x", "x,"])
 _ROWS = st.lists(st.fixed_dictionaries({"path": _TEXT, "part_id": _TEXT, "note": _TEXT}), max_size=12)
 
 
-@given(rows=_ROWS, ends=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), wrong=_WRONG)
-def test_rows_come_as_they_were_written(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], ends: str, mark: bool, wrong: str
+@given(rows=_ROWS, ends=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), invalid=_INVALID)
+def test_csv_rows_are_read_as_written(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], ends: str, mark: bool, invalid: str
 ) -> None:
     folder = tmp_path_factory.mktemp("manifest")
     text = io.StringIO()
@@ -180,30 +180,30 @@ def test_rows_come_as_they_were_written(
     writer.writeheader()
     for row in rows:
         writer.writerow(row)
-        text.write(wrong and wrong + ends)
+        text.write(invalid and invalid + ends)
     content = ("\ufeff" if mark else "") + text.getvalue()
-    if wrong == '"':  # what follows an open quote may be read in two ways; it has to be the same way each time
+    if invalid == '"':  # lines after an open quote are ambiguous, but must be read the same way each time
         entries_of(folder, "a.csv", content)
     else:
-        found = items_of(folder, "a.csv", content)
-        read = [one for one in found if not one.get("failure", ["", "has 1 has 2"])[1].count("values, and")]
+        items = items_of(folder, "a.csv", content)
+        read = [item for item in items if not item.get("failure", ["", "has 1 has 2"])[1].count("values, but")]
         for row, item in zip(rows, read, strict=True):
             if row["path"]:
                 metadata = {"metadata": {"note": row["note"]}} if row["note"] else {}
                 part = {"part_id": row["part_id"]} if row["part_id"] else {}
                 assert item == {"path": row["path"], **part, **metadata}
-    resumes_anywhere(folder, "a.csv")
+    assert_reading_resumes_anywhere(folder, "a.csv")
 
 
 @given(content=st.binary(max_size=200) | st.text(st.sampled_from('{}":, \n\\path1'), max_size=60).map(str.encode))
-def test_any_bytes_give_items_that_can_be_stored(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_content_becomes_items_that_can_be_stored(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("manifest")
     for name, start in (("a.jsonl", b""), ("a.csv", b"path,x\n")):
-        for one in entries_of(folder, name, start + content):
-            text = json.dumps(one.item, allow_nan=False, ensure_ascii=False)
+        for entry in entries_of(folder, name, start + content):
+            text = json.dumps(entry.item, allow_nan=False, ensure_ascii=False)
             assert text.encode()
             assert "\\u0000" not in text
-        resumes_anywhere(folder, name)
+        assert_reading_resumes_anywhere(folder, name)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
@@ -221,20 +221,20 @@ def test_memory_does_not_grow_with_the_manifest(tmp_path: Path, name: str) -> No
         tracemalloc.stop()
 
 
-def test_a_run_keeps_the_url_of_its_source(tmp_path: Path) -> None:
+def test_a_run_stores_the_url_of_its_source(tmp_path: Path) -> None:
     (tmp_path / "lot").mkdir()
     (tmp_path / "lot/list 1.csv").write_text("path\n1.png\n")
     (tmp_path / "lot/bad.csv").write_text("name\n")
     archives = Archives([str(tmp_path)])
 
-    def source(**given: Any) -> dict[str, Any]:
-        asked = RunRequest.model_validate({"recipe": "ring", "model_version": 1, "source": given})
-        return resolve_source(asked, archives).source.model_dump(exclude_none=True)
+    def source(**fields: Any) -> dict[str, Any]:
+        request = RunRequest.model_validate({"recipe": "ring", "model_version": 1, "source": fields})
+        return resolve_source(request, archives).source.model_dump(exclude_none=True)
 
     assert source(folder="lot") == {"folder": (tmp_path / "lot").as_uri()}
     assert source(manifest="lot/list 1.csv") == {"manifest": (tmp_path / "lot/list 1.csv").as_uri()}
     assert source(where={"lot_id": "L-1"}) == {"where": {"lot_id": "L-1"}}
-    for wrong in ({"folder": "/etc"}, {"manifest": "lot"}, {"manifest": "lot/bad.csv"}, {"manifest": "../x.csv"}):
+    for invalid in ({"folder": "/etc"}, {"manifest": "lot"}, {"manifest": "lot/bad.csv"}, {"manifest": "../x.csv"}):
         with pytest.raises(Refused) as caught:
-            source(**wrong)
+            source(**invalid)
         assert caught.value.code is Code.SOURCE_REFUSED
