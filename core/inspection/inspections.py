@@ -1,4 +1,4 @@
-"""Inspections as they are read: one image examined for one part, whether still in flight or long finished."""
+"""Read inspections, in flight or finished. An inspection is one image scored for one part."""
 
 import datetime as dt
 from collections import defaultdict
@@ -38,10 +38,10 @@ FINAL = ("completed", "failed", "cancelled")
 
 @dataclass(frozen=True)
 class Review:
-    """A person's overruling verdict on an inspection; the machine's stays what it is.
+    """A person's verdict on an inspection, which overrules the machine's. The machine's verdict is kept.
 
     Attributes:
-        actor: whose API key it came with (`key:` and its prefix), or `local` where there are no keys.
+        actor: the API key of the request (`key:` and its prefix), or `local` if no keys are in use.
     """
 
     id: UUID
@@ -96,8 +96,8 @@ class Inspection:
 
     @property
     def effective_verdict(self) -> Verdict | None:
-        """What counts: the newest review, else the machine's verdict."""
-        return verdicts.effective_verdict(self.verdict, [one.verdict for one in self.reviews])
+        """The verdict of the newest review, or the machine's if there is no review."""
+        return verdicts.effective_verdict(self.verdict, [review.verdict for review in self.reviews])
 
     @property
     def final(self) -> bool:
@@ -105,16 +105,16 @@ class Inspection:
 
     @property
     def is_anomaly(self) -> bool | None:
-        """Whether the score reaches the threshold, though the verdict may be `review`; None while there is no score."""
+        """Whether the score reaches the threshold, even if the verdict is `review`; None without a score."""
         if self.anomaly_score is None or self.threshold is None:
             return None
         return verdicts.is_anomaly(self.anomaly_score, self.threshold)
 
 
-def as_first_answered(one: Inspection) -> Inspection:
-    """An inspection as it was when it was accepted, whatever has become of it since."""
+def as_first_answered(inspection: Inspection) -> Inspection:
+    """The inspection in its state at acceptance, regardless of later changes."""
     return replace(
-        one,
+        inspection,
         status="queued",
         anomaly_score=None,
         threshold=None,
@@ -136,7 +136,7 @@ def as_first_answered(one: Inspection) -> Inspection:
 
 @dataclass(frozen=True)
 class Filters:
-    """What a listing is narrowed to; None means any. `since` (inclusive) and `until` (exclusive) mean `created_at`."""
+    """Filters of a listing; None means any. `since` (inclusive) and `until` (exclusive) apply to `created_at`."""
 
     recipe: str | None = None
     part_id: str | None = None
@@ -151,7 +151,7 @@ class Filters:
     until: dt.datetime | None = None
 
 
-_OUTCOME = (
+_OUTCOME_COLUMNS = (
     "status",
     "anomaly_score",
     "verdict",
@@ -164,26 +164,26 @@ _OUTCOME = (
 
 
 def _in_flight() -> Select[Any]:
-    types = {name: inspections.c[name].type for name in _OUTCOME}
-    blank: dict[str, Any] = {name: null().cast(types[name]) for name in _OUTCOME}
-    blank |= {
+    types = {name: inspections.c[name].type for name in _OUTCOME_COLUMNS}
+    defaults: dict[str, Any] = {name: null().cast(types[name]) for name in _OUTCOME_COLUMNS}
+    defaults |= {
         "status": work.c.state,
         "reasons": literal([], types["reasons"]),
         "timings_ms": literal({}, JSONB),
     }
-    return select(*(work.c[name] for name in SUBMITTED), *(blank[name].label(name) for name in _OUTCOME))
+    return select(*(work.c[name] for name in SUBMITTED), *(defaults[name].label(name) for name in _OUTCOME_COLUMNS))
 
 
 def _finished() -> Select[Any]:
-    return select(*(inspections.c[name] for name in (*SUBMITTED, *_OUTCOME)))
+    return select(*(inspections.c[name] for name in (*SUBMITTED, *_OUTCOME_COLUMNS)))
 
 
-def _described(branches: Sequence[Select[Any]]) -> Select[Any]:
-    """The rows of both tables, with what the tables beside them say."""
-    one = union_all(*branches).subquery("inspection")
+def _joined(branches: Sequence[Select[Any]]) -> Select[Any]:
+    """The rows of both tables, joined with recipe, model version and image."""
+    inspection = union_all(*branches).subquery("inspection")
     return (
         select(
-            *(one.c[name] for name in (*SUBMITTED, *_OUTCOME)),
+            *(inspection.c[name] for name in (*SUBMITTED, *_OUTCOME_COLUMNS)),
             recipes.c.name.label("recipe"),
             model_versions.c.version.label("model_version"),
             model_versions.c.sha256.label("model_sha256"),
@@ -192,80 +192,81 @@ def _described(branches: Sequence[Select[Any]]) -> Select[Any]:
             images.c.height.label("image_height"),
             images.c.bytes.label("image_bytes"),
         )
-        .join(recipes, recipes.c.id == one.c.recipe_id)
-        .join(images, and_(images.c.day == one.c.image_day, images.c.sha256 == one.c.image_sha256))
-        .join(model_versions, model_versions.c.id == one.c.model_version_id, isouter=True)
-        .order_by(one.c.id.desc())
+        .join(recipes, recipes.c.id == inspection.c.recipe_id)
+        .join(images, and_(images.c.day == inspection.c.image_day, images.c.sha256 == inspection.c.image_sha256))
+        .join(model_versions, model_versions.c.id == inspection.c.model_version_id, isouter=True)
+        .order_by(inspection.c.id.desc())
     )
 
 
-_NOT_SHOWN = {"recipe_id", "threshold_id", "callback_endpoint_id", "callback_url"}
+_HIDDEN_COLUMNS = {"recipe_id", "threshold_id", "callback_endpoint_id", "callback_url"}
 
 
 def _inspections(connection: Connection, rows: Sequence[Row[Any]]) -> list[Inspection]:
-    found = reviews_of(connection, [row.id for row in rows])
+    reviews_by_id = reviews_of(connection, [row.id for row in rows])
     return [
         Inspection(
-            **{name: value for name, value in zip(row._fields, row, strict=True) if name not in _NOT_SHOWN},
-            reviews=found.get(row.id, ()),
+            **{name: value for name, value in zip(row._fields, row, strict=True) if name not in _HIDDEN_COLUMNS},
+            reviews=reviews_by_id.get(row.id, ()),
         )
         for row in rows
     ]
 
 
-# One parameter however many ids there are: the statement is made, compiled and parsed once.
-_WANTED: ColumnElement[Any] = any_(bindparam("ids", type_=ARRAY(Uuid)))
-_REVIEWS_OF = select(reviews).where(reviews.c.inspection_id == _WANTED).order_by(reviews.c.id)
-_BY_IDS = _described([_in_flight().where(work.c.id == _WANTED), _finished().where(inspections.c.id == _WANTED)])
+# One array parameter for any number of ids, so the statement is compiled and parsed only once.
+_ANY_OF_IDS: ColumnElement[Any] = any_(bindparam("ids", type_=ARRAY(Uuid)))
+_REVIEWS_OF = select(reviews).where(reviews.c.inspection_id == _ANY_OF_IDS).order_by(reviews.c.id)
+_BY_IDS = _joined([_in_flight().where(work.c.id == _ANY_OF_IDS), _finished().where(inspections.c.id == _ANY_OF_IDS)])
 
 
 def reviews_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[Review]]:
-    """The reviews of those of these inspections that have any, oldest first."""
-    found: dict[UUID, list[Review]] = defaultdict(list)
+    """The reviews of these inspections, oldest first. Inspections without reviews are left out."""
+    reviews_by_id: dict[UUID, list[Review]] = defaultdict(list)
     for row in connection.execute(_REVIEWS_OF, {"ids": ids}):
-        found[row.inspection_id].append(Review(**row._mapping))
-    return found
+        reviews_by_id[row.inspection_id].append(Review(**row._mapping))
+    return reviews_by_id
 
 
 def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Inspection]:
-    """The inspections of these ids, as far as they exist."""
+    """The inspections with these ids. Unknown ids are left out."""
     rows = connection.execute(_BY_IDS, {"ids": list(ids)}).all()
-    return {one.id: one for one in _inspections(connection, rows)}
+    return {inspection.id: inspection for inspection in _inspections(connection, rows)}
 
 
 def get(connection: Connection, inspection_id: UUID) -> Inspection:
-    """One inspection; refuses an unknown id."""
-    found = by_ids(connection, [inspection_id])
-    if inspection_id not in found:
+    """One inspection. Raises Refused if the id is unknown."""
+    inspection = by_ids(connection, [inspection_id]).get(inspection_id)
+    if inspection is None:
         raise unknown_inspection(inspection_id)
-    return found[inspection_id]
+    return inspection
 
 
 def unknown_inspection(inspection_id: UUID) -> Refused:
-    """The refusal of an id that no inspection has."""
-    return Refused(Code.NOT_FOUND, f"There is no inspection {inspection_id}.")
+    """The refusal of an unknown inspection id."""
+    return Refused(Code.NOT_FOUND, f"Inspection {inspection_id} does not exist.")
 
 
 def list_page(
     connection: Connection, filters: Filters, *, before: UUID | None, limit: int
 ) -> tuple[list[Inspection], UUID | None]:
-    """One page, newest first, and the id to give as `before` for the next one, or None at the end.
+    """One page, newest first, and the value of `before` for the next page; None at the end.
 
-    Refuses an unknown recipe: a mistyped name is not one without inspections.
+    Raises Refused if the recipe is unknown, so that a mistyped name does not look like a recipe without inspections.
     """
     branches: list[Select[Any]] = []
     for branch, table in ((_in_flight(), work), (_finished(), inspections)):
-        narrowed = branch.where(*conditions(connection, filters, table))
+        filtered = branch.where(*conditions(connection, filters, table))
         if before is not None:
-            narrowed = narrowed.where(table.c.id < before)
-        # Each branch is sorted and cut by its own index before the two are merged.
-        branches.append(select(narrowed.order_by(table.c.id.desc()).limit(limit + 1).subquery()))
-    rows = connection.execute(_described(branches).limit(limit + 1)).all()
+            filtered = filtered.where(table.c.id < before)
+        # Each branch is sorted and limited by an index of its table before the two are merged.
+        branches.append(select(filtered.order_by(table.c.id.desc()).limit(limit + 1).subquery()))
+    rows = connection.execute(_joined(branches).limit(limit + 1)).all()
     items = _inspections(connection, rows[:limit])
     return items, items[-1].id if len(rows) > limit else None
 
 
 def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any]:
+    """The WHERE conditions of the filters for `work` or `inspections`. Raises Refused if the recipe is unknown."""
     in_flight = table is work
     conditions = [
         table.c[name] == value
@@ -283,7 +284,7 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
         conditions.append(literal(False) if in_flight else table.c.verdict == filters.verdict)
     if filters.effective_verdict is not None:
         conditions.append(literal(False) if in_flight else _effective(filters.effective_verdict))
-    # The id begins with the time, so a bound on the time is also one on the index and on the partitions.
+    # Ids start with the time, so a time range also limits the index scan and the partitions.
     if filters.since is not None:
         conditions += [table.c.id >= _just_before(filters.since), table.c.created_at >= filters.since]
     if filters.until is not None:
@@ -292,17 +293,17 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
 
 
 def _effective(verdict: str) -> ColumnElement[bool]:
-    """`core.models.verdicts.effective_verdict` in SQL, for finished inspections. No person decides `review`."""
-    of_this = reviews.c.inspection_id == inspections.c.id
-    reviewed = select(reviews.c.id).where(of_this).exists()
+    """`core.models.verdicts.effective_verdict` in SQL, for finished inspections. A review is `ok` or `ng`."""
+    same_inspection = reviews.c.inspection_id == inspections.c.id
+    reviewed = select(reviews.c.id).where(same_inspection).exists()
     if verdict == "review":
         return and_(inspections.c.verdict == verdict, ~reviewed)
-    newest = select(reviews.c.verdict).where(of_this).order_by(reviews.c.id.desc()).limit(1).scalar_subquery()
+    newest = select(reviews.c.verdict).where(same_inspection).order_by(reviews.c.id.desc()).limit(1).scalar_subquery()
     return or_(and_(inspections.c.verdict == verdict, ~reviewed), newest == verdict)
 
 
 def completed_query(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:
-    """A query of what a version has scored of a recipe's images that were accepted since a moment, newest first."""
+    """A query of the completed inspections of a recipe by this version, accepted since a moment, newest first."""
     return (
         select(inspections.c.id, inspections.c.anomaly_score, inspections.c.verdict, inspections.c.reasons)
         .where(
@@ -316,8 +317,8 @@ def completed_query(recipe_id: int, version_id: int, since: dt.datetime) -> Sele
     )
 
 
-# An id is drawn within the transaction whose start is `created_at`, so it may be a little later than that; the margin
-# covers a transaction of the longest kind.
+# `created_at` is the start of the transaction, and the id is generated later within it. The margin covers the longest
+# transaction.
 _MARGIN = dt.timedelta(minutes=5)
 
 
@@ -333,6 +334,6 @@ _LATEST = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
 
 
 def which_are_final(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:
-    """Which of these inspections are final."""
+    """The ids of those of these inspections that are final."""
     rows = connection.execute(select(inspections.c.id).where(inspections.c.id.in_(list(ids)))).scalars()
     return set(rows)

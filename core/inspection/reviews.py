@@ -1,4 +1,4 @@
-"""Reviews: a person overrules a verdict, with a name and a reason. The machine's own verdict is never changed."""
+"""Reviews: a person overrules a verdict, giving a name and a reason. The machine's verdict is never changed."""
 
 from uuid import UUID
 
@@ -17,15 +17,16 @@ from core.tables import reviews
 def add(
     connection: Connection, inspection_id: UUID, *, verdict: Verdict, reviewer: str, reason: str, actor: str
 ) -> Inspection:
-    """Overrule an inspection's verdict; the newest review counts. It is an event and a feed entry.
+    """Insert a review, with an event and a feed entry; returns the inspection. The newest review counts.
 
-    Rejects an inspection that is not final, or was cancelled and so has no verdict.
+    Raises:
+        Refused: the inspection is unknown, not final or cancelled.
     """
-    found = inspections.get(connection, inspection_id)
-    if found.status not in ("completed", "failed"):
+    inspection = inspections.get(connection, inspection_id)
+    if inspection.status not in ("completed", "failed"):
         raise Refused(
             Code.INVALID_TRANSITION,
-            f"Inspection {inspection_id} is {found.status}; only a completed or failed one can be reviewed.",
+            f"Inspection {inspection_id} is {inspection.status}; only completed or failed ones can be reviewed.",
         )
     connection.execute(
         insert(reviews).values(
@@ -37,7 +38,7 @@ def add(
         actor=actor,
         action="inspection.reviewed",
         subject=f"inspection:{inspection_id}",
-        before=found.effective_verdict,
+        before=inspection.effective_verdict,
         verdict=verdict,
         reviewer=reviewer,
         reason=reason,

@@ -1,4 +1,4 @@
-"""What another threshold would have changed among inspections that are finished. Nothing is set."""
+"""Preview of a threshold: which verdicts of finished inspections it would have changed. Nothing is changed."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from core.models.verdicts import Verdict
 from core.tables import inspections, thresholds
 
 MAX_PREVIEWED = 100_000
-"""A preview looks at the newest inspections up to this number."""
+"""Most inspections that a preview compares, newest first."""
 
 _EXAMPLES = 20
 
@@ -23,10 +23,10 @@ class Flip:
     """Inspections whose verdict another threshold would have changed.
 
     Attributes:
-        before: the verdict as it is recorded.
-        after: what it would have been.
-        count: of these inspections.
-        examples: the newest of them with their scores.
+        before: the recorded verdict.
+        after: the verdict by the other threshold.
+        count: number of these inspections.
+        examples: ids and scores of the newest of them.
     """
 
     before: Verdict
@@ -37,12 +37,12 @@ class Flip:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a threshold would change among past inspections.
+    """The verdicts that a threshold would have changed.
 
     Attributes:
-        inspections: how many were looked at.
-        truncated: whether there are older ones in the period that were not.
-        flips: by verdict before and after.
+        inspections: number of inspections compared.
+        truncated: whether the period has older inspections that were not compared.
+        flips: one for each pair of verdicts before and after.
     """
 
     inspections: int
@@ -60,40 +60,41 @@ def preview(
     since: dt.datetime,
     at_most: int = MAX_PREVIEWED,
 ) -> Preview:
-    """What a threshold would have changed among what the version completed since a moment; nothing is set.
+    """Which verdicts of this version a threshold would have changed since a moment. Nothing is changed.
 
-    A station's threshold is tried on that station's inspections, the general one on those of stations that have none
-    of their own.
+    A station threshold is compared on the inspections of that station, the general threshold on those of stations
+    without a station threshold.
     """
-    query = completed_query(version.recipe_id, version.id, since).where(_concerned(version.id, station_id))
-    seen = connection.execute(select(func.count()).select_from(query.limit(at_most + 1).subquery())).scalar_one()
-    past = query.limit(at_most).subquery()
+    query = completed_query(version.recipe_id, version.id, since).where(_applies_to_station(version.id, station_id))
+    count = connection.execute(select(func.count()).select_from(query.limit(at_most + 1).subquery())).scalar_one()
+    compared = query.limit(at_most).subquery()
     limits = (literal(threshold, Float(53)), literal(review_threshold, Float(53)))
-    after = verdict_sql(past.c.anomaly_score, *limits, past.c.reasons)
-    both = select(past.c.id, past.c.anomaly_score, past.c.verdict.label("before"), after.label("after")).subquery()
-    kind = (both.c.before, both.c.after)
-    numbered = (
+    after = verdict_sql(compared.c.anomaly_score, *limits, compared.c.reasons)
+    before = compared.c.verdict
+    verdicts = select(compared.c.id, compared.c.anomaly_score, before.label("before"), after.label("after")).subquery()
+    pair = (verdicts.c.before, verdicts.c.after)
+    ranked = (
         select(
-            both,
-            func.count().over(partition_by=kind).label("number"),
-            func.row_number().over(partition_by=kind, order_by=both.c.id.desc()).label("place"),
+            verdicts,
+            func.count().over(partition_by=pair).label("number"),
+            func.row_number().over(partition_by=pair, order_by=verdicts.c.id.desc()).label("rank"),
         )
-        .where(both.c.before != both.c.after)
+        .where(verdicts.c.before != verdicts.c.after)
         .subquery()
     )
-    shown = select(numbered).where(numbered.c.place <= _EXAMPLES)
+    examples = select(ranked).where(ranked.c.rank <= _EXAMPLES)
     flips: dict[tuple[Verdict, Verdict], Flip] = {}
-    for row in connection.execute(shown.order_by(numbered.c.before, numbered.c.after, numbered.c.place)):
+    for row in connection.execute(examples.order_by(ranked.c.before, ranked.c.after, ranked.c.rank)):
         flip = flips.setdefault((row.before, row.after), Flip(row.before, row.after, row.number, []))
         flip.examples.append((row.id, row.anomaly_score))
-    return Preview(min(seen, at_most), seen > at_most, list(flips.values()))
+    return Preview(min(count, at_most), count > at_most, list(flips.values()))
 
 
-def _concerned(version_id: int, station_id: str | None) -> ColumnElement[bool]:
-    """Whether a threshold of a version is for the station of an inspection."""
+def _applies_to_station(version_id: int, station_id: str | None) -> ColumnElement[bool]:
+    """Whether the threshold applies to the station of an inspection."""
     if station_id is not None:
         return inspections.c.station_id == station_id
-    with_own = select(thresholds.c.station_id).where(
+    stations_with_threshold = select(thresholds.c.station_id).where(
         thresholds.c.model_version_id == version_id, thresholds.c.station_id.is_not(None)
     )
-    return or_(inspections.c.station_id.is_(None), inspections.c.station_id.not_in(with_own))
+    return or_(inspections.c.station_id.is_(None), inspections.c.station_id.not_in(stations_with_threshold))

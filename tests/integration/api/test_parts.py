@@ -130,7 +130,7 @@ def test_a_part_id_that_is_none_costs_no_more_than_a_bound(
         submit(connection, 40, part_id="?", view="new")
     with engine.begin() as connection:
         assert [one.view for one in parts.get(connection, "?").views] == ["new", "old"]
-        monkeypatch.setattr(parts, "LOOKED_AT", 40)
+        monkeypatch.setattr(parts, "MAX_INSPECTIONS", 40)
         assert [one.view for one in parts.get(connection, "?").views] == ["new"]
 
 
@@ -157,7 +157,7 @@ def test_the_newest_of_thousands_is_found_by_index(engine: Engine, recipe_id: in
         plan = "\n".join(
             connection.execute(
                 text(f"EXPLAIN {parts._NEWEST}"),
-                {"part_id": "SN", "lot_id": None, "recipe": None, "looked_at": parts.LOOKED_AT},
+                {"part_id": "SN", "lot_id": None, "recipe": None, "limit": parts.MAX_INSPECTIONS},
             ).scalars()
         )
     assert f"{where}_part_id_id_idx" in plan

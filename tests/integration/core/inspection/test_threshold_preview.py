@@ -1,6 +1,7 @@
-"""A preview decides as the line does, over the inspections that a threshold is for, and sets nothing."""
+"""Threshold previews: same verdicts as on the line, only for the inspections that the threshold applies to."""
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import ARRAY, Connection, Engine, Float, Text, literal, select, text
 
 from core.inspection import threshold_preview
+from core.inspection.threshold_preview import Preview
 from core.intake import submission
 from core.intake.image_decoding import Header
 from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
@@ -28,31 +30,31 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(finite, finite, st.none() | finite, st.lists(st.sampled_from(["input_dark", "input_blurred"]), max_size=2))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_the_database_decides_as_the_line_does(
+def test_verdicts_in_sql_equal_those_in_python(
     engine: Engine, score: float, threshold: float, review: float | None, reasons: list[str]
 ) -> None:
     for other in (threshold, score):
         limits = (literal(other, Float(53)), literal(review, Float(53)))
-        found = thresholds.verdict_sql(literal(score, Float(53)), *limits, literal(reasons, ARRAY(Text)))
+        verdict = thresholds.verdict_sql(literal(score, Float(53)), *limits, literal(reasons, ARRAY(Text)))
         with engine.begin() as connection:
-            assert connection.execute(select(found)).scalar_one() == decide_verdict(score, other, review, reasons)
+            assert connection.execute(select(verdict)).scalar_one() == decide_verdict(score, other, review, reasons)
 
 
 @pytest.fixture
 def version(engine: Engine) -> ModelVersion:
     with engine.begin() as connection:
         recipes.create(connection, "ring", actor="test")
-        made, _ = model_versions.register(connection, "ring", sha256=b"\2" * 32, manifest=MANIFEST, actor="test")
-        model_versions.mark_ready(connection, made.id)
-        return made
+        registered, _ = model_versions.register(connection, "ring", sha256=b"\2" * 32, manifest=MANIFEST, actor="test")
+        model_versions.mark_ready(connection, registered.id)
+        return registered
 
 
-def inspect(connection: Connection, *scores: float, reasons: list[str] | None = None, **fields: Any) -> list[UUID]:
-    """Images that the line has scored, oldest first."""
+def inspect(connection: Connection, *scores: float, reasons: Sequence[str] = (), **fields: Any) -> list[UUID]:
+    """Insert inspections with these scores; returns their ids, oldest first."""
     new = [NewInspection(IMAGE, "ring", **fields) for _ in scores]
     [accepted] = submission.accept(connection, [Submission(new)])
     assert isinstance(accepted, Accepted)
-    ids = [one.id for one in accepted.inspections]
+    ids = [inspection.id for inspection in accepted.inspections]
     claims = work.claim(
         connection,
         recipe_id=accepted.recipe_ids[0],
@@ -62,72 +64,72 @@ def inspect(connection: Connection, *scores: float, reasons: list[str] | None = 
         lease_seconds=60,
         worker="test",
     )
-    by_id = {one.id: one for one in claims}
+    claims = sorted(claims, key=lambda claim: ids.index(claim.id))
     work.finish(
         connection,
         [
             Outcome(
-                id=one,
-                attempt=by_id[one].attempt,
+                id=claim.id,
+                attempt=claim.attempt,
                 status="completed",
                 anomaly_score=score,
-                verdict=decide_verdict(score, by_id[one].threshold, by_id[one].review_threshold, reasons or []),
-                reasons=reasons or [],
+                verdict=decide_verdict(score, claim.threshold, claim.review_threshold, reasons),
+                reasons=list(reasons),
             )
-            for one, score in zip(ids, scores, strict=True)
+            for claim, score in zip(claims, scores, strict=True)
         ],
     )
     return ids
 
 
-def preview(connection: Connection, version: ModelVersion, threshold: float, **asked: Any) -> threshold_preview.Preview:
-    given_: dict[str, Any] = {"review_threshold": None, "station_id": None, "since": LONG_AGO}
-    return threshold_preview.preview(connection, version, threshold=threshold, **{**given_, **asked})
+def preview(connection: Connection, version: ModelVersion, threshold: float, **options: Any) -> Preview:
+    defaults: dict[str, Any] = {"review_threshold": None, "station_id": None, "since": LONG_AGO}
+    return threshold_preview.preview(connection, version, threshold=threshold, **{**defaults, **options})
 
 
-def counts(found: threshold_preview.Preview) -> dict[tuple[str, str], int]:
-    return {(one.before, one.after): one.count for one in found.flips}
+def counts(result: Preview) -> dict[tuple[str, str], int]:
+    return {(flip.before, flip.after): flip.count for flip in result.flips}
 
 
-def test_flips_are_counted_by_kind_with_the_newest_as_examples(engine: Engine, version: ModelVersion) -> None:
+def test_flips_are_counted_by_verdicts_with_the_newest_as_examples(engine: Engine, version: ModelVersion) -> None:
     with engine.begin() as connection:
         ids = inspect(connection, *[0.2 + number / 1000 for number in range(30)], 0.1, 0.6)
         inspect(connection, 0.3, reasons=["input_dark"])
-        found = preview(connection, version, 0.2)
-        assert (found.inspections, found.truncated) == (33, False)
-        [flip] = found.flips
+        result = preview(connection, version, 0.2)
+        assert (result.inspections, result.truncated) == (33, False)
+        [flip] = result.flips
         assert (flip.before, flip.after, flip.count) == ("ok", "ng", 30)
-        assert [one for one, _ in flip.examples] == ids[29:9:-1]
+        assert [inspection_id for inspection_id, _ in flip.examples] == ids[29:9:-1]
         assert flip.examples[0][1] == 0.229
         assert counts(preview(connection, version, 0.7, review_threshold=0.2)) == {
             ("ok", "review"): 30,
             ("ng", "review"): 1,
         }
         assert preview(connection, version, 0.5).flips == []
-        assert [one.threshold for one in thresholds.in_force(connection, version.id)] == [0.5]
+        assert [in_force.threshold for in_force in thresholds.in_force(connection, version.id)] == [0.5]
 
 
-def test_a_threshold_is_tried_where_it_would_count(engine: Engine, version: ModelVersion) -> None:
+def test_only_inspections_that_the_threshold_applies_to_are_compared(engine: Engine, version: ModelVersion) -> None:
     with engine.begin() as connection:
         common: Any = {"review_threshold": None, "calibration": None, "actor": "test"}
-        thresholds.append(connection, version, threshold=0.9, station_id="own", **common)
+        thresholds.append(connection, version, threshold=0.9, station_id="tuned", **common)
         inspect(connection, 0.3)
         inspect(connection, 0.3, 0.3, station_id="other")
-        inspect(connection, 0.3, 0.3, 0.3, 0.3, station_id="own")
+        inspect(connection, 0.3, 0.3, 0.3, 0.3, station_id="tuned")
         assert counts(preview(connection, version, 0.2)) == {("ok", "ng"): 3}
-        assert counts(preview(connection, version, 0.2, station_id="own")) == {("ok", "ng"): 4}
+        assert counts(preview(connection, version, 0.2, station_id="tuned")) == {("ok", "ng"): 4}
         assert counts(preview(connection, version, 0.2, station_id="other")) == {("ok", "ng"): 2}
         assert preview(connection, version, 0.2, station_id="nowhere").inspections == 0
 
 
-def test_only_what_the_version_scored_in_the_period_counts_and_not_without_bound(
+def test_only_inspections_of_the_version_and_period_are_compared_up_to_a_limit(
     engine: Engine, version: ModelVersion
 ) -> None:
     with engine.begin() as connection:
         inspect(connection, 0.3, 0.3, 0.3)
         soon = connection.execute(text("SELECT now() + interval '1 s'")).scalar_one()
         assert preview(connection, version, 0.2, since=soon).inspections == 0
-        found = preview(connection, version, 0.2, at_most=2)
-        assert (found.inspections, found.truncated, counts(found)) == (2, True, {("ok", "ng"): 2})
+        result = preview(connection, version, 0.2, at_most=2)
+        assert (result.inspections, result.truncated, counts(result)) == (2, True, {("ok", "ng"): 2})
         other, _ = model_versions.register(connection, "ring", sha256=b"\3" * 32, manifest=MANIFEST, actor="test")
         assert preview(connection, other, 0.2).inspections == 0
