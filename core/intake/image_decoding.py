@@ -25,6 +25,7 @@ from PIL import (
 )
 
 from core.errors import Code, Failure, Refused
+from core.intake.decoding_limits import BODY_READS, HEADER_READS, BoundedReads, check_scans, check_size, check_tiff
 
 MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -49,12 +50,6 @@ _PARSERS: Final[Mapping[str, Callable[[BinaryIO], ImageFile.ImageFile]]] = Mappi
 )
 _FROM_PILLOW = re.compile(r"PIL\.")
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-# Python parses a header read by read: a file made of tiny segments only would take minutes.
-_HEADER_READS = 20_000
-_BODY_READS = 2_000_000
-# Each scan of a progressive JPEG covers the whole image; encoders write about ten.
-_JPEG_SCANS = 100
-
 _ORIENTATION = 0x0112
 _TRANSPOSE: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
     {
@@ -184,7 +179,7 @@ def _load(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Image
     """Decode a parsed image to RGB, at a reduced scale where allowed, with its orientation applied."""
     orientation = _orientation(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        _refuse_scan_bomb(image)
+        _check_scans(image)
         if at_least is not None:
             # Orientations 5 to 8 swap width and height.
             image.draft("RGB", at_least[::-1] if orientation >= 5 else at_least)
@@ -234,17 +229,13 @@ def _bits_per_sample(image: ImageFile.ImageFile) -> int:
     return 16
 
 
-def _refuse_scan_bomb(image: JpegImagePlugin.JpegImageFile) -> None:
-    """Refuse a progressive JPEG with so many scans that a small file takes minutes to decode."""
-    if "progressive" not in image.info or image.fp is None:
+def _check_scans(image: JpegImagePlugin.JpegImageFile) -> None:
+    if image.fp is None:
         return
     position = image.fp.tell()
     image.fp.seek(0)
-    scans = image.fp.read().count(b"\xff\xda")
+    check_scans(image.fp.read(), image.size)
     image.fp.seek(position)
-    if scans > _JPEG_SCANS:
-        detail = f"the JPEG has {scans} scans, at most {_JPEG_SCANS} are accepted"
-        raise Undecodable(Failure.IMAGE_UNDECODABLE, detail)
 
 
 def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
@@ -255,8 +246,10 @@ def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
     try:
         if kind == "WebP":
             _check_webp(file, max_pixels)  # Pillow allocates the canvas when it opens a WebP
+        if kind == "TIFF":
+            check_tiff(file)
         file.seek(0)
-        bounded = _Bounded(file, _HEADER_READS)
+        bounded = BoundedReads(file, HEADER_READS)
         image = _PARSERS[kind](cast(BinaryIO, bounded))
     except Refused:
         raise
@@ -265,10 +258,10 @@ def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
     except Exception as error:  # Pillow's parsers raise every kind
         detail = f"the file starts like a {kind} image, but its header cannot be read: {_reason(error)}"
         raise Refused(Code.MALFORMED_REQUEST, detail) from error
-    _check_size(image.size, max_pixels)
+    check_size(image.size, max_pixels)
     if getattr(image, "is_animated", False):
         raise _many_frames(kind)
-    bounded.reads_left = _BODY_READS
+    bounded.reads_left = BODY_READS
     return image, kind
 
 
@@ -307,16 +300,7 @@ def _check_webp(file: BinaryIO, max_pixels: int) -> None:
         width, height = (side & 0x3FFF for side in struct.unpack("<HH", payload[6:10]))
     else:
         raise ValueError("its first chunk must be VP8, VP8L or VP8X")
-    _check_size((width, height), max_pixels)
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise Refused(
-            Code.IMAGE_TOO_LARGE,
-            f"the image has {width} × {height} = {width * height} pixels, at most {max_pixels} are accepted",
-        )
+    check_size((width, height), max_pixels)
 
 
 def _many_frames(kind: str) -> Refused:
@@ -361,23 +345,3 @@ def _silence_pillow() -> None:
     """
     if not any(filter_[3] == _FROM_PILLOW for filter_ in warnings.filters):
         warnings.filterwarnings("ignore", module=_FROM_PILLOW.pattern)
-
-
-class _Bounded:
-    """A file that raises ValueError after a number of reads."""
-
-    def __init__(self, file: BinaryIO, reads_left: int) -> None:
-        self._file = file
-        self.reads_left = reads_left
-
-    def read(self, size: int = -1) -> bytes:
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            raise ValueError("it consists of too many small segments")
-        return self._file.read(size)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()

@@ -1,0 +1,116 @@
+"""Small files that would take minutes or gigabytes to decode are rejected."""
+
+import io
+import struct
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from core.errors import Code, Failure, Refused
+from core.intake import decoding_limits
+from core.intake.decoding_limits import count_scans
+from core.intake.image_decoding import Undecodable, decode, read_header
+
+LIMIT = 64_000_000
+EMPTY_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+
+
+def jpeg(side: int = 64, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((side, side), 60).convert("RGB").save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def scan_bomb(scans: int, side: int) -> bytes:
+    """A sequential JPEG whose frame of three components is followed by scans of one component without data."""
+    small, segments, at = jpeg(subsampling=0), bytearray(b"\xff\xd8"), 2
+    while small[at + 1] != 0xDA:
+        end = at + int.from_bytes(small[at + 2 : at + 4], "big") + 2
+        segment = bytearray(small[at:end])
+        if segment[1] == 0xC0:
+            segment[5:7] = segment[7:9] = side.to_bytes(2, "big")
+        segments += segment
+        at = end
+    return bytes(segments) + EMPTY_SCAN * scans + b"\xff\xd9"
+
+
+def tiff(strips: int, *, order: str = "<", big: bool = False) -> bytes:
+    """A TIFF of one column, whose strips of one row all have the same data."""
+    number, offset_format = (("Q", "Q"), "Q") if big else (("H", "I"), "I")
+    start = 16 if big else 8
+    offsets = struct.pack(f"{order}{strips}I", *[start] * strips)
+    counts = struct.pack(f"{order}{strips}I", *[1] * strips)
+    at = start + 8
+    directory = at + len(offsets) + len(counts)
+    values = {256: 1, 257: strips, 258: 8, 259: 1, 262: 1, 273: at, 277: 1, 278: 1, 279: at + len(offsets)}
+    entries = b"".join(
+        struct.pack(f"{order}HH{number[1]}{number[1]}", tag, 4, strips if tag in (273, 279) else 1, value)
+        for tag, value in values.items()
+    )
+    magic = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}H", 43 if big else 42)
+    header = magic + (struct.pack(f"{order}HHQ", 8, 0, directory) if big else struct.pack(f"{order}I", directory))
+    end = struct.pack(f"{order}{offset_format}", 0)
+    return header + bytes(8) + offsets + counts + struct.pack(f"{order}{number[0]}", len(values)) + entries + end
+
+
+def png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((width + 1) * height))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("scans", [1000, 100_000])
+def test_a_sequential_jpeg_with_many_scans_is_undecodable(scans: int) -> None:
+    with pytest.raises(Undecodable, match="scans") as raised:
+        decode(scan_bomb(scans, 8000), max_pixels=LIMIT)
+    assert raised.value.failure is Failure.IMAGE_UNDECODABLE
+
+
+def test_the_larger_a_jpeg_the_fewer_scans_it_may_have() -> None:
+    decode(scan_bomb(40, 800), max_pixels=LIMIT)
+    with pytest.raises(Undecodable, match="more than 15 scans"):
+        decode(scan_bomb(40, 8000), max_pixels=LIMIT)
+
+
+def test_scans_are_counted_in_every_kind_of_jpeg() -> None:
+    assert count_scans(jpeg(), at_most=100) == 1
+    assert count_scans(jpeg(progressive=True), at_most=100) == 10
+    assert count_scans(jpeg(restart_marker_blocks=1), at_most=100) == 1
+    assert count_scans(scan_bomb(37, 64), at_most=100) == 37
+    assert count_scans(scan_bomb(37, 64), at_most=5) == 5
+
+
+def test_a_thumbnail_and_what_follows_the_image_do_not_count_as_scans() -> None:
+    thumbnail = jpeg(16, progressive=True)
+    assert count_scans(jpeg(exif=b"Exif\0\0" + thumbnail) + thumbnail, at_most=100) == 1
+
+
+@given(st.binary(max_size=300), st.integers(0, 5))
+def test_counting_scans_of_damaged_files_ends(data: bytes, at_most: int) -> None:
+    assert 0 <= count_scans(b"\xff\xd8\xff" + data, at_most=at_most) <= at_most
+
+
+@pytest.mark.parametrize("size", [(1, 200_000), (200_000, 1)])
+def test_an_image_with_an_extreme_side_is_too_large(size: tuple[int, int]) -> None:
+    with pytest.raises(Refused) as raised:
+        read_header(io.BytesIO(png(*size)), max_pixels=LIMIT)
+    assert raised.value.code is Code.IMAGE_TOO_LARGE
+    with pytest.raises(Undecodable) as undecodable:
+        decode(png(*size), max_pixels=LIMIT)
+    assert undecodable.value.failure is Failure.IMAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])  # Pillow reads no other BigTIFF
+def test_a_tiff_with_too_many_strips_is_rejected(order: str, big: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding_limits, "TIFF_STRIPS", 50)
+    assert read_header(io.BytesIO(tiff(50, order=order, big=big)), max_pixels=LIMIT).height == 50
+    with pytest.raises(Refused, match="51 strips"):
+        read_header(io.BytesIO(tiff(51, order=order, big=big)), max_pixels=LIMIT)
+    with pytest.raises(Undecodable, match="51 strips"):
+        decode(tiff(51, order=order, big=big), max_pixels=LIMIT)
