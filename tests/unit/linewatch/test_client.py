@@ -138,7 +138,10 @@ def test_other_refusals_are_not_repeated(client: Callable[..., Any], pauses: lis
 
 
 def test_an_answer_that_is_not_linewatchs_is_said_to_be_so(client: Callable[..., Any]) -> None:
-    with client(Played(httpx.Response(418, text="teapot"))) as lw, pytest.raises(Refused, match="is it Linewatch") as caught:
+    with (
+        client(Played(httpx.Response(418, text="teapot"))) as lw,
+        pytest.raises(Refused, match="is it Linewatch") as caught,
+    ):
         lw.recipes()
     assert caught.value.code == "http_418"
     with client(Played(httpx.Response(200, text="<html>"))) as lw, pytest.raises(LinewatchError, match="else listen"):
