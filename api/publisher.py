@@ -18,10 +18,10 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.queue import work
+from core.queue import publishing
 from core.queue.broker import Task, celery_settings, score_arguments
+from core.queue.finishing import Finished
 from core.queue.notifications import Notifier
-from core.queue.work import Finished
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Publisher:
                 return
             try:
                 with self._engine.begin() as connection:
-                    work.mark_published(connection, some)
+                    publishing.mark_published(connection, some)
             except SQLAlchemyError as error:
                 # The dispatcher will publish them a second time, which is harmless.
                 log.warning("could not mark %d inspections as published: %s", len(some), error)

@@ -24,8 +24,8 @@ from core.database import create_pool, create_unbounded
 from core.feed import feed
 from core.inspection import inspections
 from core.models import recipes
-from core.queue import work
-from core.queue.work import Outcome
+from core.queue import finishing
+from core.queue.finishing import Outcome
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
@@ -75,7 +75,7 @@ def write(engine: Engine, recipe_id: int, seed: int) -> list[UUID]:
             ids = list(connection.execute(_RUNNING, {"recipe_id": recipe_id, "number": MINIBATCH}).scalars())
         outcomes = [Outcome(one, 1, "completed", anomaly_score=0.25, verdict="ok") for one in ids]
         with engine.begin() as connection:
-            work.finish(connection, outcomes)
+            finishing.finish(connection, outcomes)
             time.sleep(random.choice(DELAYS))
         written += ids
     return written

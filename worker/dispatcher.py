@@ -22,10 +22,10 @@ from sqlalchemy import Engine
 from core.database import UNUSABLE, create_pool
 from core.feed import feed
 from core.models import model_versions
-from core.queue import bulk_share, notifications, work
+from core.queue import bulk_share, finishing, leases, notifications, publishing
 from core.queue.broker import BULK_QUEUE, IO_QUEUE, LIVE_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
 from core.queue.notifications import Notifier
-from core.queue.work import Publishable
+from core.queue.publishing import Publishable
 from core.rescoring import planning, schedules, slices
 from core.settings import Settings, settings_or_exit
 from worker.app import set_up_logging
@@ -80,13 +80,13 @@ class Dispatcher:
 
     def _rescue(self) -> None:
         with self._engine.begin() as connection:
-            rescued = work.reclaim_expired_leases(connection)
+            rescued = leases.reclaim_expired_leases(connection)
         if rescued:
             log.warning("%d leases expired; their inspections are queued again", rescued)
 
     def _fail_overdue(self) -> None:
         with self._engine.begin() as connection:
-            finished = work.fail_overdue(connection)
+            finished = finishing.fail_overdue(connection)
         if finished.inspections:
             log.warning("%d inspections passed their deadline", len(finished.inspections))
         self._notifier.finished(finished)
@@ -103,10 +103,10 @@ class Dispatcher:
         # Redis is asked first: while it is away, nothing is marked as published.
         empty = {queue: self._redis.llen(queue) == 0 for queue in SCORING_QUEUES}
         with self._engine.begin() as connection:
-            forgotten = work.take_unpublished(connection, at_most=AT_ONCE)
+            forgotten = publishing.take_unpublished(connection, at_most=AT_ONCE)
         for queue, queue_is_empty in empty.items():
             with self._engine.begin() as connection:
-                forgotten += work.take_with_lost_message(
+                forgotten += publishing.take_with_lost_message(
                     connection, priority=queue, queue_is_empty=queue_is_empty, at_most=AT_ONCE
                 )
         self._publish(forgotten)
@@ -144,7 +144,7 @@ class Dispatcher:
         """Publish what bulk work is owed as live work. Uploads and slices take turns."""
         minibatch = self._settings.minibatch
         with self._engine.begin() as connection:
-            recipe_id = work.next_bulk_recipe(connection, self._uploads_of)
+            recipe_id = publishing.next_bulk_recipe(connection, self._uploads_of)
             has_slices = slices.count_claimable(connection) > 0
             granted = bulk_share.grant(
                 connection,

@@ -27,7 +27,7 @@ from core.intake import idempotency, submission
 from core.intake.idempotency import Key
 from core.intake.submission import Accepted, NewInspection, Submission
 from core.models import recipes
-from core.queue import work
+from core.queue import publishing
 from core.settings import Settings
 from core.storage.image_store import Staged, Store, image_key
 
@@ -190,7 +190,7 @@ class GroupCommit:
 
     def _count(self) -> int:
         with self._engine.begin() as connection:
-            return work.depth(connection)
+            return publishing.depth(connection)
 
     async def _commit_groups(self) -> None:
         while True:

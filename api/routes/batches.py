@@ -19,7 +19,7 @@ from core.documents.documents import Batch, Inspection
 from core.errors import Code, Refused
 from core.intake.idempotency import Key
 from core.intake.submission import Accepted
-from core.queue import batches, work
+from core.queue import batches, finishing
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -179,7 +179,7 @@ def close_batch(batch_id: UUID, services: Context) -> Batch:
         completed = batches.close(connection, batch_id)
         found = batches.get(connection, batch_id)
     if completed:
-        services.publisher.notify(work.Finished([], [batch_id]))
+        services.publisher.notify(finishing.Finished([], [batch_id]))
     return Batch.of(found)
 
 
@@ -187,7 +187,7 @@ def close_batch(batch_id: UUID, services: Context) -> Batch:
 def cancel_batch(batch_id: UUID, services: Context) -> Batch:
     """Cancel a batch and every inspection of it that is not final."""
     with services.transaction() as connection:
-        finished = work.cancel_batch(connection, batch_id)
+        finished = finishing.cancel_batch(connection, batch_id)
         found = batches.get(connection, batch_id)
     services.publisher.notify(finished)
     return Batch.of(found)

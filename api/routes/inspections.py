@@ -40,8 +40,8 @@ from core.inspection.inspections import Filters
 from core.intake.idempotency import Key
 from core.intake.image_decoding import MEDIA_TYPES, Header
 from core.intake.submission import Accepted, NewInspection, StoredImage
-from core.queue import work
-from core.queue.work import Finished
+from core.queue import finishing
+from core.queue.finishing import Finished
 from core.storage.image_store import image_key
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
@@ -216,7 +216,7 @@ async def get_inspection(
 def cancel_inspection(inspection_id: UUID, services: Context) -> Inspection:
     """Cancel an inspection that is not final."""
     with services.transaction() as connection:
-        finished = work.cancel(connection, inspection_id)
+        finished = finishing.cancel(connection, inspection_id)
         found = inspections.get(connection, inspection_id)
     if not finished.inspections and found.status != "cancelled":
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status} and cannot be cancelled.")

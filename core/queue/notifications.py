@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from core.queue.broker import CONNECT_TIMEOUT, FINISHED_CHANNEL, MAP_CHANNEL, connection_options
-from core.queue.work import Finished
+from core.queue.finishing import Finished
 from core.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, text
 
 from core.feed import consumers, feed
 from core.inspection import reviews
-from core.queue import work
+from core.queue import finishing
 from core.settings import Settings
 from tests.fixtures.servers import free_port
 from tests.integration.core.queue.test_work import claim, make_recipe, make_version, passed, submit
@@ -98,7 +98,7 @@ def finish(engine: Engine, recipe_id: int, **fields: object) -> str:
     """One result, as a worker writes it."""
     with engine.begin() as connection:
         ids = submit(connection, 1, **fields)
-        work.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids)])
+        finishing.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids)])
     return str(ids[0])
 
 

@@ -16,9 +16,10 @@ from core.database import UNUSABLE
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
 from core.models.verdicts import decide_verdict
-from core.queue import work
+from core.queue import claiming, finishing, leases
+from core.queue.claiming import Claim
+from core.queue.finishing import Finished, Outcome
 from core.queue.notifications import Notifier
-from core.queue.work import Claim, Finished, Outcome
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
 from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
@@ -74,7 +75,7 @@ class ScoringPipeline:
 
     def _claim(self, recipe_id: int, priority: str, ids: Sequence[UUID]) -> list[Claim]:
         with self._engine.begin() as connection:
-            return work.claim(
+            return claiming.claim(
                 connection,
                 recipe_id=recipe_id,
                 ids=ids,
@@ -85,7 +86,7 @@ class ScoringPipeline:
             )
 
     def _examine(self, version_id: int, claims: Sequence[Claim]) -> None:
-        outcomes = [work.deadline_outcome(claim.id, claim.attempt) for claim in claims if claim.overdue]
+        outcomes = [finishing.deadline_outcome(claim.id, claim.attempt) for claim in claims if claim.overdue]
         due = [claim for claim in claims if not claim.overdue]
         try:
             if due:
@@ -105,7 +106,7 @@ class ScoringPipeline:
 
     def _renew(self, claims: Sequence[Claim]) -> bool:
         with self._engine.begin() as connection:
-            work.renew(connection, claims, self._settings.lease_seconds)
+            leases.renew(connection, claims, self._settings.lease_seconds)
         return True
 
     def _prepare(self, model: LoadedModel, claims: Sequence[Claim]) -> list[_ClaimedImage]:
@@ -180,11 +181,11 @@ class ScoringPipeline:
 
     def _write(self, outcomes: Sequence[Outcome]) -> Finished:
         with self._engine.begin() as connection:
-            return work.finish(connection, outcomes)
+            return finishing.finish(connection, outcomes)
 
     def _release(self, claims: Sequence[Claim], because: Failure | None) -> None:
         with self._engine.begin() as connection:
-            work.release(connection, claims, because)
+            claiming.release(connection, claims, because)
 
 
 def _key(claim: Claim) -> str:

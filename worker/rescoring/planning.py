@@ -15,8 +15,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from core.errors import Refused
+from core.queue.finishing import Finished
 from core.queue.notifications import Notifier
-from core.queue.work import Finished
 from core.rescoring import challengers, planning, runs, stored_inspections
 from core.rescoring.planning import RunClaim
 from core.settings import Settings

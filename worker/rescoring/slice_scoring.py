@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from core.errors import Failure
 from core.models.verdicts import decide_verdict
+from core.queue.finishing import Finished
 from core.queue.notifications import Notifier
-from core.queue.work import Finished
 from core.rescoring import runs, slices
 from core.rescoring.runs import Run
 from core.rescoring.slices import ImageResult, SliceClaim

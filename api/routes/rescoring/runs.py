@@ -17,7 +17,7 @@ from api.services import Actor, Context, Services
 from core.errors import Code, Refused
 from core.intake import idempotency
 from core.intake.idempotency import Key, KeyedRequest, fingerprint
-from core.queue.work import Finished
+from core.queue.finishing import Finished
 from core.rescoring import runs, sources
 from core.rescoring.documents import RescoreRun
 from core.rescoring.requests import RunRequest

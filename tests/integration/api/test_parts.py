@@ -11,8 +11,8 @@ from sqlalchemy import Engine, text
 from core.errors import Failure
 from core.inspection import parts
 from core.models.verdicts import Verdict
-from core.queue import work
-from core.queue.work import Outcome
+from core.queue import finishing
+from core.queue.finishing import Outcome
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
 from tests.integration.core.queue.test_work import claim, make_recipe, make_version, submit
@@ -46,7 +46,7 @@ def finish(engine: Engine, recipe_id: int, one: UUID, verdict: Verdict | None) -
             if verdict is not None
             else Outcome(mine.id, mine.attempt, "failed", error_code=Failure.POISON)
         )
-        work.finish(connection, [outcome])
+        finishing.finish(connection, [outcome])
 
 
 def seen(engine: Engine, recipe_id: int, verdict: Verdict | None, **fields: str) -> UUID:

@@ -18,7 +18,7 @@ from core.feed import events
 from core.feed.events import Callback, Event, EventType
 from core.intake import submission
 from core.intake.submission import Accepted, NewInspection, Submission
-from core.queue import batches, work
+from core.queue import batches, finishing, publishing
 from tests.integration.core.queue.test_work import IMAGE, claim, make_recipe, make_version, passed
 
 URL = "https://mes.plant.example/hook"
@@ -233,7 +233,7 @@ def enter(connection: Connection, *callback_urls: str | None, batch_url: str | N
 
 def examine(connection: Connection, recipe_id: int, accepted: Accepted) -> None:
     ids = [one.id for one in accepted.inspections]
-    work.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids)])
+    finishing.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids)])
 
 
 def test_an_inspection_calls_where_it_asked_to(engine: Engine, recipe_id: int) -> None:
@@ -308,4 +308,4 @@ def test_an_unregistered_callback_is_refused_and_harms_no_other(engine: Engine, 
         codes = [result.code if isinstance(result, Refused) else None for result in results]
         refused = Code.CALLBACK_UNREGISTERED
         assert codes == [None, refused, refused, refused, None]
-        assert work.depth(connection) == 2
+        assert publishing.depth(connection) == 2

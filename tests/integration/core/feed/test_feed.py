@@ -22,7 +22,7 @@ from core.errors import Code, Refused
 from core.feed import consumers, feed
 from core.feed.feed import Cursor
 from core.partitions import first_id_of
-from core.queue import work
+from core.queue import finishing
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.fixtures.feed_reading import enter, entered, read_all, refused
@@ -54,12 +54,12 @@ def test_each_way_to_become_final_has_its_place_once(engine: Engine) -> None:
         ids = submit(connection, 3)
         first, *_ = claim(connection, recipe_id, ids[:2])
         submit(connection, 1, deadline_ms=1)
-        work.finish(connection, [passed(first)])
-        work.finish(connection, [passed(first)])
-        work.cancel(connection, ids[2])
+        finishing.finish(connection, [passed(first)])
+        finishing.finish(connection, [passed(first)])
+        finishing.cancel(connection, ids[2])
     time.sleep(0.01)
     with engine.begin() as connection:
-        [overdue] = work.fail_overdue(connection).inspections
+        [overdue] = finishing.fail_overdue(connection).inspections
     found, _ = read_all(engine)
     assert found == [ids[0], ids[2], overdue]
 

@@ -18,8 +18,8 @@ from core.intake.submission import Accepted, NewInspection, StoredImage, Submiss
 from core.models import model_versions, recipes, thresholds
 from core.models.model_versions import ModelVersion
 from core.models.verdicts import decide_verdict
-from core.queue import work
-from core.queue.work import Outcome
+from core.queue import claiming, finishing
+from core.queue.finishing import Outcome
 
 IMAGE = StoredImage(dt.date(2026, 1, 2), b"\1" * 32, 10, Header("image/png", 4, 3))
 MANIFEST = {"threshold": {"value": 0.5, "calibration": None}, "review_threshold": None}
@@ -55,7 +55,7 @@ def inspect(connection: Connection, *scores: float, reasons: Sequence[str] = (),
     [accepted] = submission.accept(connection, [Submission(new)])
     assert isinstance(accepted, Accepted)
     ids = [inspection.id for inspection in accepted.inspections]
-    claims = work.claim(
+    claims = claiming.claim(
         connection,
         recipe_id=accepted.recipe_ids[0],
         ids=ids,
@@ -65,7 +65,7 @@ def inspect(connection: Connection, *scores: float, reasons: Sequence[str] = (),
         worker="test",
     )
     claims = sorted(claims, key=lambda claim: ids.index(claim.id))
-    work.finish(
+    finishing.finish(
         connection,
         [
             Outcome(

@@ -12,7 +12,7 @@ from core.inspection.inspections import Filters
 from core.intake import idempotency, submission
 from core.intake.idempotency import Key
 from core.intake.submission import Accepted, NewInspection, Submission
-from core.queue import work
+from core.queue import finishing
 from core.tables import idempotency_keys
 from tests.integration.core.queue.test_work import IMAGE, claim, make_recipe, make_version, passed
 
@@ -97,7 +97,7 @@ def test_a_replay_returns_the_first_answer_even_after_the_inspections_finished(e
     assert isinstance(first, Accepted)
     with engine.begin() as connection:
         claims = claim(connection, recipe_id, [inspection.id for inspection in first.inspections])
-        work.finish(connection, [passed(claimed) for claimed in claims[:2]])
+        finishing.finish(connection, [passed(claimed) for claimed in claims[:2]])
         connection.execute(text("UPDATE recipes SET state = 'archived'"))
     [again] = accept(engine, batch.with_key(Key("key:a", "k")))
     assert isinstance(again, Accepted)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from core.feed import feed
-from core.queue import bulk_share, work
+from core.queue import bulk_share, claiming, finishing
 from core.queue.broker import LIVE_QUEUE, Task
 from core.settings import Settings
 from tests.fixtures.rescoring_workers import RescoringHarness
@@ -135,10 +135,10 @@ def test_bulk_uploads_are_no_work_of_the_line(engine: Engine) -> None:
         submit(connection, 3, priority="live")
         submit(connection, 5, priority="bulk")
         for priority in ("live", "bulk"):
-            claims = work.claim(
+            claims = claiming.claim(
                 connection, recipe_id=recipe_id, ids=[], priority=priority, at_most=9, lease_seconds=60, worker="test"
             )
-            work.finish(connection, [passed(one) for one in claims])
+            finishing.finish(connection, [passed(one) for one in claims])
     with engine.begin() as connection:
         newest = feed.number_entries(connection).newest
         seen = connection.execute(text("SELECT scored, feed_seen FROM bulk_share")).one()

@@ -17,8 +17,9 @@ from core.intake import submission
 from core.intake.image_decoding import Header
 from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
 from core.models import model_versions, recipes, thresholds
-from core.queue import batches, work
-from core.queue.work import Claim, Outcome
+from core.queue import batches, claiming, finishing, leases, publishing
+from core.queue.claiming import Claim
+from core.queue.finishing import Outcome
 
 IMAGE = StoredImage(dt.date(2026, 1, 2), b"\1" * 32, 10, Header("image/png", 4, 3))
 MANIFEST = {"threshold": {"value": 0.5, "calibration": None}, "review_threshold": None}
@@ -44,7 +45,7 @@ def submit(connection: Connection, number: int, **fields: object) -> list[UUID]:
 def claim(
     connection: Connection, recipe_id: int, ids: list[UUID], *, at_most: int = 32, lease: float = 60
 ) -> list[Claim]:
-    return work.claim(
+    return claiming.claim(
         connection, recipe_id=recipe_id, ids=ids, priority="live", at_most=at_most, lease_seconds=lease, worker="test"
     )
 
@@ -69,8 +70,8 @@ def test_a_claimed_inspection_is_finished_once(engine: Engine, recipe_id: int) -
         assert (mine.attempt, mine.threshold, mine.overdue) == (1, 0.5, False)
         assert claim(connection, recipe_id, [inspection_id]) == []
     with engine.begin() as connection:
-        assert work.finish(connection, [passed(mine)]).inspections == [inspection_id]
-        assert work.finish(connection, [passed(mine, 0.9)]).inspections == []
+        assert finishing.finish(connection, [passed(mine)]).inspections == [inspection_id]
+        assert finishing.finish(connection, [passed(mine, 0.9)]).inspections == []
     with engine.begin() as connection:
         result = inspections.get(connection, inspection_id)
     assert (result.status, result.anomaly_score, result.verdict, result.attempt) == ("completed", 0.25, "ok", 1)
@@ -84,12 +85,12 @@ def test_what_a_lost_worker_writes_is_void(engine: Engine, recipe_id: int) -> No
         [inspection_id] = submit(connection, 1)
         [lost] = claim(connection, recipe_id, [inspection_id], lease=-1)
     with engine.begin() as connection:
-        assert work.reclaim_expired_leases(connection) == 1
-        assert work.finish(connection, [passed(lost)]).inspections == []  # it is queued again
+        assert leases.reclaim_expired_leases(connection) == 1
+        assert finishing.finish(connection, [passed(lost)]).inspections == []  # it is queued again
         [mine] = claim(connection, recipe_id, [inspection_id])
         assert (mine.attempt, mine.rescues) == (2, 1)
-        assert work.finish(connection, [passed(lost)]).inspections == []  # another worker holds it
-        assert work.finish(connection, [passed(mine, 0.3)]).inspections == [inspection_id]
+        assert finishing.finish(connection, [passed(lost)]).inspections == []  # another worker holds it
+        assert finishing.finish(connection, [passed(mine, 0.3)]).inspections == [inspection_id]
         assert inspections.get(connection, inspection_id).anomaly_score == 0.3
 
 
@@ -97,14 +98,14 @@ def test_a_lease_that_has_not_run_out_is_left_alone(engine: Engine, recipe_id: i
     with engine.begin() as connection:
         [inspection_id] = submit(connection, 1)
         claim(connection, recipe_id, [inspection_id], lease=60)
-        assert work.reclaim_expired_leases(connection) == 0
+        assert leases.reclaim_expired_leases(connection) == 0
 
 
 def test_a_message_is_not_spent_on_rows_that_are_just_being_marked(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 2)
     with ThreadPoolExecutor(1) as worker, engine.begin() as api:
-        work.mark_published(api, ids)
+        publishing.mark_published(api, ids)
 
         def take() -> list[Claim]:
             with engine.begin() as connection:
@@ -132,7 +133,7 @@ def test_a_released_claim_can_be_taken_again(engine: Engine, recipe_id: int) -> 
     with engine.begin() as connection:
         [inspection_id] = submit(connection, 1)
         [mine] = claim(connection, recipe_id, [inspection_id])
-        work.release(connection, [mine], Failure.MODEL_UNAVAILABLE)
+        claiming.release(connection, [mine], Failure.MODEL_UNAVAILABLE)
         assert inspections.get(connection, inspection_id).status == "queued"
         [again] = claim(connection, recipe_id, [inspection_id])
         assert (again.attempt, again.rescues) == (2, 0)
@@ -159,8 +160,8 @@ def test_deadlines_fail_what_nobody_took(engine: Engine, recipe_id: int) -> None
         connection.execute(
             text("UPDATE work SET deadline_at = now() - interval '1 s' WHERE id <> :id"), {"id": patient}
         )
-        work.release(connection, claim(connection, recipe_id, [unloadable], at_most=1), Failure.MODEL_UNAVAILABLE)
-        finished = work.fail_overdue(connection)
+        claiming.release(connection, claim(connection, recipe_id, [unloadable], at_most=1), Failure.MODEL_UNAVAILABLE)
+        finished = finishing.fail_overdue(connection)
         assert set(finished.inspections) == {late, unloadable}
         assert inspections.get(connection, late).error_code == Failure.DEADLINE_EXCEEDED
         assert inspections.get(connection, unloadable).error_code == Failure.MODEL_UNAVAILABLE
@@ -184,8 +185,8 @@ def test_a_batch_counts_verdicts_and_completes_with_its_last_inspection(engine: 
             Outcome(taken[1].id, 1, "completed", anomaly_score=0.9, verdict="ng"),
             Outcome(taken[2].id, 1, "failed", error_code=Failure.IMAGE_UNDECODABLE, error_detail="broken"),
         ]
-        assert work.finish(connection, outcomes).batches == []
-        assert work.finish(connection, [passed(taken[3])]).batches == [batch_id]
+        assert finishing.finish(connection, outcomes).batches == []
+        assert finishing.finish(connection, [passed(taken[3])]).batches == [batch_id]
         batch = batches.get(connection, batch_id)
     assert batch.state == "completed"
     assert batch.counts == {
@@ -200,7 +201,7 @@ def test_an_open_batch_is_filled_closed_and_then_refuses(engine: Engine, recipe_
         batch_id = connection.execute(text("SELECT uuidv7()")).scalar_one()
         batches.create(connection, batch_id, closed=False)
         ids = submit(connection, 2, batch_id=batch_id)
-        work.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids)])
+        finishing.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids)])
         assert batches.get(connection, batch_id).state == "open"
         assert batches.close(connection, batch_id)
         assert batches.get(connection, batch_id).state == "completed"
@@ -218,13 +219,13 @@ def test_cancelling_a_batch_leaves_what_is_final_and_voids_the_rest(engine: Engi
         assert accepted.batch_id is not None
         first, second, _ = (one.id for one in accepted.inspections)
         [done] = claim(connection, recipe_id, [first], at_most=1)
-        work.finish(connection, [passed(done)])
+        finishing.finish(connection, [passed(done)])
         [running] = claim(connection, recipe_id, [second], at_most=1)
-        assert len(work.cancel_batch(connection, accepted.batch_id).inspections) == 2
-        assert work.finish(connection, [passed(running)]).inspections == []
+        assert len(finishing.cancel_batch(connection, accepted.batch_id).inspections) == 2
+        assert finishing.finish(connection, [passed(running)]).inspections == []
         batch = batches.get(connection, accepted.batch_id)
         assert (batch.state, batch.counts["ok"], batch.counts["cancelled"]) == ("cancelled", 1, 2)
-        assert work.cancel_batch(connection, accepted.batch_id).inspections == []
+        assert finishing.cancel_batch(connection, accepted.batch_id).inspections == []
 
 
 def test_one_refused_submission_harms_none_beside_it(engine: Engine, recipe_id: int) -> None:
@@ -247,27 +248,27 @@ def test_what_waits_for_a_model_is_published_once_there_is_one(engine: Engine) -
         ids = submit(connection, 1)
         connection.execute(text("UPDATE work SET created_at = now() - interval '1 minute'"))
         assert claim(connection, recipe_id, ids) == []
-        assert work.take_unpublished(connection, at_most=10) == []
+        assert publishing.take_unpublished(connection, at_most=10) == []
         make_version(connection)
-        assert [one.id for one in work.take_unpublished(connection, at_most=10)] == ids
+        assert [one.id for one in publishing.take_unpublished(connection, at_most=10)] == ids
 
 
 def test_forgotten_rows_are_found_once_by_whoever_comes_first(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 3)
-        assert work.take_unpublished(connection, at_most=10) == []  # the api may be publishing them right now
+        assert publishing.take_unpublished(connection, at_most=10) == []  # the api may be publishing them right now
         connection.execute(text("UPDATE work SET created_at = now() - interval '1 minute'"))
     with engine.begin() as first, engine.begin() as second:
-        assert len(work.take_unpublished(first, at_most=2)) == 2
-        assert len(work.take_unpublished(second, at_most=2)) == 1  # the other two are locked
+        assert len(publishing.take_unpublished(first, at_most=2)) == 2
+        assert len(publishing.take_unpublished(second, at_most=2)) == 1  # the other two are locked
     with engine.begin() as connection:
-        assert work.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10) == []
+        assert publishing.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10) == []
         connection.execute(text("UPDATE work SET published_at = now() - interval '1 minute'"))
-        assert work.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10) == []
-        assert work.take_with_lost_message(connection, priority="bulk", queue_is_empty=True, at_most=10) == []
-        found = work.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10)
+        assert publishing.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10) == []
+        assert publishing.take_with_lost_message(connection, priority="bulk", queue_is_empty=True, at_most=10) == []
+        found = publishing.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10)
         assert {one.id for one in found} == set(ids)
-        assert work.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10) == []
+        assert publishing.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10) == []
 
 
 def test_a_lease_is_renewed_while_it_is_held_and_only_then(engine: Engine, recipe_id: int) -> None:
@@ -275,18 +276,18 @@ def test_a_lease_is_renewed_while_it_is_held_and_only_then(engine: Engine, recip
         [inspection_id] = submit(connection, 1)
         [lost] = claim(connection, recipe_id, [inspection_id], lease=-1)
     with engine.begin() as connection:
-        work.renew(connection, [lost], 60)
-        assert work.reclaim_expired_leases(connection) == 0
-        work.renew(connection, [lost], -1)
+        leases.renew(connection, [lost], 60)
+        assert leases.reclaim_expired_leases(connection) == 0
+        leases.renew(connection, [lost], -1)
     with engine.begin() as connection:
-        assert work.reclaim_expired_leases(connection) == 1
+        assert leases.reclaim_expired_leases(connection) == 1
         waiting = inspections.get(connection, inspection_id)
         assert (waiting.status, waiting.started_at, waiting.threshold, waiting.model_version) == ("queued", *[None] * 3)
         [mine] = claim(connection, recipe_id, [inspection_id], lease=-1)
-        work.renew(connection, [lost], 60)  # it is no longer its to renew
+        leases.renew(connection, [lost], 60)  # it is no longer its to renew
     with engine.begin() as connection:
         assert mine.attempt == 2
-        assert work.reclaim_expired_leases(connection) == 1
+        assert leases.reclaim_expired_leases(connection) == 1
 
 
 def test_a_message_that_was_overtaken_by_another_recipe_is_taken_for_lost(engine: Engine, recipe_id: int) -> None:
@@ -301,7 +302,7 @@ def test_a_message_that_was_overtaken_by_another_recipe_is_taken_for_lost(engine
             {"id": overtaken},
         )
         claim(connection, other_id, [accepted.inspections[0].id], at_most=1)
-        found = work.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
+        found = publishing.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
     assert [one.id for one in found] == [overtaken]
 
 
@@ -313,7 +314,7 @@ def test_a_message_that_was_overtaken_is_taken_for_lost(engine: Engine, recipe_i
             {"id": overtaken},
         )
         claim(connection, recipe_id, [later], at_most=1)
-        found = work.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
+        found = publishing.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
     assert [one.id for one in found] == [overtaken]
 
 
@@ -332,7 +333,7 @@ def test_hasty_workers_lost_leases_and_double_messages_give_each_inspection_one_
                 mine = claim(connection, recipe_id, chance.sample(ids, 8), at_most=16, lease=lease)
             if chance.random() < 0.8 or lease > 0:
                 with engine.begin() as connection:
-                    work.finish(connection, [passed(one, chance.random()) for one in mine])
+                    finishing.finish(connection, [passed(one, chance.random()) for one in mine])
 
     threads = [threading.Thread(target=hurry, args=(seed,)) for seed in range(4)]
     for thread in threads:
@@ -340,8 +341,8 @@ def test_hasty_workers_lost_leases_and_double_messages_give_each_inspection_one_
     try:
         for _ in range(2000):
             with engine.begin() as connection:
-                work.reclaim_expired_leases(connection)
-                if work.depth(connection) == 0:
+                leases.reclaim_expired_leases(connection)
+                if publishing.depth(connection) == 0:
                     break
     finally:
         remaining.set()
@@ -357,7 +358,7 @@ def test_hasty_workers_lost_leases_and_double_messages_give_each_inspection_one_
 def test_a_listing_shows_each_once_across_both_tables(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 9, lot_id="L-1") + submit(connection, 1, lot_id="L-2")
-        work.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids[1:9:2], at_most=4)])
+        finishing.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids[1:9:2], at_most=4)])
         seen, before = [], None
         while True:
             items, before = inspections.list_page(connection, Filters(lot_id="L-1"), before=before, limit=4)

@@ -1,0 +1,174 @@
+"""Move inspections from `work` to `inspections` once they are final: completed, failed or cancelled."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from core.errors import Failure
+from core.feed import events
+from core.feed.events import Callback, Event, EventType
+from core.models.verdicts import Verdict
+from core.queue import batches, bulk_share
+from core.tables import SUBMITTED
+
+_SUBMITTED = ", ".join(SUBMITTED)
+_MOVED = ", ".join(f"moved.{name}" for name in SUBMITTED)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the examination of one claim ended; not yet written."""
+
+    id: UUID
+    attempt: int
+    status: Literal["completed", "failed"]
+    anomaly_score: float | None = None
+    verdict: Verdict | None = None
+    reasons: list[str] = field(default_factory=list)
+    error_code: Failure | None = None
+    error_detail: str | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What became final in one transaction."""
+
+    inspections: list[UUID]
+    batches: list[UUID]
+    runs: list[UUID] = field(default_factory=list)
+
+
+_FINISH = text(f"""
+WITH outcome AS (
+    SELECT * FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:statuses AS text[]), CAST(:scores AS float8[]),
+        CAST(:verdicts AS text[]), CAST(:reasons AS jsonb[]), CAST(:codes AS text[]), CAST(:details AS text[]),
+        CAST(:timings AS jsonb[])
+    ) AS _(id, attempt, status, anomaly_score, verdict, reasons, error_code, error_detail, timings_ms)
+), mine AS (
+    SELECT work.id FROM work JOIN outcome ON work.id = outcome.id AND work.attempt = outcome.attempt
+    WHERE work.state = 'running'
+    ORDER BY work.id
+    FOR UPDATE OF work
+), moved AS (
+    DELETE FROM work USING mine WHERE work.id = mine.id RETURNING work.*
+)
+INSERT INTO inspections (
+    {_SUBMITTED}, status, anomaly_score, verdict, reasons, error_code, error_detail, timings_ms, finished_at
+)
+SELECT {_MOVED}, outcome.status, outcome.anomaly_score, outcome.verdict,
+    ARRAY(SELECT jsonb_array_elements_text(outcome.reasons)), outcome.error_code, outcome.error_detail,
+    outcome.timings_ms || jsonb_build_object(
+        'total', round(extract(epoch FROM clock_timestamp() - moved.created_at) * 1000, 1)
+    ),
+    clock_timestamp()
+FROM moved JOIN outcome ON outcome.id = moved.id
+RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, verdict, priority
+""")  # noqa: S608 - the column names are constants of ours
+
+
+def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
+    """Write the outcomes that are still ours to write, with their deliveries, and count them in their batches; the rest
+    is void. A trigger enters them into the feed."""
+    rows = connection.execute(
+        _FINISH,
+        {
+            "ids": [one.id for one in outcomes],
+            "attempts": [one.attempt for one in outcomes],
+            "statuses": [one.status for one in outcomes],
+            "scores": [one.anomaly_score for one in outcomes],
+            "verdicts": [one.verdict for one in outcomes],
+            "reasons": [json.dumps(one.reasons) for one in outcomes],
+            "codes": [one.error_code for one in outcomes],
+            "details": [one.error_detail for one in outcomes],
+            "timings": [json.dumps(one.timings_ms) for one in outcomes],
+        },
+    ).all()
+    events.emit(connection, [_event(row) for row in rows])
+    finished = _count(connection, rows)
+    if bulk := sum(row.priority == "bulk" for row in rows):
+        bulk_share.note_finished(connection, bulk)
+    return finished
+
+
+def _event(row: Row[Any]) -> Event:
+    type_ = EventType.INSPECTION_FAILED if row.status == "failed" else EventType.INSPECTION_COMPLETED
+    callback = Callback(row.callback_endpoint_id, row.callback_url) if row.callback_endpoint_id else None
+    return Event(type_, str(row.id), [row.recipe_id], callback)
+
+
+def _count(connection: Connection, rows: Sequence[Row[Any]]) -> Finished:
+    """Count rows that became final in their batches, which comes last; into the feed they have come by themselves."""
+    counts: dict[UUID, batches.Counts] = defaultdict(batches.Counts)
+    for row in rows:
+        if row.batch_id is not None:
+            counts[row.batch_id].add(row.status, row.verdict)
+    return Finished([row.id for row in rows], batches.add_to_counters(connection, counts))
+
+
+_CANCEL = f"""
+WITH mine AS (
+    SELECT id FROM work WHERE {{which}} ORDER BY id FOR UPDATE {{locked}}
+), moved AS (
+    DELETE FROM work USING mine WHERE work.id = mine.id RETURNING work.*
+)
+INSERT INTO inspections ({_SUBMITTED}, status, reasons, timings_ms)
+SELECT {_MOVED}, 'cancelled', '{{{{}}}}', '{{{{}}}}' FROM moved
+RETURNING id, batch_id, status, verdict
+"""  # noqa: S608 - the column names are constants of ours
+_CANCEL_ONE = text(_CANCEL.format(which="id = :id", locked=""))
+_CANCEL_OF_BATCH = text(_CANCEL.format(which="batch_id = :id", locked=""))
+_CANCEL_LATECOMERS = text(_CANCEL.format(which="batch_id = :id", locked="SKIP LOCKED"))
+
+
+def cancel(connection: Connection, inspection_id: UUID) -> Finished:
+    """Cancel one inspection that is not final; whatever a worker makes of it is void. Empty if there is none."""
+    return _count(connection, connection.execute(_CANCEL_ONE, {"id": inspection_id}).all())
+
+
+def cancel_batch(connection: Connection, batch_id: UUID) -> Finished:
+    """Cancel a batch and what is not final of it; a completed batch refuses.
+
+    Rows of `work` are locked before the batch, as a finish does. Inspections that joined in between are cancelled in
+    a second pass, unless a worker is just finishing them.
+    """
+    rows = list(connection.execute(_CANCEL_OF_BATCH, {"id": batch_id}))
+    batches.mark_cancelled(connection, batch_id)
+    rows += connection.execute(_CANCEL_LATECOMERS, {"id": batch_id})
+    finished = _count(connection, rows)
+    return Finished(finished.inspections, [batch_id])
+
+
+def fail_overdue(connection: Connection, *, at_most: int = 1000) -> Finished:
+    """Fail queued inspections whose deadline has passed, with the reason for which they were still queued."""
+    rows = connection.execute(
+        text("""
+            UPDATE work SET state = 'running', attempt = attempt + 1, started_at = clock_timestamp(),
+                lease_until = clock_timestamp()
+            FROM (
+                SELECT id FROM work WHERE deadline_at < clock_timestamp() AND state = 'queued'
+                ORDER BY id LIMIT :at_most FOR UPDATE SKIP LOCKED
+            ) AS overdue
+            WHERE work.id = overdue.id
+            RETURNING work.id, work.attempt, work.released_because
+        """),
+        {"at_most": at_most},
+    ).all()
+    return finish(connection, [deadline_outcome(row.id, row.attempt, row.released_because) for row in rows])
+
+
+def deadline_outcome(inspection_id: UUID, attempt: int, released_because: str | None = None) -> Outcome:
+    """The outcome of an inspection that no worker could score before its deadline."""
+    code = Failure(released_because) if released_because else Failure.DEADLINE_EXCEEDED
+    detail = (
+        "No worker could load the model version before the deadline."
+        if code is Failure.MODEL_UNAVAILABLE
+        else "The deadline passed before a worker took the image."
+    )
+    return Outcome(inspection_id, attempt, "failed", error_code=code, error_detail=detail)

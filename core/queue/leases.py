@@ -1,0 +1,45 @@
+"""Leases of claimed inspections: workers renew them; what a dead worker held is queued again once they expire."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from core.queue.claiming import Claim
+
+
+def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float) -> None:
+    """Extend the leases of claims that are still held and still worked on."""
+    connection.execute(
+        text("""
+            WITH mine AS (
+                SELECT work.id FROM work
+                JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS held(id, attempt)
+                  ON work.id = held.id AND work.attempt = held.attempt
+                WHERE work.state = 'running' ORDER BY work.id FOR UPDATE OF work SKIP LOCKED
+            )
+            UPDATE work SET lease_until = clock_timestamp() + make_interval(secs => :lease)
+            FROM mine WHERE work.id = mine.id
+        """),
+        {
+            "ids": [one.id for one in claims],
+            "attempts": [one.attempt for one in claims],
+            "lease": lease_seconds,
+        },
+    )
+
+
+def reclaim_expired_leases(connection: Connection, *, at_most: int = 1000) -> int:
+    """`running → queued` for expired leases; returns how many. Their images are suspect from now on."""
+    return connection.execute(
+        text("""
+            WITH expired AS (
+                SELECT id FROM work WHERE state = 'running' AND lease_until < clock_timestamp()
+                ORDER BY id LIMIT :at_most FOR UPDATE SKIP LOCKED
+            )
+            UPDATE work SET state = 'queued', rescues = rescues + 1, published_at = NULL, lease_until = NULL,
+                worker = NULL, started_at = NULL, model_version_id = NULL, threshold_id = NULL, threshold = NULL,
+                review_threshold = NULL
+            FROM expired WHERE work.id = expired.id
+        """),
+        {"at_most": at_most},
+    ).rowcount

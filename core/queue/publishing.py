@@ -1,0 +1,108 @@
+"""Find queued inspections that a message should name, and mark those that one does name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+LOST_AFTER_SECONDS = 5.0
+"""A message that was published this long ago while its queue is empty is taken for lost."""
+
+
+@dataclass(frozen=True)
+class Publishable:
+    """A queued inspection that a message should name."""
+
+    id: UUID
+    recipe_id: int
+    priority: str
+
+
+_PUBLISHABLE = """
+WITH picked AS (
+    SELECT work.id FROM work
+    JOIN recipes ON recipes.id = work.recipe_id AND recipes.active_version_id IS NOT NULL
+    WHERE work.state = 'queued' AND {which}
+    ORDER BY work.id LIMIT :at_most
+    FOR UPDATE OF work SKIP LOCKED
+)
+UPDATE work SET published_at = clock_timestamp() FROM picked WHERE work.id = picked.id
+RETURNING work.id, work.recipe_id, work.priority
+"""
+_UNPUBLISHED = text(
+    _PUBLISHABLE.format(
+        which="work.published_at IS NULL AND work.created_at < clock_timestamp() - make_interval(secs => 1)"
+    )
+)
+_LOST = text(
+    _PUBLISHABLE.format(
+        which="""work.priority = :priority
+            AND work.published_at < clock_timestamp() - make_interval(secs => :lost_after)
+            AND (:queue_is_empty OR EXISTS (
+                SELECT FROM work AS later
+                WHERE later.state = 'running' AND later.priority = work.priority
+                  AND later.published_at > work.published_at
+            ))"""
+    )
+)
+
+
+def take_unpublished(connection: Connection, *, at_most: int) -> list[Publishable]:
+    """Queued inspections that no message names. They are marked as published: the caller publishes them."""
+    rows = connection.execute(_UNPUBLISHED, {"at_most": at_most})
+    return [Publishable(**row._mapping) for row in rows]
+
+
+def take_with_lost_message(
+    connection: Connection, *, priority: str, queue_is_empty: bool, at_most: int
+) -> list[Publishable]:
+    """Queued inspections whose message is taken for lost: published some seconds ago, while their queue is empty or
+    rows that were published later have been claimed. Publishing one again is harmless and happens every few seconds
+    at most."""
+    rows = connection.execute(
+        _LOST,
+        {
+            "priority": priority,
+            "queue_is_empty": queue_is_empty,
+            "lost_after": LOST_AFTER_SECONDS,
+            "at_most": at_most,
+        },
+    )
+    return [Publishable(**row._mapping) for row in rows]
+
+
+def mark_published(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Note that a message names these rows now; one that is being claimed already needs no note."""
+    connection.execute(
+        text("""
+            WITH waiting AS (
+                SELECT id FROM work
+                WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' AND published_at IS NULL
+                ORDER BY id FOR UPDATE SKIP LOCKED
+            )
+            UPDATE work SET published_at = clock_timestamp() FROM waiting WHERE work.id = waiting.id
+        """),
+        {"ids": list(ids)},
+    )
+
+
+def next_bulk_recipe(connection: Connection, after: int) -> int | None:
+    """A recipe with bulk inspections that wait and a version to score them: the next one beyond `after`, going round
+    in the order of the ids; None where there is none."""
+    found: int | None = connection.execute(
+        text("""
+            SELECT id FROM recipes
+            WHERE active_version_id IS NOT NULL AND EXISTS (
+                SELECT FROM work WHERE state = 'queued' AND priority = 'bulk' AND work.recipe_id = recipes.id
+            )
+            ORDER BY id <= :after, id LIMIT 1
+        """),
+        {"after": after},
+    ).scalar()
+    return found
+
+
+def depth(connection: Connection) -> int:
+    """How many inspections are in flight."""
+    return int(connection.execute(text("SELECT count(*) FROM work")).scalar_one())
