@@ -1,7 +1,7 @@
-"""Batches: images that were submitted together, or opened first and filled. `open → running → completed | cancelled`.
+"""Batches: images that were submitted together, or that joined an open batch.
 
-The counters are the machine's verdicts. They are updated once a minibatch, last in the transaction that finishes it;
-the update that brings the remainder to zero completes the batch.
+States: `open → running → completed | cancelled`. The counters count the machine's verdicts. They are updated once a
+minibatch, last in the transaction that finishes it; the update that leaves nothing unfinished completes the batch.
 """
 
 import datetime as dt
@@ -21,7 +21,7 @@ COUNTED = ("completed", "failed", "cancelled", "ok", "ng", "review")
 
 @dataclass
 class Counts:
-    """What one minibatch adds to a batch."""
+    """What one minibatch adds to the counters of a batch."""
 
     completed: int = 0
     failed: int = 0
@@ -39,7 +39,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as it stands: its state and the counts of its inspections."""
+    """A batch: its state and the counts of its inspections."""
 
     id: UUID
     state: str
@@ -54,12 +54,16 @@ class Batch:
 
 
 def unknown_batch(batch_id: UUID) -> Refused:
-    """The refusal of an id that no batch has."""
+    """The error for an id that no batch has."""
     return Refused(Code.NOT_FOUND, f"There is no batch {batch_id}.")
 
 
 def get(connection: Connection, batch_id: UUID) -> Batch:
-    """One batch; refuses an unknown id."""
+    """One batch.
+
+    Raises:
+        Refused: NOT_FOUND.
+    """
     found = by_ids(connection, [batch_id])
     if batch_id not in found:
         raise unknown_batch(batch_id)
@@ -67,7 +71,7 @@ def get(connection: Connection, batch_id: UUID) -> Batch:
 
 
 def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Batch]:
-    """The batches of these ids that there are."""
+    """The batches with these ids, by id; unknown ids are left out."""
     rows = connection.execute(
         text("""
             SELECT batches.*, (
@@ -88,7 +92,7 @@ def _batch(row: Row[Any]) -> Batch:
 
 
 def as_first_answered(connection: Connection, sizes: Mapping[UUID, int]) -> dict[UUID, Batch]:
-    """Batches as first answered, with their numbers of inspections, whatever has happened since."""
+    """Batches as they were when first answered, for replayed requests. `sizes` has their numbers of inspections."""
     if not sizes:
         return {}
     rows = connection.execute(
@@ -104,7 +108,7 @@ def as_first_answered(connection: Connection, sizes: Mapping[UUID, int]) -> dict
 
 
 def create(connection: Connection, batch_id: UUID, *, closed: bool, callback: Callback | None = None) -> None:
-    """A new batch: closed at once when it comes with its images, else open until it is closed."""
+    """Insert a batch, closed if it comes with its images, else open."""
     connection.execute(
         text("""
             INSERT INTO batches (id, state, closed_at, callback_endpoint_id, callback_url)
@@ -144,7 +148,7 @@ def add_to_totals(connection: Connection, additions: Mapping[UUID, int]) -> None
 
 
 def add_to_counters(connection: Connection, counts: Mapping[UUID, Counts]) -> list[UUID]:
-    """Add to the counters of batches and complete those of which nothing is left; returns the completed ones."""
+    """Add to the counters of batches, and complete those without unfinished inspections; returns the completed ones."""
     if not counts:
         return []
     lock_states(connection, counts)
@@ -180,7 +184,11 @@ def close(connection: Connection, batch_id: UUID) -> bool:
 
 
 def mark_cancelled(connection: Connection, batch_id: UUID) -> None:
-    """`open | running → cancelled`; a completed one refuses, a cancelled one stays. Its inspections come after."""
+    """`open | running → cancelled`; a cancelled batch stays. Cancel its inspections, too.
+
+    Raises:
+        Refused: INVALID_TRANSITION if it is completed; NOT_FOUND.
+    """
     state = _locked_state(connection, batch_id)
     if state == "completed":
         raise Refused(Code.INVALID_TRANSITION, f"Batch {batch_id} is completed and cannot be cancelled.")

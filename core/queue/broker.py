@@ -1,6 +1,6 @@
-"""The names of queues, tasks and channels, and the settings of Celery: what every process has to agree on.
+"""The names of queues, tasks and channels, and the settings of Celery, shared by all processes.
 
-Redis is the queue and nothing more: a message is a hint that names rows of `work`, and Postgres is the truth.
+Redis holds only hints: a message names rows of `work`, and Postgres is the truth.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from core.settings import Settings
 LIVE_QUEUE = "live"
 LIVE_QUEUES = ("sync", LIVE_QUEUE)
 BULK_QUEUE = "bulk"
-SCORING_QUEUES = (*LIVE_QUEUES, BULK_QUEUE)  # in the order in which a scoring worker empties them
+SCORING_QUEUES = (*LIVE_QUEUES, BULK_QUEUE)  # in the order in which a scoring worker consumes them
 IO_QUEUE = "io"
 
 FINISHED_CHANNEL = "linewatch:finished"
@@ -27,7 +27,7 @@ CONNECT_TIMEOUT = 2.0
 
 
 class Task(StrEnum):
-    """Names of tasks, as they stand in messages."""
+    """The names of tasks in messages."""
 
     SCORE = "linewatch.score"
     CHECK_MODEL = "linewatch.check_model"
@@ -40,21 +40,21 @@ class Task(StrEnum):
 
 
 def score_arguments(recipe_id: int, priority: str, ids: Sequence[UUID]) -> tuple[int, str, list[str]]:
-    """The arguments of `Task.SCORE`: a minibatch is of one recipe and one priority; no ids: the oldest that wait.
+    """The arguments of `Task.SCORE`, for one recipe and one priority. Without ids it scores the oldest that are queued.
 
-    Bulk work may travel on the live queue, so the priority is not always the queue's name.
+    Bulk work may be sent to the live queue, so the priority is not always the name of the queue.
     """
     return recipe_id, priority, [str(one) for one in ids]
 
 
 def broker_url(redis_url: str) -> str:
-    """The broker's address as kombu spells it; it differs from redis-py's for Unix sockets only."""
+    """The broker's URL for kombu, which differs from redis-py's only for Unix sockets."""
     scheme, _, rest = redis_url.partition("://")
     return f"redis+socket://{rest}" if scheme == "unix" else redis_url
 
 
 def connection_options(settings: Settings) -> dict[str, Any]:
-    """What every connection to Redis is made with. A Unix socket needs no keepalive, and its client takes none."""
+    """The options of every connection to Redis. Clients of Unix sockets do not accept a keepalive option."""
     options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT, "health_check_interval": 10}
     if not settings.redis_url.get_secret_value().startswith("unix:"):
         options["socket_keepalive"] = True
@@ -68,14 +68,14 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
-            # Not the recovery (the lease is): only after this long does kombu deliver an unacknowledged message again.
+            # kombu redelivers unacknowledged messages after it. Recovery does not rely on that: leases expire earlier.
             "visibility_timeout": max(30.0, 2 * settings.lease_seconds),
             "queue_order_strategy": "priority",
             "socket_timeout": SOCKET_TIMEOUT,
             **connection_options(settings),
         },
         "task_acks_late": True,
-        "task_reject_on_worker_lost": False,  # a task that kills its process must not run without end
+        "task_reject_on_worker_lost": False,  # a task that kills its process must not be repeated without end
         "task_ignore_result": True,
         "task_store_errors_even_if_ignored": False,
         "result_backend": None,

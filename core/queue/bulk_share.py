@@ -1,25 +1,26 @@
 """The guaranteed share of bulk work: a fraction of all images, even while live work keeps every worker busy.
 
-Bulk work makes way for the line, so under a steady live load it would never end. Each dispatcher round looks at what
-was finished since the last look, and where bulk work had less than its share it is granted minibatches, which travel
-on the queue of live work. With `live` images of the line and `bulk` images of bulk work since the last look:
+Live work goes first, so under a steady live load bulk work would never end. Each dispatcher round counts the images
+that were finished since the last round. If bulk work got less than its share, it is granted minibatches, which go to
+the queue of live work. With `live` and `bulk` images finished since the last round:
 
     credit += share * (live + bulk) - bulk = share * live - (1 - share) * bulk
 
-A grant is charged when it is made, not when it is scored: `scored_seen` and `credit` move at once as if its images
-were scored already. So a grant that still waits behind live work is not granted a second time; and one that was lost
-with its message costs only itself, for what the line does next earns new credit.
+A grant is charged when it is made, not when it is scored: `scored_seen` and `credit` are updated as if its images were
+scored. So a grant that still waits behind live work is not made twice, and a grant whose message is lost costs only
+itself: later live work earns new credit.
 
-Idle hours pile up nothing. The debt of bulk work that had the machine to itself is at most one minibatch, and so is
-the credit while no bulk work waits; one look counts at most `LIVE_AT_ONCE` of the line, however long nobody looked.
+Nothing accumulates in idle hours. The debt after a time with bulk work only is at most one minibatch, and so is the
+credit while no bulk work waits. One round counts at most `LIVE_AT_ONCE` minibatches of live work, however long ago the
+last round was.
 """
 
 from sqlalchemy import Connection, text
 
 LIVE_AT_ONCE = 160
-"""Minibatches of the line that one look counts: after an hour without a dispatcher the line is not flooded."""
+"""Minibatches of live work that one round counts, so that live work is not flooded after an hour without dispatcher."""
 
-# Live images are the growth of the feed. An entry for a review or a cancellation counts as one: they are few.
+# Live images are the growth of the feed. Entries of reviews and cancellations count, too; they are few.
 _GRANT = text("""
 WITH held AS (
     SELECT * FROM bulk_share FOR UPDATE SKIP LOCKED
@@ -44,19 +45,19 @@ RETURNING CAST(given.minibatches AS bigint) * :minibatch
 
 
 def grant(connection: Connection, *, feed_newest: int, share: float, minibatch: int, waiting: bool) -> int:
-    """How many images bulk work may have now whatever else waits: a multiple of `minibatch`, mostly 0.
+    """How many images of bulk work may be published to the live queue now: a multiple of `minibatch`, mostly 0.
 
-    Whoever calls it must publish them. Of several callers at once one gets them; where the row is locked, by another
-    look or by results that are being counted, nothing is granted and the next look sees more.
+    The caller must publish them. Of several concurrent callers, one gets the grant. If the row is locked, by another
+    caller or by results that are being counted, nothing is granted until the next call.
 
     Args:
-        feed_newest: the newest number of the feed.
-        share: of all images that are finished, 0 to 0.9; 0 grants nothing.
-        waiting: whether any bulk work waits for a worker; otherwise unused grants are dropped.
+        feed_newest: the number of the newest feed entry.
+        share: the share of all finished images, 0 to 0.9; 0 grants nothing.
+        waiting: whether any bulk work waits for a worker; if not, unused credit is dropped.
     """
     if not share:
         return 0
-    given = {
+    parameters = {
         "feed_newest": feed_newest,
         "share": share,
         "minibatch": minibatch,
@@ -64,16 +65,16 @@ def grant(connection: Connection, *, feed_newest: int, share: float, minibatch: 
         "charge": (1 - share) * minibatch,
         "most": LIVE_AT_ONCE * minibatch,
     }
-    return int(connection.execute(_GRANT, given).scalar() or 0)
+    return int(connection.execute(_GRANT, parameters).scalar() or 0)
 
 
 def note_scored(connection: Connection, images: int) -> None:
-    """Count images of archives that were scored. Everybody writes this row: do it late in a transaction."""
+    """Count archive images that were scored. All workers write this row: call it late in a transaction."""
     connection.execute(text("UPDATE bulk_share SET scored = scored + :images"), {"images": images})
 
 
 def note_finished(connection: Connection, inspections: int) -> None:
-    """Count bulk inspections that became final: they enter the feed, too, and are no work of the line's there."""
+    """Count bulk inspections that became final. They are in the feed, too, where they must not count as live work."""
     connection.execute(
         text("UPDATE bulk_share SET scored = scored + :number, feed_seen = feed_seen + :number"),
         {"number": inspections},

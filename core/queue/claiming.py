@@ -12,7 +12,13 @@ from core.errors import Failure
 
 @dataclass(frozen=True)
 class Claim:
-    """One inspection that a worker holds, with the version and threshold that were in force when it was claimed."""
+    """An inspection that a worker has claimed, with the version and threshold in force at that time.
+
+    Attributes:
+        rescues: how often its lease expired; if ever, the image may have killed its worker.
+        queued_ms: milliseconds from acceptance to this claim.
+        overdue: whether its deadline has passed.
+    """
 
     id: UUID
     attempt: int
@@ -62,7 +68,7 @@ RETURNING work.id, work.attempt, work.model_version_id, work.threshold, work.rev
     coalesce(work.deadline_at < clock_timestamp(), false) AS overdue
 """
 
-# A message must not be spent on rows that its publisher is just marking as published, so these are waited for.
+# Wait for rows that the publisher is just marking as published; skipping them would waste the message.
 _NAMED = text(_CLAIM.format(which="id = ANY(CAST(:ids AS uuid[]))", locked=""))
 _OLDEST = text(_CLAIM.format(which="priority = :priority", locked="SKIP LOCKED"))
 
@@ -77,11 +83,10 @@ def claim(
     lease_seconds: float,
     worker: str,
 ) -> list[Claim]:
-    """Claim the named inspections as far as they are still queued, then the oldest queued ones up to `at_most`.
+    """Claim those of `ids` that are still queued, then the oldest queued inspections up to `at_most`.
 
-    The second step makes full minibatches of small messages, and claims rows whose message was lost as long as any
-    message of their kind arrives; it is all there is where none is named. All of them get the version that is active
-    now. Nothing is claimed for a recipe without one.
+    The second step fills minibatches up when messages are small, and claims rows whose message was lost. Without `ids`
+    only the second step runs. All claims get the version that is active now; a recipe without one has no claims.
     """
     common = {"recipe_id": recipe_id, "lease": lease_seconds, "worker": worker}
     rows = list(connection.execute(_NAMED, {**common, "ids": list(ids), "at_most": at_most}))
@@ -91,9 +96,10 @@ def claim(
 
 
 def release(connection: Connection, claims: Sequence[Claim], because: Failure | None) -> None:
-    """Release claims: `running → queued`. The dispatcher publishes them again after a while.
+    """Release claims: `running → queued`. The dispatcher publishes them again after some seconds.
 
-    `because` is what they fail with at their deadline; None where the deadline itself is the reason.
+    Args:
+        because: the code with which they fail at their deadline; None for `deadline_exceeded`.
     """
     connection.execute(
         text("""
@@ -108,5 +114,5 @@ def release(connection: Connection, claims: Sequence[Claim], because: Failure | 
                 threshold = NULL, review_threshold = NULL
             FROM mine WHERE work.id = mine.id
         """),
-        {"ids": [one.id for one in claims], "attempts": [one.attempt for one in claims], "because": because},
+        {"ids": [claim.id for claim in claims], "attempts": [claim.attempt for claim in claims], "because": because},
     )

@@ -22,7 +22,7 @@ _MOVED = ", ".join(f"moved.{name}" for name in SUBMITTED)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the examination of one claim ended; not yet written."""
+    """The outcome of one claim, not yet written."""
 
     id: UUID
     attempt: int
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Finished:
-    """What became final in one transaction."""
+    """The inspections, batches and runs that became final in one transaction."""
 
     inspections: list[UUID]
     batches: list[UUID]
@@ -74,8 +74,10 @@ RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, v
 
 
 def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
-    """Write the outcomes that are still ours to write, with their deliveries, and count them in their batches; the rest
-    is void. A trigger enters them into the feed."""
+    """Write the outcomes of claims that are still held, their deliveries and the counters of their batches.
+
+    Outcomes of claims that were lost are dropped. A trigger writes the feed entries.
+    """
     rows = connection.execute(
         _FINISH,
         {
@@ -104,7 +106,7 @@ def _event(row: Row[Any]) -> Event:
 
 
 def _count(connection: Connection, rows: Sequence[Row[Any]]) -> Finished:
-    """Count rows that became final in their batches, which comes last; into the feed they have come by themselves."""
+    """Count rows that became final in their batches. Call it last: it locks rows that many transactions write."""
     counts: dict[UUID, batches.Counts] = defaultdict(batches.Counts)
     for row in rows:
         if row.batch_id is not None:
@@ -128,15 +130,18 @@ _CANCEL_LATECOMERS = text(_CANCEL.format(which="batch_id = :id", locked="SKIP LO
 
 
 def cancel(connection: Connection, inspection_id: UUID) -> Finished:
-    """Cancel one inspection that is not final; whatever a worker makes of it is void. Empty if there is none."""
+    """Cancel one inspection that is not final; a worker's later outcome is dropped. Empty if it does not exist."""
     return _count(connection, connection.execute(_CANCEL_ONE, {"id": inspection_id}).all())
 
 
 def cancel_batch(connection: Connection, batch_id: UUID) -> Finished:
-    """Cancel a batch and what is not final of it; a completed batch refuses.
+    """Cancel a batch and its inspections that are not final.
 
-    Rows of `work` are locked before the batch, as a finish does. Inspections that joined in between are cancelled in
-    a second pass, unless a worker is just finishing them.
+    Rows of `work` are locked before the batch, as in a finish. Inspections that joined in between are cancelled in a
+    second pass, unless a worker is just finishing them.
+
+    Raises:
+        Refused: INVALID_TRANSITION if the batch is completed; NOT_FOUND.
     """
     rows = list(connection.execute(_CANCEL_OF_BATCH, {"id": batch_id}))
     batches.mark_cancelled(connection, batch_id)
@@ -146,7 +151,7 @@ def cancel_batch(connection: Connection, batch_id: UUID) -> Finished:
 
 
 def fail_overdue(connection: Connection, *, at_most: int = 1000) -> Finished:
-    """Fail queued inspections whose deadline has passed, with the reason for which they were still queued."""
+    """Fail queued inspections whose deadline has passed, with the code that explains why they were still queued."""
     rows = connection.execute(
         text("""
             UPDATE work SET state = 'running', attempt = attempt + 1, started_at = clock_timestamp(),
@@ -164,7 +169,7 @@ def fail_overdue(connection: Connection, *, at_most: int = 1000) -> Finished:
 
 
 def deadline_outcome(inspection_id: UUID, attempt: int, released_because: str | None = None) -> Outcome:
-    """The outcome of an inspection that no worker could score before its deadline."""
+    """The outcome of an inspection that was not scored before its deadline."""
     code = Failure(released_because) if released_because else Failure.DEADLINE_EXCEEDED
     detail = (
         "No worker could load the model version before the deadline."

@@ -8,7 +8,7 @@ from core.queue.claiming import Claim
 
 
 def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float) -> None:
-    """Extend the leases of claims that are still held and still worked on."""
+    """Extend the leases of claims that are still held."""
     connection.execute(
         text("""
             WITH mine AS (
@@ -21,15 +21,15 @@ def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float)
             FROM mine WHERE work.id = mine.id
         """),
         {
-            "ids": [one.id for one in claims],
-            "attempts": [one.attempt for one in claims],
+            "ids": [claim.id for claim in claims],
+            "attempts": [claim.attempt for claim in claims],
             "lease": lease_seconds,
         },
     )
 
 
 def reclaim_expired_leases(connection: Connection, *, at_most: int = 1000) -> int:
-    """`running → queued` for expired leases; returns how many. Their images are suspect from now on."""
+    """`running → queued` for expired leases; returns how many. Their images are decoded in isolation from now on."""
     return connection.execute(
         text("""
             WITH expired AS (

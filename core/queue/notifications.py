@@ -1,5 +1,7 @@
-"""Notifications over Redis' pub/sub: something became final. They wake waiting clients at once; a lost one only costs
-a second, because every waiter also polls."""
+"""Notifications over Redis' pub/sub that something became final. They wake waiting clients.
+
+A lost notification delays a client by a second, because waiters also poll.
+"""
 
 import asyncio
 import contextlib
@@ -23,7 +25,7 @@ LISTEN_AGAIN_SECONDS = 1.0
 
 
 def connect(settings: Settings) -> redis.Redis:
-    """A client that gives up quickly: nothing here may wait for Redis."""
+    """A Redis client without retries: nothing may block on notifications."""
     return redis.Redis.from_url(
         settings.redis_url.get_secret_value(),
         socket_timeout=CONNECT_TIMEOUT,
@@ -33,7 +35,7 @@ def connect(settings: Settings) -> redis.Redis:
 
 
 async def subscribe(settings: Settings, *channels: str) -> AsyncIterator[tuple[str, list[str]]]:
-    """What is hinted from now on: the channel and the names. It never ends; while Redis is away, nothing comes."""
+    """Yields (channel, names) of every notification from now on. Never ends; yields nothing while Redis is down."""
     while True:
         client = redis.asyncio.from_url(
             settings.redis_url.get_secret_value(), retry=AsyncRetry(NoBackoff(), 0), **connection_options(settings)
@@ -56,11 +58,11 @@ class Notifier:
         self._client.close()
 
     def finished(self, finished: Finished) -> None:
-        """Say which inspections, batches and runs became final, after their commit."""
-        self._send(FINISHED_CHANNEL, [str(one) for one in (*finished.inspections, *finished.batches, *finished.runs)])
+        """Notify that inspections, batches and runs became final. Call it after their commit."""
+        self._send(FINISHED_CHANNEL, [str(id_) for id_ in (*finished.inspections, *finished.batches, *finished.runs)])
 
     def map_written(self, key: str) -> None:
-        """Say that an anomaly map or a heatmap lies in the store."""
+        """Notify that an anomaly map or a heatmap is in the store."""
         self._send(MAP_CHANNEL, [key])
 
     def _send(self, channel: str, names: list[str]) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 LOST_AFTER_SECONDS = 5.0
-"""A message that was published this long ago while its queue is empty is taken for lost."""
+"""A message is considered lost if it was published this long ago and its queue is empty."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ _LOST = text(
 
 
 def take_unpublished(connection: Connection, *, at_most: int) -> list[Publishable]:
-    """Queued inspections that no message names. They are marked as published: the caller publishes them."""
+    """Queued inspections that no message names. They are marked as published; the caller must publish them."""
     rows = connection.execute(_UNPUBLISHED, {"at_most": at_most})
     return [Publishable(**row._mapping) for row in rows]
 
@@ -57,9 +57,11 @@ def take_unpublished(connection: Connection, *, at_most: int) -> list[Publishabl
 def take_with_lost_message(
     connection: Connection, *, priority: str, queue_is_empty: bool, at_most: int
 ) -> list[Publishable]:
-    """Queued inspections whose message is taken for lost: published some seconds ago, while their queue is empty or
-    rows that were published later have been claimed. Publishing one again is harmless and happens every few seconds
-    at most."""
+    """Queued inspections whose message is considered lost. They are marked as published; the caller must publish them.
+
+    That is: they were published some seconds ago, and their queue is empty or later messages have been claimed.
+    Publishing one twice is harmless, and happens at most every `LOST_AFTER_SECONDS`.
+    """
     rows = connection.execute(
         _LOST,
         {
@@ -73,7 +75,7 @@ def take_with_lost_message(
 
 
 def mark_published(connection: Connection, ids: Sequence[UUID]) -> None:
-    """Note that a message names these rows now; one that is being claimed already needs no note."""
+    """Mark rows as published; rows that are just being claimed are skipped."""
     connection.execute(
         text("""
             WITH waiting AS (
@@ -88,9 +90,11 @@ def mark_published(connection: Connection, ids: Sequence[UUID]) -> None:
 
 
 def next_bulk_recipe(connection: Connection, after: int) -> int | None:
-    """A recipe with bulk inspections that wait and a version to score them: the next one beyond `after`, going round
-    in the order of the ids; None where there is none."""
-    found: int | None = connection.execute(
+    """The id of a recipe with queued bulk inspections and an active version, in turn: the next id after `after`.
+
+    None if there is no such recipe.
+    """
+    recipe_id: int | None = connection.execute(
         text("""
             SELECT id FROM recipes
             WHERE active_version_id IS NOT NULL AND EXISTS (
@@ -100,7 +104,7 @@ def next_bulk_recipe(connection: Connection, after: int) -> int | None:
         """),
         {"after": after},
     ).scalar()
-    return found
+    return recipe_id
 
 
 def depth(connection: Connection) -> int:
