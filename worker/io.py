@@ -112,7 +112,7 @@ def housekeeping() -> None:
     if removed:
         log.info("removed %d uploads that were never finished", removed)
     _remove("entries of the feed", partial(feed.expire, days=settings().feed_days))
-    _remove("deliveries that were finished long ago", deliveries.forget)
+    _remove("deliveries that were finished long ago", deliveries.delete_old)
     _remove("idempotency keys", idempotency.delete_old_keys)
 
 

@@ -1,14 +1,15 @@
-"""Deliveries: one event to one webhook endpoint, from the commit that caused it until it is received or given up.
+"""Deliveries: one event to one webhook endpoint, from the commit that caused it until it is delivered or exhausted.
 
               claim: claim + 1, a lease               handle, only by the claim that holds it
     pending ─────────────────────────────► in flight ─────────────────────────────────────────► delivered (2xx)
     ▲ ▲  ▲                                  │  │ │ └─── the last try failed ──────────────────► exhausted
-    │ │  └── a try failed: after a pause ◄──┘  │ └───── its subject is gone ─────────────► cancelled
-    │ └───── the lease ran out, or release ◄───┘
+    │ │  └── a try failed: after a pause ◄──┘  │ └───── its subject was deleted ─────────► cancelled
+    │ └───── the lease expired, or release ◄───┘
     └─────── replay, of a final one
 
-"In flight" is no state of its own: it is a pending one whose next try lies ahead as a lease, so that whatever becomes
-of its sender it is sent again. `core.delivery.sending` claims and handles; here they are read, repeated and forgotten.
+A delivery in flight is in the state pending: its next try lies in the future, which is the lease. If the sender dies,
+the delivery becomes due again. `core.delivery.sending` claims deliveries and records results; this module reads,
+replays and deletes them.
 """
 
 import datetime as dt
@@ -31,21 +32,21 @@ State = Literal["pending", "delivered", "exhausted", "cancelled"]
 
 
 class Outcome(StrEnum):
-    """What became of one try. Only the first is a success; after every other it is tried again, as scheduled."""
+    """The outcome of one try. Only the first is a success; after any other it is tried again, as scheduled."""
 
     DELIVERED = "delivered"  # answered with 2xx
     REFUSED_STATUS = "refused_status"  # answered with anything else, redirects included
     GONE = "gone"  # answered with 410: the endpoint is disabled
-    TIMED_OUT = "timed_out"  # no answer within the time of a try
-    UNREACHABLE = "unreachable"  # no address, no connection, or one that broke off
-    TLS_FAILED = "tls_failed"  # no trust in the certificate, or no protocol in common
+    TIMED_OUT = "timed_out"  # no response within the time limit of a try
+    UNREACHABLE = "unreachable"  # no address, no connection, or a broken connection
+    TLS_FAILED = "tls_failed"  # an untrusted certificate, or no common protocol
     BAD_ANSWER = "bad_answer"  # not HTTP
-    TARGET_REFUSED = "target_refused"  # its address is not, or no longer, among those that are allowed
+    TARGET_REFUSED = "target_refused"  # its address is not allowed, or no longer
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of a message, as it is kept."""
+    """One recorded try of a message."""
 
     at: dt.datetime
     outcome: Outcome
@@ -84,7 +85,7 @@ _PAGE = f"""
     {_SELECT} WHERE one.endpoint_id = :endpoint_id AND one.id < :before {{narrowed}} ORDER BY one.id DESC LIMIT :limit
 """
 _LAST_ID = UUID(int=2**128 - 1)
-# The state is written out, so that every plan sees that the index of the exhausted ones is enough.
+# The state is a literal, so that the planner can use the partial index on exhausted deliveries.
 _IN_STATE: Mapping[State | None, str] = {None: ""} | {one: f"AND one.state = '{one}'" for one in get_args(State)}
 
 
@@ -102,7 +103,11 @@ def _deliveries(connection: Connection, rows: Sequence[Row[Any]]) -> list[Delive
 
 
 def get(connection: Connection, delivery_id: UUID) -> Delivery:
-    """One delivery; refuses an unknown id."""
+    """One delivery.
+
+    Raises:
+        Refused: NOT_FOUND.
+    """
     rows = connection.execute(text(f"{_SELECT} WHERE one.id = :id"), {"id": delivery_id}).all()
     if not rows:
         raise Refused(Code.NOT_FOUND, f"There is no delivery {delivery_id}.")
@@ -112,7 +117,7 @@ def get(connection: Connection, delivery_id: UUID) -> Delivery:
 def list_page(
     connection: Connection, endpoint_id: UUID, *, state: State | None, before: UUID | None, limit: int
 ) -> tuple[list[Delivery], UUID | None]:
-    """One page of an endpoint's deliveries, newest first, and the id to give as `before` for the next page, or None."""
+    """One page of an endpoint's deliveries, newest first, and `before` for the next page, or None after the last."""
     rows = connection.execute(
         text(_PAGE.format(narrowed=_IN_STATE[state])),
         {"endpoint_id": endpoint_id, "before": before or _LAST_ID, "limit": limit + 1},
@@ -122,29 +127,35 @@ def list_page(
 
 
 def send_test(connection: Connection, endpoint_id: UUID) -> Delivery:
-    """A new delivery of `endpoint.test`; refuses an endpoint that is not enabled, for nothing is sent to it."""
-    _lock_enabled(connection, endpoint_id, f"Endpoint {endpoint_id} is {{state}}; enable it before it is tested.")
-    made = connection.execute(
+    """Insert a delivery of `endpoint.test`.
+
+    Raises:
+        Refused: INVALID_TRANSITION if the endpoint is not enabled; NOT_FOUND.
+    """
+    _lock_enabled(connection, endpoint_id, f"Endpoint {endpoint_id} is {{state}}; enable it before you test it.")
+    delivery_id = connection.execute(
         text("""
             INSERT INTO deliveries (endpoint_id, event, subject_id)
             VALUES (:endpoint_id, :event, CAST(:endpoint_id AS text)) RETURNING id
         """),
         {"endpoint_id": endpoint_id, "event": EventType.ENDPOINT_TEST},
     ).scalar_one()
-    return get(connection, made)
+    return get(connection, delivery_id)
 
 
 def replay(connection: Connection, delivery_id: UUID) -> Delivery:
-    """Send a delivery again: `delivered | exhausted | cancelled → pending`, its tries counted from 0, under the same
-    message id. A pending one is tried at once. What was sent in one message is sent again as that message.
+    """Send a delivery again, under the same message id: `delivered | exhausted | cancelled → pending`, with 0 tries.
 
-    Refuses one whose endpoint is not enabled.
+    A pending delivery becomes due at once. All events of its message are sent again, as one message.
+
+    Raises:
+        Refused: INVALID_TRANSITION if the endpoint is not enabled; NOT_FOUND.
     """
-    found = get(connection, delivery_id)
+    delivery = get(connection, delivery_id)
     _lock_enabled(
         connection,
-        found.endpoint_id,
-        f"Delivery {delivery_id} cannot be sent again: its endpoint {found.endpoint_id} is {{state}}. Enable it first.",
+        delivery.endpoint_id,
+        f"Delivery {delivery_id} cannot be sent again: endpoint {delivery.endpoint_id} is {{state}}. Enable it first.",
     )
     connection.execute(
         text("""
@@ -152,7 +163,7 @@ def replay(connection: Connection, delivery_id: UUID) -> Delivery:
                 tries = CASE WHEN state = 'pending' THEN tries ELSE 0 END
             WHERE id = :id OR message_id = :message_id
         """),
-        {"id": delivery_id, "message_id": found.message_id},
+        {"id": delivery_id, "message_id": delivery.message_id},
     )
     return get(connection, delivery_id)
 
@@ -167,10 +178,10 @@ def _lock_enabled(connection: Connection, endpoint_id: UUID, otherwise: str) -> 
         raise Refused(Code.INVALID_TRANSITION, otherwise.format(state=state))
 
 
-def forget(connection: Connection, *, at_most: int, now: dt.datetime | None = None) -> int:
-    """Remove deliveries that were finished before `KEPT`, with their tries; returns how many.
+def delete_old(connection: Connection, *, at_most: int, now: dt.datetime | None = None) -> int:
+    """Delete deliveries that were finished longer ago than `KEPT`, with their tries; returns how many.
 
-    So long ago caused and still pending, those of an endpoint that is not enabled go too: nobody waits for them.
+    Pending deliveries of that age are deleted, too, if their endpoint is not enabled.
     """
     moment = (now or dt.datetime.now(dt.UTC)) - KEPT
     removed: int = connection.execute(

@@ -1,7 +1,7 @@
-"""Webhook endpoints: URLs, events and secrets. `enabled ⇄ disabled`, and at last `deleted`.
+"""Webhook endpoints: URLs, events and secrets. States: `enabled ⇄ disabled`, and finally `deleted`.
 
-A secret is made by the database and is never a parameter of a statement, which errors and logs repeat. Whoever leaves
-`enabled` takes its pending deliveries along: they become `cancelled` in the same transaction.
+The database creates secrets; they are never parameters of statements, which errors and logs repeat. When an endpoint
+leaves `enabled`, its pending deliveries become `cancelled` in the same transaction.
 """
 
 import datetime as dt
@@ -21,24 +21,24 @@ from core.feed.events import Callback
 from core.tables import webhook_endpoints
 
 PREVIOUS_SECRET_HOURS = 24
-"""How long the secret before the last rotation signs, too."""
+"""How long requests are also signed with the previous secret."""
 
-# The three carry 366 random bits, from the source that pgcrypto would use; 32 bytes are left of them.
+# Three UUIDs have 366 random bits, from the source that pgcrypto uses; SHA-256 reduces them to 32 bytes.
 _RANDOM = " || ".join(["uuid_send(gen_random_uuid())"] * 3)
 _NEW_SECRET: Any = literal_column(f"'whsec_' || encode(sha256({_RANDOM}), 'base64')")
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An address that is called for some events.
+    """A URL that receives events.
 
     Attributes:
-        events: the types that it gets; none for one that is there for callbacks only.
-        recipes: names of the recipes whose events it gets; None for all.
-        disabled_because: for people; None while it is enabled.
-        max_group_size: how many events one request may bring.
+        events: the types that it receives; empty if it only receives callbacks.
+        recipes: names of the recipes whose events it receives; None for all.
+        disabled_because: the reason as a text; None while it is enabled.
+        max_group_size: the most events in one request.
         max_group_delay_ms: how long an event may wait for others, in milliseconds.
-        failing_since: when the calls of today's series of failures began.
+        failing_since: when the current series of failures began; None without failures.
     """
 
     id: UUID
@@ -79,22 +79,26 @@ def list_all(connection: Connection) -> list[Endpoint]:
 
 
 def get(connection: Connection, endpoint_id: UUID) -> Endpoint:
-    """One endpoint; refuses an unknown or deleted one."""
+    """One endpoint.
+
+    Raises:
+        Refused: NOT_FOUND if it does not exist or was deleted.
+    """
     return _one(connection.execute(_SELECT.where(webhook_endpoints.c.id == endpoint_id)).one_or_none(), endpoint_id)
 
 
 def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Endpoint]:
-    """The endpoints of these ids that are not deleted."""
+    """The endpoints with these ids that are not deleted."""
     rows = connection.execute(_SELECT.where(webhook_endpoints.c.id.in_(list(ids))))
     return {row.id: _endpoint(row) for row in rows}
 
 
 def create(connection: Connection, url: str, *, actor: str, **settings: Any) -> Endpoint:
-    """A new endpoint with `events` and, where wished, `recipes`, `description`, `max_group_size` and
+    """Insert an endpoint with `events` and, optionally, `recipes`, `description`, `max_group_size` and
     `max_group_delay_ms`.
 
-    The caller has checked that its URL may be called (`core.delivery.allowed_targets`): that looks names up, for which
-    no transaction should wait.
+    Check beforehand that its URL may be called (`core.delivery.allowed_targets`): that resolves names, which no
+    transaction should wait for.
     """
     row = connection.execute(
         insert(webhook_endpoints).values(url=url, secret=_NEW_SECRET, **settings).returning(*webhook_endpoints.c)
@@ -104,17 +108,20 @@ def create(connection: Connection, url: str, *, actor: str, **settings: Any) -> 
 
 
 def change(connection: Connection, endpoint_id: UUID, *, actor: str, **changes: Any) -> Endpoint:
-    """Set what `create` sets, as far as it is named. Refuses an unknown endpoint."""
+    """Change settings of `create`.
+
+    Raises:
+        Refused: NOT_FOUND.
+    """
     changed = _update(connection, endpoint_id, **changes)
     _audit(connection, "changed", endpoint_id, actor, **changes)
     return changed
 
 
 def enable(connection: Connection, endpoint_id: UUID, *, actor: str) -> Endpoint:
-    """`disabled → enabled`, with a clean record; events from now on are delivered. An enabled one stays as it is.
+    """`disabled → enabled`, without recorded failures. Events from now on are delivered. An enabled endpoint stays.
 
-    What is pending from before is cancelled: whoever wrote it had still seen the endpoint enabled, and committed only
-    after it was disabled.
+    Pending deliveries are cancelled: their transactions saw the endpoint enabled and committed after it was disabled.
     """
     row = connection.execute(
         update(webhook_endpoints)
@@ -129,10 +136,9 @@ def enable(connection: Connection, endpoint_id: UUID, *, actor: str) -> Endpoint
 
 
 def disable(connection: Connection, endpoint_id: UUID, because: str, *, actor: str = "worker") -> bool:
-    """`enabled → disabled`, for a reason that people can read; its pending deliveries are cancelled with it.
+    """`enabled → disabled`; cancels its pending deliveries. Returns False, and changes nothing, if it was not enabled.
 
-    Returns False, and changes nothing, if it was not enabled. The endpoint is locked before its deliveries: whoever
-    changes deliveries in the same transaction does it afterwards.
+    The endpoint is locked before its deliveries: change deliveries in the same transaction only afterwards.
     """
     row = connection.execute(
         update(webhook_endpoints)
@@ -148,14 +154,14 @@ def disable(connection: Connection, endpoint_id: UUID, because: str, *, actor: s
 
 
 def delete(connection: Connection, endpoint_id: UUID, *, actor: str) -> None:
-    """To `deleted`, from any other state; pending deliveries are cancelled, the secrets forgotten, the history kept."""
+    """To `deleted`, from any other state. Cancels pending deliveries and erases the secrets; the history is kept."""
     _update(connection, endpoint_id, state="deleted", secret="", previous_secret=None, previous_secret_until=None)
     cancelled = _cancel_pending(connection, endpoint_id)
     _audit(connection, "deleted", endpoint_id, actor, cancelled_deliveries=cancelled)
 
 
 def rotate_secret(connection: Connection, endpoint_id: UUID, *, actor: str) -> Endpoint:
-    """A new secret; the one before it signs too for `PREVIOUS_SECRET_HOURS`, and any older one no longer."""
+    """Create a new secret. The previous one is also used for `PREVIOUS_SECRET_HOURS`; older ones no longer."""
     rotated = _update(
         connection,
         endpoint_id,
@@ -168,7 +174,7 @@ def rotate_secret(connection: Connection, endpoint_id: UUID, *, actor: str) -> E
 
 
 def signing_secrets(endpoint: Endpoint) -> list[str]:
-    """The secrets to sign with now, the newest first: `whsec_` and the base64 of 32 random bytes."""
+    """The secrets to sign with, the newest first: each is `whsec_` and the base64 of 32 random bytes."""
     secrets = [endpoint.secret.get_secret_value()]
     until = endpoint.previous_secret_until
     if endpoint.previous_secret is not None and until is not None and dt.datetime.now(dt.UTC) < until:
@@ -177,9 +183,9 @@ def signing_secrets(endpoint: Endpoint) -> list[str]:
 
 
 def callbacks(connection: Connection, urls: Iterable[str]) -> dict[str, Callback]:
-    """For each of these URLs that has the origin of an enabled endpoint, the endpoint whose secret signs its calls.
+    """The callbacks of URLs that have the origin of an enabled endpoint; its secret signs the calls.
 
-    Among several the one with this very URL comes first, then the oldest.
+    Of several endpoints with that origin, one with the same URL is chosen, else the oldest.
     """
     enabled = connection.execute(
         select(webhook_endpoints.c.id, webhook_endpoints.c.url)
@@ -190,15 +196,19 @@ def callbacks(connection: Connection, urls: Iterable[str]) -> dict[str, Callback
     found: dict[str, Callback] = {}
     for url in urls:
         origin = _origin(url)
-        fitting = [row for own, row in origins if origin is not None and own == origin]
-        if fitting:
-            exact = [row for row in fitting if row.url == url]
-            found[url] = Callback((exact or fitting)[0].id, url)
+        matching = [row for row_origin, row in origins if origin is not None and row_origin == origin]
+        if matching:
+            exact = [row for row in matching if row.url == url]
+            found[url] = Callback((exact or matching)[0].id, url)
     return found
 
 
 def callback(connection: Connection, url: str) -> Callback:
-    """The callback to one URL; refuses one whose origin no enabled endpoint has."""
+    """The callback to one URL.
+
+    Raises:
+        Refused: CALLBACK_UNREGISTERED if no enabled endpoint has its origin.
+    """
     found = callbacks(connection, [url])
     if url not in found:
         raise unregistered(url)
@@ -206,7 +216,7 @@ def callback(connection: Connection, url: str) -> Callback:
 
 
 def unregistered(url: str) -> Refused:
-    """The refusal of a callback to an origin that no enabled endpoint has."""
+    """The error for a callback to an origin that no enabled endpoint has."""
     origin = _origin(url)
     where = f"{origin.scheme}://{origin.host} at port {origin.port}" if origin else "this URL"
     return Refused(
@@ -219,7 +229,7 @@ def unregistered(url: str) -> Refused:
 def _origin(url: str) -> Origin | None:
     try:
         return Origin.of(url)
-    except TargetRefused:  # such a URL is registered nowhere
+    except TargetRefused:  # no endpoint has such a URL
         return None
 
 

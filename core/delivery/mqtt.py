@@ -1,4 +1,4 @@
-"""Connecting to an MQTT broker, with `paho-mqtt` from `linewatch[mqtt]`."""
+"""Connections to an MQTT broker, with `paho-mqtt` from `linewatch[mqtt]`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,22 +13,22 @@ PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class BrokerRefused(Exception):  # noqa: N818 - it reads as what happened
-    """The broker does not take the connection; the message says why."""
+    """The broker rejects the connection; the message says why."""
 
 
 @contextmanager
 def connected(url: str, *, name: str, seconds: float) -> "Iterator[Client]":
-    """A connection accepted by the broker, for the block. It is not reopened when it breaks.
+    """A connection that the broker has accepted, for a `with` block. It does not reconnect.
 
     Args:
         url: `mqtt://user:password@host:1883` or `mqtts://…`.
-        name: of the client, of which a broker knows one at a time; empty for one that the broker chooses.
-        seconds: for the network to connect, and for the broker to answer.
+        name: the client id, which the broker accepts once at a time; empty lets the broker choose one.
+        seconds: the time limit for the network connection, and again for the broker's answer.
 
     Raises:
         ModuleNotFoundError: `linewatch[mqtt]` is not installed.
         OSError: nothing listens there, or TLS fails.
-        BrokerRefused: the broker says no, or nothing.
+        BrokerRefused: the broker rejects the connection, or does not answer.
     """
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion
@@ -40,22 +40,22 @@ def connected(url: str, *, name: str, seconds: float) -> "Iterator[Client]":
         client.tls_set()
     if parts.username is not None:
         client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
-    said: Queue[Any] = Queue()
-    client.on_connect = lambda *about: said.put(about[3])
+    answers: Queue[Any] = Queue()
+    client.on_connect = lambda *arguments: answers.put(arguments[3])
     client.connect(parts.hostname or "", parts.port or PORTS[parts.scheme], keepalive=30)
     client.loop_start()
     try:
-        _require_taken(said, seconds)
+        _require_accepted(answers, seconds)
         yield client
     finally:
         client.disconnect()
         client.loop_stop()
 
 
-def _require_taken(said: "Queue[Any]", seconds: float) -> None:
+def _require_accepted(answers: "Queue[Any]", seconds: float) -> None:
     try:
-        reason = said.get(timeout=seconds)
+        reason = answers.get(timeout=seconds)
     except Empty:
         raise BrokerRefused(f"it does not answer a connection within {seconds:g} s: is it a broker?") from None
     if reason.is_failure:
-        raise BrokerRefused(f"it refuses the connection: {reason}")
+        raise BrokerRefused(f"it rejects the connection: {reason}")

@@ -1,12 +1,12 @@
-"""Sending deliveries: messages are claimed, given back, cancelled, and what became of their tries is written.
+"""Send deliveries: claim messages, release or cancel them, and record the results of tries.
 
-What goes out in one request is a message. Its contents are fixed at its first claim by `message_id`, so every try sends
-the same `webhook-id` and the same events. An event that is sent alone has its own id as `message_id`; a group has a new
-one, even a group of one event. `claim` is a fence: a result counts only for the claim that sent it, so what a lost or
-slow sender still writes finds nothing to write to.
+A message is what one request sends. Its events are fixed by `message_id` at its first claim, so every try has the same
+`webhook-id` and the same events. An event that is sent alone has its own id as `message_id`; a group has a new one,
+even a group of one event. `claim` is a fencing token: a result counts only for the claim that sent it, so a sender that
+lost its claim writes nothing.
 
-Whoever changes deliveries of an endpoint locks the endpoint's row first: two senders never share out the events of one
-message between them, and nobody waits in a circle.
+To change deliveries of an endpoint, lock the row of the endpoint first. Then two senders never split the events of one
+message, and there are no deadlocks.
 """
 
 import datetime as dt
@@ -23,20 +23,20 @@ from core.delivery import endpoints
 from core.delivery.deliveries import Outcome
 
 LEASE_SECONDS = 60.0
-"""How long a claim keeps others away: four times what a try may take at most."""
+"""How long a claim holds: four times the longest try."""
 
 ENDPOINTS_AT_ONCE = 16
 EVENTS_AT_ONCE = 1000
-"""A claim takes no more events than this, but at least one message; a sender holds no more of one endpoint."""
+"""The most events that one claim takes and that a sender holds of one endpoint; at least one message."""
 
 MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
 JITTER = 0.2
-"""Pauses are longer than the schedule says by up to this share, so that what failed together is not sent together."""
+"""Pauses exceed the schedule by up to this share, so that messages that failed together do not retry together."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One delivery that a sender holds."""
+    """A delivery that a sender has claimed."""
 
     id: UUID
     claim: int
@@ -47,7 +47,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Message:
-    """What goes out in one request. `tries` counts those that were made before; `callback_url` is None for most."""
+    """The deliveries of one request. `tries` counts earlier tries; `callback_url` is set for callbacks only."""
 
     id: UUID
     endpoint_id: UUID
@@ -57,18 +57,18 @@ class Message:
 
     @property
     def grouped(self) -> bool:
-        """Whether its events travel as a group; fixed with the message's id."""
+        """Whether its events are sent as a group; fixed with the id of the message."""
         return any(one.id != self.id for one in self.claims)
 
 
 @dataclass(frozen=True)
 class ReceiverAnswer:
-    """What came of one try.
+    """The result of one try.
 
     Attributes:
-        status: of the HTTP answer, None where there was none.
-        text: the beginning of the answer's body, or what went wrong.
-        retry_after: seconds for which the receiver asked not to be tried again.
+        status: the HTTP status, None without a response.
+        text: the beginning of the response's body, or the error.
+        retry_after: the receiver's `Retry-After`, in seconds.
     """
 
     outcome: Outcome
@@ -81,7 +81,7 @@ class ReceiverAnswer:
 
 @dataclass(frozen=True)
 class Result:
-    """A message and what came of its try; not yet written."""
+    """A message and the result of its try, not yet written."""
 
     message: Message
     answer: ReceiverAnswer
@@ -91,9 +91,9 @@ def retry_pause(tries: int, schedule: Sequence[float], *, retry_after: float, ji
     """Seconds from a failed try to the next one, or None after the last.
 
     Args:
-        tries: made so far, this one included.
+        tries: tries so far, including this one.
         schedule: the pauses after the first, second … try.
-        retry_after: a lower bound that the receiver asked for; at most a day of it is granted.
+        retry_after: the pause that the receiver asked for, of which at most a day is granted.
         jitter: a random number from 0 to 1.
     """
     if tries > len(schedule):
@@ -127,9 +127,10 @@ _TAKE_ENDPOINTS = text("""
     FOR NO KEY UPDATE OF endpoint SKIP LOCKED
 """)
 
-# A statement of its own, so that it sees what was committed before the endpoints were locked. Rows of one message have
-# one `next_try_at`, so they stand together; those that the limit cuts off are found again by their `message_id`. What
-# exceeds the number of events is left for the next claim: first each endpoint's second message, its third, and so on.
+# A separate statement, so that it sees what was committed before the endpoints were locked. The rows of one message
+# have the same `next_try_at`, so they are adjacent; rows that the limit cuts off are found by their `message_id`.
+# Messages beyond the number of events wait for the next claim: first each endpoint's second message, then its third,
+# and so on.
 _CLAIM = text("""
 WITH endpoint AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:rooms AS int[]), CAST(:sizes AS int[])) AS _(id, room, size)
@@ -182,31 +183,31 @@ class EndpointLoad:
 def claim(
     connection: Connection, held: Mapping[UUID, EndpointLoad], *, room: int, lease_seconds: float = LEASE_SECONDS
 ) -> list[Message]:
-    """Take messages that are due, for endpoints that are enabled.
+    """Claim messages that are due, of endpoints that are enabled.
 
     Args:
-        held: what of which endpoint the sender holds already.
-        room: how many messages it may hold of any other endpoint. Of one that is failing it is one at most.
+        held: the messages that the sender already holds, by endpoint.
+        room: how many messages it may hold of any other endpoint; of a failing endpoint it holds at most one.
     """
-    taken = connection.execute(
+    locked = connection.execute(
         _TAKE_ENDPOINTS,
         {
             "held_ids": list(held),
-            "held": [one.number for one in held.values()],
-            "rooms": [one.room for one in held.values()],
+            "held": [load.number for load in held.values()],
+            "rooms": [load.room for load in held.values()],
             "room": room,
             "events": EVENTS_AT_ONCE,
             "at_most": ENDPOINTS_AT_ONCE,
         },
     ).all()
-    if not taken:
+    if not locked:
         return []
     rows = connection.execute(
         _CLAIM,
         {
-            "ids": [one.id for one in taken],
-            "rooms": [one.room for one in taken],
-            "sizes": [one.size for one in taken],
+            "ids": [endpoint.id for endpoint in locked],
+            "rooms": [endpoint.room for endpoint in locked],
+            "sizes": [endpoint.size for endpoint in locked],
             "events": EVENTS_AT_ONCE,
             "lease": lease_seconds,
         },
@@ -214,7 +215,7 @@ def claim(
     parts: dict[UUID, list[Row[Any]]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.id):
         parts[row.message_id].append(row)
-    return [_message(message_id, of_one) for message_id, of_one in parts.items()]
+    return [_message(message_id, message_rows) for message_id, message_rows in parts.items()]
 
 
 def _message(message_id: UUID, rows: Sequence[Row[Any]]) -> Message:
@@ -228,8 +229,10 @@ def _message(message_id: UUID, rows: Sequence[Row[Any]]) -> Message:
 
 
 def next_due(connection: Connection) -> float | None:
-    """Seconds until the next message of an enabled endpoint is due, or None if none waits. What is overdue waits for
-    room, not for a time, and does not count."""
+    """Seconds until the next message of an enabled endpoint becomes due; None if there is none.
+
+    Messages that are already due wait for room, not for a time, and do not count.
+    """
     due: float | None = connection.execute(
         text("""
             SELECT CAST(extract(epoch FROM min(next.try_at) - clock_timestamp()) AS float8)
@@ -245,13 +248,13 @@ def next_due(connection: Connection) -> float | None:
 
 
 def release(connection: Connection, messages: Sequence[Message]) -> None:
-    """Release claims whose attempts were not made or not completed; any sender with room takes them at once."""
+    """Release claims whose tries were not made or not completed; they are due at once."""
     claims = [claim for message in messages for claim in message.claims]
-    _change_held(connection, {one.endpoint_id for one in messages}, claims, "next_try_at = now()")
+    _change_held(connection, {message.endpoint_id for message in messages}, claims, "next_try_at = now()")
 
 
 def cancel(connection: Connection, endpoint_ids: set[UUID], claims: Sequence[Claim]) -> None:
-    """`pending → cancelled`, for claims whose subjects are gone."""
+    """`pending → cancelled`, for claims whose subjects were deleted."""
     _change_held(connection, endpoint_ids, claims, "state = 'cancelled', finished_at = now()")
 
 
@@ -263,7 +266,7 @@ def _change_held(connection: Connection, endpoint_ids: set[UUID], claims: Sequen
             FROM unnest(CAST(:ids AS uuid[]), CAST(:claims AS int[])) AS held(id, claim)
             WHERE deliveries.id = held.id AND deliveries.claim = held.claim AND deliveries.state = 'pending'
         """),  # noqa: S608 - the change is a constant of ours
-        {"ids": [one.id for one in claims], "claims": [one.claim for one in claims]},
+        {"ids": [claim.id for claim in claims], "claims": [claim.claim for claim in claims]},
     )
 
 
@@ -307,18 +310,21 @@ _FAILED_TOO_LONG = text("""
 def record_results(
     connection: Connection, results: Sequence[Result], *, schedule: Sequence[float], disable_after_days: float
 ) -> dict[UUID, str]:
-    """Write what came of tries, many in one statement; what failed is tried again after a pause of the schedule.
+    """Record the results of tries, many in one statement. Failed messages are due again after a pause of the schedule.
 
-    An endpoint that answered 410 is disabled, and so is one from which nothing but failures came for
-    `disable_after_days`; returns why, by endpoint. What comes of a callback says nothing about its endpoint.
+    Disables endpoints that answered 410, or that only failed for `disable_after_days`. Results of callbacks do not
+    affect their endpoint.
+
+    Returns:
+        The reason for each endpoint that was disabled.
     """
     outcomes: dict[UUID, set[Outcome]] = defaultdict(set)
-    for one in results:
-        if one.message.callback_url is None:
-            outcomes[one.message.endpoint_id].add(one.answer.outcome)
-    _lock_endpoints(connection, {one.message.endpoint_id for one in results})
-    paused = [(one, _pause(one, schedule)) for one in results]
-    parts = [(part, one.answer, pause) for one, pause in paused for part in one.message.claims]
+    for result in results:
+        if result.message.callback_url is None:
+            outcomes[result.message.endpoint_id].add(result.answer.outcome)
+    _lock_endpoints(connection, {result.message.endpoint_id for result in results})
+    paused = [(result, _pause(result, schedule)) for result in results]
+    parts = [(part, result.answer, pause) for result, pause in paused for part in result.message.claims]
     connection.execute(
         _HANDLE,
         {
@@ -326,32 +332,34 @@ def record_results(
             "claims": [part.claim for part, _, _ in parts],
             "delivered": [answer.outcome is Outcome.DELIVERED for _, answer, _ in parts],
             "pauses": [pause for _, _, pause in parts],
-            "message_ids": [one.message.id for one in results],
-            "moments": [one.answer.at for one in results],
-            "outcomes": [one.answer.outcome for one in results],
-            "statuses": [one.answer.status for one in results],
-            "durations": [one.answer.duration_ms for one in results],
-            "answers": [one.answer.text for one in results],
+            "message_ids": [result.message.id for result in results],
+            "moments": [result.answer.at for result in results],
+            "outcomes": [result.answer.outcome for result in results],
+            "statuses": [result.answer.status for result in results],
+            "durations": [result.answer.duration_ms for result in results],
+            "answers": [result.answer.text for result in results],
         },
     )
     return _judge_endpoints(connection, outcomes, disable_after_days)
 
 
-def _pause(one: Result, schedule: Sequence[float]) -> float | None:
-    if one.answer.outcome is Outcome.GONE and one.message.callback_url is not None:
-        return None  # it ends this callback; any other is for another address
-    jitter = random.random()  # noqa: S311 - it spreads load, nothing more
-    return retry_pause(one.message.tries + 1, schedule, retry_after=one.answer.retry_after, jitter=jitter)
+def _pause(result: Result, schedule: Sequence[float]) -> float | None:
+    if result.answer.outcome is Outcome.GONE and result.message.callback_url is not None:
+        return None  # 410 ends this callback; other callbacks have other addresses
+    jitter = random.random()  # noqa: S311 - it only spreads load
+    return retry_pause(result.message.tries + 1, schedule, retry_after=result.answer.retry_after, jitter=jitter)
 
 
 def _judge_endpoints(
     connection: Connection, outcomes: Mapping[UUID, set[Outcome]], disable_after_days: float
 ) -> dict[UUID, str]:
     ids = list(outcomes)
-    connection.execute(_NOTE_FAILING, {"ids": ids, "well": [Outcome.DELIVERED in outcomes[one] for one in ids]})
+    connection.execute(
+        _NOTE_FAILING, {"ids": ids, "well": [Outcome.DELIVERED in outcomes[endpoint_id] for endpoint_id in ids]}
+    )
     too_long = connection.execute(_FAILED_TOO_LONG, {"ids": ids, "seconds": disable_after_days * 24 * 3600}).scalars()
-    because = dict.fromkeys(too_long.all(), f"nothing but failures for {disable_after_days:g} days")
-    because |= {one: "answered 410 Gone" for one in ids if Outcome.GONE in outcomes[one]}
+    because = dict.fromkeys(too_long.all(), f"only failures for {disable_after_days:g} days")
+    because |= {endpoint_id: "answered 410 Gone" for endpoint_id in ids if Outcome.GONE in outcomes[endpoint_id]}
     for endpoint_id, reason in because.items():
         endpoints.disable(connection, endpoint_id, because=reason)
     return because

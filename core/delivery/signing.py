@@ -1,4 +1,4 @@
-"""Signatures of webhooks, as the specification Standard Webhooks 1.0 has them (standardwebhooks.com)."""
+"""Signatures of webhooks, by the specification Standard Webhooks 1.0 (standardwebhooks.com)."""
 
 import base64
 import hashlib
@@ -12,18 +12,18 @@ def headers(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes
     """The three headers of a message: `webhook-id`, `webhook-timestamp` and `webhook-signature`.
 
     Args:
-        secrets: each `whsec_<base64>`; the message is signed with every one, so that a receiver that still has the
-            previous secret and one that has the new one both find theirs.
+        secrets: each `whsec_<base64>`. The message is signed with all of them, for receivers that still have the
+            previous secret and for those that have the new one.
         message_id: the same on every try of a message.
-        timestamp: of this try, in seconds since 1970.
+        timestamp: the time of this try, in seconds since 1970.
         body: the bytes that are sent.
     """
     signed = f"{message_id}.{timestamp}.".encode() + body
-    signatures = [base64.b64encode(hmac.digest(_key(one), signed, hashlib.sha256)).decode() for one in secrets]
+    signatures = [base64.b64encode(hmac.digest(_key(secret), signed, hashlib.sha256)).decode() for secret in secrets]
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(f"v1,{one}" for one in signatures),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
 
 

@@ -132,7 +132,7 @@ def mqtt_finding(capsys: pytest.CaptureFixture[str], url: str, monkeypatch: pyte
     ("answer", "state", "said"),
     [
         (b"\x20\x02\x00\x00", "ok", "takes connections"),
-        (b"\x20\x02\x00\x05", "missing", "it refuses the connection: Not authorized"),
+        (b"\x20\x02\x00\x05", "missing", "it rejects the connection: Not authorized"),
         (b"SSH-2.0\r\n", "missing", "is it a broker?"),
     ],
     ids=["accepted", "not-authorized", "no-broker"],
