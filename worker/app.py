@@ -1,4 +1,4 @@
-"""The Celery app of the workers: its settings, its log, and the file that says that it takes work."""
+"""The Celery app of the workers: its settings, its log, and its readiness file."""
 
 import logging
 import sys
@@ -13,12 +13,12 @@ from core.settings import Settings
 
 
 def create_app(name: str, settings: Settings) -> Celery:
-    """A Celery app; the tasks are those of the module that creates it."""
-    # Celery warns root because pickled messages could run anything; ours are JSON only.
+    """A Celery app. The module that creates it defines its tasks."""
+    # Celery warns root because pickled messages could run any code; ours are JSON only.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
     app = Celery(name)
     app.conf.update(celery_settings(settings))
-    # Receivers are kept by the signals themselves (weak=False): they live as long as the process.
+    # weak=False: the signals hold their receivers, which live as long as the process.
     signals.setup_logging.connect(set_up_logging, weak=False)
     readiness = Readiness(settings.ready_file)
     signals.worker_ready.connect(readiness.on_worker_ready, weak=False)
@@ -27,20 +27,20 @@ def create_app(name: str, settings: Settings) -> Celery:
 
 
 def set_up_logging(**_: Any) -> None:
-    """Log one line a record to standard error; the supervisor adds the time."""
+    """Log one line for each record to standard error; the supervisor adds the time."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     for chatty in ("celery", "kombu", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 class Readiness:
-    """A file that is there while the worker takes work; supervisors and probes look for it."""
+    """A file that exists while the worker takes work; supervisors and probes look for it."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
 
     def set(self, ready: bool) -> None:
-        """Say whether work is taken."""
+        """Create or remove the file."""
         if self._file is None:
             return
         if ready:

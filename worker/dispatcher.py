@@ -1,8 +1,8 @@
-"""The dispatcher finds forgotten work and publishes it. Several may run; they skip each other's rows.
+"""The dispatcher publishes work that was forgotten. Several dispatchers may run; they skip each other's rows.
 
-Redis may lose every message. What counts is in Postgres, and within seconds this finds: leases that ran out, deadlines
-that passed, rows that were never published, rows whose message was lost, and model versions that nobody has checked.
-It also numbers what is new in the feed, so a reader who returns after a long time need not wait for it.
+Redis may lose every message, because Postgres has all the work. Within seconds the dispatcher finds expired leases,
+deadlines that have passed, rows that were never published, rows whose message was lost, and model versions that no
+worker has checked. It also numbers new entries of the feed, so that readers need not wait for that.
 """
 
 import logging
@@ -37,23 +37,23 @@ CHECK_MODELS_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 600.0
 POOL_SIZE = 2
 WOKEN_AT_ONCE = 4
-"""Messages that wake workers for slices. Each works on as long as there are any, so a few reach all workers in time."""
+"""How many messages wake workers for slices. A worker goes on while there are slices, so a few messages are enough."""
 
 
 class Dispatcher:
     """One dispatcher; `round` runs every check once."""
 
-    def __init__(self, own: Settings) -> None:
-        self._settings = own
-        self._engine: Engine = create_pool(own, size=POOL_SIZE, name="dispatcher")
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine: Engine = create_pool(settings, size=POOL_SIZE, name="dispatcher")
         self._celery = Celery("linewatch-dispatcher", set_as_current=False)
-        self._celery.conf.update(celery_settings(own))
-        self._redis = notifications.connect(own)
-        self._notifier = Notifier(own)
+        self._celery.conf.update(celery_settings(settings))
+        self._redis = notifications.connect(settings)
+        self._notifier = Notifier(settings)
         self._due: dict[Callable[[], None], float] = {}
         self._newest = 0
-        self._uploads_turn = False  # whether uploads had the last grant, or slices
-        self._uploads_of = 0  # of which recipe they were
+        self._granted_uploads = False  # whether the last grant went to uploads, not to slices
+        self._granted_recipe = 0  # the recipe of the last grant to uploads
 
     def close(self) -> None:
         self._celery.close()
@@ -66,23 +66,23 @@ class Dispatcher:
 
         Raises:
             OperationalError and the like: the database cannot be used.
-            RedisError, BrokerError: Redis cannot be used; what was put right in the database stands.
+            RedisError, BrokerError: Redis cannot be used; changes in the database are kept.
         """
-        self._rescue()
+        self._reclaim_expired_leases()
         self._fail_overdue()
         self._number_feed()
         self._publish_forgotten()
         self._start_scheduled()
         self._keep_rescoring()
         self._grant_share()
-        self._every(CHECK_MODELS_SECONDS, self._ask_for_checks)
-        self._every(HOUSEKEEPING_SECONDS, self._ask_for_housekeeping)
+        self._every(CHECK_MODELS_SECONDS, self._request_model_checks)
+        self._every(HOUSEKEEPING_SECONDS, self._request_housekeeping)
 
-    def _rescue(self) -> None:
+    def _reclaim_expired_leases(self) -> None:
         with self._engine.begin() as connection:
-            rescued = leases.reclaim_expired_leases(connection)
-        if rescued:
-            log.warning("%d leases expired; their inspections are queued again", rescued)
+            expired = leases.reclaim_expired_leases(connection)
+        if expired:
+            log.warning("%d leases expired; their inspections are queued again", expired)
 
     def _fail_overdue(self) -> None:
         with self._engine.begin() as connection:
@@ -93,14 +93,14 @@ class Dispatcher:
 
     def _number_feed(self) -> None:
         newest, before = -1, None
-        while newest != before:  # in pieces, each a transaction of its own
+        while newest != before:  # in pieces, each in its own transaction
             before = newest
             with self._engine.begin() as connection:
                 newest = feed.number_entries(connection).newest
         self._newest = newest
 
     def _publish_forgotten(self) -> None:
-        # Redis is asked first: while it is away, nothing is marked as published.
+        # Ask Redis first: while it is down, nothing must be marked as published.
         empty = {queue: self._redis.llen(queue) == 0 for queue in SCORING_QUEUES}
         with self._engine.begin() as connection:
             forgotten = publishing.take_unpublished(connection, at_most=AT_ONCE)
@@ -113,27 +113,27 @@ class Dispatcher:
 
     def _publish(self, forgotten: Sequence[Publishable]) -> None:
         groups: dict[tuple[int, str], list[UUID]] = defaultdict(list)
-        for one in forgotten:
-            groups[one.recipe_id, one.priority].append(one.id)
+        for row in forgotten:
+            groups[row.recipe_id, row.priority].append(row.id)
         for (recipe_id, priority), ids in groups.items():
             log.info("published %d forgotten inspections on %s", len(ids), priority)
             for start in range(0, len(ids), self._settings.minibatch):
-                some = ids[start : start + self._settings.minibatch]
-                self._send(Task.SCORE, *score_arguments(recipe_id, priority, some), queue=priority)
+                minibatch = ids[start : start + self._settings.minibatch]
+                self._send(Task.SCORE, *score_arguments(recipe_id, priority, minibatch), queue=priority)
 
     def _start_scheduled(self) -> None:
         with self._engine.begin() as connection:
             started = schedules.start_due(connection)
         if started:
-            log.info("schedules made %d runs", len(started))
+            log.info("schedules started %d runs", len(started))
 
     def _keep_rescoring(self) -> None:
         with self._engine.begin() as connection:
-            rescued = slices.reclaim_expired_leases(connection)
+            expired = slices.reclaim_expired_leases(connection)
             due = planning.take_due(connection)
             waiting = slices.count_claimable(connection)
-        if rescued:
-            log.warning("%d slice leases expired; the slices are queued again", rescued)
+        if expired:
+            log.warning("%d slice leases expired; the slices are queued again", expired)
         for run_id in due:
             self._send(Task.PLAN_RUN, str(run_id), queue=IO_QUEUE)
         if waiting and self._redis.llen(BULK_QUEUE) == 0:
@@ -141,10 +141,10 @@ class Dispatcher:
                 self._send(Task.RESCORE, queue=BULK_QUEUE)
 
     def _grant_share(self) -> None:
-        """Publish what bulk work is owed as live work. Uploads and slices take turns."""
+        """Publish the guaranteed share of bulk work to the live queue. Uploads and slices take turns."""
         minibatch = self._settings.minibatch
         with self._engine.begin() as connection:
-            recipe_id = publishing.next_bulk_recipe(connection, self._uploads_of)
+            recipe_id = publishing.next_bulk_recipe(connection, self._granted_recipe)
             has_slices = slices.count_claimable(connection) > 0
             granted = bulk_share.grant(
                 connection,
@@ -154,22 +154,22 @@ class Dispatcher:
                 waiting=has_slices or recipe_id is not None,
             )
         for _ in range(granted // minibatch):
-            self._uploads_turn = recipe_id is not None and not (has_slices and self._uploads_turn)
-            if recipe_id is not None and self._uploads_turn:
-                self._uploads_of = recipe_id
+            self._granted_uploads = recipe_id is not None and not (has_slices and self._granted_uploads)
+            if recipe_id is not None and self._granted_uploads:
+                self._granted_recipe = recipe_id
                 self._send(Task.SCORE, *score_arguments(recipe_id, "bulk", []), queue=LIVE_QUEUE)
             else:
                 self._send(Task.RESCORE, minibatch, queue=LIVE_QUEUE)
 
-    def _ask_for_checks(self) -> None:
-        if self._redis.llen("sync"):  # what was asked for is still waiting for a worker
+    def _request_model_checks(self) -> None:
+        if self._redis.llen("sync"):  # earlier requests still wait for a worker
             return
         with self._engine.begin() as connection:
             undecided = model_versions.undecided(connection, older_than_seconds=CHECK_MODELS_SECONDS)
         for version_id in undecided:
             self._send(Task.CHECK_MODEL, version_id, queue="sync")
 
-    def _ask_for_housekeeping(self) -> None:
+    def _request_housekeeping(self) -> None:
         if self._redis.llen(IO_QUEUE) == 0:
             self._send(Task.HOUSEKEEPING, queue=IO_QUEUE)
 
@@ -201,10 +201,10 @@ def main() -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    own = settings_or_exit()
-    dispatcher = Dispatcher(own)
+    settings = settings_or_exit()
+    dispatcher = Dispatcher(settings)
     try:
-        run(dispatcher, stopping, own.dispatch_interval)
+        run(dispatcher, stopping, settings.dispatch_interval)
     finally:
         dispatcher.close()
 

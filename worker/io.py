@@ -1,5 +1,8 @@
-"""The io worker: `celery -A worker.io worker --queues io --pool threads`. Its tasks need no network; beside them, in
-threads of their own, it sends webhooks and, where that is wished, publishes results over MQTT."""
+"""The io worker: `celery -A worker.io worker --queues io --pool threads`.
+
+Its tasks plan re-scoring runs and delete old data. Separate threads send webhooks and, if configured, publish results
+over MQTT.
+"""
 
 import logging
 import threading
@@ -27,17 +30,17 @@ from worker.rescoring.planning import Planner
 log = logging.getLogger(__name__)
 
 STALE_UPLOAD_SECONDS = 24 * 3600
-"""An upload that was begun this long ago was given up by a process that is no more."""
+"""An upload that began this long ago belongs to a process that has ended."""
 
 POOL_SIZE = 4
 
-REMOVED_AT_ONCE = 2000
+DELETED_AT_ONCE = 2000
 PIECES = 100
-"""Rows are removed in batches, each in its own transaction, up to a limit; the rest is removed next time."""
+"""Rows are deleted in pieces, each in its own transaction, up to a limit; the rest is deleted next time."""
 
 
 class Process:
-    """What lives as long as the process."""
+    """The objects that live as long as the process."""
 
     def __init__(self) -> None:
         self.engine = create_pool(settings(), size=POOL_SIZE, name="io")
@@ -48,7 +51,7 @@ class Process:
 
 
 class _Worker:
-    """Holds the process's things, and what runs beside its tasks."""
+    """Holds the objects of the process and the threads that run next to its tasks."""
 
     publisher: Publisher | None = None
 
@@ -57,7 +60,7 @@ class _Worker:
         return Process()
 
     def on_init(self, **_: Any) -> None:
-        """Begin to send. Celery is ready only once Redis is there; webhooks need not wait for it."""
+        """Start the sender here: Celery is ready only once Redis is up, which webhooks need not wait for."""
         try:
             self.sender = Sender(settings())
         except OSError as error:
@@ -96,34 +99,34 @@ signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 
 @app.task(name=Task.PLAN_RUN)
 def plan_run(run_id: str) -> None:
-    """Plan a re-scoring run as far as there is room for its slices."""
+    """Plan as much of a re-scoring run as there is room for slices."""
     worker.process.planner.plan(UUID(run_id))
 
 
 @app.task(name=Task.HOUSEKEEPING)
 def housekeeping() -> None:
-    """Make the coming months' partitions; remove what has had its time, and uploads that never came to their end."""
+    """Create the partitions of the coming months; delete expired data and unfinished uploads."""
     process = worker.process
     with process.engine.begin() as connection:
         made = partitions.ensure(connection)
     if made:
-        log.info("made %s", ", ".join(made))
+        log.info("created %s", ", ".join(made))
     removed = process.store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
     if removed:
-        log.info("removed %d uploads that were never finished", removed)
-    _remove("entries of the feed", partial(feed.expire, days=settings().feed_days))
-    _remove("deliveries that were finished long ago", deliveries.delete_old)
-    _remove("idempotency keys", idempotency.delete_old_keys)
+        log.info("deleted %d unfinished uploads", removed)
+    _delete_old("entries of the feed", partial(feed.expire, days=settings().feed_days))
+    _delete_old("finished deliveries", deliveries.delete_old)
+    _delete_old("idempotency keys", idempotency.delete_old_keys)
 
 
-def _remove(what: str, piece: Callable[..., int]) -> None:
-    """Remove what has had its time, piece by piece; `piece` removes up to `at_most` and says how many it did."""
+def _delete_old(what: str, delete_piece: Callable[..., int]) -> None:
+    """Delete old rows piece by piece; `delete_piece` deletes up to `at_most` and returns how many."""
     total = 0
     for _ in range(PIECES):
         with worker.process.engine.begin() as connection:
-            removed = piece(connection, at_most=REMOVED_AT_ONCE)
-        total += removed
-        if removed < REMOVED_AT_ONCE:
+            deleted = delete_piece(connection, at_most=DELETED_AT_ONCE)
+        total += deleted
+        if deleted < DELETED_AT_ONCE:
             break
     if total:
-        log.info("removed %d %s", total, what)
+        log.info("deleted %d %s", total, what)

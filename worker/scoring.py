@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Process:
-    """What lives as long as the process; made when the worker starts."""
+    """The objects that live as long as the process; created when the worker starts."""
 
     def __init__(self) -> None:
         self.settings = settings()
@@ -46,17 +46,17 @@ class Process:
         self.notifier = Notifier(self.settings)
         self.models = Models(self.settings, self.engine, self.store)
         self.readiness = Readiness(self.settings.ready_file)
-        self.line = LiveLoad(notifications.connect(self.settings))
+        self.live_load = LiveLoad(notifications.connect(self.settings))
         self.stopping = threading.Event()
         name = f"{socket.gethostname()}/{os.getpid()}"
         services = (self.settings, self.engine, self.store, self.models, self.notifier)
         self.pipeline = ScoringPipeline(*services, worker=name)
         self.reporter = ReportRenderer(*services)
-        self.rescorer = Rescorer(*services, self.line, worker=name, stopping=self.stopping)
+        self.rescorer = Rescorer(*services, self.live_load, worker=name, stopping=self.stopping)
 
 
 class _Worker:
-    """Holds the process's things; they are made once, by the worker's start or by the first task."""
+    """Holds the objects of the process, which are created by the worker's start or by the first task."""
 
     @cached_property
     def process(self) -> Process:
@@ -85,46 +85,48 @@ signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 
 @app.task(name=Task.SCORE)
 def score(recipe_id: int, priority: str, ids: Sequence[str]) -> None:
-    """Examine a minibatch."""
+    """Score a minibatch."""
     process = worker.process
-    served = nullcontext() if priority == "bulk" else process.line.served()
+    served = nullcontext() if priority == "bulk" else process.live_load.served()
     try:
         with served:
-            process.pipeline.examine(recipe_id, priority, [UUID(one) for one in ids])
+            process.pipeline.score_minibatch(recipe_id, priority, [UUID(text) for text in ids])
     except ModelUnavailable as error:
         process.readiness.set(False)
-        log.error("%s; its inspections were given back", error)
+        log.error("%s; its inspections were released", error)
     else:
         process.readiness.set(True)
 
 
 @app.task(name=Task.RESCORE)
 def rescore(granted: int = 0) -> None:
-    """Score slices of archives; `granted` of their images whether or not live work waits."""
+    """Score slices of archives. `granted` of their images are scored even while live work waits."""
     process = worker.process
     try:
         may_be_more = process.rescorer.rescore(granted)
     except ModelUnavailable as error:
         process.readiness.set(False)
-        log.error("%s; its slice was given back", error)
+        log.error("%s; its slice was released", error)
         return
     except ArchiveUnavailable as error:
-        log.warning("images that are to be scored again are away: %s", error)
+        log.warning("the source of a re-scoring run is unavailable: %s", error)
         return
-    if may_be_more and not granted and not process.stopping.is_set():  # the dispatcher grants the next share
+    if (
+        may_be_more and not granted and not process.stopping.is_set()
+    ):  # after a grant, the dispatcher sends the next message
         try:
             app.send_task(Task.RESCORE, queue=BULK_QUEUE, ignore_result=True, retry=False)
         except BrokerError as error:
-            log.warning("could not say that there is more to score again, the dispatcher will: %s", error)
+            log.warning("could not publish the next slice, the dispatcher will: %s", error)
 
 
 @app.task(name=Task.CHECK_MODEL)
 def check_model(version_id: int) -> None:
-    """Decide whether an uploaded version is ready: it must load here and reproduce its golden scores."""
+    """Check an uploaded version: it is ready if it loads here and reproduces its golden scores."""
     process = worker.process
     try:
         process.models.check(version_id)
-    except (InvalidBundle, Undecodable) as error:  # Undecodable: one of its golden images
+    except (InvalidBundle, Undecodable) as error:  # Undecodable: a golden image
         with process.engine.begin() as connection:
             model_versions.reject(connection, version_id, str(error))
         log.warning("model version %d is rejected: %s", version_id, error)
@@ -135,7 +137,7 @@ def check_model(version_id: int) -> None:
 
 @app.task(name=Task.ANOMALY_MAP)
 def anomaly_map(source: str, version_id: int, key: str) -> None:
-    """Make an anomaly map and keep it in the store under `key`, or the reason why there is none beside it."""
+    """Compute an anomaly map and store it under `key`, or store the error next to it."""
     process = worker.process
     if not process.store.holds(key):
         try:
@@ -149,9 +151,9 @@ def anomaly_map(source: str, version_id: int, key: str) -> None:
 
 @app.task(name=Task.HEATMAP)
 def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, threshold: float) -> None:
-    """Draw a heatmap and keep it in the store under `key`, or the reason why there is none beside it.
+    """Draw a heatmap and store it under `key`, or store the error next to it.
 
-    Its anomaly map is taken from `map_key`, and made if it is not there.
+    Its anomaly map is read from `map_key`, or computed and stored there.
     """
     process = worker.process
     if not process.store.holds(key):
@@ -168,13 +170,13 @@ def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, 
 
 @app.task(name=Task.RESCORE_REPORT)
 def rescore_report(run_id: str, key: str) -> None:
-    """Make the page about a run and keep it in the store under `key`, or the reason why there is none beside it."""
+    """Render the HTML report of a run and store it under `key`, or store the error next to it."""
     try:
         worker.process.reporter.make(UUID(run_id), key)
     except ModelUnavailable as error:
-        log.error("%s; its run has no page for now", error)
+        log.error("%s; the report of its run is not available for now", error)
 
 
 def _isolated(process: Process, model: LoadedModel) -> IsolatedDecoder:
-    """These images have not been decoded in full before: one may crash its decoder."""
+    """A decoder in a child process: these images have not been decoded at full size before, and one may crash it."""
     return IsolatedDecoder(model.preprocessing, max_pixels=process.settings.max_image_pixels)

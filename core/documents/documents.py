@@ -1,4 +1,4 @@
-"""The JSON documents that answers, webhooks and the feed share: one for each noun."""
+"""The JSON documents that responses, webhooks and the feed have in common."""
 
 import datetime as dt
 from typing import Any, Self
@@ -15,7 +15,7 @@ from core.queue import batches
 
 
 class Model(BaseModel):
-    """The model version that scored."""
+    """The model version that scored the image."""
 
     version: int
     sha256: str
@@ -39,7 +39,7 @@ class Error(BaseModel):
 
 
 class Review(BaseModel):
-    """A person's overruling verdict. `actor` says with which API key it came: `key:` and its prefix."""
+    """A person's verdict, which overrules the machine's. `actor` is the API key: `key:` and its prefix."""
 
     id: UUID
     verdict: str
@@ -49,12 +49,12 @@ class Review(BaseModel):
     created_at: dt.datetime
 
     @classmethod
-    def of(cls, one: inspections.Review) -> Self:
-        return cls(**{name: getattr(one, name) for name in cls.model_fields})
+    def of(cls, review: inspections.Review) -> Self:
+        return cls(**{name: getattr(review, name) for name in cls.model_fields})
 
 
 class Inspection(BaseModel):
-    """One image examined for one part. Times are RFC 3339 UTC, timings milliseconds."""
+    """One image scored for one part. Times are RFC 3339 in UTC, timings are in milliseconds."""
 
     id: UUID
     status: str
@@ -88,46 +88,46 @@ class Inspection(BaseModel):
     timings_ms: dict[str, float]
 
     @classmethod
-    def of(cls, one: inspections.Inspection) -> Self:
-        own = {name: getattr(one, name) for name in cls.model_fields if hasattr(one, name)}
+    def of(cls, inspection: inspections.Inspection) -> Self:
+        fields = {name: getattr(inspection, name) for name in cls.model_fields if hasattr(inspection, name)}
         model = (
-            Model(version=one.model_version, sha256=one.model_sha256.hex())
-            if one.model_version is not None and one.model_sha256 is not None
+            Model(version=inspection.model_version, sha256=inspection.model_sha256.hex())
+            if inspection.model_version is not None and inspection.model_sha256 is not None
             else None
         )
         image = Image(
-            sha256=one.image_sha256.hex(),
-            width=one.image_width,
-            height=one.image_height,
-            bytes=one.image_bytes,
-            media_type=one.image_media_type,
+            sha256=inspection.image_sha256.hex(),
+            width=inspection.image_width,
+            height=inspection.image_height,
+            bytes=inspection.image_bytes,
+            media_type=inspection.image_media_type,
         )
-        error = Error(code=one.error_code, detail=one.error_detail) if one.error_code else None
-        own["reviews"] = [Review.of(review) for review in one.reviews]
-        return cls(**own, model=model, image=image, error=error)
+        error = Error(code=inspection.error_code, detail=inspection.error_detail) if inspection.error_code else None
+        fields["reviews"] = [Review.of(review) for review in inspection.reviews]
+        return cls(**fields, model=model, image=image, error=error)
 
 
 class FeedItem(Inspection):
-    """A place in the feed: an inspection as it stands, why it stands here, and the cursor behind it."""
+    """An entry of the feed: the current inspection, the event that added the entry, and the cursor behind it."""
 
     feed_event: str
     cursor: str
 
     @classmethod
-    def of_entry(cls, entry: feed.Entry, one: inspections.Inspection) -> Self:
-        return cls(**dict(Inspection.of(one)), feed_event=entry.event, cursor=str(entry.cursor))
+    def of_entry(cls, entry: feed.Entry, inspection: inspections.Inspection) -> Self:
+        return cls(**dict(Inspection.of(inspection)), feed_event=entry.event, cursor=str(entry.cursor))
 
 
 def feed_items(connection: Connection, page: feed.Page) -> list[FeedItem]:
-    """The items of a page of the feed; an inspection that was removed since has none."""
-    found = inspections.by_ids(connection, {entry.inspection_id for entry in page.entries})
+    """The items of a page of the feed. Entries of deleted inspections are left out."""
+    by_id = inspections.by_ids(connection, {entry.inspection_id for entry in page.entries})
     return [
-        FeedItem.of_entry(entry, found[entry.inspection_id]) for entry in page.entries if entry.inspection_id in found
+        FeedItem.of_entry(entry, by_id[entry.inspection_id]) for entry in page.entries if entry.inspection_id in by_id
     ]
 
 
 class Batch(BaseModel):
-    """Images that were submitted together, and how far they are."""
+    """Images that were submitted together, with their counts by status and verdict."""
 
     id: UUID
     status: str
@@ -137,19 +137,19 @@ class Batch(BaseModel):
     finished_at: dt.datetime | None
 
     @classmethod
-    def of(cls, one: batches.Batch) -> Self:
+    def of(cls, batch: batches.Batch) -> Self:
         return cls(
-            id=one.id,
-            status=one.state,
-            counts=one.counts,
-            created_at=one.created_at,
-            closed_at=one.closed_at,
-            finished_at=one.finished_at,
+            id=batch.id,
+            status=batch.state,
+            counts=batch.counts,
+            created_at=batch.created_at,
+            closed_at=batch.closed_at,
+            finished_at=batch.finished_at,
         )
 
 
 class Threshold(BaseModel):
-    """A threshold in force; `station_id` null means every station without one of its own."""
+    """A threshold in force. If `station_id` is null, it applies to every station without a station threshold."""
 
     threshold: float
     review_threshold: float | None
@@ -158,12 +158,12 @@ class Threshold(BaseModel):
     created_at: dt.datetime
 
     @classmethod
-    def of(cls, one: limits.Threshold) -> Self:
-        return cls(**{name: getattr(one, name) for name in cls.model_fields})
+    def of(cls, threshold: limits.Threshold) -> Self:
+        return cls(**{name: getattr(threshold, name) for name in cls.model_fields})
 
 
 class ModelVersion(BaseModel):
-    """One immutable trained artefact of a recipe."""
+    """An immutable trained model of a recipe."""
 
     recipe: str
     version: int
@@ -177,16 +177,16 @@ class ModelVersion(BaseModel):
     decided_at: dt.datetime | None
 
     @classmethod
-    def of(cls, one: model_versions.ModelVersion, in_force: list[limits.Threshold]) -> Self:
+    def of(cls, version: model_versions.ModelVersion, in_force: list[limits.Threshold]) -> Self:
         return cls(
-            recipe=one.recipe,
-            version=one.version,
-            state=one.state,
-            active=one.active,
-            sha256=one.sha256.hex(),
-            rejection=one.rejection,
-            manifest=one.manifest,
+            recipe=version.recipe,
+            version=version.version,
+            state=version.state,
+            active=version.active,
+            sha256=version.sha256.hex(),
+            rejection=version.rejection,
+            manifest=version.manifest,
             thresholds=[Threshold.of(limit) for limit in in_force],
-            created_at=one.created_at,
-            decided_at=one.decided_at,
+            created_at=version.created_at,
+            decided_at=version.decided_at,
         )

@@ -1,6 +1,6 @@
-"""Exports: one flat table, one row for each inspection or other noun, as CSV or Parquet, written while it is read.
+"""Exports: a flat table as CSV or Parquet, for example one row per inspection, written while the rows are read.
 
-Neither format ever holds more than a page or one row group, and no transaction is open while what was read is sent.
+Memory is limited to a page or a row group, and no transaction is open while data is sent.
 """
 
 import csv
@@ -20,9 +20,9 @@ from sqlalchemy import Engine
 from core.inspection.inspections import MAX_PAGE, Filters, Inspection, Review, list_page
 
 Page = Sequence[Any]
-"""Inspections, or what else the columns are of."""
+"""Inspections, or other objects that the columns read."""
 
-# A row group is written when it has reached either; it is the most that is held in memory.
+# A row group is written when it reaches either limit; no more is held in memory.
 ROW_GROUP_ROWS = 16 * MAX_PAGE
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 
@@ -34,75 +34,79 @@ COUNT = pa.int64()
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name in both formats, its type in Parquet, and where its value comes from."""
+    """A column: its name, its Parquet type, and the function that reads its value from an object."""
 
     name: str
     type: pa.DataType
     value: Callable[[Any], Any]
 
 
-def own(name: str, kind: pa.DataType) -> Column:
-    """A column of the attribute of its name."""
+def attribute_column(name: str, kind: pa.DataType) -> Column:
+    """A column that reads the attribute of the same name."""
     return Column(name, kind, attrgetter(name))
 
 
-def _of_review(name: str, kind: pa.DataType, value: Callable[[Review], Any]) -> Column:
-    """What the newest review says, which is the one that counts."""
-    return Column(name, kind, lambda one: value(one.reviews[-1]) if one.reviews else None)
+def _review_column(name: str, kind: pa.DataType, value: Callable[[Review], Any]) -> Column:
+    """A column of the newest review, which is the effective one."""
+    return Column(name, kind, lambda inspection: value(inspection.reviews[-1]) if inspection.reviews else None)
 
 
-def _timing(name: str) -> Column:
-    return Column(f"{name}_ms", DOUBLE, lambda one: one.timings_ms.get(name))
+def _timing_column(name: str) -> Column:
+    return Column(f"{name}_ms", DOUBLE, lambda inspection: inspection.timings_ms.get(name))
 
 
-def _model_sha256(one: Inspection) -> str | None:
-    return None if one.model_sha256 is None else one.model_sha256.hex()
+def _model_sha256(inspection: Inspection) -> str | None:
+    return None if inspection.model_sha256 is None else inspection.model_sha256.hex()
+
+
+def _batch_id(inspection: Inspection) -> str | None:
+    return None if inspection.batch_id is None else str(inspection.batch_id)
 
 
 COLUMNS = (
-    Column("id", TEXT, lambda one: str(one.id)),
-    own("status", TEXT),
-    own("recipe", TEXT),
-    own("priority", TEXT),
-    Column("batch_id", TEXT, lambda one: None if one.batch_id is None else str(one.batch_id)),
-    own("external_id", TEXT),
-    own("part_id", TEXT),
-    own("view", TEXT),
-    own("lot_id", TEXT),
-    own("line_id", TEXT),
-    own("station_id", TEXT),
-    own("captured_at", TIME),
-    own("deadline_at", TIME),
-    own("created_at", TIME),
-    own("started_at", TIME),
-    own("finished_at", TIME),
-    own("anomaly_score", DOUBLE),
-    own("threshold", DOUBLE),
-    own("review_threshold", DOUBLE),
-    own("is_anomaly", pa.bool_()),
-    own("verdict", TEXT),
-    own("effective_verdict", TEXT),
-    _of_review("reviewer", TEXT, attrgetter("reviewer")),
-    _of_review("review_reason", TEXT, attrgetter("reason")),
-    _of_review("reviewed_at", TIME, attrgetter("created_at")),
-    own("model_version", COUNT),
+    Column("id", TEXT, lambda inspection: str(inspection.id)),
+    attribute_column("status", TEXT),
+    attribute_column("recipe", TEXT),
+    attribute_column("priority", TEXT),
+    Column("batch_id", TEXT, _batch_id),
+    attribute_column("external_id", TEXT),
+    attribute_column("part_id", TEXT),
+    attribute_column("view", TEXT),
+    attribute_column("lot_id", TEXT),
+    attribute_column("line_id", TEXT),
+    attribute_column("station_id", TEXT),
+    attribute_column("captured_at", TIME),
+    attribute_column("deadline_at", TIME),
+    attribute_column("created_at", TIME),
+    attribute_column("started_at", TIME),
+    attribute_column("finished_at", TIME),
+    attribute_column("anomaly_score", DOUBLE),
+    attribute_column("threshold", DOUBLE),
+    attribute_column("review_threshold", DOUBLE),
+    attribute_column("is_anomaly", pa.bool_()),
+    attribute_column("verdict", TEXT),
+    attribute_column("effective_verdict", TEXT),
+    _review_column("reviewer", TEXT, attrgetter("reviewer")),
+    _review_column("review_reason", TEXT, attrgetter("reason")),
+    _review_column("reviewed_at", TIME, attrgetter("created_at")),
+    attribute_column("model_version", COUNT),
     Column("model_sha256", TEXT, _model_sha256),
-    Column("image_sha256", TEXT, lambda one: one.image_sha256.hex()),
-    own("image_width", COUNT),
-    own("image_height", COUNT),
-    own("image_bytes", COUNT),
-    own("image_media_type", TEXT),
-    own("reasons", pa.list_(TEXT)),
-    own("error_code", TEXT),
-    own("error_detail", TEXT),
-    own("attempt", COUNT),
-    *(_timing(name) for name in ("queue", "load", "decode", "score", "total")),
-    Column("metadata", TEXT, lambda one: json.dumps(one.metadata, ensure_ascii=False)),
+    Column("image_sha256", TEXT, lambda inspection: inspection.image_sha256.hex()),
+    attribute_column("image_width", COUNT),
+    attribute_column("image_height", COUNT),
+    attribute_column("image_bytes", COUNT),
+    attribute_column("image_media_type", TEXT),
+    attribute_column("reasons", pa.list_(TEXT)),
+    attribute_column("error_code", TEXT),
+    attribute_column("error_detail", TEXT),
+    attribute_column("attempt", COUNT),
+    *(_timing_column(name) for name in ("queue", "load", "decode", "score", "total")),
+    Column("metadata", TEXT, lambda inspection: json.dumps(inspection.metadata, ensure_ascii=False)),
 )
 
 
 def schema(columns: Sequence[Column]) -> pa.Schema:
-    """That of a Parquet file of these columns."""
+    """The Parquet schema of these columns."""
     return pa.schema([pa.field(column.name, column.type) for column in columns])
 
 
@@ -110,10 +114,10 @@ SCHEMA = schema(COLUMNS)
 
 
 def pages(engine: Engine, filters: Filters, *, size: int = MAX_PAGE) -> Iterator[Page]:
-    """The inspections, newest first, in pages of `size`, the first one even when it is empty.
+    """The inspections, newest first, in pages of `size`. The first page is yielded even if it is empty.
 
-    Each page is a short transaction of its own, so what is accepted during the export is not included.
-    What becomes final during it is included once, as it was when its page was read.
+    Each page is read in a separate short transaction. Inspections accepted during the export are not included;
+    inspections that finish during it are included once, in the state when their page was read.
     """
     before = None
     while True:
@@ -125,15 +129,15 @@ def pages(engine: Engine, filters: Filters, *, size: int = MAX_PAGE) -> Iterator
 
 
 def to_csv(pages: Iterable[Page], columns: Sequence[Column] = COLUMNS) -> Iterator[bytes]:
-    """RFC 4180 in UTF-8, with a header line. Nothing is an empty cell, lists and metadata are JSON, no cell is altered.
+    """RFC 4180 in UTF-8, with a header line. None becomes an empty cell; lists and metadata become JSON.
 
-    A cell that begins with `=` is what someone wrote into a field. A spreadsheet may take it for a formula; a program
-    must find it as it was written.
+    Cells are never escaped against formulas: programs must read the original value, even if a spreadsheet takes a cell
+    that starts with `=` for a formula.
     """
     yield _lines([[column.name for column in columns]])
     for page in pages:
         if page:
-            yield _lines([_cell(column.value(one)) for column in columns] for one in page)
+            yield _lines([_cell(column.value(row)) for column in columns] for row in page)
 
 
 def _lines(rows: Iterable[Sequence[str]]) -> bytes:
@@ -143,7 +147,7 @@ def _lines(rows: Iterable[Sequence[str]]) -> bytes:
 
 
 def _cell(value: Any) -> str:
-    """A value as text: times as RFC 3339 in UTC, doubles with all digits that it takes to read the same one back."""
+    """A value as text: times as RFC 3339 in UTC, doubles with enough digits to read the same value back."""
     match value:
         case None:
             return ""
@@ -162,40 +166,39 @@ def _cell(value: Any) -> str:
 
 
 def to_parquet(pages: Iterable[Page], columns: Sequence[Column] = COLUMNS) -> Iterator[bytes]:
-    """Parquet of `schema(columns)`, compressed with zstd.
+    """Parquet with `schema(columns)`, compressed with zstd.
 
-    Its footer comes last: what broke off cannot be read as a whole.
-
-    After each page comes what it has made to write, which is nothing while a row group is gathered.
+    The footer is written last, so an incomplete file cannot be read. One chunk of bytes is yielded per page; it is
+    empty while a row group is being collected.
     """
     sink = _Sink()
-    held: list[pa.RecordBatch] = []
+    pending: list[pa.RecordBatch] = []
     with pq.ParquetWriter(sink, schema(columns), compression="zstd") as writer:
         for page in pages:
-            held.append(_record_batch(page, columns))
-            if _is_row_group(held):
-                writer.write_table(pa.Table.from_batches(held))
-                held.clear()
+            pending.append(_record_batch(page, columns))
+            if _is_row_group(pending):
+                writer.write_table(pa.Table.from_batches(pending))
+                pending.clear()
             yield sink.take()
-        if held:
-            writer.write_table(pa.Table.from_batches(held))
+        if pending:
+            writer.write_table(pa.Table.from_batches(pending))
     yield sink.take()
 
 
-def _is_row_group(held: Sequence[pa.RecordBatch]) -> bool:
-    rows: int = sum(one.num_rows for one in held)
-    size: int = sum(one.nbytes for one in held)
+def _is_row_group(pending: Sequence[pa.RecordBatch]) -> bool:
+    rows: int = sum(batch.num_rows for batch in pending)
+    size: int = sum(batch.nbytes for batch in pending)
     return rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES
 
 
 def _record_batch(page: Page, columns: Sequence[Column]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
-        [pa.array([column.value(one) for one in page], column.type) for column in columns], schema=schema(columns)
+        [pa.array([column.value(row) for row in page], column.type) for column in columns], schema=schema(columns)
     )
 
 
 class _Sink(io.RawIOBase):
-    """A file that hands on what was written to it."""
+    """A file-like buffer whose content is taken in chunks."""
 
     def __init__(self) -> None:
         self._written: list[bytes] = []
@@ -208,14 +211,14 @@ class _Sink(io.RawIOBase):
         return len(data)
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """Return and clear the bytes written since the last call."""
         taken = b"".join(self._written)
         self._written.clear()
         return taken
 
 
 class Format(StrEnum):
-    """A kind of file that a table can be had as."""
+    """The file format of an export."""
 
     CSV = "csv"
     PARQUET = "parquet"

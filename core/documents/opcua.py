@@ -1,9 +1,9 @@
-"""Inspections in the vocabulary of the plant: OPC UA for Machine Vision, as JSON.
+"""Inspections as JSON results of OPC UA for Machine Vision.
 
 The shape is `ResultDataType` of OPC 40100-1 (v1.00, clauses 12.4 to 12.19) with the `ResultEvaluation` of OPC 40001-101
-(v1.01, clause 10.3). As in the JSON encoding of OPC 10000-6, an optional field without a value is left out, a Duration
-is milliseconds, a ByteString is Base64, an Int32 (`ResultState`) a number. The enumeration `ResultEvaluation` is the
-name of its value: whoever reads the JSON knows the word.
+(v1.01, clause 10.3). As in the JSON encoding of OPC 10000-6, optional fields without a value are omitted, a Duration is
+in milliseconds, a ByteString is Base64, an Int32 (`ResultState`) is a number. `ResultEvaluation` is written as the name
+of its value, to be readable.
 """
 
 import base64
@@ -96,34 +96,34 @@ class OpcUaResult(_Structure):
     meas_id: Identifier | None = Field(None, exclude_if=_missing, description="`external_id`")
     part_id: Identifier | None = Field(None, exclude_if=_missing)
     external_recipe_id: BinaryIdentifier = Field(description="the recipe's name")
-    internal_recipe_id: BinaryIdentifier = Field(description="the recipe with the model version that scored")
-    product_id: Identifier | None = Field(None, exclude_if=_missing, description="never there")
-    external_configuration_id: BinaryIdentifier | None = Field(None, exclude_if=_missing, description="never there")
+    internal_recipe_id: BinaryIdentifier = Field(description="the recipe, with the model version that scored the image")
+    product_id: Identifier | None = Field(None, exclude_if=_missing, description="always omitted")
+    external_configuration_id: BinaryIdentifier | None = Field(None, exclude_if=_missing, description="always omitted")
     internal_configuration_id: BinaryIdentifier = Field(description="always `linewatch`")
-    job_id: Identifier = Field(description="the batch, or the inspection itself where there is none")
+    job_id: Identifier = Field(description="the batch; the inspection itself if it has no batch")
     creation_time: dt.datetime = Field(description="`finished_at`; `created_at` while it is in flight")
     processing_times: ProcessingTimes | None = Field(None, exclude_if=_missing)
     result_content: list[documents.Inspection] = Field(description="one element, the Inspection")
     result_evaluation: ResultEvaluation
 
     @classmethod
-    def of(cls, one: inspections.Inspection) -> Self:
+    def of(cls, inspection: inspections.Inspection) -> Self:
         return cls(
-            result_id=Identifier(id=str(one.id)),
+            result_id=Identifier(id=str(inspection.id)),
             has_transferable_data_on_file=False,
             is_partial=False,
             is_simulated=False,
-            result_state=STATES[one.status],
-            meas_id=_identifier(one.external_id),
-            part_id=_identifier(one.part_id),
-            external_recipe_id=BinaryIdentifier(id=one.recipe),
-            internal_recipe_id=_internal_recipe(one),
+            result_state=STATES[inspection.status],
+            meas_id=_identifier(inspection.external_id),
+            part_id=_identifier(inspection.part_id),
+            external_recipe_id=BinaryIdentifier(id=inspection.recipe),
+            internal_recipe_id=_internal_recipe(inspection),
             internal_configuration_id=BinaryIdentifier(id="linewatch"),
-            job_id=Identifier(id=str(one.batch_id or one.id)),
-            creation_time=one.finished_at or one.created_at,
-            processing_times=_processing_times(one),
-            result_content=[documents.Inspection.of(one)],
-            result_evaluation=EVALUATIONS[one.effective_verdict],
+            job_id=Identifier(id=str(inspection.batch_id or inspection.id)),
+            creation_time=inspection.finished_at or inspection.created_at,
+            processing_times=_processing_times(inspection),
+            result_content=[documents.Inspection.of(inspection)],
+            result_evaluation=EVALUATIONS[inspection.effective_verdict],
         )
 
 
@@ -131,25 +131,25 @@ def _identifier(value: str | None) -> Identifier | None:
     return None if value is None else Identifier(id=value)
 
 
-def _internal_recipe(one: inspections.Inspection) -> BinaryIdentifier:
-    if one.model_version is None or one.model_sha256 is None:
-        return BinaryIdentifier(id=one.recipe)
+def _internal_recipe(inspection: inspections.Inspection) -> BinaryIdentifier:
+    if inspection.model_version is None or inspection.model_sha256 is None:
+        return BinaryIdentifier(id=inspection.recipe)
     return BinaryIdentifier(
-        id=one.recipe,
-        version=str(one.model_version),
-        hash=base64.b64encode(one.model_sha256).decode(),
+        id=inspection.recipe,
+        version=str(inspection.model_version),
+        hash=base64.b64encode(inspection.model_sha256).decode(),
         hash_algorithm="SHA-256",
     )
 
 
-def _processing_times(one: inspections.Inspection) -> ProcessingTimes | None:
-    """Once it was begun and is final; one that was cancelled in the queue has none."""
-    if one.started_at is None or one.finished_at is None:
+def _processing_times(inspection: inspections.Inspection) -> ProcessingTimes | None:
+    """The times of an inspection that was started and is final; None otherwise."""
+    if inspection.started_at is None or inspection.finished_at is None:
         return None
-    spent = one.timings_ms
+    timings = inspection.timings_ms
     return ProcessingTimes(
-        start_time=one.started_at,
-        end_time=one.finished_at,
-        acquisition_duration=spent["load"] + spent["decode"] if {"load", "decode"} <= spent.keys() else None,
-        processing_duration=spent.get("score"),
+        start_time=inspection.started_at,
+        end_time=inspection.finished_at,
+        acquisition_duration=timings["load"] + timings["decode"] if {"load", "decode"} <= timings.keys() else None,
+        processing_duration=timings.get("score"),
     )

@@ -1,4 +1,4 @@
-"""What a webhook's body says: the event, and the document of what it is about, as it stands when it is sent."""
+"""Webhook bodies: events with the current documents of their subjects."""
 
 import datetime as dt
 import json
@@ -17,50 +17,53 @@ from core.models import model_versions, thresholds
 from core.queue import batches
 
 _OF_INSPECTIONS = (EventType.INSPECTION_COMPLETED, EventType.INSPECTION_FAILED, EventType.INSPECTION_REVIEWED)
-_AT_ONCE = 1000
+_IDS_PER_QUERY = 1000
 
 Document = dict[str, Any]
 
 
 Loader = Callable[[Connection, set[str]], dict[str, Document]]
-"""Reads the documents of the subjects with these ids; a subject that is gone is not among them."""
+"""Loads the documents of the subjects with these ids. Deleted subjects are left out."""
 
 
-def documents(connection: Connection, claims: Sequence[Claim], loaders: Mapping[str, Loader]) -> dict[UUID, Document]:
-    """By delivery, the document of what its event is about; a delivery whose subject is gone is not among them.
+def load_documents(
+    connection: Connection, claims: Sequence[Claim], loaders: Mapping[str, Loader]
+) -> dict[UUID, Document]:
+    """The document of the subject of each event, by delivery id. Deliveries whose subject was deleted are left out.
 
     Args:
-        loaders: what reads the subjects of each type of event; `LOADERS` holds those of this module.
+        loaders: the loader for each type of event, for example `LOADERS`.
     """
     subjects: dict[Loader, set[str]] = {}
     for claim in claims:
         if claim.event in loaders:
             subjects.setdefault(loaders[claim.event], set()).add(claim.subject_id)
-    found = {loader: loader(connection, ids) for loader, ids in subjects.items()}
+    loaded = {loader: loader(connection, ids) for loader, ids in subjects.items()}
     return {
         claim.id: document
         for claim in claims
-        if claim.event in loaders and (document := found[loaders[claim.event]].get(claim.subject_id)) is not None
+        if claim.event in loaders and (document := loaded[loaders[claim.event]].get(claim.subject_id)) is not None
     }
 
 
 def _inspections(connection: Connection, subjects: set[str]) -> dict[str, Document]:
-    wanted = [UUID(one) for one in subjects]
+    ids = [UUID(subject) for subject in subjects]
     return {
-        str(found.id): Inspection.of(found).model_dump(mode="json")
-        for start in range(0, len(wanted), _AT_ONCE)
-        for found in inspections.by_ids(connection, wanted[start : start + _AT_ONCE]).values()
+        str(inspection.id): Inspection.of(inspection).model_dump(mode="json")
+        for start in range(0, len(ids), _IDS_PER_QUERY)
+        for inspection in inspections.by_ids(connection, ids[start : start + _IDS_PER_QUERY]).values()
     }
 
 
 def _batches(connection: Connection, subjects: set[str]) -> dict[str, Document]:
     found = batches.by_ids(connection, map(UUID, subjects)).values()
-    return {str(one.id): Batch.of(one).model_dump(mode="json") for one in found}
+    return {str(batch.id): Batch.of(batch).model_dump(mode="json") for batch in found}
 
 
 def _model_versions(connection: Connection, subjects: set[str]) -> dict[str, Document]:
-    found = {one: _model_version(connection, int(one)) for one in subjects}  # they are few
-    return {one: document for one, document in found.items() if document is not None}
+    # One query for each version: there are few of these events.
+    loaded = {subject: _model_version(connection, int(subject)) for subject in subjects}
+    return {subject: document for subject, document in loaded.items() if document is not None}
 
 
 def _model_version(connection: Connection, version_id: int) -> Document | None:
@@ -69,12 +72,14 @@ def _model_version(connection: Connection, version_id: int) -> Document | None:
         return None
     version = model_versions.by_id(connection, version_id)
     in_force = thresholds.in_force(connection, version_id)
-    return ModelVersion.of(version, in_force).model_dump(mode="json", exclude={"manifest"})  # it may be megabytes
+    # Without the manifest, which may have megabytes.
+    return ModelVersion.of(version, in_force).model_dump(mode="json", exclude={"manifest"})
 
 
 def _tests(_: Connection, subjects: set[str]) -> dict[str, Document]:
     return {
-        one: {"endpoint_id": one, "message": "This is a test: messages of Linewatch arrive here."} for one in subjects
+        subject: {"endpoint_id": subject, "message": "This is a test event from Linewatch. The endpoint works."}
+        for subject in subjects
     }
 
 
@@ -84,25 +89,34 @@ LOADERS: Final[Mapping[str, Loader]] = {
     EventType.MODEL_ACTIVATED: _model_versions,
     EventType.ENDPOINT_TEST: _tests,
 }
-"""Of the events of inspections, batches, model versions and endpoints; other rooms bring their own."""
+"""Loaders for events of inspections, batches, model versions and endpoints. Other packages define more."""
 
 
-def body(message: Message, told: dict[UUID, Document]) -> bytes | None:
-    """The JSON of a message, without the events whose subjects are gone; None if none is left."""
+def body(message: Message, documents: dict[UUID, Document]) -> bytes | None:
+    """The JSON body of a message, without events whose subject was deleted; None if no event remains.
+
+    Args:
+        documents: by delivery id, from `load_documents`.
+    """
     events = [
-        {"id": str(one.id), "type": one.event, "timestamp": _moment(one.occurred_at), "data": told[one.id]}
-        for one in message.claims
-        if one.id in told
+        {
+            "id": str(claim.id),
+            "type": claim.event,
+            "timestamp": _rfc3339(claim.occurred_at),
+            "data": documents[claim.id],
+        }
+        for claim in message.claims
+        if claim.id in documents
     ]
     if not events:
         return None
     if message.grouped:
-        newest = max(one.occurred_at for one in message.claims)
-        whole: Document = {"type": "group", "timestamp": _moment(newest), "data": events}
+        newest = max(claim.occurred_at for claim in message.claims)
+        content: Document = {"type": "group", "timestamp": _rfc3339(newest), "data": events}
     else:
-        whole = {name: events[0][name] for name in ("type", "timestamp", "data")}
-    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+        content = {name: events[0][name] for name in ("type", "timestamp", "data")}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _moment(moment: dt.datetime) -> str:
+def _rfc3339(moment: dt.datetime) -> str:
     return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")

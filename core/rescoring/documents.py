@@ -81,4 +81,4 @@ def _load(connection: Connection, run_ids: set[str]) -> dict[str, Document]:
 LOADERS: Final[Mapping[str, Loader]] = dict.fromkeys(
     (EventType.RESCORE_RUN_PROGRESS, EventType.RESCORE_RUN_COMPLETED, EventType.RESCORE_RUN_FAILED), _load
 )
-"""Loads the documents for the events of runs; see `core.documents.payloads.documents`."""
+"""Loads the documents for the events of runs; see `core.documents.payloads.load_documents`."""

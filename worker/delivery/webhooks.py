@@ -80,7 +80,7 @@ def prepare(engine: Engine, held: dict[UUID, EndpointLoad]) -> Taken:
             return Taken([], POLL_SECONDS if due is None else min(max(due, 0.0), POLL_SECONDS))
     with engine.begin() as connection:
         claims = [claim for message in messages for claim in message.claims]
-        told = payloads.documents(connection, claims, {**payloads.LOADERS, **rescoring_documents.LOADERS})
+        told = payloads.load_documents(connection, claims, {**payloads.LOADERS, **rescoring_documents.LOADERS})
         receivers = endpoints.by_ids(connection, {message.endpoint_id for message in messages})
     prepared: list[Prepared] = []
     for message in messages:

@@ -1,4 +1,4 @@
-"""Anomaly maps of images, each made once by a version and kept in the store."""
+"""Anomaly maps of images, computed once for each model version and kept in the store."""
 
 import io
 from pathlib import Path
@@ -14,16 +14,16 @@ from worker.pipeline.loaded_models import LoadedModel
 def anomaly_map(
     store: Store, model: LoadedModel, decoder: IsolatedDecoder, image: Path, key: str
 ) -> NDArray[np.float32]:
-    """The anomaly map of an image, (rows, columns), from the store or made and kept there under `key`.
+    """The anomaly map of an image, float32 (rows, columns). It is stored under `key`.
 
     Raises:
         core.intake.image_decoding.Undecodable: the image cannot be decoded.
     """
     if store.holds(key):
-        kept: NDArray[np.float32] = np.load(io.BytesIO(store.read(key)), allow_pickle=False)
-        return kept
-    made: NDArray[np.float32] = model.score([decoder.prepare(image).pixels]).maps[0]
+        stored: NDArray[np.float32] = np.load(io.BytesIO(store.read(key)), allow_pickle=False)
+        return stored
+    anomaly: NDArray[np.float32] = model.score([decoder.prepare(image).pixels]).maps[0]
     out = io.BytesIO()
-    np.save(out, made, allow_pickle=False)
+    np.save(out, anomaly, allow_pickle=False)
     store.put(key, out.getvalue())
-    return made
+    return anomaly

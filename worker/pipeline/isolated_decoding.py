@@ -1,18 +1,20 @@
-"""Decoding suspect images in a child process that may die, and drawing heatmaps there.
+"""Decode suspect images in a child process with limits, and draw heatmaps there.
 
-An image is suspect when its lease ran out once: it may have killed the worker that held it. A heatmap is drawn on the
-image in full, which nobody has decoded so before. The child does one image after another; when it dies or hangs,
-the image in hand gets a second child, and is poison if that dies too.
+An image is suspect if its lease expired, because it may have killed its worker; if it takes long to decode; or if
+preparing it raised an unexpected exception. Heatmaps are drawn at full size, at which the image was not decoded before.
+The child handles one image after another. If it dies, the image gets a second child; if that dies too, it is poison.
 
-Run as a program, this module is that child: it reads one JSON line an image from standard input, followed by the heat
-where the image is to be drawn, and answers each with one JSON line, followed by the bytes of the prepared image or
-of the drawn one where there are any. The line says in `bytes` how many follow.
+Run as a program, this module is the child: it reads one JSON line for each image from standard input, followed by the
+heat if the image is to be drawn, and answers with one JSON line, followed by the prepared or drawn image. The field
+`bytes` says how many bytes follow a line.
 """
 
 import faulthandler
 import io
 import json
 import logging
+import math
+import resource
 import selectors
 import subprocess
 import sys
@@ -30,10 +32,16 @@ from core.vision.input.preprocessing import Preprocessing, SizedImage, prepare
 
 log = logging.getLogger(__name__)
 
-SECONDS_PER_IMAGE = 10.0
-SECONDS_A_HEATMAP = 20.0
+CPU_SECONDS_PER_IMAGE = 30.0
+CPU_SECONDS_PER_HEATMAP = 60.0
+"""CPU time, so that a slow or busy machine does not make a good image poison."""
+WALL_FACTOR = 4.0
+"""The time limit of the clock, as a multiple of the CPU time: for a child that waits and computes nothing."""
+MEMORY_BASE_BYTES = 768 * 1024**2
+MEMORY_BYTES_PER_PIXEL = 32
+"""Decoding takes up to 20 bytes a pixel (a WebP with alpha, with the copies that Pillow makes)."""
 DEATHS_TO_BE_POISON = 2
-_COMPRESS_LEVEL = 1  # a third larger than Pillow's 6, in a fifth of its time
+_COMPRESS_LEVEL = 1  # a third larger than Pillow's default, in a fifth of its time
 
 
 class _ChildDied(Exception):  # noqa: N818 - it reads as what happened
@@ -41,7 +49,7 @@ class _ChildDied(Exception):  # noqa: N818 - it reads as what happened
 
 
 class IsolatedDecoder:
-    """Prepares images in a child process; the child is started when the first one comes."""
+    """Prepares images in a child process, which starts with the first image."""
 
     def __init__(self, preprocessing: Preprocessing, *, max_pixels: int) -> None:
         self._preprocessing = preprocessing
@@ -57,13 +65,13 @@ class IsolatedDecoder:
         self._end()
 
     def prepare(self, path: Path) -> SizedImage:
-        """As `core.vision.input.preprocessing.prepare`, of a file.
+        """Like `core.vision.input.preprocessing.prepare`, for a file.
 
         Raises:
-            Undecodable: also with `Failure.POISON`, when the child died on it twice.
+            Undecodable: also with `Failure.POISON` if the child died twice.
         """
-        question = {"path": str(path), "preprocessing": self._preprocessing.model_dump(mode="json")}
-        answer, data = self._ask_twice(question, seconds=SECONDS_PER_IMAGE)
+        request = {"path": str(path), "preprocessing": self._preprocessing.model_dump(mode="json")}
+        answer, data = self._ask_twice(request, cpu_seconds=CPU_SECONDS_PER_IMAGE)
         pixels = np.frombuffer(data, dtype=np.uint8).reshape(answer["shape"])
         return SizedImage(pixels, answer["width"], answer["height"])
 
@@ -73,42 +81,44 @@ class IsolatedDecoder:
         Raises:
             Undecodable: see `prepare`.
         """
-        question = {"path": str(path), "heat": heat.shape, "bytes": heat.nbytes}
-        return self._ask_twice(question, heat.tobytes(), seconds=SECONDS_A_HEATMAP)[1]
+        request = {"path": str(path), "heat": heat.shape, "bytes": heat.nbytes}
+        return self._ask_twice(request, heat.tobytes(), cpu_seconds=CPU_SECONDS_PER_HEATMAP)[1]
 
     def encode_example(self, path: Path, heat: Heat | None = None) -> bytes:
-        """A file as it stands on a page, as it is or with heat laid over: a JPEG, no side above 320 pixels.
+        """An image for an HTML report, with or without its heat: a JPEG, no side above 320 pixels.
 
         Raises:
             Undecodable: see `prepare`.
         """
         cells = np.empty((0, 0), np.float32) if heat is None else heat
-        question = {"path": str(path), "heat": cells.shape, "bytes": cells.nbytes, "side": IMAGE_SIDE}
-        return self._ask_twice(question, cells.tobytes(), seconds=SECONDS_A_HEATMAP)[1]
+        request = {"path": str(path), "heat": cells.shape, "bytes": cells.nbytes, "side": IMAGE_SIDE}
+        return self._ask_twice(request, cells.tobytes(), cpu_seconds=CPU_SECONDS_PER_HEATMAP)[1]
 
     def _ask_twice(
-        self, question: dict[str, Any], data: bytes = b"", *, seconds: float
+        self, request: dict[str, Any], data: bytes = b"", *, cpu_seconds: float
     ) -> tuple[dict[str, Any], bytes]:
+        limits = {"max_pixels": self._max_pixels, "cpu_seconds": cpu_seconds}
+        deaths = []
         for _ in range(DEATHS_TO_BE_POISON):
             try:
-                return self._ask({**question, "max_pixels": self._max_pixels, "seconds": seconds}, data)
+                return self._ask({**request, **limits}, data)
             except _ChildDied as death:
-                log.warning("the decoding child died on %s: %s", Path(question["path"]).name, death)
+                log.warning("the decoding child died on %s: %s", Path(request["path"]).name, death)
+                deaths.append(str(death))
                 self._end()
-        raise Undecodable(
-            Failure.POISON, f"Decoding this image killed its process {DEATHS_TO_BE_POISON} times; it was given up."
-        )
+        detail = f"Decoding this image ended its process {DEATHS_TO_BE_POISON} times: {deaths[-1]}."
+        raise Undecodable(Failure.POISON, detail)
 
-    def _ask(self, question: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         child = self._running()
         assert child.stdin is not None  # noqa: S101 - both are pipes
         assert child.stdout is not None  # noqa: S101
         try:
-            child.stdin.write(json.dumps(question).encode() + b"\n" + data)
+            child.stdin.write(json.dumps(request).encode() + b"\n" + data)
             child.stdin.flush()
         except OSError as error:
             raise _ChildDied(str(error)) from error
-        answer = self._answer(child, question["seconds"])
+        answer = self._answer(child, WALL_FACTOR * request["cpu_seconds"])
         if "failure" in answer:
             raise Undecodable(Failure(answer["failure"]), answer["detail"])
         content = child.stdout.read(answer["bytes"])
@@ -144,43 +154,57 @@ class IsolatedDecoder:
             self._child = None
 
 
-def main(questions: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer until there are no more questions; that is also when the parent has died.
-
-    An image that hangs ends the child by the child's own clock, for there may be no parent left to do so.
-    """
-    for line in questions:
-        question = json.loads(line)
-        faulthandler.dump_traceback_later(2 * question["seconds"], exit=True)
+def main(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer until there are no more requests, which is also when the parent has died."""
+    for line in requests:
+        request = json.loads(line)
+        heat = requests.read(request.get("bytes", 0))
+        _limit(request)
         answer: dict[str, Any] = {}
         try:
-            if "heat" in question:
-                data = _drawn(question, questions.read(question["bytes"]))
+            if "heat" in request:
+                data = _draw(request, heat)
             else:
-                answer, data = _prepared(question)
+                answer, data = _prepare(request)
         except Undecodable as error:
             answer, data = {"failure": error.failure, "detail": error.detail}, b""
+        except Exception as error:  # noqa: BLE001 - whatever an image raises, it ends with a code
+            detail = f"the image cannot be prepared: {type(error).__name__}: {error}".rstrip(": ")
+            answer, data = {"failure": Failure.IMAGE_UNDECODABLE, "detail": detail}, b""
         answers.write(json.dumps({**answer, "bytes": len(data)}).encode() + b"\n" + data)
         answers.flush()
     faulthandler.cancel_dump_traceback_later()
 
 
-def _prepared(question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    preprocessing = Preprocessing.model_validate(question["preprocessing"])
-    image = prepare(Path(question["path"]).read_bytes(), preprocessing, max_pixels=question["max_pixels"])
+def _limit(request: dict[str, Any]) -> None:
+    """Limit what this process may use for the next image. Exceeding the CPU time or the clock ends it.
+
+    The clock is the child's own, because the parent may have died.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_limit = math.ceil(used.ru_utime + used.ru_stime + request["cpu_seconds"])
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, resource.RLIM_INFINITY))
+    memory = MEMORY_BASE_BYTES + MEMORY_BYTES_PER_PIXEL * request["max_pixels"]
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, resource.RLIM_INFINITY))
+    faulthandler.dump_traceback_later(2 * WALL_FACTOR * request["cpu_seconds"], exit=True)
+
+
+def _prepare(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    preprocessing = Preprocessing.model_validate(request["preprocessing"])
+    image = prepare(Path(request["path"]).read_bytes(), preprocessing, max_pixels=request["max_pixels"])
     answer = {"shape": image.pixels.shape, "width": image.width, "height": image.height}
     return answer, image.pixels.tobytes()
 
 
-def _drawn(question: dict[str, Any], heat: bytes) -> bytes:
-    """The image under its heat, where there is any; with a `side` it is made to fit a page."""
-    side = question.get("side")
+def _draw(request: dict[str, Any], heat: bytes) -> bytes:
+    """The image with its heat, if there is any; with a `side`, reduced for a report."""
+    side = request.get("side")
     at_least = None if side is None else (side, side)
-    image = decode(Path(question["path"]).read_bytes(), max_pixels=question["max_pixels"], at_least=at_least)
+    image = decode(Path(request["path"]).read_bytes(), max_pixels=request["max_pixels"], at_least=at_least)
     if side is not None:
         image.thumbnail((side, side))
     if heat:
-        image = overlay(image, np.frombuffer(heat, dtype=np.float32).reshape(question["heat"]))
+        image = overlay(image, np.frombuffer(heat, dtype=np.float32).reshape(request["heat"]))
     if side is not None:
         return jpeg(image)
     out = io.BytesIO()

@@ -1,6 +1,6 @@
-"""Holding what was claimed: leases are renewed while it is worked on, so that slow work is not taken for lost work.
+"""Renew the leases of claimed work while it is in progress, so that slow work is not mistaken for lost work.
 
-A worker that is killed renews nothing, and its leases run out.
+A worker that is killed stops renewing, and its leases expire.
 """
 
 import logging
@@ -15,16 +15,16 @@ log = logging.getLogger(__name__)
 RENEW_SHARE = 0.3
 """Leases are renewed after this share of their length."""
 MOST_RENEWALS = 40
-"""Work that takes longer than this many renewals is stuck: let its leases expire."""
+"""Work that takes longer than this many renewals is stuck: its leases may expire."""
 
 
 @contextmanager
 def keep_renewed(
     renew: Callable[[], bool], *, lease_seconds: float, every: float | None = None
 ) -> Iterator[threading.Event]:
-    """Renew a lease until the block ends, every `every` seconds or after its usual share.
+    """Renew a lease until the `with` block ends, every `every` seconds or after the usual share of its length.
 
-    The event is set once `renew` says that what was held should be let go.
+    The event that it yields is set once `renew` returns False: the claim is lost, so stop the work.
     """
     done, lost = threading.Event(), threading.Event()
     pause = every or lease_seconds * RENEW_SHARE

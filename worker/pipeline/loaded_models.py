@@ -1,10 +1,11 @@
-"""The model versions that this process has loaded: each once, the few most recently used."""
+"""The model versions that this process has loaded: each once, and only the most recently used."""
 
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import numpy as np
 from sqlalchemy import Engine
 
 from core.models import model_versions
@@ -23,15 +24,15 @@ from core.vision.input.preprocessing import PreparedImage, Preprocessing, SizedI
 log = logging.getLogger(__name__)
 
 
-class ModelUnavailable(Exception):  # noqa: N818 - it reads as what the model is
-    """This worker cannot load a version; that is the worker's fault and no image's."""
+class ModelUnavailable(Exception):  # noqa: N818 - it names the state of the model
+    """This worker cannot load a version, which is not the fault of an image."""
 
 
 class LoadedModel:
     """A detector on its device.
 
     Attributes:
-        inputs: what its images are checked against; None for no checks.
+        inputs: the ranges of the input checks; None without input checks.
     """
 
     def __init__(self, loaded: Detector, inputs: InputRanges | None, device: Device) -> None:
@@ -44,16 +45,37 @@ class LoadedModel:
         return self._detector.preprocessing
 
     def prepare(self, data: bytes) -> SizedImage:
-        """See `core.vision.input.preprocessing.prepare`; in the caller's thread."""
+        """See `core.vision.input.preprocessing.prepare`; runs in the caller's thread."""
         return prepare(data, self.preprocessing, max_pixels=self._detector.max_pixels)
 
     def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`."""
         return self._device.score(self._detector, images)
 
+    def score_each(self, images: Sequence[PreparedImage]) -> list[float | None]:
+        """The scores of images; None for an image that raises, though a blank image does not.
+
+        A minibatch that raises is halved: it may be too large for the memory, or one of its images is at fault.
+
+        Raises:
+            RuntimeError, MemoryError: the device is at fault.
+        """
+        if not images:
+            return []
+        try:
+            scores: list[float | None] = [*self.score(images).scores.tolist()]
+            return scores
+        except (RuntimeError, MemoryError) as error:
+            self.score([np.zeros_like(images[0])])  # raises if the device is at fault
+            log.warning("a minibatch of %d images could not be scored: %s", len(images), error)
+        if len(images) == 1:
+            return [None]
+        half = len(images) // 2
+        return [*self.score_each(images[:half]), *self.score_each(images[half:])]
+
 
 class Models:
-    """Loads versions from the store and keeps the most recently used. Thread-safe."""
+    """Loads versions from the store and caches the most recently used. Thread-safe."""
 
     def __init__(self, settings: Settings, engine: Engine, store: Store) -> None:
         self._engine = engine
@@ -71,26 +93,26 @@ class Models:
         return self._device.name
 
     def get(self, version_id: int) -> LoadedModel:
-        """A version, loaded if it is not yet.
+        """A version, which is loaded if it is not cached.
 
         Raises:
-            ModelUnavailable: it cannot be loaded here and now.
+            ModelUnavailable: it cannot be loaded now.
         """
         with self._loading:
             if version_id not in self._loaded:
                 self._loaded[version_id] = self._load(version_id)
                 while len(self._loaded) > self._kept:
                     dropped, _ = self._loaded.popitem(last=False)
-                    log.info("model version %d is no longer kept", dropped)
+                    log.info("model version %d is unloaded", dropped)
             self._loaded.move_to_end(version_id)
             return self._loaded[version_id]
 
     def check(self, version_id: int) -> None:
-        """Load a version afresh and reproduce its golden scores.
+        """Load a version, uncached, and reproduce its golden scores.
 
         Raises:
-            InvalidBundle: the bundle is at fault.
-            core.intake.image_decoding.Undecodable: one of its golden images is.
+            InvalidBundle: the bundle is invalid, or its scores differ.
+            core.intake.image_decoding.Undecodable: a golden image cannot be decoded.
         """
         files = self._files(version_id)
         loaded = self._loaded_on_device(files)

@@ -1,4 +1,4 @@
-"""Pages about runs: the report with images and heatmaps of what would change, made once and kept in the store."""
+"""HTML reports of runs, with images and heatmaps of what would change; rendered once and kept in the store."""
 
 import logging
 import tempfile
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class ReportRenderer:
-    """Renders one page at a time; another request has to ask again."""
+    """Renders one report at a time; a concurrent request is dropped and must be repeated."""
 
     def __init__(self, settings: Settings, engine: Engine, store: Store, models: Models, notifier: Notifier) -> None:
         self._settings = settings
@@ -44,18 +44,18 @@ class ReportRenderer:
         self._models = models
         self._notifier = notifier
         self._reader = ImageReader(settings, store)
-        self._alone = threading.Lock()
+        self._rendering = threading.Lock()
 
     def close(self) -> None:
         self._reader.close()
 
     def make(self, run_id: UUID, key: str) -> None:
-        """Keep the page about a run in the store under `key`, or the reason why there is none beside it.
+        """Render the report of a run and store it under `key`, or store the error next to it.
 
         Raises:
             ModelUnavailable: the run's version cannot be loaded here.
         """
-        if not self._alone.acquire(blocking=False):
+        if not self._rendering.acquire(blocking=False):
             return
         try:
             if not self._store.holds(key):
@@ -63,28 +63,30 @@ class ReportRenderer:
         except Refused as refusal:
             self._store.put(failure_key(key), refusal.detail.encode())
         finally:
-            self._alone.release()
+            self._rendering.release()
         self._notifier.map_written(key)
 
     def _page(self, run_id: UUID) -> str:
-        found = report.build_report(self._engine, run_id)
+        summary = report.build_report(self._engine, run_id)
         with self._engine.begin() as connection:
             run = runs.get(connection, run_id)
-            if found.compared:
+            if summary.compared:
                 chosen = {
                     "ok_to_ng": results.largest_moves(connection, run_id, "ok", "ng", limit=IMAGES),
                     "ng_to_ok": results.largest_moves(connection, run_id, "ng", "ok", limit=IMAGES),
                 }
             else:
                 chosen = {"highest": results.highest_scores(connection, run_id, limit=IMAGES)}
-        with _PageImages(self._settings, self._engine, self._store, self._models, self._reader, run) as drawing:
-            gallery = {kind: [drawing.shown(one) for one in some] for kind, some in chosen.items()}
-        return render(ReportContent(found, gallery, drawing.notes))
+        with _PageImages(self._settings, self._engine, self._store, self._models, self._reader, run) as images:
+            gallery = {
+                kind: [images.example(result) for result in chosen_results] for kind, chosen_results in chosen.items()
+            }
+        return render(ReportContent(summary, gallery, images.notes))
 
 
 @dataclass(frozen=True)
 class _HeatmapModel:
-    """A model version that is loaded, and a child process that decodes for it."""
+    """A loaded model version, and a child process that decodes for it."""
 
     sha256: bytes
     model: LoadedModel
@@ -92,10 +94,10 @@ class _HeatmapModel:
 
 
 class _PageImages:
-    """The images of one page: each is read once, and decoded in child processes only.
+    """The images of one report: each is read once, and decoded only in child processes.
 
     Raises:
-        ModelUnavailable: on entering, when the run's own version cannot be loaded here.
+        ModelUnavailable: on entering, if the run's version cannot be loaded here.
     """
 
     def __init__(
@@ -107,13 +109,13 @@ class _PageImages:
         self._models = models
         self._reader = reader
         self._run = run
-        self._artists: dict[int, _HeatmapModel | None] = {}
+        self._models_by_version: dict[int, _HeatmapModel | None] = {}
         self._children = ExitStack()
         self.notes: list[str] = []
 
     def __enter__(self) -> Self:
-        self._own = self._loaded(self._run.model_version_id)
-        self._artists[self._run.model_version_id] = self._own
+        self._run_model = self._load(self._run.model_version_id)
+        self._models_by_version[self._run.model_version_id] = self._run_model
         return self
 
     def __exit__(
@@ -121,21 +123,21 @@ class _PageImages:
     ) -> None:
         self._children.close()
 
-    def shown(self, one: RunResult) -> ReportExample:
-        """A result with its images, or with the reason why they are not there."""
+    def example(self, one: RunResult) -> ReportExample:
+        """A result with its images, or with the reason why they are missing."""
         try:
             with self._file(one) as file:
                 return ReportExample(
                     one,
-                    self._own.decoder.encode_example(file),
+                    self._run_model.decoder.encode_example(file),
                     self._before(one, file),
-                    self._heat(self._own, one, file, one.anomaly_score, one.threshold),
+                    self._heat(self._run_model, one, file, one.anomaly_score, one.threshold),
                 )
         except Undecodable as error:
             return ReportExample(one, missing=error.detail)
-        except (Refused, OSError) as error:  # OSError: also an archive that is away
+        except (Refused, OSError) as error:  # OSError: also an unavailable archive
             log.warning("an image of run %s cannot be read: %s", self._run.id, error)
-            self._note("Images could not be read when this page was made: their source was away.")
+            self._note("Images could not be read when this report was rendered: their source was unavailable.")
             return ReportExample(one)
 
     @contextmanager
@@ -150,31 +152,31 @@ class _PageImages:
     def _before(self, one: RunResult, file: Path) -> bytes | None:
         if one.before_model_version_id is None:
             return None
-        artist = self._artist(one.before_model_version_id)
-        if artist is None:
-            self._note(f"Version {one.before_model_version} could not be loaded, so its heat is not shown.")
+        model = self._model_of(one.before_model_version_id)
+        if model is None:
+            self._note(f"Version {one.before_model_version} could not be loaded, so its heatmaps are missing.")
             return None
-        return self._heat(artist, one, file, one.before_score, one.before_threshold)
+        return self._heat(model, one, file, one.before_score, one.before_threshold)
 
     def _heat(
-        self, artist: _HeatmapModel, one: RunResult, file: Path, score: float | None, threshold: float | None
+        self, model: _HeatmapModel, one: RunResult, file: Path, score: float | None, threshold: float | None
     ) -> bytes | None:
         if score is None or threshold is None or one.image_sha256 is None:
             return None
-        key = anomaly_map_key(one.image_sha256, artist.sha256)
-        drawn = anomaly_map(self._store, artist.model, artist.decoder, file, key)
-        return artist.decoder.encode_example(file, scale_to_threshold(drawn, score, threshold))
+        key = anomaly_map_key(one.image_sha256, model.sha256)
+        anomaly = anomaly_map(self._store, model.model, model.decoder, file, key)
+        return model.decoder.encode_example(file, scale_to_threshold(anomaly, score, threshold))
 
-    def _artist(self, version_id: int) -> _HeatmapModel | None:
-        if version_id not in self._artists:
+    def _model_of(self, version_id: int) -> _HeatmapModel | None:
+        if version_id not in self._models_by_version:
             try:
-                self._artists[version_id] = self._loaded(version_id)
+                self._models_by_version[version_id] = self._load(version_id)
             except ModelUnavailable as error:
-                log.warning("a page goes without a version's heat: %s", error)
-                self._artists[version_id] = None
-        return self._artists[version_id]
+                log.warning("a report lacks the heatmaps of a version: %s", error)
+                self._models_by_version[version_id] = None
+        return self._models_by_version[version_id]
 
-    def _loaded(self, version_id: int) -> _HeatmapModel:
+    def _load(self, version_id: int) -> _HeatmapModel:
         model = self._models.get(version_id)
         with self._engine.begin() as connection:
             sha256 = model_versions.by_id(connection, version_id).sha256

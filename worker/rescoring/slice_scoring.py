@@ -1,7 +1,7 @@
-"""Scoring slices of archives: read and decoded, scored in minibatches of bounded time, written in bulk.
+"""Score slices of archives: read and decode, score in minibatches of bounded time, write in bulk.
 
-The line comes first. One thread of a process at most does this, so that live work always finds another; between two
-minibatches it waits for live work that is in hand, and gives its slice back where that goes on or more of it waits.
+Live work comes first. At most one thread of a process does this, so that live work always finds another thread. Between
+two minibatches it waits for live work in progress, and releases its slice if that goes on or if more live work waits.
 """
 
 import logging
@@ -29,30 +29,30 @@ from worker.rescoring.image_reading import ImageReader, ReadImage
 log = logging.getLogger(__name__)
 
 TURN_SECONDS = 10.0
-"""After so long a message is done with: what else waits on the queue of bulk work has its turn."""
+"""After this time a message is done, so that other messages on the bulk queue have their turn."""
 WRITE_SECONDS = 3.0
-"""Results are written at least this often: as much is done again after a worker was killed."""
+"""Results are written at least this often; as much is repeated after a worker was killed."""
 STEP_SECONDS = 0.15
-"""A minibatch is as large as the device scores in this time: live work waits little longer for it."""
-NIGHT_STEP_SECONDS = 0.6
-"""The same while no live work comes: what a minibatch costs whatever its size is then paid less often."""
-NIGHT_SECONDS = 30.0
-"""So long without live work is night."""
+"""A minibatch is as large as the device can score in this time, which bounds how long live work waits."""
+QUIET_STEP_SECONDS = 0.6
+"""The same while there is no live work: larger minibatches have less overhead."""
+QUIET_AFTER_SECONDS = 30.0
+"""The time without live work after which minibatches become larger."""
 LEAST_MINIBATCH = 4
-"""What a device has to do for each minibatch, however small, would else be done for an image or two."""
-QUIET_SECONDS = 0.2
-"""Live work that is in hand is waited for so long before the slice is given back."""
+"""Smaller minibatches would cost mostly overhead."""
+LIVE_WAIT_SECONDS = 0.2
+"""How long to wait for live work in progress before the slice is released."""
 RENEW_SECONDS = 1.0
 """How soon a pause or a cancellation is noticed."""
 AHEAD = 2
-"""Minibatches of the largest size that are read and decoded ahead, where the network is on a GPU.
+"""How many minibatches of the largest size are read and decoded ahead if the network runs on a GPU.
 
-On processors, decoding beside the network only takes them from it, and a minibatch ends when its last part does.
+On a CPU, decoding ahead would compete with the network for the same cores.
 """
 
 
 class Rescorer:
-    """Scores slices; several threads may be sent in, and one at a time does."""
+    """Scores slices, in one thread at a time."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Rescorer:
         store: Store,
         models: Models,
         notifier: Notifier,
-        line: LiveLoad,
+        live_load: LiveLoad,
         *,
         worker: str,
         stopping: threading.Event,
@@ -71,10 +71,10 @@ class Rescorer:
         self._reader = ImageReader(settings, store)
         self._models = models
         self._notifier = notifier
-        self._line = line
+        self._live_load = live_load
         self._worker = worker
         self._stopping = stopping
-        self._at_it = threading.Lock()
+        self._busy = threading.Lock()
         self._granting = threading.Lock()
         self._granted = 0
         self._seconds_per_image = STEP_SECONDS / LEAST_MINIBATCH
@@ -83,36 +83,36 @@ class Rescorer:
         self._reader.close()
 
     def rescore(self, granted: int = 0) -> bool:
-        """Score slices until there are none, or it is time to make way; says whether there may be more to do.
+        """Score slices until there are none or live work needs the thread. Returns whether there may be more slices.
 
         Args:
-            granted: score this many images even while live work waits: bulk work's guaranteed share.
+            granted: score this many images even while live work waits: the guaranteed share of bulk work.
 
         Raises:
-            ModelUnavailable, core.storage.locations.ArchiveUnavailable: after the slice was given back.
+            ModelUnavailable, core.storage.locations.ArchiveUnavailable: the slice was released.
         """
         with self._granting:
             self._granted += granted
-        if not self._at_it.acquire(blocking=False):  # the thread at work uses the grant
+        if not self._busy.acquire(blocking=False):  # the thread that is scoring uses the grant
             return False
         try:
             until = time.monotonic() + TURN_SECONDS
-            while self._line_allows(until):
+            while self._may_score(until):
                 claim = self._claim()
                 if claim is None:
                     return False
-                self._slice(claim, until)
+                self._score_slice(claim, until)
             return True
         finally:
             self._use_grant(self._granted)
-            self._at_it.release()
+            self._busy.release()
 
     def _claim(self) -> SliceClaim | None:
         with self._engine.begin() as connection:
             return slices.claim(connection, worker=self._worker, lease_seconds=self._settings.lease_seconds)
 
-    def _slice(self, claim: SliceClaim, until: float) -> None:
-        """Score one slice as far as it goes, and give back what is left of it."""
+    def _score_slice(self, claim: SliceClaim, until: float) -> None:
+        """Score one slice as far as possible, and release the rest."""
 
         def renew() -> bool:
             with self._engine.begin() as connection:
@@ -121,24 +121,24 @@ class Rescorer:
         finished = False
         try:
             with keep_renewed(renew, lease_seconds=self._settings.lease_seconds, every=RENEW_SECONDS) as lost:
-                finished = self._score(claim, lambda: not lost.is_set() and self._line_allows(until))
+                finished = self._score(claim, lambda: not lost.is_set() and self._may_score(until))
         finally:
             if not finished:
                 with self._engine.begin() as connection:
                     slices.release(connection, claim)
 
-    def _line_allows(self, until: float) -> bool:
-        """Whether another minibatch may be scored now: one of the share that is granted, or while the line is quiet."""
+    def _may_score(self, until: float) -> bool:
+        """Whether another minibatch may be scored now: part of the granted share, or no live work waits."""
         if self._stopping.is_set():
             return False
         if self._granted > 0:
             return True
-        if time.monotonic() > until or self._line.waits():
+        if time.monotonic() > until or self._live_load.waits():
             return False
-        return self._line.is_quiet(within=QUIET_SECONDS)
+        return self._live_load.is_quiet(within=LIVE_WAIT_SECONDS)
 
-    def _score(self, claim: SliceClaim, may_go_on: Callable[[], bool]) -> bool:
-        """Whether the slice was scored to its end. What was scored is written in any case."""
+    def _score(self, claim: SliceClaim, may_continue: Callable[[], bool]) -> bool:
+        """Score a slice and write the results. Returns whether it came to the end."""
         with self._engine.begin() as connection:
             run = runs.get(connection, claim.run_id)
             subjects = slices.run_images(connection, claim)
@@ -149,7 +149,7 @@ class Rescorer:
         with self._reader.reading(run, model, subjects, suspect=claim.rescues > 0, ahead=ahead) as images:
             while True:
                 size = self._minibatch()
-                if not may_go_on():
+                if not may_continue():
                     break
                 minibatch = images.take(size)
                 self._use_grant(len(minibatch))
@@ -168,7 +168,7 @@ class Rescorer:
             self._granted = max(0, self._granted - images)
 
     def _minibatch(self) -> int:
-        step = NIGHT_STEP_SECONDS if self._line.quiet_seconds() > NIGHT_SECONDS else STEP_SECONDS
+        step = QUIET_STEP_SECONDS if self._live_load.quiet_seconds() > QUIET_AFTER_SECONDS else STEP_SECONDS
         return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_per_image)))
 
     def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[ReadImage]) -> list[ImageResult]:
@@ -191,7 +191,7 @@ class Rescorer:
 
 
 def _result(run: Run, read: ReadImage, scores: Iterator[float]) -> ImageResult:
-    """What is written of an image; `scores` are those of the images that could be prepared."""
+    """The result of an image; `scores` are the scores of the images that could be prepared, in order."""
     if read.prepared is None:
         assert read.failure is not None  # noqa: S101 - it is one or the other
         return ImageResult(read.image, error_code=read.failure.failure, error_detail=read.failure.detail)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from core.documents.exports import COUNT, DOUBLE, TEXT, TIME, Column, own
+from core.documents.exports import COUNT, DOUBLE, TEXT, TIME, Column, attribute_column
 from core.rescoring.reports.results import RunResult
 
 
@@ -24,32 +24,32 @@ def _metadata(result: RunResult) -> str | None:
 
 
 COLUMNS = (
-    own("number", COUNT),
+    attribute_column("number", COUNT),
     Column("inspection_id", TEXT, lambda result: result.inspection_id and str(result.inspection_id)),
-    own("path", TEXT),
-    own("external_id", TEXT),
-    own("part_id", TEXT),
-    own("lot_id", TEXT),
-    own("line_id", TEXT),
-    own("station_id", TEXT),
-    own("captured_at", TIME),
+    attribute_column("path", TEXT),
+    attribute_column("external_id", TEXT),
+    attribute_column("part_id", TEXT),
+    attribute_column("lot_id", TEXT),
+    attribute_column("line_id", TEXT),
+    attribute_column("station_id", TEXT),
+    attribute_column("captured_at", TIME),
     Column("image_sha256", TEXT, lambda result: result.image_sha256 and result.image_sha256.hex()),
-    own("before_model_version", COUNT),
-    own("before_score", DOUBLE),
-    own("before_threshold", DOUBLE),
-    own("before_verdict", TEXT),
-    own("anomaly_score", DOUBLE),
-    own("threshold", DOUBLE),
-    own("review_threshold", DOUBLE),
-    own("verdict", TEXT),
-    own("flip", TEXT),
+    attribute_column("before_model_version", COUNT),
+    attribute_column("before_score", DOUBLE),
+    attribute_column("before_threshold", DOUBLE),
+    attribute_column("before_verdict", TEXT),
+    attribute_column("anomaly_score", DOUBLE),
+    attribute_column("threshold", DOUBLE),
+    attribute_column("review_threshold", DOUBLE),
+    attribute_column("verdict", TEXT),
+    attribute_column("flip", TEXT),
     _review_column("reviewed_verdict", TEXT, "verdict"),
     _review_column("reviewer", TEXT, "reviewer"),
     _review_column("review_reason", TEXT, "reason"),
     _review_column("reviewed_at", TIME, "created_at"),
-    own("reasons", pa.list_(TEXT)),
-    own("error_code", TEXT),
-    own("error_detail", TEXT),
-    own("scored_at", TIME),
+    attribute_column("reasons", pa.list_(TEXT)),
+    attribute_column("error_code", TEXT),
+    attribute_column("error_detail", TEXT),
+    attribute_column("scored_at", TIME),
     Column("metadata", TEXT, _metadata),
 )

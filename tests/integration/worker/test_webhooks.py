@@ -21,7 +21,7 @@ from core.feed.events import Event, EventType
 from core.intake import submission
 from core.intake.submission import Accepted, NewInspection, Submission
 from core.models import model_versions
-from core.queue import work
+from core.queue import finishing
 from core.settings import Settings
 from tests.fixtures.finished_inspections import IMAGE, MANIFEST
 from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, SECRET, Reply, receiving
@@ -75,7 +75,7 @@ def test_other_nouns(engine: Engine, settings: Settings, inspect: Inspect) -> No
             deliveries.send_test(connection, endpoint_id)
             [batch] = submission.accept(connection, [Submission([NewInspection(IMAGE, "ring")], as_batch=True)])
             assert isinstance(batch, Accepted)
-            work.cancel(connection, batch.inspections[0].id)
+            finishing.cancel(connection, batch.inspections[0].id)
         told = {one["type"]: one["data"] for one in (request.verified() for request in receiver.wait(3))}
     assert told["model.activated"]["version"] == 3
     assert "manifest" not in told["model.activated"]
@@ -155,7 +155,7 @@ def test_an_endpoint_that_fails_for_days_is_disabled(engine: Engine, settings: S
         assert endpoint_state(engine, endpoint_id) == ("enabled", None)
         with engine.begin() as connection:
             connection.execute(text("UPDATE webhook_endpoints SET failing_since = failing_since - interval '5 days'"))
-        disabled = ("disabled", "nothing but failures for 5 days")
+        disabled = ("disabled", "only failures for 5 days")
         eventually(lambda: endpoint_state(engine, endpoint_id), disabled)
 
 
@@ -280,7 +280,7 @@ def test_groups(engine: Engine, settings: Settings, inspect: Inspect) -> None:
         shown = json.dumps([(one["id"], one["type"], one["data"]["id"]) for one in told["data"]])
         bodies.setdefault(request.id, set()).add(shown)
     assert [len(bodies), *{len(one) for one in bodies.values()}] == [3, 1]
-    groups = [json.loads(shown) for [shown] in bodies.values()]
+    groups = sorted(json.loads(shown) for [shown] in bodies.values())  # by id: they are sent in parallel
     assert sorted(len(one) for one in groups) == [2, 4, 4]
     assert [subject for one in groups for _, _, subject in one] == [str(one) for one in inspected]
     found = {str(one.id): one for one in page(engine, endpoint_id)}
@@ -404,7 +404,7 @@ def test_what_many_events_tell_of_is_read_at_once(engine: Engine, inspect: Inspe
     statements: list[str] = []
     with engine.begin() as connection:
         event.listen(connection, "before_cursor_execute", lambda *given: statements.append(given[2]))
-        told = payloads.documents(connection, claims, payloads.LOADERS)
+        told = payloads.load_documents(connection, claims, payloads.LOADERS)
     assert [told[UUID(int=number)]["id"] for number in range(20)] == ids
     assert len(statements) == 1
 
@@ -416,8 +416,8 @@ def test_old_deliveries_are_forgotten(engine: Engine, settings: Settings, inspec
         eventually(lambda: {one.state for one in page(engine, endpoint_id)}, {"delivered"})
     now = dt.datetime.now(dt.UTC)
     with engine.begin() as connection:
-        assert deliveries.forget(connection, at_most=10, now=now + dt.timedelta(days=29)) == 0
-        assert deliveries.forget(connection, at_most=2, now=now + dt.timedelta(days=31)) == 2
-        assert deliveries.forget(connection, at_most=10, now=now + dt.timedelta(days=31)) == 1
+        assert deliveries.delete_old(connection, at_most=10, now=now + dt.timedelta(days=29)) == 0
+        assert deliveries.delete_old(connection, at_most=2, now=now + dt.timedelta(days=31)) == 2
+        assert deliveries.delete_old(connection, at_most=10, now=now + dt.timedelta(days=31)) == 1
         for table in ("deliveries", "delivery_attempts"):
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 0  # noqa: S608

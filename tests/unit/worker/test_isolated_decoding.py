@@ -2,6 +2,9 @@
 
 import io
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -103,7 +106,7 @@ def test_a_child_that_dies_twice_makes_its_image_poison_and_harms_no_other(
 def test_an_image_that_hangs_is_given_up(
     decoder: IsolatedDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolated_decoding, "SECONDS_PER_IMAGE", 0.2)
+    monkeypatch.setattr(isolated_decoding, "CPU_SECONDS_PER_IMAGE", 0.05)
     os.mkfifo(tmp_path / "hanging.png")
     with pytest.raises(Undecodable) as poison:
         decoder.prepare(tmp_path / "hanging.png")
@@ -115,3 +118,21 @@ def test_no_child_is_left_behind(image: Path) -> None:
         own.prepare(image)
         [child] = children()
     assert not child.is_running()
+
+
+LIMITED = """
+from worker.pipeline.isolated_decoding import _limit
+_limit({"cpu_seconds": 0.1, "max_pixels": 1_000_000})
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "status"),
+    [
+        ("while True: pass", -signal.SIGXCPU),
+        ("try: bytearray(2 * 1024**3)\nexcept MemoryError: exit(7)", 7),
+        ("bytearray(256 * 1024**2)", 0),
+    ],
+)
+def test_a_child_has_limits_of_cpu_time_and_memory(work: str, status: int) -> None:
+    assert subprocess.run([sys.executable, "-c", LIMITED + work], check=False).returncode == status

@@ -1,4 +1,4 @@
-"""Exports as files: what was written is what is read back, whatever people wrote into a field."""
+"""Export files: every value is read back as it was written, even with special characters."""
 
 import csv
 import datetime as dt
@@ -16,17 +16,17 @@ from core.documents import exports
 from core.documents.exports import Page
 from core.inspection.inspections import Inspection, Review
 
-# What PostgreSQL can hold: any character but U+0000 and lone surrogates.
+# PostgreSQL can store any character but U+0000 and lone surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
-hostile = texts | st.sampled_from(
+special = texts | st.sampled_from(
     ['"', '""', ",", "\r\n", "\n", "\r", "=1+1", "@SUM(A1)", "\t-2", " ", ";", "ä\u2028", "'"]
 )
-labels = st.none() | hostile.filter(bool)
+labels = st.none() | special.filter(bool)
 doubles = st.floats(allow_nan=False, allow_infinity=False)
 moments = st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2199, 1, 1), timezones=st.just(dt.UTC))  # noqa: DTZ001
 reviews = st.builds(
     Review, id=st.uuids(), inspection_id=st.uuids(), verdict=st.sampled_from(["ok", "ng"]),
-    reviewer=hostile.filter(bool), reason=hostile.filter(bool), actor=st.just("local"), created_at=moments,
+    reviewer=special.filter(bool), reason=special.filter(bool), actor=st.just("local"), created_at=moments,
 )  # fmt: skip
 inspections = st.builds(
     Inspection,
@@ -37,8 +37,8 @@ inspections = st.builds(
     model_sha256=st.none() | st.binary(min_size=32, max_size=32),
     image_sha256=st.binary(min_size=32, max_size=32),
     image_media_type=st.just("image/png"),
-    reasons=st.lists(hostile, max_size=3),
-    metadata=st.dictionaries(hostile, hostile | doubles | st.none(), max_size=3),
+    reasons=st.lists(special, max_size=3),
+    metadata=st.dictionaries(special, special | doubles | st.none(), max_size=3),
     timings_ms=st.dictionaries(st.sampled_from(["queue", "score", "total"]), doubles),
     reviews=st.lists(reviews, max_size=2),
     captured_at=st.none() | moments, deadline_at=st.none() | moments, created_at=moments,
@@ -51,17 +51,18 @@ inspections = st.builds(
 )  # fmt: skip
 
 
-def values(one: Inspection) -> dict[str, object]:
-    """What a row must say of an inspection."""
-    newest = one.reviews[-1] if one.reviews else None
+def values(inspection: Inspection) -> dict[str, object]:
+    """The expected values of the row of an inspection."""
+    newest = inspection.reviews[-1] if inspection.reviews else None
     return {
-        "id": str(one.id), "batch_id": one.batch_id and str(one.batch_id), "image_sha256": one.image_sha256.hex(),
-        "model_sha256": one.model_sha256 and one.model_sha256.hex(), "metadata": one.metadata,
-        "reviewer": newest and newest.reviewer, "review_reason": newest and newest.reason,
-        "reviewed_at": newest and newest.created_at,
-        **{f"{name}_ms": one.timings_ms.get(name) for name in ("queue", "load", "decode", "score", "total")},
+        "id": str(inspection.id), "batch_id": inspection.batch_id and str(inspection.batch_id),
+        "image_sha256": inspection.image_sha256.hex(),
+        "model_sha256": inspection.model_sha256 and inspection.model_sha256.hex(),
+        "metadata": inspection.metadata, "reviewer": newest and newest.reviewer,
+        "review_reason": newest and newest.reason, "reviewed_at": newest and newest.created_at,
+        **{f"{name}_ms": inspection.timings_ms.get(name) for name in ("queue", "load", "decode", "score", "total")},
         **{
-            name: getattr(one, name)
+            name: getattr(inspection, name)
             for name in (
                 "status", "recipe", "priority", "external_id", "part_id", "view", "lot_id", "line_id", "station_id",
                 "captured_at", "deadline_at", "created_at", "started_at", "finished_at", "anomaly_score", "threshold",
@@ -73,7 +74,7 @@ def values(one: Inspection) -> dict[str, object]:
 
 
 def parsed(name: str, cell: str, expected: object) -> object:
-    """A cell as the type that its column is of; `expected` says only which type that is."""
+    """Convert a cell to the type of its column; `expected` is used only for its type."""
     if name in ("metadata", "reasons"):
         return json.loads(cell)
     if cell == "":
@@ -90,27 +91,27 @@ def parsed(name: str, cell: str, expected: object) -> object:
 
 
 @given(st.lists(inspections, max_size=4), st.integers(1, 3))
-def test_a_csv_file_says_what_the_inspections_say(found: list[Inspection], size: int) -> None:
-    pages = [found[start : start + size] for start in range(0, len(found), size)] or [[]]
+def test_a_csv_file_contains_the_values_of_the_inspections(written: list[Inspection], size: int) -> None:
+    pages = [written[start : start + size] for start in range(0, len(written), size)] or [[]]
     text = b"".join(exports.to_csv(pages)).decode()
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     assert text.endswith("\r\n")
-    assert len(rows) == len(found)
-    for one, row in zip(found, rows, strict=True):
-        expected = values(one)
+    assert len(rows) == len(written)
+    for inspection, row in zip(written, rows, strict=True):
+        expected = values(inspection)
         assert {name: parsed(name, cell, expected[name]) for name, cell in zip(header, row, strict=True)} == expected
 
 
 @given(st.lists(inspections, max_size=4), st.integers(1, 3))
-def test_a_parquet_file_says_what_the_inspections_say(found: list[Inspection], size: int) -> None:
-    pages = [found[start : start + size] for start in range(0, len(found), size)] or [[]]
+def test_a_parquet_file_contains_the_values_of_the_inspections(written: list[Inspection], size: int) -> None:
+    pages = [written[start : start + size] for start in range(0, len(written), size)] or [[]]
     table = pq.read_table(io.BytesIO(b"".join(exports.to_parquet(pages))))
     assert table.schema.equals(exports.SCHEMA)
     rows = [row | {"metadata": json.loads(row["metadata"])} for row in table.to_pylist()]
-    assert rows == [values(one) for one in found]
+    assert rows == [values(inspection) for inspection in written]
 
 
-def one_of(number: int, metadata_bytes: int) -> Inspection:
+def make_inspection(number: int, metadata_bytes: int) -> Inspection:
     now = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
     return Inspection(
         id=UUID(int=number), status="completed", recipe="ring", priority="live", batch_id=None, external_id=None,
@@ -125,27 +126,25 @@ def one_of(number: int, metadata_bytes: int) -> Inspection:
 @pytest.mark.parametrize(
     ("number", "metadata_bytes", "rows_in_group"), [(33, 10, 16_000), (4, 9 * 1024, 2_000)], ids=["rows", "bytes"]
 )
-def test_a_row_group_is_closed_when_it_is_long_or_large_enough(
-    number: int, metadata_bytes: int, rows_in_group: int
-) -> None:
-    page = [one_of(row, metadata_bytes) for row in range(1000)]
+def test_a_row_group_is_closed_at_its_row_or_byte_limit(number: int, metadata_bytes: int, rows_in_group: int) -> None:
+    page = [make_inspection(row, metadata_bytes) for row in range(1000)]
     file = pq.ParquetFile(io.BytesIO(b"".join(exports.to_parquet([page] * number))))
     groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
-    assert {one.num_rows for one in groups[:-1]} == {rows_in_group}
-    assert sum(one.num_rows for one in groups) == number * 1000
+    assert {group.num_rows for group in groups[:-1]} == {rows_in_group}
+    assert sum(group.num_rows for group in groups) == number * 1000
     assert groups[0].column(0).compression == "ZSTD"
 
 
 @pytest.mark.parametrize("kind", exports.Format)
-def test_a_file_is_not_ended_when_reading_breaks_off(kind: exports.Format) -> None:
+def test_a_parquet_file_stays_unreadable_if_reading_fails(kind: exports.Format) -> None:
     def pages() -> Iterator[Page]:
-        yield [one_of(1, 10)]
+        yield [make_inspection(1, 10)]
         raise ConnectionError("gone")
 
     written = []
-    with pytest.raises(ConnectionError, match="gone"):  # noqa: PT012 - what came before it counts
+    with pytest.raises(ConnectionError, match="gone"):  # noqa: PT012 - the chunks before the exception are needed
         for chunk in exports.WRITERS[kind](pages(), exports.COLUMNS):
-            written.append(chunk)  # noqa: PERF402 - a list that is complete only without the exception
+            written.append(chunk)  # noqa: PERF402 - list() would lose the chunks before the exception
     if kind == exports.Format.PARQUET:
         with pytest.raises(ValueError, match="Parquet"):
             pq.read_table(io.BytesIO(b"".join(written)))

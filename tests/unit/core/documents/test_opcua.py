@@ -1,4 +1,4 @@
-"""Inspections in the vocabulary of OPC UA for Machine Vision."""
+"""Inspections as results of OPC UA for Machine Vision."""
 
 import base64
 import datetime as dt
@@ -15,7 +15,7 @@ from core.inspection.inspections import FINAL, Inspection, Review
 from core.models.verdicts import Verdict
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
-WHOLE = Inspection(
+COMPLETED = Inspection(
     id=UUID(int=1), status="completed", recipe="ring", priority="live", batch_id=UUID(int=2), external_id="cam3.png",
     part_id="SN-1", view="top", lot_id="L", line_id="2", station_id="7", metadata={"shift": "early"},
     anomaly_score=0.25, threshold=0.5, review_threshold=None, verdict="ok", model_version_id=9, model_version=3,
@@ -27,17 +27,17 @@ WHOLE = Inspection(
 )  # fmt: skip
 
 
-def said(one: Inspection) -> dict[str, Any]:
-    """As it is answered."""
-    found: dict[str, Any] = json.loads(OpcUaResult.of(one).model_dump_json())
-    return found
+def result_of(inspection: Inspection) -> dict[str, Any]:
+    """The JSON of the response."""
+    result: dict[str, Any] = json.loads(OpcUaResult.of(inspection).model_dump_json())
+    return result
 
 
 def test_every_field_of_a_completed_inspection() -> None:
-    found = said(WHOLE)
-    [content] = found.pop("ResultContent")
-    assert (content["id"], content["lot_id"], content["anomaly_score"]) == (str(WHOLE.id), "L", 0.25)
-    assert found == {
+    result = result_of(COMPLETED)
+    [content] = result.pop("ResultContent")
+    assert (content["id"], content["lot_id"], content["anomaly_score"]) == (str(COMPLETED.id), "L", 0.25)
+    assert result == {
         "ResultId": {"Id": str(UUID(int=1))},
         "HasTransferableDataOnFile": False,
         "IsPartial": False,
@@ -65,10 +65,10 @@ def test_every_field_of_a_completed_inspection() -> None:
     }
 
 
-def test_what_is_not_known_yet_is_left_out() -> None:
-    found = said(
+def test_fields_without_a_value_are_omitted() -> None:
+    result = result_of(
         replace(
-            WHOLE,
+            COMPLETED,
             status="queued",
             batch_id=None,
             external_id=None,
@@ -84,33 +84,33 @@ def test_what_is_not_known_yet_is_left_out() -> None:
             timings_ms={},
         )
     )
-    assert not {"MeasId", "PartId", "ProductId", "ExternalConfigurationId", "ProcessingTimes"} & found.keys()
-    assert found["InternalRecipeId"] == {"Id": "ring"}
-    assert found["JobId"] == found["ResultId"]
-    assert (found["CreationTime"], found["ResultState"]) == ("2026-01-02T03:04:05Z", 2)
-    assert found["ResultEvaluation"] == "Undefined"
+    assert not {"MeasId", "PartId", "ProductId", "ExternalConfigurationId", "ProcessingTimes"} & result.keys()
+    assert result["InternalRecipeId"] == {"Id": "ring"}
+    assert result["JobId"] == result["ResultId"]
+    assert (result["CreationTime"], result["ResultState"]) == ("2026-01-02T03:04:05Z", 2)
+    assert result["ResultEvaluation"] == "Undefined"
 
 
-def test_what_was_begun_and_cancelled_has_times_without_durations() -> None:
-    found = said(replace(WHOLE, status="cancelled", verdict=None, anomaly_score=None, timings_ms={}))
-    assert found["ProcessingTimes"].keys() == {"StartTime", "EndTime"}
-    assert (found["ResultState"], found["ResultEvaluation"]) == (3, "Undefined")
+def test_a_cancelled_inspection_has_times_without_durations() -> None:
+    result = result_of(replace(COMPLETED, status="cancelled", verdict=None, anomaly_score=None, timings_ms={}))
+    assert result["ProcessingTimes"].keys() == {"StartTime", "EndTime"}
+    assert (result["ResultState"], result["ResultEvaluation"]) == (3, "Undefined")
 
 
 @pytest.mark.parametrize(("verdict", "evaluation"), [("ok", "OK"), ("ng", "NotOK"), ("review", "NotDecidable")])
-def test_the_evaluation_follows_what_counts(verdict: Verdict, evaluation: str) -> None:
-    assert said(replace(WHOLE, verdict=verdict))["ResultEvaluation"] == evaluation
-    overruled = Review(UUID(int=3), WHOLE.id, "ok", "Jo", "dust", "local", NOW)
-    assert said(replace(WHOLE, verdict=verdict, reviews=[overruled]))["ResultEvaluation"] == "OK"
+def test_the_evaluation_is_the_effective_verdict(verdict: Verdict, evaluation: str) -> None:
+    assert result_of(replace(COMPLETED, verdict=verdict))["ResultEvaluation"] == evaluation
+    overruled = Review(UUID(int=3), COMPLETED.id, "ok", "Jo", "dust", "local", NOW)
+    assert result_of(replace(COMPLETED, verdict=verdict, reviews=[overruled]))["ResultEvaluation"] == "OK"
 
 
-def test_a_failed_one_says_nothing_of_the_part() -> None:
-    failed = replace(WHOLE, status="failed", verdict=None, anomaly_score=None, error_code="image_undecodable")
-    found = said(failed)
-    assert (found["ResultState"], found["ResultEvaluation"]) == (4, "Undefined")
-    assert found["ResultContent"][0]["error"]["code"] == "image_undecodable"
+def test_a_failed_inspection_has_an_undefined_evaluation() -> None:
+    failed = replace(COMPLETED, status="failed", verdict=None, anomaly_score=None, error_code="image_undecodable")
+    result = result_of(failed)
+    assert (result["ResultState"], result["ResultEvaluation"]) == (4, "Undefined")
+    assert result["ResultContent"][0]["error"]["code"] == "image_undecodable"
 
 
-def test_every_status_and_verdict_has_a_word() -> None:
+def test_every_status_and_verdict_is_mapped() -> None:
     assert opcua.STATES.keys() == {"queued", "running", *FINAL}
     assert opcua.EVALUATIONS.keys() == {None, *get_args(Verdict)}
