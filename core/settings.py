@@ -49,8 +49,23 @@ class Settings(BaseSettings):
     max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
     max_batch_images: Annotated[int, Field(ge=1)] = 1000
     max_bundle_bytes: Annotated[int, Field(ge=1)] = 512 * 1024 * 1024
+    client_timeout: Annotated[float, Field(gt=0, le=20)] = Field(
+        15.0,
+        description="seconds without a byte of a request after which it ends and its idempotency key is free again",
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        2000, description="connections that one api process holds at a time; more are refused"
+    )
     max_queue_depth: Annotated[int, Field(ge=1)] = Field(
-        100_000, description="inspections in flight above which uploads are answered 503 queue_full"
+        100_000, description="live inspections in flight above which uploads are answered 503 queue_full"
+    )
+    max_bulk_depth: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="bulk inspections in flight above which bulk uploads are answered 503 queue_full"
+    )
+    max_waiting_depth: Annotated[int, Field(ge=1)] = Field(
+        20_000,
+        description="inspections that wait for their recipe's first model version, above which uploads of such recipes "
+        "are answered 503 waiting_queue_full",
     )
 
     minibatch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="images the network scores at once")

@@ -1,10 +1,9 @@
-"""Authentication and origin checks. With keys: a bearer key with the right scope. Without: only this machine."""
+"""Authentication and origin checks: a bearer key with the right scope, or without keys, only this machine."""
 
 import asyncio
 import logging
 import re
 import time
-from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -12,9 +11,9 @@ import anyio.to_thread
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.access import request_bodies
 from api.access.rate_limits import RateLimits
 from api.responses.problems import database_unavailable, response
 from core.access import keys
@@ -27,38 +26,37 @@ log = logging.getLogger(__name__)
 
 PROBES = frozenset({"/healthz", "/readyz"})
 NEED_NO_KEY = frozenset({"/health", "/"})
-STREAMED = re.compile(r"/v1/(inspections|batches|recipes/[^/]+/model-versions)|/predict|/heatmap")
-"""Whose bodies are measured while they stream."""
+UPLOADS = re.compile(r"/v1/(inspections|batches|recipes/[^/]+/model-versions)|/predict|/heatmap")
+"""Paths whose bodies are streamed to the store."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SUBMITTING = ("/v1/inspections", "/v1/batches", "/predict", "/heatmap")
-OF_READERS = re.compile(r"POST /v1/results/acknowledge|DELETE /v1/results/consumers/[^/]+")
-"""What a reader of the feed says of its own place in it."""
+READER_CHANGES = re.compile(r"POST /v1/results/acknowledge|DELETE /v1/results/consumers/[^/]+")
+"""The changes that the scope `read` allows: those of a reader's own cursor in the feed."""
 KEY_SECONDS = 5.0
-"""How long a key that was found is trusted without another look: a revoked one works no longer than this."""
+"""How long a key is cached: a revoked key works no longer than this."""
 USE_SECONDS = 60.0
-"""How often it is noted, at most, that a key is used."""
-
-BODY_BYTES = 1024 * 1024
+"""The shortest time between two updates of when a key was last used."""
 
 NO_KEY = "Send an API key: `Authorization: Bearer lw_…` (`linewatch keys create`)."
-UNKNOWN_KEY = "This API key is unknown or was revoked. Ask for another one (`linewatch keys create`)."
+UNKNOWN_KEY = "This API key is unknown or was revoked. Create another one (`linewatch keys create`)."
 
 
 def scope_needed(method: str, path: str) -> str:
     """The scope of an API key that a request needs."""
-    if method in SAFE_METHODS or OF_READERS.fullmatch(f"{method} {path}"):
+    if method in SAFE_METHODS or READER_CHANGES.fullmatch(f"{method} {path}"):
         return "read"
     return "submit" if path.startswith(SUBMITTING) else "admin"
 
 
 class Authentication:
-    """ASGI middleware that refuses requests before anything is read of them, and bounds bodies that are read whole."""
+    """ASGI middleware that rejects requests before their body is read, and limits bodies."""
 
     def __init__(self, app: ASGIApp, settings: Settings, engine: Engine, threads: int) -> None:
-        """Keys are looked up in `threads` threads of their own, so slow requests do not delay authentication."""
+        """Keys are looked up in `threads` separate threads, so that slow requests do not delay authentication."""
         self._app = app
         self._threads = anyio.CapacityLimiter(threads)
         self._needs_key = settings.auth_required
+        self._client_timeout = settings.client_timeout
         self._engine = engine
         self._keys: dict[str, tuple[float, Key]] = {}
         self._rates = RateLimits()
@@ -74,11 +72,11 @@ class Authentication:
         except Refused as refused:
             await response(refused)(scope, receive, send)
             return
-        streamed = STREAMED.fullmatch(scope["path"]) is not None
-        await self._app(scope, receive if streamed else _limit_body(receive), send)
+        is_upload = UPLOADS.fullmatch(scope["path"]) is not None
+        await self._app(scope, request_bodies.limit(receive, is_upload=is_upload, seconds=self._client_timeout), send)
 
     async def _actor(self, scope: Scope) -> str:
-        """The name under which the request's changes are audited."""
+        """The actor of the request, for the audit."""
         headers = Headers(scope=scope)
         if scope["path"] in PROBES:
             return "anonymous"
@@ -120,12 +118,12 @@ class Authentication:
         if seconds:
             raise Refused(
                 Code.RATE_LIMITED,
-                f"The key {key.prefix!r} may make {key.requests_per_minute} requests a minute. Wait.",
+                f"The key {key.prefix!r} may make {key.requests_per_minute} requests a minute. Retry later.",
                 retry_after=seconds,
             )
 
     def _note_use(self, key: Key) -> None:
-        """Have it noted beside the request, which neither waits for that nor fails with it."""
+        """Update when the key was last used, in the background: the request neither waits for it nor fails with it."""
         now = time.monotonic()
         if self._uses_noted.get(key.id, -USE_SECONDS) + USE_SECONDS > now:
             return
@@ -142,7 +140,7 @@ class Authentication:
         try:
             await asyncio.to_thread(write)
         except SQLAlchemyError as error:
-            log.warning("could not note that the key %s is used: %s", key.prefix, error)
+            log.warning("could not update when the key %s was last used: %s", key.prefix, error)
 
     def _look_up(self, text: str) -> Key | None:
         with self._engine.begin() as connection:
@@ -150,10 +148,10 @@ class Authentication:
 
 
 def _check_host_and_origin(method: str, headers: Headers) -> None:
-    """Without keys, any web page that a user of this machine visits could post here, or rebind its name to us."""
+    """Without keys, a web page that a user of this machine visits could post here, or rebind its name to us."""
     host = headers.get("host", "")
     if _host_name(host) not in LOOPBACK_HOSTS:
-        raise Refused(Code.FOREIGN_ORIGIN, "Without API keys only localhost, 127.0.0.1 and [::1] are served.")
+        raise Refused(Code.FOREIGN_ORIGIN, "Without API keys, only localhost, 127.0.0.1 and [::1] are served.")
     if method in SAFE_METHODS:
         return
     origin = headers.get("origin")
@@ -166,18 +164,3 @@ def _host_name(host: str) -> str | None:
         return urlsplit(f"//{host}").hostname
     except ValueError:
         return None
-
-
-def _limit_body(receive: Receive) -> Receive:
-    received = 0
-
-    async def bounded() -> Message:
-        nonlocal received
-        message: Any = await receive()
-        received += len(message.get("body", b""))
-        if received > BODY_BYTES:
-            # FastAPI, which reads JSON bodies, lets this exception alone through.
-            raise HTTPException(413, f"This body may have at most {BODY_BYTES} bytes.")
-        return message  # type: ignore[no-any-return]
-
-    return bounded

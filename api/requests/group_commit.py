@@ -1,23 +1,26 @@
-"""Group commit: concurrent uploads share one transaction and, after it, one message.
+"""Group commit: concurrent uploads share one transaction and then one message.
 
-While a group is being committed the next one gathers, so a lone upload never waits and a burst is committed in few
-transactions. A 202 goes out only when the images are in their places, synced, and the rows are committed.
+While one group is being committed, the next one gathers: a single upload never waits, and a burst takes few
+transactions. A 202 is sent only after the images are stored and synced and the rows are committed.
 """
 
 import asyncio
 import errno
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
 from api.publisher import Publisher
+from api.requests.queue_limits import QueueLimits
 from api.responses.problems import database_unavailable
 from core.database import UNUSABLE
 from core.delivery import endpoints
@@ -27,14 +30,15 @@ from core.intake import idempotency, submission
 from core.intake.idempotency import Key
 from core.intake.submission import Accepted, NewInspection, Submission
 from core.models import recipes
-from core.queue import publishing
+from core.queue import depths
+from core.queue.depths import Lane
 from core.settings import Settings
 from core.storage.image_store import Staged, Store, image_key
 
 log = logging.getLogger(__name__)
 
 GROUP_IMAGES = 256
-"""A group that has this many images is committed without looking for more."""
+"""A group with this many images is committed without waiting for more."""
 
 DEPTH_SECONDS = 1.0
 RECIPE_SECONDS = 1.0
@@ -44,7 +48,7 @@ LOOKUP_THREADS = 2
 
 @dataclass(frozen=True)
 class Upload:
-    """An image that was received and flushed to stable storage, and what came with it."""
+    """An image that was received and flushed to stable storage, with its fields."""
 
     staged: Staged
     new: NewInspection
@@ -52,7 +56,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class _PendingRequest:
-    """What one request brings, its idempotency key, what of it was refused, and where its answer goes."""
+    """The uploads of one request, its idempotency key, its rejected parts, and the future of its answer."""
 
     uploads: Sequence[Upload]
     as_batch: bool
@@ -67,7 +71,7 @@ class _PendingRequest:
 
 
 class GroupCommit:
-    """Takes uploads in and answers once they are durable."""
+    """Accepts uploads and answers once they are durable."""
 
     def __init__(
         self, settings: Settings, engine: Engine, store: Store, publisher: Publisher, allowed: AllowList
@@ -75,16 +79,15 @@ class GroupCommit:
         self._engine = engine
         self._store = store
         self._publisher = publisher
-        self._max_depth = settings.max_queue_depth
-        self._depth = 0
+        self._limits = QueueLimits(settings)
         self._allowed = allowed
-        self._recipes_seen: dict[str, float] = {}
+        self._recipes_seen: dict[str, tuple[float, bool]] = {}  # until when, and whether it has a model version
         self._callbacks_seen: dict[Origin, float] = {}
-        # Threads of their own: a slow name lookup does not delay uploads without a callback.
+        # Separate threads: a slow name lookup does not delay uploads without a callback.
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
         self._arriving: asyncio.Queue[_PendingRequest] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
-        self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")  # it never waits for other work
+        self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")  # never waits
 
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._watch_depth())]
@@ -96,33 +99,36 @@ class GroupCommit:
         self._lookups.shutdown(wait=False, cancel_futures=True)
         self._committing.shutdown()
 
-    async def check(self, recipe: str, key: Key | None = None) -> None:
-        """Refuse what could not be accepted, before its body is read; the commit decides again.
+    async def check(self, recipe: str, priority: str, key: Key | None = None) -> None:
+        """Reject an upload that cannot be accepted, before its body is read; the commit checks again.
 
-        A recipe that was fine a moment ago is not asked for again.
+        A recipe is looked up at most once a second.
+
+        Raises:
+            Refused: QUEUE_FULL, WAITING_QUEUE_FULL, RECIPE_UNKNOWN, RECIPE_WITHOUT_MODEL.
         """
         async with self._unless_known(key):
-            if self._depth >= self._max_depth:
-                raise Refused(
-                    Code.QUEUE_FULL,
-                    f"{self._depth} inspections are in flight, and the limit is {self._max_depth}. Wait.",
-                )
             now = time.monotonic()
-            if self._recipes_seen.get(recipe, 0.0) < now:
-                await asyncio.to_thread(self._check_recipe, recipe)
-                self._recipes_seen[recipe] = now + RECIPE_SECONDS
+            until, has_model = self._recipes_seen.get(recipe, (0.0, False))
+            if until < now:
+                has_model = await asyncio.to_thread(self._check_recipe, recipe)
+                self._recipes_seen[recipe] = now + RECIPE_SECONDS, has_model
+            self._limits.check(depths.lane_of(priority, has_model=has_model), recipe)
 
     async def check_callbacks(self, urls: Iterable[str | None], key: Key | None = None) -> None:
         """Reject callbacks to unregistered endpoints and to targets that are not allowed.
 
-        The commit asks again who is registered; only this looks names up, for which no transaction should wait. An
-        origin that was fine a moment ago is not asked for again. A registered one whose name cannot be looked up now,
-        or not in time, is let through: the sender judges it again.
+        The commit checks the registration again; names are resolved only here, because no transaction should wait for
+        that. An origin is checked at most once a second. A registered origin whose name cannot be resolved now, or not
+        in time, is accepted: the sender checks it again.
+
+        Raises:
+            Refused: CALLBACK_UNREGISTERED, WEBHOOK_TARGET_REFUSED.
         """
         async with self._unless_known(key):
             now = time.monotonic()
             origins = {Origin.of(url): url for url in urls if url is not None}
-            unseen = {one: url for one, url in origins.items() if self._callbacks_seen.get(one, 0.0) < now}
+            unseen = {origin: url for origin, url in origins.items() if self._callbacks_seen.get(origin, 0.0) < now}
             if not unseen:
                 return
             await asyncio.to_thread(self._check_registered, unseen.values())
@@ -132,11 +138,11 @@ class GroupCommit:
                         await self._check_target(url)
                         self._callbacks_seen[origin] = time.monotonic() + CALLBACK_SECONDS
             except TimeoutError:
-                log.warning("callbacks are accepted whose hosts could not be looked up in time")
+                log.warning("accepted callbacks whose host names could not be resolved in time")
 
     @asynccontextmanager
     async def _unless_known(self, key: Key | None) -> AsyncIterator[None]:
-        """What was accepted under its key before is let through: it is answered again, whatever has happened since."""
+        """Ignore a refusal if the key was used before: the first answer is repeated, whatever has happened since."""
         try:
             yield
         except Refused:
@@ -152,20 +158,23 @@ class GroupCommit:
         key: Key | None = None,
         errors: Sequence[Mapping[str, Any]] = (),
     ) -> Accepted:
-        """Accept the uploads of one request, together or not at all; a batch without any is opened.
+        """Accept the uploads of one request, all or none; a batch without uploads is opened.
 
         Args:
-            callback_url: of the batch.
-            key: under which the request came; what it was first used for is the answer.
-            errors: the parts of the request that were rejected already; the answer repeats them.
+            callback_url: the callback of the batch.
+            key: the idempotency key of the request; if it was used before, the first answer is repeated.
+            errors: parts of the request that were already rejected; the answer repeats them.
         """
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         await self._arriving.put(_PendingRequest(uploads, as_batch, callback_url, key, errors, answer))
         return await answer
 
-    def _check_recipe(self, name: str) -> None:
+    def _check_recipe(self, name: str) -> bool:
+        """Check that a recipe accepts images. Returns whether it has an active model version."""
         with self._engine.begin() as connection:
-            submission.check_recipe(recipes.get(connection, name))
+            recipe = recipes.get(connection, name)
+        submission.check_recipe(recipe)
+        return recipe.active_version_id is not None
 
     def _check_registered(self, urls: Iterable[str]) -> None:
         with self._engine.begin() as connection:
@@ -183,14 +192,20 @@ class GroupCommit:
     async def _watch_depth(self) -> None:
         while True:
             try:
-                self._depth = await asyncio.to_thread(self._count)
-            except Exception as error:  # noqa: BLE001 - this loop must go on, whatever happens
+                accepted_before = self._limits.accepted
+                self._limits.update(await asyncio.to_thread(self._count), accepted_before=accepted_before)
+            except Exception as error:  # noqa: BLE001 - this loop must not end
                 log.warning("could not count the inspections in flight: %s", error)
             await asyncio.sleep(DEPTH_SECONDS)
 
-    def _count(self) -> int:
+    def _count(self) -> Counter[tuple[Lane, str]]:
         with self._engine.begin() as connection:
-            return publishing.depth(connection)
+            return depths.count(connection)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether uploads are being committed."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     async def _commit_groups(self) -> None:
         while True:
@@ -199,30 +214,46 @@ class GroupCommit:
             while images < GROUP_IMAGES and not self._arriving.empty():
                 group.append(self._arriving.get_nowait())
                 images += len(group[-1].uploads)
-            results = await asyncio.get_running_loop().run_in_executor(self._committing, self._commit, group)
-            for entry, result in zip(group, results, strict=True):
-                _answer(entry.answer, result)
-            self._publish([one for one in results if isinstance(one, Accepted) and not one.replayed])
+            try:
+                results = await asyncio.get_running_loop().run_in_executor(self._committing, self._commit, group)
+            except Exception as error:  # a defect; this loop must outlive it
+                log.exception("a group of %d uploads could not be committed", len(group))
+                results = [error] * len(group)
+            for pending, result in zip(group, results, strict=True):
+                _answer(pending.answer, result)
+            self._publish([result for result in results if isinstance(result, Accepted) and not result.replayed])
 
     def _publish(self, accepted: Sequence[Accepted]) -> None:
-        for one in accepted:
-            self._depth += len(one.inspections)
-            for inspection, recipe_id in zip(one.inspections, one.recipe_ids, strict=True):
+        for submitted in accepted:
+            for inspection in submitted.inspections:
+                _, has_model = self._recipes_seen.get(inspection.recipe, (0.0, True))
+                self._limits.add(depths.lane_of(inspection.priority, has_model=has_model), inspection.recipe, 1)
+            for inspection, recipe_id in zip(submitted.inspections, submitted.recipe_ids, strict=True):
                 self._publisher.queued(recipe_id, inspection.priority, inspection.id)
 
     def _commit(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
+        """Store the images and insert the rows. A request whose images cannot be stored fails alone."""
+        failures: dict[int, Exception] = {}
+        folders: set[Path] = set()
+        for number, pending in enumerate(group):
+            try:
+                folders |= {self._move(upload) for upload in pending.uploads}
+            except OSError as error:
+                failures[number] = store_refusal(error)
+        stored = [pending for number, pending in enumerate(group) if number not in failures]
         try:
-            uploads = [upload for entry in group for upload in entry.uploads]
-            self._store.publish(
-                (upload.staged, image_key(upload.new.image.day, upload.new.image.sha256)) for upload in uploads
-            )
+            self._store.sync(folders)
         except OSError as error:
             return [store_refusal(error)] * len(group)
-        return self._enter(group)
+        inserted = iter(self._insert(stored) if stored else ())
+        return [failures[number] if number in failures else next(inserted) for number in range(len(group))]
 
-    def _enter(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
+    def _move(self, upload: Upload) -> Path:
+        return self._store.move(upload.staged, image_key(upload.new.image.day, upload.new.image.sha256))
+
+    def _insert(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
         try:
-            submissions = [entry.submission() for entry in group]
+            submissions = [pending.submission() for pending in group]
             with self._engine.begin() as connection:
                 return submission.accept(connection, submissions)
         except UNUSABLE as error:
@@ -230,14 +261,14 @@ class GroupCommit:
             return [database_unavailable()] * len(group)
         except Exception as error:
             if len(group) == 1:
-                log.exception("an upload could not be entered")
+                log.exception("an upload could not be inserted")
                 return [error]
-            # One of them is at fault; the others must not suffer for it.
-            return [result for entry in group for result in self._enter([entry])]
+            # One request is at fault: insert each alone.
+            return [result for pending in group for result in self._insert([pending])]
 
 
 def _answer(answer: asyncio.Future[Accepted], result: Accepted | Exception) -> None:
-    if answer.done():  # the client went away; what was accepted stays accepted
+    if answer.done():  # the client has disconnected; an accepted upload stays accepted
         return
     if isinstance(result, Accepted):
         answer.set_result(result)
@@ -246,8 +277,10 @@ def _answer(answer: asyncio.Future[Accepted], result: Accepted | Exception) -> N
 
 
 def store_refusal(error: OSError) -> Refused:
-    """The refusal when the image store cannot be written."""
+    """The error if the image store cannot be written."""
     log.error("the image store cannot be written: %s", error)
+    if isinstance(error, FileNotFoundError):
+        return Refused(Code.STORE_UNAVAILABLE, "The received image was lost before it was stored; send it again.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Refused(Code.STORE_FULL, "The image store is full; nothing was accepted.")
-    return Refused(Code.STORE_UNAVAILABLE, "The image store cannot be written at the moment; nothing was accepted.")
+    return Refused(Code.STORE_UNAVAILABLE, "The image store cannot be written now; nothing was accepted. Retry later.")

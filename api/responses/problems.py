@@ -47,10 +47,13 @@ STATUS: Mapping[Code, HTTPStatus] = {
     Code.CHALLENGER_EXISTS: HTTPStatus.CONFLICT,
     Code.IDEMPOTENCY_MISMATCH: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.IDEMPOTENCY_IN_FLIGHT: HTTPStatus.CONFLICT,
+    Code.REQUEST_TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
     Code.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
     Code.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
     Code.QUEUE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.WAITING_QUEUE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.NOT_READY: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.DATABASE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.STORE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.STORE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -148,7 +151,12 @@ def invalid_fields(faults: Any) -> Refused:
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type only
-    codes = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.UPLOAD_TOO_LARGE}
+    codes = {
+        404: Code.NOT_FOUND,
+        405: Code.METHOD_NOT_ALLOWED,
+        408: Code.REQUEST_TIMEOUT,
+        413: Code.UPLOAD_TOO_LARGE,
+    }
     answer = response(Refused(codes.get(error.status_code, Code.MALFORMED_REQUEST), str(error.detail)))
     if error.headers:
         answer.headers.update(error.headers)

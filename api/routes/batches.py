@@ -79,8 +79,8 @@ async def _submit_form(request: Request, services: Services, key: Key | None) ->
         callback_url = _callback_url(request, callback_url)
         errors = [_error(one) for one in form.images if isinstance(one, RefusedPart)]
         uploads = _uploads(services, form)
-        for recipe in {upload.new.recipe for upload in uploads}:
-            await services.group_commit.check(recipe, key)
+        for recipe, priority in {(upload.new.recipe, upload.new.priority) for upload in uploads}:
+            await services.group_commit.check(recipe, priority, key)
         if not uploads:
             raise _all_refused(form)
         await services.group_commit.check_callbacks(

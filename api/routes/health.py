@@ -6,7 +6,7 @@ from sqlalchemy import text
 from api.requests.group_commit import store_refusal
 from api.responses.problems import refuses
 from api.services import Context
-from core.errors import Code
+from core.errors import Code, Refused
 
 router = APIRouter(tags=["health"])
 
@@ -17,9 +17,14 @@ async def healthz() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE))
+@router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE, Code.NOT_READY))
 def readyz(services: Context) -> dict[str, str]:
-    """Uploads can be accepted: Postgres answers and the store can be written. Redis is not needed for that."""
+    """Uploads can be accepted: Postgres answers, the store can be written, and the commit loop runs.
+
+    Redis is not needed for that.
+    """
+    if not services.group_commit.is_running:
+        raise Refused(Code.NOT_READY, "Uploads are not being committed: restart the api.")
     with services.transaction() as connection:
         connection.execute(text("SELECT FROM recipes LIMIT 1"))
     try:

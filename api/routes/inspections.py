@@ -82,6 +82,8 @@ UPLOAD_REFUSALS = (
     Code.WEBHOOK_TARGET_REFUSED,
     Code.IDEMPOTENCY_MISMATCH,
     Code.QUEUE_FULL,
+    Code.WAITING_QUEUE_FULL,
+    Code.REQUEST_TIMEOUT,
     Code.STORE_FULL,
     Code.STORE_UNAVAILABLE,
 )
@@ -131,7 +133,8 @@ async def submit_inspection(
 
 async def _submit_raw(request: Request, services: Services, key: Key | None) -> Accepted:
     fields = upload_fields(once_each(request.query_params.multi_items()))
-    await services.group_commit.check(fields.recipe or services.settings.default_recipe, key)
+    recipe = fields.recipe or services.settings.default_recipe
+    await services.group_commit.check(recipe, fields.priority or "live", key)
     await services.group_commit.check_callbacks([fields.callback_url], key)
     async with services.receiver.raw(request) as received:
         new = new_inspection(services, received, fields)
@@ -144,7 +147,7 @@ async def _submit_form(request: Request, services: Services, key: Key | None) ->
         received = form.the_image("image")
         fields = upload_fields({"external_id": received.file_name or None, **given})
         new = new_inspection(services, received, fields)
-        await services.group_commit.check(new.recipe, key)
+        await services.group_commit.check(new.recipe, new.priority, key)
         await services.group_commit.check_callbacks([new.callback_url], key)
         return await services.group_commit.submit([Upload(received.staged, new)], key=key)
 

@@ -59,14 +59,14 @@ _REFUSALS = (
 _NOT_AN_IMAGE = {Code.EMPTY_BODY, Code.UNSUPPORTED_MEDIA_TYPE, Code.MULTIPLE_FRAMES, Code.INVALID_FIELD}
 
 
-@router.post("/predict", openapi_extra=_BODY, responses=refuses(*_REFUSALS, Code.QUEUE_FULL))
+@router.post("/predict", openapi_extra=_BODY, responses=refuses(*_REFUSALS, Code.QUEUE_FULL, Code.WAITING_QUEUE_FULL))
 async def predict(request: Request, services: Context) -> Prediction:
     """The anomaly score of one JPEG or PNG."""
     recipe = services.settings.default_recipe
     timeout = services.settings.predict_timeout
     try:
         _require_form(request)
-        await services.group_commit.check(recipe)
+        await services.group_commit.check(recipe, "sync")
         async with services.receiver.form(request, image="file", most=1) as form:
             received = _jpeg_or_png(form.the_image("file"))
             new = NewInspection(received.image, recipe, priority="sync", deadline_ms=int(timeout * 1000))

@@ -105,8 +105,3 @@ def next_bulk_recipe(connection: Connection, after: int) -> int | None:
         {"after": after},
     ).scalar()
     return recipe_id
-
-
-def depth(connection: Connection) -> int:
-    """How many inspections are in flight."""
-    return int(connection.execute(text("SELECT count(*) FROM work")).scalar_one())

@@ -5,6 +5,7 @@ Images are stored under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload;
 `heatmaps/` and `reports/`. Files are written under `tmp/` first.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
 import os
@@ -105,13 +106,18 @@ class Store:
 
     def publish(self, staged: Iterable[tuple[Staged, str]]) -> None:
         """Move flushed files to their keys, durably: each file is renamed, each folder synced once."""
-        folders = set()
-        for staged_file, key in staged:
-            target = self.root / key
-            self._make_folder(target.parent)
-            staged_file.close()
-            staged_file.path.replace(target)
-            folders.add(target.parent)
+        self.sync({self.move(staged_file, key) for staged_file, key in staged})
+
+    def move(self, staged: Staged, key: str) -> Path:
+        """Move one flushed file to its key. Returns its folder, which the caller must sync to make this durable."""
+        target = self.root / key
+        self._make_folder(target.parent)
+        staged.close()
+        staged.path.replace(target)
+        return target.parent
+
+    def sync(self, folders: Iterable[Path]) -> None:
+        """Make the entries of folders durable."""
         for folder in folders:
             _sync_folder(folder)
 
@@ -149,10 +155,13 @@ class Store:
     def sweep(self, *, older_than_seconds: float) -> int:
         """Delete old staged files that were never published, e.g. by a killed process; returns how many."""
         limit = time.time() - older_than_seconds
-        stale = [path for path in self._staging.iterdir() if path.stat().st_mtime < limit]
-        for path in stale:
-            path.unlink(missing_ok=True)
-        return len(stale)
+        deleted = 0
+        for path in self._staging.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # published or discarded in the meantime
+                if path.stat().st_mtime < limit:
+                    path.unlink()
+                    deleted += 1
+        return deleted
 
     def _make_folder(self, folder: Path) -> None:
         """Create a folder and its parents durably. Folders created before are not checked again."""

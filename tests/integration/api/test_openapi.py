@@ -11,6 +11,7 @@ from core.access import keys
 from core.feed import feed
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
+from tests.fixtures.finished_inspections import make_recipe
 from tests.fixtures.part_images import png
 
 UNKNOWN = "0193e0c8-0000-7000-8000-000000000000"
@@ -125,15 +126,15 @@ def test_refusals_are_what_the_document_says(settings: Settings, engine: Engine)
             assert_described(document, answer)
 
 
-def test_a_full_queue_is_what_the_document_says(settings: Settings) -> None:
+def test_a_full_queue_is_what_the_document_says(settings: Settings, engine: Engine) -> None:
+    make_recipe(engine)
     with running_api(settings, LINEWATCH_MAX_QUEUE_DEPTH="1") as http:
-        http.post("/v1/recipes", json={"name": "waits", "without_model": "wait"}).raise_for_status()
         sent = {"content": png(1), "headers": {"Content-Type": "image/png", "Idempotency-Key": "one"}}
-        first, again = (http.post("/v1/inspections?recipe=waits", **sent) for _ in range(2))  # type: ignore[arg-type]
+        first, again = (http.post("/v1/inspections?recipe=ring", **sent) for _ in range(2))  # type: ignore[arg-type]
         document = http.get("/openapi.json").json()
         assert again.status_code == 202
         assert described(document, again)["headers"].keys() <= {name.title() for name in again.headers}
         assert first.json() == again.json()
-        full = http.post("/v1/inspections?recipe=waits", **{**sent, "headers": {"Content-Type": "image/png"}})  # type: ignore[arg-type]
+        full = http.post("/v1/inspections?recipe=ring", **{**sent, "headers": {"Content-Type": "image/png"}})  # type: ignore[arg-type]
         assert (full.status_code, full.json()["code"]) == (503, "queue_full")
         assert_described(document, full)

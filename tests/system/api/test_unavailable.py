@@ -35,12 +35,12 @@ def accepted(engine: Engine) -> int:
     return len(items)
 
 
-def test_a_full_queue(settings: Settings, engine: Engine) -> None:
-    with running_api(settings, LINEWATCH_MAX_QUEUE_DEPTH="2") as http:
+def test_too_many_images_that_wait_for_a_model(settings: Settings, engine: Engine) -> None:
+    with running_api(settings, LINEWATCH_MAX_WAITING_DEPTH="2") as http:
         http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         answers = [submit(http) for _ in range(4)]
         assert [one.status_code for one in answers] == [202, 202, 503, 503]
-        assert_unavailable(answers[-1], "queue_full")
+        assert_unavailable(answers[-1], "waiting_queue_full")
         assert accepted(engine) == 2
         assert http.post(f"{answers[0].headers['Location']}/cancel").status_code == 200
         deadline = time.monotonic() + 30

@@ -18,7 +18,7 @@ from core.feed import events
 from core.feed.events import Callback, Event, EventType
 from core.intake import submission
 from core.intake.submission import Accepted, NewInspection, Submission
-from core.queue import batches, finishing, publishing
+from core.queue import batches, depths, finishing
 from tests.integration.core.queue.test_work import IMAGE, claim, make_recipe, make_version, passed
 
 URL = "https://mes.plant.example/hook"
@@ -308,4 +308,4 @@ def test_an_unregistered_callback_is_refused_and_harms_no_other(engine: Engine, 
         codes = [result.code if isinstance(result, Refused) else None for result in results]
         refused = Code.CALLBACK_UNREGISTERED
         assert codes == [None, refused, refused, refused, None]
-        assert publishing.depth(connection) == 2
+        assert depths.total(connection) == 2

@@ -17,7 +17,7 @@ from core.intake import submission
 from core.intake.image_decoding import Header
 from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
 from core.models import model_versions, recipes, thresholds
-from core.queue import batches, claiming, finishing, leases, publishing
+from core.queue import batches, claiming, depths, finishing, leases, publishing
 from core.queue.claiming import Claim
 from core.queue.finishing import Outcome
 
@@ -342,7 +342,7 @@ def test_hasty_workers_lost_leases_and_double_messages_give_each_inspection_one_
         for _ in range(2000):
             with engine.begin() as connection:
                 leases.reclaim_expired_leases(connection)
-                if publishing.depth(connection) == 0:
+                if depths.total(connection) == 0:
                     break
     finally:
         remaining.set()

@@ -1,0 +1,81 @@
+"""The connections of clients: their number, the time for request headers, and the detection of dead clients.
+
+uvicorn limits none of these: a client that sends nothing, or that vanishes without closing its connection, would hold
+it for ever.
+"""
+
+import logging
+import socket
+from asyncio import BaseTransport, TimerHandle, Transport
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+log = logging.getLogger(__name__)
+
+KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""A dead client is noticed after 30 s without traffic."""
+UNACKNOWLEDGED_MS = 30_000
+"""The same while an answer is being sent."""
+
+
+def limited_connections(*, most: int, header_seconds: float) -> type[HttpToolsProtocol]:
+    """A protocol for `uvicorn.run(http=...)`.
+
+    Args:
+        most: connections at a time; more are refused.
+        header_seconds: from the first byte of a request, or from the start of a connection, to the end of the headers.
+    """
+    return type("LimitedConnection", (_LimitedConnection,), {"most": most, "header_seconds": header_seconds})
+
+
+class _LimitedConnection(HttpToolsProtocol):
+    most: int
+    header_seconds: float
+    _header_timer: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        if len(self.connections) >= self.most:
+            log.warning("a connection is refused: there are %d already", self.most)
+            cast(Transport, transport).abort()
+            return
+        super().connection_made(cast(Transport, transport))
+        _detect_dead_client(transport)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timer()
+        if self.transport is not None:
+            super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._header_timer is None:
+            self._expect_headers()
+
+    def on_headers_complete(self) -> None:
+        self._cancel_timer()
+        super().on_headers_complete()
+
+    def _expect_headers(self) -> None:
+        self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
+
+    def _cancel_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _give_up(self) -> None:
+        self._header_timer = None
+        self.transport.close()
+
+
+def _detect_dead_client(transport: BaseTransport) -> None:
+    connection: Any = transport.get_extra_info("socket")
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {**KEEPALIVE, "TCP_USER_TIMEOUT": UNACKNOWLEDGED_MS}
+    for name, value in options.items():
+        if hasattr(socket, name):  # macOS lacks some
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

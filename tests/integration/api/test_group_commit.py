@@ -1,0 +1,91 @@
+"""Group commit: a request fails alone, and the loop outlives every error."""
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import Engine
+
+from api.publisher import Publisher
+from api.requests.group_commit import GroupCommit, Upload
+from core.delivery.allowed_targets import AllowList
+from core.errors import Code, Refused
+from core.intake.image_decoding import Header
+from core.intake.submission import Accepted, NewInspection, StoredImage
+from core.settings import Settings
+from core.storage.image_store import Store
+from tests.fixtures.finished_inspections import make_recipe
+
+HEADER = Header("image/png", 8, 8)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    return Store(settings.store_url)
+
+
+def upload(store: Store, content: bytes) -> Upload:
+    staged = store.stage()
+    staged.write(content)
+    staged.flush()
+    image = StoredImage(dt.datetime.now(dt.UTC).date(), staged.sha256, staged.size, HEADER)
+    return Upload(staged, NewInspection(image, "ring"))
+
+
+@asynccontextmanager
+async def committing(engine: Engine, settings: Settings, store: Store) -> AsyncIterator[GroupCommit]:
+    make_recipe(engine)
+    publisher = Publisher(settings, engine)
+    group_commit = GroupCommit(settings, engine, store, publisher, AllowList.of(settings))
+    publisher.start()
+    await group_commit.start()
+    try:
+        yield group_commit
+    finally:
+        await group_commit.stop()
+        publisher.stop()
+
+
+def test_an_image_that_was_swept_fails_its_own_request_only(engine: Engine, settings: Settings, store: Store) -> None:
+    async def run() -> list[Accepted | BaseException]:
+        async with committing(engine, settings, store) as group_commit:
+            uploads = [upload(store, bytes([number])) for number in range(5)]
+            uploads[2].staged.path.unlink()
+            results = await asyncio.gather(*(group_commit.submit([one]) for one in uploads), return_exceptions=True)
+            uploads[2].staged.discard()
+            return results
+
+    results = asyncio.run(run())
+    assert [isinstance(result, Accepted) for result in results] == [True, True, False, True, True]
+    assert isinstance(results[2], Refused)
+    assert results[2].code is Code.STORE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("method", ["move", "sync"])
+def test_the_loop_outlives_an_unexpected_error(
+    engine: Engine, settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    original: Callable[..., object] = getattr(store, method)
+    calls: list[None] = []
+
+    def fail_once(*arguments: object) -> object:
+        calls.append(None)
+        if len(calls) == 1:
+            raise ValueError("unforeseen")
+        return original(*arguments)
+
+    monkeypatch.setattr(store, method, fail_once)
+
+    async def run() -> None:
+        async with committing(engine, settings, store) as group_commit:
+            first = upload(store, b"1")
+            with pytest.raises(ValueError, match="unforeseen"):
+                await group_commit.submit([first])
+            first.staged.discard()
+            assert group_commit.is_running
+            second: Awaitable[Accepted] = group_commit.submit([upload(store, b"2")])
+            assert not (await second).replayed
+
+    asyncio.run(run())

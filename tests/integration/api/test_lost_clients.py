@@ -1,0 +1,88 @@
+"""Clients that stop sending, or send nothing: their requests end, their keys are free, their connections are closed."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from core.settings import Settings
+from tests.fixtures.api_process import running_api
+from tests.fixtures.finished_inspections import make_recipe
+from tests.fixtures.part_images import png
+
+CLIENT_TIMEOUT = 1.0
+HEAD = "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {type}\r\nContent-Length: 100000\r\n"
+UPLOAD = HEAD.format(path="/v1/inspections?recipe=ring", type="image/png") + "Idempotency-Key: k-1\r\n\r\n"
+JSON = HEAD.format(path="/v1/recipes", type="application/json") + "\r\n"
+
+
+@pytest.fixture
+def http(engine: Engine, settings: Settings) -> Iterator[httpx.Client]:
+    make_recipe(engine)
+    variables = {"LINEWATCH_CLIENT_TIMEOUT": str(CLIENT_TIMEOUT), "LINEWATCH_MAX_CONNECTIONS": "20"}
+    with running_api(settings, **variables) as client:
+        yield client
+
+
+def connect(http: httpx.Client, sent: str = "") -> socket.socket:
+    """A connection that has sent this and sends no more."""
+    connection = socket.create_connection(("127.0.0.1", http.base_url.port or 80), timeout=30)
+    connection.sendall(sent.encode())
+    return connection
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Everything that the api sends until it closes the connection."""
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    return received
+
+
+def submit(http: httpx.Client) -> httpx.Response:
+    headers = {"Content-Type": "image/png", "Idempotency-Key": "k-1"}
+    return http.post("/v1/inspections", params={"recipe": "ring"}, content=png(1), headers=headers)
+
+
+def test_the_key_of_an_upload_that_stopped_is_free_again(http: httpx.Client) -> None:
+    with connect(http, UPLOAD + "\x89PNG") as stalled:
+        assert submit(http).json()["code"] == "idempotency_in_flight"
+        answer = rest(stalled)
+        assert b" 408 " in answer.splitlines()[0]
+        assert b'"request_timeout"' in answer
+    assert submit(http).status_code == 202
+
+
+def test_a_json_body_that_stopped_is_answered(http: httpx.Client) -> None:
+    with connect(http, JSON + '{"name": ') as stalled:
+        assert b" 408 " in rest(stalled).splitlines()[0]
+
+
+@pytest.mark.parametrize("sent", ["", "POST /v1/insp", "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: 1"])
+def test_a_connection_without_whole_headers_is_closed(http: httpx.Client, sent: str) -> None:
+    with connect(http, sent) as silent:
+        assert rest(silent) == b""
+
+
+def test_a_long_poll_outlasts_the_limit_for_silence(http: httpx.Client) -> None:
+    inspection_id = submit(http).json()["id"]
+    began = time.monotonic()
+    answer = http.get(f"/v1/inspections/{inspection_id}", params={"wait": 2.5 * CLIENT_TIMEOUT})
+    assert answer.json()["status"] == "queued"
+    assert time.monotonic() - began >= 2 * CLIENT_TIMEOUT
+
+
+def test_connections_are_bounded_and_free_again(http: httpx.Client) -> None:
+    many = [connect(http) for _ in range(40)]
+    closed = 0
+    for connection in many:
+        try:
+            closed += rest(connection) == b""
+        except ConnectionResetError:  # refused at once: there were too many
+            closed += 1
+        connection.close()
+    assert closed == 40
+    assert http.get("/healthz").status_code == 200
