@@ -18,6 +18,7 @@ from api.waiting.feed_streaming import FeedWaiters
 from api.waiting.long_polling import Kind, LongPolls, Look
 from core.database import create_pool
 from core.delivery.allowed_targets import AllowList
+from core.feed.consumers import Reader
 from core.inspection import inspections
 from core.queue import batches
 from core.rescoring import runs
@@ -128,5 +129,10 @@ async def _actor(request: Request) -> str:
     return actor
 
 
+async def _feed_reader(request: Request) -> Reader:
+    return Reader(request.state.actor, request.state.is_admin)
+
+
 Context = Annotated[Services, Depends(_services)]
 Actor = Annotated[str, Depends(_actor)]
+FeedReader = Annotated[Reader, Depends(_feed_reader)]

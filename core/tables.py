@@ -227,6 +227,7 @@ inspections = Table(
     Index("ix_inspections_line_id_id", "line_id", "id", postgresql_where=text("line_id IS NOT NULL")),
     Index("ix_inspections_station_id_id", "station_id", "id", postgresql_where=text("station_id IS NOT NULL")),
     Index("ix_inspections_review_id", "id", postgresql_where=text("verdict = 'review'")),
+    Index("ix_inspections_not_completed", "status", "id", postgresql_where=text("status <> 'completed'")),
     postgresql_partition_by="RANGE (id)",
 )
 
@@ -326,6 +327,7 @@ feed_consumers = Table(
     "feed_consumers",
     metadata,
     Column("name", Text, primary_key=True),
+    Column("owner", Text),  # an actor; null for a consumer from before owners, which the next reader gets
     Column("cursor", LargeBinary, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("acknowledged_at", Timestamp, nullable=False, server_default=NOW),

@@ -6,18 +6,13 @@ over MQTT.
 
 import logging
 import threading
-from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from celery import signals
 
-from core import partitions
 from core.database import create_pool
-from core.delivery import deliveries
-from core.feed import feed
-from core.intake import idempotency
 from core.queue.broker import Task
 from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
@@ -25,18 +20,12 @@ from core.storage.image_store import Store
 from worker.app import create_app
 from worker.delivery.mqtt import Publisher
 from worker.delivery.webhooks import Sender
+from worker.housekeeping import Housekeeping
 from worker.rescoring.planning import Planner
 
 log = logging.getLogger(__name__)
 
-STALE_UPLOAD_SECONDS = 24 * 3600
-"""An upload that began this long ago belongs to a process that has ended."""
-
 POOL_SIZE = 4
-
-DELETED_AT_ONCE = 2000
-PIECES = 100
-"""Rows are deleted in pieces, each in its own transaction, up to a limit; the rest is deleted next time."""
 
 
 class Process:
@@ -44,10 +33,10 @@ class Process:
 
     def __init__(self) -> None:
         self.engine = create_pool(settings(), size=POOL_SIZE, name="io")
-        self.store = Store(settings().store_url)
         self.notifier = Notifier(settings())
         self.stopping = threading.Event()
         self.planner = Planner(settings(), self.engine, self.notifier, self.stopping)
+        self.housekeeping = Housekeeping(settings(), self.engine, Store(settings().store_url))
 
 
 class _Worker:
@@ -106,27 +95,4 @@ def plan_run(run_id: str) -> None:
 @app.task(name=Task.HOUSEKEEPING)
 def housekeeping() -> None:
     """Create the partitions of the coming months; delete expired data and unfinished uploads."""
-    process = worker.process
-    with process.engine.begin() as connection:
-        made = partitions.ensure(connection)
-    if made:
-        log.info("created %s", ", ".join(made))
-    removed = process.store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
-    if removed:
-        log.info("deleted %d unfinished uploads", removed)
-    _delete_old("entries of the feed", partial(feed.expire, days=settings().feed_days))
-    _delete_old("finished deliveries", deliveries.delete_old)
-    _delete_old("idempotency keys", idempotency.delete_old_keys)
-
-
-def _delete_old(what: str, delete_piece: Callable[..., int]) -> None:
-    """Delete old rows piece by piece; `delete_piece` deletes up to `at_most` and returns how many."""
-    total = 0
-    for _ in range(PIECES):
-        with worker.process.engine.begin() as connection:
-            deleted = delete_piece(connection, at_most=DELETED_AT_ONCE)
-        total += deleted
-        if deleted < DELETED_AT_ONCE:
-            break
-    if total:
-        log.info("deleted %d %s", total, what)
+    worker.process.housekeeping.run()

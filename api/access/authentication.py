@@ -68,23 +68,24 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         try:
-            scope.setdefault("state", {})["actor"] = await self._actor(scope)
+            actor, is_admin = await self._identify(scope)
+            scope.setdefault("state", {}).update(actor=actor, is_admin=is_admin)
         except Refused as refused:
             await response(refused)(scope, receive, send)
             return
         is_upload = UPLOADS.fullmatch(scope["path"]) is not None
         await self._app(scope, request_bodies.limit(receive, is_upload=is_upload, seconds=self._client_timeout), send)
 
-    async def _actor(self, scope: Scope) -> str:
-        """The actor of the request, for the audit."""
+    async def _identify(self, scope: Scope) -> tuple[str, bool]:
+        """The actor of the request, for the audit, and whether it has the scope `admin`."""
         headers = Headers(scope=scope)
         if scope["path"] in PROBES:
-            return "anonymous"
+            return "anonymous", False
         if not self._needs_key:
             _check_host_and_origin(scope["method"], headers)
-            return "local"
+            return "local", True
         if scope["path"] in NEED_NO_KEY:
-            return "anonymous"
+            return "anonymous", False
         scheme, _, text = headers.get("authorization", "").partition(" ")
         bearer, text = scheme.lower() == "bearer", text.strip()
         key = await self._find(text) if bearer else None
@@ -96,7 +97,7 @@ class Authentication:
         needed = scope_needed(scope["method"], scope["path"])
         if not key.allows(needed):
             raise Refused(Code.FORBIDDEN, f"The key {key.prefix!r} lacks the scope {needed!r}.")
-        return f"key:{key.prefix}"
+        return f"key:{key.prefix}", key.allows("admin")
 
     async def _find(self, text: str) -> Key | None:
         now = time.monotonic()

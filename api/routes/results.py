@@ -1,4 +1,4 @@
-"""`/v1/results`: the feed of final inspections, and the consumers whose cursor is kept here."""
+"""`/v1/results`: the feed of final inspections, and the consumers whose cursor is saved here."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from api.requests.parameters import Limit, Name, RecipeName, Wait
 from api.responses.problems import refuses
 from api.responses.schemas import Consumer, ConsumerList, FeedPage
-from api.services import Context, Services
+from api.services import Context, FeedReader, Services
 from core.documents.documents import feed_items
 from core.errors import Code, Refused
 from core.feed import consumers, feed
@@ -21,16 +21,16 @@ from core.models import recipes
 router = APIRouter(prefix="/v1/results", tags=["results"])
 
 LOOK_SECONDS = 2.0
-"""How often it is looked whether a client that waits is still there."""
+"""How often to check that a waiting client is still connected."""
 
 _LOST = (Code.INVALID_CURSOR, Code.CURSOR_EPOCH, Code.CURSOR_EXPIRED)
-_AFTER = "the `next_cursor` of the page before; `now` for what comes from now on; without it the oldest entry kept"
-_CONSUMER = "instead of `after`: read on from where this consumer has acknowledged"
+_AFTER = "the `next_cursor` of the previous page, or `now` for new entries only; by default the oldest entry kept"
+_CONSUMER = "instead of `after`: continue after what this consumer has acknowledged"
 
 
 def _of_clients(name: str) -> str:
-    if name.startswith(consumers.OWN):
-        raise ValueError(f"{consumers.OWN}… are Linewatch's own")
+    if name.startswith(consumers.INTERNAL):
+        raise ValueError(f"names that begin with {consumers.INTERNAL} are reserved")
     return name
 
 
@@ -38,7 +38,7 @@ ConsumerName = Annotated[Name, AfterValidator(_of_clients)]
 
 
 class _Feed(BaseModel):
-    """What of the feed is asked for."""
+    """The query parameters of the feed."""
 
     after: Annotated[str | None, Query(description=_AFTER)] = None
     consumer: Annotated[Name | None, Query(description=_CONSUMER)] = None
@@ -54,12 +54,12 @@ class _Feed(BaseModel):
 async def read_results(request: Request, asked: Annotated[_Feed, Query()], services: Context) -> FeedPage:
     """Every final inspection (completed, failed or cancelled) once, in an order that never changes and never skips.
 
-    Keep `next_cursor`, or the `cursor` of the item that you are done with, and ask with `after` for what came since.
-    With `wait` an empty page is held back until there is a result, for at most that many seconds. An answer 410 carries
-    `resume_after`, from where to go on.
+    Save `next_cursor`, or the `cursor` of the last item that you have processed, and pass it as `after` to continue.
+    With `wait`, an empty page is held back until there is a result, at most that many seconds. An answer 410 has
+    `resume_after`: where to continue.
     """
     if asked.after is not None and asked.consumer is not None:
-        raise Refused(Code.INVALID_FIELD, "after, consumer: give one of them, not both.")
+        raise Refused(Code.INVALID_FIELD, "after, consumer: use only one of them.")
     feed_waiters = services.feed_waiters
     give_up = time.monotonic() + asked.wait
     found = await feed_waiters.in_thread(lambda: _first_page(services, asked))
@@ -82,7 +82,7 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
 
 @dataclass(frozen=True)
 class _Found:
-    """A page, the number that the feed reached to when it was read, and the recipe that it is of."""
+    """A page, the newest number of the feed when it was read, and the id of the recipe of the query."""
 
     page: FeedPage
     newest: int
@@ -93,12 +93,12 @@ def _first_page(services: Services, asked: _Feed) -> _Found:
     if asked.consumer is None:
         return _page(services, asked, asked.after)
     with services.transaction() as connection:
-        kept = consumers.find(connection, asked.consumer)
-    return _page(services, asked, None if kept is None else str(kept.cursor))
+        consumer = consumers.find(connection, asked.consumer)
+    return _page(services, asked, None if consumer is None else str(consumer.cursor))
 
 
 def _page(services: Services, asked: _Feed, after: str | None) -> _Found:
-    """One page behind a place."""
+    """One page after a cursor."""
     state = _state(services)
     with services.transaction() as connection:
         recipe_id = None if asked.recipe is None else recipes.get(connection, asked.recipe).id
@@ -116,13 +116,13 @@ def _page(services: Services, asked: _Feed, after: str | None) -> _Found:
 
 
 def _state(services: Services) -> feed.State:
-    """How far the feed reaches, committed: what is read behind it may be refused."""
+    """Number new entries, in a transaction of its own: a read may fail after it."""
     with services.transaction() as connection:
         return feed.number_entries(connection)
 
 
 class Acknowledgement(BaseModel):
-    """How far a consumer is: a cursor of an item or of a page, `now` for the end of the feed, or `oldest`."""
+    """What a consumer has processed: up to the cursor of an item or page, up to `now`, or nothing (`oldest`)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -130,28 +130,30 @@ class Acknowledgement(BaseModel):
     cursor: str
 
 
-@router.post("/acknowledge", responses=refuses(*_LOST))
-def acknowledge_results(done: Acknowledgement, services: Context) -> Consumer:
-    """Note that a consumer is done with everything up to a cursor; `GET /v1/results?consumer=` goes on from there.
+@router.post("/acknowledge", responses=refuses(Code.FORBIDDEN, *_LOST))
+def acknowledge_results(done: Acknowledgement, services: Context, reader: FeedReader) -> Consumer:
+    """Save that a consumer has processed everything up to a cursor; `GET /v1/results?consumer=` continues after it.
 
-    The first acknowledgement makes the consumer; until then it reads from the oldest entry. One of less than was
-    acknowledged before changes nothing, so it may be repeated.
+    The first acknowledgement creates the consumer, which belongs to your API key; until then it reads from the oldest
+    entry. Acknowledging an earlier cursor changes nothing, so you can repeat this request.
     """
     state = _state(services)
     with services.transaction() as connection:
-        return Consumer.of_state(consumers.acknowledge(connection, state, done.consumer, done.cursor), state)
+        return Consumer.of_state(
+            consumers.acknowledge(connection, state, done.consumer, done.cursor, reader=reader), state
+        )
 
 
 @router.get("/consumers")
-def list_consumers(services: Context) -> ConsumerList:
-    """All consumers, and how many entries each of them is behind."""
+def list_consumers(services: Context, reader: FeedReader) -> ConsumerList:
+    """The consumers of your API key, and how many entries each of them is behind. The scope `admin` sees all."""
     state = _state(services)
     with services.transaction() as connection:
-        return ConsumerList(items=[Consumer.of_state(one, state) for one in consumers.list_all(connection)])
+        return ConsumerList(items=[Consumer.of_state(one, state) for one in consumers.list_visible(connection, reader)])
 
 
-@router.delete("/consumers/{name}", status_code=204)
-def forget_consumer(name: ConsumerName, services: Context) -> None:
-    """Forget a consumer."""
+@router.delete("/consumers/{name}", status_code=204, responses=refuses(Code.FORBIDDEN))
+def forget_consumer(name: ConsumerName, services: Context, reader: FeedReader) -> None:
+    """Delete a consumer of your API key; with the scope `admin`, any consumer."""
     with services.transaction() as connection:
-        consumers.forget(connection, name)
+        consumers.delete_consumer(connection, name, reader=reader)

@@ -1,4 +1,4 @@
-"""Consumers of the feed whose cursor the server keeps, for clients that can store nothing."""
+"""Consumers of the feed, whose cursor the server saves. A consumer belongs to the API key that created it."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -8,62 +8,120 @@ from sqlalchemy import Connection, Row, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.functions import now
 
+from core.access import audit
 from core.errors import Code, Refused
 from core.feed import feed
 from core.feed.feed import Cursor, State
 from core.tables import feed_consumers
 
-OWN = "linewatch:"
-"""How the names of consumers begin that are parts of Linewatch; no client moves or forgets them."""
+INTERNAL = "linewatch:"
+"""The prefix of consumers that are parts of Linewatch; clients cannot use it."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who uses consumers.
+
+    Attributes:
+        actor: the API key, as in the audit.
+        is_admin: whether it may take over and delete consumers of others, and see all of them.
+    """
+
+    actor: str
+    is_admin: bool
 
 
 @dataclass(frozen=True)
 class Consumer:
-    """One consumer and the place behind the last entry that it has acknowledged."""
+    """A consumer and the cursor of the last entry that it has acknowledged."""
 
     name: str
+    owner: str | None
     cursor: Cursor
     created_at: dt.datetime
     acknowledged_at: dt.datetime
 
 
 def _consumer(row: Row[Any]) -> Consumer:
-    return Consumer(row.name, Cursor.of_bytes(row.cursor), row.created_at, row.acknowledged_at)
+    return Consumer(row.name, row.owner, Cursor.of_bytes(row.cursor), row.created_at, row.acknowledged_at)
 
 
-def list_all(connection: Connection) -> list[Consumer]:
-    """All consumers, by name."""
-    return [_consumer(row) for row in connection.execute(select(feed_consumers).order_by(feed_consumers.c.name))]
+def list_visible(connection: Connection, reader: Reader) -> list[Consumer]:
+    """The consumers of a reader, by name; all of them for an admin."""
+    query = select(feed_consumers).order_by(feed_consumers.c.name)
+    if not reader.is_admin:
+        query = query.where(or_(feed_consumers.c.owner == reader.actor, feed_consumers.c.owner.is_(None)))
+    return [_consumer(row) for row in connection.execute(query)]
 
 
 def find(connection: Connection, name: str) -> Consumer | None:
-    """The consumer of this name; None until it has acknowledged something."""
+    """A consumer by its name; None before its first acknowledgement."""
     row = connection.execute(select(feed_consumers).where(feed_consumers.c.name == name)).one_or_none()
     return None if row is None else _consumer(row)
 
 
-def acknowledge(connection: Connection, state: State, name: str, upto: str) -> Consumer:
-    """Note that a consumer is done with everything up to a cursor, to `now` or to `oldest`; makes it if it is new.
+def acknowledge(connection: Connection, state: State, name: str, upto: str, *, reader: Reader) -> Consumer:
+    """Save that a consumer has processed everything up to a cursor, `now` or `oldest`. Creates it if it is new.
 
-    An acknowledgement that comes late, of less than was acknowledged, changes nothing. Refuses as `feed.start` does.
+    A late acknowledgement of an earlier cursor changes nothing. An admin becomes the owner of a consumer of another.
+
+    Raises:
+        Refused: FORBIDDEN if it belongs to another API key; or see `feed.start`.
     """
     cursor = bytes(feed.start(connection, state, upto))
-    kept = feed_consumers.c.cursor
+    _claim(connection, name, reader)
+    saved = feed_consumers.c.cursor
     connection.execute(
         upsert(feed_consumers)
-        .values(name=name, cursor=cursor)
+        .values(name=name, owner=reader.actor, cursor=cursor)
         .on_conflict_do_update(
             index_elements=["name"],
             set_={"cursor": cursor, "acknowledged_at": now()},
-            # A cursor's bytes are in the order of its numbers, behind the eight of the epoch; that is the present one.
-            where=or_(func.substring(kept, 1, 8) != cursor[:8], kept < cursor),
+            # The first eight bytes of a cursor are its epoch, which is the current one; the others are in feed order.
+            where=or_(func.substring(saved, 1, 8) != cursor[:8], saved < cursor),
         )
     )
     return _consumer(connection.execute(select(feed_consumers).where(feed_consumers.c.name == name)).one())
 
 
-def forget(connection: Connection, name: str) -> None:
-    """Delete a consumer; the name can be used again. Rejects an unknown one."""
-    gone = connection.execute(delete(feed_consumers).where(feed_consumers.c.name == name)).rowcount
-    if not gone:
+def delete_consumer(connection: Connection, name: str, *, reader: Reader) -> None:
+    """Delete a consumer; its name can be used again.
+
+    Raises:
+        Refused: NOT_FOUND; FORBIDDEN if it belongs to another API key.
+    """
+    owner = _lock_owner(connection, name)
+    if owner is _MISSING:
         raise Refused(Code.NOT_FOUND, f"There is no consumer {name!r}.")
+    _check_owner(name, owner, reader)
+    connection.execute(delete(feed_consumers).where(feed_consumers.c.name == name))
+    audit.record(connection, actor=reader.actor, action="consumer.deleted", subject=f"consumer:{name}", owner=owner)
+
+
+_MISSING = object()
+
+
+def _claim(connection: Connection, name: str, reader: Reader) -> None:
+    """Check that a reader may move a consumer, and make it the owner. A new consumer is only audited."""
+    owner = _lock_owner(connection, name)
+    subject = f"consumer:{name}"
+    if owner is _MISSING:
+        audit.record(connection, actor=reader.actor, action="consumer.created", subject=subject)
+        return
+    if owner == reader.actor:
+        return
+    _check_owner(name, owner, reader)
+    connection.execute(feed_consumers.update().where(feed_consumers.c.name == name).values(owner=reader.actor))
+    audit.record(connection, actor=reader.actor, action="consumer.taken_over", subject=subject, owner=owner)
+
+
+def _lock_owner(connection: Connection, name: str) -> Any:
+    row = connection.execute(
+        select(feed_consumers.c.owner).where(feed_consumers.c.name == name).with_for_update(key_share=True)
+    ).one_or_none()
+    return _MISSING if row is None else row.owner
+
+
+def _check_owner(name: str, owner: str | None, reader: Reader) -> None:
+    if owner is not None and owner != reader.actor and not reader.is_admin:
+        raise Refused(Code.FORBIDDEN, f"The consumer {name!r} belongs to another API key; an admin can take it over.")

@@ -129,7 +129,7 @@ def create(connection: Connection, batch_id: UUID, *, closed: bool, callback: Ca
 def lock_states(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, str]:
     """The states of these batches, locked in one order until the transaction ends."""
     rows = connection.execute(
-        text("SELECT id, state FROM batches WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE"),
+        text("SELECT id, state FROM batches WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE"),
         {"ids": list(ids)},
     )
     return {row.id: row.state for row in rows}

@@ -23,7 +23,7 @@ LIVE_AT_ONCE = 160
 # Live images are the growth of the feed. Entries of reviews and cancellations count, too; they are few.
 _GRANT = text("""
 WITH held AS (
-    SELECT * FROM bulk_share FOR UPDATE SKIP LOCKED
+    SELECT * FROM bulk_share FOR NO KEY UPDATE SKIP LOCKED
 ), earned AS (
     SELECT scored, scored_seen, feed_seen, greatest(
         -:charge,

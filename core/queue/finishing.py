@@ -9,12 +9,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from core.errors import Failure
+from core.errors import Code, Failure, Refused
 from core.feed import events
 from core.feed.events import Callback, Event, EventType
 from core.models.verdicts import Verdict
 from core.queue import batches, bulk_share
 from core.tables import SUBMITTED
+
+CANCEL_TRIES = 10
 
 _SUBMITTED = ", ".join(SUBMITTED)
 _MOVED = ", ".join(f"moved.{name}" for name in SUBMITTED)
@@ -116,7 +118,7 @@ def _count(connection: Connection, rows: Sequence[Row[Any]]) -> Finished:
 
 _CANCEL = f"""
 WITH mine AS (
-    SELECT id FROM work WHERE {{which}} ORDER BY id FOR UPDATE {{locked}}
+    SELECT id FROM work WHERE {{which}} ORDER BY id FOR UPDATE
 ), moved AS (
     DELETE FROM work USING mine WHERE work.id = mine.id RETURNING work.*
 )
@@ -124,9 +126,9 @@ INSERT INTO inspections ({_SUBMITTED}, status, reasons, timings_ms)
 SELECT {_MOVED}, 'cancelled', '{{{{}}}}', '{{{{}}}}' FROM moved
 RETURNING id, batch_id, status, verdict
 """  # noqa: S608 - the column names are constants of ours
-_CANCEL_ONE = text(_CANCEL.format(which="id = :id", locked=""))
-_CANCEL_OF_BATCH = text(_CANCEL.format(which="batch_id = :id", locked=""))
-_CANCEL_LATECOMERS = text(_CANCEL.format(which="batch_id = :id", locked="SKIP LOCKED"))
+_CANCEL_ONE = text(_CANCEL.format(which="id = :id"))
+_CANCEL_OF_BATCH = text(_CANCEL.format(which="batch_id = :id"))
+_HAS_WORK = text("SELECT EXISTS (SELECT FROM work WHERE batch_id = :id)")
 
 
 def cancel(connection: Connection, inspection_id: UUID) -> Finished:
@@ -137,17 +139,22 @@ def cancel(connection: Connection, inspection_id: UUID) -> Finished:
 def cancel_batch(connection: Connection, batch_id: UUID) -> Finished:
     """Cancel a batch and its inspections that are not final.
 
-    Rows of `work` are locked before the batch, as in a finish. Inspections that joined in between are cancelled in a
-    second pass, unless a worker is just finishing them.
+    Rows of `work` are locked before the batch, as in a finish. If inspections joined the batch in between, everything
+    is tried again: then none of them can complete in a cancelled batch.
 
     Raises:
-        Refused: INVALID_TRANSITION if the batch is completed; NOT_FOUND.
+        Refused: INVALID_TRANSITION if the batch is completed; NOT_FOUND; BUSY if images keep joining it.
     """
-    rows = list(connection.execute(_CANCEL_OF_BATCH, {"id": batch_id}))
-    batches.mark_cancelled(connection, batch_id)
-    rows += connection.execute(_CANCEL_LATECOMERS, {"id": batch_id})
-    finished = _count(connection, rows)
-    return Finished(finished.inspections, [batch_id])
+    for _ in range(CANCEL_TRIES):
+        with connection.begin_nested() as savepoint:
+            rows = connection.execute(_CANCEL_OF_BATCH, {"id": batch_id}).all()
+            batches.mark_cancelled(connection, batch_id)
+            if not connection.execute(_HAS_WORK, {"id": batch_id}).scalar_one():
+                break
+            savepoint.rollback()  # releases the locks, which a worker that is finishing may wait for
+    else:
+        raise Refused(Code.BUSY, f"Batch {batch_id} could not be cancelled, because images keep joining it. Retry.")
+    return Finished(_count(connection, rows).inspections, [batch_id])
 
 
 def fail_overdue(connection: Connection, *, at_most: int = 1000) -> Finished:

@@ -48,7 +48,7 @@ def take_due(connection: Connection) -> list[UUID]:
                   AND (plan_published_at IS NULL
                     OR plan_published_at < clock_timestamp() - make_interval(secs => :republish))
                   AND (SELECT count(*) FROM rescore_slices WHERE run_id = run.id) < :ahead
-                ORDER BY id FOR UPDATE SKIP LOCKED
+                ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE rescore_runs AS run SET plan_published_at = clock_timestamp() FROM due WHERE run.id = due.id
             RETURNING run.id
@@ -109,7 +109,7 @@ WHERE {_CLAIMED} RETURNING planned
 def lock_planned_count(connection: Connection, claim: RunClaim) -> int | None:
     """Lock the run and return how many images were planned so far, or None if the claim was lost."""
     planned = connection.execute(
-        text(f"SELECT planned FROM rescore_runs WHERE {_CLAIMED} FOR UPDATE"),  # noqa: S608
+        text(f"SELECT planned FROM rescore_runs WHERE {_CLAIMED} FOR NO KEY UPDATE"),  # noqa: S608
         {"id": claim.run.id, "attempt": claim.attempt},
     ).scalar()
     return None if planned is None else int(planned)

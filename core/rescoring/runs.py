@@ -319,7 +319,7 @@ _ADD_TO_COUNTERS = text("""
         SELECT id,
             greatest(extract(epoch FROM clock_timestamp() - coalesce(rated_at, started_at)), 0.001)::float8 AS elapsed,
             greatest(extract(epoch FROM clock_timestamp() - started_at), 0.001)::float8 AS age
-        FROM rescore_runs WHERE id = :id FOR UPDATE
+        FROM rescore_runs WHERE id = :id FOR NO KEY UPDATE
     ) AS locked
     WHERE rescore_runs.id = locked.id
     RETURNING rescore_runs.id, recipe_id, kind, total, completed + failed AS done

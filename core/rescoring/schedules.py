@@ -214,7 +214,7 @@ FROM rescore_schedules AS schedule
 LEFT JOIN rescore_runs AS run ON run.id = schedule.last_run_id AND run.state = ANY(CAST(:active AS text[]))
 WHERE schedule.state = 'enabled' AND schedule.next_at <= clock_timestamp()
 ORDER BY schedule.next_at LIMIT :at_most
-FOR UPDATE OF schedule SKIP LOCKED
+FOR NO KEY UPDATE OF schedule SKIP LOCKED
 """)
 _SET_NEXT = text("""
 UPDATE rescore_schedules SET last_at = clock_timestamp(), last_outcome = :outcome, state = :state,

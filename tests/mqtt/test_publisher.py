@@ -180,7 +180,7 @@ def test_what_expired_while_the_broker_was_away_is_said_and_the_rest_comes(
     own = settings.model_copy(update={"mqtt_url": SecretStr(f"mqtt://lw:p%40ss@127.0.0.1:{port}")})
     with engine.begin() as connection:
         state = feed.number_entries(connection)
-        consumers.acknowledge(connection, state, CONSUMER, "oldest")
+        consumers.acknowledge(connection, state, CONSUMER, "oldest", reader=consumers.Reader("worker", is_admin=True))
     lost, kept = finish(engine, recipe_id), finish(engine, recipe_id)
     with engine.begin() as connection:
         feed.number_entries(connection)

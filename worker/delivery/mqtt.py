@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONSUMER = f"{consumers.OWN}mqtt"
+CONSUMER = f"{consumers.INTERNAL}mqtt"
+_READER = consumers.Reader("worker", is_admin=True)
 PAGE = 100
 POLL_SECONDS = 0.5
 PAUSE_SECONDS = 5.0
@@ -130,7 +131,7 @@ class Publisher:
         with self._engine.begin() as connection:
             known = consumers.find(connection, CONSUMER)
             if known is None:
-                consumers.acknowledge(connection, state, CONSUMER, "now")
+                consumers.acknowledge(connection, state, CONSUMER, "now", reader=_READER)
                 return [], None
             place = _place(connection, state, known.cursor)
             page = feed.read(connection, state, place, limit=PAGE, reviews=True)
@@ -155,4 +156,4 @@ class Publisher:
     def _acknowledge(self, cursor: Cursor) -> None:
         state = self._state()
         with self._engine.begin() as connection:
-            consumers.acknowledge(connection, state, CONSUMER, str(cursor))
+            consumers.acknowledge(connection, state, CONSUMER, str(cursor), reader=_READER)

@@ -28,6 +28,8 @@ from migrations.__main__ import migrate
 from tests.fixtures.feed_reading import enter, entered, read_all, refused
 from tests.integration.core.queue.test_work import claim, make_recipe, make_version, passed, submit
 
+READER = consumers.Reader("key:mes", is_admin=False)
+
 
 @given(st.integers(0, 2**62 - 1), st.integers(0, 2**62), st.integers(0, 2**62))
 def test_a_cursor_is_read_back(epoch: int, number: int, numbered_at: int) -> None:
@@ -169,17 +171,19 @@ def test_a_consumer_goes_on_where_it_acknowledged(engine: Engine) -> None:
         assert consumers.find(connection, "mes") is None
         page = feed.read(connection, state, feed.start(connection, state, None), limit=3)
         first, third = page.entries[0].cursor, page.following
-        assert consumers.acknowledge(connection, state, "mes", str(third)).cursor == third
+        assert consumers.acknowledge(connection, state, "mes", str(third), reader=READER).cursor == third
     with engine.begin() as connection:
-        assert consumers.acknowledge(connection, state, "mes", str(first)).cursor == third  # late, changes nothing
-        assert consumers.acknowledge(connection, state, "mes", "oldest").cursor == third
-        assert consumers.acknowledge(connection, state, "mes", "now").cursor.number == 5
-        assert [one.name for one in consumers.list_all(connection)] == ["mes"]
+        assert (
+            consumers.acknowledge(connection, state, "mes", str(first), reader=READER).cursor == third
+        )  # late, changes nothing
+        assert consumers.acknowledge(connection, state, "mes", "oldest", reader=READER).cursor == third
+        assert consumers.acknowledge(connection, state, "mes", "now", reader=READER).cursor.number == 5
+        assert [one.name for one in consumers.list_visible(connection, READER)] == ["mes"]
         with pytest.raises(Refused, match="not a cursor"):
-            consumers.acknowledge(connection, state, "mes", "nonsense")
-        consumers.forget(connection, "mes")
+            consumers.acknowledge(connection, state, "mes", "nonsense", reader=READER)
+        consumers.delete_consumer(connection, "mes", reader=READER)
         with pytest.raises(Refused, match="no consumer"):
-            consumers.forget(connection, "mes")
+            consumers.delete_consumer(connection, "mes", reader=READER)
 
 
 def test_a_held_snapshot_makes_no_look_longer(engine: Engine) -> None:
@@ -220,7 +224,7 @@ def test_the_first_acknowledgement_is_no_race(engine: Engine) -> None:
 
     def acknowledge(cursor: Cursor) -> None:
         with engine.begin() as connection:
-            consumers.acknowledge(connection, state, "mes", str(cursor))
+            consumers.acknowledge(connection, state, "mes", str(cursor), reader=READER)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(acknowledge, cursors))

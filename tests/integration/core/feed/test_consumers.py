@@ -1,0 +1,66 @@
+"""A consumer belongs to the reader that created it; an admin may take it over. Changes are audited."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, select
+
+from core.errors import Code, Refused
+from core.feed import consumers, feed
+from core.feed.consumers import Consumer, Reader
+from core.tables import audit_events, feed_consumers
+
+MES, OTHER = Reader("key:mes", is_admin=False), Reader("key:other", is_admin=False)
+ADMIN = Reader("key:admin", is_admin=True)
+
+
+def acknowledge(connection: Connection, name: str, reader: Reader) -> Consumer:
+    return consumers.acknowledge(connection, feed.number_entries(connection), name, "now", reader=reader)
+
+
+def audited(connection: Connection) -> list[tuple[Any, ...]]:
+    columns = audit_events.c.actor, audit_events.c.action, audit_events.c.subject
+    return [tuple(row) for row in connection.execute(select(*columns).order_by(audit_events.c.id))]
+
+
+def test_another_reader_can_neither_move_nor_delete_nor_see_it(engine: Engine) -> None:
+    with engine.begin() as connection:
+        assert acknowledge(connection, "mes", MES).owner == "key:mes"
+        acknowledge(connection, "mes", MES)
+        for attempt in (
+            lambda: acknowledge(connection, "mes", OTHER),
+            lambda: consumers.delete_consumer(connection, "mes", reader=OTHER),
+        ):
+            with pytest.raises(Refused) as refused:
+                attempt()
+            assert refused.value.code is Code.FORBIDDEN
+        assert consumers.list_visible(connection, OTHER) == []
+        assert [consumer.name for consumer in consumers.list_visible(connection, MES)] == ["mes"]
+        consumers.delete_consumer(connection, "mes", reader=MES)
+        assert audited(connection) == [
+            ("key:mes", "consumer.created", "consumer:mes"),
+            ("key:mes", "consumer.deleted", "consumer:mes"),
+        ]
+
+
+def test_an_admin_sees_takes_over_and_deletes_any(engine: Engine) -> None:
+    with engine.begin() as connection:
+        acknowledge(connection, "mes", MES)
+        acknowledge(connection, "other", OTHER)
+        assert [consumer.name for consumer in consumers.list_visible(connection, ADMIN)] == ["mes", "other"]
+        assert acknowledge(connection, "mes", ADMIN).owner == "key:admin"
+        with pytest.raises(Refused):
+            acknowledge(connection, "mes", MES)
+        consumers.delete_consumer(connection, "other", reader=ADMIN)
+        assert audited(connection)[2:] == [
+            ("key:admin", "consumer.taken_over", "consumer:mes"),
+            ("key:admin", "consumer.deleted", "consumer:other"),
+        ]
+
+
+def test_a_consumer_without_an_owner_gets_the_next_reader(engine: Engine) -> None:
+    with engine.begin() as connection:
+        acknowledge(connection, "mes", MES)
+        connection.execute(feed_consumers.update().values(owner=None))
+        assert [consumer.name for consumer in consumers.list_visible(connection, OTHER)] == ["mes"]
+        assert acknowledge(connection, "mes", OTHER).owner == "key:other"

@@ -1,0 +1,57 @@
+"""Locks of rows that other tables refer to: an insert that refers to one must never wait for them, or they deadlock."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from core.rescoring import runs
+from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
+
+NOTHING_DONE = {"completed": 0, "failed": 0, "ok": 0, "ng": 0, "review": 0, "ok_to_ng": 0, "ng_to_ok": 0}
+DONE = {**NOTHING_DONE, "completed": 1, "ok": 1}
+
+
+@pytest.fixture
+def run_id(engine: Engine) -> UUID:
+    """A run that has just begun again."""
+    make_versions(engine)
+    run_id = make_completed_run(engine, [ResultGroup("ok", "ok", "ok", 1)])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE rescore_runs SET state = 'running', total = 100, finished_at = NULL"))
+    return run_id
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        lambda connection, run_id: runs.add_to_counters(connection, run_id, DONE),
+        lambda connection, run_id: runs.end_if_done(connection, run_id),
+    ],
+)
+def test_two_workers_write_results_of_one_run(
+    engine: Engine, run_id: UUID, lock: Callable[[Connection, UUID], Any]
+) -> None:
+    with engine.begin() as first, engine.begin() as second:
+        for connection in (first, second):  # as the inserted results of both do
+            connection.execute(text("SELECT FROM rescore_runs WHERE id = :id FOR KEY SHARE"), {"id": run_id})
+        first.execute(text("SET LOCAL lock_timeout = '2s'"))
+        lock(first, run_id)
+
+
+def test_no_lock_is_stronger_than_it_has_to_be() -> None:
+    """`FOR UPDATE` is for rows that are deleted, of tables that nothing refers to."""
+    root = Path(__file__).parents[3]
+    files = {
+        path.relative_to(root).as_posix() for path in root.glob("core/**/*.py") if "FOR UPDATE" in path.read_text()
+    }
+    assert {name for name in files if not name.startswith("core/queue/")} <= {
+        "core/delivery/deliveries.py",
+        "core/delivery/endpoints.py",
+        "core/intake/idempotency.py",
+        "core/rescoring/runs.py",  # slices that are deleted
+        "core/rescoring/slices.py",
+    }

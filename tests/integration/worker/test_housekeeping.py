@@ -1,0 +1,72 @@
+"""Housekeeping: one failing job does not keep the others from running."""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from core import partitions
+from core.settings import Settings
+from core.storage.image_store import Store
+from worker.housekeeping import STALE_UPLOAD_SECONDS, Housekeeping
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    return Store(settings.store_url)
+
+
+def stale_upload(store: Store) -> Path:
+    staged = store.stage()
+    staged.close()
+    old = time.time() - STALE_UPLOAD_SECONDS - 60
+    os.utime(staged.path, (old, old))
+    return staged.path
+
+
+def test_each_job_says_what_it_did(
+    engine: Engine, settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = stale_upload(store)
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO idempotency_keys (owner, key, fingerprint, subjects, detail, created_at)
+                VALUES ('local', 'old', '', '{}', '{}', now() - interval '3 days')
+            """)
+        )
+    Housekeeping(settings, engine, store).run()
+    assert not file.exists()
+    assert "housekeeping of unfinished uploads: deleted 1" in caplog.text
+    assert "housekeeping of idempotency keys: deleted 1" in caplog.text
+
+
+def test_a_failing_job_is_one_line_and_the_others_run(
+    engine: Engine, settings: Settings, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no rights")
+
+    monkeypatch.setattr(partitions, "ensure", fail)
+    file = stale_upload(store)
+    Housekeeping(settings, engine, store).run()
+    assert not file.exists()
+    [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert line.getMessage() == "housekeeping of partitions failed: RuntimeError: no rights"
+    assert line.exc_info is None
+
+
+def test_a_file_that_vanishes_during_a_sweep_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [stale_upload(store) for _ in range(3)]
+    unlink = Path.unlink
+
+    def unlink_all(path: Path) -> None:
+        for file in files:
+            unlink(file, missing_ok=True)
+
+    monkeypatch.setattr(Path, "unlink", unlink_all)
+    assert store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS) == 1

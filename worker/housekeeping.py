@@ -1,0 +1,69 @@
+"""Housekeeping: create coming partitions and delete expired data. One failing job does not keep others from running."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy import Engine
+
+from core import partitions
+from core.delivery import deliveries
+from core.feed import feed
+from core.intake import idempotency
+from core.settings import Settings
+from core.storage.image_store import Store
+
+log = logging.getLogger(__name__)
+
+STALE_UPLOAD_SECONDS = 24 * 3600
+"""An upload that began this long ago belongs to a process that has ended."""
+
+DELETED_AT_ONCE = 2000
+PIECES = 100
+"""Rows are deleted in pieces, each in its own transaction, up to a limit; the rest is deleted next time."""
+
+
+class Housekeeping:
+    """The jobs of housekeeping. Each may run at any time, also twice at once."""
+
+    def __init__(self, settings: Settings, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self._store = store
+        self._jobs: dict[str, Callable[[], str | None]] = {
+            "partitions": self._create_partitions,
+            "unfinished uploads": self._delete_unfinished_uploads,
+            "entries of the feed": partial(self._delete_old, partial(feed.expire, days=settings.feed_days)),
+            "finished deliveries": partial(self._delete_old, deliveries.delete_old),
+            "idempotency keys": partial(self._delete_old, idempotency.delete_old_keys),
+        }
+
+    def run(self) -> None:
+        """Run all jobs. Each logs what it did, or why it failed; it is tried again in the next round."""
+        for name, job in self._jobs.items():
+            try:
+                outcome = job()
+            except Exception as error:  # noqa: BLE001 - the other jobs must run
+                log.error("housekeeping of %s failed: %s: %s", name, type(error).__name__, error)
+            else:
+                if outcome:
+                    log.info("housekeeping of %s: %s", name, outcome)
+
+    def _create_partitions(self) -> str | None:
+        with self._engine.begin() as connection:
+            created = partitions.ensure(connection)
+        return f"created {', '.join(created)}" if created else None
+
+    def _delete_unfinished_uploads(self) -> str | None:
+        deleted = self._store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
+        return f"deleted {deleted}" if deleted else None
+
+    def _delete_old(self, delete_piece: Callable[..., int]) -> str | None:
+        """Delete old rows piece by piece; `delete_piece` deletes up to `at_most` and returns how many."""
+        total = 0
+        for _ in range(PIECES):
+            with self._engine.begin() as connection:
+                deleted = delete_piece(connection, at_most=DELETED_AT_ONCE)
+            total += deleted
+            if deleted < DELETED_AT_ONCE:
+                break
+        return f"deleted {total}" if total else None
