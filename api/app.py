@@ -17,6 +17,7 @@ from api.responses import problems
 from api.routes import (
     batches,
     deliveries,
+    docs,
     exports,
     health,
     inspections,
@@ -38,9 +39,9 @@ Errors are `application/problem+json` (RFC 9457) with a stable `code`."""
 
 
 def create_app(configuration: Settings | None = None) -> FastAPI:
-    """The api with everything in place; connections are opened when it starts."""
-    own = configuration or settings()
-    services = Services.create(own)
+    """Create the api; it opens its connections when it starts."""
+    chosen = configuration or settings()
+    services = Services.create(chosen)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -57,22 +58,24 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         version=version("linewatch"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own load scripts from the internet
+        redoc_url=None,
         generate_unique_id_function=_operation,
     )
     app.state.services = services
     problems.install(app)
-    app.add_middleware(Authentication, settings=own, engine=services.engine, threads=KEY_THREADS)
-    # Exports come before inspections: `export` would else be taken for the id of one.
+    app.add_middleware(Authentication, settings=chosen, engine=services.engine, threads=KEY_THREADS)
+    # Exports come before inspections, so that `export` is not taken for an id.
     nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, activations, challengers)
     for routes in (*nouns, *rescoring):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
-    # As the demo's callers, probes and browsers expect: whatever the query holds.
-    for routes in (predict, health, page):
+    # These take any query, for callers of the old demo, probes and browsers.
+    for routes in (predict, health, page, docs):
         app.include_router(routes.router)
     return app
 
 
 def _operation(route: APIRoute) -> str:
-    """What an operation is called in the OpenAPI document, and so in clients that are generated from it."""
+    """The name of an operation in the OpenAPI document, and so in generated clients."""
     return route.name

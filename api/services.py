@@ -133,6 +133,12 @@ async def _feed_reader(request: Request) -> Reader:
     return Reader(request.state.actor, request.state.is_admin)
 
 
+async def _is_admin(request: Request) -> bool:
+    is_admin: bool = request.state.is_admin
+    return is_admin
+
+
 Context = Annotated[Services, Depends(_services)]
+IsAdmin = Annotated[bool, Depends(_is_admin)]
 Actor = Annotated[str, Depends(_actor)]
 FeedReader = Annotated[Reader, Depends(_feed_reader)]

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -265,6 +266,13 @@ class ModelVersionList(BaseModel):
     items: list[ModelVersion]
 
 
+def without_path(url: str) -> str:
+    """A URL for readers who may not see secrets in its path or query: `https://host:port/…`."""
+    parts = urlsplit(url)
+    shown = urlunsplit((parts.scheme, parts.netloc, "", "", ""))
+    return url if url.rstrip("/") == shown else f"{shown}/…"
+
+
 class WebhookEndpoint(BaseModel):
     """An address that is called for some events. `recipes` null means those of every recipe."""
 
@@ -282,9 +290,12 @@ class WebhookEndpoint(BaseModel):
     updated_at: dt.datetime
 
     @classmethod
-    def of(cls, one: endpoints.Endpoint, **more: Any) -> Self:
-        own = {name: getattr(one, name) for name in WebhookEndpoint.model_fields}
-        return cls(**own, **more)
+    def of(cls, endpoint: endpoints.Endpoint, *, with_path: bool = True, **more: Any) -> Self:
+        """The document of an endpoint. Without `with_path`, its URL has no path and query: they may carry secrets."""
+        fields = {name: getattr(endpoint, name) for name in WebhookEndpoint.model_fields}
+        if not with_path:
+            fields["url"] = without_path(endpoint.url)
+        return cls(**fields, **more)
 
 
 class WebhookEndpointList(BaseModel):
@@ -344,9 +355,12 @@ class Delivery(BaseModel):
     attempts: list[DeliveryAttempt]
 
     @classmethod
-    def of(cls, one: deliveries.Delivery) -> Self:
-        own = {name: getattr(one, name) for name in cls.model_fields if name != "attempts"}
-        return cls(**own, attempts=[DeliveryAttempt(**vars(attempt)) for attempt in one.attempts])
+    def of(cls, delivery: deliveries.Delivery, *, with_path: bool = True) -> Self:
+        """The document of a delivery; see `WebhookEndpoint.of`."""
+        fields = {name: getattr(delivery, name) for name in cls.model_fields if name != "attempts"}
+        if not with_path:
+            fields["url"] = without_path(delivery.url)
+        return cls(**fields, attempts=[DeliveryAttempt(**vars(attempt)) for attempt in delivery.attempts])
 
 
 class DeliveryPage(BaseModel):

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from api.requests.parameters import Description, OrLeftOut, RecipeName, Url
 from api.responses.problems import refuses
 from api.responses.schemas import NewWebhookEndpoint, RotatedSecret, WebhookEndpoint, WebhookEndpointList
-from api.services import Actor, Context
+from api.services import Actor, Context, IsAdmin
 from core.delivery import endpoints
 from core.errors import Code
 from core.feed.events import EventType
@@ -77,10 +77,11 @@ class WebhookEndpointChanges(BaseModel):
 
 
 @router.get("")
-def list_webhook_endpoints(services: Context) -> WebhookEndpointList:
-    """All endpoints, oldest first, without their secrets."""
+def list_webhook_endpoints(services: Context, is_admin: IsAdmin) -> WebhookEndpointList:
+    """All endpoints, oldest first, without their secrets. URLs are complete for the scope `admin` only."""
     with services.transaction() as connection:
-        return WebhookEndpointList(items=[WebhookEndpoint.of(one) for one in endpoints.list_all(connection)])
+        found = endpoints.list_all(connection)
+    return WebhookEndpointList(items=[WebhookEndpoint.of(endpoint, with_path=is_admin) for endpoint in found])
 
 
 @router.post("", status_code=201, responses=refuses(Code.WEBHOOK_TARGET_REFUSED))
@@ -96,10 +97,10 @@ def create_webhook_endpoint(
 
 
 @router.get("/{endpoint_id}")
-def get_webhook_endpoint(endpoint_id: UUID, services: Context) -> WebhookEndpoint:
-    """One endpoint, without its secret."""
+def get_webhook_endpoint(endpoint_id: UUID, services: Context, is_admin: IsAdmin) -> WebhookEndpoint:
+    """One endpoint, without its secret. Its URL is complete for the scope `admin` only."""
     with services.transaction() as connection:
-        return WebhookEndpoint.of(endpoints.get(connection, endpoint_id))
+        return WebhookEndpoint.of(endpoints.get(connection, endpoint_id), with_path=is_admin)
 
 
 @router.patch("/{endpoint_id}", responses=refuses(Code.WEBHOOK_TARGET_REFUSED))

@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID, uuid4
 
 STAGING = "tmp"
+
+_KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
 
 
 def image_key(day: dt.date, sha256: bytes) -> str:
@@ -110,7 +113,7 @@ class Store:
 
     def move(self, staged: Staged, key: str) -> Path:
         """Move one flushed file to its key. Returns its folder, which the caller must sync to make this durable."""
-        target = self.root / key
+        target = self.path(key)
         self._make_folder(target.parent)
         staged.close()
         staged.path.replace(target)
@@ -134,14 +137,20 @@ class Store:
 
     def read(self, key: str) -> bytes:
         """The content of one file. Raises FileNotFoundError if it does not exist."""
-        return (self.root / key).read_bytes()
+        return self.path(key).read_bytes()
 
     def path(self, key: str) -> Path:
-        """The path of a file, to send it without reading it."""
+        """The path of a file, to send it without reading it.
+
+        Raises:
+            ValueError: the key does not have the shape of a key: keys come from messages, too.
+        """
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not a key of the store")
         return self.root / key
 
     def holds(self, key: str) -> bool:
-        return (self.root / key).is_file()
+        return self.path(key).is_file()
 
     def check(self) -> None:
         """Raise OSError unless a file can be written durably."""

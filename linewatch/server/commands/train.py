@@ -68,7 +68,7 @@ _training_options = together(
         false_reject_rate_option,
         review_rate_option,
         group_by_option,
-        click.option("--seed", type=click.IntRange(min=0), help="Seeds everything random. [0]"),
+        click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), help="Seeds everything random. [0]"),
     ]
 )
 """For the fields of `TrainingOptions`, apart from the device; None where the default applies."""

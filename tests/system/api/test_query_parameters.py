@@ -38,6 +38,19 @@ def test_probes_and_pages_take_any_query(client: httpx.Client, path: str) -> Non
     assert client.get(path, params={"cache": "7"}).status_code == 200
 
 
+def test_the_reference_in_the_browser_needs_no_internet(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    linked = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(linked) == 4
+    for target in linked:
+        if target != "data:,":
+            asset = client.get(f"/{target}")
+            assert asset.status_code == 200
+            assert len(asset.content) > 100
+    assert "SwaggerUIBundle" in client.get("/docs/start.js").text
+
+
 @pytest.mark.parametrize("path", ["/predict", "/heatmap"])
 def test_the_interface_of_the_demo_takes_any_query(client: httpx.Client, path: str) -> None:
     answer = client.post(path, params={"cache": "7"})

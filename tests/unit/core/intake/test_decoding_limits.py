@@ -7,34 +7,14 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from core.errors import Code, Failure, Refused
 from core.intake import decoding_limits
 from core.intake.decoding_limits import count_scans
 from core.intake.image_decoding import Undecodable, decode, read_header
+from tests.fixtures.hostile_images import jpeg, scan_bomb
 
 LIMIT = 64_000_000
-EMPTY_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
-
-
-def jpeg(side: int = 64, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((side, side), 60).convert("RGB").save(buffer, "JPEG", **options)
-    return buffer.getvalue()
-
-
-def scan_bomb(scans: int, side: int) -> bytes:
-    """A sequential JPEG whose frame of three components is followed by scans of one component without data."""
-    small, segments, at = jpeg(subsampling=0), bytearray(b"\xff\xd8"), 2
-    while small[at + 1] != 0xDA:
-        end = at + int.from_bytes(small[at + 2 : at + 4], "big") + 2
-        segment = bytearray(small[at:end])
-        if segment[1] == 0xC0:
-            segment[5:7] = segment[7:9] = side.to_bytes(2, "big")
-        segments += segment
-        at = end
-    return bytes(segments) + EMPTY_SCAN * scans + b"\xff\xd9"
 
 
 def tiff(strips: int, *, order: str = "<", big: bool = False) -> bytes:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from core.storage.image_store import Store
 
 
@@ -28,3 +30,13 @@ def test_old_unpublished_files_are_swept(tmp_path: Path) -> None:
     assert store.sweep(older_than_seconds=60) == 0
     assert store.sweep(older_than_seconds=-60) == 1
     assert not staged.path.exists()
+
+
+@pytest.mark.parametrize(
+    "key", ["/etc/passwd", "../secret", "a/../../b", "a//b", "", "a/", ".hidden", "a\x00b", "a b", "tmp/.."]
+)
+def test_a_key_of_another_shape_never_becomes_a_path(tmp_path: Path, key: str) -> None:
+    store = Store(tmp_path.as_uri())
+    for use in (store.path, store.read, store.holds, lambda key: store.put(key, b"x")):
+        with pytest.raises(ValueError, match="not a key"):
+            use(key)
