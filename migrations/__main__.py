@@ -21,7 +21,7 @@ class MigrationError(Exception):
 
 
 def migrate(engine: Engine) -> None:
-    """Upgrade to head, then make the partitions that are missing; each is one transaction."""
+    """Upgrade to head, then create the missing partitions."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     try:
@@ -32,8 +32,7 @@ def migrate(engine: Engine) -> None:
             connection.rollback()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-            with connection.begin():
-                partitions.ensure(connection)
+        partitions.ensure(engine)
     except CommandError as error:
         raise MigrationError(f"the schema is not one that this version knows: {error}") from error
     except DBAPIError as error:

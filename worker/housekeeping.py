@@ -49,8 +49,7 @@ class Housekeeping:
                     log.info("housekeeping of %s: %s", name, outcome)
 
     def _create_partitions(self) -> str | None:
-        with self._engine.begin() as connection:
-            created = partitions.ensure(connection)
+        created = partitions.ensure(self._engine)
         return f"created {', '.join(created)}" if created else None
 
     def _delete_unfinished_uploads(self) -> str | None:

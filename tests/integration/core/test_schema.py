@@ -3,11 +3,13 @@
 import datetime as dt
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 import core.rescoring.tables  # noqa: F401 - its tables are of the same metadata
 from core import partitions
@@ -49,10 +51,56 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
 
 def test_partitions_of_the_coming_months_are_made_once(engine: Engine) -> None:
     later = dt.datetime(2031, 11, 20, tzinfo=dt.UTC)
+    made = partitions.ensure(engine, now=later)
+    assert made == ["inspections_2031_11", "inspections_2031_12", "inspections_2032_01", "inspections_2032_02"]
+    assert partitions.ensure(engine, now=later) == []
+    test_migrations_make_exactly_the_declared_tables(engine)
+
+
+LATER = dt.datetime(2032, 5, 20, tzinfo=dt.UTC)
+INSERT = text("""
+    INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status, reasons, timings_ms)
+    VALUES (:id, 1, 'live', '{}', now(), '', 'cancelled', '{}', '{}')
+""")
+
+
+def partition_of(connection: Connection, inspection_id: UUID) -> str:
+    query = text("SELECT tableoid::regclass::text FROM inspections WHERE id = :id")
+    return str(connection.execute(query, {"id": inspection_id}).scalar_one())
+
+
+def test_rows_of_a_clock_that_was_ahead_move_to_their_partition(engine: Engine) -> None:
+    ahead, further = partitions.first_id_of(LATER), partitions.first_id_of(LATER + dt.timedelta(days=400))
     with engine.begin() as connection:
-        made = partitions.ensure(connection, now=later)
-        assert made == ["inspections_2031_11", "inspections_2031_12", "inspections_2032_01", "inspections_2032_02"]
-        assert partitions.ensure(connection, now=later) == []
+        for inspection_id in (ahead, further):
+            connection.execute(INSERT, {"id": inspection_id})
+        entries = connection.execute(text("SELECT count(*) FROM feed_unnumbered")).scalar_one()
+        assert partition_of(connection, ahead) == "inspections_default"
+    assert len(partitions.ensure(engine, now=LATER)) == 4
+    with engine.begin() as connection:
+        assert partition_of(connection, ahead) == "inspections_2032_05"
+        assert partition_of(connection, further) == "inspections_default"
+        assert connection.execute(text("SELECT count(*) FROM feed_unnumbered")).scalar_one() == entries
+
+
+def test_a_long_query_delays_a_partition_and_not_the_line(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "TRIES", 1)
+    monkeypatch.setattr(partitions, "LOCK_TIMEOUT", "200ms")
+    with create_unbounded(settings, name="reader").connect() as reader:
+        reader.execute(text("SELECT count(*) FROM inspections"))  # its locks are held until it ends
+        assert partitions.ensure(engine, now=LATER) == []
+        with engine.begin() as line:
+            line.execute(INSERT, {"id": partitions.first_id_of(LATER)})
+            assert partition_of(line, partitions.first_id_of(LATER)) == "inspections_default"
+    assert len(partitions.ensure(engine, now=LATER)) > 0
+
+
+def test_two_processes_create_each_partition_once(engine: Engine) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        created = [*pool.map(lambda _: partitions.ensure(engine, now=LATER), range(2))]
+    assert len({*created[0], *created[1]}) == len(created[0]) + len(created[1]) == 4
 
 
 def test_a_row_lies_in_the_partition_of_its_month(engine: Engine) -> None:

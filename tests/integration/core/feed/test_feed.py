@@ -286,8 +286,7 @@ def test_what_was_examined_before_the_feed_came_is_in_it(servers: EmbeddedServer
     with engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
-        with connection.begin():
-            partitions.ensure(connection)
+        partitions.ensure(engine)
         for days in (40, 1, 2):
             with connection.begin():
                 then = now - dt.timedelta(days=days)
