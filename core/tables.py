@@ -81,6 +81,7 @@ model_versions = Table(
     Column("sha256", LargeBinary, nullable=False),
     Column("manifest", JSONB, nullable=False),
     Column("rejection", Text),
+    Column("checks", Integer, nullable=False, server_default="0"),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("decided_at", Timestamp),
     UniqueConstraint("recipe_id", "version"),

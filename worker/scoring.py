@@ -124,6 +124,9 @@ def rescore(granted: int = 0) -> None:
 def check_model(version_id: int) -> None:
     """Check an uploaded version: it is ready if it loads here and reproduces its golden scores."""
     process = worker.process
+    with process.engine.begin() as connection:
+        if not model_versions.begin_check(connection, version_id):
+            return
     try:
         process.models.check(version_id)
     except (InvalidBundle, Undecodable) as error:  # Undecodable: a golden image
@@ -131,6 +134,10 @@ def check_model(version_id: int) -> None:
             model_versions.reject(connection, version_id, str(error))
         log.warning("model version %d is rejected: %s", version_id, error)
         return
+    except Exception:  # the store or this machine is at fault
+        with process.engine.begin() as connection:
+            model_versions.undo_check(connection, version_id)
+        raise
     with process.engine.begin() as connection:
         model_versions.mark_ready(connection, version_id)
 

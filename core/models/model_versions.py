@@ -20,10 +20,13 @@ from core.models.recipes import Recipe
 from core.tables import activations, model_versions, thresholds
 from core.tables import recipes as recipes_table
 
+MAX_CHECKS = 5
+"""Checks of an uploaded version that may end their worker, before the version is rejected."""
+
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One version, as its rows stand."""
+    """A model version: a bundle of a recipe."""
 
     id: int
     recipe_id: int
@@ -39,7 +42,7 @@ class ModelVersion:
 
 
 _SELECT = select(
-    model_versions,
+    *(column for column in model_versions.c if column.name != "checks"),
     recipes_table.c.name.label("recipe"),
     # The recipe may point at no version, which makes the comparison null.
     func.coalesce(recipes_table.c.active_version_id == model_versions.c.id, False).label("active"),
@@ -58,7 +61,11 @@ def list_all(connection: Connection, recipe: str) -> list[ModelVersion]:
 
 
 def get(connection: Connection, recipe: str, version: int) -> ModelVersion:
-    """One version of a recipe; refuses an unknown number."""
+    """One version of a recipe.
+
+    Raises:
+        Refused: NOT_FOUND.
+    """
     found = recipes.get(connection, recipe)
     row = connection.execute(
         _SELECT.where(model_versions.c.recipe_id == found.id, model_versions.c.version == version)
@@ -129,7 +136,7 @@ def _checked_again(connection: Connection, version: ModelVersion) -> ModelVersio
     connection.execute(
         update(model_versions)
         .where(model_versions.c.id == version.id, model_versions.c.state == "rejected")
-        .values(state="uploaded", rejection=None, decided_at=None)
+        .values(state="uploaded", rejection=None, decided_at=None, checks=0)
     )
     return by_id(connection, version.id)
 
@@ -143,6 +150,30 @@ def undecided(connection: Connection, *, older_than_seconds: float = 0) -> list[
             .where(model_versions.c.state == "uploaded", model_versions.c.created_at < now() - age)
             .order_by(model_versions.c.id)
         ).scalars()
+    )
+
+
+def begin_check(connection: Connection, version_id: int) -> bool:
+    """Count a check of an uploaded version. Returns whether to check it; commit before you do.
+
+    A version whose checks keep ending their process is rejected after `MAX_CHECKS`.
+    """
+    checks = connection.execute(
+        update(model_versions)
+        .where(model_versions.c.id == version_id, model_versions.c.state == "uploaded")
+        .values(checks=model_versions.c.checks + 1)
+        .returning(model_versions.c.checks)
+    ).scalar_one_or_none()
+    if checks is not None and checks > MAX_CHECKS:
+        reject(connection, version_id, f"{MAX_CHECKS} checks of it ended their worker")
+        return False
+    return checks is not None
+
+
+def undo_check(connection: Connection, version_id: int) -> None:
+    """Take back `begin_check`, for a check that could not be made, which is not the fault of the version."""
+    connection.execute(
+        update(model_versions).where(model_versions.c.id == version_id).values(checks=model_versions.c.checks - 1)
     )
 
 

@@ -101,3 +101,29 @@ def test_every_change_is_audited_with_its_author(three_ready: Engine) -> None:
         ("model.activated", {"version": 3, "before": 1}),
         ("threshold.set", {"version": 3, "threshold": 1.0, "review_threshold": None, "station_id": "st-1"}),
     ]
+
+
+def test_a_version_whose_checks_end_their_worker_is_rejected(engine: Engine) -> None:
+    with engine.begin() as connection:
+        recipes.create(connection, "ring", actor="test")
+        version, _ = model_versions.register(connection, "ring", sha256=b"1" * 32, manifest=MANIFEST, actor="test")
+        for _ in range(20):  # the device was out of memory: that is not its fault
+            assert model_versions.begin_check(connection, version.id)
+            model_versions.undo_check(connection, version.id)
+        begun = [model_versions.begin_check(connection, version.id) for _ in range(model_versions.MAX_CHECKS + 2)]
+        assert begun == [*[True] * model_versions.MAX_CHECKS, False, False]
+        found = model_versions.by_id(connection, version.id)
+        assert (found.state, found.rejection) == ("rejected", "5 checks of it ended their worker")
+        assert model_versions.undecided(connection) == []
+        assert not model_versions.begin_check(connection, version.id)
+
+
+def test_a_rejected_version_that_is_uploaded_again_gets_all_its_checks(engine: Engine) -> None:
+    with engine.begin() as connection:
+        recipes.create(connection, "ring", actor="test")
+        version, _ = model_versions.register(connection, "ring", sha256=b"1" * 32, manifest=MANIFEST, actor="test")
+        for _ in range(model_versions.MAX_CHECKS + 1):
+            model_versions.begin_check(connection, version.id)
+        again, _ = model_versions.register(connection, "ring", sha256=b"1" * 32, manifest=MANIFEST, actor="test")
+        assert (again.id, again.state) == (version.id, "uploaded")
+        assert model_versions.begin_check(connection, version.id)

@@ -1,4 +1,4 @@
-"""Consumers of the feed belong to the API key that made them; failed and cancelled inspections have an index"""
+"""Owners of consumers, counted checks of model versions, an index of failed and cancelled inspections"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     """Go forward."""
     op.add_column("feed_consumers", sa.Column("owner", sa.Text(), nullable=True))
+    op.add_column("model_versions", sa.Column("checks", sa.Integer(), server_default="0", nullable=False))
     op.create_index(
         "ix_inspections_not_completed",
         "inspections",
