@@ -49,7 +49,7 @@ _SELECT = select(
 ).join_from(model_versions, recipes_table, model_versions.c.recipe_id == recipes_table.c.id)
 
 
-def _version(row: Row[Any]) -> ModelVersion:
+def _version(row: Row[*tuple[Any, ...]]) -> ModelVersion:
     return ModelVersion(**row._mapping)
 
 
