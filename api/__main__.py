@@ -1,11 +1,28 @@
 """`python -m api`: serve the api on the address of the settings."""
 
+import socket
 import sys
 
 import uvicorn
 
 from api.connections import limited_connections
+from api.services import Services
 from core.settings import settings_or_exit
+
+SHUTDOWN_SECONDS = 5
+"""The time that requests have to end after a stop was requested."""
+
+
+class _Server(uvicorn.Server):
+    """Answers long polls before it stops: they could outlast the shutdown, and would be cut off."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._services.answer_waiting()
+        await super().shutdown(sockets)
 
 
 def main() -> int:
@@ -18,18 +35,22 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    uvicorn.run(
-        "api.app:create_app",
-        factory=True,
-        http=limited_connections(most=settings.max_connections, header_seconds=settings.client_timeout),
+    from api.app import create_app
+
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
+        http=limited_connections(most=settings.max_connections, header_seconds=settings.client_timeout),
         access_log=False,
         log_level="warning",
         backlog=2048,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    return 0
+    server = _Server(config, app.state.services)
+    server.run()
+    return 0 if server.started else 3
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the routes share: the connections and services of one api process."""
+"""The connections and services of one api process, which all routes share."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,16 +26,16 @@ from core.settings import Settings
 from core.storage.image_store import Store, failure_key
 
 POOL_SIZE = 24
-# Every thread finds a connection, and no kind of request waits for another kind.
-WORK_THREADS = 7  # async routes and the long_polls
+# There is a connection for every thread, and no kind of request waits for another kind.
+WORK_THREADS = 7  # async routes and long polls
 ROUTE_THREADS = 6  # plain routes
-KEY_THREADS = 2  # the authentication
+KEY_THREADS = 2  # authentication
 EXPORT_THREADS = 2
-# Four read the feed (`api.waiting.feed_streaming`), one commits what group commit accepts, and one publishes; the
-# receiver may need a connection to register a bundle, and now and then group commit one for a callback.
+# Besides, four threads read the feed (`api.waiting.feed_streaming`), one commits groups and one publishes; the receiver
+# may need a connection to register a bundle, and group commit one for a callback.
 
 EXPORTS = 4
-"""Exports that one process sends at a time: each holds up to a row group in memory."""
+"""Exports that one process sends at a time. Each holds up to a row group in memory."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,15 @@ class Services:
 
         def final_inspections(names: Iterable[str]) -> set[str]:
             with engine.begin() as connection:
-                return {str(one) for one in inspections.which_are_final(connection, map(UUID, names))}
+                return {str(id_) for id_ in inspections.which_are_final(connection, map(UUID, names))}
 
         def final_batches(names: Iterable[str]) -> set[str]:
             with engine.begin() as connection:
-                return {str(one) for one in batches.which_are_final(connection, map(UUID, names))}
+                return {str(id_) for id_ in batches.which_are_final(connection, map(UUID, names))}
 
         def final_runs(names: Iterable[str]) -> set[str]:
             with engine.begin() as connection:
-                return {str(one) for one in runs.which_are_final(connection, map(UUID, names))}
+                return {str(id_) for id_ in runs.which_are_final(connection, map(UUID, names))}
 
         def written_maps(names: Iterable[str]) -> set[str]:
             return {name for name in names if store.holds(name) or store.holds(failure_key(name))}
@@ -111,6 +111,11 @@ class Services:
         self.receiver.stop()
         self.engine.dispose()
 
+    def answer_waiting(self) -> None:
+        """Answer all long polls with what is known, because the process is about to end."""
+        self.long_polls.answer_all()
+        self.feed_waiters.answer_all()
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A connection within one transaction."""
@@ -118,7 +123,7 @@ class Services:
             yield connection
 
 
-# Coroutines, for plain functions would each take one of the threads of plain routes, and wait for it.
+# Coroutines: plain functions would each wait for a thread of the plain routes.
 async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services

@@ -1,4 +1,4 @@
-"""The header `Idempotency-Key`: what it may hold, and one request at a time under each key."""
+"""The header `Idempotency-Key`: its format, and one request at a time for each key."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,21 +10,21 @@ from core.errors import Code, Refused
 from core.intake import idempotency
 from core.intake.idempotency import Key
 
-_Given = Annotated[
+_Header = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="What this request is called, in visible ASCII. The same request sent again under the same key "
-        "within 24 hours changes nothing and is answered as it was at first, with `Idempotency-Replayed: true`.",
+        description="A name for this request, in visible ASCII. If you send the same request again under the same key "
+        "within 24 hours, it changes nothing and gets the first answer, with `Idempotency-Replayed: true`.",
     ),
 ]
 
 
-async def _only_one(request: Request, idempotency_key: _Given = None) -> str | None:
-    # If one of several counted, a proxy that adds a header would turn one request into two.
+async def _only_one(request: Request, idempotency_key: _Header = None) -> str | None:
+    # If one of several were used, a proxy that adds a header would turn one request into two.
     if len(request.headers.getlist("Idempotency-Key")) > 1:
         raise Refused(Code.INVALID_FIELD, "Idempotency-Key: given more than once.")
     return idempotency_key
@@ -34,11 +34,11 @@ IdempotencyKey = Annotated[str | None, Depends(_only_one)]
 
 
 def replays(status: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that takes the header and answers with this status."""
+    """The `responses` of a route that takes the header, for its status of success."""
     headers = {
-        "Location": {"description": "Where it is.", "schema": {"type": "string"}},
+        "Location": {"description": "The path of the resource.", "schema": {"type": "string"}},
         "Idempotency-Replayed": {
-            "description": "`true` where this is the answer to an earlier request under the same key.",
+            "description": "`true` if this is the answer to an earlier request under the same key.",
             "schema": {"type": "string", "enum": ["true"]},
         },
     }
@@ -46,22 +46,22 @@ def replays(status: int) -> dict[int | str, dict[str, Any]]:
 
 
 class InFlight:
-    """The keys whose requests this api process is working on; between processes the database decides."""
+    """The keys of requests in progress in this api process; between processes the database decides."""
 
     def __init__(self) -> None:
         self._held: set[Key] = set()
 
     @contextmanager
-    def alone(self, owner: str, given: str | None) -> Iterator[Key | None]:
-        """The key of a request, for as long as it is worked on; None where it has none.
+    def hold(self, owner: str, header: str | None) -> Iterator[Key | None]:
+        """Hold the key of a request while it is in progress; None without a key.
 
         Raises:
-            Refused: another request of this owner and key is being worked on.
+            Refused: IDEMPOTENCY_IN_FLIGHT if another request of this owner holds it.
         """
-        if given is None:
+        if header is None:
             yield None
             return
-        key = Key(owner, given)
+        key = Key(owner, header)
         if key in self._held:
             raise idempotency.in_flight()
         self._held.add(key)
@@ -71,7 +71,7 @@ class InFlight:
             self._held.discard(key)
 
 
-def tell(response: Response, *, replayed: bool) -> None:
-    """Say in the answer's headers whether it was given before."""
+def set_replayed(response: Response, *, replayed: bool) -> None:
+    """Set the header that says whether an answer is repeated."""
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"

@@ -1,4 +1,4 @@
-"""What a client may say: the fields of an upload and the types of query and path parameters, checked in one place."""
+"""The fields of uploads, and the types of query and path parameters."""
 
 import base64
 import binascii
@@ -34,7 +34,7 @@ RECIPE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 def _not_null(value: Any) -> Any:
     if value is None:
-        raise ValueError("must not be null; what is left out stays as it is")
+        raise ValueError("must not be null; leave the field out to keep its value")
     return value
 
 
@@ -45,10 +45,10 @@ def _without_default(schema: dict[str, Any]) -> None:
 T = TypeVar("T")
 OrLeftOut = Annotated[
     T | SkipJsonSchema[None], BeforeValidator(_not_null), Field(json_schema_extra=_without_default)
-]  # of a change: None where it was left out, and never because a client said null
+]  # a field of a change: None if it was left out; null is rejected
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(refuse_unstorable)
-]  # whom people read of
+]  # a name that people read
 Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(refuse_unstorable)]
 Description = Annotated[str, StringConstraints(max_length=1000), AfterValidator(refuse_unstorable)]
 RecipeName = Annotated[str, StringConstraints(pattern=RECIPE_NAME)]
@@ -62,14 +62,14 @@ View = Annotated[Literal["opcua"], Query(description="`opcua` answers in the voc
 
 
 class UploadFields(BaseModel):
-    """What a client says of one image."""
+    """The fields of one image."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recipe: RecipeName | None = None
     external_id: Label | None = None
     part_id: Label | None = None
-    view: Annotated[Label | None, Field(description="which of several images of one part this is")] = None
+    view: Annotated[Label | None, Field(description="the view, if a part has several images")] = None
     lot_id: Label | None = None
     line_id: Label | None = None
     station_id: Label | None = None
@@ -81,40 +81,53 @@ class UploadFields(BaseModel):
     metadata: Metadata = Field(default_factory=dict)
 
 
-def upload_fields(given: Mapping[str, Any]) -> UploadFields:
-    """The fields of an upload; refuses unknown names and wrong values."""
+def upload_fields(values: Mapping[str, Any]) -> UploadFields:
+    """The fields of an upload.
+
+    Raises:
+        Refused: INVALID_FIELD for an unknown name or a wrong value.
+    """
     try:
-        return UploadFields.model_validate(given)
+        return UploadFields.model_validate(values)
     except ValidationError as error:
         raise invalid_fields(error.errors(include_url=False, include_input=False)) from None
 
 
 async def refuse_unknown_parameters(request: Request) -> None:
-    """Refuse query parameters that the matched route does not declare: a filter with a typo in it would filter nothing.
+    """Reject query parameters that the route does not declare: a filter with a typo would have no effect.
 
-    A route that reads its query itself declares it in its `openapi_extra`.
+    Routes that read their query themselves declare it in their `openapi_extra`.
     """
     if not request.query_params:
         return
     route = request.scope["route"]
-    known = {one["name"] for one in (route.openapi_extra or {}).get("parameters", ()) if one["in"] == "query"}
-    # Those of a model are plain fields, without a word of where they stand; only queries have models here.
+    documented = (route.openapi_extra or {}).get("parameters", ())
+    known = {parameter["name"] for parameter in documented if parameter["in"] == "query"}
+    # The fields of a model do not say where they come from; only queries have models here.
     elsewhere = (params.Path, params.Header, params.Cookie)
-    known |= {one.alias for one in get_flat_params(route.dependant) if not isinstance(one.field_info, elsewhere)}
+    known |= {
+        parameter.alias
+        for parameter in get_flat_params(route.dependant)
+        if not isinstance(parameter.field_info, elsewhere)
+    }
     unknown = sorted(request.query_params.keys() - known)
     if unknown:
         takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
-        raise Refused(Code.INVALID_FIELD, f"{unknown[0]}: no query parameter of this address; {takes}.")
+        raise Refused(Code.INVALID_FIELD, f"{unknown[0]}: not a query parameter of this address; {takes}.")
 
 
 def once_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Names and values as a mapping; refuses a name that comes twice."""
-    given: dict[str, str] = {}
+    """Names and values as a mapping.
+
+    Raises:
+        Refused: INVALID_FIELD for a repeated name.
+    """
+    values: dict[str, str] = {}
     for name, value in pairs:
-        if name in given:
+        if name in values:
             raise Refused(Code.INVALID_FIELD, f"{name}: given more than once.")
-        given[name] = value
-    return given
+        values[name] = value
+    return values
 
 
 def items_of_files(text: str) -> dict[str, dict[str, Any]]:
@@ -123,21 +136,25 @@ def items_of_files(text: str) -> dict[str, dict[str, Any]]:
         value = parse_json(text)
     except ValueError as error:
         raise Refused(Code.INVALID_FIELD, f"items: not valid JSON: {error}") from None
-    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(fields, dict) for fields in value.values()):
         raise Refused(Code.INVALID_FIELD, "items: must be a JSON object that maps file names to objects of fields.")
     return value
 
 
 def encode_cursor(inspection_id: UUID | None) -> str | None:
-    """The opaque cursor of the page after this inspection."""
+    """The opaque cursor of the page after an inspection."""
     return None if inspection_id is None else base64.urlsafe_b64encode(inspection_id.bytes).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str | None) -> UUID | None:
-    """The inspection that a cursor stands for; refuses what is none of ours."""
+    """The inspection id of a cursor.
+
+    Raises:
+        Refused: INVALID_CURSOR.
+    """
     if cursor is None:
         return None
     try:
         return UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
-        raise Refused(Code.INVALID_CURSOR, "cursor: not one that this listing gave out.") from None
+        raise Refused(Code.INVALID_CURSOR, "cursor: not a cursor of this listing.") from None

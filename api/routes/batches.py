@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 
 from api.requests.group_commit import Upload
-from api.requests.idempotency import IdempotencyKey, replays, tell
+from api.requests.idempotency import IdempotencyKey, replays, set_replayed
 from api.requests.parameters import UploadFields, Wait, items_of_files, once_each, parse_json, upload_fields
 from api.requests.uploads import Form, Received, RefusedPart, is_form
 from api.responses.problems import STATUS, refuses
@@ -56,13 +56,13 @@ async def submit_batch(
     An image that is refused appears in `errors` and harms no other. `callback_url` is called with `batch.completed`;
     an image's own, in `items`, is called for that inspection.
     """
-    with services.in_flight.alone(actor, idempotency_key) as key:
+    with services.in_flight.hold(actor, idempotency_key) as key:
         if is_form(request):
             accepted, errors = await _submit_form(request, services, key)
         else:
             accepted, errors = await _open(request, services, await _opening(request), key)
     assert accepted.batch is not None  # noqa: S101 - it was submitted as a batch
-    tell(response, replayed=accepted.replayed)
+    set_replayed(response, replayed=accepted.replayed)
     response.headers["Location"] = f"/v1/batches/{accepted.batch.id}"
     return SubmittedBatch(
         **Batch.of(accepted.batch).model_dump(),

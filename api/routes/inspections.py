@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from api import on_demand
 from api.requests.group_commit import Upload
-from api.requests.idempotency import IdempotencyKey, replays, tell
+from api.requests.idempotency import IdempotencyKey, replays, set_replayed
 from api.requests.parameters import (
     Label,
     Limit,
@@ -116,7 +116,7 @@ async def submit_inspection(
 
     The answer comes when the image and its row are durable, not when it has been examined.
     """
-    with services.in_flight.alone(actor, idempotency_key) as key:
+    with services.in_flight.hold(actor, idempotency_key) as key:
         if is_form(request):
             accepted = await _submit_form(request, services, key)
         elif is_image(request):
@@ -125,7 +125,7 @@ async def submit_inspection(
             raise Refused(
                 Code.UNSUPPORTED_MEDIA_TYPE, "Send the image with an image/* content type, or as multipart/form-data."
             )
-    tell(response, replayed=accepted.replayed)
+    set_replayed(response, replayed=accepted.replayed)
     inspection = accepted.inspections[0]
     response.headers["Location"] = f"/v1/inspections/{inspection.id}"
     return Inspection.of(inspection)

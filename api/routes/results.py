@@ -63,7 +63,9 @@ async def read_results(request: Request, asked: Annotated[_Feed, Query()], servi
     feed_waiters = services.feed_waiters
     give_up = time.monotonic() + asked.wait
     found = await feed_waiters.in_thread(lambda: _first_page(services, asked))
-    while not found.page.items and (left := give_up - time.monotonic()) > 0 and not await request.is_disconnected():
+    while not found.page.items and (left := give_up - time.monotonic()) > 0 and not feed_waiters.is_ending:
+        if await request.is_disconnected():
+            break
         async with feed_waiters.expecting(
             found.newest, recipe_id=found.recipe_id, reviews=asked.include == "reviews"
         ) as more:

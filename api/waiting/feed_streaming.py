@@ -1,7 +1,7 @@
-"""Waiting for more of the feed: one query for all waiting requests of this process, at most every `PAUSE_SECONDS`.
+"""Requests that wait for new entries of the feed, with one query for all of them, at most every `PAUSE_SECONDS`.
 
-However many wait and however fast results come, the feed is asked what is new once for all of them, and only those are
-woken whom it concerns. Their pages are read in threads of their own, so that group commit never waits for a reader's.
+Only requests that new entries concern are woken. Their pages are read in separate threads, so that group commit never
+waits for readers.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A request that waits for entries after `newest`, of one recipe or of all."""
+    """A request that waits for entries after `newest`, of one recipe or all."""
 
     newest: int
     recipe_id: int | None
@@ -37,15 +37,16 @@ class _Waiting:
 
 
 class FeedWaiters:
-    """Wakes the requests that wait for more of the feed."""
+    """Wakes the requests that wait for new entries of the feed."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="feed")
         self._waiting: set[_Waiting] = set()
-        self._hinted = asyncio.Event()
+        self._notified = asyncio.Event()
         self._newest = 0
         self._task: asyncio.Task[None] | None = None
+        self.is_ending = False
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._follow())
@@ -54,55 +55,60 @@ class FeedWaiters:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for one in self._waiting:
-            one.more.set()
+        self.answer_all()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def answer_all(self) -> None:
+        """Answer all waiting requests with what is known: the process ends."""
+        self.is_ending = True
+        for waiting in self._waiting:
+            waiting.more.set()
+
     def notify(self) -> None:
-        """Something became final: look soon."""
-        self._hinted.set()
+        """Something became final: check soon."""
+        self._notified.set()
 
     async def in_thread(self, function: Callable[[], T]) -> T:
-        """Read something of the feed."""
+        """Run a function that reads the feed."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     @asynccontextmanager
     async def expecting(self, newest: int, *, recipe_id: int | None, reviews: bool) -> AsyncIterator[asyncio.Event]:
-        """An event that is set once there may be entries behind the number `newest`, which was read before."""
-        one = _Waiting(newest, recipe_id, reviews)
+        """An event that is set once there may be entries after `newest`, the newest number when the caller read."""
+        waiting = _Waiting(newest, recipe_id, reviews)
         if not self._waiting:
             self._newest = newest
-        elif self._newest > newest:  # reported to the others between this request's read and its wait
-            one.more.set()
-        self._waiting.add(one)
+        elif self._newest > newest or self.is_ending:  # the others learned of it between this one's read and its wait
+            waiting.more.set()
+        self._waiting.add(waiting)
         try:
-            yield one.more
+            yield waiting.more
         finally:
-            self._waiting.discard(one)
+            self._waiting.discard(waiting)
 
     async def _follow(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(POLL_SECONDS):
-                    await self._hinted.wait()
+                    await self._notified.wait()
             except TimeoutError:
                 pass  # notifications can be lost
-            self._hinted.clear()
+            self._notified.clear()
             if self._waiting:
-                await self._look()
+                await self._wake_concerned()
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _look(self) -> None:
+    async def _wake_concerned(self) -> None:
         try:
-            news = await self.in_thread(lambda: self._news(self._newest))
-        except Exception as error:  # noqa: BLE001 - this loop must go on, whatever happens
-            log.warning("could not look for what is new in the feed: %s", error)
+            entries = await self.in_thread(lambda: self._new_entries(self._newest))
+        except Exception as error:  # noqa: BLE001 - this loop must not end
+            log.warning("could not check for new entries of the feed: %s", error)
             return
-        self._newest = max(self._newest, news.newest)
-        for one in self._waiting:
-            if news.newest > one.newest and news.concerns(one.recipe_id, reviews=one.reviews):
-                one.more.set()
+        self._newest = max(self._newest, entries.newest)
+        for waiting in self._waiting:
+            if entries.newest > waiting.newest and entries.concerns(waiting.recipe_id, reviews=waiting.reviews):
+                waiting.more.set()
 
-    def _news(self, behind: int) -> NewEntries:
+    def _new_entries(self, behind: int) -> NewEntries:
         with self._engine.begin() as connection:
             return feed.number_and_summarise(connection, behind)

@@ -1,7 +1,7 @@
-"""Waiting for something to become final, without a thread or a query per waiter.
+"""Long polls: requests that wait for something to become final, without a thread or a query for each.
 
-A notification on Redis' pub/sub wakes local long_polls at once. Notifications can be lost, so one
-query a second asks for all waiting requests together. Without Redis, answers come up to a second later.
+A notification on Redis' pub/sub wakes them. Notifications can be lost, so one query a second checks all waiting
+requests together: without Redis, answers come up to a second later.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["inspection", "batch", "rescore_run", "anomaly_map"]
 Look = Callable[[Iterable[str]], set[str]]
-"""Which of these are final now. Runs in a thread."""
+"""Returns which of these are final. Runs in a thread."""
 
 POLL_SECONDS = 1.0
 
 
 class Ending(Protocol):
-    """What is final at some time."""
+    """Something that becomes final."""
 
     @property
     def final(self) -> bool: ...
@@ -36,7 +36,7 @@ AnyEnding = TypeVar("AnyEnding", bound=Ending)
 
 
 class LongPolls:
-    """The requests that wait in this process, by what they wait for."""
+    """The waiting requests of this process, by what they wait for."""
 
     def __init__(self, settings: Settings, looks: Mapping[Kind, Look], *, on_finish: Callable[[], None]) -> None:
         self._settings = settings
@@ -44,19 +44,25 @@ class LongPolls:
         self._looks = looks
         self._waiting: dict[tuple[Kind, str], set[asyncio.Event]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_ending = False
 
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._poll())]
+
+    def answer_all(self) -> None:
+        """Answer all waiting requests with what is known, and let none wait from now on: the process ends."""
+        self._is_ending = True
+        self._wake(list(self._waiting))
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._wake(list(self._waiting))
+        self.answer_all()
 
     @asynccontextmanager
     async def expecting(self, kind: Kind, name: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set once `name` may be final. Look once inside, then wait: nothing is missed between."""
+        """An event that is set once `name` may be final. Check first inside the block, then wait, to miss nothing."""
         event = asyncio.Event()
         self._waiting[kind, name].add(event)
         try:
@@ -67,10 +73,10 @@ class LongPolls:
                 del self._waiting[kind, name]
 
     async def final(self, kind: Kind, one: UUID, wait: float, view: Callable[[UUID], AnyEnding]) -> AnyEnding:
-        """One thing once it is final, or as it stands after `wait` seconds; `view` runs in a thread."""
+        """A resource once it is final, or in its current state after `wait` seconds; `view` runs in a thread."""
         async with self.expecting(kind, str(one)) as final:
             found = await asyncio.to_thread(view, one)
-            if found.final or wait == 0:
+            if found.final or wait == 0 or self._is_ending:
                 return found
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
@@ -87,7 +93,7 @@ class LongPolls:
             kinds: tuple[Kind, ...] = ("inspection", "batch", "rescore_run")
             if channel == MAP_CHANNEL:
                 kinds = ("anomaly_map",)
-            else:  # whatever became final is in the feed
+            else:  # everything final is in the feed
                 self._on_finish()
             self._wake((kind, name) for name in names for kind in kinds)
 
@@ -100,7 +106,7 @@ class LongPolls:
                     continue
                 try:
                     final = await asyncio.to_thread(look, names)
-                except Exception as error:  # noqa: BLE001 - this loop must go on, whatever happens
-                    log.warning("could not look for what became final: %s", error)
+                except Exception as error:  # noqa: BLE001 - this loop must not end
+                    log.warning("could not check what became final: %s", error)
                     continue
                 self._wake((kind, name) for name in final)

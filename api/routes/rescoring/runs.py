@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 from sqlalchemy import func, select
 
-from api.requests.idempotency import IdempotencyKey, replays, tell
+from api.requests.idempotency import IdempotencyKey, replays, set_replayed
 from api.requests.parameters import Limit, RecipeName, Wait, decode_cursor, encode_cursor
 from api.responses.problems import refuses
 from api.responses.schemas import RescoreRunPage
@@ -52,9 +52,9 @@ async def create_rescore_run(
     `recompute` says to run the network; `threshold` judges with another threshold than the version's. Nothing that is
     stored of an inspection is changed. The run gives way to the line, and keeps to its `window`.
     """
-    with services.in_flight.alone(actor, idempotency_key) as key:
+    with services.in_flight.hold(actor, idempotency_key) as key:
         made, replayed = await asyncio.to_thread(_create, services, asked, actor, key)
-    tell(response, replayed=replayed)
+    set_replayed(response, replayed=replayed)
     response.headers["Location"] = f"/v1/rescore-runs/{made.id}"
     return RescoreRun.from_run(made)
 

@@ -22,7 +22,7 @@ def test_an_unknown_parameter_is_refused(client: httpx.Client, method: str, path
     answer = client.request(method, filled, params=dict.fromkeys([*known, "wiat"], "30"))
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), answer.text
     takes = ", ".join(known) or "none"
-    assert answer.json()["detail"] == f"wiat: no query parameter of this address; it takes {takes}."
+    assert answer.json()["detail"] == f"wiat: not a query parameter of this address; it takes {takes}."
 
 
 def test_the_parameters_that_there_are_are_told(client: httpx.Client) -> None:
