@@ -1,4 +1,4 @@
-"""The api: `create_app` puts the routes, the authentication and the services together."""
+"""The api application: routes, authentication and services."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,15 +33,15 @@ from api.routes.rescoring import activations, challengers, reports, runs, schedu
 from api.services import KEY_THREADS, ROUTE_THREADS, WORK_THREADS, Services
 from core.settings import Settings, settings
 
-DESCRIPTION = """Asynchronous visual inspection: images in, scores and verdicts out, nothing lost.
+DESCRIPTION = """Asynchronous visual inspection: upload images, get scores and verdicts. Accepted images are never lost.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`."""
 
 
 def create_app(configuration: Settings | None = None) -> FastAPI:
-    """Create the api; it opens its connections when it starts."""
-    chosen = configuration or settings()
-    services = Services.create(chosen)
+    """Create the api. It opens its connections when it starts."""
+    configuration = configuration or settings()
+    services = Services.create(configuration)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -58,24 +58,24 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         version=version("linewatch"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's own load scripts from the internet
+        docs_url=None,  # FastAPI's pages load scripts from the internet; `api.routes.docs` does not
         redoc_url=None,
-        generate_unique_id_function=_operation,
+        generate_unique_id_function=_operation_id,
     )
     app.state.services = services
     problems.install(app)
-    app.add_middleware(Authentication, settings=chosen, engine=services.engine, threads=KEY_THREADS)
-    # Exports come before inspections, so that `export` is not taken for an id.
-    nouns = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
+    app.add_middleware(Authentication, settings=configuration, engine=services.engine, threads=KEY_THREADS)
+    # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
+    resources = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, activations, challengers)
-    for routes in (*nouns, *rescoring):
+    for routes in (*resources, *rescoring):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
-    # These take any query, for callers of the old demo, probes and browsers.
+    # These accept any query parameters: for clients of the old demo, probes and browsers.
     for routes in (predict, health, page, docs):
         app.include_router(routes.router)
     return app
 
 
-def _operation(route: APIRoute) -> str:
-    """The name of an operation in the OpenAPI document, and so in generated clients."""
+def _operation_id(route: APIRoute) -> str:
+    """The `operationId` in the OpenAPI document. Generated clients use it as the method name."""
     return route.name

@@ -1,7 +1,7 @@
-"""The connections of clients: their number, the time for request headers, and the detection of dead clients.
+"""Client connections: a maximum number, a time limit for request headers, and detection of dead clients.
 
-uvicorn limits none of these: a client that sends nothing, or that vanishes without closing its connection, would hold
-it for ever.
+uvicorn has no such limits: a client that sends nothing, or that disappears without closing its connection, would
+occupy it for ever.
 """
 
 import logging
@@ -14,17 +14,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 log = logging.getLogger(__name__)
 
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""A dead client is noticed after 30 s without traffic."""
+"""A dead client is detected after 30 s without traffic."""
 UNACKNOWLEDGED_MS = 30_000
-"""The same while an answer is being sent."""
+"""A client that acknowledges no data for this long while an answer is sent is dead."""
 
 
 def limited_connections(*, most: int, header_seconds: float) -> type[HttpToolsProtocol]:
     """A protocol for `uvicorn.run(http=...)`.
 
     Args:
-        most: connections at a time; more are refused.
-        header_seconds: from the first byte of a request, or from the start of a connection, to the end of the headers.
+        most: the maximum number of connections; further ones are refused.
+        header_seconds: the time from the start of a connection or request to the end of its headers.
     """
     return type("LimitedConnection", (_LimitedConnection,), {"most": most, "header_seconds": header_seconds})
 
@@ -36,36 +36,36 @@ class _LimitedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         if len(self.connections) >= self.most:
-            log.warning("a connection is refused: there are %d already", self.most)
+            log.warning("refused a connection: %d are open, the maximum", self.most)
             cast(Transport, transport).abort()
             return
         super().connection_made(cast(Transport, transport))
         _detect_dead_client(transport)
-        self._expect_headers()
+        self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_timer()
+        self._cancel_header_timer()
         if self.transport is not None:
             super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._header_timer is None:
-            self._expect_headers()
+            self._start_header_timer()
 
     def on_headers_complete(self) -> None:
-        self._cancel_timer()
+        self._cancel_header_timer()
         super().on_headers_complete()
 
-    def _expect_headers(self) -> None:
-        self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
+    def _start_header_timer(self) -> None:
+        self._header_timer = self.loop.call_later(self.header_seconds, self._close)
 
-    def _cancel_timer(self) -> None:
+    def _cancel_header_timer(self) -> None:
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
 
-    def _give_up(self) -> None:
+    def _close(self) -> None:
         self._header_timer = None
         self.transport.close()
 
@@ -77,5 +77,5 @@ def _detect_dead_client(transport: BaseTransport) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     options = {**KEEPALIVE, "TCP_USER_TIMEOUT": UNACKNOWLEDGED_MS}
     for name, value in options.items():
-        if hasattr(socket, name):  # macOS lacks some
+        if hasattr(socket, name):  # macOS does not have all of them
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,4 +1,4 @@
-"""Tables as files: what all exports have in common, whatever their rows are."""
+"""Exports: tables as CSV or Parquet files. Shared by all export routes."""
 
 import datetime as dt
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -16,24 +16,24 @@ from core.documents.exports import Column, Format, Page
 
 FileFormat = Annotated[Format, Field(description="CSV (RFC 4180, UTF-8, a header line) or Parquet (zstd)")]
 FILE = binary(*(kind.partition(";")[0] for kind in exports.MEDIA_TYPES.values()))
-FILE[200]["description"] = "The file, in chunks. One that breaks off before its last chunk is not whole."
+FILE[200]["description"] = "The file, in chunks. Without the last chunk the download is incomplete."
 
 
-async def _place(services: Context) -> AsyncIterator[None]:
-    """Held until the file is sent, or its client has gone."""
-    with services.downloads.place():
+async def _download_slot(services: Context) -> AsyncIterator[None]:
+    """Occupies one of the download slots until the file is sent or its client has disconnected."""
+    with services.downloads.slot():
         yield
 
 
-PLACE = Depends(_place)
-"""The dependency of every route that answers with `send`."""
+DOWNLOAD_SLOT = Depends(_download_slot)
+"""A dependency. Every route that answers with `send` needs it."""
 
 
 async def send(
     services: Services, pages: Iterator[Page], columns: Sequence[Column], kind: Format, name: str
 ) -> Download:
-    """Pages as one file, of any length; the moment is added to its name. There is a first page, even an empty one."""
-    first = await services.downloads.step(pages)  # while the answer has not begun, a refusal still has its status
+    """Stream pages as one file of any length, with the current time in its name. `pages` yields at least one page."""
+    first = await services.downloads.step(pages)  # before the response starts: an error still sets its status
     assert first is not None  # noqa: S101 - see above
     return Download(
         services.downloads.stream(exports.WRITERS[kind](chain([first], pages), columns)),

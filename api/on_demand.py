@@ -1,6 +1,6 @@
-"""Anomaly maps, heatmaps and pages about runs on demand: made by a worker through the queue and kept in the store.
+"""Anomaly maps, heatmaps and run reports on demand: a worker creates them and the store caches them.
 
-The api decodes no image: an image made to crash a decoder crashes a worker's child process.
+The api decodes no images: an image that crashes the decoder crashes a worker's child process, not the api.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from core.intake.submission import StoredImage
 from core.queue.broker import Task
 from core.storage.image_store import Store, anomaly_map_key, failure_key, heatmap_key, image_key, report_key
 
-ASK_AGAIN_SECONDS = 5.0
+RESEND_SECONDS = 5.0
 
 
 async def anomaly_map(services: Services, image: StoredImage, model_version_id: int, model_sha256: bytes) -> bytes:
-    """The `.npy` file of the float32 anomaly map (H, W) that a model version gives for a stored image.
+    """The anomaly map of a stored image by a model version: a `.npy` file of float32 (H, W).
 
     Raises:
-        Refused: MALFORMED_REQUEST for an image that cannot be decoded; TIMEOUT when no worker made it in time.
+        Refused: MALFORMED_REQUEST if the image cannot be decoded; TIMEOUT if no worker created the map in time.
     """
     key = anomaly_map_key(image.sha256, model_sha256)
     source = image_key(image.day, image.sha256)
@@ -37,10 +37,10 @@ async def heatmap(
     score: float,
     threshold: float,
 ) -> bytes:
-    """A PNG of a stored image under the heat that a model version gives it; see `core.vision.evaluation.heatmap`.
+    """A PNG of a stored image with the anomaly map of a model version over it; see `core.vision.evaluation.heatmap`.
 
     Args:
-        score, threshold: as the inspection recorded them; they fix the scale.
+        score, threshold: the recorded values of the inspection; they determine the colour scale.
 
     Raises:
         Refused: see `anomaly_map`.
@@ -52,7 +52,7 @@ async def heatmap(
 
 
 async def rescore_report(services: Services, run_id: UUID, digest: str) -> bytes:
-    """The HTML page about a run whose report has this digest.
+    """The HTML report of a run. The digest identifies the contents of the report.
 
     Raises:
         Refused: see `anomaly_map`.
@@ -62,20 +62,20 @@ async def rescore_report(services: Services, run_id: UUID, digest: str) -> bytes
 
 
 async def _run_task(services: Services, key: str, task: Task, *arguments: object) -> bytes:
-    """What a task leaves in the store under `key`."""
+    """Run a task and return what it wrote to the store under `key`."""
     async with services.long_polls.expecting("anomaly_map", key) as written:
         try:
             async with asyncio.timeout(services.settings.predict_timeout):
-                while not await asyncio.to_thread(_is_decided, services.store, key):
+                while not await asyncio.to_thread(_is_finished, services.store, key):
                     services.publisher.call(task, *arguments, queue="sync")
-                    await _wait(written, ASK_AGAIN_SECONDS)
+                    await _wait_at_most(written, RESEND_SECONDS)
         except TimeoutError:
             what = task.removeprefix("linewatch.").replace("_", " ")
-            raise Refused(Code.TIMEOUT, f"No worker has made the {what} in time; try again.") from None
+            raise Refused(Code.TIMEOUT, f"No worker created the {what} in time. Retry.") from None
     return await asyncio.to_thread(_result, services.store, key)
 
 
-def _is_decided(store: Store, key: str) -> bool:
+def _is_finished(store: Store, key: str) -> bool:
     return store.holds(key) or store.holds(failure_key(key))
 
 
@@ -85,8 +85,8 @@ def _result(store: Store, key: str) -> bytes:
     return store.read(key)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, but no longer than this."""
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, for at most `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

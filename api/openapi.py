@@ -1,7 +1,7 @@
-"""The document at `/openapi.json`: what FastAPI derives from the routes, completed by what holds for all of them.
+"""The document at `/openapi.json`: FastAPI derives it from the routes, and this module adds what all routes share.
 
-A route declares its own rejections (`problems.refuses`). Those of authentication, fields, bodies and the database are
-added here, once.
+A route declares its specific error codes (`problems.refuses`). The codes of authentication, fields, bodies and the
+database are added here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from api.responses.schemas import GateNotMet, LostCursor, Problem
 from core.errors import Code
 
 _BY_FASTAPI = ("HTTPValidationError", "ValidationError")
-"""Schemas of an answer that is never given: ours to wrong fields is a problem."""
+"""FastAPI's schemas for invalid fields. They are removed: the api answers with a problem document instead."""
 _PROBLEMS = (Problem, LostCursor, GateNotMet)
 _METHODS = frozenset({"get", "post", "patch", "delete", "put"})
 
@@ -24,9 +24,9 @@ _KEY = {
     "type": "http",
     "scheme": "bearer",
     "description": "An API key, `lw_…` (`linewatch keys create`). Each operation names the scope that the key needs; "
-    "`admin` is all of them. A system that listens on a loopback address needs no key unless configured otherwise.",
+    "`admin` includes all scopes. By default, an api on a loopback address needs no key.",
 }
-_RETRY_AFTER = {"description": "Seconds after which to ask again.", "schema": {"type": "integer", "minimum": 1}}
+_RETRY_AFTER = {"description": "Retry after this many seconds.", "schema": {"type": "integer", "minimum": 1}}
 _AUTHENTICATE = {"description": "`Bearer`.", "schema": {"type": "string"}}
 _HEADERS: Mapping[HTTPStatus, Mapping[str, Any]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": {"required": True, **_AUTHENTICATE}},
@@ -37,7 +37,7 @@ _HEADERS: Mapping[HTTPStatus, Mapping[str, Any]] = {
 
 
 class DocumentedApp(FastAPI):
-    """An app whose document is complete."""
+    """An app with a complete OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -57,7 +57,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         for method in _METHODS & item.keys():
             operation = item[method]
             operation["security"] = [] if _is_open(path) else [{"key": [scope_needed(method.upper(), path)]}]
-            operation["responses"] = _answers(path, operation)
+            operation["responses"] = _all_responses(path, operation)
     return document
 
 
@@ -65,19 +65,19 @@ def _is_open(path: str) -> bool:
     return path in PROBES | NEED_NO_KEY
 
 
-def _answers(path: str, operation: Mapping[str, Any]) -> dict[str, Any]:
-    """Its own answers, and the problems that it says or that follow from what it is."""
-    said: dict[str, Any] = operation["responses"]
-    own = {status: answer for status, answer in said.items() if not _is_by_fastapi(answer)}
-    answers = {status: answer for status, answer in own.items() if int(status) < HTTPStatus.BAD_REQUEST}
+def _all_responses(path: str, operation: Mapping[str, Any]) -> dict[str, Any]:
+    """All responses of an operation: those that its route declares, and the errors common to its kind."""
+    responses: dict[str, Any] = operation["responses"]
+    declared = {status: answer for status, answer in responses.items() if not _is_by_fastapi(answer)}
+    answers = {status: answer for status, answer in declared.items() if int(status) < HTTPStatus.BAD_REQUEST}
     codes: dict[int, list[str]] = {}
-    for described in (own, refuses(*_common(path, operation))):
+    for described in (declared, refuses(*_common(path, operation))):
         for status, answer in described.items():
             if int(status) >= HTTPStatus.BAD_REQUEST:
                 codes.setdefault(int(status), []).extend(answer["description"].split(", "))
     for status in sorted(codes):
         answers[str(status)] = _problem(HTTPStatus(status), ", ".join(dict.fromkeys(codes[status])))
-    answers["default"] = _problem(None, f"Any other refusal, `{Code.INTERNAL_ERROR}` among them.")
+    answers["default"] = _problem(None, f"Any other error, for example `{Code.INTERNAL_ERROR}`.")
     return answers
 
 
@@ -87,7 +87,7 @@ def _is_by_fastapi(answer: Mapping[str, Any]) -> bool:
 
 
 def _common(path: str, operation: Mapping[str, Any]) -> Iterator[Code]:
-    """What any operation of this kind may refuse."""
+    """The error codes that all operations of this kind share."""
     if path not in PROBES:
         yield Code.FOREIGN_ORIGIN
     if not _is_open(path):
@@ -96,20 +96,20 @@ def _common(path: str, operation: Mapping[str, Any]) -> Iterator[Code]:
         yield Code.NOT_FOUND
     if "requestBody" in operation:
         yield from (Code.MALFORMED_REQUEST, Code.UPLOAD_TOO_LARGE)
-    if "requestBody" in operation or any(one["in"] != "path" for one in operation.get("parameters", ())):
+    if "requestBody" in operation or any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
         yield Code.INVALID_FIELD
     if path not in ("/healthz", "/health"):
         yield Code.DATABASE_UNAVAILABLE
 
 
-def _kind(status: HTTPStatus | None, description: str) -> type[Problem]:
+def _model_of(status: HTTPStatus | None, description: str) -> type[Problem]:
     if status == STATUS[Code.CURSOR_EXPIRED]:
         return LostCursor
     return GateNotMet if f"`{Code.GATE_NOT_MET}`" in description else Problem
 
 
 def _problem(status: HTTPStatus | None, description: str) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{_kind(status, description).__name__}"}
+    schema = {"$ref": f"#/components/schemas/{_model_of(status, description).__name__}"}
     headers = _HEADERS.get(status) if status is not None else None
     answer: dict[str, Any] = {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
     return answer | {"headers": headers} if headers else answer

@@ -1,6 +1,6 @@
-"""Publishing after the commit, from a thread of its own: the request path never waits for Redis.
+"""Publishes messages after the commit, in a separate thread: requests never wait for Redis.
 
-A message that cannot be published is dropped: its rows are in Postgres, and the dispatcher finds them.
+A message that cannot be published is dropped. Its rows are in Postgres, and the dispatcher publishes them later.
 """
 
 import logging
@@ -26,12 +26,12 @@ from core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_MOST_AT_ONCE = 1024
+_MAX_ITEMS = 1024
 
 
 @dataclass(frozen=True)
-class _Queued:
-    """Inspections that were committed."""
+class _QueuedInspection:
+    """A committed inspection."""
 
     recipe_id: int
     priority: str
@@ -39,7 +39,7 @@ class _Queued:
 
 
 @dataclass(frozen=True)
-class _Call:
+class _TaskCall:
     """Any other task."""
 
     task: Task
@@ -48,17 +48,17 @@ class _Call:
 
 
 @dataclass(frozen=True)
-class _Hint:
-    """Notify all processes of what became final in this one."""
+class _Notification:
+    """Notify all processes of what became final in this process."""
 
     finished: Finished
 
 
-_Item = _Queued | _Call | _Hint
+_Item = _QueuedInspection | _TaskCall | _Notification
 
 
 class Publisher:
-    """Sends messages in the order in which they were handed over, inspections as minibatches."""
+    """Sends messages in the order in which they were added; inspections as minibatches."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._engine = engine
@@ -74,32 +74,32 @@ class Publisher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Publish what is left and end."""
+        """Publish the remaining messages, for at most 5 s, and stop the thread."""
         self._waiting.put(None)
         self._thread.join(timeout=5)
         self._celery.close()
         self._notifier.close()
 
     def queued(self, recipe_id: int, priority: str, inspection_id: UUID) -> None:
-        """Hand over an inspection that was committed. Returns at once."""
-        self._waiting.put(_Queued(recipe_id, priority, inspection_id))
+        """Add a committed inspection. Does not block."""
+        self._waiting.put(_QueuedInspection(recipe_id, priority, inspection_id))
 
     def call(self, task: Task, *arguments: Any, queue: str) -> None:
-        """Hand over any other task. Returns at once."""
-        self._waiting.put(_Call(task, arguments, queue))
+        """Add any other task. Does not block."""
+        self._waiting.put(_TaskCall(task, arguments, queue))
 
     def notify(self, finished: Finished) -> None:
-        """Hand over what became final. Returns at once."""
-        self._waiting.put(_Hint(finished))
+        """Add a notification of what became final. Does not block."""
+        self._waiting.put(_Notification(finished))
 
     def _run(self) -> None:
         while True:
             items, more = self._take()
             groups: dict[tuple[int, str], list[UUID]] = defaultdict(list)
             for item in items:
-                if isinstance(item, _Call):
+                if isinstance(item, _TaskCall):
                     self._send(item.task, item.arguments, item.queue)
-                elif isinstance(item, _Hint):
+                elif isinstance(item, _Notification):
                     self._notifier.finished(item.finished)
                 else:
                     groups[item.recipe_id, item.priority].append(item.id)
@@ -109,12 +109,12 @@ class Publisher:
                 return
 
     def _take(self) -> tuple[list[_Item], bool]:
-        """Wait for one item, take all others that are there, and say whether there will be more."""
+        """Wait for an item and take all others in the queue. The second value is False once the publisher stops."""
         items: list[_Item] = []
         item = self._waiting.get()
         while item is not None:
             items.append(item)
-            if len(items) >= _MOST_AT_ONCE:
+            if len(items) >= _MAX_ITEMS:
                 return items, True
             try:
                 item = self._waiting.get_nowait()
@@ -124,25 +124,25 @@ class Publisher:
 
     def _publish(self, recipe_id: int, priority: str, ids: list[UUID]) -> None:
         for start in range(0, len(ids), self._minibatch):
-            some = ids[start : start + self._minibatch]
-            if not self._send(Task.SCORE, score_arguments(recipe_id, priority, some), priority):
+            minibatch = ids[start : start + self._minibatch]
+            if not self._send(Task.SCORE, score_arguments(recipe_id, priority, minibatch), priority):
                 return
             try:
                 with self._engine.begin() as connection:
-                    publishing.mark_published(connection, some)
+                    publishing.mark_published(connection, minibatch)
             except SQLAlchemyError as error:
-                # The dispatcher will publish them a second time, which is harmless.
-                log.warning("could not mark %d inspections as published: %s", len(some), error)
+                # The dispatcher publishes them a second time, which is harmless.
+                log.warning("could not mark %d inspections as published: %s", len(minibatch), error)
 
     def _send(self, task: Task, arguments: Sequence[Any], queue: str) -> bool:
         try:
             self._celery.send_task(task, args=list(arguments), queue=queue, ignore_result=True, retry=False)
         except (BrokerError, RedisError, OSError) as error:
             if not self._broker_is_down:
-                log.warning("Redis cannot be reached, the dispatcher will publish later: %s", error)
+                log.warning("cannot reach Redis; the dispatcher will publish later: %s", error)
             self._broker_is_down = True
             return False
         if self._broker_is_down:
-            log.warning("Redis can be reached again")
+            log.warning("Redis is reachable again")
         self._broker_is_down = False
         return True

@@ -1,4 +1,4 @@
-"""Authentication and origin checks: a bearer key with the right scope, or without keys, only this machine."""
+"""Authentication: bearer keys and their scopes. Without keys, only clients on this machine are served."""
 
 import asyncio
 import logging
@@ -31,14 +31,14 @@ UPLOADS = re.compile(r"/v1/(inspections|batches|recipes/[^/]+/model-versions)|/p
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SUBMITTING = ("/v1/inspections", "/v1/batches", "/predict", "/heatmap")
 READER_CHANGES = re.compile(r"POST /v1/results/acknowledge|DELETE /v1/results/consumers/[^/]+")
-"""The changes that the scope `read` allows: those of a reader's own cursor in the feed."""
+"""Changes that the scope `read` allows: a reader may acknowledge and delete its consumers of the feed."""
 KEY_SECONDS = 5.0
-"""How long a key is cached: a revoked key works no longer than this."""
+"""How long a key is cached. A revoked key is accepted for at most this long."""
 USE_SECONDS = 60.0
-"""The shortest time between two updates of when a key was last used."""
+"""The minimum time between two updates of the time a key was last used."""
 
 NO_KEY = "Send an API key: `Authorization: Bearer lw_…` (`linewatch keys create`)."
-UNKNOWN_KEY = "This API key is unknown or was revoked. Create another one (`linewatch keys create`)."
+UNKNOWN_KEY = "Not a valid API key: it is unknown or was revoked. Create a new one (`linewatch keys create`)."
 
 
 def scope_needed(method: str, path: str) -> str:
@@ -49,10 +49,10 @@ def scope_needed(method: str, path: str) -> str:
 
 
 class Authentication:
-    """ASGI middleware that rejects requests before their body is read, and limits bodies."""
+    """ASGI middleware: authenticates requests before their body is read, and limits bodies."""
 
     def __init__(self, app: ASGIApp, settings: Settings, engine: Engine, threads: int) -> None:
-        """Keys are looked up in `threads` separate threads, so that slow requests do not delay authentication."""
+        """Look keys up in `threads` separate threads, so that slow requests do not delay authentication."""
         self._app = app
         self._threads = anyio.CapacityLimiter(threads)
         self._needs_key = settings.auth_required
@@ -60,8 +60,8 @@ class Authentication:
         self._engine = engine
         self._keys: dict[str, tuple[float, Key]] = {}
         self._rates = RateLimits()
-        self._uses_noted: dict[int, float] = {}
-        self._notes: set[asyncio.Task[None]] = set()
+        self._use_updated_at: dict[int, float] = {}
+        self._use_updates: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,7 +77,7 @@ class Authentication:
         await self._app(scope, request_bodies.limit(receive, is_upload=is_upload, seconds=self._client_timeout), send)
 
     async def _identify(self, scope: Scope) -> tuple[str, bool]:
-        """The actor of the request, for the audit, and whether it has the scope `admin`."""
+        """The actor of the request, for the audit log, and whether it has the scope `admin`."""
         headers = Headers(scope=scope)
         if scope["path"] in PROBES:
             return "anonymous", False
@@ -87,16 +87,16 @@ class Authentication:
         if scope["path"] in NEED_NO_KEY:
             return "anonymous", False
         scheme, _, text = headers.get("authorization", "").partition(" ")
-        bearer, text = scheme.lower() == "bearer", text.strip()
-        key = await self._find(text) if bearer else None
+        is_bearer, text = scheme.lower() == "bearer", text.strip()
+        key = await self._find(text) if is_bearer else None
         if key is None:
-            raise Refused(Code.UNAUTHENTICATED, UNKNOWN_KEY if bearer and text else NO_KEY)
+            raise Refused(Code.UNAUTHENTICATED, UNKNOWN_KEY if is_bearer and text else NO_KEY)
         key.check_not_expired()
         self._check_rate(key)
-        self._note_use(key)
+        self._update_last_use(key)
         needed = scope_needed(scope["method"], scope["path"])
         if not key.allows(needed):
-            raise Refused(Code.FORBIDDEN, f"The key {key.prefix!r} lacks the scope {needed!r}.")
+            raise Refused(Code.FORBIDDEN, f"The API key {key.prefix!r} does not have the scope {needed!r}.")
         return f"key:{key.prefix}", key.allows("admin")
 
     async def _find(self, text: str) -> Key | None:
@@ -107,7 +107,7 @@ class Authentication:
             key = await anyio.to_thread.run_sync(self._look_up, text, limiter=self._threads)
         except UNUSABLE as error:
             raise database_unavailable() from error
-        self._keys = {known: entry for known, entry in self._keys.items() if entry[0] > now}
+        self._keys = {cached: entry for cached, entry in self._keys.items() if entry[0] > now}
         if key is not None:
             self._keys[text] = (now + KEY_SECONDS, key)
         return key
@@ -119,21 +119,21 @@ class Authentication:
         if seconds:
             raise Refused(
                 Code.RATE_LIMITED,
-                f"The key {key.prefix!r} may make {key.requests_per_minute} requests a minute. Retry later.",
+                f"The API key {key.prefix!r} is limited to {key.requests_per_minute} requests a minute. Retry later.",
                 retry_after=seconds,
             )
 
-    def _note_use(self, key: Key) -> None:
-        """Update when the key was last used, in the background: the request neither waits for it nor fails with it."""
+    def _update_last_use(self, key: Key) -> None:
+        """Update when a key was last used, in the background: the request neither waits for it nor fails with it."""
         now = time.monotonic()
-        if self._uses_noted.get(key.id, -USE_SECONDS) + USE_SECONDS > now:
+        if self._use_updated_at.get(key.id, -USE_SECONDS) + USE_SECONDS > now:
             return
-        self._uses_noted[key.id] = now
-        note = asyncio.create_task(self._write_use(key))
-        self._notes.add(note)
-        note.add_done_callback(self._notes.discard)
+        self._use_updated_at[key.id] = now
+        update = asyncio.create_task(self._write_last_use(key))
+        self._use_updates.add(update)
+        update.add_done_callback(self._use_updates.discard)
 
-    async def _write_use(self, key: Key) -> None:
+    async def _write_last_use(self, key: Key) -> None:
         def write() -> None:
             with self._engine.begin() as connection:
                 keys.note_use(connection, key.id)
@@ -141,7 +141,7 @@ class Authentication:
         try:
             await asyncio.to_thread(write)
         except SQLAlchemyError as error:
-            log.warning("could not update when the key %s was last used: %s", key.prefix, error)
+            log.warning("could not update when the API key %s was last used: %s", key.prefix, error)
 
     def _look_up(self, text: str) -> Key | None:
         with self._engine.begin() as connection:
@@ -149,15 +149,18 @@ class Authentication:
 
 
 def _check_host_and_origin(method: str, headers: Headers) -> None:
-    """Without keys, a web page that a user of this machine visits could post here, or rebind its name to us."""
+    """Block requests from other web pages: without keys, a page in a browser on this machine could send them.
+
+    The host is checked because of DNS rebinding, the origin because of cross-site requests.
+    """
     host = headers.get("host", "")
     if _host_name(host) not in LOOPBACK_HOSTS:
-        raise Refused(Code.FOREIGN_ORIGIN, "Without API keys, only localhost, 127.0.0.1 and [::1] are served.")
+        raise Refused(Code.FOREIGN_ORIGIN, "Without API keys, use localhost, 127.0.0.1 or [::1].")
     if method in SAFE_METHODS:
         return
     origin = headers.get("origin")
     if (origin is not None and origin.partition("://")[2] != host) or headers.get("sec-fetch-site") == "cross-site":
-        raise Refused(Code.FOREIGN_ORIGIN, "Another web page may not change anything here.")
+        raise Refused(Code.FOREIGN_ORIGIN, "Requests from another web page may not change anything.")
 
 
 def _host_name(host: str) -> str | None:

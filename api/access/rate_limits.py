@@ -1,4 +1,4 @@
-"""How fast each API key may ask: a token bucket for each, in this api process."""
+"""Rate limits of API keys: one token bucket per key, in this api process."""
 
 import math
 import time
@@ -10,16 +10,16 @@ MINUTE = 60.0
 
 @dataclass
 class _Bucket:
-    """Requests that may be made at once, as of a moment."""
+    """The tokens at a time; each request takes one."""
 
     tokens: float
     at: float
 
 
 class RateLimits:
-    """A key that was idle may make the requests of one minute at once; then they come back evenly.
+    """A bucket holds the requests of one minute and refills evenly.
 
-    With several api processes each counts for itself.
+    Each api process counts separately.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,7 +27,7 @@ class RateLimits:
         self._buckets: dict[int, _Bucket] = {}
 
     def take(self, key_id: int, per_minute: int) -> int:
-        """Count one request of a key; 0 when it may go, else the whole seconds after which the next one may."""
+        """Count a request of a key. Returns 0 if it is allowed, otherwise the seconds to wait, rounded up."""
         now = self._clock()
         bucket = self._buckets.setdefault(key_id, _Bucket(per_minute, now))
         bucket.tokens = min(per_minute, bucket.tokens + (now - bucket.at) * per_minute / MINUTE)

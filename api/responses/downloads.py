@@ -32,7 +32,7 @@ class Downloads:
         self._threads = anyio.CapacityLimiter(threads)
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def slot(self) -> Iterator[None]:
         """A place for one download; refuses when all are taken."""
         if self._under_way >= self._most:
             raise Refused(Code.BUSY, f"{self._most} exports are under way, and more may not be at a time. Wait.")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.exports import FILE, PLACE, FileFormat, send
+from api.exports import DOWNLOAD_SLOT, FILE, FileFormat, send
 from api.responses.downloads import Download
 from api.responses.problems import refuses
 from api.routes.inspections import ListingFilters
@@ -22,7 +22,7 @@ class _Export(ListingFilters):
     format: FileFormat = Format.CSV
 
 
-@router.get("/export", response_class=Download, responses=FILE | refuses(Code.BUSY), dependencies=[PLACE])
+@router.get("/export", response_class=Download, responses=FILE | refuses(Code.BUSY), dependencies=[DOWNLOAD_SLOT])
 async def export_inspections(wanted: Annotated[_Export, Query()], services: Context) -> Download:
     """Inspections as one file, newest first, with the filters of the listing; of any length.
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import on_demand
-from api.exports import FILE, PLACE, FileFormat, send
+from api.exports import DOWNLOAD_SLOT, FILE, FileFormat, send
 from api.requests.parameters import Label, Limit
 from api.responses.downloads import Download
 from api.responses.problems import refuses
@@ -101,7 +101,7 @@ class _Export(BaseModel):
     flips: Annotated[bool, Field(description="only the verdicts that changed")] = False
 
 
-@router.get("/export", response_class=Download, responses=FILE | refuses(Code.BUSY), dependencies=[PLACE])
+@router.get("/export", response_class=Download, responses=FILE | refuses(Code.BUSY), dependencies=[DOWNLOAD_SLOT])
 async def export_rescore_results(run_id: UUID, asked: Annotated[_Export, Query()], services: Context) -> Download:
     """The results of a run as one file, in the order of its source; with `flips` only the verdicts that changed.
 

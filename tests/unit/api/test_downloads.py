@@ -21,12 +21,12 @@ def test_whoever_has_a_thread_finds_a_connection() -> None:
 def test_a_place_is_given_back() -> None:
     downloads = Downloads(most=1, threads=1)
     for _ in range(2):
-        with downloads.place(), pytest.raises(Refused) as caught, downloads.place():
+        with downloads.slot(), pytest.raises(Refused) as caught, downloads.slot():
             pass
         assert caught.value.code == Code.BUSY
-    with pytest.raises(ConnectionError), downloads.place():
+    with pytest.raises(ConnectionError), downloads.slot():
         raise ConnectionError
-    with downloads.place():
+    with downloads.slot():
         pass
 
 
