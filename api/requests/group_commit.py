@@ -1,7 +1,7 @@
-"""Group commit: concurrent uploads share one transaction and then one message.
+"""Group commit: concurrent uploads share one transaction, and then one message.
 
-While one group is being committed, the next one gathers: a single upload never waits, and a burst takes few
-transactions. A 202 is sent only after the images are stored and synced and the rows are committed.
+While a group is being committed, further uploads form the next group. So a single upload does not wait, and a burst
+needs few transactions. A 202 is sent only after the images are stored and synced and the rows are committed.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from core.storage.image_store import Staged, Store, image_key
 log = logging.getLogger(__name__)
 
 GROUP_IMAGES = 256
-"""A group with this many images is committed without waiting for more."""
+"""A group takes no further requests once it has this many images."""
 
 DEPTH_SECONDS = 1.0
 RECIPE_SECONDS = 1.0
@@ -56,7 +56,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class _PendingRequest:
-    """The uploads of one request, its idempotency key, its rejected parts, and the future of its answer."""
+    """The uploads of one request, its idempotency key, its rejected parts, and a future for the answer."""
 
     uploads: Sequence[Upload]
     as_batch: bool
@@ -71,7 +71,7 @@ class _PendingRequest:
 
 
 class GroupCommit:
-    """Accepts uploads and answers once they are durable."""
+    """Accepts uploads, and answers when they are durable."""
 
     def __init__(
         self, settings: Settings, engine: Engine, store: Store, publisher: Publisher, allowed: AllowList
@@ -81,13 +81,14 @@ class GroupCommit:
         self._publisher = publisher
         self._limits = QueueLimits(settings)
         self._allowed = allowed
-        self._recipes_seen: dict[str, tuple[float, bool]] = {}  # until when, and whether it has a model version
-        self._callbacks_seen: dict[Origin, float] = {}
+        self._recipes: dict[str, tuple[float, bool]] = {}  # a cache: expiry, and whether there is a model version
+        self._callbacks: dict[Origin, float] = {}  # a cache: the expiry of a check
         # Separate threads: a slow name lookup does not delay uploads without a callback.
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
         self._arriving: asyncio.Queue[_PendingRequest] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
-        self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")  # never waits
+        # A separate thread: a commit never waits for one.
+        self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
 
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._watch_depth())]
@@ -100,53 +101,53 @@ class GroupCommit:
         self._committing.shutdown()
 
     async def check(self, recipe: str, priority: str, key: Key | None = None) -> None:
-        """Reject an upload that cannot be accepted, before its body is read; the commit checks again.
+        """Reject an upload before its body is read, if it cannot be accepted. The commit checks again.
 
-        A recipe is looked up at most once a second.
+        Each recipe is looked up at most once a second.
 
         Raises:
             Refused: QUEUE_FULL, WAITING_QUEUE_FULL, RECIPE_UNKNOWN, RECIPE_WITHOUT_MODEL.
         """
-        async with self._unless_known(key):
+        async with self._allow_replay(key):
             now = time.monotonic()
-            until, has_model = self._recipes_seen.get(recipe, (0.0, False))
-            if until < now:
+            expires_at, has_model = self._recipes.get(recipe, (0.0, False))
+            if expires_at < now:
                 has_model = await asyncio.to_thread(self._check_recipe, recipe)
-                self._recipes_seen[recipe] = now + RECIPE_SECONDS, has_model
+                self._recipes[recipe] = now + RECIPE_SECONDS, has_model
             self._limits.check(depths.lane_of(priority, has_model=has_model), recipe)
 
     async def check_callbacks(self, urls: Iterable[str | None], key: Key | None = None) -> None:
         """Reject callbacks to unregistered endpoints and to targets that are not allowed.
 
-        The commit checks the registration again; names are resolved only here, because no transaction should wait for
-        that. An origin is checked at most once a second. A registered origin whose name cannot be resolved now, or not
-        in time, is accepted: the sender checks it again.
+        The commit checks the registration again, but host names are resolved only here: no transaction should wait for
+        DNS. Each origin is checked at most once a second. If the name of a registered origin cannot be resolved, or
+        not in time, the callback is accepted: the sender checks it again.
 
         Raises:
             Refused: CALLBACK_UNREGISTERED, WEBHOOK_TARGET_REFUSED.
         """
-        async with self._unless_known(key):
+        async with self._allow_replay(key):
             now = time.monotonic()
             origins = {Origin.of(url): url for url in urls if url is not None}
-            unseen = {origin: url for origin, url in origins.items() if self._callbacks_seen.get(origin, 0.0) < now}
-            if not unseen:
+            unchecked = {origin: url for origin, url in origins.items() if self._callbacks.get(origin, 0.0) < now}
+            if not unchecked:
                 return
-            await asyncio.to_thread(self._check_registered, unseen.values())
+            await asyncio.to_thread(self._check_registered, unchecked.values())
             try:
                 async with asyncio.timeout(CHECK_SECONDS):
-                    for origin, url in unseen.items():
+                    for origin, url in unchecked.items():
                         await self._check_target(url)
-                        self._callbacks_seen[origin] = time.monotonic() + CALLBACK_SECONDS
+                        self._callbacks[origin] = time.monotonic() + CALLBACK_SECONDS
             except TimeoutError:
-                log.warning("accepted callbacks whose host names could not be resolved in time")
+                log.warning("accepted callbacks whose host names were not resolved in time")
 
     @asynccontextmanager
-    async def _unless_known(self, key: Key | None) -> AsyncIterator[None]:
-        """Ignore a refusal if the key was used before: the first answer is repeated, whatever has happened since."""
+    async def _allow_replay(self, key: Key | None) -> AsyncIterator[None]:
+        """Ignore a refusal if the key was used before: the first answer is repeated even if uploads are refused now."""
         try:
             yield
         except Refused:
-            if key is None or not await asyncio.to_thread(self._is_known, key):
+            if key is None or not await asyncio.to_thread(self._key_exists, key):
                 raise
 
     async def submit(
@@ -158,12 +159,12 @@ class GroupCommit:
         key: Key | None = None,
         errors: Sequence[Mapping[str, Any]] = (),
     ) -> Accepted:
-        """Accept the uploads of one request, all or none; a batch without uploads is opened.
+        """Accept all uploads of one request, or none. Without uploads, `as_batch` opens a batch.
 
         Args:
             callback_url: the callback of the batch.
-            key: the idempotency key of the request; if it was used before, the first answer is repeated.
-            errors: parts of the request that were already rejected; the answer repeats them.
+            key: the idempotency key of the request. If it was used before, the first answer is repeated.
+            errors: rejected parts of the request. They are stored with the key, to be repeated in later answers.
         """
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         await self._arriving.put(_PendingRequest(uploads, as_batch, callback_url, key, errors, answer))
@@ -185,7 +186,7 @@ class GroupCommit:
         check = partial(self._allowed.check, url, registered=True)
         await asyncio.get_running_loop().run_in_executor(self._lookups, check)
 
-    def _is_known(self, key: Key) -> bool:
+    def _key_exists(self, key: Key) -> bool:
         with self._engine.begin() as connection:
             return idempotency.key_exists(connection, key)
 
@@ -216,23 +217,23 @@ class GroupCommit:
                 images += len(group[-1].uploads)
             try:
                 results = await asyncio.get_running_loop().run_in_executor(self._committing, self._commit, group)
-            except Exception as error:  # a defect; this loop must outlive it
-                log.exception("a group of %d uploads could not be committed", len(group))
+            except Exception as error:  # a bug; this loop must not end
+                log.exception("could not commit a group of %d requests", len(group))
                 results = [error] * len(group)
             for pending, result in zip(group, results, strict=True):
-                _answer(pending.answer, result)
+                _set_result(pending.answer, result)
             self._publish([result for result in results if isinstance(result, Accepted) and not result.replayed])
 
     def _publish(self, accepted: Sequence[Accepted]) -> None:
         for submitted in accepted:
             for inspection in submitted.inspections:
-                _, has_model = self._recipes_seen.get(inspection.recipe, (0.0, True))
+                _, has_model = self._recipes.get(inspection.recipe, (0.0, True))
                 self._limits.add(depths.lane_of(inspection.priority, has_model=has_model), inspection.recipe, 1)
             for inspection, recipe_id in zip(submitted.inspections, submitted.recipe_ids, strict=True):
                 self._publisher.queued(recipe_id, inspection.priority, inspection.id)
 
     def _commit(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
-        """Store the images and insert the rows. A request whose images cannot be stored fails alone."""
+        """Store the images and insert the rows. A request whose images cannot be stored does not affect the others."""
         failures: dict[int, Exception] = {}
         folders: set[Path] = set()
         for number, pending in enumerate(group):
@@ -257,18 +258,18 @@ class GroupCommit:
             with self._engine.begin() as connection:
                 return submission.accept(connection, submissions)
         except UNUSABLE as error:
-            log.warning("could not commit a group of %d uploads: %s", len(group), error)
+            log.warning("could not commit a group of %d requests: %s", len(group), error)
             return [database_unavailable()] * len(group)
         except Exception as error:
             if len(group) == 1:
-                log.exception("an upload could not be inserted")
+                log.exception("could not insert an upload")
                 return [error]
-            # One request is at fault: insert each alone.
+            # One request is at fault. Insert each one separately.
             return [result for pending in group for result in self._insert([pending])]
 
 
-def _answer(answer: asyncio.Future[Accepted], result: Accepted | Exception) -> None:
-    if answer.done():  # the client has disconnected; an accepted upload stays accepted
+def _set_result(answer: asyncio.Future[Accepted], result: Accepted | Exception) -> None:
+    if answer.done():  # the client has disconnected; the upload stays accepted
         return
     if isinstance(result, Accepted):
         answer.set_result(result)
@@ -277,10 +278,10 @@ def _answer(answer: asyncio.Future[Accepted], result: Accepted | Exception) -> N
 
 
 def store_refusal(error: OSError) -> Refused:
-    """The error if the image store cannot be written."""
-    log.error("the image store cannot be written: %s", error)
+    """The error for a failed write to the image store."""
+    log.error("could not write to the image store: %s", error)
     if isinstance(error, FileNotFoundError):
-        return Refused(Code.STORE_UNAVAILABLE, "The received image was lost before it was stored; send it again.")
+        return Refused(Code.STORE_UNAVAILABLE, "The received image was lost before it was stored. Send it again.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Refused(Code.STORE_FULL, "The image store is full; nothing was accepted.")
-    return Refused(Code.STORE_UNAVAILABLE, "The image store cannot be written now; nothing was accepted. Retry later.")
+        return Refused(Code.STORE_FULL, "The image store is full. Nothing was accepted.")
+    return Refused(Code.STORE_UNAVAILABLE, "The image store cannot be written. Nothing was accepted. Retry later.")

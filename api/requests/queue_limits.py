@@ -1,4 +1,4 @@
-"""Limits for inspections in flight: one for each lane, so that bulk work never keeps the line out."""
+"""Limits of inspections in flight, one for each lane: bulk work must never block the line."""
 
 import math
 import time
@@ -10,16 +10,16 @@ from core.queue.depths import Lane
 from core.settings import Settings
 
 RECIPE_SHARE = 0.8
-"""The largest share of a lane that one recipe may take, so that others get in."""
+"""The maximum share of a lane for one recipe, so that a lane always has space for other recipes."""
 RESUME_SHARE = 0.9
 """`Retry-After` is the time until a full lane has drained to this share of its limit."""
-SHORTEST_RETRY, LONGEST_RETRY, USUAL_RETRY = 1, 300, 10  # seconds; the last if no drain was measured
+MIN_RETRY, MAX_RETRY, DEFAULT_RETRY = 1, 300, 10  # seconds; the default applies until a drain rate is measured
 _SMOOTHING = 0.3
-_NAMES: Mapping[Lane, str] = {"live": "live", "bulk": "bulk", "waiting": "for a model version waiting"}
+_NAMES: Mapping[Lane, str] = {"live": "live", "bulk": "bulk", "waiting": "waiting (without a model version)"}
 
 
 class QueueLimits:
-    """The depths of the lanes as last counted, with what this process has accepted since. Not thread-safe."""
+    """The last counted depths of the lanes, plus what this process has accepted since. Not thread-safe."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits: dict[Lane, int] = {
@@ -31,49 +31,52 @@ class QueueLimits:
         self._depths: Counter[tuple[Lane, str]] = Counter()
         self._accepted: Counter[Lane] = Counter()
         self._counted_at: float | None = None
-        self._drained: dict[Lane, float] = {}  # inspections a second
+        self._drain_rates: dict[Lane, float] = {}  # inspections per second
 
     def check(self, lane: Lane, recipe: str) -> None:
-        """Check that a recipe may have one more inspection in flight.
+        """Check that a lane has space for one more inspection of a recipe.
 
         Raises:
-            Refused: QUEUE_FULL, or WAITING_QUEUE_FULL for a recipe without a model version.
+            Refused: QUEUE_FULL; WAITING_QUEUE_FULL for a recipe without a model version.
         """
         limit = self._limits[lane]
-        depth, of_recipe = self._depth(lane), self._depths[lane, recipe]
+        depth, recipe_depth = self._depth(lane), self._depths[lane, recipe]
         if depth >= limit:
-            raise self._full(lane, f"{depth} {_NAMES[lane]} inspections are in flight, the limit is {limit}.", depth)
-        share = math.ceil(RECIPE_SHARE * limit)
-        if of_recipe >= share:
-            detail = f"{of_recipe} {_NAMES[lane]} inspections of recipe {recipe!r} are in flight, its limit is {share}."
+            raise self._full(lane, f"{depth} {_NAMES[lane]} inspections are in flight; the limit is {limit}.", depth)
+        recipe_limit = math.ceil(RECIPE_SHARE * limit)
+        if recipe_depth >= recipe_limit:
+            detail = (
+                f"{recipe_depth} {_NAMES[lane]} inspections of recipe {recipe!r} are in flight; "
+                f"its limit is {recipe_limit}."
+            )
             raise self._full(lane, detail, depth)
 
     def add(self, lane: Lane, recipe: str, number: int) -> None:
-        """Count inspections that were accepted just now."""
+        """Count newly accepted inspections."""
         self._depths[lane, recipe] += number
         self._accepted[lane] += number
 
     def update(self, depths: Counter[tuple[Lane, str]], *, accepted_before: Counter[Lane]) -> None:
-        """Take over depths that were counted, and measure how fast the lanes drain.
+        """Set the depths to a new count, and measure the drain rates.
 
         Args:
-            accepted_before: `accepted` from before the count.
+            accepted_before: the value of `accepted` before the count.
         """
         now = self._clock()
         for lane in self._limits:
             counted = sum(number for (counted_lane, _), number in depths.items() if counted_lane == lane)
             if self._counted_at is not None and now > self._counted_at:
                 rate = max(0.0, (self._depth(lane) - counted) / (now - self._counted_at))
-                self._drained[lane] = self._drained.get(lane, rate) * (1 - _SMOOTHING) + rate * _SMOOTHING
+                self._drain_rates[lane] = self._drain_rates.get(lane, rate) * (1 - _SMOOTHING) + rate * _SMOOTHING
         since = {lane: self._accepted[lane] - accepted_before[lane] for lane in self._limits}
         self._depths = Counter(depths)
-        for lane, number in since.items():  # of which recipe is not known; the next count corrects it
+        for lane, number in since.items():  # their recipes are unknown until the next count
             self._depths[lane, ""] += number
         self._counted_at = now
 
     @property
     def accepted(self) -> Counter[Lane]:
-        """How many inspections this process has accepted, by lane."""
+        """The number of inspections that this process has accepted, by lane."""
         return Counter(self._accepted)
 
     def _depth(self, lane: Lane) -> int:
@@ -84,8 +87,8 @@ class QueueLimits:
         return Refused(code, f"{detail} Retry later.", retry_after=self._retry_after(lane, depth))
 
     def _retry_after(self, lane: Lane, depth: int) -> int:
-        rate = self._drained.get(lane, 0.0)
+        rate = self._drain_rates.get(lane, 0.0)
         if not rate:
-            return USUAL_RETRY
+            return DEFAULT_RETRY
         seconds = math.ceil((depth - RESUME_SHARE * self._limits[lane]) / rate)
-        return min(max(seconds, SHORTEST_RETRY), LONGEST_RETRY)
+        return min(max(seconds, MIN_RETRY), MAX_RETRY)

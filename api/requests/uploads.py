@@ -1,4 +1,4 @@
-"""Receiving images: streamed to the store, measured and checked while they arrive, never held in memory whole."""
+"""Receives images. They are streamed to the store and checked while they arrive; none is held in memory whole."""
 
 import asyncio
 import datetime as dt
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Received:
-    """An image that was received, checked and flushed to stable storage."""
+    """A received and checked image, flushed to stable storage."""
 
     file_name: str | None
     staged: Staged
@@ -42,7 +42,7 @@ class Received:
 
 @dataclass(frozen=True)
 class RefusedPart:
-    """An image of a form that was refused; its neighbours were not."""
+    """A refused image of a form. It does not affect the other images."""
 
     file_name: str | None
     refused: Refused
@@ -50,21 +50,25 @@ class RefusedPart:
 
 @dataclass
 class Form:
-    """A received form: its fields, and its images in the order in which they came."""
+    """A received form: its fields, and its images in the order of the form."""
 
     fields: dict[str, str] = field(default_factory=dict)
     images: list[Received | RefusedPart] = field(default_factory=list)
 
     @property
     def received(self) -> list[Received]:
-        return [one for one in self.images if isinstance(one, Received)]
+        return [image for image in self.images if isinstance(image, Received)]
 
     def the_image(self, name: str) -> Received:
-        """The one image of a form that takes one; refuses none, several or a bad one."""
+        """The image of a form with exactly one.
+
+        Raises:
+            Refused: EMPTY_BODY without an image, INVALID_FIELD for several; the code of the image if it was refused.
+        """
         if len(self.images) != 1:
             raise Refused(
                 Code.INVALID_FIELD if self.images else Code.EMPTY_BODY,
-                f"{name}: the form must hold exactly one image under this name, not {len(self.images)}.",
+                f"{name}: the form must have exactly one image under this name, not {len(self.images)}.",
             )
         image = self.images[0]
         if isinstance(image, RefusedPart):
@@ -73,7 +77,7 @@ class Form:
 
 
 class _IncomingImage:
-    """One image on its way into the store."""
+    """An image that is being received."""
 
     def __init__(self, receiver: "UploadReceiver") -> None:
         self._receiver = receiver
@@ -90,9 +94,9 @@ class _IncomingImage:
 
     async def finish(self, file_name: str | None) -> Received:
         if self._size == 0:
-            raise Refused(Code.EMPTY_BODY, "The image is empty: no bytes were sent.")
+            raise Refused(Code.EMPTY_BODY, "The image is empty.")
         image = await self._receiver.in_thread(self._complete)
-        assert self._staged is not None  # noqa: S101 - _complete has made it
+        assert self._staged is not None  # noqa: S101 - _complete has set it
         return Received(file_name, self._staged, image)
 
     async def discard(self) -> None:
@@ -127,7 +131,11 @@ class UploadReceiver:
         self._threads.shutdown()
 
     async def in_thread(self, function: Callable[[], T]) -> T:
-        """Do disk work in a thread; refuses when the disk does."""
+        """Run disk work in a thread.
+
+        Raises:
+            Refused: STORE_FULL or STORE_UNAVAILABLE if the disk fails.
+        """
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, function)
         except OSError as error:
@@ -135,11 +143,11 @@ class UploadReceiver:
 
     def check_size(self, size: int) -> None:
         if size > self._max_bytes:
-            raise Refused(Code.UPLOAD_TOO_LARGE, f"An image may have at most {self._max_bytes} bytes.")
+            raise Refused(Code.UPLOAD_TOO_LARGE, f"The image must not be larger than {self._max_bytes} bytes.")
 
     @asynccontextmanager
     async def raw(self, request: Request) -> AsyncIterator[Received]:
-        """The image that is the whole body; given up when the request fails."""
+        """Receive an image that is the whole body. It is discarded if the request fails."""
         stream = request.stream()
         incoming = _IncomingImage(self)
         try:
@@ -153,16 +161,16 @@ class UploadReceiver:
             raise
 
     @asynccontextmanager
-    async def form(self, request: Request, *, image: str, most: int) -> AsyncIterator[Form]:
-        """A `multipart/form-data` body whose parts named `image` are images and whose others are fields.
+    async def form(self, request: Request, *, image: str, max_images: int) -> AsyncIterator[Form]:
+        """Receive a `multipart/form-data` body: parts named `image` are images, all other parts are fields.
 
-        Its images are given up when the request fails.
+        The images are discarded if the request fails.
         """
         _, options = parse_options_header(request.headers["content-type"])
         stream = request.stream()
-        reader = _FormReader(self, image, most)
+        reader = _FormReader(self, image, max_images)
         try:
-            with PushMultipartParser(options.get("boundary", ""), max_segment_count=most + MAX_FIELDS) as parser:
+            with PushMultipartParser(options.get("boundary", ""), max_segment_count=max_images + MAX_FIELDS) as parser:
                 async for chunk in stream:
                     for event in parser.parse(chunk) if chunk else ():
                         await reader.take(event)
@@ -177,14 +185,14 @@ class UploadReceiver:
 
 
 class _FormReader:
-    """Takes the events of the multipart parser and sorts them into images and fields."""
+    """Builds a form from the events of the multipart parser."""
 
-    def __init__(self, receiver: UploadReceiver, image: str, most: int) -> None:
+    def __init__(self, receiver: UploadReceiver, image: str, max_images: int) -> None:
         self.form = Form()
         self.pairs: list[tuple[str, str]] = []
         self._receiver = receiver
         self._image = image
-        self._most = most
+        self._max_images = max_images
         self._segment: MultipartSegment | None = None
         self._incoming: _IncomingImage | None = None
         self._value = bytearray()
@@ -198,23 +206,21 @@ class _FormReader:
             await self._end()
 
     async def discard(self) -> None:
-        """Give up all images, also the one that is still arriving. Those that were published stay."""
+        """Discard all images, also the one being received. Images that were moved into the store stay."""
         if self._incoming is not None:
             await self._incoming.discard()
-        for one in self.form.received:
-            await self._receiver.in_thread(one.staged.discard)
+        for image in self.form.received:
+            await self._receiver.in_thread(image.staged.discard)
 
     async def _begin(self, segment: MultipartSegment) -> None:
         self._segment = segment
         self._value.clear()
         if segment.name == self._image:
-            if len(self.form.images) >= self._most:
-                raise Refused(Code.TOO_MANY_IMAGES, f"A request may bring at most {self._most} image(s).")
+            if len(self.form.images) >= self._max_images:
+                raise Refused(Code.TOO_MANY_IMAGES, f"A request may have at most {self._max_images} image(s).")
             self._incoming = _IncomingImage(self._receiver)
         elif segment.filename is not None:
-            raise Refused(
-                Code.INVALID_FIELD, f"{segment.name}: a file is expected under the name {self._image!r} only."
-            )
+            raise Refused(Code.INVALID_FIELD, f"{segment.name}: only the part {self._image!r} may be a file.")
 
     async def _continue(self, chunk: bytes) -> None:
         assert self._segment is not None  # noqa: S101 - the parser sends a segment first
@@ -243,8 +249,8 @@ class _FormReader:
             self.pairs.append((self._segment.name or "", _text(self._segment.name, bytes(self._value))))
 
     async def _refuse(self, refused: Refused) -> None:
-        assert self._segment is not None  # noqa: S101 - there is an image of this segment
-        assert self._incoming is not None  # noqa: S101 - it is the one that is refused
+        assert self._segment is not None  # noqa: S101 - the image belongs to this segment
+        assert self._incoming is not None  # noqa: S101 - it is the refused image
         await self._incoming.discard()
         self._incoming = None
         self.form.images.append(RefusedPart(self._segment.filename, refused))
@@ -256,7 +262,7 @@ def is_form(request: Request) -> bool:
 
 
 def is_image(request: Request) -> bool:
-    """Whether the body is declared to be an image."""
+    """Whether the content type is an image type."""
     return _media_type(request).startswith("image/")
 
 
@@ -277,10 +283,10 @@ def _text(name: str | None, value: bytes) -> str:
 
 
 async def _drain(request: Request, stream: AsyncIterator[bytes], error: BaseException) -> None:
-    """Read what is still coming of a refused body, for a while, so that the sender gets to read the answer.
+    """Read the rest of a refused body for a limited time, so that the client can read the answer.
 
-    A server that answers and closes while the client is still sending makes many clients see a broken connection
-    instead of the refusal. A sender that waits for leave to send, or announces too much, is answered at once.
+    Many clients report a broken connection instead of the answer if the server closes it while they are still sending.
+    A client that waits for `100 Continue`, or that announces a very large body, is answered immediately.
     """
     if not isinstance(error, Refused | MultipartError):
         return
@@ -291,4 +297,4 @@ async def _drain(request: Request, stream: AsyncIterator[bytes], error: BaseExce
             async for _ in stream:
                 pass
     except (TimeoutError, ClientDisconnect, RuntimeError):
-        return  # it has had its chance; RuntimeError: the stream was read to its end already
+        return  # RuntimeError: the stream was already read to its end

@@ -72,7 +72,7 @@ async def submit_batch(
 
 
 async def _submit_form(request: Request, services: Services, key: Key | None) -> tuple[Accepted, list[BatchError]]:
-    async with services.receiver.form(request, image="images", most=services.settings.max_batch_images) as form:
+    async with services.receiver.form(request, image="images", max_images=services.settings.max_batch_images) as form:
         callback_url = form.fields.pop("callback_url", None)
         if not form.images:
             return await _open(request, services, {"callback_url": callback_url}, key)

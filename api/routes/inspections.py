@@ -142,7 +142,7 @@ async def _submit_raw(request: Request, services: Services, key: Key | None) -> 
 
 
 async def _submit_form(request: Request, services: Services, key: Key | None) -> Accepted:
-    async with services.receiver.form(request, image="image", most=1) as form:
+    async with services.receiver.form(request, image="image", max_images=1) as form:
         given = once_each([*request.query_params.multi_items(), *form.fields.items()])
         received = form.the_image("image")
         fields = upload_fields({"external_id": received.file_name or None, **given})

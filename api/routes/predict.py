@@ -67,7 +67,7 @@ async def predict(request: Request, services: Context) -> Prediction:
     try:
         _require_form(request)
         await services.group_commit.check(recipe, "sync")
-        async with services.receiver.form(request, image="file", most=1) as form:
+        async with services.receiver.form(request, image="file", max_images=1) as form:
             received = _jpeg_or_png(form.the_image("file"))
             new = NewInspection(received.image, recipe, priority="sync", deadline_ms=int(timeout * 1000))
             accepted = await services.group_commit.submit([Upload(received.staged, new)])
@@ -84,7 +84,7 @@ async def predict_heatmap(request: Request, services: Context) -> Response:
     try:
         _require_form(request)
         version, threshold = await asyncio.to_thread(_active, services)
-        async with services.receiver.form(request, image="file", most=1) as form:
+        async with services.receiver.form(request, image="file", max_images=1) as form:
             received = _jpeg_or_png(form.the_image("file"))
             key = image_key(received.image.day, received.image.sha256)
             await services.receiver.in_thread(lambda: services.store.publish([(received.staged, key)]))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.requests.queue_limits import LONGEST_RETRY, USUAL_RETRY, QueueLimits
+from api.requests.queue_limits import DEFAULT_RETRY, MAX_RETRY, QueueLimits
 from core.errors import Code, Refused
 from core.queue.depths import Lane, lane_of
 from core.settings import Settings
@@ -63,7 +63,7 @@ def test_retry_after_is_the_time_until_there_is_room_again() -> None:
     checked = limits(now)
     checked.add("bulk", "a", 5)
     checked.add("bulk", "b", 5)
-    assert refusal(checked, "bulk", "c").retry_after == USUAL_RETRY
+    assert refusal(checked, "bulk", "c").retry_after == DEFAULT_RETRY
     checked.update(Counter({("bulk", "a"): 5, ("bulk", "b"): 5}), accepted_before=checked.accepted)
     now[0] = 2.0
     checked.update(Counter({("bulk", "a"): 5, ("bulk", "b"): 4}), accepted_before=checked.accepted)  # 0.5 a second
@@ -74,4 +74,4 @@ def test_retry_after_is_the_time_until_there_is_room_again() -> None:
     for _ in range(60):
         now[0] += 1e3
         checked.update(Counter({("bulk", "a"): 6, ("bulk", "b"): 5}), accepted_before=checked.accepted)
-    assert refusal(checked, "bulk", "c").retry_after == LONGEST_RETRY
+    assert refusal(checked, "bulk", "c").retry_after == MAX_RETRY
