@@ -94,7 +94,7 @@ class Services:
             LongPolls(settings, looks, on_finish=feed_waiters.notify),
             feed_waiters,
             allowed,
-            Downloads(most=EXPORTS, threads=EXPORT_THREADS),
+            Downloads(max_downloads=EXPORTS, threads=EXPORT_THREADS),
         )
 
     async def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Downloads of any length: few at a time, made step by step in threads that nothing else waits for."""
+"""Downloads of any length. Their number is limited, and separate threads produce their chunks."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from core.errors import Code, Refused
 log = logging.getLogger(__name__)
 
 STALLED_SECONDS = 60.0
-"""A client that takes nothing for so long loses its download: its place is for others."""
+"""A download is aborted if its client reads nothing for this long. This frees its slot for other clients."""
 
 T = TypeVar("T")
 
@@ -25,40 +25,44 @@ T = TypeVar("T")
 class Downloads:
     """The downloads of one api process."""
 
-    def __init__(self, *, most: int, threads: int) -> None:
-        """At most `most` downloads run at a time, because each holds memory; `threads` threads work on them."""
-        self._most = most
-        self._under_way = 0
+    def __init__(self, *, max_downloads: int, threads: int) -> None:
+        """At most `max_downloads` run at a time, because each holds memory; `threads` threads work on them."""
+        self._max_downloads = max_downloads
+        self._running = 0
         self._threads = anyio.CapacityLimiter(threads)
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """A place for one download; refuses when all are taken."""
-        if self._under_way >= self._most:
-            raise Refused(Code.BUSY, f"{self._most} exports are under way, and more may not be at a time. Wait.")
-        self._under_way += 1
+        """Occupy a slot for one download.
+
+        Raises:
+            Refused: BUSY if all slots are occupied.
+        """
+        if self._running >= self._max_downloads:
+            raise Refused(Code.BUSY, f"{self._max_downloads} exports are running, the maximum. Retry later.")
+        self._running += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._running -= 1
 
     async def step(self, iterator: Iterator[T]) -> T | None:
-        """The next of an iterator, made in a thread; None at its end."""
+        """The next item of an iterator, produced in a thread; None at the end."""
         return await anyio.to_thread.run_sync(lambda: next(iterator, None), limiter=self._threads)
 
     async def stream(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        """The chunks, each made in a thread; between two of them no thread is held."""
+        """The chunks, each produced in a thread. No thread is occupied between two chunks."""
         while (chunk := await self.step(chunks)) is not None:
             if chunk:
                 yield chunk
 
 
-class _ClientStalled(Exception):  # noqa: N818 - it reads as what happened
-    """A client takes nothing."""
+class _ClientStalled(Exception):  # noqa: N818 - an event, not an error
+    """A client reads nothing."""
 
 
 class Download(StreamingResponse):
-    """An answer that may break off: then it has no last chunk, and the log has a line that says why."""
+    """A streamed answer. If it fails midway, it ends without the last chunk, and the reason is logged."""
 
     stalled_seconds = STALLED_SECONDS
 
@@ -73,6 +77,6 @@ class Download(StreamingResponse):
         try:
             await super().stream_response(send_in_time)
         except _ClientStalled:
-            log.warning("a download was broken off: its client took nothing for %g seconds", self.stalled_seconds)
+            log.warning("aborted a download: the client read nothing for %g seconds", self.stalled_seconds)
         except UNUSABLE as error:
-            log.warning("a download broke off: database unavailable: %s", str(error).partition("\n")[0])
+            log.warning("aborted a download: database unavailable: %s", str(error).partition("\n")[0])

@@ -1,4 +1,4 @@
-"""What the api answers: one class for each noun, made from what core gives."""
+"""The JSON documents in the answers of the api."""
 
 import datetime as dt
 from typing import Any, Literal, Self
@@ -11,7 +11,7 @@ from core.delivery import deliveries, endpoints
 from core.documents.documents import Batch, FeedItem, Inspection, ModelVersion
 from core.documents.opcua import OpcUaResult
 from core.feed import consumers, feed
-from core.inspection.parts import Part as PartNow
+from core.inspection import parts
 from core.inspection.threshold_preview import Preview
 from core.models import recipes
 from core.rescoring import gate, runs
@@ -21,11 +21,11 @@ from core.rescoring.reports.documents import RescoreResult
 
 def binary(*media_types: str) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that answers with bytes of these types."""
-    return {200: {"content": {one: {"schema": {"type": "string", "format": "binary"}} for one in media_types}}}
+    return {200: {"content": {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}}}
 
 
 class Problem(BaseModel):
-    """A refusal (RFC 9457). `code` is stable and for programs, `detail` is for people."""
+    """An error (RFC 9457). `code` is stable and meant for programs, `detail` is meant for people."""
 
     type: str = Field(description="`urn:linewatch:problem:` and the code")
     title: str
@@ -35,75 +35,77 @@ class Problem(BaseModel):
 
 
 class LostCursor(Problem):
-    """The refusal of a cursor that leads nowhere any more."""
+    """The error for a cursor that is no longer valid."""
 
-    resume_after: str | None = Field(description="from where to go on; null: from the oldest entry, without a cursor")
+    resume_after: str | None = Field(
+        description="continue after this cursor; null: without a cursor, from the oldest entry"
+    )
 
 
 class RescoreResultPage(BaseModel):
-    """Results of a re-scoring run, in the order of its source. `next_cursor` null: there are no more now."""
+    """Results of a re-scoring run, in the order of its source. `next_cursor` is null if there are no more now."""
 
     items: list[RescoreResult]
     next_cursor: str | None
 
 
 class GateOutcome(BaseModel):
-    """How a re-scoring run fares with one rule of a gate."""
+    """The outcome of one rule of a gate for a re-scoring run."""
 
     rule: str
-    limit: float = Field(description="a share from 0 to 1; of `min_…` a number of parts")
-    measured: float | None = Field(description="what the run has, in the same unit; null where nothing can be said")
-    count: int = Field(description="a share is `count` of `of`")
+    limit: float = Field(description="a share from 0 to 1; for `min_…` a number of parts")
+    measured: float | None = Field(description="the value of the run, in the same unit; null if it cannot be computed")
+    count: int = Field(description="the share is `count` divided by `of`")
     of: int
     bound: float | None = Field(
-        description="of a share: with 95 % confidence it is not above this (Clopper-Pearson, one-sided)"
+        description="for a share: its upper bound with 95 % confidence (Clopper-Pearson, one-sided)"
     )
-    met: bool = Field(description="false also where nothing can be said")
-    detail: str | None = Field(description="why nothing can be said")
+    met: bool = Field(description="also false if `measured` cannot be computed")
+    detail: str | None = Field(description="why `measured` cannot be computed")
 
     @classmethod
-    def of_rule(cls, one: gate.RuleOutcome) -> Self:
-        return cls(**one.to_json())
+    def of_rule(cls, outcome: gate.RuleOutcome) -> Self:
+        return cls(**outcome.to_json())
 
 
 class GateNotMet(Problem):
-    """The refusal of an activation; `gate` is there with the code `gate_not_met` only."""
+    """The error of an activation. It has `gate` only with the code `gate_not_met`."""
 
-    gate: list[GateOutcome] | None = Field(None, description="every rule of the gate, with what the run has")
+    gate: list[GateOutcome] | None = Field(None, description="the outcome of every rule of the gate")
 
 
 class RunActivation(BaseModel):
-    """What came of an activation or of its rollback: `model_version` is the one that scores now."""
+    """The result of an activation or its rollback. `model_version` is the version that is active now."""
 
-    activated: bool = Field(description="whether what the run assessed scores now")
+    activated: bool = Field(description="true after an activation, false after a rollback")
     gate: list[GateOutcome]
     run: RescoreRun
     model_version: ModelVersion
 
 
 class InspectionPage(BaseModel):
-    """One page of a listing; `next_cursor` is null on the last one."""
+    """One page of inspections. `next_cursor` is null on the last page."""
 
     items: list[Inspection]
     next_cursor: str | None
 
 
 class OpcUaPage(BaseModel):
-    """One page of a listing in the vocabulary of OPC UA; `next_cursor` is null on the last one."""
+    """One page of inspections in the vocabulary of OPC UA. `next_cursor` is null on the last page."""
 
     items: list[OpcUaResult]
     next_cursor: str | None
 
 
 class FeedPage(BaseModel):
-    """One page of the feed; `next_cursor` is always there."""
+    """One page of the feed. `next_cursor` is always present."""
 
     items: list[FeedItem]
     next_cursor: str
 
 
 class Consumer(BaseModel):
-    """A consumer of the feed; `behind` is how many entries it has not acknowledged, reviews included."""
+    """A consumer of the feed. `behind` is the number of entries not yet acknowledged, including reviews."""
 
     name: str
     cursor: str
@@ -112,24 +114,24 @@ class Consumer(BaseModel):
     acknowledged_at: dt.datetime
 
     @classmethod
-    def of_state(cls, one: consumers.Consumer, state: feed.State) -> Self:
+    def of_state(cls, consumer: consumers.Consumer, state: feed.State) -> Self:
         return cls(
-            name=one.name,
-            cursor=str(one.cursor),
-            behind=state.newest - one.cursor.number,
-            created_at=one.created_at,
-            acknowledged_at=one.acknowledged_at,
+            name=consumer.name,
+            cursor=str(consumer.cursor),
+            behind=state.newest - consumer.cursor.number,
+            created_at=consumer.created_at,
+            acknowledged_at=consumer.acknowledged_at,
         )
 
 
 class ConsumerList(BaseModel):
-    """All consumers of the feed, by name."""
+    """Consumers of the feed, by name."""
 
     items: list[Consumer]
 
 
 class BatchError(BaseModel):
-    """An image of a batch that was refused."""
+    """A refused image of a batch."""
 
     external_id: str | None
     code: str
@@ -138,14 +140,14 @@ class BatchError(BaseModel):
 
 
 class SubmittedBatch(Batch):
-    """The answer to a burst: its inspections, and what was refused of it."""
+    """The answer to a batch submission: the batch, its inspections, and the refused images."""
 
     inspections: list[Inspection]
     errors: list[BatchError]
 
 
 class PartView(BaseModel):
-    """One image of a part: of each recipe and view the newest inspection."""
+    """The newest inspection of a part for one recipe and view."""
 
     view: str | None
     recipe: str
@@ -153,8 +155,12 @@ class PartView(BaseModel):
 
 
 class Part(BaseModel):
-    """A part, judged by its views. `ng` if any of them is; else `review` if any is, has failed or was cancelled; else
-    null while any is in flight; else `ok`. `counts` are the machine's verdicts."""
+    """A part, with a verdict based on its views: `ng` if any view is `ng`; otherwise `review` if any view is `review`,
+    failed or cancelled; otherwise null while any view is in flight; otherwise `ok`.
+
+    `verdict` is based on the machine's verdicts, `effective_verdict` also on reviews. `counts` are numbers of views: in
+    total, by status and by the machine's verdict.
+    """
 
     part_id: str
     status: Literal["running", "completed"]
@@ -164,31 +170,31 @@ class Part(BaseModel):
     views: list[PartView]
 
     @classmethod
-    def of(cls, one: PartNow) -> Self:
+    def of(cls, part: parts.Part) -> Self:
         return cls(
-            part_id=one.part_id,
-            status=one.status,
-            verdict=one.verdict,
-            effective_verdict=one.effective_verdict,
-            counts=one.counts,
-            views=[PartView(view=seen.view, recipe=seen.recipe, inspection=Inspection.of(seen)) for seen in one.views],
+            part_id=part.part_id,
+            status=part.status,
+            verdict=part.verdict,
+            effective_verdict=part.effective_verdict,
+            counts=part.counts,
+            views=[PartView(view=view.view, recipe=view.recipe, inspection=Inspection.of(view)) for view in part.views],
         )
 
 
 class Challenger(BaseModel):
-    """A model version that scores a share of live images in the active one's shadow, as a re-scoring run."""
+    """A model version that scores a share of the live images in shadow mode, as a re-scoring run."""
 
     model_version: int
     share: float
     run_id: UUID
 
     @classmethod
-    def of_run(cls, one: runs.Run) -> Self:
-        return cls(model_version=one.model_version, share=one.source["live"]["share"], run_id=one.id)
+    def of_run(cls, run: runs.Run) -> Self:
+        return cls(model_version=run.model_version, share=run.source["live"]["share"], run_id=run.id)
 
 
 class Recipe(BaseModel):
-    """What is inspected. `without_model` says whether images are refused or wait while there is no active version."""
+    """What to inspect. `without_model`: whether images are refused or wait while there is no active version."""
 
     name: str
     state: str
@@ -199,13 +205,13 @@ class Recipe(BaseModel):
     updated_at: dt.datetime
 
     @classmethod
-    def of(cls, one: recipes.Recipe, challenger: runs.Run | None) -> Self:
-        own = {name: getattr(one, name) for name in cls.model_fields if name != "challenger"}
-        return cls(**own, challenger=None if challenger is None else Challenger.of_run(challenger))
+    def of(cls, recipe: recipes.Recipe, challenger: runs.Run | None) -> Self:
+        fields = {name: getattr(recipe, name) for name in cls.model_fields if name != "challenger"}
+        return cls(**fields, challenger=None if challenger is None else Challenger.of_run(challenger))
 
 
 class RescoreRunPage(BaseModel):
-    """One page of a listing; `next_cursor` is null on the last one."""
+    """One page of re-scoring runs. `next_cursor` is null on the last page."""
 
     items: list[RescoreRun]
     next_cursor: str | None
@@ -225,18 +231,22 @@ class Example(BaseModel):
 
 
 class Flip(BaseModel):
-    """Inspections whose verdict another threshold would have changed, and the newest of them."""
+    """Inspections whose verdict another threshold would have changed. `examples` are the newest of them."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
-    before: str = Field(alias="from", description="The verdict as it is recorded.")
-    after: str = Field(alias="to", description="What it would have been.")
+    before: str = Field(alias="from", description="the recorded verdict")
+    after: str = Field(alias="to", description="the verdict with the other threshold")
     count: int
     examples: list[Example]
 
 
 class ThresholdPreview(BaseModel):
-    """What a threshold would have changed. `inspections` were looked at; `truncated` says that there are more."""
+    """The verdicts that a threshold would have changed.
+
+    `inspections` is the number of inspections compared. `truncated` is true if the period has older inspections that
+    were not compared.
+    """
 
     threshold: float
     review_threshold: float | None
@@ -247,17 +257,17 @@ class ThresholdPreview(BaseModel):
     flips: list[Flip]
 
     @classmethod
-    def of(cls, found: Preview, **asked: Any) -> Self:
+    def of(cls, preview: Preview, **parameters: Any) -> Self:
         flips = [
             Flip(
                 before=flip.before,
                 after=flip.after,
                 count=flip.count,
-                examples=[Example(id=one_id, anomaly_score=score) for one_id, score in flip.examples],
+                examples=[Example(id=id_, anomaly_score=score) for id_, score in flip.examples],
             )
-            for flip in found.flips
+            for flip in preview.flips
         ]
-        return cls(**asked, inspections=found.inspections, truncated=found.truncated, flips=flips)
+        return cls(**parameters, inspections=preview.inspections, truncated=preview.truncated, flips=flips)
 
 
 class ModelVersionList(BaseModel):
@@ -267,14 +277,14 @@ class ModelVersionList(BaseModel):
 
 
 def without_path(url: str) -> str:
-    """A URL for readers who may not see secrets in its path or query: `https://host:port/…`."""
-    parts = urlsplit(url)
-    shown = urlunsplit((parts.scheme, parts.netloc, "", "", ""))
-    return url if url.rstrip("/") == shown else f"{shown}/…"
+    """A URL without its path and query, which may contain secrets: `https://host:port/…`."""
+    split = urlsplit(url)
+    origin = urlunsplit((split.scheme, split.netloc, "", "", ""))
+    return url if url.rstrip("/") == origin else f"{origin}/…"
 
 
 class WebhookEndpoint(BaseModel):
-    """An address that is called for some events. `recipes` null means those of every recipe."""
+    """A URL that is called for some events. If `recipes` is null, it is called for the events of all recipes."""
 
     id: UUID
     url: str
@@ -290,12 +300,12 @@ class WebhookEndpoint(BaseModel):
     updated_at: dt.datetime
 
     @classmethod
-    def of(cls, endpoint: endpoints.Endpoint, *, with_path: bool = True, **more: Any) -> Self:
-        """The document of an endpoint. Without `with_path`, its URL has no path and query: they may carry secrets."""
+    def of(cls, endpoint: endpoints.Endpoint, *, with_path: bool = True, **further: Any) -> Self:
+        """The document of an endpoint. Without `with_path`, its URL is reduced by `without_path`."""
         fields = {name: getattr(endpoint, name) for name in WebhookEndpoint.model_fields}
         if not with_path:
             fields["url"] = without_path(endpoint.url)
-        return cls(**fields, **more)
+        return cls(**fields, **further)
 
 
 class WebhookEndpointList(BaseModel):
@@ -305,13 +315,16 @@ class WebhookEndpointList(BaseModel):
 
 
 class NewWebhookEndpoint(WebhookEndpoint):
-    """A new endpoint and the secret that its calls are signed with, which is shown only now."""
+    """A new endpoint, with the secret that signs its calls. The secret is shown only in this answer."""
 
     secret: str
 
 
 class RotatedSecret(WebhookEndpoint):
-    """An endpoint and its new secret, which is shown only now. The previous one signs, too, until it expires."""
+    """An endpoint and its new secret, which is shown only in this answer.
+
+    Calls are also signed with the previous secret until it expires.
+    """
 
     secret: str
     previous_secret_until: dt.datetime
@@ -326,7 +339,7 @@ class Prediction(BaseModel):
 
 
 class DeliveryAttempt(BaseModel):
-    """One try: what came of it, the answer's HTTP status and its beginning, or what went wrong."""
+    """One try. `status` is the HTTP status; `answer` is the beginning of the answer, or what went wrong."""
 
     at: dt.datetime
     outcome: deliveries.Outcome
@@ -336,9 +349,9 @@ class DeliveryAttempt(BaseModel):
 
 
 class Delivery(BaseModel):
-    """One event to one webhook endpoint. `next_try_at` is null once it is final.
+    """One event to one webhook endpoint. `next_try_at` is null once the delivery is final.
 
-    `message_id` is the `webhook-id` that it is sent under, the same on every try; null before the first one.
+    `message_id` is the `webhook-id` of the message, which is the same on every try. It is null before the first try.
     """
 
     id: UUID
@@ -364,7 +377,7 @@ class Delivery(BaseModel):
 
 
 class DeliveryPage(BaseModel):
-    """One page of deliveries; `next_cursor` is null on the last one."""
+    """One page of deliveries. `next_cursor` is null on the last page."""
 
     items: list[Delivery]
     next_cursor: str | None

@@ -221,7 +221,7 @@ def test_a_database_that_goes_away_breaks_the_download_off(
             finally:
                 servers.postgres.start()
     said = log.read_text()
-    assert said.count("a download broke off: database unavailable: ") == len(exports.Format), said
+    assert said.count("aborted a download: database unavailable: ") == len(exports.Format), said
     assert "Traceback" not in said
 
 

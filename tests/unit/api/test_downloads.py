@@ -19,7 +19,7 @@ def test_whoever_has_a_thread_finds_a_connection() -> None:
 
 
 def test_a_place_is_given_back() -> None:
-    downloads = Downloads(most=1, threads=1)
+    downloads = Downloads(max_downloads=1, threads=1)
     for _ in range(2):
         with downloads.slot(), pytest.raises(Refused) as caught, downloads.slot():
             pass
@@ -53,4 +53,4 @@ def test_a_client_that_takes_nothing_loses_its_download(
         asyncio.run(Download(chunks())({"type": "http"}, receive, send))
     assert [one.get("more_body") for one in sent] == [None, True, True]  # it has no end
     [record] = caplog.records
-    assert record.getMessage() == "a download was broken off: its client took nothing for 0.05 seconds"
+    assert record.getMessage() == "aborted a download: the client read nothing for 0.05 seconds"
