@@ -1,4 +1,4 @@
-"""Refusals as `application/problem+json` (RFC 9457), and the one table from code to HTTP status."""
+"""Errors as `application/problem+json` (RFC 9457), and the HTTP status of each error code."""
 
 import logging
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def body(refused: Refused) -> dict[str, Any]:
-    """The problem document of a refusal."""
+    """The problem document of an error."""
     status = STATUS[refused.code]
     return {
         "type": f"urn:linewatch:problem:{refused.code}",
@@ -78,7 +78,7 @@ def body(refused: Refused) -> dict[str, Any]:
 
 
 def response(refused: Refused) -> JSONResponse:
-    """The HTTP answer to a refusal."""
+    """The HTTP answer for an error."""
     status = STATUS[refused.code]
     headers = {}
     if refused.retry_after is not None or status is HTTPStatus.SERVICE_UNAVAILABLE:
@@ -89,30 +89,30 @@ def response(refused: Refused) -> JSONResponse:
 
 
 def refuses(*codes: Code) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that refuses with these codes; `api.openapi` adds those of every route."""
+    """The `responses` of a route with these error codes. `api.openapi` adds the codes that all routes share."""
     by_status: dict[int | str, list[str]] = {}
     for code in codes:
         by_status.setdefault(STATUS[code].value, []).append(f"`{code}`")
-    return {status: {"description": ", ".join(said)} for status, said in by_status.items()}
+    return {status: {"description": ", ".join(names)} for status, names in by_status.items()}
 
 
 def database_unavailable() -> Refused:
-    """The refusal while the database cannot be reached or used."""
-    return Refused(Code.DATABASE_UNAVAILABLE, "The database cannot be reached at the moment; nothing was accepted.")
+    """The error while the database cannot be reached or used."""
+    return Refused(Code.DATABASE_UNAVAILABLE, "The database is unavailable. Nothing was accepted. Retry later.")
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of the app as a problem document.
+    """Answer all errors of the app with problem documents.
 
-    The handlers are coroutines: plain functions would wait for one of the threads of plain routes.
+    The handlers are coroutines: plain functions would wait for a thread of the plain routes.
     """
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    for kind in UNUSABLE:
-        app.add_exception_handler(kind, _unavailable)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
+    for exception in UNUSABLE:
+        app.add_exception_handler(exception, _unavailable)
+    app.add_exception_handler(Exception, _internal_error)
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
@@ -124,29 +124,27 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
     faults = error.errors()
     if any(fault["loc"][0] == "path" for fault in faults):
-        return response(Refused(Code.NOT_FOUND, "There is nothing under this address: the id is malformed."))
-    if isinstance(error.body, bytes):  # it was left as it came because it is not declared to be JSON
+        return response(Refused(Code.NOT_FOUND, "Not found: the id in the path is malformed."))
+    if isinstance(error.body, bytes):  # FastAPI does not parse a body without a JSON content type
         return response(
             Refused(
-                Code.UNSUPPORTED_MEDIA_TYPE, "The body is not taken: send JSON with Content-Type: application/json."
+                Code.UNSUPPORTED_MEDIA_TYPE, "Unsupported content type. Send JSON with Content-Type: application/json."
             )
         )
     if any(fault["type"] == "missing" and fault["loc"] == ("body",) for fault in faults):
-        return response(
-            Refused(Code.EMPTY_BODY, "A JSON body is needed: send one with Content-Type: application/json.")
-        )
+        return response(Refused(Code.EMPTY_BODY, "The body is missing. Send JSON with Content-Type: application/json."))
     if any(fault["type"] == "json_invalid" for fault in faults):
         return response(Refused(Code.MALFORMED_REQUEST, "The body is not valid JSON."))
     return response(invalid_fields(faults))
 
 
 def invalid_fields(faults: Any) -> Refused:
-    """The refusal of field values, from pydantic's list of faults; the values themselves are not repeated."""
-    lines = []
+    """The error for invalid fields, from pydantic's list of errors. It does not repeat the values."""
+    messages = []
     for fault in faults:
-        where = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body", "header"))
-        lines.append(f"{where}: {fault['msg']}" if where else fault["msg"])
-    return Refused(Code.INVALID_FIELD, "; ".join(lines))
+        field = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body", "header"))
+        messages.append(f"{field}: {fault['msg']}" if field else fault["msg"])
+    return Refused(Code.INVALID_FIELD, "; ".join(messages))
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
@@ -168,10 +166,10 @@ async def _unavailable(_: Request, error: Exception) -> JSONResponse:
     return response(database_unavailable())
 
 
-async def _gone(_: Request, __: Exception) -> JSONResponse:
-    """The client broke off its upload: nothing was kept, and nobody reads this answer."""
-    return response(Refused(Code.MALFORMED_REQUEST, "The upload broke off; nothing was accepted."))
+async def _disconnected(_: Request, __: Exception) -> JSONResponse:
+    """The client disconnected during its upload, so this answer reaches nobody. Nothing was stored."""
+    return response(Refused(Code.MALFORMED_REQUEST, "The client disconnected. Nothing was accepted."))
 
 
-async def _unforeseen(_: Request, __: Exception) -> JSONResponse:
-    return response(Refused(Code.INTERNAL_ERROR, "An unforeseen error; it is in the api's log."))
+async def _internal_error(_: Request, __: Exception) -> JSONResponse:
+    return response(Refused(Code.INTERNAL_ERROR, "Internal error. See the log of the api."))

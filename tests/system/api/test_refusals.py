@@ -251,7 +251,7 @@ def test_a_body_that_is_not_declared_json(client: httpx.Client, method: str, pat
     assert "Content-Type: application/json" in answer.json()["detail"]
     answer = client.request(method, path, headers={"Content-Type": kind})
     assert_problem(answer, 400, "empty_body")
-    assert "A JSON body is needed" in answer.json()["detail"]
+    assert "The body is missing" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("changes", [{"state": None}, {"without_model": None}])
