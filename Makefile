@@ -6,9 +6,11 @@ READY := $(VENV)/.ready
 DEMO_ARGS ?=
 TEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
+FAULT_ARGS ?=
+SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-mqtt lint bench bench-feed bench-webhooks bench-exports bench-detection bench-rescoring \
+.PHONY: help demo test test-unit test-mqtt test-faults soak lint bench bench-feed bench-webhooks bench-exports bench-detection bench-rescoring \
         bench-rescoring-rows lock clean
 
 help: ## what there is
@@ -32,6 +34,12 @@ test-unit: $(READY) ## the tests that need no service
 
 test-mqtt: $(READY) ## results over MQTT, against a real Mosquitto (Debian's package mosquitto)
 	$(BIN)/python -m pytest tests/mqtt
+
+test-faults: $(READY) ## the crash suite: faults in running systems, with recovery times (FAULT_ARGS="-k broker" for some)
+	$(BIN)/python -m pytest tests/faults $(FAULT_ARGS)
+
+soak: $(READY) ## random faults under steady uploads for ten minutes (SOAK_ARGS="--minutes 60 --seed 7")
+	$(BIN)/python -m tests.faults.soak $(SOAK_ARGS)
 
 lint: $(READY) ## style, types, layers, Dockerfile and Compose file
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: every one is bounded in time, below the lease that its holder works under."""
+"""Connections to PostgreSQL. Their transactions are bounded in time; those of workers end before their leases do."""
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
@@ -11,25 +11,28 @@ from core.settings import Settings
 # The ways of saying that the database cannot be used now: away, recovering, too slow, read-only, no connection free.
 UNUSABLE = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
-# Shares of the lease: whoever holds a claim must come to an end, or be ended, before the claim is given to another.
+UNIT_SECONDS = 30.0
+"""The longest time for a unit of work that holds no lease. Timeouts are shares of it, or of the lease."""
 TRANSACTION_SHARE = 0.7
 STATEMENT_SHARE = 0.5
 LOCK_SHARE = 0.3
 
 
-def _options(settings: Settings) -> str:
-    lease_ms = settings.lease_seconds * 1000
+def _options(unit_seconds: float) -> str:
+    unit_ms = unit_seconds * 1000
     timeouts = {
-        "transaction_timeout": lease_ms * TRANSACTION_SHARE,
-        "statement_timeout": lease_ms * STATEMENT_SHARE,
-        "idle_in_transaction_session_timeout": lease_ms * STATEMENT_SHARE,
-        "lock_timeout": lease_ms * LOCK_SHARE,
+        "transaction_timeout": unit_ms * TRANSACTION_SHARE,
+        "statement_timeout": unit_ms * STATEMENT_SHARE,
+        "idle_in_transaction_session_timeout": unit_ms * STATEMENT_SHARE,
+        "lock_timeout": unit_ms * LOCK_SHARE,
     }
     return " ".join(f"-c {name}={value:.0f}ms" for name, value in timeouts.items()) + " -c timezone=UTC"
 
 
-def create_pool(settings: Settings, *, size: int, name: str) -> Engine:
+def create_pool(settings: Settings, *, size: int, name: str, unit_seconds: float = UNIT_SECONDS) -> Engine:
     """An engine with at most `size` connections; `name` is what pg_stat_activity shows.
+
+    Workers pass their lease as `unit_seconds`, so that a transaction ends before its claims are given to another.
 
     A connection that broke while idle is replaced on checkout, so a restarted database costs no request.
     """
@@ -37,11 +40,11 @@ def create_pool(settings: Settings, *, size: int, name: str) -> Engine:
         make_url(settings.database_url.get_secret_value()),
         pool_size=size,
         max_overflow=0,
-        pool_timeout=settings.lease_seconds * STATEMENT_SHARE,
+        pool_timeout=unit_seconds * STATEMENT_SHARE,
         pool_pre_ping=True,
         hide_parameters=True,  # secrets and what others wrote are among them, and errors go to the log
         connect_args={
-            "options": _options(settings),
+            "options": _options(unit_seconds),
             "application_name": f"linewatch {name}",
             "connect_timeout": 5,
             "keepalives_idle": 30,

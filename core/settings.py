@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.addresses import parse_entries
 
+LONGEST_LEASE_SECONDS = 120.0
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 Pause = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -69,8 +70,8 @@ class Settings(BaseSettings):
     )
 
     minibatch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="images the network scores at once")
-    lease_seconds: Annotated[float, Field(ge=1)] = Field(
-        30.0, description="how long a worker may hold a claim before the dispatcher gives it to another"
+    lease_seconds: Annotated[float, Field(ge=1, le=LONGEST_LEASE_SECONDS)] = Field(
+        6.0, description="seconds without a renewal after which what a worker has claimed is given to another"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     scoring_slots: Annotated[int, Field(ge=1, le=16)] = Field(

@@ -32,7 +32,7 @@ class Process:
     """The objects that live as long as the process."""
 
     def __init__(self) -> None:
-        self.engine = create_pool(settings(), size=POOL_SIZE, name="io")
+        self.engine = create_pool(settings(), size=POOL_SIZE, name="io", unit_seconds=settings().lease_seconds)
         self.notifier = Notifier(settings())
         self.stopping = threading.Event()
         self.planner = Planner(settings(), self.engine, self.notifier, self.stopping)

@@ -41,7 +41,12 @@ class Process:
 
     def __init__(self) -> None:
         self.settings = settings()
-        self.engine = create_pool(self.settings, size=2 * self.settings.scoring_slots + 1, name="scoring")
+        self.engine = create_pool(
+            self.settings,
+            size=2 * self.settings.scoring_slots + 1,
+            name="scoring",
+            unit_seconds=self.settings.lease_seconds,
+        )
         self.store = Store(self.settings.store_url)
         self.notifier = Notifier(self.settings)
         self.models = Models(self.settings, self.engine, self.store)

@@ -59,7 +59,7 @@ class Form:
     def received(self) -> list[Received]:
         return [image for image in self.images if isinstance(image, Received)]
 
-    def the_image(self, name: str) -> Received:
+    def single_image(self, name: str) -> Received:
         """The image of a form with exactly one.
 
         Raises:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from core.database import UNUSABLE
 from core.errors import Code, Refused
@@ -147,18 +148,32 @@ def invalid_fields(faults: Any) -> Refused:
     return Refused(Code.INVALID_FIELD, "; ".join(messages))
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type only
     codes = {
         404: Code.NOT_FOUND,
-        405: Code.METHOD_NOT_ALLOWED,
         408: Code.REQUEST_TIMEOUT,
         413: Code.UPLOAD_TOO_LARGE,
     }
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = ", ".join(sorted(_methods(request)))
+        refused = Refused(Code.METHOD_NOT_ALLOWED, f"{request.method} is not a method of this address: use {allowed}.")
+        answer = response(refused)
+        answer.headers["Allow"] = allowed
+        return answer
     answer = response(Refused(codes.get(error.status_code, Code.MALFORMED_REQUEST), str(error.detail)))
     if error.headers:
         answer.headers.update(error.headers)
     return answer
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods of all routes with this path; Starlette's own header has those of the first one only."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return methods
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:

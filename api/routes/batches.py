@@ -1,4 +1,4 @@
-"""`/v1/batches`: bursts, and batches that are opened first and filled."""
+"""`/v1/batches`: many images in one request, or batches that are opened first and filled later."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -32,7 +32,10 @@ _BODY: dict[str, Any] = {
                     "type": "object",
                     "properties": {
                         "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "items": {"type": "string", "description": "JSON: file name to fields of its own"},
+                        "items": {
+                            "type": "string",
+                            "description": "JSON object: file names to fields of these images",
+                        },
                         **{name: schema for name, schema in _COMMON.items() if name != "batch_id"},
                         "callback_url": {"type": "string", "description": "called once, when the batch is completed"},
                     },
@@ -43,31 +46,31 @@ _BODY: dict[str, Any] = {
     },
     "parameters": [{"name": "callback_url", "in": "query", "required": False, "schema": {"type": "string"}}],
 }
-_OPENING_BYTES = 16 * 1024
+_MAX_OPENING_BYTES = 16 * 1024
 
 
 @router.post("", status_code=202, openapi_extra=_BODY, responses=refuses(*UPLOAD_REFUSALS) | replays(202))
 async def submit_batch(
     request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> SubmittedBatch:
-    """Hand in a burst: a form with many parts `images` and the fields that they have in common. Without a body, open a
-    batch to be filled by `batch_id`.
+    """Submit a batch: a form with many parts `images` and the fields that they share. Without images, open a batch, and
+    fill it by submitting images with its `batch_id`.
 
-    An image that is refused appears in `errors` and harms no other. `callback_url` is called with `batch.completed`;
-    an image's own, in `items`, is called for that inspection.
+    A refused image appears in `errors` and does not affect the others. `callback_url` is called with
+    `batch.completed`. A `callback_url` in `items` is called for the inspection of that image.
     """
     with services.in_flight.hold(actor, idempotency_key) as key:
         if is_form(request):
             accepted, errors = await _submit_form(request, services, key)
         else:
-            accepted, errors = await _open(request, services, await _opening(request), key)
+            accepted, errors = await _open(request, services, await _read_opening(request), key)
     assert accepted.batch is not None  # noqa: S101 - it was submitted as a batch
     set_replayed(response, replayed=accepted.replayed)
     response.headers["Location"] = f"/v1/batches/{accepted.batch.id}"
     return SubmittedBatch(
         **Batch.of(accepted.batch).model_dump(),
-        inspections=[Inspection.of(one) for one in accepted.inspections],
-        errors=[BatchError(**one) for one in accepted.detail["errors"]] if accepted.replayed else errors,
+        inspections=[Inspection.of(inspection) for inspection in accepted.inspections],
+        errors=[BatchError(**error) for error in accepted.detail["errors"]] if accepted.replayed else errors,
     )
 
 
@@ -77,7 +80,7 @@ async def _submit_form(request: Request, services: Services, key: Key | None) ->
         if not form.images:
             return await _open(request, services, {"callback_url": callback_url}, key)
         callback_url = _callback_url(request, callback_url)
-        errors = [_error(one) for one in form.images if isinstance(one, RefusedPart)]
+        errors = [_error(image) for image in form.images if isinstance(image, RefusedPart)]
         uploads = _uploads(services, form)
         for recipe, priority in {(upload.new.recipe, upload.new.priority) for upload in uploads}:
             await services.group_commit.check(recipe, priority, key)
@@ -86,32 +89,35 @@ async def _submit_form(request: Request, services: Services, key: Key | None) ->
         await services.group_commit.check_callbacks(
             [callback_url, *(upload.new.callback_url for upload in uploads)], key
         )
-        told = [one.model_dump() for one in errors]
         accepted = await services.group_commit.submit(
-            uploads, as_batch=True, callback_url=callback_url, key=key, errors=told
+            uploads,
+            as_batch=True,
+            callback_url=callback_url,
+            key=key,
+            errors=[error.model_dump() for error in errors],
         )
         return accepted, errors
 
 
 def _uploads(services: Services, form: Form) -> list[Upload]:
     common = dict(form.fields)
-    of_file = items_of_files(common.pop("items", "{}"))
-    if "batch_id" in common or any("batch_id" in own for own in of_file.values()):
-        raise Refused(Code.INVALID_FIELD, "batch_id: a burst becomes a batch of its own.")
-    unmatched = sorted(of_file.keys() - {one.file_name for one in form.images})
+    items = items_of_files(common.pop("items", "{}"))
+    if "batch_id" in common or any("batch_id" in fields for fields in items.values()):
+        raise Refused(Code.INVALID_FIELD, "batch_id: not allowed here, because this request creates a new batch.")
+    unmatched = sorted(items.keys() - {image.file_name for image in form.images})
     if unmatched:
         raise Refused(Code.INVALID_FIELD, f"items: no image has the file name {unmatched[0]!r}.")
-    return [_upload(services, one, common, of_file.get(one.file_name or "", {})) for one in form.received]
+    return [_upload(services, image, common, items.get(image.file_name or "", {})) for image in form.received]
 
 
-def _upload(services: Services, received: Received, common: Mapping[str, Any], own: Mapping[str, Any]) -> Upload:
-    fields = upload_fields({"external_id": received.file_name or None, **common, **own})
+def _upload(services: Services, received: Received, common: Mapping[str, Any], item: Mapping[str, Any]) -> Upload:
+    fields = upload_fields({"external_id": received.file_name or None, **common, **item})
     return Upload(received.staged, new_inspection(services, received, fields))
 
 
 def _error(part: RefusedPart) -> BatchError:
     return BatchError(
-        external_id=part.file_name and part.file_name.replace("\x00", "?"),  # which PostgreSQL does not store
+        external_id=part.file_name and part.file_name.replace("\x00", "?"),  # PostgreSQL does not store NUL
         code=part.refused.code,
         detail=part.refused.detail,
         status=STATUS[part.refused.code].value,
@@ -119,75 +125,74 @@ def _error(part: RefusedPart) -> BatchError:
 
 
 def _all_refused(form: Form) -> Refused:
-    first = next(one for one in form.images if isinstance(one, RefusedPart))
+    first = next(image for image in form.images if isinstance(image, RefusedPart))
     return Refused(first.refused.code, f"None of the {len(form.images)} image(s) was accepted: {first.refused.detail}")
 
 
-async def _opening(request: Request) -> Mapping[str, Any]:
-    """The JSON object that may come with the opening of a batch."""
+async def _read_opening(request: Request) -> Mapping[str, Any]:
+    """The optional JSON body of a request that opens a batch."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _OPENING_BYTES:
+        if len(body) > _MAX_OPENING_BYTES:
             break
     try:
-        given = parse_json(bytes(body)) if body.strip() else {}
+        fields = parse_json(bytes(body)) if body.strip() else {}
     except ValueError:
-        given = None
-    if not isinstance(given, dict):
+        fields = None
+    if not isinstance(fields, dict):
         raise Refused(
             Code.UNSUPPORTED_MEDIA_TYPE,
             'Send images as multipart/form-data, or no body or {"callback_url": …} to open a batch.',
         )
-    unknown = sorted(given.keys() - {"callback_url"})
+    unknown = sorted(fields.keys() - {"callback_url"})
     if unknown:
-        raise Refused(Code.INVALID_FIELD, f"{unknown[0]}: a batch that is opened takes a callback_url only.")
-    return given
+        raise Refused(Code.INVALID_FIELD, f"{unknown[0]}: opening a batch takes only callback_url.")
+    return fields
 
 
 def _callback_url(request: Request, in_body: Any) -> str | None:
-    """The address that a batch calls: a query parameter, or of the body."""
-    in_query = [("callback_url", one) for one in request.query_params.getlist("callback_url")]
+    """The callback URL of a batch, from the query or the body."""
+    in_query = [("callback_url", url) for url in request.query_params.getlist("callback_url")]
     in_body = [] if in_body is None else [("callback_url", in_body)]
     return upload_fields(once_each([*in_query, *in_body])).callback_url
 
 
 async def _open(
-    request: Request, services: Services, given: Mapping[str, Any], key: Key | None
+    request: Request, services: Services, fields: Mapping[str, Any], key: Key | None
 ) -> tuple[Accepted, list[BatchError]]:
-    callback_url = _callback_url(request, given.get("callback_url"))
+    callback_url = _callback_url(request, fields.get("callback_url"))
     await services.group_commit.check_callbacks([callback_url], key)
     return await services.group_commit.submit([], as_batch=True, callback_url=callback_url, key=key), []
 
 
-def view(services: Services, batch_id: UUID) -> batches.Batch:
-    """One batch as it stands; refuses an unknown id."""
+def _load(services: Services, batch_id: UUID) -> batches.Batch:
     with services.transaction() as connection:
         return batches.get(connection, batch_id)
 
 
 @router.get("/{batch_id}")
 async def get_batch(batch_id: UUID, services: Context, wait: Wait = 0) -> Batch:
-    """One batch and its counts; with `wait`, as soon as it is final."""
-    return Batch.of(await services.long_polls.final("batch", batch_id, wait, partial(view, services)))
+    """Get a batch and its counts. `wait` waits until it is final."""
+    return Batch.of(await services.long_polls.final("batch", batch_id, wait, partial(_load, services)))
 
 
 @router.post("/{batch_id}/close", responses=refuses(Code.INVALID_TRANSITION))
 def close_batch(batch_id: UUID, services: Context) -> Batch:
-    """Close an open batch: it completes when all of its inspections are final."""
+    """Close an open batch. It is completed when all its inspections are final."""
     with services.transaction() as connection:
         completed = batches.close(connection, batch_id)
-        found = batches.get(connection, batch_id)
+        batch = batches.get(connection, batch_id)
     if completed:
         services.publisher.notify(finishing.Finished([], [batch_id]))
-    return Batch.of(found)
+    return Batch.of(batch)
 
 
 @router.post("/{batch_id}/cancel", responses=refuses(Code.INVALID_TRANSITION))
 def cancel_batch(batch_id: UUID, services: Context) -> Batch:
-    """Cancel a batch and every inspection of it that is not final."""
+    """Cancel a batch and all its inspections that are not final."""
     with services.transaction() as connection:
         finished = finishing.cancel_batch(connection, batch_id)
-        found = batches.get(connection, batch_id)
+        batch = batches.get(connection, batch_id)
     services.publisher.notify(finished)
-    return Batch.of(found)
+    return Batch.of(batch)

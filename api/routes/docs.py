@@ -1,4 +1,4 @@
-"""`/docs`: the reference of the api in the browser. Everything is served from here: plants have no internet."""
+"""`/docs`: the API reference in the browser. All files are served locally, because plants have no internet access."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<title>Linewatch: reference of the api</title>
+<title>Linewatch API reference</title>
 <link rel="stylesheet" href="docs/swagger-ui.css">
 <link rel="icon" href="data:,">
 </head>
@@ -38,23 +38,23 @@ _START = """SwaggerUIBundle({
 
 @router.get("/docs")
 async def docs() -> Response:
-    """The reference."""
+    """The page."""
     return HTMLResponse(_PAGE, headers=_HEADERS)
 
 
 @router.get("/docs/start.js")
 async def docs_start() -> Response:
-    """The script that starts it."""
+    """The script that starts Swagger UI."""
     return Response(_START, media_type="text/javascript", headers=_HEADERS)
 
 
 @router.get("/docs/swagger-ui.css")
 def docs_style() -> FileResponse:
-    """Its style sheet."""
+    """The style sheet of Swagger UI."""
     return FileResponse(_ASSETS / "swagger-ui.css", headers=_HEADERS)
 
 
 @router.get("/docs/swagger-ui-bundle.js")
 def docs_program() -> FileResponse:
-    """Its program."""
+    """The script of Swagger UI."""
     return FileResponse(_ASSETS / "swagger-ui-bundle.js", headers=_HEADERS)

@@ -1,4 +1,4 @@
-"""`/v1/inspections/export`: the listing as one file."""
+"""`/v1/inspections/export`: download inspections as a file."""
 
 from typing import Annotated
 
@@ -17,19 +17,19 @@ router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 
 
 class _Export(ListingFilters):
-    """The filters of a listing, and the kind of file."""
+    """The filters of the listing, and the file format."""
 
     format: FileFormat = Format.CSV
 
 
 @router.get("/export", response_class=Download, responses=FILE | refuses(Code.BUSY), dependencies=[DOWNLOAD_SLOT])
-async def export_inspections(wanted: Annotated[_Export, Query()], services: Context) -> Download:
-    """Inspections as one file, newest first, with the filters of the listing; of any length.
+async def export_inspections(query: Annotated[_Export, Query()], services: Context) -> Download:
+    """Download inspections as one file, newest first, with the filters of the listing. The size is not limited.
 
-    One flat row each: the fields of an Inspection, the newest review, `metadata` as JSON text. Times are UTC. What is
-    accepted during the download is not in it. If the database goes away meanwhile, or the client takes nothing for a
-    minute, the answer breaks off without its last chunk. 503 `busy` while others download as many files as there may
-    be at a time.
+    Each inspection is one flat row: the fields of an Inspection, the newest review, and `metadata` as JSON text. Times
+    are UTC. Inspections accepted during the download are not included. If the database becomes unavailable, or you
+    read nothing for a minute, the answer ends without its last chunk. 503 `busy` while the maximum number of exports
+    is running.
     """
-    name = "-".join(filter(None, ("inspections", wanted.recipe)))
-    return await send(services, exports.pages(services.engine, wanted.filters()), exports.COLUMNS, wanted.format, name)
+    name = "-".join(filter(None, ("inspections", query.recipe)))
+    return await send(services, exports.pages(services.engine, query.filters()), exports.COLUMNS, query.format, name)

@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`: alive, and able to accept."""
+"""Probes: `/healthz` (the process is alive) and `/readyz` (uploads can be accepted)."""
 
 from fastapi import APIRouter
 from sqlalchemy import text
@@ -13,18 +13,18 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """The process is alive. Touches nothing."""
+    """Check that the process is alive. It uses no other service."""
     return {"status": "alive"}
 
 
 @router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE, Code.NOT_READY))
 def readyz(services: Context) -> dict[str, str]:
-    """Uploads can be accepted: Postgres answers, the store can be written, and the commit loop runs.
+    """Check that uploads can be accepted: Postgres answers, the store can be written, and uploads are committed.
 
-    Redis is not needed for that.
+    Redis is not needed for this.
     """
     if not services.group_commit.is_running:
-        raise Refused(Code.NOT_READY, "Uploads are not being committed: restart the api.")
+        raise Refused(Code.NOT_READY, "Uploads are not committed. Restart the api.")
     with services.transaction() as connection:
         connection.execute(text("SELECT FROM recipes LIMIT 1"))
     try:

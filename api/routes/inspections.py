@@ -1,4 +1,4 @@
-"""`/v1/inspections`: handing images in and reading what became of them."""
+"""`/v1/inspections`: submit images and read their inspections."""
 
 import asyncio
 from dataclasses import dataclass
@@ -96,13 +96,13 @@ IMMUTABLE = {
 
 
 def new_inspection(services: Services, received: Received, fields: UploadFields) -> NewInspection:
-    """An image and its fields, with the default recipe where none was named."""
-    own = fields.model_dump(exclude={"recipe", "external_id"})
+    """An inspection of a received image. Without a recipe in the fields, it gets the default recipe."""
+    further = fields.model_dump(exclude={"recipe", "external_id"})
     return NewInspection(
         image=received.image,
         recipe=fields.recipe or services.settings.default_recipe,
         external_id=fields.external_id,
-        **own,
+        **further,
     )
 
 
@@ -112,9 +112,9 @@ def new_inspection(services: Services, received: Received, fields: UploadFields)
 async def submit_inspection(
     request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> Inspection:
-    """Hand in one image: the raw bytes with the fields as query parameters, or a form with one part `image`.
+    """Submit one image: as raw bytes with the fields as query parameters, or as a form with one part `image`.
 
-    The answer comes when the image and its row are durable, not when it has been examined.
+    The answer is sent when the image is stored durably, before it is scored.
     """
     with services.in_flight.hold(actor, idempotency_key) as key:
         if is_form(request):
@@ -143,28 +143,32 @@ async def _submit_raw(request: Request, services: Services, key: Key | None) -> 
 
 async def _submit_form(request: Request, services: Services, key: Key | None) -> Accepted:
     async with services.receiver.form(request, image="image", max_images=1) as form:
-        given = once_each([*request.query_params.multi_items(), *form.fields.items()])
-        received = form.the_image("image")
-        fields = upload_fields({"external_id": received.file_name or None, **given})
+        values = once_each([*request.query_params.multi_items(), *form.fields.items()])
+        received = form.single_image("image")
+        fields = upload_fields({"external_id": received.file_name or None, **values})
         new = new_inspection(services, received, fields)
         await services.group_commit.check(new.recipe, new.priority, key)
         await services.group_commit.check_callbacks([new.callback_url], key)
         return await services.group_commit.submit([Upload(received.staged, new)], key=key)
 
 
-def view(services: Services, inspection_id: UUID) -> inspections.Inspection:
-    """One inspection as it stands; refuses an unknown id."""
+def _load(services: Services, inspection_id: UUID) -> inspections.Inspection:
+    """The current state of an inspection.
+
+    Raises:
+        Refused: NOT_FOUND.
+    """
     with services.transaction() as connection:
         return inspections.get(connection, inspection_id)
 
 
-async def final_view(services: Services, inspection_id: UUID, wait: float) -> inspections.Inspection:
-    """One inspection once it is final, or as it stands after `wait` seconds."""
-    return await services.long_polls.final("inspection", inspection_id, wait, partial(view, services))
+async def wait_until_final(services: Services, inspection_id: UUID, wait: float) -> inspections.Inspection:
+    """An inspection once it is final, or in its current state after `wait` seconds."""
+    return await services.long_polls.final("inspection", inspection_id, wait, partial(_load, services))
 
 
 class ListingFilters(BaseModel):
-    """What a listing is narrowed to."""
+    """The filters of a listing."""
 
     recipe: RecipeName | None = None
     part_id: Label | None = None
@@ -172,10 +176,10 @@ class ListingFilters(BaseModel):
     line_id: Label | None = None
     station_id: Label | None = None
     batch_id: UUID | None = None
-    verdict: Annotated[Literal["ok", "ng", "review"] | None, Query(description="what the machine said")] = None
+    verdict: Annotated[Literal["ok", "ng", "review"] | None, Query(description="the machine's verdict")] = None
     effective_verdict: Annotated[
         Literal["ok", "ng", "review"] | None,
-        Query(description="what people said last, else the machine; `review` waits for a person"),
+        Query(description="the newest review, otherwise the machine's verdict; `review` needs a person"),
     ] = None
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
     since: Moment | None = None
@@ -186,7 +190,7 @@ class ListingFilters(BaseModel):
 
 
 class _Listing(ListingFilters):
-    """The filters of a listing, its cursor, its size and its vocabulary."""
+    """The query of a listing."""
 
     cursor: str | None = None
     limit: Limit = 100
@@ -195,24 +199,24 @@ class _Listing(ListingFilters):
 
 @router.get("", responses=refuses(Code.INVALID_CURSOR))
 def list_inspections(listing: Annotated[_Listing, Query()], services: Context) -> InspectionPage | OpcUaPage:
-    """Inspections, newest first; with `view=opcua` in the shape of OPC UA for Machine Vision."""
+    """List inspections, newest first. With `view=opcua`, in the vocabulary of OPC UA for Machine Vision."""
     with services.transaction() as connection:
         items, following = inspections.list_page(
             connection, listing.filters(), before=decode_cursor(listing.cursor), limit=listing.limit
         )
     next_cursor = encode_cursor(following)
     if listing.view == "opcua":
-        return OpcUaPage(items=[OpcUaResult.of(one) for one in items], next_cursor=next_cursor)
-    return InspectionPage(items=[Inspection.of(one) for one in items], next_cursor=next_cursor)
+        return OpcUaPage(items=[OpcUaResult.of(inspection) for inspection in items], next_cursor=next_cursor)
+    return InspectionPage(items=[Inspection.of(inspection) for inspection in items], next_cursor=next_cursor)
 
 
 @router.get("/{inspection_id}")
 async def get_inspection(
     inspection_id: UUID, services: Context, wait: Wait = 0, view: View | None = None
 ) -> Inspection | OpcUaResult:
-    """One inspection; with `wait`, as soon as it is final; with `view=opcua` in the shape of OPC UA."""
-    found = await final_view(services, inspection_id, wait)
-    return OpcUaResult.of(found) if view == "opcua" else Inspection.of(found)
+    """Get an inspection. `wait` waits until it is final; `view=opcua` uses the vocabulary of OPC UA."""
+    inspection = await wait_until_final(services, inspection_id, wait)
+    return OpcUaResult.of(inspection) if view == "opcua" else Inspection.of(inspection)
 
 
 @router.post("/{inspection_id}/cancel", responses=refuses(Code.INVALID_TRANSITION))
@@ -220,15 +224,16 @@ def cancel_inspection(inspection_id: UUID, services: Context) -> Inspection:
     """Cancel an inspection that is not final."""
     with services.transaction() as connection:
         finished = finishing.cancel(connection, inspection_id)
-        found = inspections.get(connection, inspection_id)
-    if not finished.inspections and found.status != "cancelled":
-        raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status} and cannot be cancelled.")
+        inspection = inspections.get(connection, inspection_id)
+    status = inspection.status
+    if not finished.inspections and status != "cancelled":
+        raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {status} and cannot be cancelled.")
     services.publisher.notify(finished)
-    return Inspection.of(found)
+    return Inspection.of(inspection)
 
 
 class NewReview(BaseModel):
-    """A person's verdict, with a name and a reason."""
+    """A person's verdict, with the reviewer's name and the reason."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -241,23 +246,26 @@ class NewReview(BaseModel):
 
 @router.post("/{inspection_id}/reviews", status_code=201, responses=refuses(Code.INVALID_TRANSITION))
 def review_inspection(inspection_id: UUID, new: NewReview, services: Context, actor: Actor) -> Inspection:
-    """Overrule the verdict of an inspection. The machine's stays; the newest review is the `effective_verdict`."""
+    """Overrule the verdict of an inspection.
+
+    The machine's verdict stays; the newest review becomes the `effective_verdict`.
+    """
     with services.transaction() as connection:
-        found = reviews.add(connection, inspection_id, **new.model_dump(), actor=actor)
+        inspection = reviews.add(connection, inspection_id, **new.model_dump(), actor=actor)
     services.publisher.notify(Finished([inspection_id], []))
-    return Inspection.of(found)
+    return Inspection.of(inspection)
 
 
 @router.get("/{inspection_id}/image", response_class=FileResponse, responses=binary(*MEDIA_TYPES.values()))
 def get_image(inspection_id: UUID, services: Context) -> FileResponse:
-    """The stored bytes of the image."""
-    found = view(services, inspection_id)
-    path = services.store.path(image_key(found.image_day, found.image_sha256))
+    """Get the stored image file."""
+    inspection = _load(services, inspection_id)
+    path = services.store.path(image_key(inspection.image_day, inspection.image_sha256))
     if not path.is_file():
         raise Refused(Code.NOT_FOUND, f"The image of inspection {inspection_id} is no longer in the store.")
     return FileResponse(
         path,
-        media_type=found.image_media_type,
+        media_type=inspection.image_media_type,
         headers=IMMUTABLE,
     )
 
@@ -268,36 +276,36 @@ def get_image(inspection_id: UUID, services: Context) -> FileResponse:
     responses=binary("application/octet-stream") | MAP_REFUSALS,
 )
 async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
-    """The anomaly map of the version that scored: float32, rows by columns, as a NumPy `.npy` file."""
-    examined = await asyncio.to_thread(_scored_inspection, services, inspection_id, "anomaly map")
-    data = await on_demand.anomaly_map(services, examined.image, examined.version_id, examined.sha256)
+    """Get the anomaly map of the version that scored the image: a NumPy `.npy` file of float32, height by width."""
+    inspection = await asyncio.to_thread(_scored_inspection, services, inspection_id, "anomaly map")
+    data = await on_demand.anomaly_map(services, inspection.image, inspection.version_id, inspection.sha256)
     return Response(data, media_type="application/octet-stream")
 
 
 @router.get("/{inspection_id}/heatmap", response_class=Response, responses=binary("image/png") | MAP_REFUSALS)
 async def get_heatmap(inspection_id: UUID, services: Context) -> Response:
-    """The image with its anomaly map laid over it, as PNG, upright and of its own size up to 4096 pixels a side.
+    """Get a PNG of the image with its anomaly map over it: upright, in the image's size up to 4096 pixels a side.
 
-    The scale is fixed by the inspection's own threshold: nothing is drawn below half of it, a cool tint up to it, then
-    a step with a contour, hot colours above, and no more from three times it on. A part whose score is below the
-    threshold never shows a hot colour.
+    The colour scale is based on the threshold of the inspection. Values below half the threshold are not drawn, and
+    values up to the threshold have a cool tint. At the threshold, a contour and hot colours begin; they saturate at
+    three times the threshold. If the score is below the threshold, no hot colour is shown.
     """
-    examined = await asyncio.to_thread(_scored_inspection, services, inspection_id, "heatmap")
+    inspection = await asyncio.to_thread(_scored_inspection, services, inspection_id, "heatmap")
     data = await on_demand.heatmap(
         services,
-        examined.image.day,
-        examined.image.sha256,
-        examined.version_id,
-        examined.sha256,
-        score=examined.score,
-        threshold=examined.threshold,
+        inspection.image.day,
+        inspection.image.sha256,
+        inspection.version_id,
+        inspection.sha256,
+        score=inspection.score,
+        threshold=inspection.threshold,
     )
     return Response(data, media_type="image/png", headers=IMMUTABLE)
 
 
 @dataclass(frozen=True)
 class _ScoredInspection:
-    """What an anomaly map is made of: a stored image, and what a model version said of it."""
+    """The inputs of an anomaly map or heatmap: the stored image, the model version, and the recorded result."""
 
     image: StoredImage
     version_id: int
@@ -307,16 +315,22 @@ class _ScoredInspection:
 
 
 def _scored_inspection(services: Services, inspection_id: UUID, what: str) -> _ScoredInspection:
-    """A completed inspection; refuses any other."""
-    found = view(services, inspection_id)
+    """The stored image and result of a completed inspection.
+
+    Raises:
+        Refused: INVALID_TRANSITION if the inspection has no score; NOT_FOUND.
+    """
+    inspection = _load(services, inspection_id)
     if (
-        found.status != "completed"
-        or found.model_version_id is None
-        or found.model_sha256 is None
-        or found.anomaly_score is None
-        or found.threshold is None
+        inspection.status != "completed"
+        or inspection.model_version_id is None
+        or inspection.model_sha256 is None
+        or inspection.anomaly_score is None
+        or inspection.threshold is None
     ):
-        raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {found.status}; it has no {what}.")
-    header = Header(found.image_media_type, found.image_width, found.image_height)
-    stored = StoredImage(found.image_day, found.image_sha256, found.image_bytes, header)
-    return _ScoredInspection(stored, found.model_version_id, found.model_sha256, found.anomaly_score, found.threshold)
+        raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {inspection.status}; it has no {what}.")
+    header = Header(inspection.image_media_type, inspection.image_width, inspection.image_height)
+    stored = StoredImage(inspection.image_day, inspection.image_sha256, inspection.image_bytes, header)
+    return _ScoredInspection(
+        stored, inspection.model_version_id, inspection.model_sha256, inspection.anomaly_score, inspection.threshold
+    )

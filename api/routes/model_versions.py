@@ -1,4 +1,4 @@
-"""`/v1/recipes/{name}/model-versions`: bundles, which of them scores, and at which threshold."""
+"""`/v1/recipes/{name}/model-versions`: upload bundles, activate versions and set thresholds."""
 
 import asyncio
 import datetime as dt
@@ -26,46 +26,47 @@ from core.vision.errors import InvalidBundle
 
 router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"], responses=refuses(Code.RECIPE_UNKNOWN))
 
-_PREVIEWED = dt.timedelta(days=30)
+_PREVIEW_PERIOD = dt.timedelta(days=30)
 _BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-_THERE_ALREADY: dict[int | str, dict[str, Any]] = {200: {"model": ModelVersion, "description": "It was there already."}}
+_EXISTS: dict[int | str, dict[str, Any]] = {200: {"model": ModelVersion, "description": "The version already exists."}}
 
 
-def _described(connection: Connection, version: model_versions.ModelVersion) -> ModelVersion:
+def _document(connection: Connection, version: model_versions.ModelVersion) -> ModelVersion:
     return ModelVersion.of(version, thresholds.in_force(connection, version.id))
 
 
 @router.get("/model-versions")
 def list_model_versions(name: RecipePath, services: Context) -> ModelVersionList:
-    """The versions of a recipe, newest first."""
+    """List the versions of a recipe, newest first."""
     with services.transaction() as connection:
-        found = model_versions.list_all(connection, name)
-        return ModelVersionList(items=[_described(connection, one) for one in found])
+        versions = model_versions.list_all(connection, name)
+        return ModelVersionList(items=[_document(connection, version) for version in versions])
 
 
 @router.post(
     "/model-versions",
     status_code=201,
     openapi_extra=_BODY,
-    responses=_THERE_ALREADY | refuses(Code.EMPTY_BODY, Code.INVALID_BUNDLE, Code.STORE_FULL, Code.STORE_UNAVAILABLE),
+    responses=_EXISTS | refuses(Code.EMPTY_BODY, Code.INVALID_BUNDLE, Code.STORE_FULL, Code.STORE_UNAVAILABLE),
 )
 async def upload_model_version(
     name: RecipePath, request: Request, response: Response, services: Context, actor: Actor
 ) -> ModelVersion:
-    """Upload a bundle: an uncompressed tar of exactly the files that its manifest lists.
+    """Upload a bundle: an uncompressed tar with exactly the files in its manifest.
 
-    A worker loads it and reproduces its golden scores; then it is `ready`. The same bundle twice is one version.
+    The version becomes `ready` after a worker has loaded it and reproduced its golden scores. Uploading the same bundle
+    again returns the existing version, with status 200.
     """
     await asyncio.to_thread(_check_recipe, services, name)
     staged = await services.receiver.in_thread(services.store.stage)
     try:
         await _receive(request, staged, services)
-        manifest, sha256 = await asyncio.to_thread(_checked, staged, services.settings.max_bundle_bytes)
+        manifest, sha256 = await asyncio.to_thread(_verify, staged, services.settings.max_bundle_bytes)
         version, new = await services.receiver.in_thread(
             lambda: _register(services, staged, name, manifest, sha256, actor)
         )
@@ -86,20 +87,20 @@ async def _receive(request: Request, staged: Staged, services: Services) -> None
     limit = services.settings.max_bundle_bytes
     async for chunk in request.stream():
         if staged.size + len(chunk) > limit:
-            raise Refused(Code.UPLOAD_TOO_LARGE, f"A bundle may have at most {limit} bytes.")
+            raise Refused(Code.UPLOAD_TOO_LARGE, f"The bundle must not be larger than {limit} bytes.")
         await services.receiver.in_thread(lambda data=chunk: staged.write(data))  # type: ignore[misc]
     if staged.size == 0:
-        raise Refused(Code.EMPTY_BODY, "The body is empty; send the bundle as an uncompressed tar.")
+        raise Refused(Code.EMPTY_BODY, "The body is empty. Send the bundle as an uncompressed tar.")
     await services.receiver.in_thread(staged.flush)
 
 
-def _checked(staged: Staged, max_bytes: int) -> tuple[Manifest, bytes]:
+def _verify(staged: Staged, max_bytes: int) -> tuple[Manifest, bytes]:
     staged.file.seek(0)
     try:
         files = unpack(staged.file, max_bytes=max_bytes)
         return verify_bundle(files), bytes.fromhex(digest(files[MANIFEST]))
     except InvalidBundle as error:
-        raise Refused(Code.INVALID_BUNDLE, f"The bundle is not accepted: {error}.") from error
+        raise Refused(Code.INVALID_BUNDLE, f"Invalid bundle: {error}.") from error
 
 
 def _register(
@@ -110,49 +111,49 @@ def _register(
         version, new = model_versions.register(
             connection, name, sha256=sha256, manifest=manifest.model_dump(mode="json"), actor=actor
         )
-        described = _described(connection, version)
+        document = _document(connection, version)
     if version.state == "uploaded":
         services.publisher.call(Task.CHECK_MODEL, version.id, queue="sync")
-    return described, new
+    return document, new
 
 
 @router.get("/model-versions/{version}")
 def get_model_version(name: RecipePath, version: VersionPath, services: Context) -> ModelVersion:
-    """One version, with its manifest and the thresholds in force."""
+    """Get a version, with its manifest and the thresholds in force."""
     with services.transaction() as connection:
-        return _described(connection, model_versions.get(connection, name, version))
+        return _document(connection, model_versions.get(connection, name, version))
 
 
 @router.get("/model-versions/{version}/bundle", response_class=FileResponse, responses=binary("application/x-tar"))
 def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> FileResponse:
-    """The bundle as it was uploaded."""
+    """Get the uploaded bundle."""
     with services.transaction() as connection:
-        found = model_versions.get(connection, name, version)
+        sha256 = model_versions.get(connection, name, version).sha256
     return FileResponse(
-        services.store.path(bundle_key(found.sha256)), media_type="application/x-tar", filename=f"{name}-{version}.tar"
+        services.store.path(bundle_key(sha256)), media_type="application/x-tar", filename=f"{name}-{version}.tar"
     )
 
 
 @router.post("/model-versions/{version}/activate", responses=refuses(Code.MODEL_NOT_READY))
 def activate_model_version(name: RecipePath, version: VersionPath, services: Context, actor: Actor) -> ModelVersion:
-    """Let a ready version score from the next minibatch on."""
+    """Activate a ready version. It scores from the next minibatch on."""
     with services.transaction() as connection:
-        return _described(connection, model_versions.activate(connection, name, version, actor=actor))
+        return _document(connection, model_versions.activate(connection, name, version, actor=actor))
 
 
 @router.post("/model-versions/rollback", responses=refuses(Code.INVALID_TRANSITION))
 @router.post("/rollback", include_in_schema=False)
 def roll_back(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
-    """Go back to the version that was active before."""
+    """Activate the previously active version again."""
     with services.transaction() as connection:
-        return _described(connection, model_versions.rollback(connection, name, actor=actor))
+        return _document(connection, model_versions.rollback(connection, name, actor=actor))
 
 
 class NewThreshold(BaseModel):
     """A threshold to set or to preview.
 
-    `calibration` says where it comes from and is left out when it was set by hand. With `preview` nothing is set: the
-    answer says what it would have changed among the inspections accepted `since`, by default in the last 30 days.
+    `calibration` is the record of its calibration; omit it for a threshold set by hand. With `preview` nothing is set:
+    the answer shows what it would have changed among the inspections accepted `since`, by default in the last 30 days.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -169,18 +170,21 @@ class NewThreshold(BaseModel):
         if self.review_threshold is not None and self.review_threshold > self.threshold:
             raise ValueError("review_threshold must not be above threshold")
         if self.calibration is not None and self.calibration.threshold != self.threshold:
-            raise ValueError("threshold differs from the one of its calibration")
+            raise ValueError("threshold differs from the threshold of its calibration")
         review = self.calibration.review if self.calibration is not None else None
         if review is not None and review.threshold != self.review_threshold:
-            raise ValueError("review_threshold differs from the one of its calibration")
+            raise ValueError("review_threshold differs from the review threshold of its calibration")
         if self.since is not None and not self.preview:
-            raise ValueError("since means something with preview only")
+            raise ValueError("since is allowed only with preview")
         return self
 
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"model": ThresholdPreview, "description": "With `preview`: what it would have changed. Nothing is set."},
-    201: {"model": Threshold, "description": "It is set."},
+    200: {
+        "model": ThresholdPreview,
+        "description": "With `preview`: what it would have changed. Nothing is set.",
+    },
+    201: {"model": Threshold, "description": "The threshold is set."},
 }
 
 
@@ -188,34 +192,34 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 def set_threshold(
     name: RecipePath, version: VersionPath, new: NewThreshold, services: Context, actor: Actor, response: Response
 ) -> Threshold | ThresholdPreview:
-    """Set the threshold of a version; it counts for what is claimed from now on.
+    """Set the threshold of a version. It applies to all inspections that are claimed from now on.
 
-    Or, with `"preview": true`, count the past verdicts that it would have changed, with up to 20 examples of each
-    kind: those of the station that it is for, or of all stations without a threshold of their own. At most the newest
-    100,000 inspections are looked at.
+    With `"preview": true`, nothing is set. Instead, past verdicts that it would have changed are counted, with up to 20
+    examples of each kind: at `station_id`, or at all stations without a station threshold. At most the newest 100,000
+    inspections are compared.
     """
     with services.transaction() as connection:
-        found = model_versions.get(connection, name, version)
+        model_version = model_versions.get(connection, name, version)
         if new.preview:
             response.status_code = 200
-            return _previewed(connection, found, new)
-        made = thresholds.append(
+            return _preview(connection, model_version, new)
+        threshold = thresholds.append(
             connection,
-            found,
+            model_version,
             threshold=new.threshold,
             review_threshold=new.review_threshold,
             station_id=new.station_id,
             calibration=new.calibration.model_dump(mode="json") if new.calibration else None,
             actor=actor,
         )
-    return Threshold.of(made)
+    return Threshold.of(threshold)
 
 
-def _previewed(connection: Connection, version: model_versions.ModelVersion, new: NewThreshold) -> ThresholdPreview:
-    asked: dict[str, Any] = {
+def _preview(connection: Connection, version: model_versions.ModelVersion, new: NewThreshold) -> ThresholdPreview:
+    parameters: dict[str, Any] = {
         "threshold": new.threshold,
         "review_threshold": new.review_threshold,
         "station_id": new.station_id,
-        "since": new.since or dt.datetime.now(dt.UTC) - _PREVIEWED,
+        "since": new.since or dt.datetime.now(dt.UTC) - _PREVIEW_PERIOD,
     }
-    return ThresholdPreview.of(threshold_preview.preview(connection, version, **asked), **asked)
+    return ThresholdPreview.of(threshold_preview.preview(connection, version, **parameters), **parameters)

@@ -1,4 +1,4 @@
-"""`/`: the page for people. It is static and reads the same api as everybody else."""
+"""`/`: the web page. It is static and uses the public api."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ _PAGE = Path(__file__).parent.parent / "page.html"
 
 @router.get("/", response_class=FileResponse)
 def page() -> FileResponse:
-    """The page."""
+    """Serve the web page."""
     return FileResponse(
         _PAGE,
         headers={

@@ -1,4 +1,4 @@
-"""`/v1/parts`: one verdict for a part that was seen in several images."""
+"""`/v1/parts`: one verdict for a part with several images."""
 
 from fastapi import APIRouter
 
@@ -12,9 +12,9 @@ router = APIRouter(prefix="/v1/parts", tags=["parts"])
 
 @router.get("/{part_id:path}")
 def get_part(part_id: Label, services: Context, recipe: RecipeName | None = None, lot_id: Label | None = None) -> Part:
-    """One part: of each recipe and view the newest inspection, and the verdict that follows from them.
+    """Get a part: the newest inspection of each recipe and view, and the verdict based on them.
 
-    The id is the rest of the path and may hold slashes.
+    The id is the rest of the path and may contain slashes.
     """
     with services.transaction() as connection:
         return Part.of(parts.get(connection, part_id, recipe=recipe, lot_id=lot_id))

@@ -1,6 +1,6 @@
-"""The interface of the synchronous demo that Linewatch began as: the same addresses, fields and answers.
+"""The interface of the synchronous demo that preceded Linewatch, with the same paths, fields and answers.
 
-It goes through the same queue as everything else, ahead of other work, with the default recipe.
+Its images use the default recipe. They go through the same queue as all images, before other work.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from api.requests.group_commit import Upload
 from api.requests.uploads import Received, is_form
 from api.responses.problems import refuses
 from api.responses.schemas import Prediction, binary
-from api.routes.inspections import final_view
+from api.routes.inspections import wait_until_final
 from api.services import Context, Services
 from core.errors import Code, Failure, Refused
 from core.inspection.inspections import Inspection
@@ -30,8 +30,8 @@ router = APIRouter(tags=["synchronous"])
 ACCEPTED = ("image/jpeg", "image/png")
 WHITE_AT_OF_MEAN = 10.0
 WHITE_AT = 3.0
-"""The heatmap's white is this many times the threshold, always, so that a good part stays dark: more where the score is
-the mean of the whole map, for there a defect's own errors are far above the score."""
+"""White in the heatmap is this many times the threshold. The scale is fixed, so that good parts stay dark. If the score
+is the mean of the whole map (`mse`), it is larger, because the errors of a defect are far above the mean."""
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -61,42 +61,42 @@ _NOT_AN_IMAGE = {Code.EMPTY_BODY, Code.UNSUPPORTED_MEDIA_TYPE, Code.MULTIPLE_FRA
 
 @router.post("/predict", openapi_extra=_BODY, responses=refuses(*_REFUSALS, Code.QUEUE_FULL, Code.WAITING_QUEUE_FULL))
 async def predict(request: Request, services: Context) -> Prediction:
-    """The anomaly score of one JPEG or PNG."""
+    """Get the anomaly score of a JPEG or PNG."""
     recipe = services.settings.default_recipe
     timeout = services.settings.predict_timeout
     try:
         _require_form(request)
         await services.group_commit.check(recipe, "sync")
         async with services.receiver.form(request, image="file", max_images=1) as form:
-            received = _jpeg_or_png(form.the_image("file"))
+            received = _jpeg_or_png(form.single_image("file"))
             new = NewInspection(received.image, recipe, priority="sync", deadline_ms=int(timeout * 1000))
             accepted = await services.group_commit.submit([Upload(received.staged, new)])
     except Refused as refused:
-        raise _as_before(refused) from refused
-    return _prediction(await final_view(services, accepted.inspections[0].id, timeout))
+        raise _as_in_demo(refused) from refused
+    return _prediction(await wait_until_final(services, accepted.inspections[0].id, timeout))
 
 
 @router.post(
     "/heatmap", openapi_extra=_BODY, response_class=Response, responses=binary("image/png") | refuses(*_REFUSALS)
 )
 async def predict_heatmap(request: Request, services: Context) -> Response:
-    """A grey PNG of the error of one JPEG or PNG, at the size that the image is prepared to."""
+    """Get the anomaly map of a JPEG or PNG as a grey PNG, in the input size of the model."""
     try:
         _require_form(request)
         version, threshold = await asyncio.to_thread(_active, services)
         async with services.receiver.form(request, image="file", max_images=1) as form:
-            received = _jpeg_or_png(form.the_image("file"))
+            received = _jpeg_or_png(form.single_image("file"))
             key = image_key(received.image.day, received.image.sha256)
             await services.receiver.in_thread(lambda: services.store.publish([(received.staged, key)]))
     except Refused as refused:
-        raise _as_before(refused) from refused
+        raise _as_in_demo(refused) from refused
     data = await on_demand.anomaly_map(services, received.image, version.id, version.sha256)
     return Response(await asyncio.to_thread(_grey_png, data, version.manifest, threshold), media_type="image/png")
 
 
 @router.get("/health")
 def health() -> dict[str, str]:
-    """Alive."""
+    """Check that the process is alive."""
     return {"status": "ok"}
 
 
@@ -107,23 +107,23 @@ def _require_form(request: Request) -> None:
 
 def _jpeg_or_png(received: Received) -> Received:
     if received.image.header.media_type not in ACCEPTED:
-        raise Refused(Code.MALFORMED_REQUEST, f"A JPEG or PNG is needed, not {received.image.header.media_type}.")
+        raise Refused(Code.MALFORMED_REQUEST, f"Send a JPEG or PNG, not {received.image.header.media_type}.")
     return received
 
 
-def _as_before(refused: Refused) -> Refused:
-    """The demo answered 400 to whatever was no JPEG or PNG."""
+def _as_in_demo(refused: Refused) -> Refused:
+    """Answer 400 to everything that is not a JPEG or PNG, as the demo did."""
     return Refused(Code.MALFORMED_REQUEST, refused.detail) if refused.code in _NOT_AN_IMAGE else refused
 
 
 def _active(services: Services) -> tuple[model_versions.ModelVersion, float]:
-    """The active version of the default recipe and its general threshold."""
+    """The active version of the default recipe and its threshold without a station."""
     with services.transaction() as connection:
         recipe = recipes.get(connection, services.settings.default_recipe)
         if recipe.active_version_id is None:
             raise Refused(Code.RECIPE_WITHOUT_MODEL, f"Recipe {recipe.name!r} has no active model version.")
-        limits = thresholds.in_force(connection, recipe.active_version_id)
-        return model_versions.by_id(connection, recipe.active_version_id), limits[0].threshold
+        in_force = thresholds.in_force(connection, recipe.active_version_id)
+        return model_versions.by_id(connection, recipe.active_version_id), in_force[0].threshold
 
 
 def _prediction(inspection: Inspection) -> Prediction:
@@ -135,8 +135,8 @@ def _prediction(inspection: Inspection) -> Prediction:
         )
     if inspection.error_code in (Failure.IMAGE_UNDECODABLE, Failure.POISON):
         raise Refused(Code.MALFORMED_REQUEST, f"{inspection.error_detail}")
-    why = inspection.error_detail or "No worker has examined the image in time."
-    raise Refused(Code.TIMEOUT, f"{why} Its result, if any, is at /v1/inspections/{inspection.id}.")
+    reason = inspection.error_detail or "No worker scored the image in time."
+    raise Refused(Code.TIMEOUT, f"{reason} See /v1/inspections/{inspection.id} for the result.")
 
 
 def _grey_png(anomaly_map: bytes, manifest: dict[str, Any], threshold: float) -> bytes:

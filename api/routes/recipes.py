@@ -1,4 +1,4 @@
-"""`/v1/recipes`: what is inspected, and how."""
+"""`/v1/recipes`: list, create and change recipes."""
 
 from typing import Annotated, Literal
 
@@ -28,7 +28,7 @@ class NewRecipe(BaseModel):
 
 
 class RecipeChanges(BaseModel):
-    """What to change of a recipe. What is left out stays."""
+    """Changes to a recipe. Omitted fields keep their values."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,32 +38,34 @@ class RecipeChanges(BaseModel):
 
 @router.get("")
 def list_recipes(services: Context, name: Annotated[RecipeName | None, Query()] = None) -> RecipeList:
-    """All recipes, by name."""
+    """List all recipes by name, or only the recipe called `name`."""
     with services.transaction() as connection:
-        found, challenging = recipes.list_all(connection), challengers.all_by_recipe_id(connection)
-    return RecipeList(items=[Recipe.of(one, challenging.get(one.id)) for one in found if name in (None, one.name)])
+        listed, runs = recipes.list_all(connection), challengers.all_by_recipe_id(connection)
+    return RecipeList(
+        items=[Recipe.of(recipe, runs.get(recipe.id)) for recipe in listed if name in (None, recipe.name)]
+    )
 
 
 @router.post("", status_code=201, responses=refuses(Code.RECIPE_EXISTS))
 def create_recipe(new: NewRecipe, response: Response, services: Context, actor: Actor) -> Recipe:
-    """Create a recipe. It takes images once it has a model version."""
+    """Create a recipe. Until it has an active model version, images are refused or wait, as `without_model` says."""
     with services.transaction() as connection:
-        made = recipes.create(connection, new.name, without_model=new.without_model, actor=actor)
-    response.headers["Location"] = f"/v1/recipes/{made.name}"
-    return Recipe.of(made, None)
+        created = recipes.create(connection, new.name, without_model=new.without_model, actor=actor)
+    response.headers["Location"] = f"/v1/recipes/{created.name}"
+    return Recipe.of(created, None)
 
 
 @router.get("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
 def get_recipe(name: RecipePath, services: Context) -> Recipe:
-    """One recipe."""
+    """Get a recipe."""
     with services.transaction() as connection:
         return Recipe.of(recipes.get(connection, name), challengers.find(connection, name))
 
 
 @router.patch("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
 def change_recipe(name: RecipePath, changes: RecipeChanges, services: Context, actor: Actor) -> Recipe:
-    """Archive or revive a recipe, or say whether its images may wait for a model version."""
+    """Archive or reactivate a recipe, or set whether its images wait for a model version."""
     with services.transaction() as connection:
-        wanted = changes.model_dump(exclude_unset=True)
-        changed = recipes.change(connection, name, actor=actor, **wanted) if wanted else recipes.get(connection, name)
-        return Recipe.of(changed, challengers.find(connection, name))
+        values = changes.model_dump(exclude_unset=True)
+        recipe = recipes.change(connection, name, actor=actor, **values) if values else recipes.get(connection, name)
+        return Recipe.of(recipe, challengers.find(connection, name))

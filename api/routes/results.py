@@ -1,4 +1,4 @@
-"""`/v1/results`: the feed of final inspections, and the consumers whose cursor is saved here."""
+"""`/v1/results`: the feed of final inspections, and its consumers, whose cursors are saved."""
 
 import asyncio
 import time
@@ -20,21 +20,21 @@ from core.models import recipes
 
 router = APIRouter(prefix="/v1/results", tags=["results"])
 
-LOOK_SECONDS = 2.0
+DISCONNECT_CHECK_SECONDS = 2.0
 """How often to check that a waiting client is still connected."""
 
 _LOST = (Code.INVALID_CURSOR, Code.CURSOR_EPOCH, Code.CURSOR_EXPIRED)
-_AFTER = "the `next_cursor` of the previous page, or `now` for new entries only; by default the oldest entry kept"
-_CONSUMER = "instead of `after`: continue after what this consumer has acknowledged"
+_AFTER = "the `next_cursor` of the previous page, or `now` for new entries only; by default the oldest stored entry"
+_CONSUMER = "instead of `after`: continue after the last entry that this consumer has acknowledged"
 
 
-def _of_clients(name: str) -> str:
+def _not_reserved(name: str) -> str:
     if name.startswith(consumers.INTERNAL):
         raise ValueError(f"names that begin with {consumers.INTERNAL} are reserved")
     return name
 
 
-ConsumerName = Annotated[Name, AfterValidator(_of_clients)]
+ConsumerName = Annotated[Name, AfterValidator(_not_reserved)]
 
 
 class _Feed(BaseModel):
@@ -51,30 +51,30 @@ class _Feed(BaseModel):
 
 
 @router.get("", responses=refuses(Code.RECIPE_UNKNOWN, *_LOST))
-async def read_results(request: Request, asked: Annotated[_Feed, Query()], services: Context) -> FeedPage:
-    """Every final inspection (completed, failed or cancelled) once, in an order that never changes and never skips.
+async def read_results(request: Request, query: Annotated[_Feed, Query()], services: Context) -> FeedPage:
+    """Read the feed: every final inspection (completed, failed or cancelled) once, in a fixed order without gaps.
 
     Save `next_cursor`, or the `cursor` of the last item that you have processed, and pass it as `after` to continue.
-    With `wait`, an empty page is held back until there is a result, at most that many seconds. An answer 410 has
-    `resume_after`: where to continue.
+    With `wait`, an empty page is delayed until there is a result, for at most this many seconds. A 410 answer has
+    `resume_after`, the cursor to continue after.
     """
-    if asked.after is not None and asked.consumer is not None:
+    if query.after is not None and query.consumer is not None:
         raise Refused(Code.INVALID_FIELD, "after, consumer: use only one of them.")
     feed_waiters = services.feed_waiters
-    give_up = time.monotonic() + asked.wait
-    found = await feed_waiters.in_thread(lambda: _first_page(services, asked))
-    while not found.page.items and (left := give_up - time.monotonic()) > 0 and not feed_waiters.is_ending:
+    deadline = time.monotonic() + query.wait
+    read = await feed_waiters.in_thread(lambda: _first_page(services, query))
+    while not read.page.items and (remaining := deadline - time.monotonic()) > 0 and not feed_waiters.is_ending:
         if await request.is_disconnected():
             break
         async with feed_waiters.expecting(
-            found.newest, recipe_id=found.recipe_id, reviews=asked.include == "reviews"
-        ) as more:
-            if await _within(more, min(left, LOOK_SECONDS)):
-                found = await feed_waiters.in_thread(partial(_page, services, asked, found.page.next_cursor))
-    return found.page
+            read.newest, recipe_id=read.recipe_id, reviews=query.include == "reviews"
+        ) as has_more:
+            if await _wait_at_most(has_more, min(remaining, DISCONNECT_CHECK_SECONDS)):
+                read = await feed_waiters.in_thread(partial(_page, services, query, read.page.next_cursor))
+    return read.page
 
 
-async def _within(event: asyncio.Event, seconds: float) -> bool:
+async def _wait_at_most(event: asyncio.Event, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
             return await event.wait()
@@ -83,42 +83,42 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A page, the newest number of the feed when it was read, and the id of the recipe of the query."""
+class _FeedRead:
+    """A page of the feed, the newest number of the feed when it was read, and the id of the queried recipe."""
 
     page: FeedPage
     newest: int
     recipe_id: int | None
 
 
-def _first_page(services: Services, asked: _Feed) -> _Found:
-    if asked.consumer is None:
-        return _page(services, asked, asked.after)
+def _first_page(services: Services, query: _Feed) -> _FeedRead:
+    if query.consumer is None:
+        return _page(services, query, query.after)
     with services.transaction() as connection:
-        consumer = consumers.find(connection, asked.consumer)
-    return _page(services, asked, None if consumer is None else str(consumer.cursor))
+        consumer = consumers.find(connection, query.consumer)
+    return _page(services, query, None if consumer is None else str(consumer.cursor))
 
 
-def _page(services: Services, asked: _Feed, after: str | None) -> _Found:
-    """One page after a cursor."""
+def _page(services: Services, query: _Feed, after: str | None) -> _FeedRead:
+    """Read one page after a cursor."""
     state = _state(services)
     with services.transaction() as connection:
-        recipe_id = None if asked.recipe is None else recipes.get(connection, asked.recipe).id
+        recipe_id = None if query.recipe is None else recipes.get(connection, query.recipe).id
         page = feed.read(
             connection,
             state,
             feed.start(connection, state, after),
-            limit=asked.limit,
+            limit=query.limit,
             recipe_id=recipe_id,
-            reviews=asked.include == "reviews",
+            reviews=query.include == "reviews",
             from_oldest=after is None,
         )
         items = feed_items(connection, page)
-    return _Found(FeedPage(items=items, next_cursor=str(page.following)), state.newest, recipe_id)
+    return _FeedRead(FeedPage(items=items, next_cursor=str(page.following)), state.newest, recipe_id)
 
 
 def _state(services: Services) -> feed.State:
-    """Number new entries, in a transaction of its own: a read may fail after it."""
+    """Number new entries, in a separate transaction: a read that fails later does not undo it."""
     with services.transaction() as connection:
         return feed.number_entries(connection)
 
@@ -133,25 +133,27 @@ class Acknowledgement(BaseModel):
 
 
 @router.post("/acknowledge", responses=refuses(Code.FORBIDDEN, *_LOST))
-def acknowledge_results(done: Acknowledgement, services: Context, reader: FeedReader) -> Consumer:
+def acknowledge_results(acknowledgement: Acknowledgement, services: Context, reader: FeedReader) -> Consumer:
     """Save that a consumer has processed everything up to a cursor; `GET /v1/results?consumer=` continues after it.
 
-    The first acknowledgement creates the consumer, which belongs to your API key; until then it reads from the oldest
+    The first acknowledgement creates the consumer, which belongs to your API key. Until then it reads from the oldest
     entry. Acknowledging an earlier cursor changes nothing, so you can repeat this request.
     """
     state = _state(services)
     with services.transaction() as connection:
         return Consumer.of_state(
-            consumers.acknowledge(connection, state, done.consumer, done.cursor, reader=reader), state
+            consumers.acknowledge(connection, state, acknowledgement.consumer, acknowledgement.cursor, reader=reader),
+            state,
         )
 
 
 @router.get("/consumers")
 def list_consumers(services: Context, reader: FeedReader) -> ConsumerList:
-    """The consumers of your API key, and how many entries each of them is behind. The scope `admin` sees all."""
+    """List the consumers of your API key, and how many entries each is behind. The scope `admin` sees all consumers."""
     state = _state(services)
     with services.transaction() as connection:
-        return ConsumerList(items=[Consumer.of_state(one, state) for one in consumers.list_visible(connection, reader)])
+        visible = consumers.list_visible(connection, reader)
+        return ConsumerList(items=[Consumer.of_state(consumer, state) for consumer in visible])
 
 
 @router.delete("/consumers/{name}", status_code=204, responses=refuses(Code.FORBIDDEN))

@@ -17,7 +17,7 @@ from core.feed.events import EventType
 router = APIRouter(prefix="/v1/webhook-endpoints", tags=["webhooks"])
 
 
-def _can_be_asked_for(event: EventType) -> EventType:
+def _can_be_subscribed(event: EventType) -> EventType:
     if event is EventType.ENDPOINT_TEST:
         raise ValueError("endpoint.test is sent on request only")
     return event
@@ -26,22 +26,22 @@ def _can_be_asked_for(event: EventType) -> EventType:
 AnyName = TypeVar("AnyName", bound=str)
 
 
-def _once_each(names: list[AnyName]) -> list[AnyName]:
+def _deduplicate(names: list[AnyName]) -> list[AnyName]:
     return sorted(set(names))
 
 
 Events = Annotated[
-    list[Annotated[EventType, AfterValidator(_can_be_asked_for)]],
-    Field(max_length=len(EventType), description="none for an endpoint that is there for callbacks only"),
-    AfterValidator(_once_each),
+    list[Annotated[EventType, AfterValidator(_can_be_subscribed)]],
+    Field(max_length=len(EventType), description="empty for an endpoint that only receives callbacks"),
+    AfterValidator(_deduplicate),
 ]
 Recipes = Annotated[
     list[RecipeName],
-    Field(min_length=1, max_length=1000, description="names, which need not exist yet; null for all"),
-    AfterValidator(_once_each),
+    Field(min_length=1, max_length=1000, description="names, which need not exist yet; null for all recipes"),
+    AfterValidator(_deduplicate),
 ]
-GroupSize = Annotated[int, Field(ge=1, le=1000, description="how many events one request may bring")]
-GroupDelay = Annotated[int, Field(ge=0, le=60_000, description="how long an event may wait for others")]
+GroupSize = Annotated[int, Field(ge=1, le=1000, description="the maximum number of events in one call")]
+GroupDelay = Annotated[int, Field(ge=0, le=60_000, description="how long an event may wait to be grouped with others")]
 
 
 class WebhookEndpointRegistration(BaseModel):
@@ -58,7 +58,7 @@ class WebhookEndpointRegistration(BaseModel):
 
 
 class WebhookEndpointChanges(BaseModel):
-    """What to change of an endpoint. What is left out stays; null is for `recipes` only, and stands for all of them."""
+    """Changes to an endpoint. Omitted fields keep their values. Only `recipes` may be null: all recipes."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,27 +78,27 @@ class WebhookEndpointChanges(BaseModel):
 
 @router.get("")
 def list_webhook_endpoints(services: Context, is_admin: IsAdmin) -> WebhookEndpointList:
-    """All endpoints, oldest first, without their secrets. URLs are complete for the scope `admin` only."""
+    """List all endpoints, oldest first, without their secrets. Only the scope `admin` gets complete URLs."""
     with services.transaction() as connection:
-        found = endpoints.list_all(connection)
-    return WebhookEndpointList(items=[WebhookEndpoint.of(endpoint, with_path=is_admin) for endpoint in found])
+        items = [WebhookEndpoint.of(endpoint, with_path=is_admin) for endpoint in endpoints.list_all(connection)]
+    return WebhookEndpointList(items=items)
 
 
 @router.post("", status_code=201, responses=refuses(Code.WEBHOOK_TARGET_REFUSED))
 def create_webhook_endpoint(
     new: WebhookEndpointRegistration, response: Response, services: Context, actor: Actor
 ) -> NewWebhookEndpoint:
-    """Register an address that `LINEWATCH_WEBHOOK_ALLOW` allows. The answer holds the secret, which is shown once."""
+    """Register an endpoint. `LINEWATCH_WEBHOOK_ALLOW` must allow its URL. Only this answer contains the secret."""
     services.allowed.check(new.url)
     with services.transaction() as connection:
-        made = endpoints.create(connection, actor=actor, **new.model_dump(mode="json"))
-    response.headers["Location"] = f"/v1/webhook-endpoints/{made.id}"
-    return NewWebhookEndpoint.of(made, secret=made.secret.get_secret_value())
+        created = endpoints.create(connection, actor=actor, **new.model_dump(mode="json"))
+    response.headers["Location"] = f"/v1/webhook-endpoints/{created.id}"
+    return NewWebhookEndpoint.of(created, secret=created.secret.get_secret_value())
 
 
 @router.get("/{endpoint_id}")
 def get_webhook_endpoint(endpoint_id: UUID, services: Context, is_admin: IsAdmin) -> WebhookEndpoint:
-    """One endpoint, without its secret. Its URL is complete for the scope `admin` only."""
+    """Get an endpoint, without its secret. Only the scope `admin` gets the complete URL."""
     with services.transaction() as connection:
         return WebhookEndpoint.of(endpoints.get(connection, endpoint_id), with_path=is_admin)
 
@@ -107,7 +107,7 @@ def get_webhook_endpoint(endpoint_id: UUID, services: Context, is_admin: IsAdmin
 def change_webhook_endpoint(
     endpoint_id: UUID, changes: WebhookEndpointChanges, services: Context, actor: Actor
 ) -> WebhookEndpoint:
-    """Change an endpoint. Disabling it cancels what is still to be delivered; enabling it clears its failures."""
+    """Change an endpoint. Disabling it cancels its pending deliveries; enabling it clears its failures."""
     if changes.url is not None:
         services.allowed.check(changes.url)
     with services.transaction() as connection:
@@ -122,14 +122,17 @@ def change_webhook_endpoint(
 
 @router.delete("/{endpoint_id}", status_code=204)
 def delete_webhook_endpoint(endpoint_id: UUID, services: Context, actor: Actor) -> None:
-    """Delete an endpoint and cancel what is still to be delivered to it."""
+    """Delete an endpoint and cancel its pending deliveries."""
     with services.transaction() as connection:
         endpoints.delete(connection, endpoint_id, actor=actor)
 
 
 @router.post("/{endpoint_id}/rotate-secret")
 def rotate_secret(endpoint_id: UUID, services: Context, actor: Actor) -> RotatedSecret:
-    """A new secret, which is shown once. Calls are signed with both until the previous one expires, after 24 hours."""
+    """Create a new secret, which only this answer contains.
+
+    Calls are signed with both secrets until the previous one expires, after 24 hours.
+    """
     with services.transaction() as connection:
         rotated = endpoints.rotate_secret(connection, endpoint_id, actor=actor)
     return RotatedSecret.of(

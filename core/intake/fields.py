@@ -22,6 +22,14 @@ def refuse_unstorable(value: str) -> str:
     return value
 
 
+def _refuse_number(value: Any) -> Any:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return value
+    raise ValueError("must be a time in ISO 8601 with a time zone, such as 2026-01-31T12:00:00Z, not a number")
+
+
 def _check_moment(value: dt.datetime) -> dt.datetime:
     if not EARLIEST <= value < LATEST:
         raise ValueError(f"must be between {EARLIEST:%Y} and {LATEST:%Y}")
@@ -52,5 +60,5 @@ def _parse_metadata(value: Any) -> Any:
 
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]
-Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_refuse_number), AfterValidator(_check_moment)]
 Metadata = Annotated[dict[str, Any], BeforeValidator(_parse_metadata)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from core.queue.claiming import Claim
+from core.settings import LONGEST_LEASE_SECONDS
 
 
 def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float) -> None:
@@ -29,11 +30,15 @@ def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float)
 
 
 def reclaim_expired_leases(connection: Connection, *, at_most: int = 1000) -> int:
-    """`running → queued` for expired leases; returns how many. Their images are decoded in isolation from now on."""
+    """`running → queued` for expired leases; returns how many. Their images are decoded in isolation from now on.
+
+    Leases that end further ahead than any lease lasts have expired, too: the clock was ahead when they were taken.
+    """
     return connection.execute(
         text("""
             WITH expired AS (
-                SELECT id FROM work WHERE state = 'running' AND lease_until < clock_timestamp()
+                SELECT id FROM work WHERE state = 'running' AND lease_until NOT BETWEEN clock_timestamp()
+                    AND clock_timestamp() + make_interval(secs => :longest)
                 ORDER BY id LIMIT :at_most FOR UPDATE SKIP LOCKED
             )
             UPDATE work SET state = 'queued', rescues = rescues + 1, published_at = NULL, lease_until = NULL,
@@ -41,5 +46,5 @@ def reclaim_expired_leases(connection: Connection, *, at_most: int = 1000) -> in
                 review_threshold = NULL
             FROM expired WHERE work.id = expired.id
         """),
-        {"at_most": at_most},
+        {"at_most": at_most, "longest": LONGEST_LEASE_SECONDS},
     ).rowcount

@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 LOST_AFTER_SECONDS = 5.0
-"""A message is considered lost if it was published this long ago and its queue is empty."""
+"""A message is considered lost if it was published this long ago and its queue is empty. Times in the future, from a
+clock that was ahead, count as long ago."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,15 @@ RETURNING work.id, work.recipe_id, work.priority
 """
 _UNPUBLISHED = text(
     _PUBLISHABLE.format(
-        which="work.published_at IS NULL AND work.created_at < clock_timestamp() - make_interval(secs => 1)"
+        which="""work.published_at IS NULL
+            AND work.created_at NOT BETWEEN clock_timestamp() - make_interval(secs => 1) AND clock_timestamp()"""
     )
 )
 _LOST = text(
     _PUBLISHABLE.format(
         which="""work.priority = :priority
-            AND work.published_at < clock_timestamp() - make_interval(secs => :lost_after)
+            AND work.published_at NOT BETWEEN
+                clock_timestamp() - make_interval(secs => :lost_after) AND clock_timestamp()
             AND (:queue_is_empty OR EXISTS (
                 SELECT FROM work AS later
                 WHERE later.state = 'running' AND later.priority = work.priority

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from core.rescoring import runs
 from core.rescoring.runs import Run
 from core.rescoring.slices import runnable_run_ids
+from core.settings import LONGEST_LEASE_SECONDS
 
 SLICES_AHEAD = 12
 """The most slices of a run that are planned ahead or being scored."""
@@ -44,16 +45,22 @@ def take_due(connection: Connection) -> list[UUID]:
             WITH due AS (
                 SELECT id FROM rescore_runs AS run
                 WHERE id = ANY(CAST(:runs AS uuid[])) AND planned_all_at IS NULL
-                  AND (plan_lease_until IS NULL OR plan_lease_until < clock_timestamp())
-                  AND (plan_published_at IS NULL
-                    OR plan_published_at < clock_timestamp() - make_interval(secs => :republish))
+                  AND (plan_lease_until IS NULL OR plan_lease_until NOT BETWEEN clock_timestamp()
+                    AND clock_timestamp() + make_interval(secs => :longest))
+                  AND (plan_published_at IS NULL OR plan_published_at NOT BETWEEN
+                    clock_timestamp() - make_interval(secs => :republish) AND clock_timestamp())
                   AND (SELECT count(*) FROM rescore_slices WHERE run_id = run.id) < :ahead
                 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE rescore_runs AS run SET plan_published_at = clock_timestamp() FROM due WHERE run.id = due.id
             RETURNING run.id
         """),
-        {"runs": runnable_run_ids(connection), "republish": REPUBLISH_SECONDS, "ahead": SLICES_AHEAD},
+        {
+            "runs": runnable_run_ids(connection),
+            "republish": REPUBLISH_SECONDS,
+            "ahead": SLICES_AHEAD,
+            "longest": LONGEST_LEASE_SECONDS,
+        },
     ).scalars()
     return sorted(rows)
 
@@ -67,10 +74,11 @@ def claim(connection: Connection, run_id: UUID, *, lease_seconds: float) -> RunC
             UPDATE rescore_runs SET plan_attempt = plan_attempt + 1,
                 plan_lease_until = clock_timestamp() + make_interval(secs => :lease)
             WHERE id = :id AND planned_all_at IS NULL
-              AND (plan_lease_until IS NULL OR plan_lease_until < clock_timestamp())
+              AND (plan_lease_until IS NULL OR plan_lease_until NOT BETWEEN clock_timestamp()
+                AND clock_timestamp() + make_interval(secs => :longest))
             RETURNING plan_attempt, cursor, (SELECT count(*) FROM rescore_slices WHERE run_id = :id) AS in_flight
         """),
-        {"id": run_id, "lease": lease_seconds},
+        {"id": run_id, "lease": lease_seconds, "longest": LONGEST_LEASE_SECONDS},
     ).one_or_none()
     if row is None:
         return None

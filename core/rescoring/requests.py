@@ -4,10 +4,10 @@ import datetime as dt
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from core.inspection.inspections import Filters
-from core.intake.fields import refuse_unstorable
+from core.intake.fields import Moment, refuse_unstorable
 from core.rescoring.maintenance_windows import MaintenanceWindow
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]
@@ -29,8 +29,8 @@ class Where(BaseModel):
     verdict: Literal["ok", "ng", "review"] | None = None
     effective_verdict: Literal["ok", "ng", "review"] | None = None
     status: Literal["completed", "failed", "cancelled"] | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     max_age_hours: Annotated[
         float | None, Field(gt=0, le=1_000_000, description="like `since`, counted back from the creation of the run")
     ] = None

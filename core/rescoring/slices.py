@@ -25,6 +25,7 @@ from core.rescoring import runs
 from core.rescoring.maintenance_windows import MaintenanceWindow
 from core.rescoring.run_thresholds import RunThreshold
 from core.rescoring.tables import rescore_results
+from core.settings import LONGEST_LEASE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -187,22 +188,26 @@ def reclaim_expired_leases(connection: Connection, *, at_most: int = 100) -> int
                 SELECT left_over.run_id, left_over.first FROM rescore_slices AS left_over
                 JOIN rescore_runs AS run ON run.id = left_over.run_id
                 WHERE run.state IN ('completed', 'failed', 'cancelled')
-                  AND (left_over.state = 'queued' OR left_over.lease_until < clock_timestamp())
+                  AND (left_over.state = 'queued' OR left_over.lease_until NOT BETWEEN clock_timestamp()
+                    AND clock_timestamp() + make_interval(secs => :longest))
                 FOR UPDATE OF left_over SKIP LOCKED
             ) AS ended WHERE slice.run_id = ended.run_id AND slice.first = ended.first
-        """)
+        """),
+        {"longest": LONGEST_LEASE_SECONDS},
     )
     return connection.execute(
         text("""
             WITH expired AS (
-                SELECT run_id, first FROM rescore_slices WHERE state = 'running' AND lease_until < clock_timestamp()
+                SELECT run_id, first FROM rescore_slices WHERE state = 'running'
+                  AND lease_until NOT BETWEEN clock_timestamp()
+                    AND clock_timestamp() + make_interval(secs => :longest)
                 LIMIT :at_most FOR UPDATE SKIP LOCKED
             )
             UPDATE rescore_slices AS slice SET state = 'queued', rescues = rescues + 1, lease_until = NULL,
                 worker = NULL
             FROM expired WHERE slice.run_id = expired.run_id AND slice.first = expired.first
         """),
-        {"at_most": at_most},
+        {"at_most": at_most, "longest": LONGEST_LEASE_SECONDS},
     ).rowcount
 
 

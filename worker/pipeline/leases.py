@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 RENEW_SHARE = 0.3
 """Leases are renewed after this share of their length."""
-MOST_RENEWALS = 40
-"""Work that takes longer than this many renewals is stuck: its leases may expire."""
+STUCK_SECONDS = 360.0
+"""Work that takes longer is stuck: its leases are not renewed any more."""
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def keep_renewed(
     """
     done, lost = threading.Event(), threading.Event()
     pause = every or lease_seconds * RENEW_SHARE
-    most = int(MOST_RENEWALS * lease_seconds * RENEW_SHARE / pause)
+    most = int(STUCK_SECONDS / pause)
 
     def keep() -> None:
         for _ in range(most):

@@ -83,9 +83,20 @@ class ImagePreparer:
         finally:
             for future in pending:
                 future.cancel()
+        yield from self._isolated_groups(model, isolated)
+
+    def _isolated_groups(self, model: LoadedModel, claims: Sequence[Claim]) -> Iterator[list[ClaimedImage]]:
+        """What is ready every `SLOW_SECONDS`: an image that takes long does not hold up those before it."""
+        group: list[ClaimedImage] = []
+        due = time.monotonic() + SLOW_SECONDS
         with IsolatedDecoder(model.preprocessing, max_pixels=self._max_pixels) as decoder:
-            for claim in isolated:
-                yield [self._prepare_isolated(decoder, model, claim)]
+            for claim in claims:
+                group.append(self._prepare_isolated(decoder, model, claim))
+                if time.monotonic() > due:
+                    yield group
+                    group, due = [], time.monotonic() + SLOW_SECONDS
+            if group:
+                yield group
 
     def _submit(self, model: LoadedModel, claims: Sequence[Claim]) -> dict[Future[ClaimedImage], Claim]:
         return {self._threads.submit(self._prepare, model, claim): claim for claim in claims}

@@ -1,4 +1,4 @@
-"""`/v1/rescore-runs/{id}/activate` and `/rollback`: from what a run has shown to what scores, and one step back."""
+"""`/v1/rescore-runs/{id}/activate` and `/rollback`: activate the version and thresholds of a run, or undo it."""
 
 from uuid import UUID
 
@@ -21,44 +21,44 @@ router = APIRouter(prefix="/v1/rescore-runs/{run_id}", tags=["re-scoring"])
 
 
 class Activation(BaseModel):
-    """What a run must have shown before it is activated."""
+    """The gate that a run must meet to be activated."""
 
     model_config = ConfigDict(extra="forbid")
 
     gate: Gate
 
 
-def _described(connection: Connection, done: ActivationResult, *, activated: bool) -> RunActivation:
+def _document(connection: Connection, result: ActivationResult, *, activated: bool) -> RunActivation:
     return RunActivation(
         activated=activated,
-        gate=[GateOutcome.of_rule(one) for one in done.gate],
-        run=RescoreRun.from_run(done.run),
-        model_version=ModelVersion.of(done.version, thresholds.in_force(connection, done.version.id)),
+        gate=[GateOutcome.of_rule(outcome) for outcome in result.gate],
+        run=RescoreRun.from_run(result.run),
+        model_version=ModelVersion.of(result.version, thresholds.in_force(connection, result.version.id)),
     )
 
 
 @router.post("/activate", responses=refuses(Code.GATE_NOT_MET, Code.INVALID_TRANSITION, Code.MODEL_NOT_READY))
-def activate_rescore_run(run_id: UUID, asked: Activation, services: Context, actor: Actor) -> RunActivation:
-    """Let what a run assessed score from the next minibatch on, if it meets a gate.
+def activate_rescore_run(run_id: UUID, new: Activation, services: Context, actor: Actor) -> RunActivation:
+    """Activate the model version of a run if the run meets a gate. It scores from the next minibatch on.
 
-    Its model version becomes the active one. Where the run judged with a threshold of its own, that becomes the
-    version's, at each station, too. All of it happens or nothing does. A gate that is not met is 409 `gate_not_met`
-    with every rule's outcome in `gate`. What scores already cannot be activated: 409 `invalid_transition`, as for a
-    run that is not completed and for one whose version has other thresholds by now than those that judged the run. A
-    challenger may be running; it is ended by it.
+    If the run had its own threshold, that becomes the threshold of the version, also at every station. Either all of
+    this happens, or nothing. If the gate is not met, the answer is 409 `gate_not_met` with the outcome of every rule in
+    `gate`. The answer is 409 `invalid_transition` if the version and thresholds are already active, if the run is not
+    completed, or if the thresholds of the version have changed since the run was created. A running challenger can be
+    activated; the activation ends it.
     """
     with services.transaction() as connection:
-        done = activation.activate(connection, run_id, asked.gate, actor=actor)
-        return _described(connection, done, activated=True)
+        result = activation.activate(connection, run_id, new.gate, actor=actor)
+        return _document(connection, result, activated=True)
 
 
 @router.post("/rollback", responses=refuses(Code.INVALID_TRANSITION))
 def roll_back_rescore_run(run_id: UUID, services: Context, actor: Actor) -> RunActivation:
-    """Go one step back behind the activation of a run: to the version and the thresholds that were in force before.
+    """Undo the activation of a run: restore the version and the thresholds that were active before.
 
-    409 `invalid_transition` where another version was activated since, or a threshold of this one was set: the step
-    back would undo that, too.
+    409 `invalid_transition` if another version was activated since, or a threshold of this version was set: the
+    rollback would undo that, too.
     """
     with services.transaction() as connection:
-        done = activation.rollback(connection, run_id, actor=actor)
-        return _described(connection, done, activated=False)
+        result = activation.rollback(connection, run_id, actor=actor)
+        return _document(connection, result, activated=False)

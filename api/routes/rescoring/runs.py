@@ -1,4 +1,4 @@
-"""`/v1/rescore-runs`: passes over archives with a model version and its thresholds."""
+"""`/v1/rescore-runs`: score archives with a model version and its thresholds."""
 
 import asyncio
 from functools import partial
@@ -43,38 +43,38 @@ _CHANGED = refuses(Code.NOT_FOUND, Code.INVALID_TRANSITION)
     | replays(201),
 )
 async def create_rescore_run(
-    asked: RunRequest, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
+    request: RunRequest, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
 ) -> RescoreRun:
     """Score an archive again: stored inspections (`where`, empty for all of the recipe), a folder or an S3 prefix of
-    images, or those that a manifest names.
+    images, or the images in a manifest.
 
-    The model version must be ready. Images that it has scored already are judged by their stored scores, unless
-    `recompute` says to run the network; `threshold` judges with another threshold than the version's. Nothing that is
-    stored of an inspection is changed. The run gives way to the line, and keeps to its `window`.
+    The model version must be ready. If it has already scored an image, the stored score is used, unless you set
+    `recompute`. `threshold` replaces the thresholds of the version. Stored inspections do not change. Live images have
+    priority over the run, and it runs only in its `window`.
     """
     with services.in_flight.hold(actor, idempotency_key) as key:
-        made, replayed = await asyncio.to_thread(_create, services, asked, actor, key)
+        run, replayed = await asyncio.to_thread(_create, services, request, actor, key)
     set_replayed(response, replayed=replayed)
-    response.headers["Location"] = f"/v1/rescore-runs/{made.id}"
-    return RescoreRun.from_run(made)
+    response.headers["Location"] = f"/v1/rescore-runs/{run.id}"
+    return RescoreRun.from_run(run)
 
 
-def _create(services: Services, asked: RunRequest, actor: str, key: Key | None) -> tuple[Run, bool]:
-    """The run that was asked for, and whether it was made before under this key: then its source may be gone."""
-    use = None if key is None else KeyedRequest(key, fingerprint("rescore_run", asked.model_dump(mode="json")))
-    if not _is_known(services, key):
-        asked = sources.resolve_source(asked, Archives.of(services.settings))
+def _create(services: Services, request: RunRequest, actor: str, key: Key | None) -> tuple[Run, bool]:
+    """Create a run. The second value is true if the key already created it; then its source is not resolved again."""
+    use = None if key is None else KeyedRequest(key, fingerprint("rescore_run", request.model_dump(mode="json")))
+    if not _key_exists(services, key):
+        request = sources.resolve_source(request, Archives.of(services.settings))
     with services.transaction() as connection:
-        drawn = connection.execute(select(func.uuidv7())).scalar_one()
-        [entered] = idempotency.insert_keys(connection, [(use, [drawn])])
-        if isinstance(entered, Refused):
-            raise entered
-        if entered.replayed:
-            return runs.as_first_answered(runs.get(connection, entered.subjects[0])), True
-        return runs.create(connection, asked, actor=actor, run_id=drawn), False
+        run_id = connection.execute(select(func.uuidv7())).scalar_one()
+        [key_use] = idempotency.insert_keys(connection, [(use, [run_id])])
+        if isinstance(key_use, Refused):
+            raise key_use
+        if key_use.replayed:
+            return runs.as_first_answered(runs.get(connection, key_use.subjects[0])), True
+        return runs.create(connection, request, actor=actor, run_id=run_id), False
 
 
-def _is_known(services: Services, key: Key | None) -> bool:
+def _key_exists(services: Services, key: Key | None) -> bool:
     if key is None:
         return False
     with services.transaction() as connection:
@@ -82,7 +82,7 @@ def _is_known(services: Services, key: Key | None) -> bool:
 
 
 class _Listing(BaseModel):
-    """The filters of a listing, its cursor and its size."""
+    """The query of a listing."""
 
     recipe: RecipeName | None = None
     status: Literal["queued", "running", "paused", "completed", "failed", "cancelled"] | None = None
@@ -92,54 +92,54 @@ class _Listing(BaseModel):
 
 @router.get("", responses=refuses(Code.INVALID_CURSOR, Code.RECIPE_UNKNOWN))
 def list_rescore_runs(listing: Annotated[_Listing, Query()], services: Context) -> RescoreRunPage:
-    """Runs, newest first, challengers among them."""
+    """List runs, newest first, including challengers."""
     with services.transaction() as connection:
-        found, following = runs.list_page(
+        items, following = runs.list_page(
             connection,
             recipe=listing.recipe,
             state=listing.status,
             before=decode_cursor(listing.cursor),
             limit=listing.limit,
         )
-    return RescoreRunPage(items=[RescoreRun.from_run(one) for one in found], next_cursor=encode_cursor(following))
+    return RescoreRunPage(items=[RescoreRun.from_run(run) for run in items], next_cursor=encode_cursor(following))
 
 
 @router.get("/{run_id}")
 async def get_rescore_run(run_id: UUID, services: Context, wait: Wait = 0) -> RescoreRun:
-    """One run and its progress; with `wait`, as soon as it is final."""
-    return RescoreRun.from_run(await services.long_polls.final("rescore_run", run_id, wait, partial(_view, services)))
+    """Get a run and its progress. `wait` waits until it is final."""
+    return RescoreRun.from_run(await services.long_polls.final("rescore_run", run_id, wait, partial(_load, services)))
 
 
-def _view(services: Services, run_id: UUID) -> Run:
+def _load(services: Services, run_id: UUID) -> Run:
     with services.transaction() as connection:
         return runs.get(connection, run_id)
 
 
 @router.post("/{run_id}/pause", responses=_CHANGED)
 def pause_rescore_run(run_id: UUID, services: Context, actor: Actor) -> RescoreRun:
-    """Pause a run: workers stop at their next minibatch and keep what they have scored."""
+    """Pause a run. Workers stop before the next minibatch; results so far stay."""
     with services.transaction() as connection:
         return RescoreRun.from_run(runs.pause(connection, run_id, actor=actor))
 
 
 @router.post("/{run_id}/resume", responses=_CHANGED)
 def resume_rescore_run(run_id: UUID, services: Context, actor: Actor) -> RescoreRun:
-    """Let a paused run go on where it stopped."""
+    """Resume a paused run where it stopped."""
     with services.transaction() as connection:
-        found = runs.resume(connection, run_id, actor=actor)
-    return _view_and_notify(services, found)
+        run = runs.resume(connection, run_id, actor=actor)
+    return _notify_if_final(services, run)
 
 
 @router.post("/{run_id}/cancel", responses=_CHANGED)
 def cancel_rescore_run(run_id: UUID, services: Context, actor: Actor) -> RescoreRun:
-    """End a run before it is done: results that are there stay, the rest is given up. It cannot be resumed."""
+    """Cancel a run. Results so far stay, the remaining images are not scored. It cannot be resumed."""
     with services.transaction() as connection:
-        found = runs.cancel(connection, run_id, actor=actor)
-    return _view_and_notify(services, found)
+        run = runs.cancel(connection, run_id, actor=actor)
+    return _notify_if_final(services, run)
 
 
-def _view_and_notify(services: Services, run: Run) -> RescoreRun:
-    """The run; if it is final by now, the requests that wait for it are notified."""
+def _notify_if_final(services: Services, run: Run) -> RescoreRun:
+    """The document of a run. If the run is final, requests that wait for it are notified."""
     if run.final:
         services.publisher.notify(Finished([], [], [run.id]))
     return RescoreRun.from_run(run)

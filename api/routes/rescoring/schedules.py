@@ -1,4 +1,4 @@
-"""`/v1/rescore-schedules`: runs that are made again and again."""
+"""`/v1/rescore-schedules`: recurring re-scoring runs."""
 
 import asyncio
 import datetime as dt
@@ -19,7 +19,7 @@ from core.storage.archives import Archives
 
 router = APIRouter(prefix="/v1/rescore-schedules", tags=["re-scoring"])
 
-_ASKED = refuses(Code.RECIPE_UNKNOWN, Code.NOT_FOUND, Code.SOURCE_REFUSED)
+_REQUEST_REFUSALS = refuses(Code.RECIPE_UNKNOWN, Code.NOT_FOUND, Code.SOURCE_REFUSED)
 
 Cron = Annotated[
     str,
@@ -31,21 +31,21 @@ TimeZone = Annotated[
     str,
     StringConstraints(min_length=1, max_length=100),
     AfterValidator(refuse_unstorable),
-    Field(description="whose clock it goes by, as its IANA name"),
+    Field(description="the IANA name of the time zone of `cron`"),
 ]
 State = Literal["enabled", "disabled"]
 
 
 class LastOfSchedule(BaseModel):
-    """What became of a schedule's newest time; `run_id` is the newest run that it made, then or before."""
+    """What happened at a schedule's newest time. `run_id` is the newest run of the schedule, from then or earlier."""
 
     at: dt.datetime
     run_id: UUID | None
-    outcome: Annotated[str, Field(description="`started`, or `not started: ` and why")]
+    outcome: Annotated[str, Field(description="`started`, or `not started: ` and the reason")]
 
 
 class RescoreSchedule(BaseModel):
-    """Runs that are made again and again: `run` is what each is asked for with. `next_at` is null while disabled."""
+    """A schedule of re-scoring runs. `run` is the request of each run. `next_at` is null while it is disabled."""
 
     id: UUID
     name: str
@@ -60,10 +60,10 @@ class RescoreSchedule(BaseModel):
     updated_at: dt.datetime
 
     @classmethod
-    def of(cls, one: Schedule) -> Self:
-        own = {name: getattr(one, name) for name in cls.model_fields if hasattr(one, name)}
-        last = None if one.last is None else LastOfSchedule(**vars(one.last))
-        return cls(**{**own, "last": last}, run=one.request, created_by=one.actor)
+    def of(cls, schedule: Schedule) -> Self:
+        fields = {name: getattr(schedule, name) for name in cls.model_fields if hasattr(schedule, name)}
+        last = None if schedule.last is None else LastOfSchedule(**vars(schedule.last))
+        return cls(**{**fields, "last": last}, run=schedule.request, created_by=schedule.actor)
 
 
 class RescoreScheduleList(BaseModel):
@@ -85,7 +85,7 @@ class NewRescoreSchedule(BaseModel):
 
 
 class RescoreScheduleChanges(BaseModel):
-    """What to change of a schedule. What is left out stays; `run` is replaced as a whole."""
+    """Changes to a schedule. Omitted fields keep their values; `run` is replaced as a whole."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -97,24 +97,24 @@ class RescoreScheduleChanges(BaseModel):
 
 @router.get("")
 def list_rescore_schedules(services: Context) -> RescoreScheduleList:
-    """All schedules, by name."""
+    """List all schedules, by name."""
     with services.transaction() as connection:
-        return RescoreScheduleList(items=[RescoreSchedule.of(one) for one in schedules.list_all(connection)])
+        return RescoreScheduleList(items=[RescoreSchedule.of(schedule) for schedule in schedules.list_all(connection)])
 
 
-@router.post("", status_code=201, responses=_ASKED | refuses(Code.SCHEDULE_EXISTS))
+@router.post("", status_code=201, responses=_REQUEST_REFUSALS | refuses(Code.SCHEDULE_EXISTS))
 async def create_rescore_schedule(
     new: NewRescoreSchedule, response: Response, services: Context, actor: Actor
 ) -> RescoreSchedule:
-    """Let runs be made at the times of a cron expression, by the clock of a time zone.
+    """Create runs at the times of a cron expression, in the local time of a time zone.
 
-    Times of day that are skipped when clocks go forward are made up for at once, those that come twice count once.
-    Times that are missed while the system is down make one run together, and none is made while the one before has not
-    ended: `last` says so. Without a `model_version` each run takes the newest one that is ready when it is made.
+    A time that is skipped when clocks go forward takes place immediately afterwards. A time that occurs twice counts
+    once. Times that were missed while the system was down make one run. No run is created while the previous run has
+    not ended; `last` shows this. Without a `model_version`, each run uses the newest version that is ready.
     """
 
     def create() -> RescoreSchedule:
-        request = _checked(services, new.run)
+        request = _resolve(services, new.run)
         with services.transaction() as connection:
             return RescoreSchedule.of(
                 schedules.create(
@@ -128,39 +128,39 @@ async def create_rescore_schedule(
                 )
             )
 
-    made = await asyncio.to_thread(create)
-    response.headers["Location"] = f"/v1/rescore-schedules/{made.id}"
-    return made
+    schedule = await asyncio.to_thread(create)
+    response.headers["Location"] = f"/v1/rescore-schedules/{schedule.id}"
+    return schedule
 
 
 @router.get("/{schedule_id}")
 def get_rescore_schedule(schedule_id: UUID, services: Context) -> RescoreSchedule:
-    """One schedule, with when it comes next and what became of its newest time."""
+    """Get a schedule, with its next time and the outcome of its newest time."""
     with services.transaction() as connection:
         return RescoreSchedule.of(schedules.get(connection, schedule_id))
 
 
-@router.patch("/{schedule_id}", responses=_ASKED)
+@router.patch("/{schedule_id}", responses=_REQUEST_REFUSALS)
 async def change_rescore_schedule(
     schedule_id: UUID, changes: RescoreScheduleChanges, services: Context, actor: Actor
 ) -> RescoreSchedule:
-    """Change a schedule, or let it rest: it goes on with its next time. A run that it has made is left alone."""
+    """Change, disable or enable a schedule. It continues with its next time; existing runs do not change."""
 
     def change() -> RescoreSchedule:
-        request = None if changes.run is None else _checked(services, changes.run)
-        named: dict[str, str] = changes.model_dump(exclude_unset=True, exclude={"run"})
+        request = None if changes.run is None else _resolve(services, changes.run)
+        fields: dict[str, str] = changes.model_dump(exclude_unset=True, exclude={"run"})
         with services.transaction() as connection:
-            return RescoreSchedule.of(schedules.change(connection, schedule_id, request=request, actor=actor, **named))
+            return RescoreSchedule.of(schedules.change(connection, schedule_id, request=request, actor=actor, **fields))
 
     return await asyncio.to_thread(change)
 
 
 @router.delete("/{schedule_id}", status_code=204)
 def delete_rescore_schedule(schedule_id: UUID, services: Context, actor: Actor) -> None:
-    """Delete a schedule; the runs that it made stay."""
+    """Delete a schedule. Its runs stay."""
     with services.transaction() as connection:
         schedules.remove(connection, schedule_id, actor=actor)
 
 
-def _checked(services: Services, request: ScheduledRequest) -> ScheduledRequest:
+def _resolve(services: Services, request: ScheduledRequest) -> ScheduledRequest:
     return sources.resolve_source(request, Archives.of(services.settings))
