@@ -67,7 +67,7 @@ bench-webhooks: $(READY) ## 10,000 webhooks to a receiver that fails 30 % of the
 bench-rescoring: $(READY) ## re-scoring of 20,000 images: rate, kills, the line (BENCH_ARGS="archive speed kill line")
 	$(BIN)/python -m benchmarks.rescoring $(BENCH_ARGS)
 
-bench-rescoring-rows: $(READY) ## a million stored results judged anew, and planned
+bench-rescoring-rows: $(READY) ## a million stored results with new thresholds, and planned
 	$(BIN)/python -m benchmarks.rescoring_rows $(BENCH_ARGS)
 
 lock: $(READY) ## resolve the newest versions anew and pin them

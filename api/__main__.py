@@ -5,7 +5,7 @@ import sys
 
 import uvicorn
 
-from api.connections import limited_connections
+from api.connections import allow_open_files, limited_connections
 from api.services import Services
 from core.settings import settings_or_exit
 
@@ -35,6 +35,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    allow_open_files(settings.max_connections)
     from api.app import create_app
 
     app = create_app(settings)

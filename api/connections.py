@@ -1,10 +1,11 @@
-"""Client connections: a maximum number, a time limit for request headers, and detection of dead clients.
+"""Client connections: a maximum number, limits for request headers, and detection of dead clients.
 
-uvicorn has no such limits: a client that sends nothing, or that disappears without closing its connection, would
-occupy it for ever.
+uvicorn has no such limits: a client that sends nothing, that sends headers without end, or that disappears without
+closing its connection, would occupy it for ever.
 """
 
 import logging
+import resource
 import socket
 from asyncio import BaseTransport, TimerHandle, Transport
 from typing import Any, cast
@@ -18,13 +19,36 @@ KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 UNACKNOWLEDGED_MS = 30_000
 """A client that acknowledges no data for this long while an answer is sent is dead."""
 
+MAX_HEADER_BYTES = 64 * 1024
+"""The limit for the headers of a request, and for the trailers of a chunked body: the parser keeps them in memory."""
+
+FILES_PER_CONNECTION = 2
+"""The socket, and the file in the store that receives its image."""
+OTHER_FILES = 200
+"""Connections to PostgreSQL and Redis, files that are sent, the log, and some to spare."""
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise this process's limit of open files, if necessary, to what so many connections need.
+
+    The usual soft limit is 1024. Beyond it, the api could neither accept connections nor store images.
+    """
+    needed = FILES_PER_CONNECTION * connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        log.warning("%d connections need %d open files, but only %d are allowed", connections, needed, hard)
+        needed = hard
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
 
 def limited_connections(*, most: int, header_seconds: float) -> type[HttpToolsProtocol]:
     """A protocol for `uvicorn.run(http=...)`.
 
     Args:
         most: the maximum number of connections; further ones are refused.
-        header_seconds: the time from the start of a connection or request to the end of its headers.
+        header_seconds: the time from the start of a connection or request to the end of its headers, and for data that
+            arrives after an answer without completing a request.
     """
     return type("LimitedConnection", (_LimitedConnection,), {"most": most, "header_seconds": header_seconds})
 
@@ -33,6 +57,7 @@ class _LimitedConnection(HttpToolsProtocol):
     most: int
     header_seconds: float
     _header_timer: TimerHandle | None = None
+    _header_bytes = 0
 
     def connection_made(self, transport: BaseTransport) -> None:
         if len(self.connections) >= self.most:
@@ -48,14 +73,39 @@ class _LimitedConnection(HttpToolsProtocol):
         if self.transport is not None:
             super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        self._header_bytes += len(data)  # set to 0 when the parser gets through the headers, or to body data
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        has_answered = self.cycle is not None and self.cycle.response_complete
+        if self._header_bytes > MAX_HEADER_BYTES:
+            if self.cycle is None or has_answered:
+                self.send_400_response(f"The headers must not be larger than {MAX_HEADER_BYTES} bytes.")
+            else:
+                self.transport.close()  # these are trailers
+        elif has_answered and self._header_timer is None:
+            # uvicorn has stopped its keep-alive timer. This is the rest of a refused body, or the start of a request.
+            self._start_header_timer()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._header_timer is None:
             self._start_header_timer()
 
     def on_headers_complete(self) -> None:
+        self._header_bytes = 0
         self._cancel_header_timer()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._header_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._header_bytes = 0
+        self._cancel_header_timer()
+        super().on_message_complete()
 
     def _start_header_timer(self) -> None:
         self._header_timer = self.loop.call_later(self.header_seconds, self._close)

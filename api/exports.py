@@ -20,13 +20,13 @@ FILE[200]["description"] = "The file, in chunks. Without the last chunk the down
 
 
 async def _download_slot(services: Context) -> AsyncIterator[None]:
-    """Occupies one of the download slots until the file is sent or its client has disconnected."""
+    """Occupy a download slot until the file is sent or the client disconnects."""
     with services.downloads.slot():
         yield
 
 
 DOWNLOAD_SLOT = Depends(_download_slot)
-"""A dependency. Every route that answers with `send` needs it."""
+"""A dependency that every route that answers with `send` needs."""
 
 
 async def send(

@@ -14,6 +14,7 @@ from core.queue.broker import Task
 from core.storage.image_store import Store, anomaly_map_key, failure_key, heatmap_key, image_key, report_key
 
 RESEND_SECONDS = 5.0
+"""The task is sent again after this time, in case its message was lost."""
 
 
 async def anomaly_map(services: Services, image: StoredImage, model_version_id: int, model_sha256: bytes) -> bytes:
@@ -70,8 +71,8 @@ async def _run_task(services: Services, key: str, task: Task, *arguments: object
                     services.publisher.call(task, *arguments, queue="sync")
                     await _wait_at_most(written, RESEND_SECONDS)
         except TimeoutError:
-            what = task.removeprefix("linewatch.").replace("_", " ")
-            raise Refused(Code.TIMEOUT, f"No worker created the {what} in time. Retry.") from None
+            product = task.removeprefix("linewatch.").replace("_", " ")
+            raise Refused(Code.TIMEOUT, f"No worker created the {product} in time. Retry.") from None
     return await asyncio.to_thread(_result, services.store, key)
 
 

@@ -1,7 +1,7 @@
 """`make bench-detection`: how well each detector separates defective parts from good parts, on real images.
 
-The sets are the ELPV solar cells and each folder in MVTec layout given as an argument. Each detector is trained as
-`linewatch train` does, with several seeds, and tested on images that were not used to choose the detector or its
+The sets are the ELPV solar cells and each folder in MVTec layout that you pass. Each detector is trained as
+`linewatch train` trains it, with several seeds, and tested on images that were not used to choose the detector or its
 settings. Each result comes with trivial controls: a detector that does not beat them proves nothing.
 """
 
@@ -42,7 +42,7 @@ DETECTORS: Final = (
 _BOOTSTRAP_SAMPLES = 500
 _TIMED_IMAGES = 48
 _JSON_NAMES: Final = {"expected_false_rejects": "promised"}
-"""Fields of `detection.json` that keep the name of earlier results."""
+"""Fields whose name in `detection.json` is that of earlier results."""
 
 DetectorChoice = tuple[str, str | None]
 """An architecture and its score method; None for the default method."""
@@ -60,25 +60,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     results: list[SetResults] = []
-    chosen = [each for each in DETECTORS if not arguments.detector or detector_label(*each) in arguments.detector]
+    detectors = arguments.detector
+    chosen = [choice for choice in DETECTORS if not detectors or detector_label(*choice) in detectors]
     with tempfile.TemporaryDirectory(prefix="linewatch-bench-") as folder:
         for image_set in _sets(arguments.folders, Path(folder), blocks=arguments.blocks):
             if arguments.only and image_set.name not in arguments.only:
                 continue
             robust = not arguments.no_robustness
             results.append(measure(image_set, chosen, arguments.seeds, Path(folder), robust=robust))
-            print(pages.markdown(results[-1:]), flush=True)
+            print(pages.render_markdown(results[-1:]), flush=True)
             arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / "detection.md").write_text(pages.markdown(results))
-            (arguments.out / "detection.html").write_text(pages.html(results))
+            (arguments.out / "detection.md").write_text(pages.render_markdown(results))
+            (arguments.out / "detection.html").write_text(pages.render_html(results))
             (arguments.out / "detection.json").write_text(_json(results))
 
 
-def _sets(folders: Sequence[Path], work: Path, *, blocks: bool) -> Iterator[sets.Set]:
+def _sets(folders: Sequence[Path], work: Path, *, blocks: bool) -> Iterator[sets.ImageSet]:
     for kind in ("mono", "poly"):
-        yield sets.elpv(kind, work, blocks=blocks)
+        yield sets.prepare_cells(kind, work, blocks=blocks)
     for folder in folders:
-        yield sets.of_folder(folder, work)
+        yield sets.prepare_folder(folder, work)
 
 
 def detector_label(architecture: str, score: str | None) -> str:
@@ -87,7 +88,7 @@ def detector_label(architecture: str, score: str | None) -> str:
 
 
 def measure(
-    image_set: sets.Set, chosen: Sequence[DetectorChoice], seeds: int, work: Path, *, robust: bool
+    image_set: sets.ImageSet, chosen: Sequence[DetectorChoice], seeds: int, work: Path, *, robust: bool
 ) -> SetResults:
     """Train and test every chosen detector with every seed on one set."""
     runs: list[DetectorRun] = []
@@ -107,13 +108,13 @@ def measure(
         "good": len(image_set.good),
         "defective": len(image_set.defective),
     }
-    labels = [detector_label(*each) for each in chosen]
+    labels = [detector_label(*choice) for choice in chosen]
     rows = [_row(image_set.name, [run for run in runs if run.detector == label]) for label in labels]
     return SetResults(image_set.name, images, rows, _controls(image_set), robustness, runs)
 
 
 def _train_and_test(
-    image_set: sets.Set, architecture: str, score: str | None, seed: int, bundle: Path
+    image_set: sets.ImageSet, architecture: str, score: str | None, seed: int, bundle: Path
 ) -> tuple[DetectorRun, Detector, Manifest]:
     options = TrainingOptions(architecture=architecture, score_method=score, seed=seed)
     started = time.perf_counter()
@@ -192,7 +193,7 @@ def _row(name: str, runs: Sequence[DetectorRun]) -> ResultRow:
     )
 
 
-def _controls(image_set: sets.Set) -> dict[str, float]:
+def _controls(image_set: sets.ImageSet) -> dict[str, float]:
     """Return the AUROC of each trivial score on the same images, prepared as for the reference network."""
     preprocessing = Preprocessing(width=128, height=128, scaled_decode=True)
     training, good, defective = (
@@ -206,13 +207,14 @@ def _controls(image_set: sets.Set) -> dict[str, float]:
 
 
 def _json(results: Sequence[SetResults]) -> str:
-    def plain(value: object) -> object:
+    def to_plain(value: object) -> object:
         return value.tolist() if isinstance(value, np.ndarray) else str(value)
 
-    def named(fields: list[tuple[str, object]]) -> dict[str, object]:
+    def rename_fields(fields: list[tuple[str, object]]) -> dict[str, object]:
         return {_JSON_NAMES.get(name, name): value for name, value in fields}
 
-    return json.dumps([asdict(each, dict_factory=named) for each in results], default=plain, indent=1) + "\n"
+    documents = [asdict(result, dict_factory=rename_fields) for result in results]
+    return json.dumps(documents, default=to_plain, indent=1) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""`make bench-exports`: that an export of many inspections takes no more memory than one of few, and how fast it is.
+"""`make bench-exports`: the speed of an export, and whether its memory stays constant as inspections grow in number.
 
-An api process of its own streams inspections that SQL has made; its resident memory is watched while the file comes.
+A separate api process streams inspections that SQL inserted. Its resident memory is read after each chunk.
 """
 
 import os
@@ -19,14 +19,14 @@ import httpx
 import psutil
 from sqlalchemy import Engine, text
 
-from benchmarks.feed import database
+from benchmarks.feed import create_database
 from core.documents.exports import Format
 from linewatch.server.embedded.servers import EmbeddedServers
 
 FEW, MANY = 20_000, 200_000
 WARM_UP = 5_000
 MIB = 1024 * 1024
-LIMIT = 64 * MIB  # what an export of many may take more than one of few did
+MEMORY_LIMIT = 64 * MIB  # how much more memory the export of MANY may take than that of FEW
 
 _FINISHED = text("""
     INSERT INTO inspections (id, recipe_id, priority, part_id, lot_id, metadata, image_day, image_sha256, created_at,
@@ -40,7 +40,13 @@ _FINISHED = text("""
 
 @dataclass(frozen=True)
 class Download:
-    """A file that was streamed: bytes, seconds, and what the api held more than before at most, in bytes."""
+    """A streamed file.
+
+    Attributes:
+        size: bytes.
+        seconds: from the request to the last byte.
+        growth: bytes; the largest increase of the api's resident memory during the download.
+    """
 
     size: int
     seconds: float
@@ -48,21 +54,21 @@ class Download:
 
 
 @contextmanager
-def api(engine: Engine, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """An api on this database: its address, and its process."""
+def run_api(engine: Engine, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Run an api on this database and yield its URL and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    own = {
+    environment = {
         "LINEWATCH_DATABASE_URL": engine.url.render_as_string(hide_password=False),
         "LINEWATCH_STORE_URL": f"file://{folder / 'store'}",
         "LINEWATCH_PORT": str(port),
     }
-    process = subprocess.Popen([sys.executable, "-m", "api"], env=os.environ | own)
+    process = subprocess.Popen([sys.executable, "-m", "api"], env=os.environ | environment)
     try:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 60
-        while not _answers(url):
+        while not _is_alive(url):
             assert time.monotonic() < deadline, "the api did not start"
             time.sleep(0.1)
         yield url, psutil.Process(process.pid)
@@ -71,7 +77,7 @@ def api(engine: Engine, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
         process.wait()
 
 
-def _answers(url: str) -> bool:
+def _is_alive(url: str) -> bool:
     try:
         return httpx.get(f"{url}/healthz").status_code == 200
     except httpx.TransportError:
@@ -79,43 +85,43 @@ def _answers(url: str) -> bool:
 
 
 def download(url: str, process: psutil.Process, lot: str, kind: Format) -> Download:
-    """Stream one file, and look at the process after each piece of it."""
-    before = most = process.memory_info().rss
-    begun, size = time.perf_counter(), 0
+    """Stream one file, and read the memory of the process after each chunk."""
+    before = peak = process.memory_info().rss
+    started, size = time.perf_counter(), 0
     params = {"lot_id": lot, "format": kind}
-    with httpx.stream("GET", f"{url}/v1/inspections/export", params=params, timeout=60) as answer:
-        for chunk in answer.iter_raw():
+    with httpx.stream("GET", f"{url}/v1/inspections/export", params=params, timeout=60) as response:
+        for chunk in response.iter_raw():
             size += len(chunk)
-            most = max(most, process.memory_info().rss)
-    return Download(size, time.perf_counter() - begun, most - before)
+            peak = max(peak, process.memory_info().rss)
+    return Download(size, time.perf_counter() - started, peak - before)
 
 
 def measure(url: str, process: psutil.Process, kind: Format) -> bool:
-    """Few, then many; whether many took no more memory."""
+    """Export FEW, then MANY inspections. Return whether the memory of the second stayed within the limit."""
     download(url, process, "warm-up", kind)
     few, many = download(url, process, "few", kind), download(url, process, "many", kind)
     print(
         f"{kind}: {MANY:,} inspections, {many.size / MIB:.0f} MiB in {many.seconds:.1f} s, "
-        f"{MANY / many.seconds:,.0f} a second; {many.seconds / few.seconds:.1f} times as long as {FEW:,}; "
-        f"memory grew by {many.growth / MIB:.0f} MiB, with {FEW:,} by {few.growth / MIB:.0f} MiB"
+        f"{MANY / many.seconds:,.0f} per second; {many.seconds / few.seconds:.1f} times as long as {FEW:,}; "
+        f"memory grew by {many.growth / MIB:.0f} MiB, and by {few.growth / MIB:.0f} MiB for {FEW:,}"
     )
-    return many.growth - few.growth <= LIMIT
+    return many.growth - few.growth <= MEMORY_LIMIT
 
 
 def main() -> int:
-    """Measure on servers of its own; 1 if memory grew with the number of inspections."""
+    """Measure on temporary servers. Return 1 if memory grows with the number of inspections."""
     with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
         with (
             EmbeddedServers(folder / "servers", fsync=False) as servers,
-            database(servers, "exports") as engine,
+            create_database(servers, "exports") as engine,
         ):
             with engine.begin() as connection:
                 for lot, number in (("warm-up", WARM_UP), ("few", FEW), ("many", MANY)):
                     connection.execute(_FINISHED, {"lot": lot, "number": number})
                 connection.execute(text("ANALYZE inspections"))
-            with api(engine, folder) as (url, process):
+            with run_api(engine, folder) as (url, process):
                 constant = [measure(url, process, kind) for kind in Format]
     return 0 if all(constant) else 1
 

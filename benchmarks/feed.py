@@ -1,7 +1,7 @@
-"""`make bench-feed`: that the feed skips nothing under many writers, and that its cost does not grow with the table.
+"""`make bench-feed`: whether the feed skips a result under many writers, and whether its cost grows with the table.
 
-Results are finished as workers finish them, in real transactions that are held open for random times, while a reader
-follows. Then pages of feeds of three sizes are timed in turns, so that the ratios are of one run.
+Writers finish results as workers do, in transactions that stay open for random times, while a reader follows the feed.
+Then pages of feeds of three sizes are timed in turns, so that all ratios come from one run.
 """
 
 import statistics
@@ -31,7 +31,7 @@ from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 
 WRITERS = 10
-RESULTS = 100_000  # of each writer
+RESULTS = 100_000  # per writer
 MINIBATCH = 250
 DELAYS = (0.0, 0.0, 0.002, 0.01, 0.05)  # seconds between finishing and committing
 SIZES = (10_000, 100_000, 1_000_000)
@@ -46,8 +46,8 @@ _RUNNING = text("""
 
 
 @contextmanager
-def database(servers: EmbeddedServers, name: str) -> Iterator[Engine]:
-    """A migrated database of this name, with one recipe and one image."""
+def create_database(servers: EmbeddedServers, name: str) -> Iterator[Engine]:
+    """Create and migrate a database with one recipe and one image, and yield a connection pool."""
     settings = Settings(
         database_url=SecretStr(servers.database_url.replace("/linewatch?", f"/{name}?")),
         redis_url=SecretStr(servers.redis_url),
@@ -67,13 +67,13 @@ def database(servers: EmbeddedServers, name: str) -> Iterator[Engine]:
 
 
 def write(engine: Engine, recipe_id: int, seed: int) -> list[UUID]:
-    """Finish results, minibatch after minibatch, each committed after a random delay."""
+    """Finish results in minibatches, each committed after a random delay. Return their inspection ids."""
     random = Random(seed)  # noqa: S311 - no secret
     written: list[UUID] = []
     while len(written) < RESULTS:
         with engine.begin() as connection:
             ids = list(connection.execute(_RUNNING, {"recipe_id": recipe_id, "number": MINIBATCH}).scalars())
-        outcomes = [Outcome(one, 1, "completed", anomaly_score=0.25, verdict="ok") for one in ids]
+        outcomes = [Outcome(work_id, 1, "completed", anomaly_score=0.25, verdict="ok") for work_id in ids]
         with engine.begin() as connection:
             finishing.finish(connection, outcomes)
             time.sleep(random.choice(DELAYS))
@@ -82,51 +82,53 @@ def write(engine: Engine, recipe_id: int, seed: int) -> list[UUID]:
 
 
 def follow(engine: Engine, done: threading.Event) -> list[UUID]:
-    """Read the feed page by page until the writers are done and nothing is left."""
-    seen: list[UUID] = []
-    after: str | None = None
+    """Read the feed page by page until the writers are done and a page is empty. Return the ids in feed order."""
+    received: list[UUID] = []
+    cursor: str | None = None
     while True:
-        last = done.is_set()
-        some, after = read(engine, after)
-        seen += some
-        if last and not some:
-            return seen
-        if not some:
+        writers_done = done.is_set()
+        page, cursor = read_page(engine, cursor)
+        received += page
+        if writers_done and not page:
+            return received
+        if not page:
             time.sleep(0.01)
 
 
-def read(engine: Engine, after: str | None, limit: int = 1000) -> tuple[list[UUID], str]:
+def read_page(engine: Engine, cursor: str | None, limit: int = 1000) -> tuple[list[UUID], str]:
+    """Return the inspection ids of the page after the cursor, and the next cursor."""
     with engine.begin() as connection:
         state = feed.number_entries(connection)
-        page = feed.read(connection, state, feed.start(connection, state, after), limit=limit)
-        return [one.inspection_id for one in page.entries], str(page.following)
+        page = feed.read(connection, state, feed.start_cursor(connection, state, cursor), limit=limit)
+        return [entry.inspection_id for entry in page.entries], str(page.next_cursor)
 
 
 def soak(servers: EmbeddedServers) -> bool:
-    """Many writers and a reader; whether it saw each result exactly once."""
-    with database(servers, "soak") as engine, ThreadPoolExecutor(WRITERS + 1) as pool:
+    """Run many writers and one reader. Return whether the reader received each result exactly once."""
+    with create_database(servers, "soak") as engine, ThreadPoolExecutor(WRITERS + 1) as pool:
         done = threading.Event()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         reader = pool.submit(follow, engine, done)
         writers = [pool.submit(write, engine, 1, seed) for seed in range(WRITERS)]
-        written = Counter(one for writer in writers for one in writer.result())
-        took = time.perf_counter() - begun
+        written = Counter(inspection_id for writer in writers for inspection_id in writer.result())
+        seconds = time.perf_counter() - started
         done.set()
-        seen = Counter(reader.result())
-    twice = sum(count > 1 for count in seen.values())
-    missing = len(written - seen)
+        received = Counter(reader.result())
+    repeated = sum(count > 1 for count in received.values())
+    missing = len(written - received)
+    unknown = len(received - written)
     print(
-        f"{WRITERS} writers × {RESULTS:,} results in {took:.0f} s ({len(written) / took:,.0f} a second): "
-        f"{len(seen):,} seen, {missing} missing, {twice} twice, {len(seen - written)} unknown"
+        f"{WRITERS} writers × {RESULTS:,} results in {seconds:.0f} s ({len(written) / seconds:,.0f} per second): "
+        f"{len(received):,} received, {missing} missing, {repeated} received more than once, {unknown} unknown"
     )
-    return not (twice or missing or seen - written)
+    return not (repeated or missing or unknown)
 
 
-def grow(engine: Engine, to: int) -> None:
-    """Finished inspections and their places in the feed, made by SQL."""
+def grow_feed(engine: Engine, size: int) -> None:
+    """Insert finished inspections with SQL until the feed has `size` numbered entries."""
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL transaction_timeout = 0; SET LOCAL statement_timeout = 0"))
-        have = feed.number_entries(connection).newest
+        existing = feed.number_entries(connection).newest
         connection.execute(
             text("""
                 INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status,
@@ -134,111 +136,115 @@ def grow(engine: Engine, to: int) -> None:
                 SELECT uuidv7(), 1, 'live', '{}', current_date, '\\x00', 'completed', 0.25, 0.5, 'ok', '{}', '{}'
                 FROM generate_series(1, :more)
             """),
-            {"more": to - have},
+            {"more": size - existing},
         )
     newest = -1
-    while newest < to:
+    while newest < size:
         with engine.begin() as connection:
             newest = feed.number_entries(connection).newest
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
 
 
-def page_seconds(engine: Engine, after: str) -> float:
-    """One page as the api makes it: number what waits, read, and fetch the inspections."""
-    begun = time.perf_counter()
+def time_page(engine: Engine, cursor: str) -> float:
+    """Return the seconds of one page as the api builds it: number new entries, read, and fetch the inspections."""
+    started = time.perf_counter()
     with engine.begin() as connection:
         state = feed.number_entries(connection)
     with engine.begin() as connection:
-        page = feed.read(connection, state, feed.start(connection, state, after), limit=PAGE)
-        found = inspections.by_ids(connection, [one.inspection_id for one in page.entries])
-    took = time.perf_counter() - begun
-    assert len(found) == PAGE
-    return took
+        page = feed.read(connection, state, feed.start_cursor(connection, state, cursor), limit=PAGE)
+        rows = inspections.by_ids(connection, [entry.inspection_id for entry in page.entries])
+    seconds = time.perf_counter() - started
+    assert len(rows) == PAGE
+    return seconds
 
 
-def middle(engine: Engine, number: int) -> str:
+def middle_cursor(engine: Engine, size: int) -> str:
+    """Return the cursor at the middle of a feed of this size."""
     with engine.begin() as connection:
         state = feed.number_entries(connection)
-        return str(feed._at(connection, state, number // 2))
+        return str(feed._cursor_at(connection, state, size // 2))
 
 
-def plan(connection: Connection, number: int) -> str:
+def explain_page(connection: Connection, size: int) -> str:
+    """Return the executed query plan of a page from the middle of a feed of this size."""
     lines = connection.execute(
         text(
             "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS) "
-            + feed._READ.format(narrowed="AND event = 'final'")
+            + feed._READ.format(filters="AND event = 'final'")
         ),
-        {"after": number // 2, "newest": number, "limit": PAGE},
+        {"after": size // 2, "newest": size, "limit": PAGE},
     ).scalars()
     return "\n".join(f"    {line}" for line in lines)
 
 
-def flatness(servers: EmbeddedServers) -> None:
-    """Pages from the middle of feeds of three sizes, in turns."""
+def compare_sizes(servers: EmbeddedServers) -> None:
+    """Time pages from the middle of feeds of three sizes, in turns."""
     with (
-        database(servers, "small") as small,
-        database(servers, "medium") as medium,
-        database(servers, "large") as large,
+        create_database(servers, "small") as small,
+        create_database(servers, "medium") as medium,
+        create_database(servers, "large") as large,
     ):
         engines = dict(zip(SIZES, (small, medium, large), strict=True))
-        places = {}
+        cursors = {}
         for size, engine in engines.items():
-            grow(engine, size)
-            places[size] = middle(engine, size)
+            grow_feed(engine, size)
+            cursors[size] = middle_cursor(engine, size)
         times: dict[int, list[float]] = {size: [] for size in SIZES}
         for _ in range(ROUNDS):
             for size, engine in engines.items():
-                times[size].append(page_seconds(engine, places[size]))
-        first = statistics.median(times[SIZES[0]])
+                times[size].append(time_page(engine, cursors[size]))
+        smallest = statistics.median(times[SIZES[0]])
         for size in SIZES:
-            took = statistics.median(times[size])
-            print(f"{size:>9,} entries: a page of {PAGE} in {1000 * took:6.2f} ms, {took / first:5.2f} of the smallest")
+            seconds = statistics.median(times[size])
+            ratio = seconds / smallest
+            print(f"{size:>9,} entries: a page of {PAGE} in {1000 * seconds:6.2f} ms, {ratio:5.2f} × the smallest feed")
         for size in (SIZES[0], SIZES[-1]):
             with engines[size].begin() as connection:
-                print(f"plan at {size:,} entries:\n{plan(connection, size)}")
-        waiting(large)
+                print(f"plan at {size:,} entries:\n{explain_page(connection, size)}")
+        measure_held_snapshot(large)
 
 
-def waiting(engine: Engine) -> None:
-    """What a snapshot held open by others (a dump, say) costs, while numbered rows cannot be cleaned up."""
+def measure_held_snapshot(engine: Engine) -> None:
+    """Measure the cost of a snapshot that a dump, say, holds open: vacuum cannot remove numbered rows meanwhile."""
     with engine.connect() as other, other.begin():
         other.execute(text("SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"))
         other.execute(text("DECLARE held CURSOR FOR SELECT * FROM images"))
-        before = statistics.median(looks(engine))
+        before = statistics.median(time_numbering(engine))
         for _ in range(100):
             with engine.begin() as connection:
                 feed.append(connection, [(UUID(int=number), 1) for number in range(1_000)], "final")
             with engine.begin() as connection:
                 feed.number_entries(connection)
-        after = statistics.median(looks(engine))
+        after = statistics.median(time_numbering(engine))
     print(
-        f"a look for new entries takes {1000 * after:.2f} ms behind 100,000 numbered ones that a held snapshot keeps, "
-        f"{after / before:.1f} of what it takes without"
+        f"a check for new entries takes {1000 * after:.2f} ms while a held snapshot keeps 100,000 numbered ones, "
+        f"{after / before:.1f} × the time without the snapshot"
     )
 
 
-def looks(engine: Engine) -> list[float]:
+def time_numbering(engine: Engine) -> list[float]:
+    """Return the seconds of 50 checks for new entries."""
     times = []
     for _ in range(50):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with engine.begin() as connection:
             feed.number_entries(connection)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
     return times
 
 
 def main() -> int:
-    """Measure on servers of its own; 1 if the reader did not see each result exactly once."""
+    """Measure on temporary servers. Return 1 if the reader does not receive each result exactly once."""
     with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
         with EmbeddedServers(folder / "servers", fsync=False) as servers:
-            wanted = sys.argv[1:] or ["soak", "pages"]
-            whole = "soak" not in wanted or soak(servers)
-            if "pages" in wanted:
-                flatness(servers)
-    return 0 if whole else 1
+            parts = sys.argv[1:] or ["soak", "pages"]
+            complete = "soak" not in parts or soak(servers)
+            if "pages" in parts:
+                compare_sizes(servers)
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

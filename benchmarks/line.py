@@ -1,7 +1,7 @@
-"""`make bench`: the line's speed on this machine, as ratios of figures from one run, because machines differ.
+"""`make bench`: the speed of the system on this machine, as ratios within one run, because machines differ.
 
-Starts the whole system in a temporary folder, sends it images, and compares it with the bare loop of decoding and
-scoring in one process. The images are synthetic: only speed is measured here.
+Starts the whole system in a temporary folder, uploads images, and compares it with a bare loop that decodes and scores
+in one process. The images are synthetic: this measures speed only.
 """
 
 import io
@@ -34,20 +34,20 @@ MAX_PIXELS = 64_000_000
 RECIPE = "bench"
 
 
-def images(number: int) -> list[bytes]:
-    """Distinct JPEGs, 640×480, of a smooth scene with some grain."""
+def make_images(number: int) -> list[bytes]:
+    """Return distinct JPEGs, 640×480, of a smooth scene with noise."""
     random = np.random.default_rng(0)
     scene = np.add.outer(np.linspace(40, 160, 480), np.linspace(0, 60, 640))[..., None].repeat(3, 2)
-    made = []
+    jpegs = []
     for _ in range(number):
         out = io.BytesIO()
         Image.fromarray((scene + random.normal(0, 6, scene.shape)).clip(0, 255).astype(np.uint8)).save(out, "JPEG")
-        made.append(out.getvalue())
-    return made
+        jpegs.append(out.getvalue())
+    return jpegs
 
 
 def write_bundle(folder: Path) -> Path:
-    """The reference network with random weights."""
+    """Write a bundle of the reference network with random weights."""
     torch.manual_seed(0)
     weights = folder.with_suffix(".pth")
     torch.save(Autoencoder(AutoencoderSettings(width=128, height=128)).state_dict(), weights)
@@ -55,74 +55,75 @@ def write_bundle(folder: Path) -> Path:
     return folder
 
 
-def bare_rate(bundle: Path, data: list[bytes]) -> float:
-    """Images a second of decoding, in threads, and scoring, in minibatches, and nothing else."""
-    own = load_detector(read_folder(bundle), device=resolve_device("auto"), max_pixels=MAX_PIXELS)
+def measure_bare_loop(bundle: Path, data: list[bytes]) -> float:
+    """Return the images per second of a loop that only decodes in threads and scores in minibatches."""
+    detector = load_detector(read_folder(bundle), device=resolve_device("auto"), max_pixels=MAX_PIXELS)
     with ThreadPoolExecutor(4) as decoders:
-        own.score(list(decoders.map(own.prepare, data[:MINIBATCH])))
-        begun = time.perf_counter()
+        detector.score(list(decoders.map(detector.prepare, data[:MINIBATCH])))
+        started = time.perf_counter()
         for start in range(0, len(data), MINIBATCH):
-            own.score(list(decoders.map(own.prepare, data[start : start + MINIBATCH])))
-        return len(data) / (time.perf_counter() - begun)
+            detector.score(list(decoders.map(detector.prepare, data[start : start + MINIBATCH])))
+        return len(data) / (time.perf_counter() - started)
 
 
-def accept_rate(url: str, data: list[bytes], clients: int) -> tuple[float, list[str]]:
-    """Uploads a second that so many clients get answered with 202, and the ids."""
-    with Client(url) as lw, ThreadPoolExecutor(clients) as stations:
-        begun = time.perf_counter()
-        ids = [one.id for one in stations.map(lambda image: lw.submit(image, recipe=RECIPE), data)]
-        return len(data) / (time.perf_counter() - begun), [str(one) for one in ids]
+def measure_uploads(url: str, data: list[bytes], clients: int) -> tuple[float, list[str]]:
+    """Upload from this many parallel clients. Return the accepted uploads per second and the inspection ids."""
+    with Client(url) as lw, ThreadPoolExecutor(clients) as uploaders:
+        started = time.perf_counter()
+        accepted = list(uploaders.map(lambda image: lw.submit(image, recipe=RECIPE), data))
+        return len(data) / (time.perf_counter() - started), [str(inspection.id) for inspection in accepted]
 
 
-def end_to_end_rate(url: str, data: list[bytes]) -> float:
-    """Images a second from the first byte sent to the last verdict, over single uploads of many clients."""
-    begun = time.perf_counter()
-    _, ids = accept_rate(url, data, CLIENTS)
+def measure_end_to_end(url: str, data: list[bytes]) -> float:
+    """Return the images per second from the first upload to the last verdict, with many clients and single uploads."""
+    started = time.perf_counter()
+    _, ids = measure_uploads(url, data, CLIENTS)
     with Client(url) as lw:
-        for one in reversed(ids):
-            while lw.inspection(one, wait=60).status in ("queued", "running"):
+        for inspection_id in reversed(ids):
+            while lw.inspection(inspection_id, wait=60).status in ("queued", "running"):
                 pass
-    return len(data) / (time.perf_counter() - begun)
+    return len(data) / (time.perf_counter() - started)
 
 
-def lone_seconds(url: str, data: list[bytes]) -> float:
-    """The median time from handing in one image to its verdict, when there is nothing else to do."""
+def measure_latency(url: str, data: list[bytes]) -> float:
+    """Return the median seconds from the upload of an image to its verdict, on an idle system."""
     with Client(url) as lw:
-        return statistics.median(timed(partial(lw.submit, one, recipe=RECIPE, wait=60)) for one in data)
+        return statistics.median(time_call(partial(lw.submit, image, recipe=RECIPE, wait=60)) for image in data)
 
 
-def timed(action: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def time_call(action: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
+    started = time.perf_counter()
     action()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def measure(url: str, folder: Path) -> None:
-    """Print the figures of one run and the ratios between them."""
-    data = images(IMAGES)
+    """Print the figures of one run and their ratios."""
+    data = make_images(IMAGES)
     bundle = write_bundle(folder / "bundle")
     with Client(url, timeout=120) as lw:
         lw.create_recipe(RECIPE, exist_ok=True)
         lw.upload_bundle(RECIPE, bundle)
-    lone = lone_seconds(url, data[:40])
-    one_client, _ = accept_rate(url, data[:100], 1)
+    latency = measure_latency(url, data[:40])
+    one_client, _ = measure_uploads(url, data[:100], 1)
     time.sleep(5)
-    many_clients, _ = accept_rate(url, data[:300], CLIENTS)
+    many_clients, _ = measure_uploads(url, data[:300], CLIENTS)
     time.sleep(15)
-    through = end_to_end_rate(url, data)
-    bare = bare_rate(bundle, data)
-    for name, figure, unit, ratio, of_what in (
-        ("bare loop of decode + score", bare, "images/s", 1.0, "of itself"),
-        (f"end to end, {CLIENTS} clients", through, "images/s", through / bare, "of the bare loop"),
-        ("accepted, 1 client", one_client, "uploads/s", 1.0, "of itself"),
-        (f"accepted, {CLIENTS} clients", many_clients, "uploads/s", many_clients / one_client, "of one client"),
-        ("a lone image, upload to verdict", lone * 1000, "ms", lone * bare, "of its decode + score"),
+    end_to_end = measure_end_to_end(url, data)
+    bare = measure_bare_loop(bundle, data)
+    for name, figure, unit, ratio, reference in (
+        ("bare loop of decode + score", bare, "images/s", 1.0, "× itself"),
+        (f"end to end, {CLIENTS} clients", end_to_end, "images/s", end_to_end / bare, "× the bare loop"),
+        ("accepted, 1 client", one_client, "uploads/s", 1.0, "× itself"),
+        (f"accepted, {CLIENTS} clients", many_clients, "uploads/s", many_clients / one_client, "× one client"),
+        ("single image, upload to verdict", latency * 1000, "ms", latency * bare, "× its decode + score"),
     ):
-        print(f"{name:36} {figure:8.1f} {unit:12} {ratio:6.2f} {of_what}")
+        print(f"{name:36} {figure:8.1f} {unit:12} {ratio:6.2f} {reference}")
 
 
 def main() -> int:
-    """Measure on a system of its own."""
+    """Measure on a temporary system."""
     with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)

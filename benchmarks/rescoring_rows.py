@@ -1,7 +1,7 @@
-"""`make bench-rescoring-rows`: a million stored results judged anew, and planned for the network; no image is read.
+"""`make bench-rescoring-rows`: runs over a million stored results, judged again or planned for scoring. Reads no image.
 
-What planning a slice and asking for the progress cost is shown for the first, the middle and the last tenth of the
-archive: both should stay flat.
+Prints the time to plan a slice and to read the progress for the first, the middle and the last tenth of the archive.
+Both should stay constant.
 """
 
 import statistics
@@ -35,15 +35,15 @@ LIMIT_SECONDS = 900
 
 
 def prepare(engine: Engine, rows: int) -> None:
-    """A recipe with two versions, and inspections that the first has scored."""
+    """Create a recipe with two versions, and inspections that the first version has scored."""
     with engine.begin() as connection:
         recipes.create(connection, RECIPE, actor="bench")
         for number in (1, 2):
             manifest = {"threshold": {"value": 0.5, "calibration": None}, "review_threshold": None}
-            made, _ = model_versions.register(
+            version, _ = model_versions.register(
                 connection, RECIPE, sha256=bytes([number]) * 32, manifest=manifest, actor="bench"
             )
-            model_versions.mark_ready(connection, made.id)
+            model_versions.mark_ready(connection, version.id)
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -61,8 +61,8 @@ def prepare(engine: Engine, rows: int) -> None:
         connection.execute(text("ANALYZE"))
 
 
-class RescoringHarness:
-    """The planner, asked as the dispatcher does."""
+class RescoringPipeline:
+    """The planner, called as the dispatcher calls it."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.engine = engine
@@ -82,58 +82,60 @@ class RescoringHarness:
             return runs.get(connection, run_id)
 
 
-def timed(action: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def time_call(action: Callable[[], object]) -> float:
+    """Return the milliseconds that a call takes."""
+    started = time.perf_counter()
     action()
-    return (time.perf_counter() - begun) * 1000
+    return (time.perf_counter() - started) * 1000
 
 
-def judge(night: RescoringHarness, rows: int) -> None:
-    run_id = night.run(1, threshold=0.4)
-    begun = time.perf_counter()
-    night.planner.plan(run_id)
-    took = time.perf_counter() - begun
-    run = night.progress(run_id)
+def judge_again(harness: RescoringPipeline, rows: int) -> None:
+    """Judge the stored scores by another threshold, and time it and the report."""
+    run_id = harness.run(1, threshold=0.4)
+    started = time.perf_counter()
+    harness.planner.plan(run_id)
+    seconds = time.perf_counter() - started
+    run = harness.progress(run_id)
     assert (run.state, run.done) == ("completed", rows), run
-    print(f"{rows} stored scores judged anew and written in {took:.1f} s, {rows / took:.0f} a second; {run.counts}")
-    print(f"the report of these after {timed(lambda: report.build_report(night.engine, run_id)) / 1000:.1f} s")
+    print(f"{rows} stored scores judged again in {seconds:.1f} s, {rows / seconds:.0f} per second; {run.counts}")
+    print(f"report after {time_call(lambda: report.build_report(harness.engine, run_id)) / 1000:.1f} s")
 
 
-def plan(night: RescoringHarness, rows: int) -> None:
-    """Plan for the network, while results are made up as soon as there are slices."""
-    run_id = night.run(2)
-    planning, writing, asking = [], [], []
-    begun = time.perf_counter()
-    while not (run := night.progress(run_id)).final:
-        assert time.perf_counter() - begun < LIMIT_SECONDS, run
+def plan_scoring(harness: RescoringPipeline, rows: int) -> None:
+    """Plan a run of the second version, and write invented results for each slice as soon as it exists."""
+    run_id = harness.run(2)
+    planning, reading = [], []
+    started = time.perf_counter()
+    while not (run := harness.progress(run_id)).final:
+        assert time.perf_counter() - started < LIMIT_SECONDS, run
         planned = run.planned
-        took = timed(lambda: night.planner.plan(run_id))
-        if added := night.progress(run_id).planned - planned:
-            planning.append(took / (added / night.settings.rescore_slice))
-        writing.append(timed(lambda: _make_up(night)))
-        asking.append(timed(lambda: night.progress(run_id)))
-    print(f"{rows} images planned, and results made up for them, in {time.perf_counter() - begun:.0f} s")
-    for name, seen in (("planning a slice", planning[1:]), ("asking for progress", asking)):
-        tenth = max(1, len(seen) // 10)
-        parts = (seen[:tenth], seen[len(seen) // 2 :][:tenth], seen[-tenth:])
+        milliseconds = time_call(lambda: harness.planner.plan(run_id))
+        if added := harness.progress(run_id).planned - planned:
+            planning.append(milliseconds / (added / harness.settings.rescore_slice))
+        _write_invented_results(harness)
+        reading.append(time_call(lambda: harness.progress(run_id)))
+    print(f"{rows} images planned, and invented results written, in {time.perf_counter() - started:.0f} s")
+    for name, times in (("planning a slice", planning[1:]), ("reading the progress", reading)):
+        tenth = max(1, len(times) // 10)
+        parts = (times[:tenth], times[len(times) // 2 :][:tenth], times[-tenth:])
         first, middle, last = (statistics.median(part) for part in parts)
         print(f"{name:20} first tenth {first:.2f} ms, middle {middle:.2f} ms, last {last:.2f} ms ({last / first:.2f})")
 
 
-def _make_up(night: RescoringHarness) -> None:
+def _write_invented_results(harness: RescoringPipeline) -> None:
     while True:
-        with night.engine.begin() as connection:
+        with harness.engine.begin() as connection:
             claim = slices.claim(connection, worker="bench", lease_seconds=60)
             if claim is None:
                 return
-            subjects = slices.run_images(connection, claim)
-        results = [ImageResult(one, RunThreshold(0.5), 0.25, "ok") for one in subjects]
-        with night.engine.begin() as connection:
+            images = slices.run_images(connection, claim)
+        results = [ImageResult(image, RunThreshold(0.5), 0.25, "ok") for image in images]
+        with harness.engine.begin() as connection:
             slices.write(connection, claim, results)
 
 
 def main() -> int:
-    """Measure on servers of its own."""
+    """Measure on temporary servers."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
     with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -148,10 +150,10 @@ def main() -> int:
             migrate(unbounded)
             prepare(unbounded, rows)
             engine = create_pool(settings, size=6, name="bench")
-            night = RescoringHarness(settings, engine)
-            judge(night, rows)
-            plan(night, rows)
-            night.notifier.close()
+            harness = RescoringPipeline(settings, engine)
+            judge_again(harness, rows)
+            plan_scoring(harness, rows)
+            harness.notifier.close()
             engine.dispose()
             unbounded.dispose()
     return 0

@@ -17,7 +17,7 @@ from core.vision.input.input_checks import InputRanges, failed_checks, measure_i
 from core.vision.input.preprocessing import PreparedImage, prepare
 
 _SHIFT: Final = 0.02
-
+"""Share of each side."""
 
 Levels = NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""What detection is measured on: the solar cells of the package `elpv-dataset`, and any folder in MVTec layout."""
+"""The image sets of the detection benchmark: solar cells of the package `elpv-dataset`, and folders in MVTec layout."""
 
 import importlib.util
 import shutil
@@ -10,22 +10,21 @@ import numpy as np
 
 from core.vision.training.dataset import read_mvtec_folder
 
-_TRAINED_ON = 0.7
+_TRAINING_SHARE = 0.7
 _BLOCKS = 12
-_DRAW = 12345
-"""Seed of the one draw that decides which cells are trained on, which development and which report may see."""
+_SPLIT_SEED = 12345
+"""Seed of the split of the cells into training, development and reported images."""
 
 
 @dataclass(frozen=True)
-class Set:
-    """Images by path.
+class ImageSet:
+    """The paths of the images of a set.
 
     Attributes:
-        name: of the set.
-        folder: holds `train/good` and nothing else.
-        good, defective: tested, and reported on.
-        development_good, development_defective: those by which detectors were chosen; empty for sets that nothing was
-            chosen by.
+        folder: contains only `train/good`.
+        good, defective: test images that the results are reported on.
+        development_good, development_defective: test images that the detectors were chosen by; empty if the set played
+            no part in that choice.
     """
 
     name: str
@@ -36,61 +35,66 @@ class Set:
     development_defective: list[Path]
 
 
-def of_folder(root: Path, work: Path) -> Set:
-    """A folder in MVTec layout; all of its `test/` is reported on.
+def prepare_folder(root: Path, work: Path) -> ImageSet:
+    """Link the training images of a folder in MVTec layout into `work`. All of its `test/` is reported on.
 
     Raises:
-        InvalidDataset: it is not in that layout, or has no test images of both kinds.
+        InvalidDataset: the folder is not in MVTec layout.
+        SystemExit: the folder lacks good or defective test images.
     """
     layout = read_mvtec_folder(root)
     if not layout.test_good or not layout.test_defective:
-        raise SystemExit(f"{root} needs images in test/good and in test/<type>: there is nothing to measure")
+        raise SystemExit(f"{root} needs images in both test/good and test/<type>")
     folder = work / root.name
     _link(layout.good, folder / "train" / "good", relative_to=root / "train" / "good")
-    return Set(root.name, folder, layout.test_good, layout.test_defective, [], [])
+    return ImageSet(root.name, folder, layout.test_good, layout.test_defective, [], [])
 
 
-def elpv(kind: str, work: Path, *, blocks: bool = False) -> Set:
-    """Solar cells, `mono` or `poly`: trained on probability 0, tested 0 against 1; the unsure ones are left out.
+def prepare_cells(kind: str, work: Path, *, blocks: bool = False) -> ImageSet:
+    """Link the training images of the `mono` or `poly` solar cells into `work`.
 
-    Of the functional cells 70 % are trained on. The others, and the defective ones, are halved once and for all:
-    detectors were chosen by one half and are reported on the other. With `blocks`, whole runs of consecutive numbers
-    are held out, for neighbours in the list come from the same solar module; nothing was chosen by that.
+    Good cells have a defect probability of 0, defective cells of 1; all others are left out. 70 % of the good cells are
+    for training. The other good cells and the defective cells are split in half, always the same way: the detectors
+    were chosen by one half, and results are reported on the other. With `blocks`, whole runs of consecutive numbers are
+    held out, because neighbours in the list come from the same solar module. No detector was chosen by that split.
     """
     labelled = _labelled(kind)
-    functional = [path for path, probability in labelled if probability == 0]
+    good = [path for path, probability in labelled if probability == 0]
     defective = [path for path, probability in labelled if probability == 1]
-    random = np.random.default_rng(_DRAW)
+    random = np.random.default_rng(_SPLIT_SEED)
     if blocks:
-        run = [len(functional) * number // _BLOCKS for number in range(_BLOCKS + 1)]
-        held_out = set(random.permutation(_BLOCKS)[: round(_BLOCKS * (1 - _TRAINED_ON))].tolist())
+        bounds = [len(good) * number // _BLOCKS for number in range(_BLOCKS + 1)]
+        held_out = set(random.permutation(_BLOCKS)[: round(_BLOCKS * (1 - _TRAINING_SHARE))].tolist())
         parts: tuple[list[Path], list[Path]] = ([], [])
         for block in range(_BLOCKS):
-            parts[block in held_out].extend(functional[run[block] : run[block + 1]])
+            parts[block in held_out].extend(good[bounds[block] : bounds[block + 1]])
         folder = work / f"elpv-{kind}-blocks"
         _link(parts[0], folder / "train" / "good")
-        return Set(folder.name, folder, parts[1], defective, [], [])
-    # Drawn in the order functional, defective, from one generator: the draw by which the default was chosen.
-    mixed = [functional[index] for index in random.permutation(len(functional))]
-    mixed_defective = [defective[index] for index in random.permutation(len(defective))]
-    trained_on = int(_TRAINED_ON * len(mixed))
+        return ImageSet(folder.name, folder, parts[1], defective, [], [])
+    # Good cells first, then defective ones, from one generator: the default detector was chosen with this split.
+    shuffled_good = [good[index] for index in random.permutation(len(good))]
+    shuffled_defective = [defective[index] for index in random.permutation(len(defective))]
+    training_count = int(_TRAINING_SHARE * len(shuffled_good))
     folder = work / f"elpv-{kind}"
-    _link(mixed[:trained_on], folder / "train" / "good")
-    tested = mixed[trained_on:]
-    return Set(folder.name, folder, tested[1::2], mixed_defective[1::2], tested[::2], mixed_defective[::2])
+    _link(shuffled_good[:training_count], folder / "train" / "good")
+    test_good = shuffled_good[training_count:]
+    return ImageSet(
+        folder.name, folder, test_good[1::2], shuffled_defective[1::2], test_good[::2], shuffled_defective[::2]
+    )
 
 
 def _labelled(kind: str) -> list[tuple[Path, float]]:
-    found = importlib.util.find_spec("elpv_dataset")
-    if found is None or not found.submodule_search_locations:
+    """Return the path and the labelled defect probability, 0 to 1, of each cell of this kind."""
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the solar cells are not installed: pip install 'linewatch[demo]'")
-    root = Path(found.submodule_search_locations[0], "data")
+    root = Path(spec.submodule_search_locations[0], "data")
     rows = (line.split() for line in (root / "labels.csv").read_text().splitlines())
-    return [(root / name, float(probability)) for name, probability, own in rows if own == kind]
+    return [(root / name, float(probability)) for name, probability, cell_kind in rows if cell_kind == kind]
 
 
 def _link(images: Sequence[Path], folder: Path, *, relative_to: Path | None = None) -> None:
-    """Links to the images in a folder that is made anew."""
+    """Replace the folder by one with links to the images."""
     if folder.exists():
         shutil.rmtree(folder)
     for image in images:

@@ -1,4 +1,4 @@
-"""Hosts and addresses as they are written in URLs and in an allow list, and what kind an address is."""
+"""Parse hosts and addresses from URLs and allow lists, and classify addresses."""
 
 import errno
 import re
@@ -12,8 +12,8 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _NAT64 = IPv6Network("64:ff9b::/96")
-_HIDING = (IPv6Network("2001::/32"), IPv6Network("64:ff9b:1::/48"))
-"""Teredo, and NAT64 of one's own: where the IPv4 address stands in them depends on who made them."""
+_EMBEDDING = (IPv6Network("2001::/32"), IPv6Network("64:ff9b:1::/48"))
+"""Teredo and locally assigned NAT64 prefixes, which embed an IPv4 address in a place that depends on the network."""
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")
 _BROADCAST = IPv4Address("255.255.255.255")
 
@@ -22,17 +22,21 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT = re.compile(r"[0-9]{1,5}")
 _BRACKETED = re.compile(r"\[([^\]]*)\](/[0-9]+)?(?::(.*))?")
 
-_HOW = (
+_SYNTAX = (
     "write a host name (mes.plant.example or *.plant.example), an address (10.1.2.3, [fd00::5]) or a range "
     "(10.20.0.0/16, [fd00::]/8), each with or without a :port"
 )
 
 
 def parse_host(text: str) -> str | Address:
-    """A host as a URL or an entry names it: an address, or a name in ASCII and lower case without a final dot.
+    """Parse the host of a URL or an allow-list entry.
 
-    What the system would take for an address although it is not written as one (`2130706433`, `0x7f.1`, `127.1`) is
-    refused, as is a zone id. Raises ValueError.
+    Returns:
+        An address, or a host name in lower-case ASCII without a final dot.
+
+    Raises:
+        ValueError: the text is neither. This includes a zone id, and other notations that the system would resolve as
+            an address (`2130706433`, `0x7f.1`, `127.1`).
     """
     if ":" in text:
         if "%" in text:
@@ -44,9 +48,9 @@ def parse_host(text: str) -> str | Address:
         try:
             return IPv4Address(name)
         except ValueError:
-            raise ValueError(f"{text!r} is no address in its usual form, four decimal numbers") from None
+            raise ValueError(f"{text!r} is not an IPv4 address in its usual form, four decimal numbers") from None
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError(f"{text!r} is no host name")
+        raise ValueError(f"{text!r} is not a host name")
     return name
 
 
@@ -56,11 +60,11 @@ def _ascii(text: str) -> str:
     try:
         return idna.encode(text, uts46=True).decode()
     except idna.IDNAError as error:
-        raise ValueError(f"{text!r} is no host name: {error}") from None
+        raise ValueError(f"{text!r} is not a host name: {error}") from None
 
 
 def normalise(address: Address) -> Address:
-    """The address that is meant: an IPv4 address out of its IPv6 disguise (mapped, NAT64, 6to4), and no zone id."""
+    """Return the IPv4 address inside a mapped, NAT64 or 6to4 address, or else the address without its zone id."""
     if isinstance(address, IPv4Address):
         return address
     if address.ipv4_mapped is not None:
@@ -71,7 +75,7 @@ def normalise(address: Address) -> Address:
 
 
 def why_never_allowed(address: Address) -> str | None:
-    """Why no entry can allow this normalised address, or None if one can."""
+    """Return why no allow-list entry can allow a normalised address, or None if one can."""
     if address.is_unspecified or address in _THIS_NETWORK:
         return "an unspecified address"
     if address.is_multicast:
@@ -80,47 +84,52 @@ def why_never_allowed(address: Address) -> str | None:
         return "the broadcast address"
     if address.is_reserved and not address.is_loopback:
         return "a reserved address"
-    if any(address in network for network in _HIDING):
-        return "an address in which another one is hidden"
+    if any(address in network for network in _EMBEDDING):
+        return "an address with another address embedded in it"
     return None
 
 
-def is_loopback_or_link_local(address: Address) -> str | None:
-    """What a normalised address is if it lies on this machine or its wire: only an exact entry can allow it."""
+def local_kind(address: Address) -> str | None:
+    """Return what kind of local address a normalised address is, or None if it is neither loopback nor link-local.
+
+    Only an exact allow-list entry can allow a local address.
+    """
     if address.is_loopback:
         return "a loopback address"
     return "a link-local address" if address.is_link_local else None
 
 
 def is_local_address(address: Address) -> bool:
-    """Whether a normalised address is one of this machine's: whether a socket could be bound to it. One of which that
-    cannot be told is taken for one."""
+    """Return whether a normalised address belongs to this machine, that is, whether a socket can be bound to it.
+
+    Returns True if that cannot be determined.
+    """
     if address.is_loopback:
         return True
     family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as one:
-            one.bind((str(address), 0))
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
     except OSError as error:
         return error.errno != errno.EADDRNOTAVAIL
     return True
 
 
 def format_host(host: str | Address, port: int | None = None) -> str:
-    """A host as it stands in a URL or an entry."""
-    shown = f"[{host}]" if isinstance(host, IPv6Address) else str(host)
-    return shown if port is None else f"{shown}:{port}"
+    """Return a host, with its port if there is one, as in a URL or an allow-list entry."""
+    text = f"[{host}]" if isinstance(host, IPv6Address) else str(host)
+    return text if port is None else f"{text}:{port}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What one entry of an allow list allows.
+    """An entry of an allow list: either a host name, or an address or a range of addresses.
 
     Attributes:
         name: a host name, or `*.` and the end of one; None for an address or a range.
         network: an address or a range; None for a name.
-        exact: whether it is one address that was written as such.
-        port: None for any port.
+        exact: whether the entry is a single address, not a range of one address.
+        port: the port it allows; None for any port.
     """
 
     name: str | None
@@ -129,37 +138,41 @@ class Entry:
     port: int | None
 
     def names(self, host: str | Address, port: int) -> bool:
-        """Whether it is for this host name and port. A wildcard stands for one or more labels."""
+        """Return whether the entry allows this host name and port. A wildcard matches one or more labels."""
         if self.name is None or not isinstance(host, str) or self.port not in (None, port):
             return False
         return host.endswith(self.name[1:]) if self.name.startswith("*.") else host == self.name
 
     def covers(self, address: Address, port: int) -> bool:
-        """Whether it is for this normalised address, or for a range with it, and for this port."""
+        """Return whether the entry is, or its range contains, this normalised address, and allows the port."""
         return self.network is not None and address in self.network and self.port in (None, port)
 
     def is_exactly(self, address: Address, port: int) -> bool:
-        """Whether it names this normalised address, and this port."""
+        """Return whether the entry is exactly this normalised address with this port."""
         return self.exact and self.port == port and self.covers(address, port)
 
 
 def parse_entries(text: str) -> tuple[Entry, ...]:
-    """The entries of a comma-separated allow list. Raises ValueError, which names the bad entry."""
+    """Parse a comma-separated allow list.
+
+    Raises:
+        ValueError: an entry is invalid; the message names it.
+    """
     entries: list[Entry] = []
-    for one in filter(None, map(str.strip, text.split(","))):
+    for item in filter(None, map(str.strip, text.split(","))):
         try:
-            parsed = _parse_entry(one)
+            parsed = _parse_entry(item)
         except ValueError as error:
-            raise ValueError(f"{one!r} is no entry ({error}): {_HOW}") from None
+            raise ValueError(f"{item!r} is not a valid entry ({error}): {_SYNTAX}") from None
         for entry in parsed:
             if (
                 entry.exact
                 and entry.port is None
                 and entry.network
-                and (kind := is_loopback_or_link_local(entry.network.network_address))
+                and (kind := local_kind(entry.network.network_address))
             ):
-                shown = parsed[0].name or format_host(entry.network.network_address)
-                raise ValueError(f"{one!r} would allow nothing: {kind} needs its port; write {shown}:PORT")
+                host = parsed[0].name or format_host(entry.network.network_address)
+                raise ValueError(f"{item!r} would allow nothing: {kind} needs its port; write {host}:PORT")
         entries += parsed
     return tuple(entries)
 
@@ -171,20 +184,20 @@ def _parse_entry(text: str) -> list[Entry]:
     if head.startswith("*."):
         name = parse_host(head[2:])
         if not isinstance(name, str):
-            raise ValueError("a wildcard stands before a host name")
+            raise ValueError("a wildcard can only precede a host name")
         return [Entry(f"*.{name}", None, False, port)]
     host = parse_host(head)
     if not isinstance(host, str):
         return [_of_network(ip_network(host), exact=True, port=port)]
     entries = [Entry(host, None, False, port)]
     if host == "localhost":
-        # By definition it is the loopback address (RFC 6761), so it names what it stands for.
-        entries += [_of_network(ip_network(one), exact=True, port=port) for one in ("127.0.0.1", "::1")]
+        # By definition (RFC 6761) localhost is the loopback address, so the entry also allows that.
+        entries += [_of_network(ip_network(loopback), exact=True, port=port) for loopback in ("127.0.0.1", "::1")]
     return entries
 
 
 def _split_port(text: str) -> tuple[str, int | None]:
-    """An entry without brackets and port, and the port."""
+    """Split an entry into the host without brackets, and the port."""
     if bracketed := _BRACKETED.fullmatch(text):
         address, prefix, port = bracketed.groups()
         head = f"{IPv6Address(address)}{prefix or ''}"
@@ -196,17 +209,17 @@ def _split_port(text: str) -> tuple[str, int | None]:
     if port is None:
         return head, None
     if not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
-        raise ValueError(f"{port!r} is no port")
+        raise ValueError(f"{port!r} is not a port")
     return head, int(port)
 
 
 def _of_network(network: Network, *, exact: bool, port: int | None) -> Entry:
-    meant = normalise(network.network_address)
-    if meant != network.network_address:
-        raise ValueError(f"it means the IPv4 address {meant} and has to be written so")
+    normalised = normalise(network.network_address)
+    if normalised != network.network_address:
+        raise ValueError(f"it stands for the IPv4 address {normalised}, so write that")
     return Entry(None, network, exact, port)
 
 
 def parse_address(text: str) -> Address:
-    """An address as the system's resolver gives it, normalised."""
+    """Parse and normalise an address from the resolver of the system."""
     return normalise(ip_address(text))

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL. Their transactions are bounded in time; those of workers end before their leases do."""
+"""Connections to PostgreSQL with time limits. The transactions of workers time out before their leases expire."""
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
@@ -8,11 +8,11 @@ from sqlalchemy.pool import NullPool
 
 from core.settings import Settings
 
-# The ways of saying that the database cannot be used now: away, recovering, too slow, read-only, no connection free.
+# Raised while the database is unreachable, recovering, too slow or read-only, or while the pool has no free connection.
 UNUSABLE = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 UNIT_SECONDS = 30.0
-"""The longest time for a unit of work that holds no lease. Timeouts are shares of it, or of the lease."""
+"""The time limit of a unit of work without a lease. The timeouts are shares of it, or of the lease."""
 TRANSACTION_SHARE = 0.7
 STATEMENT_SHARE = 0.5
 LOCK_SHARE = 0.3
@@ -30,11 +30,11 @@ def _options(unit_seconds: float) -> str:
 
 
 def create_pool(settings: Settings, *, size: int, name: str, unit_seconds: float = UNIT_SECONDS) -> Engine:
-    """An engine with at most `size` connections; `name` is what pg_stat_activity shows.
+    """Return an engine with at most `size` connections. `name` appears in `pg_stat_activity`.
 
-    Workers pass their lease as `unit_seconds`, so that a transaction ends before its claims are given to another.
-
-    A connection that broke while idle is replaced on checkout, so a restarted database costs no request.
+    Workers pass the length of their leases as `unit_seconds`, so that a transaction ends before another worker can get
+    its claims. A connection that broke while idle is replaced on checkout, so no request fails because the database
+    was restarted.
     """
     return create_engine(
         make_url(settings.database_url.get_secret_value()),
@@ -42,7 +42,7 @@ def create_pool(settings: Settings, *, size: int, name: str, unit_seconds: float
         max_overflow=0,
         pool_timeout=unit_seconds * STATEMENT_SHARE,
         pool_pre_ping=True,
-        hide_parameters=True,  # secrets and what others wrote are among them, and errors go to the log
+        hide_parameters=True,  # they contain secrets and data of clients, and errors are logged
         connect_args={
             "options": _options(unit_seconds),
             "application_name": f"linewatch {name}",
@@ -53,7 +53,7 @@ def create_pool(settings: Settings, *, size: int, name: str, unit_seconds: float
 
 
 def create_unbounded(settings: Settings, *, name: str) -> Engine:
-    """An engine without statement timeouts, for migrations, which bound themselves."""
+    """Return an engine without a pool and without timeouts, for migrations, which set their own."""
     return create_engine(
         make_url(settings.database_url.get_secret_value()),
         poolclass=NullPool,

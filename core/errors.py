@@ -1,11 +1,11 @@
-"""What can be refused, and why: a stable code for programs and a sentence for people."""
+"""Refusals and failures: each has a stable code for programs and a sentence for people."""
 
 from enum import StrEnum
 from typing import Any
 
 
 class Code(StrEnum):
-    """Stable codes of refusals. `api.responses.problems` maps each to its HTTP status."""
+    """Stable codes of refused requests. `api.responses.problems` maps each to its HTTP status."""
 
     MALFORMED_REQUEST = "malformed_request"
     EMPTY_BODY = "empty_body"
@@ -51,7 +51,7 @@ class Code(StrEnum):
 
 
 class Failure(StrEnum):
-    """Stable codes of inspections that failed, and of images that could not be scored again."""
+    """Stable codes of failed inspections, and of images that a re-scoring run could not score."""
 
     IMAGE_UNDECODABLE = "image_undecodable"
     IMAGE_TOO_LARGE = "image_too_large"
@@ -65,14 +65,14 @@ class Failure(StrEnum):
     MANIFEST_LINE_INVALID = "manifest_line_invalid"
 
 
-class Refused(Exception):  # noqa: N818 - it reads as what happened: the request was refused
-    """A request that cannot be carried out as it stands; nothing of it was kept.
+class Refused(Exception):  # noqa: N818 - names the outcome: the request was refused
+    """The request cannot be carried out. Nothing of it was stored.
 
     Attributes:
-        code: stable, for programs.
-        detail: what is wrong, with what, and what to do, for people.
-        retry_after: seconds after which the same may be asked again; None where nothing is known of that.
-        members: what programs need to go on, by name.
+        code: a stable code for programs.
+        detail: what is wrong and what to do about it, for people.
+        retry_after: seconds after which to retry; None if unknown.
+        members: further members of the problem document, for programs.
     """
 
     def __init__(self, code: Code, detail: str, *, retry_after: int | None = None, **members: Any) -> None:

@@ -1,4 +1,4 @@
-"""The monthly partitions of `inspections`. They are created ahead of time; a default partition takes all other rows."""
+"""The monthly partitions of `inspections`, created ahead of time. All other rows go to a default partition."""
 
 import datetime as dt
 import logging
@@ -11,16 +11,16 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import SchemaItem
 
 MONTHS_AHEAD = 3
-LOCK_TIMEOUT = "2s"  # the line must not wait behind a partition that waits for a long query
+LOCK_TIMEOUT = "2s"  # uploads and workers queue behind a waiting lock, so do not wait long for a slow query to end
 TRIES = 3
 PAUSE_SECONDS = 1.0
-_LOCK = 0x4C57_0001  # an advisory lock: only one process creates partitions
+_LOCK = 0x4C57_0001  # an advisory lock, so that only one process creates partitions
 
 log = logging.getLogger(__name__)
 
 
 def first_id_of(moment: dt.datetime) -> UUID:
-    """The smallest UUIDv7 of a moment: RFC 9562 puts the milliseconds since 1970 into the first 48 bits."""
+    """Return the smallest UUIDv7 of a moment. Its first 48 bits are the milliseconds since 1970 (RFC 9562)."""
     milliseconds = int(moment.timestamp() * 1000)
     return UUID(int=milliseconds << 80)
 
@@ -30,16 +30,16 @@ def _month(moment: dt.datetime, offset: int) -> dt.datetime:
     return dt.datetime(months // 12, months % 12 + 1, 1, tzinfo=dt.UTC)
 
 
-def is_no_partition(_: SchemaItem, name: str | None, kind: str, reflected: bool, __: SchemaItem | None) -> bool:
-    """Whether Alembic should compare a table. Partitions are not declared anywhere."""
+def is_not_partition(_: SchemaItem, name: str | None, kind: str, reflected: bool, __: SchemaItem | None) -> bool:
+    """Return whether Alembic should compare a table. Partitions are not declared in `core.tables`."""
     return not (kind == "table" and reflected and (name or "").startswith("inspections_"))
 
 
 def ensure(engine: Engine, *, now: dt.datetime | None = None) -> list[str]:
-    """Create the missing partitions of this month and of the next ones; returns their names.
+    """Create the missing partitions of this month and the next `MONTHS_AHEAD`. Returns their names.
 
-    A partition that cannot be created now, because a long query holds a lock, is tried again in the next round: until
-    then its rows go to the default partition.
+    If a long query holds a lock, the partition is left out until the next call. Its rows go to the default partition
+    until then.
     """
     moment = now or dt.datetime.now(dt.UTC)
     created = []
@@ -58,7 +58,7 @@ def ensure(engine: Engine, *, now: dt.datetime | None = None) -> list[str]:
                     raise
                 time.sleep(PAUSE_SECONDS)
         else:
-            log.warning("%s cannot be created now, because a long query holds a lock; it is tried again", name)
+            log.warning("could not create %s because a long query holds a lock; retrying in the next round", name)
     return created
 
 
@@ -73,11 +73,11 @@ def _exists(engine: Engine, name: str) -> bool:
 def _create(engine: Engine, name: str, first: UUID, end: UUID) -> bool:
     """Create a partition. Returns False if another process has created it.
 
-    A table that is attached needs no exclusive lock on `inspections`, unlike `CREATE TABLE … PARTITION OF`, and its
-    check constraint saves the scan. Rows of the month that are in the default partition, because a clock was ahead, are
-    moved. Only the default partition is locked exclusively, and nobody waits long behind that.
+    Unlike `CREATE TABLE … PARTITION OF`, attaching a table takes no exclusive lock on `inspections`, and the check
+    constraint avoids a scan. Rows of the month that are in the default partition, because a clock was ahead, are moved.
+    Only the default partition is locked exclusively, at most for a short time.
     """
-    bounds = f"id >= '{first}' AND id < '{end}'"  # DDL takes no parameters; these are ids that are computed here
+    bounds = f"id >= '{first}' AND id < '{end}'"  # DDL takes no parameters; both ids are computed above
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         if connection.execute(_EXISTS, {"name": name}).scalar_one():

@@ -1,32 +1,52 @@
-"""The one place where configuration is read: the environment variables `LINEWATCH_*`."""
+"""The configuration of every process, read from the environment variables `LINEWATCH_*`."""
 
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.addresses import parse_entries
 
-LONGEST_LEASE_SECONDS = 120.0
+MAX_LEASE_SECONDS = 120.0
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 Pause = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-def _entries(text: str) -> list[str]:
-    return [one.strip() for one in text.split(",") if one.strip()]
+def _split_list(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+_ENCODE = "cannot be parsed; percent-encode special characters in its password"
+_UNENCODED_AT = re.compile(r"://[^:/]*:[^@]*@[^?]*@")
+"""A URL that SQLAlchemy splits at the first `@`: errors would show the rest of the password as the host."""
+
+
+def _split_url(url: str) -> SplitResult:
+    """Split a URL that may hold a password. The errors of `urlsplit` would quote parts of it.
+
+    Raises:
+        ValueError: the URL cannot be parsed.
+    """
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - it is parsed now
+    except ValueError:
+        raise ValueError(_ENCODE) from None
+    return parts
 
 
 class SettingsError(Exception):
-    """A setting is wrong; the message is one line that names its variable."""
+    """A setting is invalid. The message is one line that names its variable."""
 
 
 class Settings(BaseSettings):
-    """Every setting of every process. Durations are in seconds and sizes in bytes unless a name says otherwise."""
+    """The settings of all processes. Durations are in seconds and sizes in bytes unless the name has another unit."""
 
     model_config = SettingsConfigDict(env_prefix="LINEWATCH_", extra="ignore", frozen=True)
 
@@ -36,115 +56,119 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"), description="Redis or Valkey: redis://, rediss:// or unix://"
     )
-    store_url: str = Field("file:///var/lib/linewatch/store", description="where images and bundles are kept")
+    store_url: str = Field("file:///var/lib/linewatch/store", description="where images and bundles are stored")
 
-    host: str = Field("127.0.0.1", description="the address the api listens on")
+    host: str = Field("127.0.0.1", description="the address that the API listens on")
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     auth: Literal["on", "off"] | None = Field(
         None,
-        description="API keys; off by default on a loopback address, on elsewhere (where off is refused)",
+        description="API keys; off by default on a loopback address, always on elsewhere",
     )
 
-    default_recipe: str = Field("default", description="the recipe of an upload that names none, and of /predict")
+    default_recipe: str = Field("default", description="the recipe for uploads that name none, and for /predict")
     max_upload_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
     max_batch_images: Annotated[int, Field(ge=1)] = 1000
     max_bundle_bytes: Annotated[int, Field(ge=1)] = 512 * 1024 * 1024
     client_timeout: Annotated[float, Field(gt=0, le=20)] = Field(
         15.0,
-        description="seconds without a byte of a request after which it ends and its idempotency key is free again",
+        description="seconds without a byte of a request after which it ends and its idempotency key can be used again",
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        2000, description="connections that one api process holds at a time; more are refused"
+        2000, description="simultaneous connections per API process; further ones are refused"
     )
     max_queue_depth: Annotated[int, Field(ge=1)] = Field(
-        100_000, description="live inspections in flight above which uploads are answered 503 queue_full"
+        100_000, description="live inspections in flight above which live uploads get 503 queue_full"
     )
     max_bulk_depth: Annotated[int, Field(ge=1)] = Field(
-        100_000, description="bulk inspections in flight above which bulk uploads are answered 503 queue_full"
+        100_000, description="bulk inspections in flight above which bulk uploads get 503 queue_full"
     )
     max_waiting_depth: Annotated[int, Field(ge=1)] = Field(
         20_000,
-        description="inspections that wait for their recipe's first model version, above which uploads of such recipes "
-        "are answered 503 waiting_queue_full",
+        description="inspections waiting for the first model version of their recipe above which uploads for such "
+        "recipes get 503 waiting_queue_full",
     )
 
-    minibatch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="images the network scores at once")
-    lease_seconds: Annotated[float, Field(ge=1, le=LONGEST_LEASE_SECONDS)] = Field(
-        6.0, description="seconds without a renewal after which what a worker has claimed is given to another"
+    minibatch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="images that a worker scores at once")
+    lease_seconds: Annotated[float, Field(ge=1, le=MAX_LEASE_SECONDS)] = Field(
+        6.0, description="seconds without a renewal after which the claims of a worker go to another worker"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     scoring_slots: Annotated[int, Field(ge=1, le=16)] = Field(
         2,
-        description="minibatches that one scoring process has in hand: one is scored while others load or finish",
+        description="minibatches in flight per scoring process: one is scored while the others load or finish",
     )
     decode_threads: Annotated[int, Field(ge=1)] = 4
-    models_kept: Annotated[int, Field(ge=1)] = Field(3, description="model versions a worker keeps loaded")
+    models_kept: Annotated[int, Field(ge=1)] = Field(3, description="model versions that a worker keeps loaded")
     ready_file: Path | None = Field(
-        None, description="a worker creates this file when it takes work and removes it when it cannot"
+        None, description="a worker creates this file when it is ready for work and removes it when it is not"
     )
 
     archive_roots: str = Field(
-        "", description="where re-scoring may read images: absolute folders and s3://bucket/prefix, comma separated"
+        "",
+        description="where re-scoring may read images: absolute folders and s3://bucket/prefix, comma-separated",
     )
     rescore_slice: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        1000, description="images that a worker takes at once from an archive that is scored again"
+        1000, description="images that a worker claims at once in a re-scoring run"
     )
     bulk_share: Annotated[float, Field(ge=0, le=0.9, allow_inf_nan=False)] = Field(
-        0.1, description="the share of images that bulk work gets even while the line keeps every worker busy"
+        0.1, description="the share of images that are bulk work even while live work keeps every worker busy"
     )
-    dispatch_interval: Annotated[float, Field(gt=0)] = Field(1.0, description="pause between two dispatcher rounds")
+    dispatch_interval: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="pause between two rounds of the dispatcher"
+    )
     mqtt_url: SecretStr | None = Field(
-        None, description="publish results over MQTT: mqtt://user:password@host:1883 or mqtts://; off without it"
+        None, description="publishes results over MQTT: mqtt://user:password@host:1883 or mqtts://; off by default"
     )
     mqtt_topic: str = Field(
         "linewatch/{line_id}/{station_id}/result",
-        description="the topic of a result: {recipe}, {line_id}, {station_id}, {lot_id}, {part_id} and {view} in it",
+        description="the topic of a result, with {recipe}, {line_id}, {station_id}, {lot_id}, {part_id} and {view}",
     )
-    feed_days: Annotated[int, Field(ge=1)] = Field(30, description="how long the feed of results goes back")
+    feed_days: Annotated[int, Field(ge=1)] = Field(30, description="days that the feed keeps its entries")
     predict_timeout: Annotated[float, Field(gt=0)] = Field(
-        30.0, description="how long /predict and /heatmap wait for a worker"
+        30.0, description="how long /predict and /heatmap wait for the result"
     )
 
     webhook_allow: str = Field(
-        "", description="where webhooks may go: names, addresses and ranges, comma separated; nowhere by default"
+        "",
+        description="where webhooks may be sent: host names, addresses and ranges, comma-separated; nowhere by default",
     )
     webhook_retry_seconds: Annotated[tuple[Pause, ...], NoDecode, Field(min_length=1)] = Field(
         (5, 300, 1800, 7200, 18_000, 36_000, 36_000),
-        description="the pauses between the tries of a webhook, comma separated; there is one try more than pauses",
+        description="the pauses between the tries of a webhook, comma-separated; one try more than pauses",
     )
     webhook_disable_after_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        5, description="a webhook endpoint is disabled after this many days of failures only"
+        5, description="days without a single success after which a failing webhook endpoint is disabled"
     )
     webhook_ca_file: Path | None = Field(
-        None, description="certificates (PEM) of authorities that receivers of webhooks may have besides the usual ones"
+        None, description="CA certificates (PEM) to trust for webhook receivers, in addition to those of the system"
     )
 
     @field_validator("webhook_retry_seconds", mode="before")
     @classmethod
-    def _pauses(cls, given: Any) -> Any:
-        return [one.strip() for one in given.split(",")] if isinstance(given, str) else given
+    def _split_pauses(cls, pauses: Any) -> Any:
+        return [pause.strip() for pause in pauses.split(",")] if isinstance(pauses, str) else pauses
 
     @field_validator("webhook_allow")
     @classmethod
-    def _entries_can_be_read(cls, entries: str) -> str:
+    def _check_webhook_allow(cls, entries: str) -> str:
         parse_entries(entries)
         return entries
 
     @field_validator("archive_roots")
     @classmethod
-    def _roots_are_places(cls, roots: str) -> str:
-        for root in _entries(roots):
+    def _check_archive_roots(cls, roots: str) -> str:
+        for root in _split_list(roots):
             scheme, is_url, rest = root.partition("://")
             path = rest if is_url and scheme == "file" else root
             is_bucket = is_url and scheme == "s3" and rest.strip("/")
             if not (is_bucket or path.startswith("/")) or ".." in root.split("/"):
-                raise ValueError(f"must name absolute folders and s3://bucket/prefix, comma separated, not {root!r}")
+                raise ValueError(f"must be absolute folders and s3://bucket/prefix, comma-separated, not {root!r}")
         return roots
 
     @field_validator("store_url")
     @classmethod
-    def _store_is_a_folder(cls, url: str) -> str:
+    def _check_store_url(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
             raise ValueError(f"must look like file:///absolute/path, not {url!r}")
@@ -152,43 +176,47 @@ class Settings(BaseSettings):
 
     @field_validator("database_url", "redis_url")
     @classmethod
-    def _is_a_server(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
-        known = {"database_url": ("postgresql+psycopg",), "redis_url": ("redis", "rediss", "unix")}[
+    def _check_server_url(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        schemes = {"database_url": ("postgresql+psycopg",), "redis_url": ("redis", "rediss", "unix")}[
             f"{info.field_name}"
         ]
-        given = url.get_secret_value()
-        if given and given.partition("://")[0] not in known:  # an empty one is none: `up` starts its own server
-            raise ValueError(f"must look like {' or '.join(f'{scheme}://…' for scheme in known)}")
+        text = url.get_secret_value()
+        if text and text.partition("://")[0] not in schemes:  # if the URL is empty, `linewatch up` starts a server
+            raise ValueError(f"must look like {' or '.join(f'{scheme}://…' for scheme in schemes)}")
+        if info.field_name == "database_url" and _UNENCODED_AT.search(text):
+            raise ValueError(_ENCODE)
+        if info.field_name == "redis_url":
+            _split_url(text)
         return url
 
     @field_validator("mqtt_url")
     @classmethod
-    def _is_a_broker(cls, url: SecretStr | None) -> SecretStr | None:
-        parts = urlsplit(url.get_secret_value()) if url is not None else None
+    def _check_mqtt_url(cls, url: SecretStr | None) -> SecretStr | None:
+        parts = _split_url(url.get_secret_value()) if url is not None else None
         if parts is not None and (parts.scheme not in ("mqtt", "mqtts") or not parts.hostname):
             raise ValueError("must look like mqtt://user:password@host:1883 or mqtts://host")
         return url
 
     @field_validator("mqtt_topic")
     @classmethod
-    def _is_a_topic(cls, pattern: str) -> str:
+    def _check_mqtt_topic(cls, pattern: str) -> str:
         fields = dict.fromkeys(("recipe", "line_id", "station_id", "lot_id", "part_id", "view"), "x")
         try:
             topic = pattern.format(**fields)
         except (KeyError, ValueError, IndexError, AttributeError) as error:
-            raise ValueError(f"holds something else than {', '.join(f'{{{name}}}' for name in fields)}") from error
+            raise ValueError(f"may use only the fields {', '.join(f'{{{name}}}' for name in fields)}") from error
         if not topic or set(topic) & set("+#\0"):
-            raise ValueError("must be a topic without wildcards")
+            raise ValueError("must not be empty or contain +, # or U+0000")
         return pattern
 
     @property
     def archive_root_list(self) -> list[str]:
-        """The roots of archives, one by one."""
-        return _entries(self.archive_roots)
+        """The entries of `archive_roots`."""
+        return _split_list(self.archive_roots)
 
     @property
     def listens_on_loopback(self) -> bool:
-        """Whether only this machine can reach the api."""
+        """Whether only this machine can reach the API."""
         return self.host in LOOPBACK_HOSTS
 
     @property
@@ -197,25 +225,33 @@ class Settings(BaseSettings):
         return not self.listens_on_loopback if self.auth is None else self.auth == "on"
 
 
-def read_settings(**own: Any) -> Settings:
-    """The settings as the environment has them; `own` come before it. Raises SettingsError."""
+def read_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment. `overrides` take precedence.
+
+    Raises:
+        SettingsError: a setting is invalid.
+    """
     try:
-        return Settings(**own)
+        return Settings(**overrides)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        name = f"{fault['loc'][0]}".upper()
-        why = fault["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"LINEWATCH_{name}: {why} (change or unset it)") from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = f"{first['loc'][0]}".upper()
+        reason = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"LINEWATCH_{name}: {reason} (change or unset it)") from None
 
 
 @lru_cache
 def settings() -> Settings:
-    """The settings of this process, read once. Raises SettingsError."""
+    """Return the settings of this process, which are read once.
+
+    Raises:
+        SettingsError: a setting is invalid.
+    """
     return read_settings()
 
 
 def settings_or_exit() -> Settings:
-    """The same for a process that cannot begin without them: a wrong one ends it with a line and exit code 2."""
+    """Return the settings of this process, or print the error in one line and exit with code 2."""
     try:
         return settings()
     except SettingsError as error:

@@ -1,7 +1,8 @@
-"""The tables. Work in flight (`work`) is small and hot; what is finished (`inspections`) is insert-only.
+"""The tables of the database.
 
-A finish moves a row from `work` to `inspections`, so both carry the same `SUBMITTED` columns. No other table has a
-foreign key into `inspections`, which is partitioned by range of its UUIDv7 id, that is, by time.
+`work` holds the inspections in flight: few rows that change often. `inspections` holds the final ones and is
+insert-only. Finishing an inspection moves its row from `work` to `inspections`, so both have the `SUBMITTED` columns.
+`inspections` is partitioned by ranges of its UUIDv7 id, that is, by time, and no table has a foreign key to it.
 """
 
 from typing import Any
@@ -44,7 +45,7 @@ NEW_ID = text("uuidv7()")
 
 
 def one_of(column: str, *values: str) -> CheckConstraint:
-    """The constraint of a column that holds a state or a kind."""
+    """Return a check constraint for a column with a fixed set of values."""
     allowed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({allowed})", name=column)
 
@@ -89,7 +90,7 @@ model_versions = Table(
     one_of("state", "uploaded", "ready", "rejected", "retired"),
 )
 
-# The stack of what was active: a rollback takes the newest entry off and goes back to the one below it.
+# A stack: a rollback marks the newest activation as rolled back and returns to the one before it.
 activations = Table(
     "activations",
     metadata,
@@ -148,7 +149,7 @@ batches = Table(
 
 
 def _submitted() -> list[Column[Any]]:
-    """What is known of an inspection before it is finished: the columns that `work` and `inspections` share."""
+    """Return the columns that `work` and `inspections` share: the data of an inspection before it is finished."""
     return [
         Column("id", Uuid, primary_key=True),
         Column("recipe_id", BigInteger, nullable=False),
@@ -247,7 +248,7 @@ api_keys = Table(
     Column("requests_per_minute", Integer),
 )
 
-# What an Idempotency-Key was first used for: the same key again is answered with the same subjects.
+# The first use of each Idempotency-Key. A repeated request with the same key gets the same subjects.
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
@@ -274,9 +275,9 @@ reviews = Table(
     one_of("verdict", "ok", "ng"),
 )
 
-# Feed entries of open transactions have no number. Committed ones are numbered one transaction after the other and
-# move to `feed`, so whoever sees a number sees every smaller one: `core.feed.feed`. A trigger of `inspections` enters
-# what becomes final, whichever version of the code inserts it.
+# New feed entries without a number. Once committed, they get their numbers and move to `feed`, in transactions that run
+# one at a time, so a reader that reads a number can read every smaller one (see `core.feed.feed`). A trigger on
+# `inspections` adds the entries of final inspections, whichever version of the code inserts them.
 feed_unnumbered = Table(
     "feed_unnumbered",
     metadata,
@@ -303,7 +304,7 @@ feed = Table(
     one_of("event", "final", "reviewed"),
 )
 
-# One row: the newest entry that retention has removed.
+# One row: the newest feed entry that retention has removed.
 feed_state = Table(
     "feed_state",
     metadata,
@@ -313,7 +314,7 @@ feed_state = Table(
     CheckConstraint("singleton = 1", name="one_row"),
 )
 
-# `origin` names the database that an epoch's numbers were given in; a restored one is another.
+# `origin` identifies the database that assigned the numbers of an epoch. A restored database has another origin.
 feed_epochs = Table(
     "feed_epochs",
     metadata,
@@ -328,7 +329,7 @@ feed_consumers = Table(
     "feed_consumers",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("owner", Text),  # an actor; null for a consumer from before owners, which the next reader gets
+    Column("owner", Text),  # an actor; null for a consumer from before this column, which its next reader will own
     Column("cursor", LargeBinary, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("acknowledged_at", Timestamp, nullable=False, server_default=NOW),
@@ -355,7 +356,7 @@ webhook_endpoints = Table(
     one_of("state", "enabled", "disabled", "deleted"),
 )
 
-# One event to one endpoint. What is sent in one request shares a `message_id`, which is fixed before the first try.
+# One event for one endpoint. Deliveries sent in one request share a `message_id`, which is set before the first try.
 deliveries = Table(
     "deliveries",
     metadata,

@@ -96,7 +96,8 @@ def verify_webhook(
     message_id, sent, signatures = (
         _header(lower, name) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
     )
-    if not any(_matches(key, f"{message_id}.{sent}.".encode() + body, one) for one in signatures.split()):
+    signed = f"{message_id}.{sent}.".encode() + body
+    if not any(_matches(key, signed, signature) for signature in signatures.split()):
         raise WebhookInvalid("no signature matches: is the secret that of this endpoint?")
     _check_age(sent, tolerance)
     return _read(message_id, body)
@@ -120,7 +121,7 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _matches(key: bytes, signed: bytes, signature: str) -> bool:
-    """Whether the signature is right, compared in constant time."""
+    """Return whether the signature is valid. Compares in constant time."""
     version, _, text = signature.partition(",")
     expected = base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
     return version == "v1" and hmac.compare_digest(expected, text.encode(errors="replace"))
@@ -129,14 +130,14 @@ def _matches(key: bytes, signed: bytes, signature: str) -> bool:
 def _check_age(sent: str, tolerance: float) -> None:
     if not (sent.isascii() and sent.isdigit()):
         raise WebhookInvalid("the webhook-timestamp is not a number of seconds")
-    late = time.time() - int(sent)
-    if abs(late) > tolerance:
-        when = f"{late:.0f} s ago" if late > 0 else f"{-late:.0f} s in the future"
+    age = time.time() - int(sent)
+    if abs(age) > tolerance:
+        when = f"{age:.0f} s ago" if age > 0 else f"{-age:.0f} s in the future"
         raise WebhookInvalid(f"the webhook was sent {when}: it was delayed, or a clock is wrong")
 
 
 class _Envelope(Result, frozen=True):
-    """What every webhook has in common."""
+    """The fields of every webhook."""
 
     id: str
     type: str

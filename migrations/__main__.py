@@ -1,4 +1,4 @@
-"""`python -m migrations`: bring the schema to the newest version; safe to run twice at once."""
+"""`python -m migrations`: upgrade the database schema to the newest version. Safe to run twice at once."""
 
 import sys
 from pathlib import Path
@@ -13,15 +13,19 @@ from core import partitions
 from core.database import create_unbounded
 from core.settings import settings_or_exit
 
-OLDEST_SERVER = 180000  # uuidv7() came with PostgreSQL 18
+OLDEST_SERVER = 180000  # uuidv7() is new in PostgreSQL 18
 
 
 class MigrationError(Exception):
-    """The schema was not changed; the message is one line that says why."""
+    """The migration failed. The message is one line with the reason."""
 
 
 def migrate(engine: Engine) -> None:
-    """Upgrade to head, then create the missing partitions."""
+    """Upgrade the schema, then create missing partitions.
+
+    Raises:
+        MigrationError: an upgrade that fails is rolled back.
+    """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     try:
@@ -34,13 +38,13 @@ def migrate(engine: Engine) -> None:
             command.upgrade(config, "head")
         partitions.ensure(engine)
     except CommandError as error:
-        raise MigrationError(f"the schema is not one that this version knows: {error}") from error
+        raise MigrationError(f"this version of Linewatch does not know the schema: {error}") from error
     except DBAPIError as error:
         raise MigrationError(str(error.orig).strip().splitlines()[0]) from error
 
 
 def main() -> int:
-    """Migrate the database of the settings; 1 if that fails, 2 if a setting is wrong."""
+    """Migrate the database of the settings. Returns 1 if that fails; exits with 2 if a setting is invalid."""
     engine = create_unbounded(settings_or_exit(), name="migrate")
     try:
         migrate(engine)

@@ -10,5 +10,5 @@ depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    """Go forward."""
+    """Apply this migration."""
     ${upgrades if upgrades else "pass"}

@@ -1,11 +1,11 @@
-"""Fixtures for all tests lie in `tests/fixtures`. A missing wheel fails the tests; nothing is skipped."""
+"""Configuration of all tests. Fixtures are in `tests/fixtures`; a missing wheel fails the tests, nothing is skipped."""
 
 import os
 
 import hypothesis
 
-# Before torch is imported, here and in every process that a test starts. The tests run in as many processes as there
-# are cores: more threads than that wait for each other, actively, and a training takes ten times as long.
+# Set before torch is imported, in this process and in every process that a test starts. There is one test process per
+# core: with more threads, busy waiting makes a training ten times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 pytest_plugins = [
@@ -14,5 +14,5 @@ pytest_plugins = [
     "tests.fixtures.running_system",
 ]
 
-hypothesis.settings.register_profile("linewatch", deadline=None)  # how busy the machine is proves nothing
+hypothesis.settings.register_profile("linewatch", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("linewatch")

@@ -1,4 +1,4 @@
-"""The dispatcher publishes work that was forgotten. Several dispatchers may run; they skip each other's rows.
+"""The dispatcher publishes forgotten work. Several dispatchers may run; they skip each other's rows.
 
 Redis may lose every message, because Postgres has all the work. Within seconds the dispatcher finds expired leases,
 deadlines that have passed, rows that were never published, rows whose message was lost, and model versions that no
@@ -37,7 +37,7 @@ CHECK_MODELS_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 600.0
 POOL_SIZE = 2
 WOKEN_AT_ONCE = 4
-"""How many messages wake workers for slices. A worker goes on while there are slices, so a few messages are enough."""
+"""How many messages wake workers for slices. A worker continues while there are slices, so a few suffice."""
 
 
 class Dispatcher:

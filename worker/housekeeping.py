@@ -1,4 +1,4 @@
-"""Housekeeping: create coming partitions and delete expired data. One failing job does not keep others from running."""
+"""Housekeeping: create coming partitions and delete expired data. If a job fails, the others still run."""
 
 import logging
 from collections.abc import Callable

@@ -61,7 +61,7 @@ class Process:
 
 
 class _Worker:
-    """Holds the objects of the process, which are created by the worker's start or by the first task."""
+    """Holds the objects of the process, which are created when the worker starts or by its first task."""
 
     @cached_property
     def process(self) -> Process:
@@ -116,9 +116,8 @@ def rescore(granted: int = 0) -> None:
     except ArchiveUnavailable as error:
         log.warning("the source of a re-scoring run is unavailable: %s", error)
         return
-    if (
-        may_be_more and not granted and not process.stopping.is_set()
-    ):  # after a grant, the dispatcher sends the next message
+    # After a grant, the dispatcher sends the next message.
+    if may_be_more and not granted and not process.stopping.is_set():
         try:
             app.send_task(Task.RESCORE, queue=BULK_QUEUE, ignore_result=True, retry=False)
         except BrokerError as error:
@@ -172,9 +171,9 @@ def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, 
         try:
             model = process.models.get(version_id)
             with _isolated(process, model) as decoder:
-                made = anomaly_map_of(process.store, model, decoder, process.store.path(source), map_key)
-                drawn = scale_to_threshold(made, score, threshold)
-                process.store.put(key, decoder.heatmap(process.store.path(source), drawn))
+                image = process.store.path(source)
+                anomaly = anomaly_map_of(process.store, model, decoder, image, map_key)
+                process.store.put(key, decoder.heatmap(image, scale_to_threshold(anomaly, score, threshold)))
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())
     process.notifier.map_written(key)
@@ -186,7 +185,7 @@ def rescore_report(run_id: str, key: str) -> None:
     try:
         worker.process.reporter.make(UUID(run_id), key)
     except ModelUnavailable as error:
-        log.error("%s; the report of its run is not available for now", error)
+        log.error("%s; the report of its run is unavailable for now", error)
 
 
 def _isolated(process: Process, model: LoadedModel) -> IsolatedDecoder:

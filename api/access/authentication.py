@@ -58,7 +58,7 @@ class Authentication:
         self._needs_key = settings.auth_required
         self._client_timeout = settings.client_timeout
         self._engine = engine
-        self._keys: dict[str, tuple[float, Key]] = {}
+        self._keys: dict[bytes, tuple[float, Key]] = {}  # by digest: the keys themselves are neither kept nor compared
         self._rates = RateLimits()
         self._use_updated_at: dict[int, float] = {}
         self._use_updates: set[asyncio.Task[None]] = set()
@@ -100,16 +100,16 @@ class Authentication:
         return f"key:{key.prefix}", key.allows("admin")
 
     async def _find(self, text: str) -> Key | None:
-        now = time.monotonic()
-        if text in self._keys and self._keys[text][0] > now:
-            return self._keys[text][1]
+        now, digest = time.monotonic(), keys.digest(text)
+        if digest in self._keys and self._keys[digest][0] > now:
+            return self._keys[digest][1]
         try:
             key = await anyio.to_thread.run_sync(self._look_up, text, limiter=self._threads)
         except UNUSABLE as error:
             raise database_unavailable() from error
         self._keys = {cached: entry for cached, entry in self._keys.items() if entry[0] > now}
         if key is not None:
-            self._keys[text] = (now + KEY_SECONDS, key)
+            self._keys[digest] = (now + KEY_SECONDS, key)
         return key
 
     def _check_rate(self, key: Key) -> None:

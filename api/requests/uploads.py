@@ -13,7 +13,6 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from starlette.requests import ClientDisconnect
 
 from api.requests.group_commit import store_refusal
-from api.requests.parameters import once_each
 from core.errors import Code, Refused
 from core.intake.image_decoding import read_header
 from core.intake.submission import StoredImage
@@ -174,7 +173,6 @@ class UploadReceiver:
                 async for chunk in stream:
                     for event in parser.parse(chunk) if chunk else ():
                         await reader.take(event)
-            reader.form.fields = once_each(reader.pairs)
             yield reader.form
         except BaseException as error:
             await reader.discard()
@@ -189,7 +187,6 @@ class _FormReader:
 
     def __init__(self, receiver: UploadReceiver, image: str, max_images: int) -> None:
         self.form = Form()
-        self.pairs: list[tuple[str, str]] = []
         self._receiver = receiver
         self._image = image
         self._max_images = max_images
@@ -221,6 +218,19 @@ class _FormReader:
             self._incoming = _IncomingImage(self._receiver)
         elif segment.filename is not None:
             raise Refused(Code.INVALID_FIELD, f"{segment.name}: only the part {self._image!r} may be a file.")
+        else:
+            self._check_new_field(segment.name)
+
+    def _check_new_field(self, name: str) -> None:
+        """Check that the form may have one more field. Fields are kept in memory, so this cannot wait for the end.
+
+        Raises:
+            Refused: INVALID_FIELD for a repeated name, and for too many fields.
+        """
+        if name in self.form.fields:
+            raise Refused(Code.INVALID_FIELD, f"{name}: given more than once.")
+        if len(self.form.fields) >= MAX_FIELDS:
+            raise Refused(Code.INVALID_FIELD, f"A form may have at most {MAX_FIELDS} fields.")
 
     async def _continue(self, chunk: bytes) -> None:
         assert self._segment is not None  # noqa: S101 - the parser sends a segment first
@@ -246,7 +256,7 @@ class _FormReader:
                 self.form.images.append(received)
                 self._incoming = None
         elif self._segment.name != self._image:
-            self.pairs.append((self._segment.name or "", _text(self._segment.name, bytes(self._value))))
+            self.form.fields[self._segment.name] = _text(self._segment.name, bytes(self._value))
 
     async def _refuse(self, refused: Refused) -> None:
         assert self._segment is not None  # noqa: S101 - the image belongs to this segment
@@ -275,7 +285,7 @@ def _declared_size(request: Request) -> int:
     return int(declared) if declared.isdigit() else 0
 
 
-def _text(name: str | None, value: bytes) -> str:
+def _text(name: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -26,7 +26,7 @@ class Downloads:
     """The downloads of one api process."""
 
     def __init__(self, *, max_downloads: int, threads: int) -> None:
-        """At most `max_downloads` run at a time, because each holds memory; `threads` threads work on them."""
+        """At most `max_downloads` run at a time, because each holds memory; `threads` threads produce their chunks."""
         self._max_downloads = max_downloads
         self._running = 0
         self._threads = anyio.CapacityLimiter(threads)
@@ -58,7 +58,7 @@ class Downloads:
 
 
 class _ClientStalled(Exception):  # noqa: N818 - an event, not an error
-    """A client reads nothing."""
+    """The client has read nothing for `stalled_seconds`."""
 
 
 class Download(StreamingResponse):

@@ -107,14 +107,14 @@ def _page(services: Services, query: _Feed, after: str | None) -> _FeedRead:
         page = feed.read(
             connection,
             state,
-            feed.start(connection, state, after),
+            feed.start_cursor(connection, state, after),
             limit=query.limit,
             recipe_id=recipe_id,
             reviews=query.include == "reviews",
             from_oldest=after is None,
         )
         items = feed_items(connection, page)
-    return _FeedRead(FeedPage(items=items, next_cursor=str(page.following)), state.newest, recipe_id)
+    return _FeedRead(FeedPage(items=items, next_cursor=str(page.next_cursor)), state.newest, recipe_id)
 
 
 def _state(services: Services) -> feed.State:

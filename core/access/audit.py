@@ -1,4 +1,4 @@
-"""The audit: who changed what, and when. Append-only, written in the transaction of the change."""
+"""The audit log: who changed what, and when. It is append-only and written in the transaction of the change."""
 
 from typing import Any
 
@@ -8,5 +8,5 @@ from core.tables import audit_events
 
 
 def record(connection: Connection, *, actor: str, action: str, subject: str, **detail: Any) -> None:
-    """Note a change, for example `record(…, actor="key:mes", action="model.activated", subject="recipe:bottle")`."""
+    """Record a change, for example `record(…, actor="key:mes", action="model.activated", subject="recipe:bottle")`."""
     connection.execute(insert(audit_events).values(actor=actor, action=action, subject=subject, detail=detail))

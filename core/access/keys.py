@@ -1,4 +1,4 @@
-"""API keys: `lw_<prefix>_<secret>`. A key is shown once; what is stored is its prefix and the hash of the whole."""
+"""API keys: `lw_<prefix>_<secret>`. A key is shown once; only its prefix and its SHA-256 are stored."""
 
 import datetime as dt
 import hashlib
@@ -19,11 +19,11 @@ SCOPES = ("submit", "read", "admin")
 
 @dataclass(frozen=True)
 class Key:
-    """A key as it may be shown: never its secret.
+    """An API key without its secret.
 
     Attributes:
-        last_used_at: to the minute, or so.
-        requests_per_minute: how many it may make; None for any number.
+        last_used_at: accurate to about a minute.
+        requests_per_minute: the rate limit; None for no limit.
     """
 
     id: int
@@ -37,11 +37,11 @@ class Key:
     requests_per_minute: int | None
 
     def allows(self, scope: str) -> bool:
-        """Whether the key carries a scope; `admin` carries all."""
+        """Return whether the key has a scope; `admin` includes all."""
         return scope in self.scopes or "admin" in self.scopes
 
     def check_not_expired(self) -> None:
-        """Refuse the key from the moment on at which it expires."""
+        """Raise Refused (UNAUTHENTICATED) if the key has expired."""
         if self.expires_at is not None and self.expires_at <= dt.datetime.now(dt.UTC):
             raise Refused(
                 Code.UNAUTHENTICATED,
@@ -50,11 +50,12 @@ class Key:
             )
 
 
-_SHOWN = [api_keys.c[one.name] for one in fields(Key)]
+_COLUMNS = [api_keys.c[field.name] for field in fields(Key)]
 
 
-def _digest(key: str) -> bytes:
-    # A key holds 256 random bits, so a plain hash withstands guessing; a slow one would only slow the api down.
+def digest(key: str) -> bytes:
+    """Return the hash by which keys are stored and compared."""
+    # A key holds 256 random bits, so nobody can guess it from a plain hash. A slow hash would only slow the API down.
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -67,18 +68,21 @@ def create(
     expires_at: dt.datetime | None = None,
     requests_per_minute: int | None = None,
 ) -> tuple[Key, str]:
-    """A new key, and its text, which cannot be had again; refuses wrong scopes, a blank
-    name and what would never be of use."""
-    wrong = sorted(set(scopes) - set(SCOPES))
-    if wrong or not scopes:
-        raise Refused(Code.INVALID_FIELD, f"Scopes are {', '.join(SCOPES)}; not {', '.join(wrong) or 'none'}.")
+    """Create a key. Returns it and its text, which cannot be recovered later.
+
+    Raises:
+        Refused: INVALID_FIELD for no or unknown scopes, a blank name, an expiry in the past, or a rate below 1.
+    """
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        raise Refused(Code.INVALID_FIELD, f"Scopes are {', '.join(SCOPES)}; not {', '.join(unknown) or 'none'}.")
     if expires_at is not None and expires_at <= dt.datetime.now(dt.UTC):
-        raise Refused(Code.INVALID_FIELD, f"The key would have expired already, at {expires_at.isoformat()}.")
+        raise Refused(Code.INVALID_FIELD, f"The expiry time {expires_at.isoformat()} is in the past.")
     if requests_per_minute is not None and requests_per_minute < 1:
-        raise Refused(Code.INVALID_FIELD, "A key's rate is at least one request a minute; without one it is not bound.")
+        raise Refused(Code.INVALID_FIELD, "The rate must be at least one request per minute. Omit it for no limit.")
     name = name.strip()
     if not name:
-        raise Refused(Code.INVALID_FIELD, "A key needs a name that says who or what will use it.")
+        raise Refused(Code.INVALID_FIELD, "A key needs a name, for example that of the system that will use it.")
     prefix = secrets.token_hex(6)
     key = f"lw_{prefix}_{secrets.token_urlsafe(32)}"
     row = connection.execute(
@@ -86,12 +90,12 @@ def create(
         .values(
             name=name,
             prefix=prefix,
-            secret_sha256=_digest(key),
+            secret_sha256=digest(key),
             scopes=sorted(set(scopes)),
             expires_at=expires_at,
             requests_per_minute=requests_per_minute,
         )
-        .returning(*_SHOWN)
+        .returning(*_COLUMNS)
     ).one()
     audit.record(
         connection,
@@ -106,15 +110,19 @@ def create(
 
 
 def list_all(connection: Connection) -> list[Key]:
-    return [Key(**row._mapping) for row in connection.execute(select(*_SHOWN).order_by(api_keys.c.id))]
+    return [Key(**row._mapping) for row in connection.execute(select(*_COLUMNS).order_by(api_keys.c.id))]
 
 
 def revoke(connection: Connection, prefix: str, *, actor: str) -> Key:
-    """Revoke the key with this prefix; refuses an unknown one. Revoking twice changes nothing."""
+    """Revoke the key with this prefix. A key that is revoked already keeps its first `revoked_at`.
+
+    Raises:
+        Refused: NOT_FOUND.
+    """
     connection.execute(
         update(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None)).values(revoked_at=now())
     )
-    row = connection.execute(select(*_SHOWN).where(api_keys.c.prefix == prefix)).one_or_none()
+    row = connection.execute(select(*_COLUMNS).where(api_keys.c.prefix == prefix)).one_or_none()
     if row is None:
         raise Refused(Code.NOT_FOUND, f"There is no key with the prefix {prefix!r}; see `linewatch keys list`.")
     audit.record(connection, actor=actor, action="key.revoked", subject=f"key:{prefix}")
@@ -122,12 +130,12 @@ def revoke(connection: Connection, prefix: str, *, actor: str) -> Key:
 
 
 def note_use(connection: Connection, key_id: int) -> None:
-    """Note that a key is used now."""
+    """Set the time of the last use of a key to now."""
     connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now()))
 
 
 def find(connection: Connection, key: str) -> Key | None:
-    """The key of this text, if it is one of ours and not revoked; it may have expired.
+    """Return the key with this text, or None if it is unknown or revoked. The key may have expired.
 
     The comparison takes constant time.
     """
@@ -136,8 +144,8 @@ def find(connection: Connection, key: str) -> Key | None:
     if marker != "lw" or not prefix or not secret:
         return None
     row = connection.execute(
-        select(*_SHOWN, api_keys.c.secret_sha256).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
+        select(*_COLUMNS, api_keys.c.secret_sha256).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
     ).one_or_none()
-    if row is None or not hmac.compare_digest(row.secret_sha256, _digest(key)):
+    if row is None or not hmac.compare_digest(row.secret_sha256, digest(key)):
         return None
     return Key(**{name: value for name, value in row._mapping.items() if name != "secret_sha256"})

@@ -22,7 +22,7 @@ from core.addresses import (
     Entry,
     format_host,
     is_local_address,
-    is_loopback_or_link_local,
+    local_kind,
     parse_address,
     parse_entries,
     parse_host,
@@ -190,7 +190,7 @@ class AllowList:
         for service in self._servers:
             if self._is(service, address, port):
                 raise TargetRefused(f"{shown} is, at port {port}, {service.name} of Linewatch; no entry allows it.")
-        if kind := is_loopback_or_link_local(address):
+        if kind := local_kind(address):
             if not any(entry.is_exactly(address, port) for entry in self.entries):
                 raise TargetRefused(
                     f"{shown} is {kind}: names and ranges in {_SETTING} do not allow it, only the entry {exact}."
@@ -216,25 +216,26 @@ class AllowList:
         return address in addresses or (is_local_address(address) and any(map(is_local_address, addresses)))
 
 
-def _in_time(look_up: Callable[[], T], what: str) -> T:
-    """The result of `look_up`.
+def _in_time(look_up: Callable[[], T], subject: str) -> T:
+    """Return the result of `look_up`, which runs in a thread.
 
     Raises:
-        TargetUnresolved: it took longer than `CHECK_SECONDS`. Its thread goes on: a resolver cannot be interrupted.
+        TargetUnresolved: it took longer than `CHECK_SECONDS`. The thread continues, because a resolver cannot be
+            interrupted.
     """
-    found: Future[T] = Future()
+    future: Future[T] = Future()
 
     def work() -> None:
         try:
-            found.set_result(look_up())
+            future.set_result(look_up())
         except Exception as error:  # noqa: BLE001 - passed on to the waiting thread
-            found.set_exception(error)
+            future.set_exception(error)
 
     threading.Thread(target=work, name="target-check", daemon=True).start()
     try:
-        return found.result(CHECK_SECONDS)
+        return future.result(CHECK_SECONDS)
     except TimeoutError:
-        raise TargetUnresolved(f"{what} was not found within {CHECK_SECONDS:g} seconds; try again.") from None
+        raise TargetUnresolved(f"{subject} was not found within {CHECK_SECONDS:g} seconds; try again.") from None
 
 
 def _unmapped(address: str) -> str:

@@ -32,7 +32,7 @@ State = Literal["pending", "delivered", "exhausted", "cancelled"]
 
 
 class Outcome(StrEnum):
-    """The outcome of one try. Only the first is a success; after any other it is tried again, as scheduled."""
+    """The outcome of a try. Only the first value is a success. After any other, the delivery is retried on schedule."""
 
     DELIVERED = "delivered"  # answered with 2xx
     REFUSED_STATUS = "refused_status"  # answered with anything else, redirects included
@@ -41,12 +41,12 @@ class Outcome(StrEnum):
     UNREACHABLE = "unreachable"  # no address, no connection, or a broken connection
     TLS_FAILED = "tls_failed"  # an untrusted certificate, or no common protocol
     BAD_ANSWER = "bad_answer"  # not HTTP
-    TARGET_REFUSED = "target_refused"  # its address is not allowed, or no longer
+    TARGET_REFUSED = "target_refused"  # its address is not allowed (any more)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One recorded try of a message."""
+    """A recorded try of a message."""
 
     at: dt.datetime
     outcome: Outcome
@@ -57,7 +57,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event to one endpoint, with its tries, oldest first. `next_try_at` is None once it is final."""
+    """An event for an endpoint, with its tries, oldest first. `next_try_at` is None once it is final."""
 
     id: UUID
     endpoint_id: UUID
@@ -74,19 +74,23 @@ class Delivery:
 
 
 _SELECT = """
-    SELECT one.id, one.endpoint_id, one.event, one.subject_id, coalesce(one.callback_url, endpoint.url) AS url,
-        one.state, one.tries, one.occurred_at, CASE WHEN one.state = 'pending' THEN one.next_try_at END AS next_try_at,
-        one.finished_at, one.message_id
-    FROM deliveries AS one JOIN webhook_endpoints AS endpoint ON endpoint.id = one.endpoint_id
+    SELECT delivery.id, delivery.endpoint_id, delivery.event, delivery.subject_id,
+        coalesce(delivery.callback_url, endpoint.url) AS url, delivery.state, delivery.tries, delivery.occurred_at,
+        CASE WHEN delivery.state = 'pending' THEN delivery.next_try_at END AS next_try_at,
+        delivery.finished_at, delivery.message_id
+    FROM deliveries AS delivery JOIN webhook_endpoints AS endpoint ON endpoint.id = delivery.endpoint_id
 """
 
 
 _PAGE = f"""
-    {_SELECT} WHERE one.endpoint_id = :endpoint_id AND one.id < :before {{narrowed}} ORDER BY one.id DESC LIMIT :limit
+    {_SELECT} WHERE delivery.endpoint_id = :endpoint_id AND delivery.id < :before {{condition}}
+    ORDER BY delivery.id DESC LIMIT :limit
 """
 _LAST_ID = UUID(int=2**128 - 1)
 # The state is a literal, so that the planner can use the partial index on exhausted deliveries.
-_IN_STATE: Mapping[State | None, str] = {None: ""} | {one: f"AND one.state = '{one}'" for one in get_args(State)}
+_IN_STATE: Mapping[State | None, str] = {None: ""} | {
+    state: f"AND delivery.state = '{state}'" for state in get_args(State)
+}
 
 
 def _deliveries(connection: Connection, rows: Sequence[Row[Any]]) -> list[Delivery]:
@@ -108,7 +112,7 @@ def get(connection: Connection, delivery_id: UUID) -> Delivery:
     Raises:
         Refused: NOT_FOUND.
     """
-    rows = connection.execute(text(f"{_SELECT} WHERE one.id = :id"), {"id": delivery_id}).all()
+    rows = connection.execute(text(f"{_SELECT} WHERE delivery.id = :id"), {"id": delivery_id}).all()
     if not rows:
         raise Refused(Code.NOT_FOUND, f"There is no delivery {delivery_id}.")
     return _deliveries(connection, rows)[0]
@@ -119,7 +123,7 @@ def list_page(
 ) -> tuple[list[Delivery], UUID | None]:
     """One page of an endpoint's deliveries, newest first, and `before` for the next page, or None after the last."""
     rows = connection.execute(
-        text(_PAGE.format(narrowed=_IN_STATE[state])),
+        text(_PAGE.format(condition=_IN_STATE[state])),
         {"endpoint_id": endpoint_id, "before": before or _LAST_ID, "limit": limit + 1},
     ).all()
     items = _deliveries(connection, rows[:limit])
@@ -168,14 +172,14 @@ def replay(connection: Connection, delivery_id: UUID) -> Delivery:
     return get(connection, delivery_id)
 
 
-def _lock_enabled(connection: Connection, endpoint_id: UUID, otherwise: str) -> None:
+def _lock_enabled(connection: Connection, endpoint_id: UUID, refusal: str) -> None:
     state = connection.execute(
         text("SELECT state FROM webhook_endpoints WHERE id = :id FOR NO KEY UPDATE"), {"id": endpoint_id}
     ).scalar_one_or_none()
     if state is None:
         raise Refused(Code.NOT_FOUND, f"There is no webhook endpoint {endpoint_id}.")
     if state != "enabled":
-        raise Refused(Code.INVALID_TRANSITION, otherwise.format(state=state))
+        raise Refused(Code.INVALID_TRANSITION, refusal.format(state=state))
 
 
 def delete_old(connection: Connection, *, at_most: int, now: dt.datetime | None = None) -> int:
@@ -187,16 +191,17 @@ def delete_old(connection: Connection, *, at_most: int, now: dt.datetime | None 
     removed: int = connection.execute(
         text("""
             WITH old AS (
-                SELECT one.id FROM deliveries AS one JOIN webhook_endpoints AS endpoint ON endpoint.id = one.endpoint_id
-                WHERE one.id < :oldest AND (one.finished_at < :moment
-                    OR one.state = 'pending' AND one.occurred_at < :moment AND endpoint.state <> 'enabled')
-                ORDER BY one.id LIMIT :at_most FOR UPDATE OF one SKIP LOCKED
-            ), gone AS (
+                SELECT delivery.id FROM deliveries AS delivery
+                JOIN webhook_endpoints AS endpoint ON endpoint.id = delivery.endpoint_id
+                WHERE delivery.id < :oldest AND (delivery.finished_at < :moment
+                    OR delivery.state = 'pending' AND delivery.occurred_at < :moment AND endpoint.state <> 'enabled')
+                ORDER BY delivery.id LIMIT :at_most FOR UPDATE OF delivery SKIP LOCKED
+            ), deleted AS (
                 DELETE FROM deliveries USING old WHERE deliveries.id = old.id RETURNING deliveries.message_id
-            ), without AS (
-                DELETE FROM delivery_attempts USING gone WHERE delivery_attempts.message_id = gone.message_id
+            ), deleted_attempts AS (
+                DELETE FROM delivery_attempts USING deleted WHERE delivery_attempts.message_id = deleted.message_id
             )
-            SELECT count(*) FROM gone
+            SELECT count(*) FROM deleted
         """),
         {"oldest": first_id_of(moment), "moment": moment, "at_most": at_most},
     ).scalar_one()

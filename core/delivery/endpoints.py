@@ -1,7 +1,7 @@
 """Webhook endpoints: URLs, events and secrets. States: `enabled ⇄ disabled`, and finally `deleted`.
 
-The database creates secrets; they are never parameters of statements, which errors and logs repeat. When an endpoint
-leaves `enabled`, its pending deliveries become `cancelled` in the same transaction.
+The database creates secrets, so that they are never parameters of statements, which appear in errors and logs. When an
+endpoint leaves `enabled`, its pending deliveries become `cancelled` in the same transaction.
 """
 
 import datetime as dt
@@ -64,7 +64,7 @@ def _endpoint(row: Row[*tuple[Any, ...]]) -> Endpoint:
     return Endpoint(**{**row._mapping, **secrets})
 
 
-def _one(row: Row[*tuple[Any, ...]] | None, endpoint_id: UUID) -> Endpoint:
+def _require(row: Row[*tuple[Any, ...]] | None, endpoint_id: UUID) -> Endpoint:
     if row is None:
         raise Refused(Code.NOT_FOUND, f"There is no webhook endpoint {endpoint_id}.")
     return _endpoint(row)
@@ -84,7 +84,7 @@ def get(connection: Connection, endpoint_id: UUID) -> Endpoint:
     Raises:
         Refused: NOT_FOUND if it does not exist or was deleted.
     """
-    return _one(connection.execute(_SELECT.where(webhook_endpoints.c.id == endpoint_id)).one_or_none(), endpoint_id)
+    return _require(connection.execute(_SELECT.where(webhook_endpoints.c.id == endpoint_id)).one_or_none(), endpoint_id)
 
 
 def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Endpoint]:
@@ -216,12 +216,12 @@ def callback(connection: Connection, url: str) -> Callback:
 
 
 def unregistered(url: str) -> Refused:
-    """The error for a callback to an origin that no enabled endpoint has."""
+    """Return the refusal of a callback to an origin that no enabled endpoint has."""
     origin = _origin(url)
-    where = f"{origin.scheme}://{origin.host} at port {origin.port}" if origin else "this URL"
+    location = f"{origin.scheme}://{origin.host} at port {origin.port}" if origin else "this URL"
     return Refused(
         Code.CALLBACK_UNREGISTERED,
-        f"callback_url: no enabled webhook endpoint is registered for {where}; register one with "
+        f"callback_url: no enabled webhook endpoint is registered for {location}; register one with "
         "POST /v1/webhook-endpoints.",
     )
 
@@ -240,7 +240,7 @@ def _update(connection: Connection, endpoint_id: UUID, **values: Any) -> Endpoin
         .values(**values, updated_at=now())
         .returning(*webhook_endpoints.c)
     ).one_or_none()
-    return _one(row, endpoint_id)
+    return _require(row, endpoint_id)
 
 
 def _cancel_pending(connection: Connection, endpoint_id: UUID) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
-class BrokerRefused(Exception):  # noqa: N818 - it reads as what happened
+class BrokerRefused(Exception):  # noqa: N818 - describes the fault
     """The broker rejects the connection; the message says why."""
 
 

@@ -27,7 +27,7 @@ LEASE_SECONDS = 60.0
 
 ENDPOINTS_AT_ONCE = 16
 EVENTS_AT_ONCE = 1000
-"""The most events that one claim takes and that a sender holds of one endpoint; at least one message."""
+"""The most events that a call of `claim` takes, and that a sender holds for an endpoint. One message may exceed it."""
 
 MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
 JITTER = 0.2
@@ -58,7 +58,7 @@ class Message:
     @property
     def grouped(self) -> bool:
         """Whether its events are sent as a group; fixed with the id of the message."""
-        return any(one.id != self.id for one in self.claims)
+        return any(claim.id != self.id for claim in self.claims)
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,14 @@ _CLAIM = text("""
 WITH endpoint AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:rooms AS int[]), CAST(:sizes AS int[])) AS _(id, room, size)
 ), ready AS (
-    SELECT endpoint.id AS endpoint_id, endpoint.room, endpoint.size, one.*,
-        endpoint.size > 1 AND one.message_id IS NULL AND one.callback_url IS NULL AS grouping
+    SELECT endpoint.id AS endpoint_id, endpoint.room, endpoint.size, waiting.*,
+        endpoint.size > 1 AND waiting.message_id IS NULL AND waiting.callback_url IS NULL AS grouping
     FROM endpoint CROSS JOIN LATERAL (
         SELECT id, message_id, callback_url, next_try_at FROM deliveries
         WHERE endpoint_id = endpoint.id AND state = 'pending'
           AND (next_try_at <= clock_timestamp() OR endpoint.size > 1 AND message_id IS NULL)
         ORDER BY next_try_at, id LIMIT endpoint.room * endpoint.size
-    ) AS one
+    ) AS waiting
 ), numbered AS (
     SELECT *, CASE WHEN grouping THEN
             (row_number() OVER (PARTITION BY endpoint_id, grouping ORDER BY next_try_at, id) - 1) / size
@@ -265,7 +265,7 @@ def _change_held(connection: Connection, endpoint_ids: set[UUID], claims: Sequen
             UPDATE deliveries SET {change}
             FROM unnest(CAST(:ids AS uuid[]), CAST(:claims AS int[])) AS held(id, claim)
             WHERE deliveries.id = held.id AND deliveries.claim = held.claim AND deliveries.state = 'pending'
-        """),  # noqa: S608 - the change is a constant of ours
+        """),  # noqa: S608 - the change is a constant
         {"ids": [claim.id for claim in claims], "claims": [claim.claim for claim in claims]},
     )
 
@@ -295,9 +295,9 @@ WHERE EXISTS (SELECT FROM handled WHERE handled.message_id = attempt.message_id)
 """)
 
 _NOTE_FAILING = text("""
-    UPDATE webhook_endpoints SET failing_since = CASE WHEN heard.well THEN NULL ELSE now() END
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:well AS bool[])) AS heard(id, well)
-    WHERE webhook_endpoints.id = heard.id AND (webhook_endpoints.failing_since IS NULL) <> heard.well
+    UPDATE webhook_endpoints SET failing_since = CASE WHEN result.succeeded THEN NULL ELSE now() END
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:succeeded AS bool[])) AS result(id, succeeded)
+    WHERE webhook_endpoints.id = result.id AND (webhook_endpoints.failing_since IS NULL) <> result.succeeded
 """)
 
 _FAILED_TOO_LONG = text("""
@@ -340,7 +340,7 @@ def record_results(
             "answers": [result.answer.text for result in results],
         },
     )
-    return _judge_endpoints(connection, outcomes, disable_after_days)
+    return _update_endpoint_states(connection, outcomes, disable_after_days)
 
 
 def _pause(result: Result, schedule: Sequence[float]) -> float | None:
@@ -350,19 +350,19 @@ def _pause(result: Result, schedule: Sequence[float]) -> float | None:
     return retry_pause(result.message.tries + 1, schedule, retry_after=result.answer.retry_after, jitter=jitter)
 
 
-def _judge_endpoints(
+def _update_endpoint_states(
     connection: Connection, outcomes: Mapping[UUID, set[Outcome]], disable_after_days: float
 ) -> dict[UUID, str]:
     ids = list(outcomes)
     connection.execute(
-        _NOTE_FAILING, {"ids": ids, "well": [Outcome.DELIVERED in outcomes[endpoint_id] for endpoint_id in ids]}
+        _NOTE_FAILING, {"ids": ids, "succeeded": [Outcome.DELIVERED in outcomes[endpoint_id] for endpoint_id in ids]}
     )
     too_long = connection.execute(_FAILED_TOO_LONG, {"ids": ids, "seconds": disable_after_days * 24 * 3600}).scalars()
-    because = dict.fromkeys(too_long.all(), f"only failures for {disable_after_days:g} days")
-    because |= {endpoint_id: "answered 410 Gone" for endpoint_id in ids if Outcome.GONE in outcomes[endpoint_id]}
-    for endpoint_id, reason in because.items():
+    reasons = dict.fromkeys(too_long.all(), f"only failures for {disable_after_days:g} days")
+    reasons |= {endpoint_id: "answered 410 Gone" for endpoint_id in ids if Outcome.GONE in outcomes[endpoint_id]}
+    for endpoint_id, reason in reasons.items():
         endpoints.disable(connection, endpoint_id, because=reason)
-    return because
+    return reasons
 
 
 def _lock_endpoints(connection: Connection, ids: set[UUID]) -> None:

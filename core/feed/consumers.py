@@ -1,4 +1,4 @@
-"""Consumers of the feed, whose cursor the server saves. A consumer belongs to the API key that created it."""
+"""Feed consumers: named cursors that the server saves. A consumer belongs to the API key that created it."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ INTERNAL = "linewatch:"
 
 @dataclass(frozen=True)
 class Reader:
-    """Who uses consumers.
+    """The API key of a request on consumers.
 
     Attributes:
-        actor: the API key, as in the audit.
-        is_admin: whether it may take over and delete consumers of others, and see all of them.
+        actor: the API key as the audit log names it.
+        is_admin: whether it may list, take over and delete the consumers of other keys.
     """
 
     actor: str
@@ -33,7 +33,12 @@ class Reader:
 
 @dataclass(frozen=True)
 class Consumer:
-    """A consumer and the cursor of the last entry that it has acknowledged."""
+    """A consumer.
+
+    Attributes:
+        owner: the actor it belongs to; None for a consumer from before owners were stored, which any key may claim.
+        cursor: the last entry that it has acknowledged.
+    """
 
     name: str
     owner: str | None
@@ -43,11 +48,11 @@ class Consumer:
 
 
 def _consumer(row: Row[Any]) -> Consumer:
-    return Consumer(row.name, row.owner, Cursor.of_bytes(row.cursor), row.created_at, row.acknowledged_at)
+    return Consumer(row.name, row.owner, Cursor.from_bytes(row.cursor), row.created_at, row.acknowledged_at)
 
 
 def list_visible(connection: Connection, reader: Reader) -> list[Consumer]:
-    """The consumers of a reader, by name; all of them for an admin."""
+    """Return the consumers of a reader, or all of them for an admin, sorted by name."""
     query = select(feed_consumers).order_by(feed_consumers.c.name)
     if not reader.is_admin:
         query = query.where(or_(feed_consumers.c.owner == reader.actor, feed_consumers.c.owner.is_(None)))
@@ -55,20 +60,21 @@ def list_visible(connection: Connection, reader: Reader) -> list[Consumer]:
 
 
 def find(connection: Connection, name: str) -> Consumer | None:
-    """A consumer by its name; None before its first acknowledgement."""
+    """Return a consumer by its name, or None before its first acknowledgement."""
     row = connection.execute(select(feed_consumers).where(feed_consumers.c.name == name)).one_or_none()
     return None if row is None else _consumer(row)
 
 
 def acknowledge(connection: Connection, state: State, name: str, upto: str, *, reader: Reader) -> Consumer:
-    """Save that a consumer has processed everything up to a cursor, `now` or `oldest`. Creates it if it is new.
+    """Save that a consumer has processed everything up to a cursor, `now` or `oldest`. Create it if it is new.
 
-    A late acknowledgement of an earlier cursor changes nothing. An admin becomes the owner of a consumer of another.
+    A late acknowledgement of an earlier cursor changes nothing. If an admin acknowledges for another key's consumer,
+    the admin becomes its owner.
 
     Raises:
-        Refused: FORBIDDEN if it belongs to another API key; or see `feed.start`.
+        Refused: FORBIDDEN if it belongs to another API key; otherwise as `feed.start_cursor`.
     """
-    cursor = bytes(feed.start(connection, state, upto))
+    cursor = bytes(feed.start_cursor(connection, state, upto))
     _claim(connection, name, reader)
     saved = feed_consumers.c.cursor
     connection.execute(
@@ -77,7 +83,7 @@ def acknowledge(connection: Connection, state: State, name: str, upto: str, *, r
         .on_conflict_do_update(
             index_elements=["name"],
             set_={"cursor": cursor, "acknowledged_at": now()},
-            # The first eight bytes of a cursor are its epoch, which is the current one; the others are in feed order.
+            # The first 8 bytes are the epoch, always the current one for a new cursor. The rest sorts in feed order.
             where=or_(func.substring(saved, 1, 8) != cursor[:8], saved < cursor),
         )
     )
@@ -85,7 +91,7 @@ def acknowledge(connection: Connection, state: State, name: str, upto: str, *, r
 
 
 def delete_consumer(connection: Connection, name: str, *, reader: Reader) -> None:
-    """Delete a consumer; its name can be used again.
+    """Delete a consumer. Its name can be used again.
 
     Raises:
         Refused: NOT_FOUND; FORBIDDEN if it belongs to another API key.
@@ -102,7 +108,7 @@ _MISSING = object()
 
 
 def _claim(connection: Connection, name: str, reader: Reader) -> None:
-    """Check that a reader may move a consumer, and make it the owner. A new consumer is only audited."""
+    """Check that a reader may move a consumer, and make it the owner. If the consumer is new, only audit it."""
     owner = _lock_owner(connection, name)
     subject = f"consumer:{name}"
     if owner is _MISSING:

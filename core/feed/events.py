@@ -1,4 +1,4 @@
-"""Events: what a webhook endpoint can ask for. They are written as deliveries, in the transaction that causes them."""
+"""Events that webhook endpoints subscribe to. Each is written as deliveries in the transaction that causes it."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 
 class EventType(StrEnum):
-    """What can happen. `endpoint.test` is sent on request only."""
+    """The types of events. `endpoint.test` is sent only on request."""
 
     INSPECTION_COMPLETED = "inspection.completed"
     INSPECTION_FAILED = "inspection.failed"
@@ -25,7 +25,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True)
 class Callback:
-    """An address of a registered endpoint's origin that one inspection or batch asked to be called at."""
+    """The callback URL of an inspection or batch, and the endpoint with the same origin that signs its deliveries."""
 
     endpoint_id: UUID
     url: str
@@ -33,11 +33,11 @@ class Callback:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to something.
+    """An event on an inspection, batch, re-scoring run or model version: its subject.
 
     Attributes:
-        subject_id: of the inspection, batch, run or model version; its document is made when it is sent.
-        recipe_ids: the recipes that it is about, for endpoints that ask for some only.
+        subject_id: the id of the subject, whose document is created when the event is sent.
+        recipe_ids: the recipes of the subject, for endpoints that subscribe to certain recipes.
     """
 
     type: EventType
@@ -67,23 +67,26 @@ WITH event AS (
 )
 INSERT INTO deliveries (endpoint_id, event, subject_id, callback_url, next_try_at)
 SELECT id, type, subject_id, callback_url, now() + max_group_delay_ms * interval '1 millisecond' FROM wanted
-""")  # noqa: S608 - the condition is a constant of ours
+""")  # noqa: S608 - the condition is a constant
 
 
 def emit(connection: Connection, events: Sequence[Event]) -> int:
-    """Write one delivery for each enabled endpoint that asked for it, and for each callback; returns how many.
+    """Write a delivery for each enabled endpoint that subscribes to an event, and for each callback.
 
-    A callback to the very address of an endpoint that gets the event anyway is not a second delivery.
+    A callback to the URL of an endpoint that receives the event anyway adds no second delivery.
+
+    Returns:
+        The number of deliveries.
     """
     if not events:
         return 0
     return connection.execute(
         _EMIT,
         {
-            "types": [one.type for one in events],
-            "subjects": [one.subject_id for one in events],
-            "recipes": [json.dumps(list(one.recipe_ids)) for one in events],
-            "callback_endpoints": [one.callback.endpoint_id if one.callback else None for one in events],
-            "callback_urls": [one.callback.url if one.callback else None for one in events],
+            "types": [event.type for event in events],
+            "subjects": [event.subject_id for event in events],
+            "recipes": [json.dumps(list(event.recipe_ids)) for event in events],
+            "callback_endpoints": [event.callback.endpoint_id if event.callback else None for event in events],
+            "callback_urls": [event.callback.url if event.callback else None for event in events],
         },
     ).rowcount

@@ -1,13 +1,13 @@
-"""The feed: each final inspection once, in an order that never changes and never skips.
+"""The feed: each final inspection once, in an order that never changes and has no gaps.
 
-Whatever makes an inspection final enters it in the same transaction, without a number: a trigger of `inspections` does.
-Committed entries are numbered afterwards, one numbering transaction after the other, without gaps; so whoever sees a
-number sees every smaller one, however long the transaction of an entry took, and no open transaction holds the others
-up.
+A trigger on `inspections` adds an entry without a number in the transaction that makes an inspection final. Entries get
+their numbers after their transaction has committed, in numbering transactions that run one at a time. A reader that
+reads a number can therefore read every smaller one, however long each transaction took, and an open transaction delays
+only its own entries.
 
-A cursor is an epoch, a number, and the moment at which that number was given. A restored database begins a new epoch:
-numbers that were given out after its backup will be given again, to other inspections. The moment tells whether an
-entry is still the one that the cursor meant, also where a restore could not be noticed (files copied back in place).
+A cursor holds an epoch, a number and the time at which the number was assigned. A restored database begins a new epoch,
+because it assigns the numbers from after its backup again, to other inspections. The time shows whether a number still
+belongs to the same entry, even if the restore went unnoticed because the files were copied back in place.
 """
 
 import base64
@@ -26,12 +26,12 @@ from core.errors import Code, Refused
 
 Kind = Literal["final", "reviewed"]
 
-NUMBERED_AT_ONCE = 10_000
-NEWS_AT_MOST = 10_000
-_LOCK = 0x4C57_0003  # an advisory lock: one numbering transaction after the other
+MAX_NUMBERED_AT_ONCE = 10_000
+MAX_SUMMARISED = 10_000
+_LOCK = 0x4C57_0003  # an advisory lock, so that numbering transactions run one at a time
 
-# Which database this is: another after a dump was loaded (database or table), after a recovery to a point in time and
-# after a standby took over (timeline), and in another cluster.
+# Identifies this database. It changes in another cluster (system identifier), after a point-in-time recovery or a
+# failover to a standby (timeline), and after a dump was loaded (OID of the database or the table).
 _ORIGIN = """concat_ws('/',
     (SELECT system_identifier FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8),
     (SELECT oid FROM pg_database WHERE datname = current_database()), CAST('feed_state'::regclass AS oid))"""
@@ -39,12 +39,12 @@ _ORIGIN = """concat_ws('/',
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in the feed: behind the entry of this number. Number 0 is before the first one."""
+    """A position in the feed: right after the entry with this number. Number 0 is before the first entry."""
 
     epoch: int
     number: int
     numbered_at: int
-    """Microseconds since 1970; 0 for number 0."""
+    """Microseconds since 1970-01-01 UTC; 0 for number 0."""
 
     _FORM = struct.Struct(">QQQ")
 
@@ -52,25 +52,29 @@ class Cursor:
         return self._FORM.pack(self.epoch, self.number, self.numbered_at)
 
     def __str__(self) -> str:
-        """As clients store it."""
+        """Return the text that clients store."""
         return base64.urlsafe_b64encode(bytes(self)).decode()
 
     @classmethod
-    def of_bytes(cls, data: bytes) -> Self:
+    def from_bytes(cls, data: bytes) -> Self:
         return cls(*cls._FORM.unpack(data))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """What a client has stored; refuses what this feed never gave out."""
+        """Parse the text that a client stored.
+
+        Raises:
+            Refused: INVALID_CURSOR.
+        """
         try:
-            return cls.of_bytes(base64.b64decode(text, altchars=b"-_", validate=True))
+            return cls.from_bytes(base64.b64decode(text, altchars=b"-_", validate=True))
         except (binascii.Error, ValueError, struct.error):
-            raise Refused(Code.INVALID_CURSOR, "after: not a cursor that the feed gave out.") from None
+            raise Refused(Code.INVALID_CURSOR, "after: not a cursor of this feed.") from None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One place in the feed: an inspection that became final, or was reviewed."""
+    """An entry of the feed: an inspection that became final or was reviewed."""
 
     cursor: Cursor
     inspection_id: UUID
@@ -79,17 +83,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Page:
-    """Entries in feed order, and where the next page begins."""
+    """Entries in feed order, and the cursor of the next page."""
 
     entries: list[Entry]
-    following: Cursor
+    next_cursor: Cursor
 
 
 @dataclass(frozen=True)
 class State:
-    """How far the feed reaches: numbers up to `newest` are given, numbers up to `expired` are removed.
+    """The range of the feed.
 
-    `expired_numbered_at` is the moment of the newest one that is removed, as in a cursor.
+    Attributes:
+        newest: the newest number assigned; 0 if there is none.
+        expired: the newest number that retention has removed; 0 if there is none.
+        expired_numbered_at: when `expired` was assigned, as in a cursor.
     """
 
     epoch: int
@@ -100,22 +107,28 @@ class State:
 
 @dataclass(frozen=True)
 class NewEntries:
-    """What was entered since a number, in short: the recipes and kinds of the entries, or None where they are many."""
+    """A summary of the entries after a number.
+
+    Attributes:
+        newest: the newest number assigned.
+        kinds: the recipe ids and kinds of the entries; None if there are more than `MAX_SUMMARISED`.
+    """
 
     newest: int
     kinds: frozenset[tuple[int, str]] | None
 
     def concerns(self, recipe_id: int | None, *, reviews: bool) -> bool:
-        """Whether there may be new entries for a reader of one recipe, or of all."""
+        """Return whether there may be new entries for a reader of one recipe, or of all if `recipe_id` is None."""
         return self.kinds is None or any(
-            recipe_id in (None, of) and (reviews or event == "final") for of, event in self.kinds
+            recipe_id in (None, entry_recipe_id) and (reviews or event == "final")
+            for entry_recipe_id, event in self.kinds
         )
 
 
 def append(connection: Connection, inspections: Sequence[tuple[UUID, int]], event: Kind) -> None:
-    """Enter inspections (id, recipe id), unnumbered; they get their numbers once the transaction is committed.
+    """Add entries for inspections (id, recipe id). They get their numbers after the transaction has committed.
 
-    What becomes final enters by itself.
+    Final inspections need no call: a trigger adds their entries.
     """
     if inspections:
         connection.execute(
@@ -132,26 +145,29 @@ def append(connection: Connection, inspections: Sequence[tuple[UUID, int]], even
         )
 
 
-# What entries are new is asked of transactions from `settled` on: all before it were over when the newest entry was
-# numbered, and theirs were taken with it. Without that, a snapshot that someone holds open (a dump, say) would make
-# each look read all rows that were numbered since. It means something only in the database that gave the number.
-_LOOK = text(f"""
-SELECT here.origin, latest.epoch, latest.at_home, feed_state.expired, feed_state.expired_numbered_at,
+# `settled` is the oldest transaction that was still running when the newest entry was numbered: entries of all earlier
+# ones have their numbers. Starting there keeps the query fast while something (a dump, for example) holds a snapshot
+# open: the rows numbered since then cannot be vacuumed, and each query would read them all. Transaction ids are
+# comparable only within the database that assigned the number.
+_STATUS = text(f"""
+SELECT this_database.origin, latest.epoch, latest.same_database, feed_state.expired, feed_state.expired_numbered_at,
     greatest(last.number, feed_state.expired) AS newest, last.settled,
-    -- The order is not needed, but keeps the planner to the index.
+    -- The order is not needed, but makes the planner use the index.
     (SELECT true FROM feed_unnumbered WHERE transaction >= last.settled ORDER BY transaction LIMIT 1) IS NOT NULL
         AS waiting
 FROM feed_state
-CROSS JOIN (SELECT {_ORIGIN} AS origin) AS here
+CROSS JOIN (SELECT {_ORIGIN} AS origin) AS this_database
 LEFT JOIN LATERAL (
-    SELECT epoch, began_after, origin = here.origin AS at_home FROM feed_epochs ORDER BY id DESC LIMIT 1
+    SELECT epoch, began_after, origin = this_database.origin AS same_database FROM feed_epochs ORDER BY id DESC LIMIT 1
 ) AS latest ON true
 CROSS JOIN LATERAL (
     SELECT max(newest.number) AS number,
-        coalesce(max(newest.settled) FILTER (WHERE latest.at_home AND newest.number > latest.began_after), 0) AS settled
+        coalesce(
+            max(newest.settled) FILTER (WHERE latest.same_database AND newest.number > latest.began_after), 0
+        ) AS settled
     FROM (SELECT number, settled FROM feed ORDER BY number DESC LIMIT 1) AS newest
 ) AS last
-""")  # noqa: S608 - the expression is a constant of ours
+""")  # noqa: S608 - the expression is a constant
 
 _NUMBER = text("""
 WITH taken AS (
@@ -168,24 +184,24 @@ FROM taken, counted
 """)
 
 
-def number_entries(connection: Connection, *, at_most: int = NUMBERED_AT_ONCE) -> State:
-    """Number up to `at_most` committed entries, and return how far the feed reaches now.
+def number_entries(connection: Connection, *, at_most: int = MAX_NUMBERED_AT_ONCE) -> State:
+    """Number up to `at_most` committed entries and return the range of the feed.
 
-    Where nothing waits for a number it takes no lock. A database that was restored begins its new epoch here; commit
-    before a cursor is refused, or the epoch is gone with the transaction.
+    Takes no lock if no entry waits for a number. Begins the new epoch of a restored database: commit before you refuse
+    a cursor, or the epoch is rolled back with the transaction.
     """
-    seen = connection.execute(_LOOK).one()
-    if not seen.at_home or seen.waiting:
+    found = connection.execute(_STATUS).one()
+    if not found.same_database or found.waiting:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        # A statement of its own: it sees what the former holder of the lock has numbered.
-        seen = connection.execute(_LOOK).one()
-    epoch = seen.epoch if seen.at_home else _begin_epoch(connection, seen.origin, seen.newest)
-    taken = 0
-    if seen.waiting:
-        given = {"settled": seen.settled, "newest": seen.newest, "at_most": at_most}
-        taken = connection.execute(_NUMBER, given).rowcount
-    expired_at = _microseconds(seen.expired_numbered_at) if seen.expired_numbered_at is not None else 0
-    return State(epoch, seen.newest + taken, seen.expired, expired_at)
+        # Query again: the previous holder of the lock may have numbered the entries.
+        found = connection.execute(_STATUS).one()
+    epoch = found.epoch if found.same_database else _begin_epoch(connection, found.origin, found.newest)
+    numbered = 0
+    if found.waiting:
+        parameters = {"settled": found.settled, "newest": found.newest, "at_most": at_most}
+        numbered = connection.execute(_NUMBER, parameters).rowcount
+    expired_at = _microseconds(found.expired_numbered_at) if found.expired_numbered_at is not None else 0
+    return State(epoch, found.newest + numbered, found.expired, expired_at)
 
 
 def _begin_epoch(connection: Connection, origin: str, newest: int) -> int:
@@ -197,26 +213,36 @@ def _begin_epoch(connection: Connection, origin: str, newest: int) -> int:
     return epoch
 
 
-def start(connection: Connection, state: State, after: str | None) -> Cursor:
-    """The place that a client names: its cursor, `now` for the end, `oldest` or None for the oldest entry kept.
+def start_cursor(connection: Connection, state: State, after: str | None) -> Cursor:
+    """Return the position that a client asks for.
 
-    Refuses, with `resume_after` to go on from: a cursor of another epoch, or of an entry that a restore has undone
-    (CURSOR_EPOCH), or of one that retention has removed with others behind it (CURSOR_EXPIRED).
+    Args:
+        after: a cursor; `now` for the end of the feed; `oldest` or None for the oldest entry that is kept.
+
+    Raises:
+        Refused: INVALID_CURSOR if the text is no cursor; CURSOR_EPOCH if the cursor is of another epoch, or a restore
+            has undone its entry; CURSOR_EXPIRED if retention has removed entries after it. The last two have
+            `resume_after`, the cursor to continue from.
     """
     if after is None or after == "oldest":
-        return _at(connection, state, state.expired)
+        return _cursor_at(connection, state, state.expired)
     if after == "now":
-        return _at(connection, state, state.newest)
+        return _cursor_at(connection, state, state.newest)
     return check_cursor(connection, state, Cursor.parse(after))
 
 
 def check_cursor(connection: Connection, state: State, cursor: Cursor) -> Cursor:
-    """The cursor, if the feed can be read on from it; refuses as `start` does."""
-    if cursor.epoch != state.epoch or cursor.number > state.newest or not _is_there(connection, state, cursor):
+    """Return the cursor if a reader can continue from it.
+
+    Raises:
+        Refused: CURSOR_EPOCH or CURSOR_EXPIRED, as `start_cursor` does.
+    """
+    if cursor.epoch != state.epoch or cursor.number > state.newest or not _has_same_entry(connection, state, cursor):
         raise Refused(
             Code.CURSOR_EPOCH,
-            "The database was restored since this cursor was given out. Go on with resume_after, or without a cursor "
-            "where it is null; what was finished after the backup comes again under other cursors, so look at the ids.",
+            "The database was restored after this cursor was issued. Continue with resume_after, or without a cursor "
+            "if it is null. Inspections that finished after the backup come again, with new cursors: "
+            "skip the ids you have already processed.",
             resume_after=_resume_after(connection, state, cursor),
         )
     _check_kept(connection, state, cursor)
@@ -227,22 +253,22 @@ def _check_kept(connection: Connection, state: State, cursor: Cursor) -> None:
     if cursor.number < state.expired:
         raise Refused(
             Code.CURSOR_EXPIRED,
-            f"{state.expired - cursor.number} entries behind this cursor are older than the feed goes back and were "
-            "removed. Go on with resume_after; what is missing can be had from GET /v1/inspections?since=…",
-            resume_after=str(_at(connection, state, state.expired)),
+            f"{state.expired - cursor.number} entries after this cursor were removed, because they are older than the "
+            "feed keeps. Continue with resume_after, and read the missing ones from GET /v1/inspections?since=…",
+            resume_after=str(_cursor_at(connection, state, state.expired)),
         )
 
 
-def _at(connection: Connection, state: State, place: int) -> Cursor:
-    return Cursor(state.epoch, place, _numbered_at(connection, state, place) or 0)
+def _cursor_at(connection: Connection, state: State, number: int) -> Cursor:
+    return Cursor(state.epoch, number, _numbered_at(connection, state, number) or 0)
 
 
-def _numbered_at(connection: Connection, state: State, place: int) -> int | None:
-    """When a number was given; None if its entry is not there, 0 for number 0."""
-    if place == state.expired:
+def _numbered_at(connection: Connection, state: State, number: int) -> int | None:
+    """Return when a number was assigned, or None if it has no entry; 0 for number 0."""
+    if number == state.expired:
         return state.expired_numbered_at
     moment: dt.datetime | None = connection.execute(
-        text("SELECT numbered_at FROM feed WHERE number = :number"), {"number": place}
+        text("SELECT numbered_at FROM feed WHERE number = :number"), {"number": number}
     ).scalar()
     return None if moment is None else _microseconds(moment)
 
@@ -251,33 +277,37 @@ def _microseconds(moment: dt.datetime) -> int:
     return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
-def _is_there(connection: Connection, state: State, cursor: Cursor) -> bool:
-    """Whether the entry is the one that the cursor meant; one that was removed with others behind it is not asked."""
+def _has_same_entry(connection: Connection, state: State, cursor: Cursor) -> bool:
+    """Return whether the number still has the entry that the cursor was issued for. Assumed for expired numbers."""
     return cursor.number < state.expired or _numbered_at(connection, state, cursor.number) == cursor.numbered_at
 
 
 def _resume_after(connection: Connection, state: State, cursor: Cursor) -> str | None:
-    """Where a client goes on that had read as far as a cursor of former times, so that it misses nothing."""
-    if cursor.number >= state.expired and _is_there(connection, state, cursor):
-        return str(_at(connection, state, cursor.number))
-    # The entry was undone. What it has in common with the present feed ends where the first later epoch began.
-    common = connection.execute(
+    """Return where a client with a cursor from before a restore continues without missing an entry.
+
+    Returns None if it has to start from the oldest entry.
+    """
+    if cursor.number >= state.expired and _has_same_entry(connection, state, cursor):
+        return str(_cursor_at(connection, state, cursor.number))
+    # The restore has undone the entry. The cursor's epoch and the current feed are the same up to where the first
+    # later epoch began.
+    last_common = connection.execute(
         text("""
-            SELECT min(later.began_after) FROM feed_epochs AS its
-            JOIN feed_epochs AS later ON later.id > its.id WHERE its.epoch = :epoch
+            SELECT min(later.began_after) FROM feed_epochs AS own
+            JOIN feed_epochs AS later ON later.id > own.id WHERE own.epoch = :epoch
         """),
         {"epoch": cursor.epoch},
     ).scalar()
-    if common is None or common < state.expired:
+    if last_common is None or last_common < state.expired:
         return None
-    return str(_at(connection, state, min(common, cursor.number)))
+    return str(_cursor_at(connection, state, min(last_common, cursor.number)))
 
 
-# One statement, so that what retention has removed by now is known for the very moment of reading.
+# One statement, so that `expired` and the entries are from the same snapshot.
 _READ = """
 SELECT feed_state.expired, entry.* FROM feed_state LEFT JOIN LATERAL (
     SELECT number, inspection_id, event, numbered_at FROM feed
-    WHERE number > :after AND number <= :newest {narrowed}
+    WHERE number > :after AND number <= :newest {filters}
     ORDER BY number LIMIT :limit
 ) AS entry ON true
 ORDER BY entry.number
@@ -294,51 +324,52 @@ def read(
     reviews: bool = False,
     from_oldest: bool = False,
 ) -> Page:
-    """The entries behind a place, up to `limit`; a page that is not full leads to the end of the feed.
+    """Return up to `limit` entries after a cursor. If the page is not full, its next cursor is the end of the feed.
 
     Args:
-        recipe_id: only inspections of this recipe.
-        reviews: also entries of inspections that were reviewed.
-        from_oldest: the reader starts at the oldest entry, so expired entries are no loss.
+        recipe_id: return only inspections of this recipe.
+        reviews: whether to include the entries of reviews.
+        from_oldest: whether the reader starts at the oldest entry, so that it loses nothing if entries expire.
 
-    Refuses a place that has expired since it was checked.
+    Raises:
+        Refused: CURSOR_EXPIRED if entries after the cursor have expired since it was checked.
     """
-    narrowed = "" if reviews else "AND event = 'final'"
-    given: dict[str, object] = {"after": after.number, "newest": state.newest, "limit": limit}
+    filters = "" if reviews else "AND event = 'final'"
+    parameters: dict[str, object] = {"after": after.number, "newest": state.newest, "limit": limit}
     if recipe_id is not None:
-        narrowed += " AND recipe_id = :recipe_id"
-        given["recipe_id"] = recipe_id
-    rows = connection.execute(text(_READ.format(narrowed=narrowed)), given).all()
+        filters += " AND recipe_id = :recipe_id"
+        parameters["recipe_id"] = recipe_id
+    rows = connection.execute(text(_READ.format(filters=filters)), parameters).all()
     if rows[0].expired > state.expired and not from_oldest:
-        _check_kept(connection, _removed_since(connection, state), after)
+        _check_kept(connection, _with_current_expiry(connection, state), after)
     entries = [
         Entry(Cursor(state.epoch, row.number, _microseconds(row.numbered_at)), row.inspection_id, row.event)
         for row in rows
         if row.number is not None
     ]
-    full = len(entries) == limit
-    return Page(entries, entries[-1].cursor if full else _at(connection, state, state.newest))
+    is_full = len(entries) == limit
+    return Page(entries, entries[-1].cursor if is_full else _cursor_at(connection, state, state.newest))
 
 
-def number_and_summarise(connection: Connection, behind: int) -> NewEntries:
-    """Number what waits, and say in short what there is behind a number."""
+def number_and_summarise(connection: Connection, after: int) -> NewEntries:
+    """Number the waiting entries, and summarise the entries after a number."""
     newest = number_entries(connection).newest
-    if newest - behind > NEWS_AT_MOST:
+    if newest - after > MAX_SUMMARISED:
         return NewEntries(newest, None)
     rows = connection.execute(
-        text("SELECT DISTINCT recipe_id, event FROM feed WHERE number > :behind AND number <= :newest"),
-        {"behind": behind, "newest": newest},
+        text("SELECT DISTINCT recipe_id, event FROM feed WHERE number > :after AND number <= :newest"),
+        {"after": after, "newest": newest},
     )
     return NewEntries(newest, frozenset((row.recipe_id, row.event) for row in rows))
 
 
-def _removed_since(connection: Connection, state: State) -> State:
+def _with_current_expiry(connection: Connection, state: State) -> State:
     row = connection.execute(text("SELECT expired, expired_numbered_at FROM feed_state")).one()
     return replace(state, expired=row.expired, expired_numbered_at=_microseconds(row.expired_numbered_at))
 
 
 def expire(connection: Connection, *, days: int, at_most: int) -> int:
-    """Remove up to `at_most` of the oldest entries that were numbered more than `days` ago; returns how many."""
+    """Remove up to `at_most` of the oldest entries numbered more than `days` ago. Returns how many."""
     return (
         connection.execute(
             text("""

@@ -1,4 +1,4 @@
-"""Charts as inline SVG for pages: the numbers here, the markup in `templates/charts.svg`."""
+"""Charts as inline SVG for pages. This module computes the coordinates; `templates/charts.svg` is the markup."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ _HISTOGRAMS = "Histograms of the scores with the threshold"
 
 @dataclass(frozen=True)
 class Strip:
-    """One histogram among several above each other.
+    """The scores of one of several histograms, which are drawn one below the other.
 
     Attributes:
         label: what was scored.
-        kind: its colour's class: `held-out`, `good` or `defective`.
+        kind: the CSS class of its colour: `held-out`, `good` or `defective`.
         scores: float64, finite.
     """
 
@@ -34,8 +34,13 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """One histogram that has been counted: its colour's class is `before` or `after`, its bins are of one width."""
+class CountedHistogram:
+    """A histogram whose scores are already counted.
+
+    Attributes:
+        kind: the CSS class of its colour.
+        bins: the counts of bins of equal width.
+    """
 
     label: str
     kind: str
@@ -45,14 +50,14 @@ class Counted:
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line across the strips."""
+    """A vertical line across all histograms, such as a threshold."""
 
     label: str
     value: float
 
 
 def histograms(strips: Sequence[Strip], marks: Sequence[Mark]) -> Markup:
-    """Histograms of scores on one axis, with thresholds marked. Scores beyond the axis are counted in its last bin.
+    """Draw histograms of scores on a common axis, with marks. The last bin also counts the scores beyond the axis.
 
     Args:
         strips: at least one that is not empty.
@@ -61,42 +66,42 @@ def histograms(strips: Sequence[Strip], marks: Sequence[Mark]) -> Markup:
     low, high = _range(strips, marks)
     axis = _Axis(low, high, _LEFT, _WIDTH - _RIGHT)
     beyond = any(bool((strip.scores > high).any()) for strip in strips)
-    return _draw([_counted(strip, axis) for strip in strips], marks, axis, beyond=beyond)
+    return _draw([_count(strip, axis) for strip in strips], marks, axis, beyond=beyond)
 
 
-def counted_histograms(strips: Sequence[Counted], mark: Mark, *, low: float, high: float) -> Markup:
-    """Histograms that are already counted, on one axis. The last bin of each holds all that lies beyond.
+def counted_histograms(strips: Sequence[CountedHistogram], mark: Mark, *, low: float, high: float) -> Markup:
+    """Draw counted histograms on a common axis. The last bin of each also counts the scores beyond the axis.
 
     Args:
         strips: at least one.
-        low, high: where the first bin begins and the last one ends.
+        low, high: where the first bin begins and the last bin ends.
     """
     return _draw(strips, [mark], _Axis(low, high, _LEFT, _WIDTH - _RIGHT), beyond=True)
 
 
 def curves(lines: Sequence[tuple[str, str, Sequence[float]]], *, marked: int, axis: str) -> Markup:
-    """Values by epoch, as lines.
+    """Draw values by epoch as lines.
 
     Args:
-        lines: label, colour's class and values of each, one for each epoch, finite.
-        marked: the epoch, counted from 1, that was chosen.
-        axis: what the values are.
+        lines: for each line, its label, the CSS class of its colour, and a finite value for each epoch.
+        marked: the chosen epoch, counted from 1.
+        axis: the label of the value axis.
     """
-    values = [value for _, _, some in lines for value in some]
-    count = max(len(some) for _, _, some in lines)
+    all_values = [value for _, _, values in lines for value in values]
+    count = max(len(values) for _, _, values in lines)
     top, bottom = 18, 200
-    across = _Axis(1, max(count, 2), _LEFT, _WIDTH - _RIGHT - 90)
-    low = min(0.0, *values)
-    up = _Axis(low, max(*values, low + 1e-12), bottom, top)
-    heights = _apart([up.at(some[-1]) for _, _, some in lines])
+    x_axis = _Axis(1, max(count, 2), _LEFT, _WIDTH - _RIGHT - 90)
+    low = min(0.0, *all_values)
+    y_axis = _Axis(low, max(*all_values, low + 1e-12), bottom, top)
+    label_heights = _spread([y_axis.at(values[-1]) for _, _, values in lines])
     drawn = [
         {
             "label": label,
             "kind": kind,
-            "points": [(across.at(index + 1), up.at(value)) for index, value in enumerate(some)],
-            "label_y": height,
+            "points": [(x_axis.at(index + 1), y_axis.at(value)) for index, value in enumerate(values)],
+            "label_y": label_y,
         }
-        for (label, kind, some), height in zip(lines, heights, strict=True)
+        for (label, kind, values), label_y in zip(lines, label_heights, strict=True)
     ]
     return fragment(
         "charts.svg",
@@ -105,18 +110,18 @@ def curves(lines: Sequence[tuple[str, str, Sequence[float]]], *, marked: int, ax
         axis=axis,
         width=_WIDTH,
         left=_LEFT,
-        right=across.at(across.high),
+        right=x_axis.at(x_axis.high),
         top=top,
         bottom=bottom,
-        ticks=[{"y": up.at(value), "value": value} for value in up.ticks(4)],
-        marked={"x": across.at(marked), "epoch": marked},
+        ticks=[{"y": y_axis.at(value), "value": value} for value in y_axis.ticks(4)],
+        marked={"x": x_axis.at(marked), "epoch": marked},
         lines=drawn,
-        epochs=[{"x": across.at(number), "number": number} for number in sorted({1, count})],
-        middle=across.at((1 + max(count, 2)) / 2),
+        epochs=[{"x": x_axis.at(number), "number": number} for number in sorted({1, count})],
+        middle=x_axis.at((1 + max(count, 2)) / 2),
     )
 
 
-def _draw(strips: Sequence[Counted], marks: Sequence[Mark], axis: "_Axis", *, beyond: bool) -> Markup:
+def _draw(strips: Sequence[CountedHistogram], marks: Sequence[Mark], axis: "_Axis", *, beyond: bool) -> Markup:
     bottom = _TOP + len(strips) * (_STRIP + _GAP) - _GAP
     return fragment(
         "charts.svg",
@@ -141,12 +146,12 @@ class _Axis:
     end: float
 
     def at(self, value: float) -> float:
-        """Where a value lies, in the chart's units."""
+        """Return the coordinate of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, about: int) -> list[float]:
-        """Round values within the range."""
-        raw = (self.high - self.low) / about
+    def ticks(self, target: int) -> list[float]:
+        """Return about `target` round values within the range."""
+        raw = (self.high - self.low) / target
         unit = 10.0 ** np.floor(np.log10(raw))
         step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.999)
         first, last = int(np.ceil(self.low / step - 1e-9)), int(np.floor(self.high / step + 1e-9))
@@ -154,7 +159,11 @@ class _Axis:
 
 
 def _range(strips: Sequence[Strip], marks: Sequence[Mark]) -> tuple[float, float]:
-    """From the lowest score to where the good parts and the marks end, and most defective parts as well."""
+    """Return the range of the axis: from the lowest score or mark to about the 95th percentile of the scores.
+
+    It always includes the marks. It ends at most four times as far from the lowest score as the highest mark does, so
+    that outliers do not squeeze the other scores together.
+    """
     scores = np.concatenate([strip.scores for strip in strips])
     threshold = max(mark.value for mark in marks)
     low = min(float(scores.min()), min(mark.value for mark in marks))
@@ -166,14 +175,14 @@ def _range(strips: Sequence[Strip], marks: Sequence[Mark]) -> tuple[float, float
     return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
 
 
-def _counted(strip: Strip, axis: _Axis) -> Counted:
+def _count(strip: Strip, axis: _Axis) -> CountedHistogram:
     edges = np.linspace(axis.low, axis.high, _BINS + 1)
     counts, _ = np.histogram(np.clip(strip.scores, axis.low, axis.high), edges)
-    return Counted(strip.label, strip.kind, f"{strip.scores.size} parts", counts.tolist())
+    return CountedHistogram(strip.label, strip.kind, f"{strip.scores.size} parts", counts.tolist())
 
 
-def _strip(strip: Counted, axis: _Axis, top: float) -> dict[str, Any]:
-    """Where the bars of a histogram lie; the tallest fills the strip."""
+def _strip(strip: CountedHistogram, axis: _Axis, top: float) -> dict[str, Any]:
+    """Compute the bars of a histogram. The tallest fills the height of the strip."""
     base = top + _STRIP
     tallest = max(*strip.bins, 1)
     width = (axis.end - axis.start) / len(strip.bins)
@@ -191,7 +200,11 @@ def _strip(strip: Counted, axis: _Axis, top: float) -> dict[str, Any]:
 
 
 def _marks(marks: Sequence[Mark], axis: _Axis, top: float) -> list[dict[str, Any]]:
-    """Lines with their labels: they end at the first mark, and begin at the last or lie higher, so that none meet."""
+    """Compute the lines of the marks and their labels.
+
+    The label of the last mark starts at its line and the others end at theirs, so that labels do not overlap. If the
+    last one has no room at the right edge, it ends at its line too, and is moved up.
+    """
     placed = []
     ordered = sorted(marks, key=lambda mark: mark.value)
     for mark in ordered:
@@ -209,11 +222,11 @@ def _marks(marks: Sequence[Mark], axis: _Axis, top: float) -> list[dict[str, Any
     return placed
 
 
-def _apart(heights: list[float], least: float = 15) -> list[float]:
-    """Heights of labels, moved so that none lies on another."""
+def _spread(heights: list[float], min_distance: float = 15) -> list[float]:
+    """Move the heights of labels apart so that no two labels overlap."""
     placed = dict.fromkeys(range(len(heights)), 0.0)
-    above = -np.inf
+    previous = -np.inf
     for index in sorted(range(len(heights)), key=heights.__getitem__):
-        above = max(heights[index], above + least)
-        placed[index] = above
+        previous = max(heights[index], previous + min_distance)
+        placed[index] = previous
     return list(placed.values())

@@ -1,65 +1,70 @@
-"""Pages that people send to each other: one HTML file that loads nothing and runs nothing. Jinja2 renders them."""
+"""Render self-contained HTML pages with Jinja2. A page loads nothing and runs no scripts, so that it can be sent on."""
 
 import base64
 import io
+from functools import cache
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 IMAGE_SIDE: Final = 320
-"""Pixels: no side of an image on a page is longer."""
+"""The longest side of an image on a page, in pixels."""
 
 
 def _formatted(value: object, spec: str) -> str:
-    """`format(value, spec)` as a filter: `{{ share|fmt(".1%") }}`."""
+    """Format a value, as a filter: `{{ share|fmt(".1%") }}`."""
     return format(value, spec)  # type: ignore[no-any-return, unused-ignore]
 
 
 def number(value: int | None) -> str:
-    """An integer with thin spaces between thousands; a dash for None."""
+    """Format an integer with thin spaces between thousands, or None as a dash."""
     return "–" if value is None else f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def _data_uri(content: bytes, kind: str = "jpeg") -> str:
-    """An image inside the page; `kind` is `jpeg` or `png`."""
+    """Return the data URI of an image. `kind` is `jpeg` or `png`."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("core.html"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.filters |= {"fmt": _formatted, "number": number, "data_uri": _data_uri}
+@cache
+def _environment(package: str) -> Environment:
+    """Return the environment for the templates of a package, which may extend and import those of `core.html`."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("core.html")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"fmt": _formatted, "number": number, "data_uri": _data_uri}
+    return environment
 
 
-def render(template: str, **values: Any) -> str:
-    """The text of a template in `core/html/templates`. Every value is escaped unless it is `Markup`.
+def render(template: str, *, package: str = "core.html", **values: Any) -> str:
+    """Render a template from the `templates` folder of a package. Every value is escaped unless it is `Markup`.
 
     Raises:
-        jinja2.UndefinedError: the template uses a value that is not given.
+        jinja2.UndefinedError: the template uses a value that is missing from `values`.
     """
-    return _ENVIRONMENT.get_template(template).render(**values)
+    return _environment(package).get_template(template).render(**values)
 
 
 def fragment(template: str, **values: Any) -> Markup:
-    """The same, as markup that other templates insert as it is."""
+    """Render a template as markup, which other templates insert unescaped."""
     return Markup(render(template, **values))  # noqa: S704 - the template has escaped every value
 
 
 def jpeg(image: Image.Image) -> bytes:
-    """An RGB image as JPEG, in the quality of a page."""
+    """Encode an RGB image as JPEG, at the quality used on pages."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=85)
     return out.getvalue()
 
 
 def png(image: Image.Image) -> bytes:
-    """An RGB image as PNG."""
+    """Encode an RGB image as PNG."""
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()

@@ -1,6 +1,6 @@
-"""What decoding an image may cost: small files must not take minutes or gigabytes.
+"""Limits on the cost of decoding an image: a small file must not take minutes or gigabytes.
 
-The limits are far above what cameras and encoders write, so no image of a part comes near them.
+They are far above what cameras and encoders write, so no image of a part comes near them.
 """
 
 import io
@@ -17,7 +17,7 @@ JPEG_SCANS = 100
 """Each scan of a JPEG may cover the whole image, even if it has no data. Encoders write at most about ten."""
 
 JPEG_SCANNED_PIXELS = 1_000_000_000
-"""Scans times pixels of a JPEG; a core decodes some 50 million of them in a second."""
+"""Scans times pixels of a JPEG; one core decodes about 50 million of them per second."""
 
 TIFF_STRIPS = 200_000
 """Pillow keeps a Python object for each strip or tile: a million take 10 s."""

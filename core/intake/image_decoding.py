@@ -79,7 +79,7 @@ class Header:
     height: int
 
 
-class Undecodable(Exception):  # noqa: N818 - it names the state of the image
+class Undecodable(Exception):  # noqa: N818 - describes the fault
     """An image that cannot be decoded or read. Only its own inspection fails.
 
     Attributes:

@@ -120,7 +120,7 @@ def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Ac
         connection, [(sub.keyed_request, subjects) for sub, subjects in zip(submissions, new_ids, strict=True)]
     )
     new_inspections = [new for sub in submissions for new in sub.inspections]
-    recipes_by_name = recipes.named(connection, {new.recipe for new in new_inspections})
+    recipes_by_name = recipes.by_names(connection, {new.recipe for new in new_inspections})
     joined_batch_ids = {new.batch_id for new in new_inspections if new.batch_id is not None}
     batch_states = batches.lock_states(connection, joined_batch_ids) if joined_batch_ids else {}
     urls = {url for sub in submissions for url in sub.callback_urls}

@@ -1,7 +1,7 @@
-"""Model versions: immutable trained artefacts of a recipe. `uploaded → ready | rejected`, later `retired`.
+"""Model versions: immutable trained bundles of a recipe, `uploaded → ready | rejected`, later `retired`.
 
-A worker decides whether an uploaded version is ready: it loads the bundle and reproduces its golden scores. The first
-version of a recipe that becomes ready becomes its active one.
+A worker checks each uploaded version: it loads the bundle and reproduces its golden scores. The first version of a
+recipe that becomes ready is activated automatically.
 """
 
 import datetime as dt
@@ -21,12 +21,18 @@ from core.tables import activations, model_versions, thresholds
 from core.tables import recipes as recipes_table
 
 MAX_CHECKS = 5
-"""Checks of an uploaded version that may end their worker, before the version is rejected."""
+"""Reject an uploaded version after this many checks that crashed their worker."""
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A model version: a bundle of a recipe."""
+    """A version of a recipe's model.
+
+    Attributes:
+        sha256: the digest of the bundle.
+        rejection: why the version was rejected; None unless it was.
+        decided_at: when a worker marked it ready or rejected it.
+    """
 
     id: int
     recipe_id: int
@@ -44,7 +50,7 @@ class ModelVersion:
 _SELECT = select(
     *(column for column in model_versions.c if column.name != "checks"),
     recipes_table.c.name.label("recipe"),
-    # The recipe may point at no version, which makes the comparison null.
+    # The comparison is null if the recipe has no active version.
     func.coalesce(recipes_table.c.active_version_id == model_versions.c.id, False).label("active"),
 ).join_from(model_versions, recipes_table, model_versions.c.recipe_id == recipes_table.c.id)
 
@@ -54,21 +60,25 @@ def _version(row: Row[*tuple[Any, ...]]) -> ModelVersion:
 
 
 def list_all(connection: Connection, recipe: str) -> list[ModelVersion]:
-    """The versions of a recipe, newest first."""
-    found = recipes.get(connection, recipe)
-    query = _SELECT.where(model_versions.c.recipe_id == found.id).order_by(model_versions.c.version.desc())
+    """Return the versions of a recipe, newest first.
+
+    Raises:
+        Refused: RECIPE_UNKNOWN.
+    """
+    recipe_id = recipes.get(connection, recipe).id
+    query = _SELECT.where(model_versions.c.recipe_id == recipe_id).order_by(model_versions.c.version.desc())
     return [_version(row) for row in connection.execute(query)]
 
 
 def get(connection: Connection, recipe: str, version: int) -> ModelVersion:
-    """One version of a recipe.
+    """Return a version of a recipe by its number.
 
     Raises:
-        Refused: NOT_FOUND.
+        Refused: RECIPE_UNKNOWN; NOT_FOUND.
     """
-    found = recipes.get(connection, recipe)
+    recipe_id = recipes.get(connection, recipe).id
     row = connection.execute(
-        _SELECT.where(model_versions.c.recipe_id == found.id, model_versions.c.version == version)
+        _SELECT.where(model_versions.c.recipe_id == recipe_id, model_versions.c.version == version)
     ).one_or_none()
     if row is None:
         raise Refused(Code.NOT_FOUND, f"Recipe {recipe!r} has no model version {version}.")
@@ -76,50 +86,60 @@ def get(connection: Connection, recipe: str, version: int) -> ModelVersion:
 
 
 def newest_ready(connection: Connection, recipe: str) -> ModelVersion:
-    """The version with the highest number that can score; refuses a recipe that has none."""
-    newest = next((one for one in list_all(connection, recipe) if one.state == "ready"), None)
+    """Return the ready version with the highest number.
+
+    Raises:
+        Refused: RECIPE_UNKNOWN; MODEL_NOT_READY if no version is ready.
+    """
+    newest = next((version for version in list_all(connection, recipe) if version.state == "ready"), None)
     if newest is None:
-        raise Refused(Code.MODEL_NOT_READY, f"Recipe {recipe!r} has no version that is ready.")
+        raise Refused(Code.MODEL_NOT_READY, f"Recipe {recipe!r} has no ready model version.")
     return newest
 
 
 def by_id(connection: Connection, version_id: int) -> ModelVersion:
-    """One version by its internal id, which must exist."""
+    """Return a version by its internal id, which must exist."""
     return _version(connection.execute(_SELECT.where(model_versions.c.id == version_id)).one())
 
 
 def register(
     connection: Connection, recipe: str, *, sha256: bytes, manifest: dict[str, Any], actor: str
 ) -> tuple[ModelVersion, bool]:
-    """Enter a bundle as the next version of a recipe, its threshold with it.
+    """Register a bundle as the next version of a recipe, with the thresholds in its manifest.
 
-    Returns the version and whether it is new: the same bundle twice is the same version. One that was rejected is
-    checked again, for the worker that rejected it may have been at fault.
+    Returns:
+        The version, and whether it is new: registering the same bundle again returns the same version. A rejected
+        version is then checked again, because the fault may have been the worker's.
+
+    Raises:
+        Refused: RECIPE_UNKNOWN.
     """
-    owner = recipes.lock(connection, recipe)
-    known = connection.execute(
-        _SELECT.where(model_versions.c.recipe_id == owner.id, model_versions.c.sha256 == sha256)
+    locked_recipe = recipes.lock(connection, recipe)
+    existing = connection.execute(
+        _SELECT.where(model_versions.c.recipe_id == locked_recipe.id, model_versions.c.sha256 == sha256)
     ).one_or_none()
-    if known is not None:
-        return _checked_again(connection, _version(known)), False
-    latest = connection.execute(
-        select(func.coalesce(func.max(model_versions.c.version), 0)).where(model_versions.c.recipe_id == owner.id)
+    if existing is not None:
+        return _check_again(connection, _version(existing)), False
+    newest_number = connection.execute(
+        select(func.coalesce(func.max(model_versions.c.version), 0)).where(
+            model_versions.c.recipe_id == locked_recipe.id
+        )
     ).scalar_one()
-    made = connection.execute(
+    version_id = connection.execute(
         insert(model_versions)
-        .values(recipe_id=owner.id, version=latest + 1, sha256=sha256, manifest=manifest)
+        .values(recipe_id=locked_recipe.id, version=newest_number + 1, sha256=sha256, manifest=manifest)
         .returning(model_versions.c.id)
     ).scalar_one()
-    seed = manifest["threshold"]
+    threshold = manifest["threshold"]
     connection.execute(
         insert(thresholds).values(
-            model_version_id=made,
-            threshold=seed["value"],
+            model_version_id=version_id,
+            threshold=threshold["value"],
             review_threshold=manifest.get("review_threshold"),
-            calibration=seed.get("calibration"),
+            calibration=threshold.get("calibration"),
         )
     )
-    version = by_id(connection, made)
+    version = by_id(connection, version_id)
     audit.record(
         connection,
         actor=actor,
@@ -131,8 +151,8 @@ def register(
     return version, True
 
 
-def _checked_again(connection: Connection, version: ModelVersion) -> ModelVersion:
-    """`rejected → uploaded`; any other version stays as it is."""
+def _check_again(connection: Connection, version: ModelVersion) -> ModelVersion:
+    """`rejected → uploaded`. Does nothing in any other state."""
     connection.execute(
         update(model_versions)
         .where(model_versions.c.id == version.id, model_versions.c.state == "rejected")
@@ -142,7 +162,7 @@ def _checked_again(connection: Connection, version: ModelVersion) -> ModelVersio
 
 
 def undecided(connection: Connection, *, older_than_seconds: float = 0) -> list[int]:
-    """Ids of the versions that no worker has checked yet."""
+    """Return the ids of the uploaded versions that are neither ready nor rejected yet."""
     age = func.make_interval(0, 0, 0, 0, 0, 0, older_than_seconds)
     return list(
         connection.execute(
@@ -154,9 +174,9 @@ def undecided(connection: Connection, *, older_than_seconds: float = 0) -> list[
 
 
 def begin_check(connection: Connection, version_id: int) -> bool:
-    """Count a check of an uploaded version. Returns whether to check it; commit before you do.
+    """Count a check of an uploaded version and return whether to run it. Commit before you do.
 
-    A version whose checks keep ending their process is rejected after `MAX_CHECKS`.
+    The count survives a crash of the worker, so a version that keeps crashing workers is rejected after `MAX_CHECKS`.
     """
     checks = connection.execute(
         update(model_versions)
@@ -165,32 +185,35 @@ def begin_check(connection: Connection, version_id: int) -> bool:
         .returning(model_versions.c.checks)
     ).scalar_one_or_none()
     if checks is not None and checks > MAX_CHECKS:
-        reject(connection, version_id, f"{MAX_CHECKS} checks of it ended their worker")
+        reject(connection, version_id, f"{MAX_CHECKS} checks of this version crashed their worker")
         return False
     return checks is not None
 
 
 def undo_check(connection: Connection, version_id: int) -> None:
-    """Take back `begin_check`, for a check that could not be made, which is not the fault of the version."""
+    """Undo `begin_check` after a check that could not run for a reason outside the version."""
     connection.execute(
         update(model_versions).where(model_versions.c.id == version_id).values(checks=model_versions.c.checks - 1)
     )
 
 
 def mark_ready(connection: Connection, version_id: int) -> bool:
-    """`uploaded → ready`; the first ready version of a recipe becomes active. False if it was decided already."""
+    """`uploaded → ready`; the first ready version of a recipe becomes active.
+
+    Returns False if the version is not `uploaded`.
+    """
     if not _decide(connection, version_id, state="ready", rejection=None):
         return False
     version = by_id(connection, version_id)
-    owner = recipes.lock(connection, version.recipe)
-    if owner.active_version_id is None:
-        _activate(connection, owner, version, actor="worker")
+    recipe = recipes.lock(connection, version.recipe)
+    if recipe.active_version_id is None:
+        _activate(connection, recipe, version, actor="worker")
     return True
 
 
-def reject(connection: Connection, version_id: int, why: str) -> bool:
-    """`uploaded → rejected`, with the reason. False if it was decided already."""
-    return _decide(connection, version_id, state="rejected", rejection=why)
+def reject(connection: Connection, version_id: int, reason: str) -> bool:
+    """`uploaded → rejected`, with the reason. Returns False if the version is not `uploaded`."""
+    return _decide(connection, version_id, state="rejected", rejection=reason)
 
 
 def _decide(connection: Connection, version_id: int, *, state: str, rejection: str | None) -> bool:
@@ -204,40 +227,48 @@ def _decide(connection: Connection, version_id: int, *, state: str, rejection: s
 
 
 def activate(connection: Connection, recipe: str, version: int, *, actor: str) -> ModelVersion:
-    """Make a ready version the one that scores; refuses any that is not ready. Activating the active one is nothing."""
-    owner = recipes.lock(connection, recipe)
-    wanted = get(connection, recipe, version)
-    if wanted.state != "ready":
-        why = f": {wanted.rejection}" if wanted.rejection else ""
+    """Make a ready version the active one. Activating the active version changes nothing.
+
+    Raises:
+        Refused: RECIPE_UNKNOWN; NOT_FOUND; MODEL_NOT_READY.
+    """
+    locked_recipe = recipes.lock(connection, recipe)
+    target = get(connection, recipe, version)
+    if target.state != "ready":
+        reason = f": {target.rejection}" if target.rejection else ""
         raise Refused(
             Code.MODEL_NOT_READY,
-            f"Version {version} of recipe {recipe!r} is {wanted.state}{why}; only a ready one can be activated.",
+            f"Version {version} of recipe {recipe!r} is {target.state}{reason}; only a ready version can be activated.",
         )
-    if owner.active_version_id != wanted.id:
-        _activate(connection, owner, wanted, actor=actor)
+    if locked_recipe.active_version_id != target.id:
+        _activate(connection, locked_recipe, target, actor=actor)
     return get(connection, recipe, version)
 
 
 def rollback(connection: Connection, recipe: str, *, actor: str) -> ModelVersion:
-    """Go back to the version that was active before the present one; refuses when there is none."""
-    owner = recipes.lock(connection, recipe)
-    stack = connection.execute(
+    """Activate the version that was active before the current one.
+
+    Raises:
+        Refused: RECIPE_UNKNOWN; INVALID_TRANSITION if there is no earlier version.
+    """
+    locked_recipe = recipes.lock(connection, recipe)
+    last_two = connection.execute(
         select(activations.c.id, activations.c.model_version_id)
-        .where(activations.c.recipe_id == owner.id, activations.c.rolled_back_at.is_(None))
+        .where(activations.c.recipe_id == locked_recipe.id, activations.c.rolled_back_at.is_(None))
         .order_by(activations.c.id.desc())
         .limit(2)
     ).all()
-    if len(stack) < 2:
-        raise Refused(Code.INVALID_TRANSITION, f"Recipe {recipe!r} has no earlier version to go back to.")
-    present, earlier = stack
-    connection.execute(update(activations).where(activations.c.id == present.id).values(rolled_back_at=now()))
-    target = by_id(connection, earlier.model_version_id)
-    _point_at(connection, owner, target, actor=actor, action="model.rolled_back")
+    if len(last_two) < 2:
+        raise Refused(Code.INVALID_TRANSITION, f"Recipe {recipe!r} has no earlier version to roll back to.")
+    current, previous = last_two
+    connection.execute(update(activations).where(activations.c.id == current.id).values(rolled_back_at=now()))
+    target = by_id(connection, previous.model_version_id)
+    _set_active(connection, locked_recipe, target, actor=actor, action="model.rolled_back")
     return by_id(connection, target.id)
 
 
 def newest_activation(connection: Connection, recipe_id: int) -> int | None:
-    """The id of the activation that a rollback would take back; None where nothing was activated."""
+    """Return the id of the activation that a rollback would undo, or None if the recipe has none."""
     newest: int | None = connection.execute(
         select(func.max(activations.c.id)).where(
             activations.c.recipe_id == recipe_id, activations.c.rolled_back_at.is_(None)
@@ -246,23 +277,23 @@ def newest_activation(connection: Connection, recipe_id: int) -> int | None:
     return newest
 
 
-def _activate(connection: Connection, owner: Recipe, version: ModelVersion, *, actor: str) -> None:
-    connection.execute(insert(activations).values(recipe_id=owner.id, model_version_id=version.id))
-    _point_at(connection, owner, version, actor=actor, action="model.activated")
+def _activate(connection: Connection, recipe: Recipe, version: ModelVersion, *, actor: str) -> None:
+    connection.execute(insert(activations).values(recipe_id=recipe.id, model_version_id=version.id))
+    _set_active(connection, recipe, version, actor=actor, action="model.activated")
 
 
-def _point_at(connection: Connection, owner: Recipe, version: ModelVersion, *, actor: str, action: str) -> None:
+def _set_active(connection: Connection, recipe: Recipe, version: ModelVersion, *, actor: str, action: str) -> None:
     connection.execute(
         update(recipes_table)
-        .where(recipes_table.c.id == owner.id)
+        .where(recipes_table.c.id == recipe.id)
         .values(active_version_id=version.id, updated_at=now())
     )
     audit.record(
         connection,
         actor=actor,
         action=action,
-        subject=f"recipe:{owner.name}",
+        subject=f"recipe:{recipe.name}",
         version=version.version,
-        before=owner.active_version,
+        before=recipe.active_version,
     )
-    events.emit(connection, [Event(EventType.MODEL_ACTIVATED, str(version.id), [owner.id])])
+    events.emit(connection, [Event(EventType.MODEL_ACTIVATED, str(version.id), [recipe.id])])

@@ -1,4 +1,4 @@
-"""Recipes: what is inspected, and how."""
+"""Recipes: each kind of part that is inspected, and the model version that scores it."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -15,7 +15,12 @@ from core.tables import model_versions, recipes
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, with the number of its active model version where it has one."""
+    """A recipe.
+
+    Attributes:
+        without_model: what to do with uploads while no version is active: `refuse` them or let them `wait`.
+        active_version: the number of the active model version, or None.
+    """
 
     id: int
     name: str
@@ -44,7 +49,7 @@ def _recipe(row: Row[*tuple[Any, ...]]) -> Recipe:
 
 
 def unknown_recipe(name: str) -> Refused:
-    """The refusal of a name that no recipe has."""
+    """Return the refusal for a recipe name that does not exist."""
     return Refused(
         Code.RECIPE_UNKNOWN,
         f"There is no recipe {name!r}. Create it with POST /v1/recipes or with `linewatch train --recipe {name}`.",
@@ -56,44 +61,60 @@ def list_all(connection: Connection) -> list[Recipe]:
 
 
 def get(connection: Connection, name: str) -> Recipe:
-    """One recipe; refuses an unknown name."""
+    """Return a recipe by its name.
+
+    Raises:
+        Refused: RECIPE_UNKNOWN.
+    """
     row = connection.execute(_SELECT.where(recipes.c.name == name)).one_or_none()
     if row is None:
         raise unknown_recipe(name)
     return _recipe(row)
 
 
-def named(connection: Connection, names: set[str]) -> dict[str, Recipe]:
-    """The recipes of these names, as far as they exist."""
+def by_names(connection: Connection, names: set[str]) -> dict[str, Recipe]:
+    """Return the recipes with these names; unknown names are left out."""
     rows = connection.execute(_SELECT.where(recipes.c.name.in_(names)))
     return {row.name: _recipe(row) for row in rows}
 
 
 def lock(connection: Connection, name: str) -> Recipe:
-    """One recipe, locked until the transaction ends, so that its versions are numbered and activated one by one."""
-    locked = connection.execute(select(recipes.c.id).where(recipes.c.name == name).with_for_update()).one_or_none()
-    if locked is None:
+    """Return a recipe and lock it until the transaction ends, so that registrations and activations run one by one.
+
+    Raises:
+        Refused: RECIPE_UNKNOWN.
+    """
+    row = connection.execute(select(recipes.c.id).where(recipes.c.name == name).with_for_update()).one_or_none()
+    if row is None:
         raise unknown_recipe(name)
     return get(connection, name)
 
 
 def create(connection: Connection, name: str, *, without_model: str = "refuse", actor: str) -> Recipe:
-    """A new recipe; refuses a name that is taken."""
-    made = connection.execute(
+    """Create a recipe.
+
+    Raises:
+        Refused: RECIPE_EXISTS.
+    """
+    row = connection.execute(
         upsert(recipes).values(name=name, without_model=without_model).on_conflict_do_nothing().returning(recipes.c.id)
     ).one_or_none()
-    if made is None:
-        raise Refused(Code.RECIPE_EXISTS, f"There is a recipe {name!r} already.")
+    if row is None:
+        raise Refused(Code.RECIPE_EXISTS, f"The recipe {name!r} already exists.")
     audit.record(connection, actor=actor, action="recipe.created", subject=f"recipe:{name}")
     return get(connection, name)
 
 
 def change(connection: Connection, name: str, *, actor: str, **changes: str) -> Recipe:
-    """Set `state` or `without_model` of a recipe."""
-    found = connection.execute(
+    """Change `state` or `without_model` of a recipe.
+
+    Raises:
+        Refused: RECIPE_UNKNOWN.
+    """
+    row = connection.execute(
         update(recipes).where(recipes.c.name == name).values(**changes, updated_at=now()).returning(recipes.c.id)
     ).one_or_none()
-    if found is None:
+    if row is None:
         raise unknown_recipe(name)
     audit.record(connection, actor=actor, action="recipe.changed", subject=f"recipe:{name}", **changes)
     return get(connection, name)

@@ -1,4 +1,4 @@
-"""Thresholds: append-only, of one model version and, where wished, of one station; the newest one counts."""
+"""Thresholds of a model version, for all stations or for one. They are append-only; the newest is in force."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -15,7 +15,12 @@ from core.tables import thresholds
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold with the calibration that it came from, or None for 'set by hand'."""
+    """A threshold of a model version.
+
+    Attributes:
+        station_id: the station it applies to; None for all stations without a threshold of their own.
+        calibration: the calibration that computed it; None if it was set by hand.
+    """
 
     id: int
     model_version_id: int
@@ -27,7 +32,7 @@ class Threshold:
 
 
 def in_force(connection: Connection, model_version_id: int) -> list[Threshold]:
-    """The thresholds in force of a version: the general one first, then those of stations."""
+    """Return the thresholds in force for a version: the general one first, then those of single stations."""
     rows = connection.execute(
         select(thresholds)
         .where(thresholds.c.model_version_id == model_version_id)
@@ -47,9 +52,9 @@ def append(
     calibration: dict[str, Any] | None,
     actor: str,
 ) -> Threshold:
-    """A new threshold of a version; it counts for every claim from now on.
+    """Set a new threshold for a version. It applies to every inspection that is claimed from now on.
 
-    It holds the recipe, as an activation does, so that what an activation sees in force is in force.
+    Locks the recipe, as an activation does, so no threshold changes while an activation reads those in force.
     """
     recipes.lock(connection, version.recipe)
     row = connection.execute(
@@ -82,9 +87,9 @@ def verdict_sql(
     review_threshold: ColumnElement[float],
     reasons: ColumnElement[Any],
 ) -> ColumnElement[str]:
-    """`core.models.verdicts.decide_verdict` in SQL, word for word. It is here because `verdicts` knows no database.
+    """Return `core.models.verdicts.decide_verdict` as an SQL expression. Keep the two identical.
 
-    A review threshold that is null is none: nothing reaches it.
+    It is in this module because `verdicts` does not depend on a database. No score reaches a null review threshold.
     """
     return case(
         (func.cardinality(reasons) > 0, "review"),

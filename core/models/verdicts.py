@@ -1,4 +1,4 @@
-"""The comparison that decides a verdict, in its one place; `core.models.thresholds.verdict_sql` is its SQL."""
+"""The only place that decides verdicts. `core.models.thresholds.verdict_sql` is the same decision in SQL."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -9,11 +9,10 @@ Verdict = Literal["ok", "ng", "review"]
 def decide_verdict(
     anomaly_score: float, threshold: float, review_threshold: float | None = None, reasons: Sequence[str] = ()
 ) -> Verdict:
-    """The machine's verdict on one finite score.
+    """Return the machine's verdict on a finite score.
 
-    `review` whatever the score, where there are reasons not to trust it
-    (`core.vision.input.input_checks.reasons`). Else
-    `ng` from the threshold on, `review` from the review threshold on, where one is set, and `ok` below.
+    If there are reasons not to trust the score (`core.vision.input.input_checks.reasons`), the verdict is `review`.
+    Otherwise it is `ng` from the threshold up, `review` from the review threshold up if there is one, and else `ok`.
     """
     if reasons:
         return "review"
@@ -25,21 +24,24 @@ def decide_verdict(
 
 
 def is_anomaly(anomaly_score: float, threshold: float) -> bool:
-    """Whether a finite score reaches the threshold, whatever speaks against trusting it."""
+    """Return whether a finite score reaches the threshold, even if there are reasons not to trust the score."""
     return anomaly_score >= threshold
 
 
 def effective_verdict(machine: Verdict | None, reviewed: Sequence[Verdict]) -> Verdict | None:
-    """What counts of a part: what people said last, else what the machine said."""
+    """Return the verdict that counts: that of the last review, or the machine's if there is none."""
     return reviewed[-1] if reviewed else machine
 
 
 def part_verdict(views: Iterable[tuple[bool, Verdict | None]]) -> Verdict | None:
-    """What counts of a part that was seen in several images, each of which is final or not and has a verdict or not.
+    """Return the verdict on a part from the images of its views.
 
-    `ng` if any view is. Else `review` if any is, or is final without a verdict: what failed or was cancelled was not
-    judged. Else None while any is in flight. Else `ok`.
+    `ng` if any view is `ng`. Otherwise `review` if any view is `review`, or failed or was cancelled and so has no
+    verdict. Otherwise None while any view is in flight, and `ok` once none is.
+
+    Args:
+        views: for each view, whether its inspection is final, and its verdict.
     """
-    found = {verdict or ("review" if final else None) for final, verdict in views}
+    verdicts = {verdict or ("review" if final else None) for final, verdict in views}
     worst_first: tuple[Verdict | None, ...] = ("ng", "review", None, "ok")
-    return next((verdict for verdict in worst_first if verdict in found), None)
+    return next((verdict for verdict in worst_first if verdict in verdicts), None)

@@ -54,7 +54,7 @@ class Batch:
 
 
 def unknown_batch(batch_id: UUID) -> Refused:
-    """The error for an id that no batch has."""
+    """Return the refusal of an unknown batch id."""
     return Refused(Code.NOT_FOUND, f"There is no batch {batch_id}.")
 
 
@@ -163,15 +163,19 @@ def add_to_counters(connection: Connection, counts: Mapping[UUID, Counts]) -> li
             ) AS more(id, completed, failed, cancelled, ok, ng, review)
             WHERE batches.id = more.id
         """),
-        {"ids": list(counts)} | {name: [getattr(one, name) for one in counts.values()] for name in COUNTED},
+        {"ids": list(counts)}
+        | {name: [getattr(batch_counts, name) for batch_counts in counts.values()] for name in COUNTED},
     )
     return _complete(connection, list(counts))
 
 
 def close(connection: Connection, batch_id: UUID) -> bool:
-    """`open → running`, and on to `completed` when nothing is left. Returns whether it is completed now.
+    """`open → running`, and then `completed` if all its inspections are final. Returns whether it is completed now.
 
-    Closing a closed batch changes nothing; a cancelled one refuses.
+    Closing a closed batch changes nothing.
+
+    Raises:
+        Refused: INVALID_TRANSITION if it is cancelled; NOT_FOUND.
     """
     state = _locked_state(connection, batch_id)
     if state == "cancelled":

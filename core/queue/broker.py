@@ -44,7 +44,7 @@ def score_arguments(recipe_id: int, priority: str, ids: Sequence[UUID]) -> tuple
 
     Bulk work may be sent to the live queue, so the priority is not always the name of the queue.
     """
-    return recipe_id, priority, [str(one) for one in ids]
+    return recipe_id, priority, [str(inspection_id) for inspection_id in ids]
 
 
 def broker_url(redis_url: str) -> str:

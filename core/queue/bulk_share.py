@@ -18,7 +18,7 @@ last round was.
 from sqlalchemy import Connection, text
 
 LIVE_AT_ONCE = 160
-"""Minibatches of live work that one round counts, so that live work is not flooded after an hour without dispatcher."""
+"""Minibatches of live work that one round counts, so that live work is not flooded after the dispatcher was down."""
 
 # Live images are the growth of the feed. Entries of reviews and cancellations count, too; they are few.
 _GRANT = text("""
@@ -45,7 +45,7 @@ RETURNING CAST(given.minibatches AS bigint) * :minibatch
 
 
 def grant(connection: Connection, *, feed_newest: int, share: float, minibatch: int, waiting: bool) -> int:
-    """How many images of bulk work may be published to the live queue now: a multiple of `minibatch`, mostly 0.
+    """Return how many bulk images may be published to the live queue now: a multiple of `minibatch`, usually 0.
 
     The caller must publish them. Of several concurrent callers, one gets the grant. If the row is locked, by another
     caller or by results that are being counted, nothing is granted until the next call.

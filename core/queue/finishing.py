@@ -72,7 +72,7 @@ SELECT {_MOVED}, outcome.status, outcome.anomaly_score, outcome.verdict,
     clock_timestamp()
 FROM moved JOIN outcome ON outcome.id = moved.id
 RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, verdict, priority
-""")  # noqa: S608 - the column names are constants of ours
+""")  # noqa: S608 - the column names are constants
 
 
 def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
@@ -83,15 +83,15 @@ def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
     rows = connection.execute(
         _FINISH,
         {
-            "ids": [one.id for one in outcomes],
-            "attempts": [one.attempt for one in outcomes],
-            "statuses": [one.status for one in outcomes],
-            "scores": [one.anomaly_score for one in outcomes],
-            "verdicts": [one.verdict for one in outcomes],
-            "reasons": [json.dumps(one.reasons) for one in outcomes],
-            "codes": [one.error_code for one in outcomes],
-            "details": [one.error_detail for one in outcomes],
-            "timings": [json.dumps(one.timings_ms) for one in outcomes],
+            "ids": [outcome.id for outcome in outcomes],
+            "attempts": [outcome.attempt for outcome in outcomes],
+            "statuses": [outcome.status for outcome in outcomes],
+            "scores": [outcome.anomaly_score for outcome in outcomes],
+            "verdicts": [outcome.verdict for outcome in outcomes],
+            "reasons": [json.dumps(outcome.reasons) for outcome in outcomes],
+            "codes": [outcome.error_code for outcome in outcomes],
+            "details": [outcome.error_detail for outcome in outcomes],
+            "timings": [json.dumps(outcome.timings_ms) for outcome in outcomes],
         },
     ).all()
     events.emit(connection, [_event(row) for row in rows])
@@ -125,7 +125,7 @@ WITH mine AS (
 INSERT INTO inspections ({_SUBMITTED}, status, reasons, timings_ms)
 SELECT {_MOVED}, 'cancelled', '{{{{}}}}', '{{{{}}}}' FROM moved
 RETURNING id, batch_id, status, verdict
-"""  # noqa: S608 - the column names are constants of ours
+"""  # noqa: S608 - the column names are constants
 _CANCEL_ONE = text(_CANCEL.format(which="id = :id"))
 _CANCEL_OF_BATCH = text(_CANCEL.format(which="batch_id = :id"))
 _HAS_WORK = text("SELECT EXISTS (SELECT FROM work WHERE batch_id = :id)")

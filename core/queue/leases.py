@@ -1,11 +1,11 @@
-"""Leases of claimed inspections: workers renew them; what a dead worker held is queued again once they expire."""
+"""Leases of claimed inspections. Workers renew them. Once a dead worker's lease expires, its claim is queued again."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
 from core.queue.claiming import Claim
-from core.settings import LONGEST_LEASE_SECONDS
+from core.settings import MAX_LEASE_SECONDS
 
 
 def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float) -> None:
@@ -46,5 +46,5 @@ def reclaim_expired_leases(connection: Connection, *, at_most: int = 1000) -> in
                 review_threshold = NULL
             FROM expired WHERE work.id = expired.id
         """),
-        {"at_most": at_most, "longest": LONGEST_LEASE_SECONDS},
+        {"at_most": at_most, "longest": MAX_LEASE_SECONDS},
     ).rowcount

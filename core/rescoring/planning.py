@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from core.rescoring import runs
 from core.rescoring.runs import Run
 from core.rescoring.slices import runnable_run_ids
-from core.settings import LONGEST_LEASE_SECONDS
+from core.settings import MAX_LEASE_SECONDS
 
 SLICES_AHEAD = 12
 """The most slices of a run that are planned ahead or being scored."""
@@ -59,7 +59,7 @@ def take_due(connection: Connection) -> list[UUID]:
             "runs": runnable_run_ids(connection),
             "republish": REPUBLISH_SECONDS,
             "ahead": SLICES_AHEAD,
-            "longest": LONGEST_LEASE_SECONDS,
+            "longest": MAX_LEASE_SECONDS,
         },
     ).scalars()
     return sorted(rows)
@@ -78,7 +78,7 @@ def claim(connection: Connection, run_id: UUID, *, lease_seconds: float) -> RunC
                 AND clock_timestamp() + make_interval(secs => :longest))
             RETURNING plan_attempt, cursor, (SELECT count(*) FROM rescore_slices WHERE run_id = :id) AS in_flight
         """),
-        {"id": run_id, "lease": lease_seconds, "longest": LONGEST_LEASE_SECONDS},
+        {"id": run_id, "lease": lease_seconds, "longest": MAX_LEASE_SECONDS},
     ).one_or_none()
     if row is None:
         return None

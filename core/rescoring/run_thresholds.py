@@ -33,23 +33,26 @@ class RunThresholds:
     @classmethod
     def from_thresholds(cls, in_force: Iterable[Threshold]) -> Self:
         """Convert the thresholds in force of a model version."""
-        by_station = {one.station_id: RunThreshold(one.threshold, one.review_threshold) for one in in_force}
+        by_station = {
+            threshold.station_id: RunThreshold(threshold.threshold, threshold.review_threshold)
+            for threshold in in_force
+        }
         general = by_station.pop(None)
-        return cls(general, {station: own for station, own in by_station.items() if station is not None})
+        return cls(general, {station: limit for station, limit in by_station.items() if station is not None})
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
         """Read what `to_json` wrote."""
         return cls(
             RunThreshold(**stored["general"]),
-            {station: RunThreshold(**own) for station, own in stored["stations"].items()},
+            {station: RunThreshold(**limit) for station, limit in stored["stations"].items()},
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON that is stored with the run."""
         return {
             "general": vars(self.general),
-            "stations": {station: vars(own) for station, own in self.stations.items()},
+            "stations": {station: vars(limit) for station, limit in self.stations.items()},
         }
 
     def for_station(self, station_id: str | None) -> RunThreshold:

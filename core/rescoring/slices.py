@@ -25,7 +25,7 @@ from core.rescoring import runs
 from core.rescoring.maintenance_windows import MaintenanceWindow
 from core.rescoring.run_thresholds import RunThreshold
 from core.rescoring.tables import rescore_results
-from core.settings import LONGEST_LEASE_SECONDS
+from core.settings import MAX_LEASE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def reclaim_expired_leases(connection: Connection, *, at_most: int = 100) -> int
                 FOR UPDATE OF left_over SKIP LOCKED
             ) AS ended WHERE slice.run_id = ended.run_id AND slice.first = ended.first
         """),
-        {"longest": LONGEST_LEASE_SECONDS},
+        {"longest": MAX_LEASE_SECONDS},
     )
     return connection.execute(
         text("""
@@ -207,7 +207,7 @@ def reclaim_expired_leases(connection: Connection, *, at_most: int = 100) -> int
                 worker = NULL
             FROM expired WHERE slice.run_id = expired.run_id AND slice.first = expired.first
         """),
-        {"at_most": at_most, "longest": LONGEST_LEASE_SECONDS},
+        {"at_most": at_most, "longest": MAX_LEASE_SECONDS},
     ).rowcount
 
 

@@ -128,7 +128,7 @@ class Archives:
     def locate(self, path_or_url: str) -> ArchiveLocation:
         """The folder or prefix for an absolute path, a URL, or a path relative to a root.
 
-        If the root is unavailable, as it may be on the api's machine, the location is not checked; reading it will.
+        If the root is unavailable, as it may be on the API's machine, the location is not checked; reading it will.
 
         Raises:
             Refused: SOURCE_REFUSED if it is outside every root (also by `..` or a symbolic link), does not exist, or no

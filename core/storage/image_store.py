@@ -162,7 +162,7 @@ class Store:
             staged.discard()
 
     def sweep(self, *, older_than_seconds: float) -> int:
-        """Delete old staged files that were never published, e.g. by a killed process; returns how many."""
+        """Delete old staged files that were never published, for example by a killed process. Returns how many."""
         limit = time.time() - older_than_seconds
         deleted = 0
         for path in self._staging.iterdir():

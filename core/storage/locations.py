@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 
-class ArchiveUnavailable(OSError):  # noqa: N818 - it names the state of the archive
+class ArchiveUnavailable(OSError):  # noqa: N818 - describes the fault
     """A root or its server is unavailable. No image is at fault; a retry may succeed."""
 
 

@@ -159,7 +159,7 @@ def _of_line(number: int, position: Position, content: bytes) -> Entry:
 _TOO_LONG = f"is longer than {LINE_BYTES} bytes"
 
 
-class _InvalidRow(Exception):  # noqa: N818 - it names the row
+class _InvalidRow(Exception):  # noqa: N818 - describes the fault
     """A CSV row that cannot be parsed."""
 
 

@@ -1,5 +1,5 @@
 """Errors that several packages of `core.vision` raise."""
 
 
-class InvalidBundle(ValueError):  # noqa: N818 - it reads as what it is
+class InvalidBundle(ValueError):  # noqa: N818 - describes the fault
     """The bundle is not accepted. The message gives the reason on one line."""

@@ -1,4 +1,4 @@
-"""How far a training is, and what it has to say."""
+"""The progress of a training, as reported to its caller."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from core.vision.training.fit_interface import Epoch
 
 @dataclass(frozen=True)
 class Progress:
-    """Where `train` is.
+    """The progress of `train`.
 
     Attributes:
-        stage: what is going on.
-        done, total: of the stage, in images or epochs.
-        epoch: the one that has just ended, while training.
-        note: a line for people, such as how many images could not be read.
+        stage: the current stage.
+        done, total: images or epochs of the stage.
+        epoch: the epoch that has just ended, in the stage `training`.
+        note: a line for people, for example the number of unreadable images.
     """
 
     stage: Literal["reading", "training", "calibrating", "evaluating", "writing"]
@@ -25,4 +25,4 @@ class Progress:
     note: str | None = None
 
 
-Tell = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]

@@ -1,4 +1,4 @@
-"""From a folder of good parts to a bundle: read, split, fit, calibrate, evaluate, write, report."""
+"""Train a detector on a folder of good parts: read, split, fit, calibrate, evaluate, write the bundle, report."""
 
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -18,7 +18,7 @@ from core.vision.evaluation.evaluation import Evaluation, evaluate, score_datase
 from core.vision.evaluation.examples import choose_examples
 from core.vision.evaluation.training_report import ReportContent, render
 from core.vision.input.input_checks import InputRanges, learn_input_ranges
-from core.vision.progress import Progress, Tell
+from core.vision.progress import OnProgress, Progress
 from core.vision.training.checkpoint import CheckpointFile, fingerprint
 from core.vision.training.dataset import (
     MAX_CACHE_BYTES,
@@ -35,7 +35,7 @@ _MAX_TEST_CACHE_BYTES = MAX_CACHE_BYTES // 4
 
 @dataclass(frozen=True)
 class _TrainedDetector:
-    """What came out of training: the detector, its course, and its scores."""
+    """A trained detector, its training curve, and its scores."""
 
     detector: Detector
     curve: list[Epoch]
@@ -49,7 +49,7 @@ def train(
     folder: Path,
     out: Path,
     options: TrainingOptions,
-    progress: Tell,
+    progress: OnProgress,
     *,
     report: Path | None = None,
     checkpoints: Path | None = None,
@@ -58,110 +58,118 @@ def train(
     """Train on a folder in MVTec layout and write a bundle.
 
     Args:
-        folder: holds `train/good/*` and, where detection is to be measured, `test/<type>/*`.
-        out: the bundle's folder; must not exist.
-        progress: is called often, in this thread.
-        report: where the report is written (`core.vision.evaluation.training_report`); replaces an older one.
-        checkpoints: a folder where an interrupted training leaves its state, and the same one finds it again.
-        restart: whether that state is to be forgotten.
+        folder: contains `train/good/*` and, to measure detection, `test/<type>/*`.
+        out: the folder of the bundle; must not exist.
+        progress: called often, in this thread.
+        report: the file for the report (`core.vision.evaluation.training_report`); it is overwritten.
+        checkpoints: a folder for the state of an interrupted training, from which the same training continues.
+        restart: whether to discard that state.
 
     Returns:
         The manifest of the bundle that was written.
 
     Raises:
-        InvalidDataset: the folder is not what it should be, too small, or more than a tenth of it is unreadable.
+        InvalidDataset: the folder has another layout, has too few images, or more than a tenth are unreadable.
         SampleTooSmall: too few good parts for the false-reject rate.
         FileExistsError: `out` exists.
-        InvalidOptions: the options make no sense for these images.
+        InvalidOptions: the options do not fit these images.
         InvalidGroups: an image's part or lot cannot be determined; see `core.vision.training.grouping`.
-        ScoreNotFinite: the detector's scores are no numbers.
-        ValueError: there is no such device; all of the above but FileExistsError are one too.
+        ScoreNotFinite: a score of the detector is not a finite number.
+        ValueError: the device does not exist. All of the above except FileExistsError are ValueErrors, too.
         OSError: a file cannot be read or written.
     """
     if out.exists():
-        raise FileExistsError(f"{out} exists already, and a bundle never changes: name another folder")
+        raise FileExistsError(f"{out} exists already, and a bundle is never overwritten: choose another folder")
     device = resolve_device(options.device)
     notes: list[str] = []
 
-    def tell(now: Progress) -> None:
-        if now.note is not None:
-            notes.append(now.note)
-        progress(now)
+    def on_progress(update: Progress) -> None:
+        if update.note is not None:
+            notes.append(update.note)
+        progress(update)
 
-    material = read_training_data(folder, options, tell)
-    checkpoint = _checkpoint(checkpoints, material, options, device, tell) if checkpoints is not None else None
+    data = read_training_data(folder, options, on_progress)
+    checkpoint = _checkpoint(checkpoints, data, options, device, on_progress) if checkpoints is not None else None
     if checkpoint is not None and restart:
         checkpoint.remove()
-    lesson = _train_detector(material, options, device, tell, checkpoint)
-    tell(Progress("writing", 0, 1))
-    manifest = _write_bundle(out, material, lesson, options, device)
+    trained = _train_detector(data, options, device, on_progress, checkpoint)
+    on_progress(Progress("writing", 0, 1))
+    manifest = _write_bundle(out, data, trained, options, device)
     if report is not None:
-        report.write_text(render(_report_content(material, lesson, manifest, notes)), encoding="utf-8")
+        report.write_text(render(_report_content(data, trained, manifest, notes)), encoding="utf-8")
     if checkpoint is not None:
         checkpoint.remove()
-    tell(Progress("writing", 1, 1))
+    on_progress(Progress("writing", 1, 1))
     return manifest
 
 
 def _checkpoint(
-    folder: Path, material: TrainingData, options: TrainingOptions, device: str, tell: Tell
+    folder: Path, data: TrainingData, options: TrainingOptions, device: str, on_progress: OnProgress
 ) -> CheckpointFile:
-    """Where this very training left off: of these images and options, on this kind of machine."""
+    """Return the checkpoint of this training: the same images and options, on the same kind of device."""
     weights = options.backbone_weights
     key = fingerprint(
         {
-            "images": dataset_digest(material.root, material.good.paths, material.good.digests),
-            "parts": asdict(material.parts),
-            "preprocessing": material.preprocessing.digest,
+            "images": dataset_digest(data.root, data.good.paths, data.good.digests),
+            "parts": asdict(data.parts),
+            "preprocessing": data.preprocessing.digest,
             "options": options.recorded(),
             "backbone": sha256(weights.read_bytes()).hexdigest() if weights is not None else None,
             "device": device,
             "libraries": library_versions(),
         }
     )
-    return CheckpointFile(folder, key, lambda note: tell(Progress("training", 0, options.epochs, note=note)))
+    return CheckpointFile(folder, key, lambda note: on_progress(Progress("training", 0, options.epochs, note=note)))
 
 
 def _train_detector(
-    material: TrainingData, options: TrainingOptions, device: str, tell: Tell, checkpoint: Checkpoint | None
+    data: TrainingData,
+    options: TrainingOptions,
+    device: str,
+    on_progress: OnProgress,
+    checkpoint: Checkpoint | None,
 ) -> _TrainedDetector:
-    """Fit, calibrate and evaluate."""
-    good, parts = material.good, material.parts
-    detector, curve = _fit(material, options, device, tell, checkpoint)
+    """Fit, calibrate and evaluate a detector."""
+    good, parts = data.good, data.parts
+    detector, curve = _fit(data, options, device, on_progress, checkpoint)
     count = len(parts.calibration)
     held_out = score_dataset(
-        detector, good.images.subset(parts.calibration), lambda done: tell(Progress("calibrating", done, count))
+        detector, good.images.subset(parts.calibration), lambda done: on_progress(Progress("calibrating", done, count))
     )
     calibration = calibrate(
         held_out,
         options.false_reject_rate,
         review_rate=options.review_rate,
-        groups=[material.grouping.groups[index] for index in parts.calibration],
+        groups=[data.grouping.groups[index] for index in parts.calibration],
     )
     return _TrainedDetector(
         detector=detector,
         curve=curve,
         held_out=held_out,
         threshold=Threshold(value=calibration.threshold, calibration=calibration),
-        evaluation=_evaluation(material, detector, calibration.threshold, options, tell),
+        evaluation=_evaluation(data, detector, calibration.threshold, options, on_progress),
         inputs=learn_input_ranges([good.facts[index] for index in parts.training]),
     )
 
 
 def _fit(
-    material: TrainingData, options: TrainingOptions, device: str, tell: Tell, checkpoint: Checkpoint | None
+    data: TrainingData,
+    options: TrainingOptions,
+    device: str,
+    on_progress: OnProgress,
+    checkpoint: Checkpoint | None,
 ) -> tuple[Detector, list[Epoch]]:
     curve: list[Epoch] = []
 
     def on_epoch(epoch: Epoch) -> None:
         curve.append(epoch)
-        tell(Progress("training", epoch.number, options.epochs, epoch=epoch))
+        on_progress(Progress("training", epoch.number, options.epochs, epoch=epoch))
 
-    tell(Progress("training", 0, options.epochs))
+    on_progress(Progress("training", 0, options.epochs))
     detector = detector_classes()[options.architecture].fit(
-        material.good.images.subset(material.parts.training),
-        material.good.images.subset(material.parts.validation),
-        material.preprocessing,
+        data.good.images.subset(data.parts.training),
+        data.good.images.subset(data.parts.validation),
+        data.preprocessing,
         options,
         device=device,
         max_pixels=options.max_pixels,
@@ -172,53 +180,57 @@ def _fit(
 
 
 def _evaluation(
-    material: TrainingData, detector: Detector, threshold: float, options: TrainingOptions, tell: Tell
+    data: TrainingData, detector: Detector, threshold: float, options: TrainingOptions, on_progress: OnProgress
 ) -> Evaluation | None:
-    """Detection on `test/`; None where it lacks good or defective images."""
-    layout = material.layout
+    """Measure detection on `test/`. Returns None if it has no good or no defective images."""
+    layout = data.layout
     if not layout.test_good or not layout.test_defective:
         return None
     good, defective = (
         read_images(
-            paths, material.preprocessing, options, tell, stage="evaluating", max_cache_bytes=_MAX_TEST_CACHE_BYTES
+            paths,
+            data.preprocessing,
+            options,
+            on_progress,
+            stage="evaluating",
+            max_cache_bytes=_MAX_TEST_CACHE_BYTES,
         )
         for paths in (layout.test_good, layout.test_defective)
     )
-    known = set(material.good.digests)
+    training_digests = set(data.good.digests)
     total = len(good.paths) + len(defective.paths)
-    if twice := sum(one in known for one in (*good.digests, *defective.digests)):
-        note = f"{twice} of the {total} test images are in train/good too: the figures on test/ flatter"
-        tell(Progress("evaluating", 0, total, note=note))
+    if shared := sum(digest in training_digests for digest in (*good.digests, *defective.digests)):
+        note = f"{shared} of the {total} test images are also in train/good, so the figures on test/ are too good"
+        on_progress(Progress("evaluating", 0, total, note=note))
     evaluation = evaluate(
         detector,
-        material.root,
+        data.root,
         good,
         defective,
-        material.good.thumbnails[material.parts.training],
+        data.good.thumbnails[data.parts.training],
         threshold,
-        lambda done: tell(Progress("evaluating", done, total)),
+        lambda done: on_progress(Progress("evaluating", done, total)),
     )
     for note in evaluation.notes:
-        tell(Progress("evaluating", total, total, note=note))
+        on_progress(Progress("evaluating", total, total, note=note))
     return evaluation
 
 
 def _write_bundle(
-    out: Path, material: TrainingData, lesson: _TrainedDetector, options: TrainingOptions, device: str
+    out: Path, data: TrainingData, trained: _TrainedDetector, options: TrainingOptions, device: str
 ) -> Manifest:
-    """Write the bundle."""
-    good, parts = material.good, material.parts
-    calibration = lesson.threshold.calibration
+    good, parts = data.good, data.parts
+    calibration = trained.threshold.calibration
     return write_bundle(
-        lesson.detector,
+        trained.detector,
         out,
         golden=golden_images(
             [good.paths[index] for index in parts.validation + parts.calibration], max_pixels=options.max_pixels
         ),
-        extra_files={TRAINING_CURVE: encode_json([asdict(epoch) for epoch in lesson.curve])},
-        threshold=lesson.threshold,
+        extra_files={TRAINING_CURVE: encode_json([asdict(epoch) for epoch in trained.curve])},
+        threshold=trained.threshold,
         training=Training(
-            training_set_digest=dataset_digest(material.root, good.paths, good.digests),
+            training_set_digest=dataset_digest(data.root, good.paths, good.digests),
             parts={
                 "training": len(parts.training),
                 "validation": len(parts.validation),
@@ -226,35 +238,35 @@ def _write_bundle(
             },
             unreadable=len(good.unreadable),
             options=options.recorded(),
-            epochs=len(lesson.curve),
-            best_epoch=min(lesson.curve, key=lambda epoch: epoch.validation_loss).number,
+            epochs=len(trained.curve),
+            best_epoch=min(trained.curve, key=lambda epoch: epoch.validation_loss).number,
             device=device,
-            groups=material.grouping.count,
-            near_duplicates=material.grouping.near_duplicates,
+            groups=data.grouping.count,
+            near_duplicates=data.grouping.near_duplicates,
         ),
         review_threshold=calibration.review.threshold if calibration and calibration.review else None,
-        metrics=lesson.evaluation.metrics if lesson.evaluation else None,
-        inputs=lesson.inputs,
+        metrics=trained.evaluation.metrics if trained.evaluation else None,
+        inputs=trained.inputs,
     )
 
 
 def _report_content(
-    material: TrainingData, lesson: _TrainedDetector, manifest: Manifest, notes: list[str]
+    data: TrainingData, trained: _TrainedDetector, manifest: Manifest, notes: list[str]
 ) -> ReportContent:
-    """What the report is made of."""
-    root, good, tested = material.root, material.good, lesson.evaluation
-    good_paths = [good.paths[index] for index in material.parts.calibration]
-    good_scores = lesson.held_out
-    if tested is not None:
-        good_paths, good_scores = good_paths + tested.good, np.concatenate([good_scores, tested.good_scores])
+    """Collect the content of the report."""
+    root, good, evaluation = data.root, data.good, trained.evaluation
+    good_paths = [good.paths[index] for index in data.parts.calibration]
+    good_scores = trained.held_out
+    if evaluation is not None:
+        good_paths, good_scores = good_paths + evaluation.good, np.concatenate([good_scores, evaluation.good_scores])
     return ReportContent(
         folder=root.resolve().name,
         manifest=manifest,
         sha256=digest(manifest.to_json()),
-        curve=lesson.curve,
-        held_out=lesson.held_out,
-        tested=tested,
-        gallery=choose_examples(lesson.detector, root, good_paths, good_scores, tested, manifest.threshold.value),
+        curve=trained.curve,
+        held_out=trained.held_out,
+        tested=evaluation,
+        gallery=choose_examples(trained.detector, root, good_paths, good_scores, evaluation, manifest.threshold.value),
         unreadable=[(path.relative_to(root).as_posix(), reason) for path, reason in good.unreadable],
         notes=notes,
     )

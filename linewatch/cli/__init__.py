@@ -1,11 +1,15 @@
-"""The `linewatch` command. Importing it is next to nothing, so that an interrupt finds `run` from the very start."""
+"""The `linewatch` command. It imports almost nothing, so that `run` handles an interrupt from the start."""
 
 import sys
 from collections.abc import Sequence
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command: 0 done, 1 the work failed, 2 wrong use, 130 interrupted. A failure is one line on stderr."""
+    """Run one command. A failure prints one line to standard error.
+
+    Returns:
+        The exit code: 0 for success, 1 if the work failed, 2 for wrong use, 130 if it was interrupted.
+    """
     try:
         from linewatch.cli import program
 

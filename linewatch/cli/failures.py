@@ -1,4 +1,4 @@
-"""The one place where failures become a line on standard error, and an exit code."""
+"""Turn failures into one line on standard error and an exit code."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 @dataclass(frozen=True)
 class Failure:
-    """What is printed about a failure."""
+    """The line to print about a failure, and the exit code."""
 
     line: str
     exit_code: int
@@ -28,23 +28,23 @@ class WrongUse(Exception):  # noqa: N818
 
 
 class Detached(Exception):  # noqa: N818
-    """A person has stopped following what goes on without them; the message says how to follow it again."""
+    """The user stopped following something that continues; the message says how to follow it again."""
 
 
 def print_error(line: str) -> None:
-    """Write the one line of a failure."""
+    """Print an error as one line."""
     sys.stderr.write(f"linewatch: {' '.join(line.split())}\n")
 
 
 def explain(error: Exception) -> Failure | None:
-    """What to print about an error; None for an unexpected one.
+    """Return what to print about an error, or None for an unexpected error.
 
-    An error's class is looked up in the modules that are loaded: one that is not loaded has raised nothing.
+    Error classes are looked up in loaded modules only, because a module that is not loaded has raised nothing.
     """
-    for module, name, described in _FAMILIES:
+    for module, name, describe in _FAMILIES:
         family = getattr(sys.modules.get(module), name, None)
         if family is not None and isinstance(error, family):
-            return described(error)
+            return describe(error)
     return None
 
 
@@ -59,13 +59,13 @@ def _click(error: ClickException) -> Failure:
     )
 
 
-def _answer(error: Any) -> Failure:
+def _refused(error: Any) -> Failure:
     remedy = "; name a key with --api-key or LINEWATCH_API_KEY" if error.status == 401 else ""
     return Failure(f"{error}{remedy}", WRONG_USE if error.code == "invalid_field" else FAILED)
 
 
-def _lost(error: Any) -> Failure:
-    return Failure(f"{error}; resume_after is --after {error.resume_after}", FAILED)
+def _cursor_lost(error: Any) -> Failure:
+    return Failure(f"{error}; to continue, use --after {error.resume_after}", FAILED)
 
 
 def _up(error: Any) -> Failure:
@@ -76,25 +76,25 @@ def _detached(error: Any) -> Failure:
     return Failure(str(error), INTERRUPTED)
 
 
-def _bad_use(error: Any) -> Failure:
+def _wrong_use(error: Any) -> Failure:
     return Failure(str(error), WRONG_USE)
 
 
 def _database(error: Any) -> Failure:
-    why = str(error.orig).strip().splitlines()[0]
+    reason = str(error.orig).strip().splitlines()[0]
     remedy = "see `linewatch doctor`"
     if "LINEWATCH_DATABASE_URL" not in os.environ:
-        remedy = f"that of a `linewatch up` that runs is named by its --data DIR; {remedy}"
-    return Failure(f"the database cannot be used: {why} ({remedy})", FAILED)
+        remedy = f"for a running `linewatch up`, name its data directory with --data DIR; {remedy}"
+    return Failure(f"the database cannot be used: {reason} ({remedy})", FAILED)
 
 
 def _schema(error: Any) -> Failure:
-    why = str(error.orig).strip().splitlines()[0]
-    return Failure(f"the database is not as this version needs it: {why} (run `linewatch migrate`)", FAILED)
+    reason = str(error.orig).strip().splitlines()[0]
+    return Failure(f"the database does not match this version: {reason} (run `linewatch migrate`)", FAILED)
 
 
 def _database_url(error: Any) -> Failure:
-    return Failure(f"LINEWATCH_DATABASE_URL: {error} (it looks like postgresql+psycopg://user@host/name)", WRONG_USE)
+    return Failure(f"LINEWATCH_DATABASE_URL: {error} (use a URL like postgresql+psycopg://user@host/name)", WRONG_USE)
 
 
 def _module(error: ModuleNotFoundError) -> Failure | None:
@@ -105,39 +105,39 @@ def _module(error: ModuleNotFoundError) -> Failure | None:
 
 
 def _gpu(_: Any) -> Failure:
-    return Failure("the GPU's memory is full: end what else uses it, or use --device cpu", FAILED)
+    return Failure("the GPU is out of memory: stop other programs that use it, or use --device cpu", FAILED)
 
 
 def _system(error: OSError) -> Failure:
     if error.strerror is None:
         return _plain(error)
-    where = f"{error.filename}: " if error.filename is not None else ""
-    return Failure(f"{where}{error.strerror}", FAILED)
+    prefix = f"{error.filename}: " if error.filename is not None else ""
+    return Failure(f"{prefix}{error.strerror}", FAILED)
 
 
 _FAMILIES: tuple[tuple[str, str, Callable[[Any], Failure | None]], ...] = (
     ("linewatch.cli.failures", "CommandFailed", _plain),
-    ("linewatch.cli.failures", "WrongUse", _bad_use),
+    ("linewatch.cli.failures", "WrongUse", _wrong_use),
     ("linewatch.cli.failures", "Detached", _detached),
     ("linewatch.cli.failures", "ClickException", _click),
-    ("linewatch.errors", "CursorLost", _lost),
-    ("linewatch.errors", "Refused", _answer),
-    ("linewatch.errors", "BadAddress", _bad_use),
-    ("linewatch.errors", "BadKey", _bad_use),
+    ("linewatch.errors", "CursorLost", _cursor_lost),
+    ("linewatch.errors", "Refused", _refused),
+    ("linewatch.errors", "BadAddress", _wrong_use),
+    ("linewatch.errors", "BadKey", _wrong_use),
     ("linewatch.errors", "LinewatchError", _plain),
     ("linewatch.server.embedded", "UpError", _up),
     ("core.errors", "Refused", _plain),
     ("core.vision.errors", "InvalidBundle", _plain),
     ("core.vision.training.dataset", "InvalidDataset", _plain),
-    ("core.vision.training.grouping", "InvalidGroups", _bad_use),
+    ("core.vision.training.grouping", "InvalidGroups", _wrong_use),
     ("core.vision.calibration.calibration", "SampleTooSmall", _plain),
-    ("core.vision.training_options", "InvalidOptions", _bad_use),
+    ("core.vision.training_options", "InvalidOptions", _wrong_use),
     ("core.vision.evaluation.evaluation", "ScoreNotFinite", _plain),
     ("core.vision.detectors.backbone", "WeightsNotFound", _plain),
     ("core.vision.bundle.state_dict", "InvalidStateDict", _plain),
     ("core.intake.image_decoding", "Undecodable", _plain),
     ("migrations.__main__", "MigrationError", _plain),
-    ("core.settings", "SettingsError", _bad_use),
+    ("core.settings", "SettingsError", _wrong_use),
     ("sqlalchemy.exc", "ProgrammingError", _schema),
     ("sqlalchemy.exc", "OperationalError", _database),
     ("sqlalchemy.exc", "ArgumentError", _database_url),

@@ -1,4 +1,4 @@
-"""Files that commands write: complete or not at all; `-` is standard output."""
+"""Write files, complete or not at all; `-` is standard output."""
 
 import shutil
 import sys
@@ -29,36 +29,36 @@ def check(out: Path, as_json: bool) -> None:
         WrongUse: it cannot be written.
     """
     if not out.parent.is_dir():
-        raise WrongUse(f"there is no folder {out.parent} to write to: make it or name another file")
+        raise WrongUse(f"the folder {out.parent} does not exist: create it or name another file")
     if out.is_dir():
         raise WrongUse(f"--out {out} is a folder: name a file")
     if out == _STANDARD_OUTPUT and as_json:
-        raise WrongUse("--out - and --json both want standard output: leave one of them out")
+        raise WrongUse("--out - and --json both write to standard output: use only one of them")
 
 
-def kind_of(out: Path, asked: Kind | None, suffixes: Mapping[str, Kind]) -> Kind:
-    """The format of a file: as asked, else by its suffix, else the first of `suffixes`.
+def kind_of(out: Path, requested: Kind | None, suffixes: Mapping[str, Kind]) -> Kind:
+    """Return the format of a file: as requested, else by its suffix, else the first of `suffixes`.
 
     Raises:
-        WrongUse: the suffix contradicts `asked`.
+        WrongUse: the suffix contradicts `requested`.
     """
-    said = suffixes.get(out.suffix.lower())
-    if asked and said and asked != said:
-        raise WrongUse(f"--format {asked} and --out {out.name} contradict each other: leave --format out")
-    return asked or said or next(iter(suffixes.values()))
+    by_suffix = suffixes.get(out.suffix.lower())
+    if requested and by_suffix and requested != by_suffix:
+        raise WrongUse(f"--format {requested} and --out {out.name} contradict each other: omit --format")
+    return requested or by_suffix or next(iter(suffixes.values()))
 
 
-def write(out: Path, download: Callable[[Path], object], *, as_json: bool, **facts: Any) -> None:
-    """Download to `out` and report it; in JSON together with `facts`."""
+def write(out: Path, download: Callable[[Path], object], *, as_json: bool, **fields: Any) -> None:
+    """Download to `out` and print a report; in JSON it includes `fields`."""
     if out == _STANDARD_OUTPUT:
         with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:  # complete or not at all
-            whole = Path(folder, "whole")
-            download(whole)
-            with whole.open("rb") as file:
+            complete = Path(folder, "complete")
+            download(complete)
+            with complete.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
         return
     download(out)
     if as_json:
-        print_json({"out": str(out), **facts, "bytes": out.stat().st_size})
+        print_json({"out": str(out), **fields, "bytes": out.stat().st_size})
         return
     remark(f"{out}: {out.stat().st_size} bytes")

@@ -1,4 +1,4 @@
-"""Groups of commands. Each command is imported when it is called or listed, so that none waits for the others."""
+"""Groups of commands. Each command is imported when it is called or listed, which keeps startup fast."""
 
 import importlib
 from collections.abc import Mapping
@@ -16,31 +16,31 @@ class CommandGroup(click.Group):
     """A group that lists its commands in the order in which they were added, and imports them on demand."""
 
     def __init__(self, *args: Any, imports: Mapping[str, str] | None = None, **settings: Any) -> None:
-        """As click's, apart from `imports`: where each command is, by its name, as `module:attribute`."""
+        """Like `click.Group`; `imports` maps a command's name to its location, `module:attribute`."""
         super().__init__(*args, **{"no_args_is_help": False, **settings})
         self._imports = dict(imports or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all commands, in the order in which help lists them."""
+        """Return the names of all commands, in the order in which help lists them."""
         return [*self._imports, *self.commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a name; None for an unknown one."""
-        place = self._imports.get(cmd_name)
-        if place is None:
+        """Return the command with a name, or None."""
+        location = self._imports.get(cmd_name)
+        if location is None:
             return super().get_command(ctx, cmd_name)
-        if place.startswith(_SERVER) and not server_is_installed():
-            return _missing(cmd_name, place)
-        module, _, attribute = place.partition(":")
+        if location.startswith(_SERVER) and not server_is_installed():
+            return _missing(cmd_name, location)
+        module, _, attribute = location.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
 
-def _missing(name: str, place: str) -> click.Command:
-    """Stands for a command of the server where only the client is installed; calling it says so."""
+def _missing(name: str, location: str) -> click.Command:
+    """Return a placeholder for a command of the server. Calling it fails, because only the client is installed."""
     return click.Command(
         name,
-        callback=partial(server_part, place, f"`linewatch {name}`"),
+        callback=partial(server_part, location, f"`linewatch {name}`"),
         help="Needs the server: pip install linewatch",
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED, expose_value=False)],
         add_help_option=False,
@@ -48,6 +48,6 @@ def _missing(name: str, place: str) -> click.Command:
     )
 
 
-def group(name: str, help: str) -> CommandGroup:  # noqa: A002 - click's word
-    """A group whose commands are registered with `@group.command()`."""
+def group(name: str, help: str) -> CommandGroup:  # noqa: A002 - click's name
+    """Return a group whose commands are registered with `@group.command()`."""
     return CommandGroup(name, help=help)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""In lower case. A test holds them equal to the suffixes that the server accepts in folders."""
+"""In lower case. A test checks that they equal the suffixes that the server accepts in folders."""
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -1,8 +1,8 @@
-"""The journal of a folder's submission: what was sent and what was accepted, so that a second run goes on.
+"""The journal of a folder's submission: what was sent and accepted, so that a second run continues.
 
-It is a file of JSON lines. A burst is entered, with its `Idempotency-Key`, before it is sent, and again once it was
-accepted. What was entered and has no answer may have been accepted all the same: the process or the connection ended
-before the answer came. It is sent again as it was, under its key, and so it is not doubled.
+It is a file of JSON lines. A burst is recorded with its `Idempotency-Key` before it is sent, and again once it is
+accepted. If a burst got no answer, because the process or the connection ended first, it may have been accepted. It is
+sent again unchanged under the same key, which prevents duplicates.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from linewatch.cli.failures import CommandFailed
 
 @dataclass(frozen=True)
 class Stamp:
-    """An image's file as it was found; one that was changed has another. `name` is relative to the folder."""
+    """An image's file at the time of sending; a changed file has another stamp. `name` is relative to the folder."""
 
     name: str
     size: int
@@ -31,61 +31,61 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What an image became."""
+    """The inspection and the batch of an accepted image."""
 
     inspection_id: str
     batch_id: str
 
 
 class Journal:
-    """The journal of one folder, under one recipe and with the same fields. Safe to use from several threads."""
+    """The journal of one folder, for one recipe and one set of fields. Safe to use from several threads."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Read what is there; `file` is open for reading and appending, and stays the caller's.
+        """Read the journal. `file` is open for reading and appending; the caller closes it.
 
         Raises:
-            ValueError: it is no journal.
+            ValueError: the file is not a journal.
         """
         self._file = file
         self._lock = Lock()
         self._bursts: dict[str, list[Stamp]] = {}
         self._accepted: dict[Stamp, Accepted] = {}
         file.seek(0)
-        whole, _, _ = file.read().rpartition(b"\n")  # a last line without an end was being written
-        file.truncate(len(whole) + 1 if whole else 0)
-        for line in whole.splitlines():
-            self._take(json.loads(line))
+        lines, _, _ = file.read().rpartition(b"\n")  # the write of a last line without an end was interrupted
+        file.truncate(len(lines) + 1 if lines else 0)
+        for line in lines.splitlines():
+            self._apply(json.loads(line))
 
     def accepted(self, stamp: Stamp) -> Accepted | None:
-        """What an image became that was accepted; None for any other, and for one that was changed since."""
+        """Return the inspection of an accepted image; None if it was not accepted or has changed since."""
         return self._accepted.get(stamp)
 
     @property
     def batches(self) -> list[str]:
-        """The batches that were accepted, the oldest first."""
-        return list(dict.fromkeys(one.batch_id for one in self._accepted.values()))
+        """The accepted batches, oldest first."""
+        return list(dict.fromkeys(accepted.batch_id for accepted in self._accepted.values()))
 
     @property
     def unanswered(self) -> dict[str, list[Stamp]]:
-        """The bursts, by key, of which it is not known whether they were accepted."""
+        """The bursts that got no answer, by key. They may have been accepted."""
         return dict(self._bursts)
 
     def begin(self, stamps: Sequence[Stamp]) -> str:
-        """Enter a burst that is about to be sent; returns its key."""
+        """Record a burst that is about to be sent, and return its key."""
         key = uuid4().hex
-        self._write({"begun": key, "pictures": [list(astuple(one)) for one in stamps]})
+        self._write({"begun": key, "pictures": [list(astuple(stamp)) for stamp in stamps]})
         return key
 
     def accept(self, key: str, batch_id: str, inspections: Mapping[str, str]) -> None:
-        """Enter what became of a burst: the ids of its inspections, by the names of the images."""
+        """Record that a burst was accepted, with the ids of its inspections by image name."""
         self._write({"accepted": key, "batch": batch_id, "inspections": dict(inspections)})
 
     def give_up(self, key: str) -> None:
-        """Enter that a burst will not be sent again as it was."""
+        """Record that a burst will not be sent again under its key."""
         self._write({"given_up": key})
 
     def forget(self, batch_id: str) -> None:
-        """Enter that the system does not know a batch: its images were not accepted by this one."""
+        """Record that the system does not know a batch, so its images have to be sent again."""
         self._write({"unknown": batch_id})
 
     def _write(self, entry: dict[str, Any]) -> None:
@@ -93,11 +93,11 @@ class Journal:
             self._file.write(json.dumps(entry).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._take(entry)
+            self._apply(entry)
 
-    def _take(self, entry: dict[str, Any]) -> None:
+    def _apply(self, entry: dict[str, Any]) -> None:
         if "begun" in entry:
-            self._bursts[entry["begun"]] = [Stamp(*one) for one in entry["pictures"]]
+            self._bursts[entry["begun"]] = [Stamp(*fields) for fields in entry["pictures"]]
         elif "accepted" in entry:
             for stamp in self._bursts.pop(entry["accepted"]):
                 if stamp.name in entry["inspections"]:
@@ -106,19 +106,21 @@ class Journal:
             del self._bursts[entry["given_up"]]
         else:
             unknown = entry["unknown"]
-            self._accepted = {stamp: one for stamp, one in self._accepted.items() if one.batch_id != unknown}
+            self._accepted = {
+                stamp: accepted for stamp, accepted in self._accepted.items() if accepted.batch_id != unknown
+            }
 
 
 @contextmanager
 def opened(journals: Path, about: Mapping[str, Any], *, again: bool) -> Iterator[Journal]:
-    """The journal of what `about` describes, in the folder `journals`, locked for this process.
+    """Open a journal in the folder `journals`, locked for this process.
 
     Args:
-        about: what makes two submissions the same, as JSON; the journal's name is made of it.
-        again: whether to forget what is in it.
+        about: the JSON that identifies a submission; its hash is the journal's name.
+        again: whether to clear the journal.
 
     Raises:
-        CommandFailed: another process has it, or it cannot be read.
+        CommandFailed: another process has locked the journal, or it cannot be read.
     """
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
     path = journals / f"{name}.jsonl"
@@ -126,7 +128,7 @@ def opened(journals: Path, about: Mapping[str, Any], *, again: bool) -> Iterator
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CommandFailed("this folder is being submitted by another process: wait for its end") from None
+            raise CommandFailed("another process is submitting this folder: wait until it ends") from None
         if again:
             file.truncate(0)
         try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EARLIEST, LATEST = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (1970, 2200))
 """The api accepts times between them."""
-_SILENT = 1.0  # seconds of waiting before it is mentioned
+_SILENT = 1.0  # seconds of waiting before it is printed
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -43,11 +43,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON t
 connection_options = together([_url, _api_key])
 """For a parameter `url` and a parameter `api_key`: the arguments of `client`."""
 system_options = together([_url, _api_key, json_option])
-"""The same, and a parameter `as_json`."""
+"""`connection_options`, and `--json` for a parameter `as_json`."""
 recipe_option = click.option("--recipe", "-r", required=True, help="The recipe.")
 recipe_filter_option = click.option("--recipe", "-r", help="Only this recipe.")
 version_option = click.option("--version", type=click.IntRange(min=1), help="A model version. [the active one]")
-limit_option = click.option("--limit", type=click.IntRange(min=1), default=20, help="How many at most.")
+limit_option = click.option("--limit", type=click.IntRange(min=1), default=20, help="The largest number to list.")
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="The device that computes."
 )
@@ -74,26 +74,26 @@ data_directory_option = click.option(
 
 
 def client(url: str, api_key: str | None, *, follows: bool = False) -> "Client":
-    """A client of the running system; use it in a `with` block. Long waits are printed as remarks."""
+    """Return a client of the running system, for a `with` block. It prints a remark about long waits."""
     from linewatch.client import Client
 
-    return Client(url, api_key=api_key, on_wait=WaitNotice(follows=follows).tell)
+    return Client(url, api_key=api_key, on_wait=WaitNotice(follows=follows).notify)
 
 
 class WaitNotice:
-    """Tells a person what is waited for. Of the calls of a command the first one alone, unless it follows."""
+    """Prints what the client is waiting for: once per command, or each time if the command follows something."""
 
     def __init__(self, *, follows: bool) -> None:
         self._follows = follows
-        self._told = False
-        self._lock = Lock()  # several images may be under way
+        self._is_printed = False
+        self._lock = Lock()  # several threads may send images
 
-    def tell(self, error: "LinewatchError | None", seconds: float) -> None:
-        """What `Client` calls as its `on_wait`."""
+    def notify(self, error: "LinewatchError | None", seconds: float) -> None:
+        """The `on_wait` of `Client`."""
         with self._lock:
-            if error is not None and seconds >= _SILENT and not self._told:
-                self._told = True
-                remark(f"Waiting: {error}; it is tried again{' until it goes on' if self._follows else ''}.")
-            elif error is None and self._told and self._follows:
-                self._told = False
-                remark(f"It goes on, after {seconds:.0f} s.")
+            if error is not None and seconds >= _SILENT and not self._is_printed:
+                self._is_printed = True
+                remark(f"Waiting: {error}; retrying{' until the system is back' if self._follows else ''}.")
+            elif error is None and self._is_printed and self._follows:
+                self._is_printed = False
+                remark(f"Back after {seconds:.0f} s.")

@@ -1,4 +1,4 @@
-"""The program: every command, and how it ends."""
+"""The program: all commands and their exit codes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ program = CommandGroup(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """As `linewatch.cli.run`, except for an interrupt between two commands."""
+    """Run one command, like `linewatch.cli.run`, and return its exit code."""
     try:
         _refuse_non_utf8(arguments)
         with program.make_context("linewatch", list(arguments)) as context:
@@ -53,11 +53,11 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except KeyboardInterrupt:
-        failures.print_error(f"interrupted{_what_goes_on(arguments)}")
+        failures.print_error(f"interrupted{_describe_leftovers(arguments)}")
         return failures.INTERRUPTED
     except Exception as error:
         failure = failures.explain(error)
-        if failure is None:  # a defect: the traceback is wanted
+        if failure is None:  # unexpected: show the traceback
             raise
         failures.print_error(failure.line)
         return failure.exit_code
@@ -73,11 +73,11 @@ def _refuse_non_utf8(arguments: Sequence[str]) -> None:
             raise failures.WrongUse(f"{argument.encode(errors='backslashreplace').decode()} is not UTF-8") from None
 
 
-def _what_goes_on(arguments: Sequence[str]) -> str:
-    """What an interrupted command leaves behind, if you need to know it."""
+def _describe_leftovers(arguments: Sequence[str]) -> str:
+    """Describe what continues after an interrupted command; empty if nothing does."""
     command = arguments[0] if arguments else ""
     if command == "rescore":
-        return "; a run that was started goes on (see `linewatch rescore list`)"
+        return "; a run that was started continues (see `linewatch rescore list`)"
     if command != "submit":
         return ""
     if any(Path(argument).is_dir() for argument in arguments[1:]):

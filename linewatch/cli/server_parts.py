@@ -1,7 +1,7 @@
-"""The parts of the server's distribution that the command uses if it is installed.
+"""Access to the parts of the server's distribution, if it is installed.
 
-`linewatch-client` brings the client and its commands. Commands that compute, or that work on the servers themselves,
-come with the distribution `linewatch`.
+`linewatch-client` contains the client and its commands. Commands that compute or manage the servers are in the
+distribution `linewatch`.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from linewatch.cli.failures import WrongUse
 
 
 def server_is_installed() -> bool:
-    """Whether the server's distribution is here."""
+    """Return whether the server's distribution is installed."""
     return find_spec("linewatch.server") is not None
 
 
@@ -21,7 +21,7 @@ def server_part(name: str, purpose: str) -> Any:
 
     Args:
         name: such as `linewatch.server.commands.train:train`.
-        purpose: what needs it, for the message.
+        purpose: what needs it, for the error message.
 
     Raises:
         WrongUse: only the client is installed.

@@ -1,4 +1,4 @@
-"""What a command prints: results on standard output, progress and remarks on standard error."""
+"""Print results to standard output, and progress and remarks to standard error."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def remark(line: str) -> None:
-    """Print something that is not a result. A progress bar that is being drawn moves down."""
+    """Print a line that is not a result, above any progress bar."""
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)
@@ -34,24 +34,24 @@ def progress_bar(title: str, total: int | None = None, *, done: int = 0) -> "tqd
 
 
 def advance_to(bar: "tqdm[NoReturn]", done: int) -> None:
-    """Set how much is done."""
+    """Set the progress of a bar."""
     bar.update(done - bar.n)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on one line of standard output."""
+    """Print a JSON value on one line of standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """One object on standard output, a field a line. Empty fields are left out."""
+    """Print an object to standard output, one field per line. Empty fields are omitted."""
     for name, value in fields.items():
         if value not in (None, "", [], {}):
             click.echo(f"{name:18} {value}")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """A table on standard output; None is shown as a dash.
+    """Print a table to standard output; None is shown as a dash.
 
     Args:
         right: the columns that are aligned to the right.

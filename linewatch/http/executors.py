@@ -25,10 +25,10 @@ class TaskPool(Protocol[T]):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *_: object) -> None:
-        """Drop jobs that have not begun, and end those that have."""
+        """Drop jobs that have not started, and end those that have."""
 
     def __len__(self) -> int:
-        """How many jobs were started whose result was not taken."""
+        """The number of started jobs whose result was not taken."""
         ...
 
     @property

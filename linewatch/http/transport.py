@@ -21,7 +21,7 @@ from linewatch.http.request_bodies import Body
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds; doubles with each try
 RECONNECTS = 5  # tries after the first, of a repeatable request whose connection failed: 3 s in all
 KEEPALIVE_SECONDS = 2.0
-"""Close idle connections before the server does (5 s): some requests cannot be repeated on a new one."""
+"""Close idle connections before the server does (5 s), because some requests cannot be repeated on a new connection."""
 
 _WAIT_AND_TRY_AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _OF_A_PROXY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
@@ -138,10 +138,10 @@ class Transport:
         raise self._not_linewatch()
 
     def _not_linewatch(self) -> LinewatchError:
-        return LinewatchError(f"{self.url} answers, but it is not Linewatch: does something else listen there?")
+        return LinewatchError(f"{self.url} responds, but it is not Linewatch: does another program listen there?")
 
     async def send(self, call: Request, *, to: Path | None = None) -> httpx.Response:
-        """The response, which is a success; its body goes to the file `to` if one is given."""
+        """Return the response, which is a success. If `to` is set, the body is written to that file."""
         begun = time.monotonic()
         attempt = broken = 0
         while True:
@@ -165,7 +165,7 @@ class Transport:
             self._on_wait(error, time.monotonic() + pause - begun)
             await self.executor.sleep(pause)
             attempt += 1
-            if self._is_tireless:  # ask for an answer at once, to see that the system is back
+            if self._is_tireless:  # ask for an immediate response, which shows that the system is back
                 call = replace(call, wait=0.0)
 
     @property
@@ -216,8 +216,8 @@ class Transport:
                 f"{self.url} cannot be reached ({error}): start the system with `linewatch up`, or name its address"
             ) from error
         except httpx.TransportError as error:
-            why = str(error) or type(error).__name__
-            raise Unreachable(f"{self.url} gave no answer ({why}){_describe_uncertainty(call)}") from error
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"no response from {self.url} ({reason}){_describe_uncertainty(call)}") from error
 
 
 def _already_deleted(call: Request, answer: httpx.Response) -> bool:
@@ -270,7 +270,7 @@ def _refusal(answer: httpx.Response) -> Refused:
         return Refused(
             f"http_{status}",
             status,
-            f"{answer.request.url} answers {status} without a problem document: is it Linewatch?",
+            f"{answer.request.url} responded with {status} and no problem document: is it Linewatch?",
         )
     if code in _CURSOR_LOST:
         return CursorLost(code, status, detail, resume_after)

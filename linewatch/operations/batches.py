@@ -38,44 +38,44 @@ class Batches(Session):
         idempotency_key: str | None = None,
         **fields: Unpack[Fields],
     ) -> Batch:
-        """Hand in a burst in one request. An image that is refused is in `errors` and harms no other.
+        """Submit a burst in one request. A rejected image is listed in `errors` and does not affect the others.
 
         Example:
             batch = lw.submit_batch(["part.png", "scratched.png"], recipe="ring", lot_id="L-204", wait=60)
             print(batch.counts["ok"], batch.counts["ng"])
 
         Args:
-            images: paths, whose last part becomes `external_id`; or images by the name that becomes it.
-            items: fields of single images, by those names.
-            wait: seconds to wait until the batch is final; after them it is returned as it stands.
+            images: paths, whose file name becomes `external_id`; or a mapping of `external_id` to image.
+            items: fields of single images, by `external_id`.
+            wait: seconds to wait until the batch is final; then it is returned in its current state.
             progress: called with how many images have been sent.
             idempotency_key: as for `submit`.
-            fields: of all images.
+            fields: for all images.
 
         Raises:
             Refused: none of the images was accepted, or there are too many for one request.
             OSError: a file cannot be read.
-            ValueError: there are no images, or `idempotency_key` is none.
+            ValueError: there are no images, or `idempotency_key` is not a valid key.
         """
         key = key_or_new(idempotency_key)
         named = images.items() if isinstance(images, Mapping) else [(Path(path).name, path) for path in images]
         sources = [(safe_filename(name), open_image(image)[1]) for name, image in named]
         if not sources:
             raise ValueError("a burst needs at least one image")
-        of_all = as_text(fields)
+        form_fields = as_text(fields)
         if items:
-            of_all["items"] = json.dumps({name: as_text(own) for name, own in items.items()})
+            form_fields["items"] = json.dumps({name: as_text(item_fields) for name, item_fields in items.items()})
 
         def body() -> AbstractContextManager[Body]:
             sent = SentCounter(progress)
-            return form(of_all, "images", [(name, FilePart(source, sent.count)) for name, source in sources])
+            return form(form_fields, "images", [(name, FilePart(source, sent.count)) for name, source in sources])
 
-        made = await self._upload(Batch, url_path("batches"), body, key=key)
+        accepted = await self._upload(Batch, url_path("batches"), body, key=key)
         if not wait:
-            return made
-        final = await self._final_of_accepted(made, url_path("batches", made.id), wait)
-        burst = {name: made.document.get(name, []) for name in ("inspections", "errors")}
-        return Batch.from_document({**final.document, **burst})
+            return accepted
+        final = await self._final_of_accepted(accepted, url_path("batches", accepted.id), wait)
+        images_of_burst = {name: accepted.document.get(name, []) for name in ("inspections", "errors")}
+        return Batch.from_document({**final.document, **images_of_burst})
 
     async def open_batch(self, *, callback_url: str | None = None, idempotency_key: str | None = None) -> Batch:
         """Open a batch, which images join by `batch_id` until it is closed.
@@ -95,7 +95,7 @@ class Batches(Session):
         return await self._upload(Batch, url_path("batches"), body, key=key_or_new(idempotency_key))
 
     async def batch(self, batch_id: UUID | str, *, wait: float = 0.0) -> Batch:
-        """One batch, as soon as it is final or `wait` seconds are over."""
+        """One batch, as soon as it is final or after `wait` seconds."""
         return await self._final(Batch, url_path("batches", batch_id), wait)
 
     async def close_batch(self, batch_id: UUID | str) -> Batch:

@@ -84,7 +84,7 @@ class Endpoints(Session):
         return await self._post(Endpoint, url_path("webhook-endpoints", endpoint_id, "rotate-secret"))
 
     async def test_endpoint(self, endpoint_id: UUID | str, *, wait: float = 0.0) -> Delivery:
-        """Send an event `endpoint.test`. Returns its delivery once it was tried, or after `wait` seconds."""
+        """Send an event `endpoint.test`. Returns its delivery after the first try or after `wait` seconds."""
         sent = await self._post(Delivery, url_path("webhook-endpoints", endpoint_id, "test"))
         give_up = time.monotonic() + wait
         while not sent.attempts and time.monotonic() < give_up:

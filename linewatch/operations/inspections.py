@@ -109,13 +109,15 @@ class Inspections(Session):
         """
         key = key_or_new(idempotency_key)
         name, source = open_image(image)
-        made = await self._upload(
+        inspection = await self._upload(
             Inspection,
             url_path("inspections"),
             lambda: form(fields, "image", [(name, FilePart(source))]),
             key=key,
         )
-        return await self._final_of_accepted(made, url_path("inspections", made.id), wait) if wait else made
+        if not wait:
+            return inspection
+        return await self._final_of_accepted(inspection, url_path("inspections", inspection.id), wait)
 
     async def submit_many(
         self,

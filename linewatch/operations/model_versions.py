@@ -50,19 +50,19 @@ class ModelVersions(Session):
         """
         with await self._executor.work(lambda: tar_of(Path(bundle))) as tar:
             path = url_path("recipes", recipe, "model-versions")
-            made = await self._upload(ModelVersion, path, partial(bundle_body, tar), key=None)
+            version = await self._upload(ModelVersion, path, partial(bundle_body, tar), key=None)
         give_up = time.monotonic() + timeout
-        while wait_ready and made.state == "uploaded":
+        while wait_ready and version.state == "uploaded":
             if time.monotonic() > give_up:
                 raise TimedOut(
-                    f"version {made.version} of recipe {recipe!r} was uploaded, but no worker has checked it "
+                    f"version {version.version} of recipe {recipe!r} was uploaded, but no worker has checked it "
                     f"for {timeout:g} s: is a worker running? See `linewatch doctor`"
                 )
             await self._executor.sleep(_READY_POLL)
-            made = await self.model_version(recipe, made.version)
-        if made.state == "rejected":
-            raise BundleRejected(f"version {made.version} of recipe {recipe!r} was rejected: {made.rejection}")
-        return made
+            version = await self.model_version(recipe, version.version)
+        if version.state == "rejected":
+            raise BundleRejected(f"version {version.version} of recipe {recipe!r} was rejected: {version.rejection}")
+        return version
 
     async def download_bundle(self, recipe: str, version: int, to: str | os.PathLike[str]) -> Path:
         """Write the bundle of a version, an uncompressed tar, to the file `to`. Returns its path.

@@ -113,8 +113,8 @@ class RescoreRuns(Session):
             max_failure_rate=max_failure_rate,
         )
         path = url_path("rescore-runs")
-        made = await self._upload(RescoreRun, path, partial(as_json, document), key=key_or_new(idempotency_key))
-        return await self._final_of_accepted(made, url_path("rescore-runs", made.id), wait) if wait else made
+        run = await self._upload(RescoreRun, path, partial(as_json, document), key=key_or_new(idempotency_key))
+        return await self._final_of_accepted(run, url_path("rescore-runs", run.id), wait) if wait else run
 
     async def rescore_run(self, run_id: UUID | str, *, wait: float = 0.0) -> RescoreRun:
         """One run, as soon as it is final or after `wait` seconds."""
@@ -124,9 +124,9 @@ class RescoreRuns(Session):
         """The run, now and every `every` seconds until it is final. It waits while the system is down.
 
         Example:
-            made = lw.rescore("ring", 1, where={}, threshold=0.04)
-            for run in lw.follow_run(made.id):
-                print(run.status, run.progress.done)
+            run = lw.rescore("ring", 1, where={}, threshold=0.04)
+            for snapshot in lw.follow_run(run.id):
+                print(snapshot.status, snapshot.progress.done)
         """
         reader = RescoreRuns(self._transport.tireless())
         wait = 0.0
@@ -143,8 +143,8 @@ class RescoreRuns(Session):
         """All matching runs, newest first, including challengers. Pages are fetched on demand."""
         params = {"limit": page_size, **as_text({"recipe": recipe, "status": status})}
         async for page in self._pages(RescoreRunPage, url_path("rescore-runs"), params):
-            for one in page.items:
-                yield one
+            for run in page.items:
+                yield run
 
     async def pause_run(self, run_id: UUID | str) -> RescoreRun:
         """Pause a run. Workers stop after their current minibatch and keep their results."""
@@ -164,8 +164,8 @@ class RescoreRuns(Session):
         """The results of a run, in the order of its source."""
         params = {"limit": page_size, **as_text(filters)}
         async for page in self._pages(RescoreResultPage, url_path("rescore-runs", run_id, "results"), params):
-            for one in page.items:
-                yield one
+            for result in page.items:
+                yield result
 
     async def rescore_flips(
         self,
@@ -178,8 +178,8 @@ class RescoreRuns(Session):
         """The images whose verdict would change, from the verdict `before` to the verdict `after`."""
         params = {"limit": page_size, **as_text({"from": before, "to": after})}
         async for page in self._pages(RescoreResultPage, url_path("rescore-runs", run_id, "flips"), params):
-            for one in page.items:
-                yield one
+            for result in page.items:
+                yield result
 
     async def rescore_report(self, run_id: UUID | str) -> dict[str, Any]:
         """The report of a run as JSON: what would change."""

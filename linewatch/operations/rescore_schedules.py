@@ -43,10 +43,10 @@ class RescoreSchedules(Session):
         """Start runs at the times of a cron expression.
 
         Example:
-            made = lw.create_rescore_schedule(
+            schedule = lw.create_rescore_schedule(
                 "nightly", "ring", cron="30 22 * * 1-5", time_zone="Europe/Berlin", where={"max_age_hours": 24}
             )
-            print(made.next_at)
+            print(schedule.next_at)
 
         Args:
             name: unique among schedules.
@@ -62,7 +62,7 @@ class RescoreSchedules(Session):
     async def change_rescore_schedule(
         self, schedule_id: UUID | str, **changes: Unpack[ScheduleChanges]
     ) -> RescoreSchedule:
-        """Change, disable (`state="disabled"`) or enable a schedule. A run that it started goes on."""
+        """Change, disable (`state="disabled"`) or enable a schedule. A run that it started continues."""
         return await self._patch(RescoreSchedule, url_path("rescore-schedules", schedule_id), changes)
 
     async def delete_rescore_schedule(self, schedule_id: UUID | str) -> None:

@@ -1,4 +1,4 @@
-"""The base of all operations: requests with typed answers."""
+"""The base of all operations: requests with typed responses."""
 
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -68,14 +68,14 @@ class Session:
         *,
         harmless_twice: bool = False,
     ) -> AnyResult:
-        """The answer to a POST. It is retried after a connection error if it is `harmless_twice`."""
+        """The response to a POST, which is retried after a connection error if it is `harmless_twice`."""
         call = _with_json("POST", path, json, harmless_twice=harmless_twice)
         return self._read(kind, await self._transport.json(call))
 
     async def _upload(
         self, kind: type[AnyResult], path: str, body: Callable[[], AbstractContextManager[Body]], key: str | None
     ) -> AnyResult:
-        """The answer to an upload, which takes effect once, however often it is sent.
+        """The response to an upload, which takes effect once, however often it is sent.
 
         Args:
             key: its `Idempotency-Key`; None if the system recognises the same content.
@@ -112,20 +112,20 @@ class Session:
         give_up = time.monotonic() + wait
         while True:
             left = max(0.0, give_up - time.monotonic())
-            found = await self._get(kind, path, wait=min(left, LONGEST_WAIT))
-            if found.final or left == 0:
-                return found
+            resource = await self._get(kind, path, wait=min(left, LONGEST_WAIT))
+            if resource.final or left == 0:
+                return resource
 
-    async def _final_of_accepted(self, made: AnyFinal, path: str, wait: float) -> AnyFinal:
+    async def _final_of_accepted(self, accepted: AnyFinal, path: str, wait: float) -> AnyFinal:
         """Like `_final`, for a resource that was just accepted; an error says that it was accepted."""
         try:
-            return await self._final(type(made), path, wait)
+            return await self._final(type(accepted), path, wait)
         except Refused as refused:
-            needs = "; waiting needs a key with the scope read" if refused.code == "forbidden" else ""
-            why = f"{made.id} was accepted, but waiting for it failed: {refused.detail}{needs}"
+            hint = "; waiting needs a key with the scope read" if refused.code == "forbidden" else ""
+            why = f"{accepted.id} was accepted, but waiting for it failed: {refused.detail}{hint}"
             raise Refused(refused.code, refused.status, why) from refused
         except Unreachable as error:
-            raise Unreachable(f"{made.id} was accepted, but waiting for it failed: {error}") from error
+            raise Unreachable(f"{accepted.id} was accepted, but waiting for it failed: {error}") from error
 
     def _read(self, kind: type[AnyResult], answer: Any) -> AnyResult:
         try:
@@ -142,17 +142,17 @@ def url_path(*steps: object) -> str:
     return "/".join(["/v1", *(_path_segment(str(step)) for step in steps)])
 
 
-def key_or_new(given: str | None) -> str:
-    """An `Idempotency-Key`: `given`, or a new one.
+def key_or_new(key: str | None) -> str:
+    """Return `key` as an `Idempotency-Key`, or a new one for None.
 
     Raises:
-        ValueError: `given` is not a valid key.
+        ValueError: `key` is not a valid key.
     """
-    if given is None:
+    if key is None:
         return uuid4().hex
-    if not 1 <= len(given) <= _LONGEST_KEY or not all("!" <= character <= "~" for character in given):
-        raise ValueError(f"idempotency_key: 1 to {_LONGEST_KEY} visible ASCII characters without blanks, not {given!r}")
-    return given
+    if not 1 <= len(key) <= _LONGEST_KEY or not all("!" <= character <= "~" for character in key):
+        raise ValueError(f"idempotency_key: 1 to {_LONGEST_KEY} visible ASCII characters without blanks, not {key!r}")
+    return key
 
 
 def _path_segment(name: str) -> str:

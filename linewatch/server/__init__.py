@@ -1,7 +1,7 @@
-"""The server's distribution, `linewatch`: commands that compute or that work on the servers, and the servers' code.
+"""The server's distribution, `linewatch`: commands that compute or manage the servers, and the servers' code.
 
-A wheel installs the packages `api`, `core`, `migrations` and `worker` in the folder `lib` next to this file: others may
-use these names in your environment, too. Only processes of the server import from there.
+A wheel installs the packages `api`, `core`, `migrations` and `worker` in the folder `lib` next to this file, because
+other distributions in your environment may use the same names. Only the server's processes import from there.
 """
 
 import os
@@ -14,7 +14,7 @@ LIBRARY = _LIB if _LIB.is_dir() else Path(__file__).parents[2]
 
 
 def _add_to_path() -> None:
-    """Make the server's packages importable here and in child processes."""
+    """Make the server's packages importable in this process and its children."""
     if str(LIBRARY) not in sys.path:
         sys.path.insert(0, str(LIBRARY))
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)

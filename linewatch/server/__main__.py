@@ -1,4 +1,4 @@
-"""`python -m linewatch.server` prints the `PYTHONPATH` of the server's own processes, such as `python -m api`."""
+"""`python -m linewatch.server` prints the `PYTHONPATH` that the server's processes need, such as `python -m api`."""
 
 from linewatch.server import LIBRARY
 

@@ -1,4 +1,4 @@
-"""The joined log of many processes: each line with its time and its process."""
+"""The merged log of several processes."""
 
 import os
 import sys
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import IO, TextIO
 
-_LONGEST_LINE = 8192  # bytes after which a line is cut
+_LONGEST_LINE = 8192  # bytes; longer lines are split
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 
 
 class Logs:
-    """Writes lines with their time and process; in colour on a terminal."""
+    """Write lines with their time and process, in colour on a terminal."""
 
     def __init__(self, stream: TextIO | None = None, width: int = 12) -> None:
-        """Names are padded to `width`; `stream` is standard error where none is given."""
+        """Write to `stream`, by default standard error, and pad names to `width` characters."""
         self._stream = sys.stderr if stream is None else stream
         self._width = width
         self._has_colour = self._stream.isatty() and "NO_COLOR" not in os.environ
@@ -22,7 +22,7 @@ class Logs:
         self._has_reader = True
 
     def write(self, name: str, text: str) -> None:
-        """One line of `name`."""
+        """Write a line of the process `name`."""
         head = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {name:<{self._width}} |"
         if self._has_colour:
             colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
@@ -32,22 +32,22 @@ class Logs:
         try:
             self._stream.write(f"{head} {text}\n")
             self._stream.flush()
-        except OSError:  # the reader of the log has gone; the system continues without it
+        except OSError:  # nothing reads the log any more; the system keeps running without it
             self._has_reader = False
 
 
 class Output:
-    """What one process says through a pipe, cut into lines; never waits for it."""
+    """The output of a process, read from a pipe without blocking and split into lines."""
 
-    def __init__(self, pipe: IO[bytes], tell: Callable[[str], None]) -> None:
-        """`tell` is called with each line, without its end."""
+    def __init__(self, pipe: IO[bytes], on_line: Callable[[str], None]) -> None:
+        """Call `on_line` with each line, without its line break."""
         os.set_blocking(pipe.fileno(), False)
         self.pipe = pipe
-        self._tell = tell
+        self._on_line = on_line
         self._rest = b""
 
     def read(self) -> bool:
-        """Take what is there; `False` once nothing can come any more."""
+        """Read all available output. Return `False` at the end of the output."""
         while True:
             try:
                 chunk = os.read(self.pipe.fileno(), 65536)
@@ -57,18 +57,18 @@ class Output:
                 return False
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             for line in lines:
-                self._say(line)
+                self._emit(line)
             if len(self._rest) > _LONGEST_LINE:
-                whole = len(self._rest) - len(self._rest) % _LONGEST_LINE
-                self._say(self._rest[:whole])
-                self._rest = self._rest[whole:]
+                size = len(self._rest) - len(self._rest) % _LONGEST_LINE
+                self._emit(self._rest[:size])
+                self._rest = self._rest[size:]
 
     def close(self) -> None:
-        """Say what was begun and not ended, and close the pipe."""
+        """Emit an unfinished last line, and close the pipe."""
         if self._rest:
-            self._say(self._rest)
+            self._emit(self._rest)
         self.pipe.close()
 
-    def _say(self, line: bytes) -> None:
-        for begin in range(0, max(len(line), 1), _LONGEST_LINE):
-            self._tell(line[begin : begin + _LONGEST_LINE].decode(errors="replace").rstrip("\r"))
+    def _emit(self, line: bytes) -> None:
+        for start in range(0, max(len(line), 1), _LONGEST_LINE):
+            self._on_line(line[start : start + _LONGEST_LINE].decode(errors="replace").rstrip("\r"))

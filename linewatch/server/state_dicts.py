@@ -1,4 +1,4 @@
-"""Plain state dicts of the reference network, for `linewatch models import FILE.pth`."""
+"""Import plain state dicts of the reference network, for `linewatch models import FILE.pth`."""
 
 from core.vision.bundle.state_dict import import_state_dict
 

@@ -1,13 +1,13 @@
-"""Keeps child processes running: starts them, joins their logs, starts again what ended, stops all in order.
+"""Supervise child processes: start them, merge their logs, restart those that end, and stop all of them in order.
 
-It is one loop in one thread, the main one: the kernel ties a child to the thread that started it, and a program
-without threads may fork without fear. What a child says is read as it comes, so that no child waits for another.
+The supervisor is one loop in the main thread. The kernel ties a child to the thread that started it, and a program
+without other threads can fork safely. Output is read as it arrives, so that no child blocks on a full pipe.
 
 A service is `waiting` to be started, `starting`, `ready`, or `ended`:
 
     waiting ──start──► starting ──is_ready──► ready
        ▲                  │                     │
-       └──after a pause───┴────────died─────────┘      ended: a job that is done, or everything after `stop`
+       └──after a pause───┴────────died─────────┘      ended: a finished job, or any service after `stop`
 """
 
 import selectors
@@ -24,23 +24,23 @@ from linewatch.server.embedded import UpError
 from linewatch.server.embedded.children import Command, describe_exit, has_ended, signal_group, spawn
 from linewatch.server.logs import Logs, Output
 
-TICK = 0.1  # seconds between two looks at the children
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before an ended service is started again; doubles each time
-LONG_LIFE = 60.0  # seconds after which a service has earned a first pause again
-SETTLED = 5.0  # seconds after which a service without a readiness check counts as ready
-EARLY_DEATHS = 4  # of a service that was never ready: it will not work
-HINDRANCE_PATIENCE = 15.0  # seconds that something in the way of a start may take to go away
-SAME_SIGNAL = 0.3  # seconds within which a repeated signal is one wish: a terminal and a wrapper both send it
+TICK = 0.1  # seconds between two checks of the children
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before an ended service is restarted; doubles each time
+PAUSE_RESET_AGE = 60.0  # seconds of running after which the next pause is the first one again
+ASSUMED_READY_AGE = 5.0  # seconds of running after which a service without a readiness check counts as ready
+MAX_FAILED_STARTS = 4  # the supervisor gives up on a service that was never ready after so many starts
+START_BLOCKER_TIMEOUT = 15.0  # seconds that a start blocker may take to go away
+SAME_SIGNAL = 0.3  # seconds within which a repeated signal counts once: a terminal and a wrapper may both send it
 HARD_STOP = 3.0  # seconds that a hard stop may take before SIGKILL
-LAST_LINES = 15
+LAST_LINES = 15  # lines of output kept for the error message
 
 
 class ServiceError(UpError):
-    """A service or job that will not work.
+    """A service does not start, or a job failed.
 
     Attributes:
-        name: whose.
-        lines: the last that it said.
+        name: the name of the service or job.
+        lines: the last lines of its output.
     """
 
     def __init__(self, message: str, name: str, lines: list[str]) -> None:
@@ -51,21 +51,25 @@ class ServiceError(UpError):
 
 @dataclass(frozen=True)
 class Service:
-    """What to keep running.
+    """A service to keep running.
 
     Attributes:
-        command: built for each start, after any clean-up.
-        is_ready: whether the process with this number takes work; without it, living a while is enough.
-        hindrance: what is in the way of a start; waited for, then a failure.
-        after_failed_start: called with the exit status of a process that ended before it was ready; says what it did.
+        command: builds the command for each start; may clean up first.
+        is_ready: whether the process with this id accepts work. Without it, a service counts as ready after
+            `ASSUMED_READY_AGE`.
+        start_blocker: returns why the service cannot start yet, or `None`. The supervisor waits up to
+            `START_BLOCKER_TIMEOUT`, then fails.
+        after_failed_start: called with the exit status of a process that ended before it was ready; returns a log
+            message about what it did, or `None`.
         stage: services of lower stages are stopped first.
-        is_quiet: what it says is shown only when it fails.
+        runs_once: whether it is a job, which is not restarted.
+        is_quiet: whether its output is shown only if it fails.
     """
 
     name: str
     command: Callable[[], Command]
     is_ready: Callable[[int], bool] | None = None
-    hindrance: Callable[[], str | None] | None = None
+    start_blocker: Callable[[], str | None] | None = None
     after_failed_start: Callable[[int], str | None] | None = None
     stage: int = 0
     runs_once: bool = False
@@ -91,15 +95,15 @@ class _Run:
 
 @dataclass
 class _Child:
-    """A service, what became of it so far, and the process that it has now."""
+    """A service, its history, and its current process."""
 
     service: Service
     run: _Run | None = None
-    start_at: float | None = 0.0  # None: it is not waiting to be started
+    start_at: float | None = 0.0  # None if it is not waiting to be started
     was_ever_ready: bool = False
-    early_deaths: int = 0
+    failed_starts: int = 0
     pause: float = field(default_factory=lambda: FIRST_PAUSE)
-    hindered_since: float | None = None
+    blocked_since: float | None = None
     job_status: int | None = None
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
@@ -109,24 +113,24 @@ class _Child:
 
 
 class Supervisor:
-    """Runs services for a `with` block, in the main thread; leaving the block stops all of them."""
+    """Run services in a `with` block, in the main thread. Leaving the block stops all of them."""
 
     def __init__(self, logs: Logs) -> None:
         self._logs = logs
         self._children: dict[str, _Child] = {}
         self._selector = selectors.DefaultSelector()
-        self._stops_asked = 0
+        self._stop_requests = 0
         self._last_signal = 0.0
         self._former_handlers: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
-        """From now on SIGINT, SIGTERM and SIGHUP ask for a stop, a second one for a hard one."""
+        """Handle SIGINT, SIGTERM and SIGHUP: the first one requests a stop, the second one a hard stop."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             former = signal.getsignal(number)
             if number == signal.SIGHUP and former == signal.SIG_IGN:
-                continue  # nohup: the terminal may go
+                continue  # started with nohup: closing the terminal must not stop it
             self._former_handlers[number] = former
-            signal.signal(number, self._ask_to_stop)
+            signal.signal(number, self._request_stop)
         return self
 
     def __exit__(
@@ -135,7 +139,7 @@ class Supervisor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop everything, then let signals mean what they did before."""
+        """Stop all services, then restore the former signal handlers."""
         try:
             self.stop()
         finally:
@@ -144,28 +148,28 @@ class Supervisor:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether someone has asked for a stop."""
-        return self._stops_asked > 0
+        """Whether a stop was requested."""
+        return self._stop_requests > 0
 
     def add(self, service: Service) -> None:
         """Keep this service running from now on."""
         self._children[service.name] = _Child(service)
 
     def is_ready(self, *names: str) -> bool:
-        """Whether all of these services take work now."""
+        """Return whether all of these services are ready."""
         runs = [self._children[name].run for name in names]
         return all(run is not None and run.ready for run in runs)
 
     def pid(self, name: str) -> int | None:
-        """The number of a service's process; `None` while it has none."""
+        """Return the id of a service's process; `None` while it has none."""
         run = self._children[name].run
         return run.process.pid if run else None
 
     def run_until(self, condition: Callable[[], bool]) -> bool:
-        """Supervise until the condition holds, or until a stop was asked for.
+        """Supervise until the condition holds or a stop is requested.
 
         Returns:
-            Whether the condition holds; `False` means that a stop was asked for.
+            Whether the condition holds; `False` means that a stop was requested.
 
         Raises:
             ServiceError: a service does not start.
@@ -173,17 +177,17 @@ class Supervisor:
         while not self.stop_requested:
             if condition():
                 return True
-            self._turn()
+            self._step()
         return False
 
     def run_job(self, name: str, command: Callable[[], Command], *, is_quiet: bool = False) -> bool:
-        """Run something to its end while the services go on.
+        """Run a command to its end while the services keep running.
 
         Returns:
-            Whether it came to its end; `False` means that a stop was asked for.
+            Whether the command has ended; `False` means that a stop was requested first.
 
         Raises:
-            ServiceError: it failed.
+            ServiceError: the command failed.
         """
         self.add(Service(name, command, runs_once=True, is_quiet=is_quiet))
         child = self._children[name]
@@ -194,7 +198,7 @@ class Supervisor:
         return True
 
     def stop(self) -> None:
-        """Stop all services, stage by stage, and wait for their end."""
+        """Stop all services, stage by stage, and wait until they have ended."""
         children = list(self._children.values())
         if any(child.run is not None for child in children):
             self._logs.write("linewatch", "stopping")
@@ -206,26 +210,26 @@ class Supervisor:
             self._stop_stage([child for child in children if child.service.stage == stage])
         self._selector.close()
 
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if now - self._last_signal > SAME_SIGNAL:
-            self._stops_asked += 1
+            self._stop_requests += 1
         self._last_signal = now
 
-    def _turn(self) -> None:
-        """Look once at each child, and do what its state asks for."""
+    def _step(self) -> None:
+        """Check each child once, and start, reap or mark it as ready."""
         self._read_outputs()
         for child in list(self._children.values()):
             if child.run is None:
                 if child.start_at is not None and time.monotonic() >= child.start_at:
                     self._start(child)
             elif has_ended(child.run.process):
-                self._note_end(child, child.run)
+                self._handle_end(child, child.run)
             elif not child.run.ready:
                 _check_ready(child, child.run)
 
     def _start(self, child: _Child) -> None:
-        if self._is_hindered(child):
+        if self._is_blocked(child):
             return
         command = child.service.command()
         try:
@@ -234,59 +238,61 @@ class Supervisor:
             problem = f"{child.name} cannot be started ({command.argv[0]}: {error.strerror})"
             if not child.was_ever_ready:
                 raise _failure(child, problem) from error
-            self._start_later(child, problem)
+            self._restart_later(child, problem)
             return
         if process.stdout is None:
-            raise RuntimeError("a child is started with a pipe for its output")
-        output = Output(process.stdout, lambda line: self._tell(child, line))
+            raise RuntimeError("a child must be started with a pipe for its output")
+        output = Output(process.stdout, lambda line: self._log_output(child, line))
         self._selector.register(process.stdout, selectors.EVENT_READ, output)
         child.run = _Run(command, process, output, started_at=time.monotonic())
         child.start_at = None
 
-    def _is_hindered(self, child: _Child) -> bool:
-        reason = child.service.hindrance() if child.service.hindrance else None
+    def _is_blocked(self, child: _Child) -> bool:
+        reason = child.service.start_blocker() if child.service.start_blocker else None
         if reason is None:
-            child.hindered_since = None
+            child.blocked_since = None
             return False
         now = time.monotonic()
-        if child.hindered_since is None:
-            child.hindered_since = now
+        if child.blocked_since is None:
+            child.blocked_since = now
             self._logs.write(child.name, f"waiting: {reason}")
-        if now - child.hindered_since > HINDRANCE_PATIENCE and not child.was_ever_ready:
+        if now - child.blocked_since > START_BLOCKER_TIMEOUT and not child.was_ever_ready:
             raise UpError(reason)
         return True
 
-    def _note_end(self, child: _Child, run: _Run) -> None:
-        """A process has ended: was that its job, and if not, when is it started again?"""
-        lived = run.age
+    def _handle_end(self, child: _Child, run: _Run) -> None:
+        """Reap an ended process. Record the status of a job; schedule the restart of a service."""
+        age = run.age
         status = self._reap(child, run)
         if child.service.runs_once:
             child.job_status = status
             return
-        if lived > LONG_LIFE:
-            child.pause, child.early_deaths = FIRST_PAUSE, 0
+        if age > PAUSE_RESET_AGE:
+            child.pause, child.failed_starts = FIRST_PAUSE, 0
         if not run.ready:
-            self._note_failed_start(child, status)
-        self._start_later(child, f"ended ({describe_exit(status)}) after {lived:.1f} s")
+            self._handle_failed_start(child, status)
+        self._restart_later(child, f"ended ({describe_exit(status)}) after {age:.1f} s")
 
-    def _start_later(self, child: _Child, why: str) -> None:
-        self._logs.write(child.name, f"{why}; starts again in {child.pause:g} s")
+    def _restart_later(self, child: _Child, reason: str) -> None:
+        self._logs.write(child.name, f"{reason}; restarting in {child.pause:g} s")
         child.start_at = time.monotonic() + child.pause
         child.pause = min(child.pause * 2, LONGEST_PAUSE)
 
-    def _note_failed_start(self, child: _Child, status: int) -> None:
-        remedy = child.service.after_failed_start(status) if child.service.after_failed_start else None
-        if remedy is not None:
-            self._logs.write(child.name, remedy)
+    def _handle_failed_start(self, child: _Child, status: int) -> None:
+        message = child.service.after_failed_start(status) if child.service.after_failed_start else None
+        if message is not None:
+            self._logs.write(child.name, message)
         if child.was_ever_ready:
             return
-        child.early_deaths += 1
-        if child.early_deaths >= EARLY_DEATHS:
-            how = describe_exit(status)
-            raise _failure(child, f"{child.name} does not start: it ended {EARLY_DEATHS} times, last with {how}")
+        child.failed_starts += 1
+        if child.failed_starts >= MAX_FAILED_STARTS:
+            outcome = describe_exit(status)
+            raise _failure(
+                child, f"{child.name} does not start: {MAX_FAILED_STARTS} starts failed, the last with {outcome}"
+            )
 
     def _reap(self, child: _Child, run: _Run) -> int:
-        """Collect a process that has ended, what is left of its group, and the rest of what it said."""
+        """Reap an ended process, kill the rest of its process group, and read its remaining output."""
         signal_group(run.process, signal.SIGKILL)
         status = run.process.wait()
         child.run = None
@@ -298,21 +304,21 @@ class Supervisor:
     def _read_outputs(self) -> None:
         for key, _ in self._selector.select(TICK):
             output: Output = key.data
-            if not output.read():  # closed by the child, which may live on without it
+            if not output.read():  # the child has closed its output; it may still be running
                 self._close(output)
 
     def _close(self, output: Output) -> None:
         self._selector.unregister(output.pipe)
         output.close()
 
-    def _tell(self, child: _Child, line: str) -> None:
+    def _log_output(self, child: _Child, line: str) -> None:
         child.lines.append(line)
         if not child.service.is_quiet:
             self._logs.write(child.name, line)
 
     def _stop_stage(self, children: list[_Child]) -> None:
         while True:
-            if self._stops_asked > 1:
+            if self._stop_requests > 1:
                 self._harden_stop()
             runs = [(child, child.run) for child in children if child.run is not None]
             for child, run in runs:
@@ -325,9 +331,9 @@ class Supervisor:
             self._read_outputs()
 
     def _harden_stop(self) -> None:
-        """The second signal: no one is waited for any more."""
-        self._stops_asked = 1  # once
-        self._logs.write("linewatch", "stopping at once")
+        """Stop all services hard, after the second signal."""
+        self._stop_requests = 1  # a further signal starts another hard stop
+        self._logs.write("linewatch", "stopping immediately")
         for child in self._children.values():
             if child.run is not None:
                 child.run.stop_steps = [(child.run.command.hard_signal, HARD_STOP)]
@@ -335,8 +341,8 @@ class Supervisor:
 
 
 def _check_ready(child: _Child, run: _Run) -> None:
-    ask = child.service.is_ready
-    run.ready = run.age > SETTLED if ask is None else ask(run.process.pid)
+    is_ready = child.service.is_ready
+    run.ready = run.age > ASSUMED_READY_AGE if is_ready is None else is_ready(run.process.pid)
     child.was_ever_ready |= run.ready
 
 

@@ -1,7 +1,7 @@
-"""`linewatch up`: the whole system on this machine, from one command.
+"""`linewatch up`: run the whole system on this machine.
 
-The order: lock the data directory, see that the port is free, start PostgreSQL and Valkey, migrate, start the services,
-say that it is ready. Servers that the settings point to are used instead of our own.
+The steps: lock the data directory, check that the port is free, start PostgreSQL and Valkey, migrate the database,
+start the services, and print that the system is ready. A server that the settings name replaces the embedded one.
 """
 
 import errno
@@ -32,9 +32,9 @@ from linewatch.server.embedded.valkey import Valkey
 from linewatch.server.logs import Logs
 from linewatch.server.supervisor import Service, ServiceError, Supervisor
 
-# What is stopped together: the doors close first, then the workers finish what they hold, and the servers go last.
-_DOORS, _WORKERS, _SERVERS = 0, 1, 2
-_DOOR_GRACE, _WORKER_GRACE = 5.0, 8.0  # seconds
+# Stages of a stop: first api and dispatcher, which bring new work; then the workers, which finish theirs; then servers.
+_ENTRY, _WORKERS, _SERVERS = 0, 1, 2
+_ENTRY_GRACE, _WORKER_GRACE = 5.0, 8.0  # seconds that a stop may take
 
 _PROBE_SECONDS = 1.0
 _IO_THREADS = 4
@@ -44,7 +44,7 @@ _THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True)
 class _Plan:
-    """What was asked for, checked; and the environment that the services will see."""
+    """The checked options of `up`, and the environment of the services."""
 
     settings: Settings
     port: int
@@ -62,28 +62,28 @@ class _Plan:
 
 
 def default_data_directory() -> Path:
-    """Where the data lies when no one says otherwise.
+    """Return the data directory that is used without `--data`.
 
     Raises:
-        UpError: this user has no home.
+        UpError: this user has no home folder.
     """
     if os.geteuid() == 0:
         return Path("/var/lib/linewatch")
-    if given := os.environ.get("XDG_DATA_HOME"):
-        return Path(given, "linewatch")
+    if data_home := os.environ.get("XDG_DATA_HOME"):
+        return Path(data_home, "linewatch")
     try:
         return Path.home() / ".local/share/linewatch"
     except RuntimeError as error:
-        raise UpError("this user has no home folder: say where the data is to lie with --data") from error
+        raise UpError("this user has no home folder: name the data directory with --data") from error
 
 
 def run(*, host: str, port: int, data: Path | None, scoring_workers: int, device: str) -> int:
-    """Run the system until it is asked to stop; call it from the main thread.
+    """Run the system until a stop is requested. Call it from the main thread.
 
-    Standard output carries one line, `ready: http://HOST:PORT`; everything else goes to standard error.
+    Prints one line to standard output, `ready: http://HOST:PORT`. Everything else goes to standard error.
 
     Returns:
-        The exit code: 0 after a stop that was asked for, 1 where it could not work, 2 for wrong use.
+        The exit code: 0 after a requested stop, 1 after a failure, 2 for wrong use.
     """
     logs = Logs()
     try:
@@ -96,17 +96,17 @@ def run(*, host: str, port: int, data: Path | None, scoring_workers: int, device
     except ServiceError as error:
         for line in error.lines:
             logs.write(error.name, line)
-        return _refuse(str(error), error.exit_code)
+        return _print_error(str(error), error.exit_code)
     except UpError as error:
-        return _refuse(str(error), error.exit_code)
-    except OSError as error:  # a full disk, a missing right: the system's own words name the file
-        return _refuse(str(error), 1)
-    except KeyboardInterrupt:  # before there was anything to stop
+        return _print_error(str(error), error.exit_code)
+    except OSError as error:  # such as a full disk or missing permission; the message names the file
+        return _print_error(str(error), 1)
+    except KeyboardInterrupt:  # before anything was started
         return 0
     return 0
 
 
-def _refuse(line: str, exit_code: int) -> int:
+def _print_error(line: str, exit_code: int) -> int:
     sys.stderr.write(f"linewatch: {' '.join(line.split())}\n")
     sys.stderr.flush()
     return exit_code
@@ -121,23 +121,23 @@ def _checked_settings(host: str, port: int, scoring_workers: int, device: str) -
         raise UpError(str(error), exit_code=2) from error
     if settings.auth == "off" and not settings.listens_on_loopback:
         raise UpError(
-            f"LINEWATCH_AUTH=off is refused with --host {host}, which others can reach: "
-            "unset it, or listen on 127.0.0.1",
+            f"LINEWATCH_AUTH=off is not allowed with --host {host}, which other machines can reach: "
+            "unset LINEWATCH_AUTH, or listen on 127.0.0.1",
             exit_code=2,
         )
     return settings
 
 
-def _open_data(given: Path | None) -> tuple[Path, Account | None]:
-    data = default_data_directory() if given is None else given
-    if _is_given("LINEWATCH_DATABASE_URL") and _is_given("LINEWATCH_REDIS_URL"):
+def _open_data(requested: Path | None) -> tuple[Path, Account | None]:
+    data = default_data_directory() if requested is None else requested
+    if _is_set("LINEWATCH_DATABASE_URL") and _is_set("LINEWATCH_REDIS_URL"):
         data = absolute(data)
         make_data_directory(data)
         return data, None
     return open_data_directory(data)
 
 
-def _is_given(variable: str) -> bool:
+def _is_set(variable: str) -> bool:
     return bool(os.environ.get(variable))
 
 
@@ -145,10 +145,10 @@ def _plan(settings: Settings, data: Path, account: Account | None, scoring_worke
     port = _free_port(settings.host, settings.port)
     private_folder(data / "run")
     environment = {name: value for name, value in os.environ.items() if name != "LINEWATCH_READY_FILE"}
-    if not _is_given("LINEWATCH_STORE_URL"):
+    if not _is_set("LINEWATCH_STORE_URL"):
         environment["LINEWATCH_STORE_URL"] = private_folder(data / "store").as_uri()
-    if not _is_given("LINEWATCH_ARCHIVE_ROOTS"):
-        environment["LINEWATCH_ARCHIVE_ROOTS"] = archive_folder(data).as_uri()  # a comma in its path is encoded
+    if not _is_set("LINEWATCH_ARCHIVE_ROOTS"):
+        environment["LINEWATCH_ARCHIVE_ROOTS"] = archive_folder(data).as_uri()  # encodes commas, which separate roots
     environment |= {
         "LINEWATCH_HOST": settings.host,
         "LINEWATCH_PORT": str(port),
@@ -159,10 +159,10 @@ def _plan(settings: Settings, data: Path, account: Account | None, scoring_worke
 
 
 def _free_port(host: str, port: int) -> int:
-    """See that the api will be able to listen there; port 0 becomes one that is free.
+    """Check that the api can listen on the port, and return it; for port 0, return a free port.
 
     Raises:
-        UpError: the port is taken, or the address is not this machine's.
+        UpError: the port is in use, or the address does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -175,13 +175,13 @@ def _free_port(host: str, port: int) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UpError(
-                f"port {port} on {host} is in use: stop what listens there, or choose another --port"
+                f"port {port} on {host} is in use: stop the program that uses it, or choose another --port"
             ) from error
         raise UpError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
 def _run_services(plan: _Plan, supervisor: Supervisor) -> None:
-    """Bring everything up in order, and keep it up until a stop is asked for."""
+    """Start everything in order, and keep it running until a stop is requested."""
     servers = _start_servers(plan, supervisor)
     if servers is None:
         return
@@ -198,14 +198,14 @@ def _run_services(plan: _Plan, supervisor: Supervisor) -> None:
 
 
 def _start_servers(plan: _Plan, supervisor: Supervisor) -> dict[str, str] | None:
-    """Start the servers that no setting points elsewhere.
+    """Start the embedded servers, except those that the settings replace.
 
     Returns:
-        The environment for the services; `None` if a stop was asked for.
+        The environment of the services; `None` if a stop was requested.
     """
     environment = dict(plan.environment)
     started = []
-    embeds_database, embeds_redis = not _is_given("LINEWATCH_DATABASE_URL"), not _is_given("LINEWATCH_REDIS_URL")
+    embeds_database, embeds_redis = not _is_set("LINEWATCH_DATABASE_URL"), not _is_set("LINEWATCH_REDIS_URL")
     if not embeds_database and not embeds_redis:
         return environment
     sockets = socket_folder(plan.data, plan.account)
@@ -219,7 +219,7 @@ def _start_servers(plan: _Plan, supervisor: Supervisor) -> dict[str, str] | None
         if not _initialise(postgres, supervisor):
             return None
         supervisor.add(_postgres_service(postgres))
-        # PGPORT and the like would lead the services' connections astray.
+        # PGPORT and similar variables would redirect the services' connections.
         environment = {name: value for name, value in environment.items() if not name.startswith("PG")}
         environment["LINEWATCH_DATABASE_URL"] = postgres.url
         started.append("postgres")
@@ -227,42 +227,44 @@ def _start_servers(plan: _Plan, supervisor: Supervisor) -> dict[str, str] | None
 
 
 def _initialise(postgres: Postgres, supervisor: Supervisor) -> bool:
-    """Make the database where there is none; `False` if a stop was asked for."""
+    """Create the database if it does not exist. Return `False` if a stop was requested."""
     if postgres.is_initialised:
         return True
     try:
         if not supervisor.run_job("initdb", postgres.initialise_command, is_quiet=True):
             return False
     finally:
-        postgres.forget_initialising()
-    postgres.adopt()
+        postgres.remove_initdb_password()
+    postgres.finish_initialisation()
     return True
 
 
 def _postgres_service(postgres: Postgres) -> Service:
     return Service(
-        "postgres", postgres.command, is_ready=postgres.is_ready, hindrance=postgres.hindrance, stage=_SERVERS
+        "postgres", postgres.command, is_ready=postgres.is_ready, start_blocker=postgres.start_blocker, stage=_SERVERS
     )
 
 
 def _valkey_service(valkey: Valkey) -> Service:
     def start_empty(status: int) -> str | None:
-        """A queue whose data does not load starts empty: its contents are found again from the database."""
-        aside = valkey.move_aside() if status > 0 else None
-        return f"its data did not load: moved to {aside}, starting empty; no inspection is lost" if aside else None
+        """Move data that does not load aside. The queue then starts empty and is rebuilt from the database."""
+        moved_to = valkey.move_aside() if status > 0 else None
+        if moved_to is None:
+            return None
+        return f"the data did not load and was moved to {moved_to}; starting empty, no inspection is lost"
 
     return Service(
         "valkey",
         valkey.command,
         is_ready=valkey.is_ready,
-        hindrance=valkey.hindrance,
+        start_blocker=valkey.start_blocker,
         after_failed_start=start_empty,
         stage=_SERVERS,
     )
 
 
 def _python(
-    plan: _Plan, environment: Mapping[str, str], *arguments: str, grace: float = _DOOR_GRACE
+    plan: _Plan, environment: Mapping[str, str], *arguments: str, grace: float = _ENTRY_GRACE
 ) -> Callable[[], Command]:
     command = Command(
         (sys.executable, "-m", *arguments), environment, cwd=plan.data, stop_signals=((signal.SIGTERM, grace),)
@@ -271,12 +273,12 @@ def _python(
 
 
 def _api_services(plan: _Plan, environment: Mapping[str, str]) -> list[Service]:
-    def answers(pid: int) -> bool:
+    def is_ready(pid: int) -> bool:
         return _is_ready(plan.settings.host, plan.port)
 
     return [
-        Service("api", _python(plan, environment, "api"), is_ready=answers, stage=_DOORS),
-        Service("dispatcher", _python(plan, environment, "worker.dispatcher"), stage=_DOORS),
+        Service("api", _python(plan, environment, "api"), is_ready=is_ready, stage=_ENTRY),
+        Service("dispatcher", _python(plan, environment, "worker.dispatcher"), stage=_ENTRY),
     ]
 
 
@@ -295,17 +297,17 @@ def _celery(plan: _Plan, environment: Mapping[str, str], name: str, *, app: str,
     options = f"--queues {queues} --pool threads --concurrency {threads} --hostname {name}@%h --loglevel WARNING"
     quiet = "--without-gossip --without-mingle --without-heartbeat"
     arguments = f"celery --quiet -A {app} worker {options} {quiet}".split()
-    own = {
+    worker_environment = {
         **environment,
         "LINEWATCH_READY_FILE": str(ready_file),
-        # Celery warns root at length of pickled messages, which are not accepted here.
+        # As root, Celery prints a long warning about pickled messages, which these workers do not accept.
         "PYTHONWARNINGS": ",".join(filter(None, [environment.get("PYTHONWARNINGS"), _ROOT_WARNING])),
     }
-    make = _python(plan, own, *arguments, grace=_WORKER_GRACE)
+    build_command = _python(plan, worker_environment, *arguments, grace=_WORKER_GRACE)
 
     def command() -> Command:
         ready_file.unlink(missing_ok=True)  # a killed worker leaves it behind
-        return make()
+        return build_command()
 
     return Service(name, command, is_ready=lambda pid: ready_file.exists(), stage=_WORKERS)
 
@@ -317,12 +319,12 @@ def _cores() -> int:
 
 
 def _is_ready(host: str, port: int) -> bool:
-    """Whether `/readyz` says 200."""
+    """Return whether `/readyz` answers with 200."""
     connection = http.client.HTTPConnection(_probe_host(host), port, timeout=_PROBE_SECONDS)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):  # not yet
+    except (OSError, http.client.HTTPException):  # not listening yet
         return False
     finally:
         connection.close()
@@ -331,7 +333,7 @@ def _is_ready(host: str, port: int) -> bool:
 def _probe_host(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:  # a name
+    except ValueError:  # a host name
         return host
     if not address.is_unspecified:
         return host

@@ -1,4 +1,4 @@
-"""What every typed answer has in common."""
+"""The base of all typed responses."""
 
 from collections.abc import Iterator
 from typing import Any, Self
@@ -7,18 +7,18 @@ import msgspec
 
 
 class Result(msgspec.Struct, frozen=True, dict=True):
-    """An answer of a running system; immutable. Two are equal if their fields are."""
+    """A response of a running system; immutable. Two are equal if their fields are equal."""
 
     @classmethod
     def from_document(cls, document: Any) -> Self:
-        """Check a JSON value against the type, and read it.
+        """Convert a JSON value to this type.
 
         Raises:
             msgspec.ValidationError: a field is missing or has another type; the message says which.
         """
         result = msgspec.convert(document, cls)
-        for part, of_part in _parts(result, document):
-            vars(part)["_document"] = of_part
+        for part, part_document in _parts(result, document):
+            vars(part)["_document"] = part_document
         return result
 
     @property
@@ -29,10 +29,10 @@ class Result(msgspec.Struct, frozen=True, dict=True):
 
 
 def _parts(value: Any, document: Any) -> Iterator[tuple[Result, Any]]:
-    """Every result in a value, each with its part of the document."""
+    """Yield every result in a value with its part of the document."""
     if isinstance(value, list):
-        for item, of_item in zip(value, document, strict=True):
-            yield from _parts(item, of_item)
+        for item, item_document in zip(value, document, strict=True):
+            yield from _parts(item, item_document)
     elif isinstance(value, Result):
         yield value, document
         for name, encoded in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True):

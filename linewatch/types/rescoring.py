@@ -1,4 +1,4 @@
-"""The typed answers about re-scoring."""
+"""The typed responses about re-scoring."""
 
 import datetime as dt
 from typing import Any

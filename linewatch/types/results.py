@@ -1,4 +1,4 @@
-"""The typed answers of a running system. Fields that a newer system adds are in `document`."""
+"""The typed responses of a running system. Fields that a newer system adds are in `document`."""
 
 import datetime as dt
 from typing import Any
@@ -110,7 +110,7 @@ class Batch(Result, frozen=True):
     Attributes:
         status: `open`, `running`, `completed` or `cancelled`.
         counts: `total`, `queued`, `running`, `completed`, `failed`, `cancelled`, `ok`, `ng`, `review`.
-        inspections, errors: the accepted and rejected images; only in the answer to the burst itself.
+        inspections, errors: the accepted and rejected images; only in the response to the burst itself.
     """
 
     id: UUID
@@ -309,8 +309,8 @@ class Endpoint(Result, frozen=True):
         state: `enabled` or `disabled`.
         failing_since: when tries began to fail; null if the latest try succeeded.
         max_group_size, max_group_delay_ms: the most events in one request, and how long an event may wait for others.
-        secret: `whsec_…`, only in the answers to `create_endpoint` and `rotate_secret`.
-        previous_secret_until: until when requests are also signed with the previous secret; only in the answer to
+        secret: `whsec_…`, only in the responses to `create_endpoint` and `rotate_secret`.
+        previous_secret_until: until when requests are also signed with the previous secret; only in the response to
             `rotate_secret`.
     """
 

@@ -1,4 +1,4 @@
-"""The typed answers about schedules of re-scoring."""
+"""The typed responses about schedules of re-scoring."""
 
 import datetime as dt
 from typing import Any

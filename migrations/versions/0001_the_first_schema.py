@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Go forward."""
+    """Apply this migration."""
     op.create_table(
         "api_keys",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -259,7 +259,7 @@ def upgrade() -> None:
         ["model_version_id", "station_id", "id"],
         unique=False,
     )
-    # Recipes and model versions point at each other.
+    # Recipes and model versions reference each other.
     op.create_foreign_key("fk_recipes_active_version_id", "recipes", "model_versions", ["active_version_id"], ["id"])
-    # What no monthly partition covers still has a place; `core.partitions` makes those ahead of time.
+    # For rows without a monthly partition; `core.partitions` creates those ahead of time.
     op.execute("CREATE TABLE inspections_default PARTITION OF inspections DEFAULT")

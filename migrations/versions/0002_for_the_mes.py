@@ -1,4 +1,4 @@
-"""The feed, webhooks, reviews, idempotency keys, views of a part"""
+"""Feed, webhooks, reviews, idempotency keys, views of a part"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Go forward."""
+    """Apply this migration."""
     op.create_table(
         "delivery_attempts",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -178,7 +178,7 @@ def upgrade() -> None:
     op.add_column("work", sa.Column("callback_endpoint_id", sa.Uuid(), nullable=True))
     op.add_column("work", sa.Column("callback_url", sa.Text(), nullable=True))
     op.execute("INSERT INTO feed_state DEFAULT VALUES")
-    # By the database, so that workers of the former version, which run on until they are replaced, leave nothing out.
+    # A trigger, so that workers of the previous version, which run until they are replaced, add entries too.
     op.execute("""
         CREATE FUNCTION enter_into_feed() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -191,7 +191,7 @@ def upgrade() -> None:
         CREATE TRIGGER enter_into_feed AFTER INSERT ON inspections REFERENCING NEW TABLE AS entered
         FOR EACH STATEMENT EXECUTE FUNCTION enter_into_feed()
     """)
-    # What was examined lately has its place in the feed, too.
+    # Add the inspections of the last 30 days to the feed.
     op.execute("""
         INSERT INTO feed_unnumbered (inspection_id, recipe_id, event)
         SELECT id, recipe_id, 'final' FROM inspections WHERE finished_at > now() - interval '30 days'

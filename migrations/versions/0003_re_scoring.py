@@ -1,4 +1,4 @@
-"""Re-scoring: runs, slices, results, schedules, and the share of bulk work"""
+"""Re-scoring: runs, slices, results, schedules, guaranteed share of bulk work"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Go forward."""
+    """Apply this migration."""
     op.create_table(
         "bulk_share",
         sa.Column("singleton", sa.Integer(), server_default="1", autoincrement=False, nullable=False),

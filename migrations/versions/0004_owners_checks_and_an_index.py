@@ -1,4 +1,4 @@
-"""Owners of consumers, counted checks of model versions, an index of failed and cancelled inspections"""
+"""Owners of consumers, number of checks of a model version, index of inspections that are not completed"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Go forward."""
+    """Apply this migration."""
     op.add_column("feed_consumers", sa.Column("owner", sa.Text(), nullable=True))
     op.add_column("model_versions", sa.Column("checks", sa.Integer(), server_default="0", nullable=False))
     op.create_index(

@@ -62,7 +62,7 @@ def test_a_flipped_byte_in_a_stored_image(target: Target, uploads: Uploads) -> N
     file.write_bytes(bytes([data[0], data[1] ^ 1]) + data[2:])
     for worker in workers:
         worker.resume()
-    assert target.oracle.wait_until_final(uploads.ids, 60)
+    target.oracle.require_final(uploads.ids, 60)
     found = httpx.get(f"{target.system.url}/v1/inspections/{damaged}").json()
     assert (found["status"], found["error"]["code"]) == ("failed", "image_checksum_mismatch")
     file.write_bytes(data)
@@ -82,7 +82,7 @@ def test_a_tampered_bundle_fails_no_image(target: Target, uploads: Uploads, anot
         worker.kill()  # the new ones have not loaded it
     fresh.send_batch(20)
     uploads.send_batch(20)
-    assert target.oracle.wait_until_final(uploads.ids, 60)  # another recipe is not held up
+    target.oracle.require_final(uploads.ids, 60)  # another recipe is not held up
     assert target.oracle.count_final(fresh.ids) == 0
     file.write_bytes(whole)
     verify(target, fresh)

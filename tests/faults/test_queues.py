@@ -25,7 +25,7 @@ def test_a_lost_queue_of_thousands(target: Target, uploads: Uploads, recoveries:
     last = uploads.ids[-1]
     target.oracle.wait_until_final(uploads.ids[:32], 60)
     recoveries.append(Recovery("FLUSHALL with 4,000 queued, until scoring goes on", time.monotonic() - begun, 4000))
-    assert target.oracle.wait_until_final([last], 240)
+    target.oracle.require_final([last], 240)
     verify(target, uploads)
 
 
@@ -75,7 +75,7 @@ def test_a_migration_behind_a_long_reader(target: Target, uploads: Uploads) -> N
             migration = subprocess.Popen([sys.executable, "-m", "migrations"], env=target.environment)
             accepted = len(uploads.accepted)
             time.sleep(6)
-            assert target.oracle.wait_until_final(uploads.wait_for(accepted + 60), 10)  # the line goes on
+            target.oracle.require_final(uploads.wait_for(accepted + 60), 10)  # the line goes on
         assert migration.wait(60) == 0
     verify(target, uploads)
     assert httpx.get(f"{target.system.url}/readyz").status_code == 200

@@ -1,4 +1,4 @@
-"""What integration tests of webhooks and of archives start from."""
+"""Fixtures of integration tests."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.fixtures.finished_inspections import finish_inspections, make_recipe
-from tests.fixtures.s3_server import bucket_server as bucket_server
-from tests.fixtures.s3_server import buckets as buckets
+from tests.fixtures.s3_server import s3 as s3
+from tests.fixtures.s3_server import s3_server as s3_server
 
 
 @pytest.fixture
 def inspect(engine: Engine) -> Callable[..., list[UUID]]:
-    """Inspects so many images of one recipe, each of which is an event."""
+    """`inspect(number)` completes inspections of one recipe, and with each a webhook event."""
     make_recipe(engine)
     return lambda number=1: finish_inspections(engine, number)

@@ -1,4 +1,4 @@
-"""Results over MQTT, with a real Mosquitto, a real subscriber and a real database."""
+"""Results over MQTT, with a real broker, subscriber and database."""
 
 import json
 import shutil
@@ -28,16 +28,16 @@ from worker.delivery.mqtt import CONSUMER, Publisher
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
+def wait_for(condition: Callable[[], bool], message: str) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, message
         time.sleep(0.05)
 
 
 @contextmanager
 def broker(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A Mosquitto that asks for a password and keeps what subscribers have not got yet."""
+    """Run a Mosquitto broker that requires a password and stores messages for absent subscribers."""
     folder.mkdir(exist_ok=True)
     folder.chmod(0o777)
     passwords = folder / "passwords"
@@ -65,7 +65,7 @@ def broker(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Subscriber:
-    """Keeps what it gets, under its topics; its subscription outlives its connection."""
+    """Collects received messages with their topics, in a persistent session."""
 
     def __init__(self, port: int) -> None:
         self.got: list[tuple[str, dict[str, Any], int]] = []
@@ -95,38 +95,38 @@ class Subscriber:
 
 
 def finish(engine: Engine, recipe_id: int, **fields: object) -> str:
-    """One result, as a worker writes it."""
+    """Finish one inspection and return its id."""
     with engine.begin() as connection:
         ids = submit(connection, 1, **fields)
-        finishing.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids)])
+        finishing.finish(connection, [passed(claimed) for claimed in claim(connection, recipe_id, ids)])
     return str(ids[0])
 
 
 @pytest.fixture
 def recipe_id(engine: Engine) -> int:
     with engine.begin() as connection:
-        made = make_recipe(connection)
+        recipe_id = make_recipe(connection)
         make_version(connection)
-        return made
+        return recipe_id
 
 
-def test_results_come_in_order_confirmed_and_survive_a_broker_that_restarts(
+def test_results_are_published_in_order_and_survive_a_broker_restart(
     settings: Settings, engine: Engine, recipe_id: int, tmp_path: Path
 ) -> None:
     port = free_port()
-    own = settings.model_copy(
+    mqtt_settings = settings.model_copy(
         update={
             "mqtt_url": SecretStr(f"mqtt://lw:p%40ss@127.0.0.1:{port}"),
             "mqtt_topic": "plant/{line_id}/{station_id}/{recipe}",
         }
     )
-    finish(engine, recipe_id)  # before the publisher's first start: not published
-    publishers = [Publisher(own, engine) for _ in range(2)]  # as two io workers have them
+    finish(engine, recipe_id)  # finished before the first start: not published
+    publishers = [Publisher(mqtt_settings, engine) for _ in range(2)]  # as in two io workers
     try:
         with broker(port, tmp_path / "mosquitto"):
             subscriber = Subscriber(port)
-            for one in publishers:
-                one.start()
+            for publisher in publishers:
+                publisher.start()
             wait_for(lambda: _known(engine), "the publisher has not begun")
             ids = [finish(engine, recipe_id, line_id="line-2", station_id="st+7/#") for _ in range(5)]
             wait_for(lambda: len(subscriber.got) >= 5, "results have not come")
@@ -140,24 +140,24 @@ def test_results_come_in_order_confirmed_and_survive_a_broker_that_restarts(
         with broker(port, tmp_path / "mosquitto"):
             wait_for(lambda: len({message["id"] for _, message, _ in subscriber.got}) >= 8, "not after a restart")
             wait_for(lambda: subscriber.got[-1][1]["feed_event"] == "reviewed", "no review")
-            seen = list(dict.fromkeys((message["id"], message["feed_event"]) for _, message, _ in subscriber.got))
-            assert seen == [*((one, "final") for one in ids + while_away), (ids[0], "reviewed")]
+            received = list(dict.fromkeys((message["id"], message["feed_event"]) for _, message, _ in subscriber.got))
+            assert received == [*((inspection_id, "final") for inspection_id in ids + while_away), (ids[0], "reviewed")]
             assert subscriber.got[-1][0] == "plant/line-2/st_7__/ring"
             assert (
                 next(topic for topic, message, _ in subscriber.got if message["id"] in while_away) == "plant/-/-/ring"
             )
     finally:
-        for one in publishers:
-            one.stop()
+        for publisher in publishers:
+            publisher.stop()
         subscriber.close()
 
 
-def test_a_wrong_password_is_said_and_nothing_is_lost(
+def test_a_wrong_password_is_logged_and_no_result_is_lost(
     settings: Settings, engine: Engine, recipe_id: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
-    own = settings.model_copy(update={"mqtt_url": SecretStr(f"mqtt://lw:wr0ng-secret@127.0.0.1:{port}")})
-    publisher = Publisher(own, engine)
+    mqtt_settings = settings.model_copy(update={"mqtt_url": SecretStr(f"mqtt://lw:wr0ng-secret@127.0.0.1:{port}")})
+    publisher = Publisher(mqtt_settings, engine)
     with broker(port, tmp_path / "mosquitto"):
         Subscriber(port).close()
         publisher.start()
@@ -173,11 +173,11 @@ def _known(engine: Engine) -> bool:
         return consumers.find(connection, CONSUMER) is not None
 
 
-def test_what_expired_while_the_broker_was_away_is_said_and_the_rest_comes(
+def test_results_that_expired_during_an_outage_are_logged_and_the_others_published(
     settings: Settings, engine: Engine, recipe_id: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
-    own = settings.model_copy(update={"mqtt_url": SecretStr(f"mqtt://lw:p%40ss@127.0.0.1:{port}")})
+    mqtt_settings = settings.model_copy(update={"mqtt_url": SecretStr(f"mqtt://lw:p%40ss@127.0.0.1:{port}")})
     with engine.begin() as connection:
         state = feed.number_entries(connection)
         consumers.acknowledge(connection, state, CONSUMER, "oldest", reader=consumers.Reader("worker", is_admin=True))
@@ -186,7 +186,7 @@ def test_what_expired_while_the_broker_was_away_is_said_and_the_rest_comes(
         feed.number_entries(connection)
         connection.execute(text("UPDATE feed SET numbered_at = now() - interval '9 days' WHERE number = 1"))
         assert feed.expire(connection, days=5, at_most=10) == 1
-    publisher = Publisher(own, engine)
+    publisher = Publisher(mqtt_settings, engine)
     with broker(port, tmp_path / "mosquitto"):
         subscriber = Subscriber(port)
         publisher.start()
@@ -195,4 +195,4 @@ def test_what_expired_while_the_broker_was_away_is_said_and_the_rest_comes(
         subscriber.close()
     assert [message["id"] for _, message, _ in subscriber.got] == [kept]
     assert lost != kept
-    assert "older than the feed goes back" in caplog.text
+    assert "older than the feed keeps" in caplog.text

@@ -1,3 +1,3 @@
-"""What unit tests of callable targets start from."""
+"""Fixtures of unit tests."""
 
-from tests.fixtures.allow_lists import names as names
+from tests.fixtures.allow_lists import set_dns as set_dns

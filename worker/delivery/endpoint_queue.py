@@ -1,7 +1,7 @@
-"""What a sender holds, in queues: one for the events of each endpoint, and one for the callbacks that it signs.
+"""The queues of messages that a sender has claimed: for each endpoint, one for its events and one for its callbacks.
 
-A queue sends few requests at a time until its receiver has answered quickly, and again while it is slow or fails. So
-slow receivers, however many, leave room for the others.
+A queue starts with few calls at a time. It may make more while its receiver answers quickly, and falls back to few when
+the receiver is slow or fails. So slow receivers leave room for the others, however many there are.
 """
 
 import asyncio
@@ -13,97 +13,111 @@ from core.delivery.endpoints import Endpoint
 from core.delivery.sending import Message
 from worker.delivery.http_sender import Connections
 
-CALLS_OF_LANE = 8
-"""Requests at a time to a receiver that answers quickly."""
+CALLS_PER_QUEUE = 8
+"""Calls at a time to a receiver that answers quickly."""
 
-CAREFUL_CALLS = 2
-"""Requests at a time to one that does not, or of which it is not known."""
+CALLS_PER_SLOW_QUEUE = 2
+"""Calls at a time to a receiver that is slow, or that has not answered yet."""
 
 SLOW_SECONDS = 3.0
 """A receiver that takes longer than this to answer is slow."""
 
-HELD_OF_ENDPOINT = 64
-"""Messages of a quick endpoint that are claimed at a time: those in flight, and the next ones, ready to be sent."""
+HELD_PER_QUEUE = 64
+"""Messages that a quick queue holds at most: those in flight, and the next ones, ready to be sent."""
 
-HELD_CAREFULLY = 2 * CAREFUL_CALLS
+HELD_PER_SLOW_QUEUE = 2 * CALLS_PER_SLOW_QUEUE
 
 MAX_CALLS = 512
-"""Requests at a time in all. The second half of them is for queues with fewer than `CAREFUL_CALLS`."""
+"""Calls at a time of all queues. The second half is reserved for queues with fewer than `CALLS_PER_SLOW_QUEUE`."""
 
 FRESH_SECONDS = 1.0
-"""A message is sent only by what was known of its endpoint so lately: whether it is enabled, its URL, its secrets."""
+"""A message is only sent if its endpoint (its state, URL and secrets) was read within this time."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A message, its body, its endpoint as it was read with it, and when that was by this process's clock."""
+class PreparedMessage:
+    """A message that is ready to be sent.
+
+    Attributes:
+        endpoint: the endpoint as it was when the message was claimed.
+        claimed_at: on the monotonic clock of this process.
+    """
 
     message: Message
     body: bytes = field(repr=False)
-    receiver: Endpoint
+    endpoint: Endpoint
     claimed_at: float
 
 
 @dataclass
 class EndpointQueue:
-    """What this process has to do with one receiver."""
+    """The messages for one receiver that wait or are in flight.
+
+    Attributes:
+        read_at: when `endpoint` was read, on the monotonic clock.
+        in_flight: the message of each call, and when the call began; the oldest call comes first.
+        failures: failed calls since the last successful one.
+        is_quick: whether the last answer came within `SLOW_SECONDS`.
+        used_at: when the queue last received or sent a message.
+    """
 
     connections: Connections
-    receiver: Endpoint
-    seen_at: float
-    waiting: deque[Prepared] = field(default_factory=deque)
-    calling: dict[asyncio.Task[None], tuple[Prepared, float]] = field(default_factory=dict)
+    endpoint: Endpoint
+    read_at: float
+    waiting: deque[PreparedMessage] = field(default_factory=deque)
+    in_flight: dict[asyncio.Task[None], tuple[PreparedMessage, float]] = field(default_factory=dict)
     failures: int = 0
-    quick: bool = False
+    is_quick: bool = False
     used_at: float = 0.0
 
-    def add(self, one: Prepared) -> None:
-        """Take a message, and what was read of the endpoint with it."""
-        self.waiting.append(one)
-        self.see(one.receiver, one.claimed_at)
+    def add(self, prepared: PreparedMessage) -> None:
+        """Add a message, and update the endpoint from it."""
+        self.waiting.append(prepared)
+        self.update_endpoint(prepared.endpoint, prepared.claimed_at)
 
-    def see(self, receiver: Endpoint | None, at: float) -> None:
-        """Note what the endpoint was at a moment: nothing waits for one that is not enabled."""
-        if receiver is None or receiver.state != "enabled":
+    def update_endpoint(self, endpoint: Endpoint | None, read_at: float) -> None:
+        """Replace the endpoint by a newer state. If it was deleted or disabled, drop the waiting messages."""
+        if endpoint is None or endpoint.state != "enabled":
             self.waiting.clear()
         else:
-            self.receiver, self.seen_at = receiver, at
+            self.endpoint, self.read_at = endpoint, read_at
 
-    def note(self, *, delivered: bool, seconds: float) -> None:
-        """Note what came of a call, and how long it took."""
+    def note_result(self, *, delivered: bool, seconds: float) -> None:
+        """Adapt the queue to the result of a call and its duration."""
         self.failures = 0 if delivered else self.failures + 1
-        self.quick = seconds <= SLOW_SECONDS
+        self.is_quick = seconds <= SLOW_SECONDS
 
     @property
     def held(self) -> int:
-        return len(self.waiting) + len(self.calling)
+        return len(self.waiting) + len(self.in_flight)
 
     @property
     def events(self) -> int:
-        """How many events its messages carry."""
-        in_flight = [one for one, _ in self.calling.values()]
-        return sum(len(one.message.claims) for one in (*self.waiting, *in_flight))
+        """The number of events in its messages."""
+        in_flight = [prepared for prepared, _ in self.in_flight.values()]
+        return sum(len(prepared.message.claims) for prepared in (*self.waiting, *in_flight))
 
     @property
     def room(self) -> int:
-        """How many messages may be held for it."""
-        return HELD_OF_ENDPOINT if self.width == CALLS_OF_LANE else HELD_CAREFULLY
+        """How many messages it may hold."""
+        return HELD_PER_QUEUE if self.max_calls == CALLS_PER_QUEUE else HELD_PER_SLOW_QUEUE
 
     @property
-    def width(self) -> int:
-        """How many requests may be in flight: one after as many failures in a row as would fill the queue."""
-        if self.failures >= CALLS_OF_LANE:
+    def max_calls(self) -> int:
+        """How many calls may be in flight: only one after `CALLS_PER_QUEUE` failures in a row."""
+        if self.failures >= CALLS_PER_QUEUE:
             return 1
-        oldest = next((begun for _, begun in self.calling.values()), None)
+        oldest = next((begun for _, begun in self.in_flight.values()), None)
         hangs = oldest is not None and time.monotonic() - oldest > SLOW_SECONDS
-        return CALLS_OF_LANE if self.quick and not hangs else CAREFUL_CALLS
+        return CALLS_PER_QUEUE if self.is_quick and not hangs else CALLS_PER_SLOW_QUEUE
 
-    def may_begin(self, calls: int) -> bool:
-        """Whether it may start a request, given how many are in flight overall."""
-        if not self.waiting or calls >= MAX_CALLS:
+    def may_call(self, total: int) -> bool:
+        """Whether it may start a call, with `total` calls of all queues in flight."""
+        if not self.waiting or total >= MAX_CALLS:
             return False
-        return len(self.calling) < (self.width if calls < MAX_CALLS // 2 else min(self.width, CAREFUL_CALLS))
+        limit = self.max_calls if total < MAX_CALLS // 2 else min(self.max_calls, CALLS_PER_SLOW_QUEUE)
+        return len(self.in_flight) < limit
 
     def is_fresh(self) -> bool:
-        """Whether the endpoint was looked at lately enough to send by what was seen."""
-        return time.monotonic() - self.seen_at < FRESH_SECONDS
+        """Whether the endpoint was read recently enough to send messages to it."""
+        return time.monotonic() - self.read_at < FRESH_SECONDS

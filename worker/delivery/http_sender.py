@@ -1,4 +1,4 @@
-"""Send one webhook over HTTP, with every resource bounded, and return a typed outcome."""
+"""Send one webhook over HTTP, with limits on time and memory, and return a typed outcome."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -25,7 +25,7 @@ from core.delivery.sending import ReceiverAnswer
 log = logging.getLogger(__name__)
 
 TRY_SECONDS = 15.0
-"""How long a whole try may take: looking the name up, connecting, sending and reading the answer."""
+"""The time limit of a whole try: resolving the name, connecting, sending and reading the answer."""
 
 MAX_ANSWER_BYTES = 64 * 1024
 KEPT_CHARACTERS = 500
@@ -34,7 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202
 
 @dataclass(frozen=True)
 class SignedRequest:
-    """A signed request that is ready to be sent."""
+    """A signed request, ready to be sent."""
 
     url: str
     body: bytes = field(repr=False)
@@ -42,53 +42,59 @@ class SignedRequest:
 
 
 class Resolvers:
-    """Threads in which names are looked up. Unlike an executor's they are never joined: the system's resolver may take
-    far longer than an attempt, and than a process that has to stop."""
+    """Threads that resolve host names.
+
+    The system's resolver cannot be interrupted, and may take much longer than a try. An executor would wait for it when
+    the process ends; these threads are never joined.
+    """
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._actions: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         for _ in range(number):
             threading.Thread(target=self._work, name="webhooks-resolver", daemon=True).start()
 
-    def do(self, action: Callable[[], None]) -> None:
-        """Do something, which must raise nothing, as soon as a thread is free."""
-        self._asked.put(action)
+    def submit(self, action: Callable[[], None]) -> None:
+        """Run an action as soon as a thread is free. It must not raise."""
+        self._actions.put(action)
 
     def close(self) -> None:
         """Let each thread end once it is free."""
         for _ in range(self._number):
-            self._asked.put(None)
+            self._actions.put(None)
 
     def _work(self) -> None:
-        while (action := self._asked.get()) is not None:
+        while (action := self._actions.get()) is not None:
             action()
 
 
 class Connections:
-    """Connections of one endpoint that are kept open, apart for each host name: a certificate is checked for the name
-    only when a connection is made, so none may ever be used for another name, whatever address they share."""
+    """The open connections to one endpoint, separate for each host name.
+
+    The certificate is checked against the name only when a connection is opened. So a connection must never be used for
+    another name, even one with the same address.
+    """
 
     def __init__(self, trust: ssl.SSLContext) -> None:
         self._trust = trust
         self._clients: dict[tuple[str, str, int], httpx.AsyncClient] = {}
-        self._reached: dict[str, str] = {}
+        self._last_reached: dict[str, str] = {}
 
-    def order(self, target: Target) -> list[str]:
+    def ordered_addresses(self, target: Target) -> list[str]:
         """The addresses of a target; the one that was reached last comes first."""
-        reached = self._reached.get(target.host)
-        return sorted(target.addresses, key=lambda one: one != reached)
+        last_reached = self._last_reached.get(target.host)
+        return sorted(target.addresses, key=lambda address: address != last_reached)
 
-    def reached(self, target: Target, address: str) -> None:
-        """Note that this address of a target took a request."""
-        self._reached[target.host] = address
+    def note_reached(self, target: Target, address: str) -> None:
+        """Note that a request was sent to this address of a target."""
+        self._last_reached[target.host] = address
 
-    def to(self, target: Target) -> httpx.AsyncClient:
-        """A client for this host and port only."""
+    def client_for(self, target: Target) -> httpx.AsyncClient:
+        """The client for this scheme, host and port."""
         key = target.scheme, target.host, target.port
         if key not in self._clients:
             self._clients[key] = httpx.AsyncClient(
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a receiver leaves nothing here
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # accept no cookies
                 verify=self._trust,
                 trust_env=False,
                 follow_redirects=False,
@@ -107,9 +113,10 @@ _UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None, 
 
 
 def trusted_certificates(ca_file: Path | None) -> ssl.SSLContext:
-    """The trusted certificate authorities: the system's, certifi's, and those of the configured file.
+    """The certificate authorities of the system, of certifi and of the configured file.
 
-    Raises OSError (ssl.SSLError among them) if the file cannot be read.
+    Raises:
+        OSError: the file cannot be read, or contains no certificates (ssl.SSLError).
     """
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
@@ -119,11 +126,11 @@ def trusted_certificates(ca_file: Path | None) -> ssl.SSLContext:
 
 
 async def send(
-    one: SignedRequest, allowed: AllowList, resolvers: Resolvers, connections: Connections
+    request: SignedRequest, allowed: AllowList, resolvers: Resolvers, connections: Connections
 ) -> ReceiverAnswer:
-    """Try once. Whatever the receiver does, this ends within `TRY_SECONDS` and raises nothing but a cancellation.
+    """Try once to send a request. Takes at most `TRY_SECONDS` and raises only CancelledError.
 
-    The name is resolved and judged again for each try, and the connection goes to the address that was judged.
+    Each try resolves and checks the name again, and connects to an address that was checked.
     """
     at, begun = dt.datetime.now(dt.UTC), time.monotonic()
 
@@ -132,11 +139,11 @@ async def send(
 
     try:
         async with asyncio.timeout(TRY_SECONDS) as limit:
-            target = await _resolved(resolvers, allowed, one.url)
-            response = await _sent(one, target, connections, until=limit.when())
-        text = await _beginning(response, until=limit.when())
+            target = await _resolve(resolvers, allowed, request.url)
+            response = await _send_to(target, request, connections, until=limit.when())
+        text = await _read_beginning(response, until=limit.when())
         outcome = _outcome(response.status_code)
-        return answer(outcome, text, response.status_code, retry_after(response.headers.get("Retry-After")))
+        return answer(outcome, text, response.status_code, parse_retry_after(response.headers.get("Retry-After")))
     except TargetUnresolved as error:
         return answer(Outcome.UNREACHABLE, error.detail)
     except TargetRefused as error:
@@ -147,21 +154,21 @@ async def send(
         disconnected = "disconnected" in str(error)
         return answer(Outcome.UNREACHABLE if disconnected else Outcome.BAD_ANSWER, str(error))
     except (httpx.HTTPError, OSError) as error:
-        refused = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)]
-        return answer(Outcome.TLS_FAILED if refused else Outcome.UNREACHABLE, str(refused[0] if refused else error))
+        tls_error = _tls_error(error)
+        return answer(Outcome.TLS_FAILED if tls_error else Outcome.UNREACHABLE, str(tls_error or error))
 
 
-async def _resolved(resolvers: Resolvers, allowed: AllowList, url: str) -> Target:
+async def _resolve(resolvers: Resolvers, allowed: AllowList, url: str) -> Target:
     loop = asyncio.get_running_loop()
-    found: asyncio.Future[Target] = loop.create_future()
+    resolved: asyncio.Future[Target] = loop.create_future()
 
-    def tell(target: Target | None, error: Exception | None) -> None:
-        if found.done():  # the try is over
+    def set_result(target: Target | None, error: Exception | None) -> None:
+        if resolved.done():  # the try is over
             return
         if target is not None:
-            found.set_result(target)
+            resolved.set_result(target)
         elif error is not None:
-            found.set_exception(error)
+            resolved.set_exception(error)
 
     def resolve() -> None:
         target, failure = None, None
@@ -170,38 +177,42 @@ async def _resolved(resolvers: Resolvers, allowed: AllowList, url: str) -> Targe
         except Exception as error:  # noqa: BLE001 - passed on to the awaiting task
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop has already ended
-            loop.call_soon_threadsafe(tell, target, failure)
+            loop.call_soon_threadsafe(set_result, target, failure)
 
-    resolvers.do(resolve)
-    return await found
+    resolvers.submit(resolve)
+    return await resolved
 
 
-async def _sent(one: SignedRequest, target: Target, connections: Connections, *, until: float | None) -> httpx.Response:
-    """The answer of the first address that can be connected to; each has an equal share of the time that is left."""
-    client, addresses = connections.to(target), connections.order(target)
+async def _send_to(
+    target: Target, request: SignedRequest, connections: Connections, *, until: float | None
+) -> httpx.Response:
+    """Send to the first address that accepts a connection. The addresses share the remaining time equally."""
+    client, addresses = connections.client_for(target), connections.ordered_addresses(target)
     while True:
         address = addresses.pop(0)
         left = TRY_SECONDS if until is None else until - asyncio.get_running_loop().time()
+        connect_seconds = max(left, 0.0) / (1 + len(addresses))
         try:
-            request = _request(client, one, target, address, connect_seconds=max(left, 0.0) / (1 + len(addresses)))
-            response = await client.send(request, stream=True)
+            response = await client.send(
+                _build_request(client, request, target, address, connect_seconds=connect_seconds), stream=True
+            )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:  # nothing was sent
-            if not addresses or any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+            if not addresses or _tls_error(error):
                 raise
         else:
-            connections.reached(target, address)
+            connections.note_reached(target, address)
             return response
 
 
-def _request(
-    client: httpx.AsyncClient, one: SignedRequest, target: Target, address: str, *, connect_seconds: float
+def _build_request(
+    client: httpx.AsyncClient, request: SignedRequest, target: Target, address: str, *, connect_seconds: float
 ) -> httpx.Request:
-    url = httpx.URL(one.url)
+    url = httpx.URL(request.url)
     return client.build_request(
         "POST",
         url.copy_with(host=address),
-        content=one.body,
-        headers={**one.headers, "Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"},
+        content=request.body,
+        headers={**request.headers, "Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"},
         timeout=httpx.Timeout(TRY_SECONDS, connect=connect_seconds),
         extensions={"sni_hostname": target.host},
     )
@@ -213,9 +224,12 @@ def _outcome(status: int) -> Outcome:
     return Outcome.GONE if status == httpx.codes.GONE else Outcome.REFUSED_STATUS
 
 
-async def _beginning(response: httpx.Response, *, until: float | None) -> str:
-    """The beginning of an answer, as it was sent. What counts is the status, so of an answer that breaks off, or does
-    not end in time, this is what has come."""
+async def _read_beginning(response: httpx.Response, *, until: float | None) -> str:
+    """Read the beginning of an answer, as it was sent.
+
+    The status decides on success, so an answer that breaks off or does not end in time is no error: this returns the
+    part that was received.
+    """
     received = bytearray()
     try:
         async with asyncio.timeout_at(until):
@@ -224,34 +238,37 @@ async def _beginning(response: httpx.Response, *, until: float | None) -> str:
                 if len(received) >= MAX_ANSWER_BYTES:
                     break
     except (TimeoutError, httpx.HTTPError) as error:
-        log.debug("an answer broke off: %s", type(error).__name__)
+        log.debug("an answer ended early: %s", type(error).__name__)
     finally:
         await response.aclose()
     return received[: 4 * KEPT_CHARACTERS].decode("utf-8", "replace")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """The TLS error among an exception and its causes, if any."""
     while error is not None:
-        yield error
+        if isinstance(error, ssl.SSLError):
+            return error
         error = error.__cause__ or error.__context__
+    return None
 
 
 def printable(text: str) -> str:
-    """What is kept of an answer: its first characters, and none that could move a terminal's cursor."""
+    """The first `KEPT_CHARACTERS` of an answer, without control characters, which could move a terminal's cursor."""
     return _CONTROL.sub(" ", text[:KEPT_CHARACTERS]).strip()
 
 
-def retry_after(value: str | None) -> float:
-    """The header `Retry-After`, a number of seconds or a date (RFC 9110, 10.2.3), in seconds; 0 if it says nothing."""
+def parse_retry_after(value: str | None) -> float:
+    """The seconds of a `Retry-After` header, which is a number or a date (RFC 9110, 10.2.3); 0 if it is invalid."""
     if not value:
         return 0.0
     try:
-        seconds = float(value) if value.strip().isdigit() else _until(value)
+        seconds = float(value) if value.strip().isdigit() else _seconds_until(value)
     except (ValueError, OverflowError):
         return 0.0
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
-def _until(date: str) -> float:
+def _seconds_until(date: str) -> float:
     moment = email.utils.parsedate_to_datetime(date)
     return (moment.replace(tzinfo=moment.tzinfo or dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()

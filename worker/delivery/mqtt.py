@@ -1,7 +1,7 @@
-"""Results over MQTT: a consumer of the feed that publishes each result, and acknowledges what the broker has taken.
+"""Results over MQTT: a consumer of the feed that publishes each result and acknowledges it once the broker confirms it.
 
-At most one of all io workers publishes, so results come in feed order. The broker confirms each (QoS 1); whatever was
-not confirmed is published again, so a subscriber may see one twice, never none.
+Only one io worker publishes at a time, so results come in feed order. A result that the broker does not confirm (QoS 1)
+is published again: a subscriber may receive a result twice, but misses none that is still in the feed.
 """
 
 import logging
@@ -32,18 +32,18 @@ _READER = consumers.Reader("worker", is_admin=True)
 PAGE = 100
 POLL_SECONDS = 0.5
 PAUSE_SECONDS = 5.0
-"""Between two tries to reach the broker or the database."""
+"""The pause after a failure of the broker or the database."""
 CONFIRM_SECONDS = 20.0
-_LOCK = 0x4C57_0004  # a session's advisory lock: the holder publishes
+_LOCK = 0x4C57_0004  # the advisory lock of the session that publishes
 _NOT_IN_A_LEVEL = re.compile(r"[+#/\x00-\x1f\x7f]")
 
 
 class NotConfirmed(Exception):  # noqa: N818 - it reads as what happened
-    """The broker was lost, or did not confirm in time."""
+    """The broker disconnected, or did not confirm in time."""
 
 
 def topic_of(pattern: str, item: FeedItem) -> str:
-    """The topic of a result: each `{field}` of the pattern becomes one level, `-` where the result has none."""
+    """The topic of a result: each `{field}` of the pattern becomes one level, or `-` if the field is null."""
     values = {
         name: _NOT_IN_A_LEVEL.sub("_", getattr(item, name) or "-")
         for name in ("recipe", "line_id", "station_id", "lot_id", "part_id", "view")
@@ -51,23 +51,30 @@ def topic_of(pattern: str, item: FeedItem) -> str:
     return pattern.format(**values)
 
 
-def _place(connection: Connection, state: feed.State, cursor: Cursor) -> Cursor:
-    """Where to go on; after a restore where the database says, so that nothing is missed."""
+def _resume_at(connection: Connection, state: feed.State, cursor: Cursor) -> Cursor:
+    """The cursor to read from: this one, or its replacement after a restore or if entries behind it have expired.
+
+    After a restore, some results may be published again, but none is skipped.
+    """
     try:
         return feed.check_cursor(connection, state, cursor)
     except Refused as lost:
         log.warning("%s", lost.detail)
-        return feed.start(connection, state, lost.members["resume_after"])
+        return feed.start_cursor(connection, state, lost.members["resume_after"])
 
 
 class Publisher:
-    """Publishes from a thread of its own, from `start` to `stop`."""
+    """Publishes results in a separate thread, from `start` to `stop`."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
-        """Raises ModuleNotFoundError where `linewatch[mqtt]` is not installed."""
-        import paho.mqtt.client  # noqa: F401 - better now, when the worker starts, than in the thread
+        """The settings must contain an MQTT URL.
 
-        assert settings.mqtt_url is not None  # noqa: S101 - the caller has looked
+        Raises:
+            ModuleNotFoundError: `linewatch[mqtt]` is not installed.
+        """
+        import paho.mqtt.client  # noqa: F401 - fail when the worker starts, not later in the thread
+
+        assert settings.mqtt_url is not None  # noqa: S101 - see above
         self._url = settings.mqtt_url.get_secret_value()
         self._pattern = settings.mqtt_topic
         self._engine = engine
@@ -78,75 +85,80 @@ class Publisher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after what is on its way, within seconds."""
+        """Finish the page in progress, and wait up to five seconds for that."""
         self._stopping.set()
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                with self._alone() as mine:
-                    if mine:
+                with self._lock() as locked:
+                    if locked:
                         self._publish_until_stopped()
             except UNUSABLE as error:
                 log.warning("the database cannot be used, trying again: %s", error)
             except (OSError, BrokerRefused, NotConfirmed) as error:
                 log.warning("the MQTT broker cannot be used, trying again: %s", error)
-            except Refused as refused:  # the items have expired by now
+            except Refused as refused:  # entries expired before they were read
                 log.warning("%s", refused.detail)
-            except Exception:  # if this thread ended, publishing would stop unnoticed
+            except Exception:  # without this thread, publishing would stop unnoticed
                 log.exception("publishing over MQTT failed, trying again")
             self._stopping.wait(PAUSE_SECONDS)
 
     @contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Whether this process is the one that publishes, as long as its connection to the database lasts."""
+    def _lock(self) -> Iterator[bool]:
+        """Try to get the lock for a `with` block; yields whether it succeeded. A lost connection releases the lock."""
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            mine: bool = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}).scalar_one()
+            locked: bool = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}).scalar_one()
             try:
-                yield mine
+                yield locked
             finally:
-                if mine:
+                if locked:
                     connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
 
     def _publish_until_stopped(self) -> None:
-        # Other systems on the broker have other epochs. MQTT 3.1.1 grants a name 23 characters.
+        # Other Linewatch systems on the same broker have other epochs. MQTT 3.1.1 guarantees 23 characters for a name.
         name = f"linewatch-{self._state().epoch:x}"[:23]
         with connected(self._url, name=name, seconds=CONFIRM_SECONDS) as client:
             log.info("publishing results over MQTT")
             while not self._stopping.is_set():
-                items, following = self._next()
-                self._send(client, items)
-                if following is None:
+                items, next_cursor = self._read_page()
+                self._publish(client, items)
+                if next_cursor is None:
                     self._stopping.wait(POLL_SECONDS)
                 else:
-                    self._acknowledge(following)
+                    self._acknowledge(next_cursor)
 
-    def _next(self) -> tuple[Sequence[FeedItem], Cursor | None]:
-        """The next results, and what to acknowledge once they are confirmed: None where there is nothing new.
+    def _read_page(self) -> tuple[Sequence[FeedItem], Cursor | None]:
+        """The next results, and the cursor to acknowledge once they are confirmed; None if nothing is new.
 
-        A first start begins with what comes from now on.
+        The first start creates the consumer at the end of the feed: older results are not published.
         """
         state = self._state()
         with self._engine.begin() as connection:
-            known = consumers.find(connection, CONSUMER)
-            if known is None:
+            consumer = consumers.find(connection, CONSUMER)
+            if consumer is None:
                 consumers.acknowledge(connection, state, CONSUMER, "now", reader=_READER)
                 return [], None
-            place = _place(connection, state, known.cursor)
-            page = feed.read(connection, state, place, limit=PAGE, reviews=True)
-            return feed_items(connection, page), page.following if page.entries or place != known.cursor else None
+            cursor = _resume_at(connection, state, consumer.cursor)
+            page = feed.read(connection, state, cursor, limit=PAGE, reviews=True)
+            return feed_items(connection, page), page.next_cursor if page.entries or cursor != consumer.cursor else None
 
-    def _send(self, client: "Client", items: Sequence[FeedItem]) -> None:
-        sent = [client.publish(topic_of(self._pattern, one), one.model_dump_json(), qos=1) for one in items]
-        give_up = time.monotonic() + CONFIRM_SECONDS
+    def _publish(self, client: "Client", items: Sequence[FeedItem]) -> None:
+        """Publish results and wait until all are confirmed.
+
+        Raises:
+            NotConfirmed: publish them again.
+        """
+        messages = [client.publish(topic_of(self._pattern, item), item.model_dump_json(), qos=1) for item in items]
+        deadline = time.monotonic() + CONFIRM_SECONDS
         try:
-            for message in sent:
+            for message in messages:
                 while not message.is_published():
-                    if not client.is_connected() or time.monotonic() > give_up:
-                        raise NotConfirmed("it was lost, or does not confirm")
+                    if not client.is_connected() or time.monotonic() > deadline:
+                        raise NotConfirmed("it disconnected, or does not confirm a result")
                     message.wait_for_publish(POLL_SECONDS)
-        except (RuntimeError, ValueError) as error:  # not connected any more, or no room for more messages
+        except (RuntimeError, ValueError) as error:  # disconnected, or the client's queue is full
             raise NotConfirmed(str(error)) from error
 
     def _state(self) -> feed.State:

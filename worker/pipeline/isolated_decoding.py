@@ -36,7 +36,7 @@ CPU_SECONDS_PER_IMAGE = 30.0
 CPU_SECONDS_PER_HEATMAP = 60.0
 """CPU time, so that a slow or busy machine does not make a good image poison."""
 WALL_FACTOR = 4.0
-"""The time limit of the clock, as a multiple of the CPU time: for a child that waits and computes nothing."""
+"""The limit of elapsed time as a multiple of the CPU limit, for a child that waits without computing."""
 MEMORY_BASE_BYTES = 768 * 1024**2
 MEMORY_BYTES_PER_PIXEL = 32
 """Decoding takes up to 20 bytes a pixel (a WebP with alpha, with the copies that Pillow makes)."""
@@ -155,7 +155,7 @@ class IsolatedDecoder:
 
 
 def main(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer until there are no more requests, which is also when the parent has died."""
+    """Answer requests until their stream ends, which also happens when the parent dies."""
     for line in requests:
         request = json.loads(line)
         heat = requests.read(request.get("bytes", 0))
@@ -168,7 +168,7 @@ def main(requests: IO[bytes], answers: IO[bytes]) -> None:
                 answer, data = _prepare(request)
         except Undecodable as error:
             answer, data = {"failure": error.failure, "detail": error.detail}, b""
-        except Exception as error:  # noqa: BLE001 - whatever an image raises, it ends with a code
+        except Exception as error:  # noqa: BLE001 - every image must end with an error code
             detail = f"the image cannot be prepared: {type(error).__name__}: {error}".rstrip(": ")
             answer, data = {"failure": Failure.IMAGE_UNDECODABLE, "detail": detail}, b""
         answers.write(json.dumps({**answer, "bytes": len(data)}).encode() + b"\n" + data)
@@ -177,9 +177,9 @@ def main(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def _limit(request: dict[str, Any]) -> None:
-    """Limit what this process may use for the next image. Exceeding the CPU time or the clock ends it.
+    """Limit the CPU time, elapsed time and memory of this process for the next image. Exceeding a time limit ends it.
 
-    The clock is the child's own, because the parent may have died.
+    The child limits the elapsed time itself, because the parent may have died.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_limit = math.ceil(used.ru_utime + used.ru_stime + request["cpu_seconds"])
@@ -197,7 +197,7 @@ def _prepare(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 
 def _draw(request: dict[str, Any], heat: bytes) -> bytes:
-    """The image with its heat, if there is any; with a `side`, reduced for a report."""
+    """The image with its heat, if any. If the request has a `side`, the image is reduced for a report."""
     side = request.get("side")
     at_least = None if side is None else (side, side)
     image = decode(Path(request["path"]).read_bytes(), max_pixels=request["max_pixels"], at_least=at_least)

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 RENEW_SHARE = 0.3
 """Leases are renewed after this share of their length."""
 STUCK_SECONDS = 360.0
-"""Work that takes longer is stuck: its leases are not renewed any more."""
+"""Work that takes longer is stuck, and its leases are no longer renewed."""
 
 
 @contextmanager
@@ -28,10 +28,10 @@ def keep_renewed(
     """
     done, lost = threading.Event(), threading.Event()
     pause = every or lease_seconds * RENEW_SHARE
-    most = int(STUCK_SECONDS / pause)
+    max_renewals = int(STUCK_SECONDS / pause)
 
     def keep() -> None:
-        for _ in range(most):
+        for _ in range(max_renewals):
             if done.wait(pause):
                 return
             try:

@@ -40,13 +40,13 @@ class LiveLoad:
             return 0.0 if self._active else time.monotonic() - self._served_at
 
     def waits(self) -> bool:
-        """Whether live work waits for a worker. False while Redis is down: then none arrives."""
+        """Whether live work waits for a worker. False while Redis is down, because then none arrives."""
         try:
             return any(self._queues.llen(queue) for queue in LIVE_QUEUES)
         except (RedisError, OSError):
             return False
 
     def is_quiet(self, *, within: float) -> bool:
-        """Whether this process has no live work, now or within some seconds. Waits for that."""
+        """Wait up to `within` seconds until this process has no live work; returns whether it has none."""
         with self._changed:
             return self._changed.wait_for(lambda: self._active == 0, timeout=within)

@@ -58,7 +58,7 @@ class ImagePreparer:
         self._threads.shutdown()
 
     def groups(self, model: LoadedModel, claims: Sequence[Claim]) -> Iterator[list[ClaimedImage]]:
-        """The claims with their images, in groups as they become ready: usually one.
+        """The claims with their images, in groups as they become ready; usually one group.
 
         Raises:
             OSError: the store is unavailable, which is not the fault of an image.
@@ -86,7 +86,7 @@ class ImagePreparer:
         yield from self._isolated_groups(model, isolated)
 
     def _isolated_groups(self, model: LoadedModel, claims: Sequence[Claim]) -> Iterator[list[ClaimedImage]]:
-        """What is ready every `SLOW_SECONDS`: an image that takes long does not hold up those before it."""
+        """Groups of the images that are ready every `SLOW_SECONDS`: a slow image does not delay those before it."""
         group: list[ClaimedImage] = []
         due = time.monotonic() + SLOW_SECONDS
         with IsolatedDecoder(model.preprocessing, max_pixels=self._max_pixels) as decoder:

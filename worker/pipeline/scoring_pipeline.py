@@ -52,7 +52,7 @@ class ScoringPipeline:
         by_version: dict[int, list[Claim]] = defaultdict(list)
         for claim in self._claim(recipe_id, priority, ids):
             by_version[claim.model_version_id].append(claim)
-        for version_id, claims in by_version.items():  # two if another version was activated just now
+        for version_id, claims in by_version.items():  # two if another version was just activated
             self._score_claims(version_id, claims)
 
     def _claim(self, recipe_id: int, priority: str, ids: Sequence[UUID]) -> list[Claim]:
@@ -85,7 +85,7 @@ class ScoringPipeline:
             self._release(list(held.values()), Failure.MODEL_UNAVAILABLE)
             raise
         except (RuntimeError, OSError, MemoryError):
-            # The device, the store or this machine is at fault, and no image.
+            # The device, the store or this machine is at fault, not an image.
             self._release(list(held.values()), None)
             raise
 
@@ -95,7 +95,7 @@ class ScoringPipeline:
         return True
 
     def _finish(self, outcomes: Sequence[Outcome]) -> None:
-        """Write the outcomes. Retry if the database is down: they should not have to be scored again."""
+        """Write the outcomes. Retry if the database is down, to avoid scoring the images again."""
         for tries in range(1, FINISH_TRIES + 1):
             try:
                 finished = self._write(outcomes)

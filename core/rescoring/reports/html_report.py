@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from core.html.charts import Counted, Mark, counted_histograms
+from core.html.charts import CountedHistogram, Mark, counted_histograms
 from core.html.rendering import number, png
 from core.html.rendering import render as render_page
 from core.rescoring.reports.documents import HISTOGRAM_END, RescoreReport, ScoreComparison, ScoreDistribution
@@ -137,7 +137,7 @@ def _sides(scores: ScoreComparison) -> list[tuple[str, str, ScoreDistribution]]:
 
 def _chart(sides: Sequence[tuple[str, str, ScoreDistribution]]) -> Markup | None:
     strips = [
-        Counted(name, kind, f"{number(sum(side.bins))} scores", side.bins)
+        CountedHistogram(name, kind, f"{number(sum(side.bins))} scores", side.bins)
         for name, kind, side in sides
         if any(side.bins)
     ]

@@ -19,7 +19,7 @@ _GOLDEN_SEEDS = (0, 1, 2)
 _PARALLEL_PREFIX = "module."
 
 
-class InvalidStateDict(ValueError):  # noqa: N818 - it reads as what it is
+class InvalidStateDict(ValueError):  # noqa: N818 - describes the fault
     """The file is not a plain state dict of the reference network. The message gives the reason on one line."""
 
 

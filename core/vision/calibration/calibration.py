@@ -12,7 +12,7 @@ from core.vision.calibration.record import Calibration, ReviewBand
 from core.vision.training.grouping import effective_sample_size
 
 
-class SampleTooSmall(ValueError):  # noqa: N818 - it reads as what it is
+class SampleTooSmall(ValueError):  # noqa: N818 - describes the fault
     """There are too few scores for the requested false-reject rate. The message says how many are needed."""
 
 

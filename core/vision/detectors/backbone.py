@@ -26,7 +26,7 @@ _PACKAGED_FILE = "models/efficientnet-lite0-57934424.pth"
 _TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet"
 
 
-class WeightsNotFound(ValueError):  # noqa: N818 - it reads as what it is
+class WeightsNotFound(ValueError):  # noqa: N818 - describes the fault
     """The weights of a backbone are missing or belong to another network. The message says what to do."""
 
 
@@ -236,7 +236,7 @@ def load_pretrained(name: str, weights: Path | None) -> Backbone:
 def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of a file, loaded without running any code in it, and its SHA-256."""
     if not path.is_file():
-        raise WeightsNotFound(f"there is no file {path}: name one with the weights of a backbone")
+        raise WeightsNotFound(f"{path} does not exist: choose a file with the weights of a backbone")
     try:
         published = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises exceptions of every type

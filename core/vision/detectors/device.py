@@ -27,13 +27,13 @@ class Device:
         name: `cpu` or `cuda`.
     """
 
-    def __init__(self, wanted: str) -> None:
+    def __init__(self, device: str) -> None:
         """Open `auto`, `cpu` or `cuda`. `OMP_NUM_THREADS` sets the number of cores; the default is all of them.
 
         Raises:
             ValueError: this machine has no such device.
         """
-        self.name = resolve_device(wanted)
+        self.name = resolve_device(device)
         cores = torch.get_num_threads()
         self._parts = cores if self.name == "cpu" else 1
         # torch keeps the number of threads that share a layer for each calling thread.

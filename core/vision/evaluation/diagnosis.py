@@ -1,4 +1,4 @@
-"""Why an image got its score: what the detector saw, what it made of it and where it differs, side by side."""
+"""Explain the score of an image: its prepared version, the panels of the detector and the heatmap, side by side."""
 
 import math
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ _MARKS = (0.5, 1.0, 2.0, 3.0)
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found on one image.
+    """The diagnosis of an image.
 
     Attributes:
-        score, threshold, review_threshold, verdict, is_anomaly, reasons: as an inspection has them.
-        prepared: uint8, (height, width, 3): what the detector saw.
+        score, threshold, review_threshold, verdict, is_anomaly, reasons: as in an inspection.
+        prepared: the input of the detector: uint8, (height, width, 3).
         panels: see `Detector.diagnosis`.
-        overlay: the image under its heat, RGB.
+        overlay: the heatmap over the image, RGB.
     """
 
     score: float
@@ -54,31 +54,31 @@ def diagnose(
     review_threshold: float | None = None,
     inputs: InputRanges | None = None,
 ) -> Diagnosis:
-    """Judge one encoded image as a worker does, and keep what shows why.
+    """Score an encoded image as a worker does, and return the data that explains the score.
 
     Args:
         data: an encoded image.
         threshold, review_threshold: see `core.models.verdicts.decide_verdict`.
-        inputs: what the image is checked against; None for no checks.
+        inputs: the ranges for the input checks; None for no checks.
 
     Raises:
         core.intake.image_decoding.Undecodable: the image cannot be decoded.
-        ScoreNotFinite: its score is no finite number.
+        ScoreNotFinite: the score is not finite.
     """
     prepared = prepare(data, detector.preprocessing, max_pixels=detector.max_pixels)
     scored = detector.score([prepared.pixels])
     score = float(scored.scores[0])
     if not math.isfinite(score):
-        raise ScoreNotFinite(f"the score is {score}, which judges nothing: this version cannot be used on this image")
-    odd = [] if inputs is None else failed_checks(measure_image(prepared), inputs)
+        raise ScoreNotFinite(f"the score is {score}, so there is no verdict: do not use this version for this image")
+    reasons = [] if inputs is None else failed_checks(measure_image(prepared), inputs)
     image = decode(data, max_pixels=detector.max_pixels)
     return Diagnosis(
         score=score,
         threshold=threshold,
         review_threshold=review_threshold,
-        verdict=decide_verdict(score, threshold, review_threshold, odd),
+        verdict=decide_verdict(score, threshold, review_threshold, reasons),
         is_anomaly=is_anomaly(score, threshold),
-        reasons=odd,
+        reasons=reasons,
         prepared=prepared.pixels,
         panels=detector.diagnosis(prepared.pixels),
         overlay=overlay(image, scale_to_threshold(scored.maps[0], score, threshold)),
@@ -86,22 +86,24 @@ def diagnose(
 
 
 def describe(diagnosis: Diagnosis) -> str:
-    """Score, threshold, verdict and reasons as one line for people."""
+    """Return the score, threshold, verdict and reasons as one line for people."""
     ratio = f" ({diagnosis.score / diagnosis.threshold:.2f} × the threshold)" if diagnosis.threshold > 0 else ""
     review = "" if diagnosis.review_threshold is None else f", review from {diagnosis.review_threshold:.6g}"
-    why = f", because of {', '.join(diagnosis.reasons)}" if diagnosis.reasons else ""
-    return f"{diagnosis.verdict}{why}: score {diagnosis.score:.6g}{ratio}, threshold {diagnosis.threshold:.6g}{review}"
+    because = f", because of {', '.join(diagnosis.reasons)}" if diagnosis.reasons else ""
+    return (
+        f"{diagnosis.verdict}{because}: score {diagnosis.score:.6g}{ratio}, threshold {diagnosis.threshold:.6g}{review}"
+    )
 
 
 def draw_sheet(diagnosis: Diagnosis, title: str) -> Image.Image:
-    """One RGB image for people: title, verdict, the panels in a row with their names, and the scale of the last.
+    """Draw an RGB image for people: title, verdict, the panels in a row with their names, and the scale of the heatmap.
 
-    Maps are shown in grey from 0 to their highest value, which is named; only the overlay's colours can be compared
-    between images.
+    Maps are grey, from 0 to their highest value, which is part of their name. Only the colours of the heatmap can be
+    compared between images.
     """
     panels = [("as the detector sees it", _panel(Image.fromarray(diagnosis.prepared)))]
     for name, content in diagnosis.panels.items():
-        panels.append(_of_map(name, content) if content.ndim == 2 else (name, _panel(Image.fromarray(content))))
+        panels.append(_map_panel(name, content) if content.ndim == 2 else (name, _panel(Image.fromarray(content))))
     panels.append(("where it is unlike good parts", _panel(diagnosis.overlay)))
     width = max(sum(panel.width + _MARGIN for _, panel in panels) + _MARGIN, _NARROWEST_SHEET)
     top = _MARGIN + 2 * _LINE + _MARGIN // 2
@@ -115,14 +117,14 @@ def draw_sheet(diagnosis: Diagnosis, title: str) -> Image.Image:
 
 
 def _panel(image: Image.Image) -> Image.Image:
-    """An image at the panels' height, narrower where it would be too wide."""
+    """Resize an image to the height of the panels, or smaller if it would be too wide."""
     factor = min(_HEIGHT / image.height, _WIDEST / image.width)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
-def _of_map(name: str, values: NDArray[np.float32]) -> tuple[str, Image.Image]:
-    """A map as a grey panel, and its name with what white stands for."""
+def _map_panel(name: str, values: NDArray[np.float32]) -> tuple[str, Image.Image]:
+    """Return the name of a map with the value of white, and the map as a grey panel."""
     finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     top = float(finite.max())
     frame = _panel(Image.new("L", (values.shape[1], values.shape[0]))).size
@@ -139,18 +141,18 @@ def _lay_out(out: Image.Image, panels: Sequence[tuple[str, Image.Image]], top: i
 
 
 def _draw_scale(out: Image.Image, top: int) -> None:
-    """The scale of the overlay, in thresholds."""
+    """Draw the scale of the heatmap, in multiples of the threshold."""
     scale = legend(2 * _HEIGHT, _SCALE_HEIGHT)
     out.paste(scale, (_MARGIN, top))
     for mark in _MARKS:
-        place = _MARGIN + round(mark / SATURATED_FROM * scale.width)
-        _write(out, (place, top + _SCALE_HEIGHT + 3), f"{mark:g} ×", size=13, ink=_SOFT, anchor="ma")
+        left = _MARGIN + round(mark / SATURATED_FROM * scale.width)
+        _write(out, (left, top + _SCALE_HEIGHT + 3), f"{mark:g} ×", size=13, ink=_SOFT, anchor="ma")
     _write(out, (2 * _MARGIN + scale.width, top), "the threshold", size=13, ink=_SOFT)
 
 
 def _write(
     out: Image.Image,
-    place: tuple[int, int],
+    position: tuple[int, int],
     text: str,
     *,
     size: int = 14,
@@ -158,12 +160,12 @@ def _write(
     anchor: str = "la",
     widest: int | None = None,
 ) -> None:
-    """Write one line, in smaller letters where it would be wider than `widest` pixels or leave the image."""
-    text = text.replace("×", "x")  # Pillow's own font lacks the sign
-    room = widest if widest is not None else out.width - place[0] - _MARGIN // 2
+    """Write one line. Reduce the font size if it would be wider than `widest` pixels or than the image."""
+    text = text.replace("×", "x")  # Pillow's default font does not have the character
+    room = widest if widest is not None else out.width - position[0] - _MARGIN // 2
     drawing = ImageDraw.Draw(out)
     font = ImageFont.load_default(size)
     while drawing.textlength(text, font=font) > room and size > 7:
         size -= 1
         font = ImageFont.load_default(size)
-    drawing.text(place, text, fill=ink, font=font, anchor=anchor)
+    drawing.text(position, text, fill=ink, font=font, anchor=anchor)

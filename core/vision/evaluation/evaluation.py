@@ -1,4 +1,4 @@
-"""Detection on a folder's `test/` images, measured a minibatch at a time and with its controls beside it."""
+"""Measure detection on the `test/` images of a folder, and compare it with trivial controls."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from core.vision.training.dataset import ImageDataset, ScannedImages
 
 _MINIBATCH = 32
 _LOCALISED = 200
-"""Images of each kind whose maps are compared with masks."""
+"""The maximum number of images of each kind whose maps are compared with masks."""
 _MAP_CELLS = 32_000_000
 
 
-class ScoreNotFinite(ValueError):  # noqa: N818 - it reads as what it is
-    """A detector whose scores are not numbers; the message is one line that names an image."""
+class ScoreNotFinite(ValueError):  # noqa: N818 - describes the fault
+    """A score is not a finite number. The message is one line that names the image."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """A trivial score's AUROC, and its 95 % bootstrap interval."""
+    """The AUROC of a trivial score and its 95 % bootstrap interval."""
 
     auroc: float
     interval: tuple[float, float]
@@ -35,13 +35,13 @@ class Control:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found on `test/`.
+    """The evaluation on `test/`.
 
     Attributes:
         good, defective: the images of each kind.
         good_scores, defective_scores: float64, (N,) and (M,), finite, in the same order.
-        controls: of trivial scores, by name.
-        caught: by type of defect, how many of how many were at or above the threshold.
+        controls: the results of trivial scores, by name.
+        caught: by type of defect, the number of images at or above the threshold, and the number of all images.
         metrics: as in the manifest.
         notes: lines for people about what could not be measured.
     """
@@ -57,13 +57,13 @@ class Evaluation:
 
 
 def score_dataset(detector: Detector, images: ImageDataset, progress: Callable[[int], None]) -> Scores:
-    """The score of each image: float64, (N,).
+    """Return the score of each image: float64, (N,).
 
     Args:
-        progress: called with how many have been scored.
+        progress: called with the number of images scored so far.
 
     Raises:
-        ScoreNotFinite: a score is not a number.
+        ScoreNotFinite: a score is not finite.
     """
     return _score(detector, images, progress, maps_of=()).scores
 
@@ -71,22 +71,22 @@ def score_dataset(detector: Detector, images: ImageDataset, progress: Callable[[
 def _score(
     detector: Detector, images: ImageDataset, progress: Callable[[int], None], *, maps_of: Sequence[int]
 ) -> ScoredImages:
-    """Score a minibatch at a time; only the maps of some indices, in ascending order, are kept."""
-    scores, maps, wanted = [np.empty(0)], [], set(maps_of)
+    """Score images in minibatches. Keep only the maps of the images with the indices `maps_of`, in ascending order."""
+    scores, maps, kept_indices = [np.empty(0)], [], set(maps_of)
     done = 0
-    for some in images.minibatches(_MINIBATCH):
-        scored = detector.score(list(some))
+    for minibatch in images.minibatches(_MINIBATCH):
+        scored = detector.score(list(minibatch))
         scores.append(scored.scores)
-        maps.append(scored.maps[[index for index in range(len(some)) if done + index in wanted]])
-        done += len(some)
+        maps.append(scored.maps[[index for index in range(len(minibatch)) if done + index in kept_indices]])
+        done += len(minibatch)
         progress(done)
-    whole = np.concatenate(scores)
-    if not np.isfinite(whole).all():
-        path = images.paths[int(np.argmin(np.isfinite(whole)))]
+    all_scores = np.concatenate(scores)
+    if not np.isfinite(all_scores).all():
+        path = images.paths[int(np.argmin(np.isfinite(all_scores)))]
         raise ScoreNotFinite(
             f"the score of {path} is not finite: train again with other options, or without that image"
         )
-    return ScoredImages(whole, np.concatenate(maps))
+    return ScoredImages(all_scores, np.concatenate(maps))
 
 
 def evaluate(
@@ -102,18 +102,20 @@ def evaluate(
 
     Args:
         root: the folder in MVTec layout.
-        good, defective: images of its `test/`, which the detector has not seen; neither empty.
-        known: thumbnails of those that it was trained on.
+        good, defective: images of its `test/`, which the detector was not trained on; neither is empty.
+        known: thumbnails of the training images.
         threshold: scores at or above it are `ng`.
-        progress: called with how many images have been scored.
+        progress: called with the number of images scored so far.
 
     Raises:
-        ScoreNotFinite: a score is not a number.
+        ScoreNotFinite: a score is not finite.
     """
-    mapped = _mapped(detector, root, good.paths, defective.paths)
+    mapped = _choose_mapped(detector, root, good.paths, defective.paths)
     of_good = _score(detector, good.images, progress, maps_of=mapped.good)
-    beyond = len(good.paths)
-    of_defective = _score(detector, defective.images, lambda done: progress(beyond + done), maps_of=list(mapped.masks))
+    good_count = len(good.paths)
+    of_defective = _score(
+        detector, defective.images, lambda done: progress(good_count + done), maps_of=list(mapped.masks)
+    )
     located = _localisation(of_good, of_defective, mapped)
     good_scores, defective_scores = of_good.scores, of_defective.scores
     trivial = _controls(good, defective, known)
@@ -155,12 +157,12 @@ class _Located:
     notes: list[str]
 
 
-def _mapped(detector: Detector, root: Path, good: list[Path], defective: list[Path]) -> _Mapped:
-    """Choose evenly, so few that all their maps and masks fit in memory, and none where there are no masks."""
+def _choose_mapped(detector: Detector, root: Path, good: list[Path], defective: list[Path]) -> _Mapped:
+    """Choose images evenly, so few that all maps and masks fit in memory. Choose none if there are no masks."""
     if not (root / "ground_truth").is_dir():
         return _Mapped([], {}, [])
-    most = _MAP_CELLS // (detector.preprocessing.width * detector.preprocessing.height)
-    count = min(_LOCALISED, max(1, most // 2))
+    max_maps = _MAP_CELLS // (detector.preprocessing.width * detector.preprocessing.height)
+    count = min(_LOCALISED, max(1, max_maps // 2))
     masks, notes = {}, []
     for index in _evenly(len(defective), count):
         try:
@@ -174,7 +176,7 @@ def _mapped(detector: Detector, root: Path, good: list[Path], defective: list[Pa
 
 
 def _evenly(length: int, count: int) -> list[int]:
-    """At most `count` indices below `length`, spread evenly, in ascending order."""
+    """Return at most `count` indices below `length`, evenly spread, in ascending order."""
     return [index * length // min(length, count) for index in range(min(length, count))]
 
 
@@ -193,13 +195,13 @@ def _caught(root: Path, paths: list[Path], rejected: NDArray[np.bool_]) -> dict[
     counts: dict[str, tuple[int, int]] = {}
     for path, was_rejected in zip(paths, rejected.tolist(), strict=True):
         kind = path.relative_to(root / "test").parts[0]
-        count, of = counts.get(kind, (0, 0))
-        counts[kind] = (count + was_rejected, of + 1)
+        caught, total = counts.get(kind, (0, 0))
+        counts[kind] = (caught + was_rejected, total + 1)
     return counts
 
 
 def _controls(good: ScannedImages, defective: ScannedImages, known: Thumbnails) -> dict[str, Control]:
-    of_good, of_defective = (controls(some.thumbnails, some.deviations, known) for some in (good, defective))
+    of_good, of_defective = (controls(images.thumbnails, images.deviations, known) for images in (good, defective))
     return {
         name: Control(auroc(of_good[name], of_defective[name]), auroc_interval(of_good[name], of_defective[name]))
         for name in of_good

@@ -1,6 +1,6 @@
-"""The images that a report shows: the good parts that look worst, the defects that were missed, and the caught ones.
+"""Choose the images of a report: the good parts with the highest scores, and missed and caught defects.
 
-They are scored again, so the anomaly maps of a whole set need not be kept.
+They are scored again, so that the anomaly maps of the whole set need not be kept.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from core.vision.evaluation.heatmap import overlay, scale_to_threshold
 from core.vision.evaluation.metrics import Scores
 
 EXAMPLES_PER_KIND: Final = 8
-"""Images of each kind, at most."""
+"""The maximum number of images of each kind."""
 
 
 @dataclass(frozen=True)
 class ReportExample:
-    """An image that is shown: its name, its score, and two JPEGs of it, the plain one and the one with its heat."""
+    """An image of the report: its name, its score, and two JPEGs, of the image and of its heatmap."""
 
     name: str
     score: float
@@ -34,12 +34,12 @@ class ReportExample:
 
 @dataclass(frozen=True)
 class ReportExamples:
-    """At most eight of each kind.
+    """The images of the report, at most `EXAMPLES_PER_KIND` of each kind.
 
     Attributes:
-        good: the good parts that scored highest, of those that were not trained on.
-        missed: the defective parts below the threshold, the lowest first.
-        best_caught: the defective parts at or above the threshold, the highest first.
+        good: good parts that were not trained on, highest score first.
+        missed: defective parts below the threshold, lowest score first.
+        best_caught: defective parts at or above the threshold, highest score first.
     """
 
     good: Sequence[ReportExample] = ()
@@ -55,12 +55,12 @@ def choose_examples(
     tested: Evaluation | None,
     threshold: float,
 ) -> ReportExamples:
-    """Choose what to show by the scores.
+    """Choose the images of a report by their scores.
 
     Args:
         root: the folder that names are relative to.
-        good: good parts that were not trained on, with their scores.
-        tested: the defective parts; None for none.
+        good, good_scores: good parts that were not trained on, and their scores.
+        tested: the evaluation with the defective parts; None without one.
         threshold: scores at or above it are `ng`.
 
     Raises:
@@ -74,15 +74,15 @@ def choose_examples(
     worst = shown(good, np.argsort(-good_scores, kind="stable"))
     if tested is None:
         return ReportExamples(good=worst)
-    rising = np.argsort(tested.defective_scores, kind="stable")
-    caught = tested.defective_scores[rising] >= threshold
+    ascending = np.argsort(tested.defective_scores, kind="stable")
+    caught = tested.defective_scores[ascending] >= threshold
     return ReportExamples(
-        worst, shown(tested.defective, rising[~caught]), shown(tested.defective, rising[caught][::-1])
+        worst, shown(tested.defective, ascending[~caught]), shown(tested.defective, ascending[caught][::-1])
     )
 
 
 def _example(detector: Detector, root: Path, path: Path, threshold: float) -> ReportExample:
-    """Score an image and lay its heat over it; no side is longer than 320 pixels."""
+    """Score an image and draw its heatmap. No side is longer than `IMAGE_SIDE` pixels."""
     data = path.read_bytes()
     scored = detector.score([detector.prepare(data)])
     score = float(scored.scores[0])

@@ -1,7 +1,7 @@
-"""Heatmaps: an anomaly map laid over its image, on a colour scale that is fixed by the threshold.
+"""Heatmaps: an anomaly map drawn over its image, on a colour scale that is fixed by the threshold.
 
-The unit of heat is the threshold. A part whose score is below it shows less than 1 everywhere, so a good part stays
-calm, always; one at or above it shows 1 or more somewhere. Two heatmaps of one threshold can be compared.
+The unit of heat is the threshold. If the score is below the threshold, the heat is below 1 everywhere, so a good part
+never gets hot colours; otherwise it is 1 or more somewhere. Heatmaps with the same threshold can be compared.
 """
 
 import math
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LONGEST_SIDE: Final = 4096
-"""Pixels: the overlay of a larger image is reduced to this, so that 64 megapixels cost megabytes."""
+"""The longest side of an overlay in pixels. Larger images are reduced to it, to limit the memory."""
 
 SHOWN_FROM: Final = 0.5
 SATURATED_FROM: Final = 3.0
 
 _PEAK_SHARE = 0.02
-_STEPS = 300  # a unit of heat; the step at the threshold is exact because it falls between two of them
-_BAND = 256  # rows that are blended at once
+_STEPS = 300  # per unit of heat; the step at the threshold is exact because it falls between two of them
+_BAND = 256  # rows blended at once
 _COOL = (64, 140, 255)
-_COOL_OPACITIES = ((SHOWN_FROM, 0.8, 1.0), (0.0, 0.1, 0.3))  # slow at first: what is normal should hardly show
+_COOL_OPACITIES = ((SHOWN_FROM, 0.8, 1.0), (0.0, 0.1, 0.3))  # rises slowly, so that normal variation is hardly visible
 _HOT_OPACITY = (0.55, 0.8)
-# From the threshold on the ramp gets lighter evenly (CIE L* 35, 52, 68, 83, 98), so it reads without its hues too.
+# Above the threshold, lightness rises evenly (CIE L* 35, 52, 68, 83, 98), so that the scale works without hues, too.
 _HOT = (
     (1.0, (160, 20, 90)),
     (1.5, (224, 66, 66)),
@@ -31,18 +31,18 @@ _HOT = (
     (2.5, (252, 200, 60)),
     (3.0, (255, 250, 205)),
 )
-_CONTOUR = ((0, 0, 0), (255, 255, 255))  # outside and inside: one of them is seen on any ground
+_CONTOUR = ((0, 0, 0), (255, 255, 255))  # outside and inside: one of them is visible on any background
 
 Heat = NDArray[np.float32]
 
 
 def scale_to_threshold(anomaly_map: NDArray[np.floating], score: float, threshold: float) -> Heat:
-    """An anomaly map in units of the threshold: its peak stands for the score.
+    """Scale an anomaly map to units of the threshold, so that its peak corresponds to the score.
 
-    The map is scaled so that its peak, the mean of its highest 2 % of cells, becomes score / threshold, and clipped
-    there: a single cell says no more than the score does. A cell that is not a number counts as 0, an infinite one as
-    the peak. A map without a peak cannot say where, so all of its cells get the score. Where the threshold is not
-    above 0 there is no ratio to it: the peak becomes 1 for a score at or above the threshold, else 0.
+    The peak, the mean of the highest 2 % of the cells, becomes score / threshold. Higher values are clipped to it, so
+    that no single cell exceeds the score. NaN counts as 0, and infinity as the peak. If all cells are 0, the map has no
+    location, so every cell gets the value of the score. If the threshold is 0 or less, there is no ratio: the peak
+    becomes 1 if the score reaches the threshold, and 0 otherwise.
 
     Args:
         anomaly_map: (rows, columns), 0 and up; at least one cell.
@@ -50,7 +50,7 @@ def scale_to_threshold(anomaly_map: NDArray[np.floating], score: float, threshol
         threshold: scores at or above it are `ng`; finite.
 
     Returns:
-        float32, (rows, columns), 0 and up. Its highest value is 1 or more exactly where score ≥ threshold.
+        float32, (rows, columns), 0 and up. The highest value is 1 or more if and only if score ≥ threshold.
 
     Raises:
         ValueError: the map is empty or not of two dimensions, or the score or the threshold is not finite.
@@ -67,12 +67,12 @@ def scale_to_threshold(anomaly_map: NDArray[np.floating], score: float, threshol
     if peak == 0:
         return np.full(cells.shape, top)
     scaled = np.minimum(cells / peak * float(top), float(top)).astype(np.float32)
-    scaled[cells >= peak] = top  # whatever rounding did
+    scaled[cells >= peak] = top  # regardless of rounding
     return scaled
 
 
 def _ratio(score: float, threshold: float) -> float:
-    """score / threshold, at least 0, on the side of 1 that the verdict is on, in float32 too."""
+    """Return score / threshold, at least 0, and on the same side of 1 as the verdict, in float32, too."""
     above = score >= threshold
     if threshold <= 0:
         return 1.0 if above else 0.0
@@ -81,18 +81,18 @@ def _ratio(score: float, threshold: float) -> float:
 
 
 def overlay(image: Image.Image, heat: Heat) -> Image.Image:
-    """Lay heat over its image.
+    """Draw heat over its image.
 
-    Nothing is drawn below half the threshold; up to it a cool tint grows; at it there is a step, with a contour; above,
-    colours run from dark red through orange to near-white at three times the threshold and stay so.
+    Below half the threshold, nothing is drawn. From there to the threshold, a cool tint grows. At the threshold there
+    is a step with a contour. Above, colours run from dark red through orange to near-white at 3 times the threshold.
 
     Args:
-        image: RGB, upright, of any size; what is longer than 4096 pixels is reduced to that.
-        heat: float32, (rows, columns), see `scale_to_threshold`. Its cells divide the whole image evenly; between
-            their centres it is interpolated linearly, and its highest value is kept.
+        image: RGB, upright, of any size. If a side is longer than 4096 pixels, the image is reduced.
+        heat: float32, (rows, columns), see `scale_to_threshold`. Its cells divide the image evenly. It is interpolated
+            linearly between their centres, and its highest value is kept.
 
     Returns:
-        A new RGB image, of the image's size where it is not reduced.
+        A new RGB image, of the same size unless it was reduced.
     """
     image = _bounded(image)
     values = resize_map(heat, image.size)
@@ -108,22 +108,22 @@ def overlay(image: Image.Image, heat: Heat) -> Image.Image:
 
 
 def resize_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A grid brought to (width, height) in pixels, linearly, with cells and pixels both centred on their areas.
+    """Resize a grid linearly to (width, height) in pixels, with cells and pixels centred on their areas.
 
-    The highest value stays what it is, though no pixel's centre may lie on that cell's.
+    The highest value is kept, even if no pixel is centred on its cell.
     """
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     resized = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-    top, found = float(values.max()), float(resized.max())
-    if found <= 0:
+    top, resized_top = float(values.max()), float(resized.max())
+    if resized_top <= 0:
         return np.full(resized.shape, top, dtype=np.float32)
-    kept = np.minimum(resized * (top / found), np.float32(top))
-    kept[resized == resized.max()] = top
-    return kept
+    rescaled = np.minimum(resized * (top / resized_top), np.float32(top))
+    rescaled[resized == resized.max()] = top
+    return rescaled
 
 
 def legend(width: int, height: int) -> Image.Image:
-    """The colour scale on grey, from 0 at the left to 3 times the threshold at the right."""
+    """Draw the colour scale on grey, from 0 at the left to 3 times the threshold at the right."""
     values = np.broadcast_to(np.linspace(0, SATURATED_FROM, width, dtype=np.float32), (height, width))
     colours, opacities = _scale()
     steps = _steps(values)
@@ -144,9 +144,9 @@ def _steps(values: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def _scale() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Colour, (steps, 3), 0 to 255, and opacity, (steps,), 0 to 1, of each step of heat."""
+    """Return the colour, (steps, 3), 0 to 255, and the opacity, (steps,), 0 to 1, of each step of heat."""
     units = np.arange(round(SATURATED_FROM * _STEPS) + 1) / _STEPS
-    anchors = np.array([place for place, _ in _HOT])
+    anchors = np.array([position for position, _ in _HOT])
     hot = np.stack([np.interp(units, anchors, [colour[channel] for _, colour in _HOT]) for channel in range(3)], axis=1)
     colours = np.where(units[:, None] < 1, _COOL, hot)
     cool = np.interp(units, *_COOL_OPACITIES)
@@ -165,7 +165,7 @@ def _draw_contour(pixels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
 
 
 def _grown(area: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
-    """An area and all pixels within a square of `by` pixels around it; nothing grows in from beyond the image."""
+    """Return an area with all pixels within a square of `by` pixels around it. Image borders do not grow inwards."""
     for axis in (0, 1):
         grown = area.copy()
         for shift in range(1, min(by, area.shape[axis] - 1) + 1):

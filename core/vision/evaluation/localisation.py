@@ -1,7 +1,7 @@
-"""Whether anomaly maps point at the defects: pixel AUROC and AUPRO against ground-truth masks.
+"""Measure whether anomaly maps locate the defects: pixel AUROC and AUPRO against ground-truth masks.
 
-Scores of pixels are sorted into bins that hold equally many cells of the maps, so nothing grows with their number and
-both figures are exact to about a ten-thousandth.
+Pixel scores are counted in bins with equally many map cells, so the memory does not grow with the number of pixels.
+Both figures are exact to about 0.0001.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 Maps = Sequence[NDArray[np.float32]] | NDArray[np.float32]
 
 LONGEST_SIDE: Final = 512
-"""Pixels: larger masks are reduced to this."""
+"""Masks with a longer side, in pixels, are reduced to this."""
 
 _BINS = 20_000
 _MAX_MASK_PIXELS = 256_000_000
@@ -29,23 +29,23 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
 def pixel_auroc(maps: Maps, masks: Sequence[Mask | None]) -> float:
-    """The probability that a pixel of a defect has a higher value than one beside them, ties counting one half: 0 to 1.
+    """Return the probability that a defective pixel has a higher value than a sound one, 0 to 1. Ties count one half.
 
     Args:
         maps: N anomaly maps, float32, (rows, columns), finite; each is enlarged linearly to its mask.
-        masks: N masks, (height, width), True where there is a defect; None for an image without any, which counts as
-            one of the first mask's size. Masks longer than 512 pixels are reduced to that.
+        masks: N masks, (height, width), True where there is a defect; None for an image without any, which
+            gets the size of the first mask. Masks with a side above 512 pixels are reduced.
 
     Raises:
         ValueError: see `aupro`.
     """
     counts = _count(maps, masks)
-    above, sound = _rising(counts.defective), _rising(counts.sound)
-    return float(np.trapezoid(above, sound))
+    defective, sound = _cumulative(counts.defective), _cumulative(counts.sound)
+    return float(np.trapezoid(defective, sound))
 
 
 def aupro(maps: Maps, masks: Sequence[Mask | None], max_false_positive_rate: float = 0.3) -> float:
-    """The area under the per-region-overlap curve up to a false-positive rate, divided by that rate: 0 to 1.
+    """Return the area under the per-region-overlap curve up to a false-positive rate, divided by that rate: 0 to 1.
 
     At each threshold, the overlap of a region is the share of its pixels at or above it; a region is a connected
     component (8 neighbours) of a mask, and all regions count alike, however small. The false-positive rate is the share
@@ -57,38 +57,39 @@ def aupro(maps: Maps, masks: Sequence[Mask | None], max_false_positive_rate: flo
         max_false_positive_rate: above 0, up to 1.
 
     Raises:
-        ValueError: there are not as many maps as masks, no mask marks a defect or all mark nothing else, a map is not
-            finite, or the rate is none.
+        ValueError: the numbers of maps and masks differ, the masks mark no pixel or all pixels as defects, a map is not
+            finite, or the rate is out of range.
     """
     if not 0 < max_false_positive_rate <= 1:
-        raise ValueError(f"the false-positive rate must lie between 0 and 1, not {max_false_positive_rate:g}")
+        raise ValueError(f"the false-positive rate must be between 0 and 1, not {max_false_positive_rate:g}")
     counts = _count(maps, masks)
-    overlap, false = _rising(counts.regions), _rising(counts.sound)
+    overlap, false = _cumulative(counts.regions), _cumulative(counts.sound)
     end = int(np.searchsorted(false, max_false_positive_rate, side="right"))  # the first point beyond the rate
     at_rate = np.interp(max_false_positive_rate, false[end - 1 : end + 1], overlap[end - 1 : end + 1])
     rates, overlaps = np.append(false[:end], max_false_positive_rate), np.append(overlap[:end], at_rate)
     area = float(np.trapezoid(overlaps, rates) / max_false_positive_rate)
-    return min(area, 1.0)  # rounding may carry a perfect one a hair beyond
+    return min(area, 1.0)  # rounding may push a perfect result just above 1
 
 
 def ground_truth(folder: Path, path: Path) -> Mask | None:
-    """The mask of an image of a folder in MVTec layout, no side longer than 512 pixels; None where there is none.
+    """Return the mask of an image in MVTec layout, no side longer than 512 pixels, or None if there is none.
 
     It is `ground_truth/<type>/<name>_mask.png` or `ground_truth/<type>/<name>.png` (or another image's suffix) for
-    `test/<type>/<name>.*`. What is brighter than half of its brightest pixel is marked.
+    `test/<type>/<name>.*`. Pixels brighter than half of the brightest pixel are
+    marked.
 
     Args:
-        folder: the one that holds `test/` and `ground_truth/`.
-        path: of an image below its `test/`.
+        folder: contains `test/` and `ground_truth/`.
+        path: the path of an image below its `test/`.
 
     Raises:
-        core.intake.image_decoding.Undecodable: there is a mask that cannot be decoded.
-        ValueError: the image does not lie below `test/`.
+        core.intake.image_decoding.Undecodable: the mask cannot be decoded.
+        ValueError: the image is not below `test/`.
     """
-    place = folder / "ground_truth" / path.relative_to(folder / "test").parent
+    mask_folder = folder / "ground_truth" / path.relative_to(folder / "test").parent
     for name in (f"{path.stem}_mask", path.stem):
         for suffix in _SUFFIXES:
-            file = place / f"{name}{suffix}"
+            file = mask_folder / f"{name}{suffix}"
             if file.is_file():
                 grey = np.asarray(decode(file.read_bytes(), max_pixels=_MAX_MASK_PIXELS)).max(axis=2)
                 return _reduced(grey > grey.max() / 2)
@@ -114,15 +115,15 @@ def _count(maps: Maps, masks: Sequence[Mask | None]) -> _Counts:
     first = next((mask for mask in masks if mask is not None), None)
     if first is None:
         raise ValueError("no mask marks a defect: localisation cannot be measured")
-    nothing = np.zeros_like(_reduced(first))
+    empty = np.zeros_like(_reduced(first))
     defective, sound, regions = (np.zeros(len(edges) + 1) for _ in range(3))
-    for anomaly_map, given in zip(maps, masks, strict=True):
-        mask = nothing if given is None else _reduced(given)
+    for anomaly_map, full_mask in zip(maps, masks, strict=True):
+        mask = empty if full_mask is None else _reduced(full_mask)
         bins = np.searchsorted(edges, _enlarged(anomaly_map, mask), side="right")
         defective += np.bincount(bins[mask], minlength=len(defective))
         sound += np.bincount(bins[~mask], minlength=len(sound))
-        labels, found = ndimage.label(mask, structure=_EIGHT_NEIGHBOURS)
-        areas = np.bincount(labels[mask], minlength=found + 1)
+        labels, region_count = ndimage.label(mask, structure=_EIGHT_NEIGHBOURS)
+        areas = np.bincount(labels[mask], minlength=region_count + 1)
         regions += np.bincount(bins[mask], weights=1 / areas[labels[mask]], minlength=len(regions))
     if not defective.any() or not sound.any():
         raise ValueError("localisation needs pixels inside and outside of defects: the masks mark all or nothing")
@@ -130,25 +131,25 @@ def _count(maps: Maps, masks: Sequence[Mask | None]) -> _Counts:
 
 
 def _edges(maps: Maps, masks: Sequence[Mask | None]) -> NDArray[np.float32]:
-    """Inner edges of the bins: the values that divide the maps' cells evenly, each once."""
+    """Return the inner edges of the bins: distinct values that divide the cells of the maps evenly."""
     if len(maps) != len(masks) or not len(maps):
         raise ValueError(f"localisation needs a mask for each map: there are {len(maps)} maps and {len(masks)} masks")
-    cells = np.concatenate([np.ravel(one) for one in maps])
+    cells = np.concatenate([np.ravel(anomaly_map) for anomaly_map in maps])
     if not np.isfinite(cells).all():
-        raise ValueError("an anomaly map holds values that are not finite: localisation cannot be measured")
+        raise ValueError("an anomaly map has values that are not finite: localisation cannot be measured")
     edges: NDArray[np.float32] = np.unique(np.quantile(cells, np.linspace(0, 1, _BINS + 1)).astype(np.float32))
     return edges
 
 
-def _rising(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The shares at or above each bin, the highest first: float64, (bins + 1,), 0 to 1."""
-    rising = np.concatenate([[0.0], np.cumsum(counts)])
-    shares: NDArray[np.float64] = rising / rising[-1]
+def _cumulative(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the shares at or above each bin, the highest bin first: float64, (bins + 1,), 0 to 1."""
+    sums = np.concatenate([[0.0], np.cumsum(counts)])
+    shares: NDArray[np.float64] = sums / sums[-1]
     return shares
 
 
 def _reduced(mask: Mask) -> Mask:
-    """A mask of at most 512 pixels a side; a pixel that a defect touches is marked, so that thin ones do not vanish."""
+    """Reduce a mask to at most 512 pixels per side. A pixel is marked if any of its area is, so thin defects remain."""
     height, width = mask.shape
     factor = -(-max(height, width) // LONGEST_SIDE)
     if factor == 1:

@@ -1,4 +1,4 @@
-"""How well scores separate good from defective parts, and how well trivial controls do."""
+"""Measure how well scores separate good from defective parts, and compute trivial control scores."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,9 @@ _BLOCK = 2048
 
 
 def auroc(good: Scores, defective: Scores) -> float:
-    """The probability that a defective part scores above a good one, ties counting one half: 0 to 1.
+    """Return the probability that a defective part scores above a good one, 0 to 1. Ties count one half.
 
-    By ranks, as the Mann-Whitney U statistic (Hanley & McNeil, Radiology 143 (1982), 29-36).
+    Computed from ranks, as the Mann-Whitney U statistic (Hanley & McNeil, Radiology 143 (1982), 29-36).
 
     Args:
         good, defective: float64, (N,) and (M,), neither empty.
@@ -29,7 +29,7 @@ def auroc(good: Scores, defective: Scores) -> float:
 def auroc_interval(
     good: Scores, defective: Scores, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of the AUROC; good and defective parts are resampled separately."""
+    """Return the percentile bootstrap interval of the AUROC. Good and defective parts are resampled separately."""
     random = np.random.default_rng(seed)
     values = [auroc(random.choice(good, good.size), random.choice(defective, defective.size)) for _ in range(resamples)]
     tail = 50 * (1 - confidence)
@@ -37,36 +37,38 @@ def auroc_interval(
     return float(low), float(high)
 
 
-def controls(seen: Thumbnails, deviations: Scores, known: Thumbnails) -> dict[str, Scores]:
-    """Scores that need no network, by name, each float64, (N,). A detector must beat them to have shown anything.
+def controls(thumbnails: Thumbnails, deviations: Scores, known: Thumbnails) -> dict[str, Scores]:
+    """Return scores that need no network, by name, each float64, (N,). A useful detector must beat them.
 
     Args:
-        seen: thumbnails of the N images to score.
+        thumbnails: of the N images to score.
         deviations: float64, (N,): the standard deviation of each of these images, 0 to 127.5.
-        known: thumbnails of the good images that the detector was trained on.
+        known: thumbnails of the training images.
 
     Returns:
         `mean_brightness` (dark is suspicious), `mean_brightness_deviation` (its distance from the training mean),
         `standard_deviation` (contrast is suspicious) and `nearest_thumbnail` (the root mean square distance to the
         nearest thumbnail of a training image).
     """
-    brightness = seen.mean(axis=1, dtype=np.float64)
+    brightness = thumbnails.mean(axis=1, dtype=np.float64)
     return {
         "mean_brightness": -brightness,
         "mean_brightness_deviation": np.abs(brightness - known.mean(dtype=np.float64)),
         "standard_deviation": deviations,
-        "nearest_thumbnail": np.sqrt(_nearest_square(seen, known) / seen.shape[1]),
+        "nearest_thumbnail": np.sqrt(_nearest_square(thumbnails, known) / thumbnails.shape[1]),
     }
 
 
-def _nearest_square(seen: Thumbnails, known: Thumbnails) -> Scores:
-    """The squared distance of each to the nearest known one, computed in blocks that do not fill the memory."""
-    nearest = np.full(len(seen), np.inf)
+def _nearest_square(thumbnails: Thumbnails, known: Thumbnails) -> Scores:
+    """Return the squared distance of each thumbnail to the nearest known one, in blocks to limit the memory."""
+    nearest = np.full(len(thumbnails), np.inf)
     for start in range(0, len(known), _BLOCK):
-        some = known[start : start + _BLOCK].astype(np.float64)
-        for begin in range(0, len(seen), _BLOCK):
-            mine = seen[begin : begin + _BLOCK].astype(np.float64)
-            squares = (mine**2).sum(axis=1)[:, None] + (some**2).sum(axis=1)[None, :] - 2 * mine @ some.T
-            block = nearest[begin : begin + _BLOCK]
-            np.minimum(block, np.maximum(squares.min(axis=1), 0), out=block)
+        known_block = known[start : start + _BLOCK].astype(np.float64)
+        for begin in range(0, len(thumbnails), _BLOCK):
+            block = thumbnails[begin : begin + _BLOCK].astype(np.float64)
+            squares = (
+                (block**2).sum(axis=1)[:, None] + (known_block**2).sum(axis=1)[None, :] - 2 * block @ known_block.T
+            )
+            nearest_block = nearest[begin : begin + _BLOCK]
+            np.minimum(nearest_block, np.maximum(squares.min(axis=1), 0), out=nearest_block)
     return nearest

@@ -1,4 +1,4 @@
-"""The report of a training: one self-contained HTML page for the people who answer for the parts."""
+"""The report of a training: one self-contained HTML page for the people who are responsible for the parts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,22 +37,23 @@ _MEASURES: Final[Mapping[str, str]] = {
     "sharpness": "sharpness, 0 to 8",
     "colourfulness": "colourfulness, 0 to 1",
 }
-"""What the ranges of `core.vision.input.input_checks` are called here."""
+"""The names of the ranges of `core.vision.input.input_checks` on the page."""
 
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything that the report shows.
+    """The content of the report.
 
     Attributes:
         folder: the name of the folder of images.
-        manifest: of the bundle, and its SHA-256.
+        manifest: the manifest of the bundle.
+        sha256: of the manifest.
         curve: every epoch.
-        held_out: scores of the good parts that the threshold comes from, float64.
-        tested: what was found on `test/`; None where there was nothing to test with.
-        gallery: the images that are shown.
-        unreadable: names and reasons.
-        notes: lines for people about what was odd.
+        held_out: scores of the good parts that the threshold was calibrated on, float64.
+        tested: the evaluation on `test/`; None without test images.
+        gallery: the images of the report.
+        unreadable: name and reason for each unreadable image.
+        notes: notes of the training, for people.
     """
 
     folder: str
@@ -67,7 +68,7 @@ class ReportContent:
 
 
 def render(content: ReportContent) -> str:
-    """The page: HTML that loads nothing, prints well, and holds at most eight images of each kind."""
+    """Render the page: HTML that loads nothing, can be printed, and has at most eight images of each kind."""
     manifest, tested = content.manifest, content.tested
     return render_page(
         "training_report.html",
@@ -93,30 +94,30 @@ def render(content: ReportContent) -> str:
     )
 
 
-def _count(count: int, of: int) -> dict[str, Any]:
-    """A share with its exact 95 % interval (Clopper & Pearson, Biometrika 26 (1934), 404-413)."""
-    interval = stats.binomtest(count, of).proportion_ci(0.95, method="exact")
-    share = f"{count / of:.1%}, 95% interval {interval.low:.1%} to {interval.high:.1%}"
-    return {"count": count, "of": of, "share": share}
+def _count(count: int, total: int) -> dict[str, Any]:
+    """Return a share with its exact 95 % interval (Clopper & Pearson, Biometrika 26 (1934), 404-413)."""
+    interval = stats.binomtest(count, total).proportion_ci(0.95, method="exact")
+    share = f"{count / total:.1%}, 95% interval {interval.low:.1%} to {interval.high:.1%}"
+    return {"count": count, "of": total, "share": share}
 
 
 def _detection(manifest: Manifest, tested: Evaluation | None) -> dict[str, Any]:
-    """What the test parts say: the cards, the table of AUROCs, and what was caught of each type of defect."""
+    """Return the results on the test images: the cards, the AUROC table, and the share caught per type of defect."""
     metrics = manifest.metrics
     shown: dict[str, Any] = {"metrics": metrics, "caught": None, "rejected": None, "detection": [], "kinds": {}}
     if metrics is not None:
         shown["caught"] = _count(round(metrics.recall * metrics.defective), metrics.defective)
         shown["rejected"] = _count(round(metrics.false_reject_rate * metrics.good), metrics.good)
     if tested is not None:
-        own = Control(tested.metrics.auroc, tested.metrics.auroc_interval)
-        controls = [(f"control: {_CONTROLS.get(name, name)}", one, "") for name, one in tested.controls.items()]
-        shown["detection"] = [(manifest.architecture.name, own, "own"), *controls]
-        shown["kinds"] = {kind: _count(count, of) for kind, (count, of) in tested.caught.items()}
+        result = Control(tested.metrics.auroc, tested.metrics.auroc_interval)
+        controls = [(f"control: {_CONTROLS.get(name, name)}", control, "") for name, control in tested.controls.items()]
+        shown["detection"] = [(manifest.architecture.name, result, "own"), *controls]
+        shown["kinds"] = {kind: _count(count, total) for kind, (count, total) in tested.caught.items()}
     return shown
 
 
 def _warnings(manifest: Manifest) -> list[str]:
-    """What the figures themselves say against them."""
+    """Return warnings about figures that are not reliable."""
     warnings = []
     metrics, calibration = manifest.metrics, manifest.threshold.calibration
     if metrics is not None:
@@ -147,7 +148,7 @@ def _histograms(content: ReportContent) -> Markup:
 
 
 def _sample(calibration: Calibration | None) -> str:
-    """How many parts or lots a sample is of, where that is known and makes a difference."""
+    """Describe the number of parts or lots in the sample; empty if it is unknown or equal to the sample size."""
     if calibration is None or calibration.groups is None or calibration.groups == calibration.sample_size:
         return ""
     worth = calibration.effective_sample_size
@@ -160,7 +161,7 @@ def _examples(gallery: ReportExamples) -> list[tuple[str, Sequence[Any]]]:
         ("Best-caught defects", gallery.best_caught),
         ("Good parts that look worst", gallery.good),
     )
-    return [(heading, some) for heading, some in rows if some]
+    return [(heading, examples) for heading, examples in rows if examples]
 
 
 def _curve(content: ReportContent) -> dict[str, Any] | None:

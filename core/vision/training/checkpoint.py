@@ -1,7 +1,7 @@
-"""Where an interrupted training left off: one file for each training that somebody asked for.
+"""Checkpoints: the state of an interrupted training, one file per training.
 
-The file's name is a fingerprint of everything that decides about the weights, so that the same command goes on where
-it was, and another one never meets a foreign state.
+The name of the file is a fingerprint of everything that determines the weights, so that the same command continues
+where it stopped and another one never loads a foreign state.
 """
 
 import hashlib
@@ -15,27 +15,27 @@ from typing import Any, Final
 import torch
 
 ABANDONED_AFTER_SECONDS: Final = 30 * 24 * 3600
-"""An abandoned checkpoint is removed after this long."""
+"""Checkpoints that were not written for this long are removed."""
 
 
 def fingerprint(facts: Any) -> str:
-    """SHA-256, in hexadecimal, of what can be written as JSON."""
+    """Return the SHA-256, in hexadecimal, of a value that can be written as JSON."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 class CheckpointFile:
-    """The state of one training in a folder that several share: `core.vision.training.fit_interface.Checkpoint`."""
+    """The checkpoint of a training in a shared folder, a `core.vision.training.fit_interface.Checkpoint`."""
 
     def __init__(self, folder: Path, fingerprint: str, note: Callable[[str], None]) -> None:
-        """Make the folder where it is missing, and remove the checkpoints that were forgotten in it.
+        """Create the folder if it is missing, and remove abandoned checkpoints from it.
 
         Args:
-            folder: where checkpoints are kept.
+            folder: the folder for checkpoints.
             fingerprint: of the training; see `fingerprint`.
-            note: called with one line that says whether the existing state is used.
+            note: called with one line that says whether an existing state is used.
 
         Raises:
-            OSError: the folder cannot be made.
+            OSError: the folder cannot be created.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{fingerprint}.checkpoint"
@@ -46,26 +46,26 @@ class CheckpointFile:
                 other.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any] | None:
-        """What was written last; None where there is nothing, or nothing that can be used.
+        """Return the last state, or None if there is none that can be used.
 
-        Nothing that the file may hold is run.
+        Never executes code from the file.
         """
         if not self.path.exists():
             return None
         try:
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
-            known, state = found["fingerprint"], found["state"]
-        except Exception:  # noqa: BLE001 - the unpickler raises every kind
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            stored_fingerprint, state = content["fingerprint"], content["state"]
+        except Exception:  # noqa: BLE001 - the unpickler raises exceptions of any type
             self._note(f"the checkpoint {self.path} is damaged and not used: training starts afresh")
             return None
-        if known != self._fingerprint or not isinstance(state, dict):
+        if stored_fingerprint != self._fingerprint or not isinstance(state, dict):
             self._note(f"the checkpoint {self.path} is of another training and not used: training starts afresh")
             return None
-        self._note(f"training goes on from the checkpoint {self.path}")
+        self._note(f"training continues from the checkpoint {self.path}")
         return state
 
     def write(self, state: dict[str, Any]) -> None:
-        """Put a state in place of the last one: whenever this is interrupted, one of them is there as a whole.
+        """Replace the last state atomically: an interruption leaves either the old or the new one.
 
         Raises:
             OSError: the folder cannot be written to.
@@ -81,5 +81,5 @@ class CheckpointFile:
             draft.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Forget the state: the training has succeeded, or is to start afresh."""
+        """Delete the state, because the training has succeeded or has to start afresh."""
         self.path.unlink(missing_ok=True)

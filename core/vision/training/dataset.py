@@ -1,7 +1,7 @@
-"""Reading a folder in MVTec layout: `train/good/*`, optionally `test/<type>/*` and `ground_truth/`.
+"""Read a folder in MVTec layout: `train/good/*`, optionally `test/<type>/*` and `ground_truth/`.
 
-The layout is that of Bergmann et al., "MVTec AD" (CVPR 2019). Twenty images and two hundred thousand are read alike:
-once from end to end for what must be known of each, and then a minibatch at a time.
+The layout is that of Bergmann et al., "MVTec AD" (CVPR 2019). Any number of images is first read once from start to
+end, to collect the data of each image, and then in minibatches.
 """
 
 import copy
@@ -28,7 +28,7 @@ from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepar
 from core.vision.input.thumbnails import make_thumbnails
 
 MAX_CACHE_BYTES: Final = 1024**3
-"""Prepared images of a set are kept in memory where all of them take no more than this."""
+"""The prepared images of a set are kept in memory if all of them together fit into this."""
 
 _HEADERS = 1000
 _THREADS = min(8, os.cpu_count() or 1)
@@ -38,19 +38,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class InvalidDataset(ValueError):  # noqa: N818 - it reads as what it is
-    """A folder that cannot be trained from; the message is one line that says what to do."""
+class InvalidDataset(ValueError):  # noqa: N818 - describes the fault
+    """A folder that cannot be used for training. The message is one line that says what to do."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The images of a folder in MVTec layout, by path, in the order of their names.
+    """The paths of the images in a folder in MVTec layout, sorted by name.
 
     Attributes:
-        good: `train/good/*`, and deeper.
+        good: `train/good/**`.
         test_good: `test/good/*`.
         test_defective: `test/<any other type>/*`.
-        notes: lines for people about what is in the folder and not used.
+        notes: lines for people about unused content of the folder.
     """
 
     good: list[Path]
@@ -60,13 +60,13 @@ class Folder:
 
 
 class ImageDataset:
-    """Prepared images of files: `core.vision.training.fit_interface.Images`.
+    """Prepared images of files, a `core.vision.training.fit_interface.PreparedImages`.
 
-    Threads decode them, a little ahead of the reader. What was decoded once is kept where all images fit
-    in memory, and decoded again each time where they do not; the result is the same.
+    Threads decode them a little ahead of the reader. If all images fit in memory, decoded images are kept; otherwise
+    they are decoded again each time. The result is the same.
 
     Attributes:
-        paths: of the images, in order.
+        paths: the paths of the images, in order.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class ImageDataset:
         return len(self.paths)
 
     def subset(self, indices: Sequence[int]) -> "ImageDataset":
-        """Those of the indices, in their order; what is kept in memory is shared."""
-        some = copy.copy(self)
-        some.paths = [self.paths[index] for index in indices]
-        return some
+        """Return the images with these indices, in this order. Both share the images in memory."""
+        subset = copy.copy(self)
+        subset.paths = [self.paths[index] for index in indices]
+        return subset
 
     def minibatches(self, size: int, order: Sequence[int] | None = None) -> Iterator[NDArray[np.uint8]]:
-        """All images, or those of `order`, `size` at a time: uint8, (n, height, width, 3).
+        """Yield all images, or those with the indices `order`, `size` at a time: uint8, (n, height, width, 3).
 
         Raises:
-            InvalidDataset: a file has gone or changed since it was read first.
+            InvalidDataset: a file was deleted or has changed since it was first read.
         """
         chosen = self.paths if order is None else [self.paths[index] for index in order]
         if self._kept is not None and all(path in self._kept for path in chosen):
@@ -104,11 +104,11 @@ class ImageDataset:
                 yield np.stack([self._kept[path] for path in chosen[start : start + size]])
             return
         with closing(_in_parallel(self._prepared, chosen)) as images:
-            while some := list(islice(images, size)):
-                yield np.stack(some)
+            while minibatch := list(islice(images, size)):
+                yield np.stack(minibatch)
 
     def keep(self, path: Path, image: PreparedImage) -> None:
-        """Keep an image that has been prepared, where there is room for all."""
+        """Keep a prepared image in memory, if there is room for all."""
         if self._kept is not None:
             self._kept[path] = image
 
@@ -119,7 +119,7 @@ class ImageDataset:
             image = prepare(path.read_bytes(), self._preprocessing, max_pixels=self._max_pixels).pixels
         except (Undecodable, OSError) as error:
             raise InvalidDataset(
-                f"{path} could be read before and cannot be now: leave the folder alone while it is worked on"
+                f"{path} could be read before but not any more: leave the folder alone while it is in use"
             ) from error
         self.keep(path, image)
         return image
@@ -127,16 +127,16 @@ class ImageDataset:
 
 @dataclass(frozen=True)
 class ScannedImages:
-    """What one pass over many files has found. All but `unreadable` is of the N readable images, in order.
+    """The result of reading many files once. All but `unreadable` is about the N readable images, in order.
 
     Attributes:
-        images: a minibatch at a time.
+        images: the prepared images.
         digests: SHA-256 of each file, in hexadecimal.
         thumbnails: float32, see `core.vision.input.thumbnails.make_thumbnails`.
         deviations: float64, (N,): the standard deviation of each prepared image, 0 to 127.5.
-        sizes: (width, height) of each file's image, pixels as displayed.
-        facts: see `core.vision.input.input_checks`.
-        unreadable: paths and reasons of the others.
+        sizes: (width, height) of each image in pixels, as displayed.
+        facts: the measurements of each image; see `core.vision.input.input_checks`.
+        unreadable: path and reason for each unreadable file.
     """
 
     images: ImageDataset
@@ -149,7 +149,7 @@ class ScannedImages:
 
     @property
     def paths(self) -> list[Path]:
-        """Of the N readable images."""
+        """The paths of the N readable images."""
         return self.images.paths
 
 
@@ -163,13 +163,13 @@ class _ReadImage:
 
 
 def read_mvtec_folder(root: Path) -> Folder:
-    """Find the images of a folder in MVTec layout. Hidden files and other suffixes are left out.
+    """Find the images of a folder in MVTec layout. Hidden files and files without an image suffix are left out.
 
     Raises:
-        InvalidDataset: it has no `train/good`, or no images in it.
+        InvalidDataset: the folder has no `train/good`, or no images in it.
     """
     if not root.is_dir():
-        raise InvalidDataset(f"{root} is not a folder: name one that holds train/good/")
+        raise InvalidDataset(f"{root} is not a folder: choose one that contains train/good/")
     good_folder = root / "train" / "good"
     if not good_folder.is_dir():
         raise InvalidDataset(f"{root} has no folder train/good{_describe_layout(root)}")
@@ -179,19 +179,19 @@ def read_mvtec_folder(root: Path) -> Folder:
             f"{good_folder} holds no images: put JPEG, PNG, BMP, WebP or TIFF files of good parts there"
         )
     defective = [path for kind in _folders_in(root / "test") if kind.name != "good" for path in _images_in(kind)]
-    found = Folder(good, _images_in(root / "test" / "good"), defective)
-    found.notes.extend(_layout_notes(root, found))
-    return found
+    folder = Folder(good, _images_in(root / "test" / "good"), defective)
+    folder.notes.extend(_layout_notes(root, folder))
+    return folder
 
 
 def _describe_layout(root: Path) -> str:
-    """The end of a refusal: what was probably meant."""
+    """Return the end of an error message: what the folder has instead, and what to do about it."""
     if (root / "good").is_dir():
         if root.name == "train":
             return f": name the folder above it, {root.parent}"
         return ", but a folder good: move it to train/good"
     if others := [kind.name for kind in _folders_in(root / "train") if _images_in(kind)]:
-        return f", only train/{others[0]}: put the images of good parts into train/good, no others are trained on"
+        return f", only train/{others[0]}: put the images of good parts into train/good; only these are trained on"
     if (root / "train").is_dir() and _images_in(root / "train"):
         return ", but images in train/: move those of good parts to train/good"
     if count := sum(has_image_suffix(path.name) for path in root.iterdir()):
@@ -199,7 +199,7 @@ def _describe_layout(root: Path) -> str:
     return ": put the images of good parts there"
 
 
-def _layout_notes(root: Path, found: Folder) -> list[str]:
+def _layout_notes(root: Path, folder: Folder) -> list[str]:
     notes = []
     others = [kind.name for kind in _folders_in(root / "train") if kind.name != "good"]
     if others:
@@ -207,30 +207,30 @@ def _layout_notes(root: Path, found: Folder) -> list[str]:
             f"{root / 'train'} also holds {', '.join(others[:5])}{' and more' if len(others) > 5 else ''}: "
             "only train/good is used"
         )
-    if bool(found.test_good) != bool(found.test_defective):
-        lacking = "test/good has no images" if found.test_defective else "test/ has no images of defective parts"
-        notes.append(f"{lacking}: detection is not measured")
+    if bool(folder.test_good) != bool(folder.test_defective):
+        problem = "test/good has no images" if folder.test_defective else "test/ has no images of defective parts"
+        notes.append(f"{problem}: detection is not measured")
     return notes
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    """The visible folders in a folder that may not exist, by name."""
+    """Return the visible subfolders of a folder, sorted by name; none if it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if has_image_suffix(path.name) and path.is_file())
-    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    images = (path for path in folder.rglob("*") if has_image_suffix(path.name) and path.is_file())
+    visible = (path for path in images if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return sorted(visible, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def median_image_size(paths: Sequence[Path], *, max_pixels: int) -> tuple[int, int]:
-    """The median (width, height) of images, pixels as displayed; of a thousand spread evenly where there are more.
+    """Return the median (width, height) of the images in pixels, as displayed. Reads at most about a thousand of them.
 
     Raises:
-        InvalidDataset: none of them has a header that can be read.
+        InvalidDataset: none of them has a readable header.
     """
     sizes = []
     for path in paths[:: max(1, len(paths) // _HEADERS)]:
@@ -238,7 +238,7 @@ def median_image_size(paths: Sequence[Path], *, max_pixels: int) -> tuple[int, i
             try:
                 header = read_header(file, max_pixels=max_pixels)
             except Refused:
-                continue  # the reader of all files reports it
+                continue  # `read` reports it
         sizes.append((header.width, header.height))
     if not sizes:
         raise InvalidDataset(f"none of the {len(paths)} images can be read, the first is {paths[0]}")
@@ -253,10 +253,10 @@ def read(
     progress: Callable[[int], None],
     max_cache_bytes: int = MAX_CACHE_BYTES,
 ) -> ScannedImages:
-    """Read every file once. One that cannot be decoded is left out and reported, as on the line it would fail alone.
+    """Read every file once. Images that cannot be decoded are left out and listed.
 
     Args:
-        progress: called with how many have been read.
+        progress: called with the number of files read so far.
         max_cache_bytes: see `ImageDataset`.
 
     Raises:
@@ -264,7 +264,7 @@ def read(
     """
     images = ImageDataset(paths, preprocessing, max_pixels=max_pixels, max_cache_bytes=max_cache_bytes)
 
-    def examine(path: Path) -> _ReadImage | str:
+    def read_image(path: Path) -> _ReadImage | str:
         data = path.read_bytes()
         try:
             prepared = prepare(data, preprocessing, max_pixels=max_pixels)
@@ -281,25 +281,25 @@ def read(
 
     readable: list[tuple[int, _ReadImage]] = []
     unreadable: list[tuple[Path, str]] = []
-    for index, found in enumerate(_in_parallel(examine, paths)):
-        if isinstance(found, str):
-            unreadable.append((paths[index], found))
+    for index, result in enumerate(_in_parallel(read_image, paths)):
+        if isinstance(result, str):
+            unreadable.append((paths[index], result))
         else:
-            readable.append((index, found))
+            readable.append((index, result))
         progress(index + 1)
     return ScannedImages(
         images=images.subset([index for index, _ in readable]),
-        digests=[one.digest for _, one in readable],
-        thumbnails=np.array([one.thumbnail for _, one in readable], dtype=np.float32),
-        deviations=np.array([one.deviation for _, one in readable], dtype=np.float64),
-        sizes=[one.size for _, one in readable],
-        facts=[one.facts for _, one in readable],
+        digests=[image.digest for _, image in readable],
+        thumbnails=np.array([image.thumbnail for _, image in readable], dtype=np.float32),
+        deviations=np.array([image.deviation for _, image in readable], dtype=np.float64),
+        sizes=[image.size for _, image in readable],
+        facts=[image.facts for _, image in readable],
         unreadable=unreadable,
     )
 
 
 def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
-    """The results in order, from threads that stay a little ahead of the consumer."""
+    """Yield the results in order, computed by threads that stay a little ahead of the consumer."""
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
@@ -315,11 +315,11 @@ def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Gener
 
 
 def file_digests(paths: Sequence[Path]) -> list[str]:
-    """SHA-256, in hexadecimal, of each file."""
+    """Return the SHA-256 of each file, in hexadecimal."""
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
 def dataset_digest(root: Path, paths: Sequence[Path], digests: Sequence[str]) -> str:
-    """SHA-256, in hexadecimal, over the content's digest and the name (relative to the folder) of each image."""
+    """Return the SHA-256, in hexadecimal, of the digests and the relative paths of all images."""
     lines = (f"{d}  {path.relative_to(root).as_posix()}\n" for path, d in zip(paths, digests, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What `fit` takes and reports: training images, options, checkpoints and epochs."""
+"""The types of `Detector.fit`: images, options, checkpoints and epochs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from numpy.typing import NDArray
 
 
 class PreparedImages(Protocol):
-    """Prepared images that may be too many for the memory; see `core.vision.training.dataset.ImageDataset`."""
+    """Prepared images, which may not all fit in memory; see `core.vision.training.dataset.ImageDataset`."""
 
     def __len__(self) -> int: ...
 
     def minibatches(self, size: int, order: Sequence[int] | None = None) -> Iterator[NDArray[np.uint8]]:
-        """All images, or those of `order`, `size` at a time: uint8, (n, height, width, 3)."""
+        """Yield all images, or those with the indices `order`, `size` at a time: uint8, (n, height, width, 3)."""
 
 
 class Checkpoint(Protocol):
-    """Where an interrupted `fit` left its state; see `core.vision.training.checkpoint`."""
+    """Stores the state of an interrupted `fit`; see `core.vision.training.checkpoint`."""
 
     def read(self) -> dict[str, Any] | None:
-        """What was written last, or None at the first start."""
+        """Return the last state, or None if there is none."""
 
     def write(self, state: dict[str, Any]) -> None:
-        """Keep tensors, numbers, texts, and lists and dicts of them, in place of what was written before."""
+        """Replace the state. It may contain tensors, numbers, texts, and lists and dicts of them."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training images. Losses are means over it, in the unit of the detector's score."""
+    """One pass over the training images. Losses are means over the pass, in the unit of the detector's score."""
 
     number: int
     training_loss: float
@@ -39,19 +39,19 @@ class Epoch:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a detector learns; each uses what applies to it.
+    """Options of a training. Each detector uses those that apply to it.
 
     Attributes:
-        epochs: passes over the training images, at most.
-        patience: epochs without a better validation loss after which training stops.
-        batch_size: images a step.
-        learning_rate: the highest of the schedule.
-        flips: whether parts may also appear mirrored; off, because most parts have a handedness.
+        epochs: the maximum number of passes over the training images.
+        patience: training stops after this many epochs without a better validation loss.
+        batch_size: images per step.
+        learning_rate: the highest rate of the schedule.
+        flips: whether to train on mirrored images, too. Off by default, because most parts have a handedness.
         seed: of everything random.
-        mixed_precision: whether a GPU may train with half the digits; see `core.vision.training.mixed_precision`.
-        score_method: for detectors that have several; None for the detector's own choice.
-        backbone: of detectors that stand on a pretrained one, see `core.vision.detectors.backbone.BACKBONES`.
-        backbone_weights: a file with the weights of a pretrained backbone, for detectors that stand on one.
+        mixed_precision: whether to use 16-bit floats on a GPU; see `core.vision.training.mixed_precision`.
+        score_method: for detectors that have several; None for the detector's default.
+        backbone: the pretrained network, for detectors that use one; see `core.vision.detectors.backbone.BACKBONES`.
+        backbone_weights: a file with the weights of the backbone.
     """
 
     epochs: int = 8

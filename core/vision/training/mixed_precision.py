@@ -1,6 +1,6 @@
-"""Mixed precision: on a GPU the network's products may be taken in half the digits, its weights never are.
+"""Mixed precision: on a GPU, the forward pass may use 16-bit floats.
 
-After Micikevicius et al., "Mixed Precision Training" (ICLR 2018): weights, their updates and the loss stay float32.
+Follows Micikevicius et al., "Mixed Precision Training" (ICLR 2018): weights, their updates and the loss stay float32.
 """
 
 from contextlib import AbstractContextManager
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class MixedPrecision:
-    """How a training step computes. Nothing changes on a CPU, or where it is not wished for.
+    """The precision of a training step. Has no effect on a CPU, or if `mixed` is False.
 
-    bfloat16 where the GPU has it: its range is that of float32. Else float16, whose range is small: the loss is scaled
-    up so that gradients do not vanish.
+    Uses bfloat16 if the GPU supports it, because it has the range of float32. Otherwise it uses float16, and scales the
+    loss up so that gradients do not vanish in its small range.
     """
 
     def __init__(self, device: str, *, mixed: bool) -> None:
@@ -24,20 +24,20 @@ class MixedPrecision:
         self._scaler = torch.amp.GradScaler(device, enabled=self._half is torch.float16)
 
     def forward(self) -> AbstractContextManager[Any]:
-        """The context of the forward pass and the loss."""
+        """Return the context for the forward pass and the loss."""
         return torch.autocast(self._device, dtype=self._half, enabled=self._mixed)
 
     def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Go back through the network and let the optimizer take a step."""
+        """Run the backward pass and a step of the optimizer."""
         optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(optimizer)
         self._scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must keep."""
+        """Return the state for a checkpoint."""
         return self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self._scaler.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""The training loop: steps, curve, best weights, and the state that an interrupted training needs to continue."""
+"""The training loop, with its curve, its best weights, and checkpoints to continue an interrupted training."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
@@ -14,10 +14,11 @@ from core.vision.training.mixed_precision import MixedPrecision
 
 
 class TrainingLoop:
-    """Adam (Kingma & Ba, 2015) on a reconstruction's mean squared error, its rate falling as a half cosine.
+    """Minimises the mean squared error of a reconstruction with Adam (Kingma & Ba, 2015) and cosine annealing.
 
     Attributes:
-        random: of everything random in the training; an interrupted one goes on with the same numbers.
+        random: the generator for everything random in the training. A checkpoint has its state, so a continued
+            training uses the same numbers.
         curve: the epochs so far.
     """
 
@@ -38,13 +39,13 @@ class TrainingLoop:
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None,
     ) -> None:
-        """Train to the end, from the checkpoint's state where there is one; the network gets its best weights.
+        """Train to the end, continuing from the checkpoint if it has a state, and load the best weights.
 
         Args:
-            epoch: gives the inputs of one epoch, each what the network shall reconstruct.
-            validate: the loss on images that are not trained on.
+            epoch: returns the inputs of an epoch, in minibatches; the network learns to reconstruct them.
+            validate: returns the loss on the validation images.
             on_epoch: called with every epoch, including those before an interruption.
-            checkpoint: is written after every epoch.
+            checkpoint: written after every epoch.
         """
         state = checkpoint.read() if checkpoint else None
         if state is not None:
@@ -53,7 +54,7 @@ class TrainingLoop:
                 on_epoch(earlier)
         while not self._ended:
             training_loss = self._train(epoch(self.random))
-            self._note(Epoch(len(self.curve) + 1, training_loss, validate()))
+            self._append(Epoch(len(self.curve) + 1, training_loss, validate()))
             if checkpoint:
                 checkpoint.write(self._state_dict())
             on_epoch(self.curve[-1])
@@ -61,7 +62,7 @@ class TrainingLoop:
 
     @property
     def _ended(self) -> bool:
-        """Whether all epochs are done, or too many have gone by without a better one."""
+        """Whether all epochs are done, or `patience` epochs have brought no improvement."""
         if not self.curve:
             return False
         best = min(self.curve, key=lambda epoch: epoch.validation_loss)
@@ -70,17 +71,17 @@ class TrainingLoop:
     def _train(self, inputs: Iterable[Tensor]) -> float:
         self._network.train()
         losses = []
-        for some in inputs:
+        for minibatch in inputs:
             with self._precision.forward():
-                loss = nn.functional.mse_loss(self._network(some), some)
+                loss = nn.functional.mse_loss(self._network(minibatch), minibatch)
             self._precision.step(loss, self._optimizer)
             losses.append(loss.detach())
         self._schedule.step()
         self._network.eval()
         return float(torch.stack(losses).mean())
 
-    def _note(self, epoch: Epoch) -> None:
-        """Enter an epoch that has just ended, and keep its weights if none were better."""
+    def _append(self, epoch: Epoch) -> None:
+        """Add an epoch to the curve, and keep its weights if they are the best so far."""
         if all(epoch.validation_loss < earlier.validation_loss for earlier in self.curve):
             self._best = copy.deepcopy(self._network.state_dict())
         self.curve.append(epoch)

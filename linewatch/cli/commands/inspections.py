@@ -1,4 +1,4 @@
-"""`linewatch show`, `list`, `export` and `review`: inspections, and what a person says of their verdicts."""
+"""`linewatch show`, `list`, `export` and `review`: read inspections and overrule their verdicts."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -55,7 +55,7 @@ _filter_options = together(
         click.option("--until", type=click.DateTime(_TIMES), help="Accepted before."),
     ]
 )
-"""What a listing or an export is narrowed to, by the names of `Client.inspections`."""
+"""The filters of a listing or an export, named like those of `Client.inspections`."""
 
 
 @click.command("show")
@@ -79,7 +79,7 @@ def show(inspection_id: str, wait: float, url: str, api_key: str | None, as_json
 def list_inspections(limit: int, url: str, api_key: str | None, as_json: bool, **filters: Any) -> None:
     """List inspections, newest first.
 
-    With --json, one JSON object a line.
+    With --json, prints one JSON object per line.
     """
     filters |= {name: _with_zone(filters[name]) for name in ("since", "until")}
     with client(url, api_key) as system:
@@ -95,7 +95,7 @@ def list_inspections(limit: int, url: str, api_key: str | None, as_json: bool, *
 @_filter_options
 @system_options
 def export(out: Path, kind: _Kind | None, url: str, api_key: str | None, as_json: bool, **filters: Any) -> None:
-    """Write inspections to a file, newest first, one a row.
+    """Write inspections to a file, newest first, one per row.
 
     The filters are those of `linewatch list`.
     """
@@ -114,9 +114,9 @@ def _with_zone(moment: datetime | None) -> datetime | None:
     """
     if moment is None:
         return None
-    near = EARLIEST.year - 1 <= moment.year <= LATEST.year  # others may have no equal in another zone
-    if not near or not EARLIEST <= (zoned := moment.astimezone()) < LATEST:
-        raise WrongUse(f"{moment.date()} is out of range: --since and --until must lie between 1970 and 2200")
+    convertible = EARLIEST.year - 1 <= moment.year <= LATEST.year  # other years may overflow in another zone
+    if not convertible or not EARLIEST <= (zoned := moment.astimezone()) < LATEST:
+        raise WrongUse(f"{moment.date()} is out of range: --since and --until must be between 1970 and 2200")
     return zoned
 
 
@@ -124,7 +124,7 @@ def _with_zone(moment: datetime | None) -> datetime | None:
 @inspection_argument
 @click.option("--verdict", type=click.Choice(["ok", "ng"]), required=True, help="Your verdict.")
 @click.option("--reviewer", required=True, help="Your name.")
-@click.option("--reason", required=True, help="Why.")
+@click.option("--reason", required=True, help="The reason.")
 @system_options
 def review(
     inspection_id: str,
@@ -148,7 +148,7 @@ def review(
 
 
 def print_inspections(inspections: "Iterable[Inspection]", as_json: bool) -> None:
-    """Print inspections as a table, or as one JSON object a line."""
+    """Print inspections as a table, or as one JSON object per line."""
     if as_json:
         for inspection in inspections:
             print_json(inspection.document)
@@ -156,23 +156,30 @@ def print_inspections(inspections: "Iterable[Inspection]", as_json: bool) -> Non
     print_table(
         ["image", "result", "score", "threshold", "part", "id"],
         [
-            [one.external_id, result_of(one), score_of(one), _number(one.threshold), one.part_id, one.id]
-            for one in inspections
+            [
+                inspection.external_id,
+                result_of(inspection),
+                score_of(inspection),
+                _number(inspection.threshold),
+                inspection.part_id,
+                inspection.id,
+            ]
+            for inspection in inspections
         ],
         right=["score", "threshold"],
     )
 
 
-def result_of(one: "Inspection") -> str:
-    """The result of an inspection in a word: its error code, its effective verdict, or its status."""
-    if one.error is not None:
-        return f"{one.status}: {one.error.code}"
-    return one.effective_verdict or one.status
+def result_of(inspection: "Inspection") -> str:
+    """Return the result of an inspection as text: its error code, its effective verdict, or its status."""
+    if inspection.error is not None:
+        return f"{inspection.status}: {inspection.error.code}"
+    return inspection.effective_verdict or inspection.status
 
 
-def score_of(one: "Inspection") -> str | None:
-    """Its score as text."""
-    return _number(one.anomaly_score)
+def score_of(inspection: "Inspection") -> str | None:
+    """Return the score of an inspection as text."""
+    return _number(inspection.anomaly_score)
 
 
 def _number(value: float | None) -> str | None:

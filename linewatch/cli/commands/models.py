@@ -30,7 +30,7 @@ models = group("models", help="The model versions of a recipe.")
 
 
 def describe_calibration(calibration: Mapping[str, Any] | None) -> str:
-    """What a threshold costs, as text."""
+    """Describe the expected false-reject rate of a threshold."""
     if calibration is None:
         return "set by hand, so its false-reject rate is not known"
     low, high = calibration["confidence_interval"]
@@ -45,21 +45,23 @@ def describe_calibration(calibration: Mapping[str, Any] | None) -> str:
 
 
 def threshold_text(threshold: "Threshold") -> str:
-    """A threshold and what it means, as text."""
+    """Describe a threshold and what it means."""
     review = f", review from {threshold.review_threshold:.6g}" if threshold.review_threshold is not None else ""
     return f"{threshold.threshold:.6g}{review}: {describe_calibration(threshold.calibration)}"
 
 
 def active_version(system: "Client", recipe: str) -> int:
-    """The number of the active version.
+    """Return the number of the active version.
 
     Raises:
         CommandFailed: no version is active.
     """
-    for one in system.model_versions(recipe):
-        if one.active:
-            return one.version
-    raise CommandFailed(f"recipe {recipe!r} has no active version: `linewatch train --recipe {recipe} --data DIR`")
+    for version in system.model_versions(recipe):
+        if version.active:
+            return version.version
+    raise CommandFailed(
+        f"recipe {recipe!r} has no active version: run `linewatch models activate` or `linewatch train`"
+    )
 
 
 def register(system: "Client", recipe: str, bundle: Path, *, activate: bool) -> "ModelVersion":
@@ -80,7 +82,7 @@ def print_outcome(version: "ModelVersion") -> None:
 
 
 def _state(version: "ModelVersion", challenger: "RescoreRun | None" = None) -> str:
-    """A version's state as text; `challenger` is that of its recipe, and may be this version."""
+    """Describe a version's state. `challenger` is the challenger of its recipe, which may be this version."""
     if challenger is not None and challenger.model.version == version.version:
         return f"{version.state}, challenges with {challenger.source['live']['share']:.3g} of the images"
     return f"{version.state} and active" if version.active else version.state
@@ -95,20 +97,20 @@ def list_versions(recipe: str, url: str, api_key: str | None, as_json: bool) -> 
         versions = system.model_versions(recipe)
         challenger = system.challenger(recipe)
     if as_json:
-        print_json([one.document for one in versions])
+        print_json([version.document for version in versions])
         return
     print_table(
-        ["version", "state", "architecture", "threshold", "made", "sha256"],
+        ["version", "state", "architecture", "threshold", "created", "sha256"],
         [
             [
-                one.version,
-                _state(one, challenger),
-                one.manifest["architecture"]["name"],
-                threshold_text(one.threshold),
-                f"{one.created_at:%Y-%m-%d %H:%M}",
-                one.sha256[:12],
+                version.version,
+                _state(version, challenger),
+                version.manifest["architecture"]["name"],
+                threshold_text(version.threshold),
+                f"{version.created_at:%Y-%m-%d %H:%M}",
+                version.sha256[:12],
             ]
-            for one in versions
+            for version in versions
         ],
         right=["version"],
     )
@@ -119,40 +121,42 @@ def list_versions(recipe: str, url: str, api_key: str | None, as_json: bool) -> 
 @version_option
 @system_options
 def show(recipe: str, version: int | None, url: str, api_key: str | None, as_json: bool) -> None:
-    """Show one version: its threshold and what it means, how it was trained, what it detected."""
+    """Show one version: its thresholds, training and detection metrics."""
     with client(url, api_key) as system:
-        found = system.model_version(recipe, version or active_version(system, recipe))
+        shown = system.model_version(recipe, version or active_version(system, recipe))
     if as_json:
-        print_json(found.document)
+        print_json(shown.document)
         return
-    manifest = found.manifest
-    click.echo(f"Version {found.version} of recipe {found.recipe} is {_state(found)}.")
-    if found.rejection:
-        click.echo(f"Rejected: {found.rejection}")
+    manifest = shown.manifest
+    click.echo(f"Version {shown.version} of recipe {shown.recipe} is {_state(shown)}.")
+    if shown.rejection:
+        click.echo(f"Rejected: {shown.rejection}")
     click.echo(f"Architecture: {manifest['architecture']['name']}, score {manifest['score_method']}")
-    for one in found.thresholds:
-        where = f" at station {one.station_id}" if one.station_id else ""
-        click.echo(f"Threshold{where}: {threshold_text(one)}")
+    for threshold in shown.thresholds:
+        place = f" at station {threshold.station_id}" if threshold.station_id else ""
+        click.echo(f"Threshold{place}: {threshold_text(threshold)}")
     if manifest["training"]:
         parts = ", ".join(f"{count} for {name}" for name, count in sorted(manifest["training"]["parts"].items()))
         click.echo(f"Trained on good parts: {parts}; epochs: {manifest['training']['epochs']}")
     print_metrics(manifest["metrics"])
-    click.echo(f"Bundle: {found.sha256}")
+    click.echo(f"Bundle: {shown.sha256}")
 
 
 def print_metrics(metrics: Mapping[str, Any] | None) -> None:
-    """Print how well defects were detected, next to the trivial controls."""
+    """Print the detection metrics and the trivial controls."""
     if metrics is None:
         return
     low, high = metrics["auroc_interval"]
     click.echo(
         f"On {metrics['good']} good and {metrics['defective']} defective test images: "
         f"AUROC {metrics['auroc']:.3f} (95% interval {low:.3f} to {high:.3f}), "
-        f"{metrics['recall']:.1%} of the defective found, {metrics['false_reject_rate']:.1%} of the good rejected"
+        f"{metrics['recall']:.1%} of the defective and {metrics['false_reject_rate']:.1%} of the good images rejected"
     )
     if metrics.get("pixel_auroc") is not None:
-        click.echo(f"Where the defects are: pixel AUROC {metrics['pixel_auroc']:.3f}, AUPRO {metrics['aupro']:.3f}")
-    controls = sorted(metrics["controls"].items(), key=lambda one: -one[1])
+        click.echo(
+            f"Localisation of the defects: pixel AUROC {metrics['pixel_auroc']:.3f}, AUPRO {metrics['aupro']:.3f}"
+        )
+    controls = sorted(metrics["controls"].items(), key=lambda item: -item[1])
     click.echo("Trivial controls: " + ", ".join(f"{name} {value:.3f}" for name, value in controls))
     if controls and controls[0][1] >= metrics["auroc"]:
         click.echo(f"The control {controls[0][0]} is as good as the detector, so these test images prove nothing.")
@@ -163,7 +167,10 @@ def print_metrics(metrics: Mapping[str, Any] | None) -> None:
 @recipe_option
 @click.option("--threshold", type=float, help="For a state dict: scores at or above it are ng. A bundle has its own.")
 @click.option(
-    "--input-size", type=click.IntRange(min=8), default=128, help="For a state dict: both sides of its input, pixels."
+    "--input-size",
+    type=click.IntRange(min=8),
+    default=128,
+    help="For a state dict: both sides of its input, in pixels.",
 )
 @activate_option
 @system_options
@@ -179,20 +186,20 @@ def import_bundle(
 ) -> None:
     """Upload a bundle as a new version.
 
-    FILE.pth is a plain state dict of the reference network; give the threshold that it was used with.
+    FILE.pth is a plain state dict of the reference network; pass the threshold that it was used with.
     """
     is_state_dict = file.suffix.lower() in (".pth", ".pt")
     if is_state_dict and threshold is None:
-        raise WrongUse("a state dict has no threshold: give the one it was used with, --threshold T")
+        raise WrongUse("a state dict has no threshold: pass the threshold that it was used with as --threshold")
     if not is_state_dict and threshold is not None:
-        raise WrongUse("a bundle has its own threshold: leave out --threshold, and use `linewatch calibrate` later")
+        raise WrongUse("a bundle has its own threshold: omit --threshold, and use `linewatch calibrate` later")
     if not file.exists():
         raise WrongUse(f"{file} does not exist")
     with client(url, api_key) as system, tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
-        system.recipes()  # fail now if the system cannot be reached
+        system.recipes()  # fail early if the system cannot be reached
         bundle = file
         if threshold is not None:
-            bundle = _converted(file, Path(folder, "bundle"), threshold, input_size)
+            bundle = _convert(file, Path(folder, "bundle"), threshold, input_size)
         version = register(system, recipe, bundle, activate=activate)
     if as_json:
         print_json(version.document)
@@ -201,7 +208,7 @@ def import_bundle(
     click.echo(f"Threshold: {threshold_text(version.threshold)}")
 
 
-def _converted(file: Path, bundle: Path, threshold: float, input_size: int) -> Path:
+def _convert(file: Path, bundle: Path, threshold: float, input_size: int) -> Path:
     import_state_dict = server_part("linewatch.server.state_dicts:import_state_dict", "converting a state dict")
     import_state_dict(file, bundle, threshold=threshold, input_size=input_size)
     return bundle
@@ -214,8 +221,8 @@ def _converted(file: Path, bundle: Path, threshold: float, input_size: int) -> P
 def activate(recipe: str, version: int, url: str, api_key: str | None, as_json: bool) -> None:
     """Activate a ready version, from the next minibatch on."""
     with client(url, api_key) as system:
-        now = system.activate(recipe, version)
-    _print_active(now, as_json)
+        active = system.activate(recipe, version)
+    _print_active(active, as_json)
 
 
 @models.command()
@@ -224,8 +231,8 @@ def activate(recipe: str, version: int, url: str, api_key: str | None, as_json: 
 def rollback(recipe: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Activate the version that was active before."""
     with client(url, api_key) as system:
-        now = system.rollback(recipe)
-    _print_active(now, as_json)
+        active = system.rollback(recipe)
+    _print_active(active, as_json)
 
 
 @models.command()

@@ -41,26 +41,28 @@ def results(
 ) -> None:
     """Print inspections as they become final, each once, in an order that never changes.
 
-    With --consumer or --cursor-file, the next call continues after the last result that was printed. With --json, one
-    JSON object a line. With --follow, it waits while the system is down.
+    With --consumer or --cursor-file, the next call continues after the last printed result. With --follow, it waits
+    while the system is down. With --json, prints one JSON object per line.
     """
     if cursor_file is not None and not cursor_file.parent.is_dir():
-        raise WrongUse(f"there is no folder {cursor_file.parent} for the cursor file: create it or name another one")
+        raise WrongUse(
+            f"the folder {cursor_file.parent} of the cursor file does not exist: create it or name another one"
+        )
     with client(url, api_key, follows=follow) as system:
         read = partial(
             system.results, consumer=consumer, recipe=recipe, include_reviews=reviews, cursor_file=cursor_file
         )
         items = _followed(partial(read, follow=True), after) if follow else read(after)
-        for number, one in enumerate(items):
+        for number, item in enumerate(items):
             if as_json:
-                print_json(one.document)
+                print_json(item.document)
             else:
-                sys.stdout.write(f"{_HEADER}\n{_line(one)}\n" if number == 0 else f"{_line(one)}\n")
-            sys.stdout.flush()  # asking for the next item acknowledges this one
+                sys.stdout.write(f"{_HEADER}\n{_line(item)}\n" if number == 0 else f"{_line(item)}\n")
+            sys.stdout.flush()  # the next iteration acknowledges this item
 
 
 def _followed(read: "Callable[[str | None], Iterator[FeedItem]]", after: str | None) -> "Iterator[FeedItem]":
-    """Follow the feed without end. If the cursor is lost, print a remark and continue with the oldest result kept."""
+    """Follow the feed without end. If the cursor is lost, print a remark and continue at the oldest kept result."""
     from linewatch.errors import CursorLost
 
     while True:
@@ -71,8 +73,8 @@ def _followed(read: "Callable[[str | None], Iterator[FeedItem]]", after: str | N
             after = lost.resume_after
 
 
-def _line(one: "FeedItem") -> str:
-    finished = f"{one.finished_at.astimezone():%Y-%m-%d %H:%M:%S}" if one.finished_at else None
-    reviewed = " (reviewed)" if one.feed_event == "reviewed" else ""
-    cells = [finished, result_of(one) + reviewed, score_of(one), one.part_id, one.external_id, one.id, one.cursor]
+def _line(item: "FeedItem") -> str:
+    finished = f"{item.finished_at.astimezone():%Y-%m-%d %H:%M:%S}" if item.finished_at else None
+    reviewed = " (reviewed)" if item.feed_event == "reviewed" else ""
+    cells = [finished, result_of(item) + reviewed, score_of(item), item.part_id, item.external_id, item.id, item.cursor]
     return _COLUMNS.format(*("–" if cell is None else str(cell) for cell in cells))

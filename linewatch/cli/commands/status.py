@@ -14,39 +14,41 @@ def status(url: str, api_key: str | None, as_json: bool) -> None:
     """Show a running system and its recipes.
 
     Also shows feed consumers that are behind, and webhook endpoints that are disabled or failing. Exits with 1 if the
-    system takes no work.
+    system is not ready.
     """
     with client(url, api_key) as system:
         ready = system.ready()
         recipes = system.recipes() if ready else []
-        behind = [one for one in system.consumers() if one.behind] if ready else []
-        silent = [one for one in system.endpoints() if one.state == "disabled" or one.failing_since] if ready else []
+        consumers = system.consumers() if ready else []
+        endpoints = system.endpoints() if ready else []
+        behind = [consumer for consumer in consumers if consumer.behind]
+        silent = [endpoint for endpoint in endpoints if endpoint.state == "disabled" or endpoint.failing_since]
         active = {
-            one.name: system.model_version(one.name, one.active_version)
-            for one in recipes
-            if one.active_version is not None
+            recipe.name: system.model_version(recipe.name, recipe.active_version)
+            for recipe in recipes
+            if recipe.active_version is not None
         }
     if as_json:
         print_json(
             {
                 "url": system.url,
                 "ready": ready,
-                "recipes": [one.document for one in recipes],
-                "active_versions": [one.document for one in active.values()],
-                "consumers_behind": [one.document for one in behind],
-                "silent_endpoints": [endpoint_json(one) for one in silent],
+                "recipes": [recipe.document for recipe in recipes],
+                "active_versions": [version.document for version in active.values()],
+                "consumers_behind": [consumer.document for consumer in behind],
+                "silent_endpoints": [endpoint_json(endpoint) for endpoint in silent],
             }
         )
     else:
-        click.echo(f"{system.url} {'takes work' if ready else 'is not ready (see `linewatch doctor`)'}")
+        click.echo(f"{system.url} {'is ready' if ready else 'is not ready (see `linewatch doctor`)'}")
         if recipes:
             print_table(
                 ["recipe", "state", "version", "threshold"],
                 [
-                    [one.name, one.state, one.active_version, threshold_text(active[one.name].threshold)]
-                    if one.name in active
-                    else [one.name, one.state, None, None]
-                    for one in recipes
+                    [recipe.name, recipe.state, recipe.active_version, threshold_text(active[recipe.name].threshold)]
+                    if recipe.name in active
+                    else [recipe.name, recipe.state, None, None]
+                    for recipe in recipes
                 ],
             )
         for consumer in behind:

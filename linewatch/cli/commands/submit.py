@@ -42,7 +42,7 @@ _IMAGE_CODES = frozenset(
 
 @dataclass(frozen=True)
 class _File:
-    """An image's file. `position` is its place among all files of the command, each a different one."""
+    """An image's file. `position` is its unique index among all files of the command."""
 
     position: int
     path: Path
@@ -55,7 +55,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Source:
-    """The images of a folder, which has a journal, or the images that were named one by one."""
+    """The images of a folder, which has a journal, or the images that were named individually."""
 
     files: list[_File]
     journal: Journal | None
@@ -81,7 +81,7 @@ class _Refusal:
 
 @dataclass
 class _Outcome:
-    """The images that were accepted now, accepted by an earlier run, and rejected."""
+    """The images that this run has accepted, that an earlier run had accepted, and that were rejected."""
 
     accepted: "dict[_File, Inspection]" = field(default_factory=dict)
     earlier: dict[_File, Accepted] = field(default_factory=dict)
@@ -92,20 +92,20 @@ class _Outcome:
         self.refused += other.refused
 
     def accepted_now(self) -> "list[Inspection]":
-        """The inspections that were accepted now, in the order of the files."""
+        """Return the inspections of this run, in the order of the files."""
         return [self.accepted[file] for file in sorted(self.accepted, key=lambda file: file.position)]
 
     def all_accepted(self) -> list[Accepted]:
-        """What was accepted now or by an earlier run, in the order of the files."""
-        now = {
+        """Return the images that this or an earlier run has accepted, in the order of the files."""
+        of_this_run = {
             file: Accepted(str(inspection.id), str(inspection.batch_id)) for file, inspection in self.accepted.items()
         }
-        known = self.earlier | now
-        return [known[file] for file in sorted(known, key=lambda file: file.position)]
+        accepted = self.earlier | of_this_run
+        return [accepted[file] for file in sorted(accepted, key=lambda file: file.position)]
 
 
 @click.command("submit")
-@click.argument("paths", type=FOLDER_OR_FILE, nargs=-1, required=True, help="Images, and folders of them.")
+@click.argument("paths", type=FOLDER_OR_FILE, nargs=-1, required=True, help="Images, and folders of images.")
 @recipe_option
 @click.option("--lot", help="The lot of the parts.")
 @click.option("--part", help="The part that the images show.")
@@ -136,12 +136,12 @@ def submit(
     api_key: str | None,
     as_json: bool,
 ) -> None:
-    """Submit images and folders of them.
+    """Submit images and folders of images.
 
     If you submit a folder again with the same recipe and options, images that were accepted before and have not
-    changed are skipped. Images that you name one by one are always sent.
+    changed are skipped. Images that you name individually are always sent.
 
-    With --json, one JSON object a line. Exits with 1 if an image was rejected or, with --wait, failed.
+    With --json, prints one JSON object per line. Exits with 1 if an image was rejected or, with --wait, failed.
     """
     fields: Fields = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station}
     fields["view"] = view
@@ -152,20 +152,21 @@ def submit(
     _print(inspections, outcome, wait, as_json)
     if outcome.earlier:
         remark(f"{len(outcome.earlier)} images were accepted before and were skipped (see --again).")
-    for one in outcome.refused:
-        remark(f"rejected {one.name}: {one.detail} ({one.code})")
-    failed = sum(one.status in ("failed", "cancelled") for one in inspections)
+    for refusal in outcome.refused:
+        remark(f"rejected {refusal.name}: {refusal.detail} ({refusal.code})")
+    failed = sum(inspection.status in ("failed", "cancelled") for inspection in inspections)
     if outcome.refused or failed:
+        total = sum(len(source.files) for source in sources)
         raise CommandFailed(
-            f"{len(outcome.refused)} of {sum(len(one.files) for one in sources)} images were rejected and {failed} "
-            "failed: they are listed above; the others are not affected"
+            f"{len(outcome.refused)} of {total} images were rejected and {failed} failed: they are listed above; "
+            "the others are not affected"
         )
 
 
 def _find_sources(
     paths: Sequence[Path], system: "Client", fields: "Fields", journals: ExitStack, *, again: bool
 ) -> list[_Source]:
-    """All images, those of a folder sorted by name, and the journals of the folders.
+    """Return all images, those of a folder sorted by name, and open the journals of the folders.
 
     Raises:
         CommandFailed: a path does not exist, or there is no image.
@@ -180,24 +181,27 @@ def _find_sources(
         if not path.is_dir():
             named.append(_file(position, path, path.name))
         elif path.resolve() not in folders:
-            found = images_in(path)
-            folders[path.resolve()] = [_file(position, one, one.relative_to(path).as_posix()) for one in found]
+            images = images_in(path)
+            folders[path.resolve()] = [_file(position, image, image.relative_to(path).as_posix()) for image in images]
     sources = [_Source(named, None)]
     for folder, files in folders.items():
         about = {"url": system.url, **fields, "folder": str(folder)}
         sources.append(_Source(files, _journal(system, about, journals, again=again) if files else None))
-    if not any(one.files for one in sources):
+    if not any(source.files for source in sources):
         raise CommandFailed(f"no images in {', '.join(map(str, paths))}: supported are {', '.join(sorted(SUFFIXES))}")
     return sources
 
 
 def _file(position: "count[int]", path: Path, name: str) -> _File:
-    found = path.stat()
-    return _File(next(position), path, Stamp(name, found.st_size, found.st_mtime_ns))
+    status = path.stat()
+    return _File(next(position), path, Stamp(name, status.st_size, status.st_mtime_ns))
 
 
 def _journal(system: "Client", about: dict[str, Any], journals: ExitStack, *, again: bool) -> Journal | None:
-    """The journal of a folder, without batches that this system does not know: another one may have had its address."""
+    """Open the journal of a folder.
+
+    Drops batches that this system does not know, because another system may have had the same address.
+    """
     from linewatch.errors import Refused
 
     folder = cache_folder("submissions")
@@ -219,26 +223,26 @@ def _journal(system: "Client", about: dict[str, Any], journals: ExitStack, *, ag
 
 
 def _plan_bursts(source: _Source, outcome: _Outcome) -> list[_Burst]:
-    """The bursts to send: first those that got no answer, unchanged, then the remaining files."""
+    """Return the bursts to send: first those that got no answer, unchanged, then the remaining files."""
     if source.journal is None:
         return [_Burst(files, None) for files in _split(source.files)]
-    left = {file.stamp: file for file in source.files}
-    for stamp, file in list(left.items()):
+    remaining = {file.stamp: file for file in source.files}
+    for stamp, file in list(remaining.items()):
         accepted = source.journal.accepted(stamp)
         if accepted is not None:
             outcome.earlier[file] = accepted
-            del left[stamp]
+            del remaining[stamp]
     bursts = []
     for key, stamps in source.journal.unanswered.items():
-        if all(stamp in left for stamp in stamps):
-            bursts.append(_Burst([left.pop(stamp) for stamp in stamps], source.journal, key))
-        else:  # a file has changed, so it cannot be repeated
+        if all(stamp in remaining for stamp in stamps):
+            bursts.append(_Burst([remaining.pop(stamp) for stamp in stamps], source.journal, key))
+        else:  # a file has changed, so the burst cannot be repeated
             source.journal.give_up(key)
-    return bursts + [_Burst(files, source.journal) for files in _split(list(left.values()))]
+    return bursts + [_Burst(files, source.journal) for files in _split(list(remaining.values()))]
 
 
 def _split(files: Sequence[_File]) -> Iterator[list[_File]]:
-    """Groups of bounded number and size, without two files of the same name in a group."""
+    """Split files into groups of limited number and size. No group has two files with the same name."""
     burst: dict[str, _File] = {}
     size = 0
     for file in files:
@@ -300,14 +304,15 @@ def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
         return outcome
     rejected = {error.external_id for error in batch.errors}
     remaining = [file for file in files if safe_filename(file.name) not in rejected]
-    accepted = dict(zip(remaining, batch.inspections, strict=False))  # both in the order in which they were sent
+    accepted = dict(zip(remaining, batch.inspections, strict=False))  # both in the order of sending
     if journal:
-        journal.accept(key, str(batch.id), {file.name: str(one.id) for file, one in accepted.items()})
-    return _Outcome(accepted, refused=[_Refusal(one.external_id or "?", one.code, one.detail) for one in batch.errors])
+        journal.accept(key, str(batch.id), {file.name: str(inspection.id) for file, inspection in accepted.items()})
+    refusals = [_Refusal(error.external_id or "?", error.code, error.detail) for error in batch.errors]
+    return _Outcome(accepted, refused=refusals)
 
 
 def _wait_for_verdicts(system: "Client", outcome: _Outcome, timeout: float) -> "list[Inspection]":
-    """Print what was accepted, which holds even if the wait fails, and wait for all verdicts.
+    """Print what was accepted, before the wait can fail, and wait for all verdicts.
 
     Raises:
         CommandFailed: the key may not read verdicts, or see `_verdicts`.
@@ -333,8 +338,8 @@ def _verdicts(system: "Client", accepted: Sequence[Accepted], timeout: float) ->
     Raises:
         CommandFailed: no inspection became final for `timeout` seconds.
     """
-    found: dict[str, Inspection] = {}
-    batches = Counter(one.batch_id for one in accepted)
+    inspections: dict[str, Inspection] = {}
+    batches = Counter(image.batch_id for image in accepted)
     before = 0
     with progress_bar("verdicts", len(accepted)) as bar:
         for batch_id, size in batches.items():
@@ -351,20 +356,23 @@ def _verdicts(system: "Client", accepted: Sequence[Accepted], timeout: float) ->
                     )
             before += size
             advance_to(bar, before)
-            found |= {str(one.id): one for one in system.inspections(batch_id=batch_id, page_size=1000)}
-    return [found[one.inspection_id] for one in accepted]
+            in_batch = system.inspections(batch_id=batch_id, page_size=1000)
+            inspections |= {str(inspection.id): inspection for inspection in in_batch}
+    return [inspections[image.inspection_id] for image in accepted]
 
 
 def _print(inspections: "Sequence[Inspection]", outcome: _Outcome, waited: bool, as_json: bool) -> None:
     if as_json:
         print_inspections(inspections, as_json)
-        for one in outcome.refused:
-            error = {"code": one.code, "detail": one.detail}
-            print_json({"external_id": one.name, "status": "refused", "error": error})
+        for refusal in outcome.refused:
+            error = {"code": refusal.code, "detail": refusal.detail}
+            print_json({"external_id": refusal.name, "status": "refused", "error": error})
         return
     if waited:
         print_inspections(inspections, as_json)
-        counts = {kind: sum(one.verdict == kind for one in inspections) for kind in ("ok", "ng", "review")}
+        counts = {
+            kind: sum(inspection.verdict == kind for inspection in inspections) for kind in ("ok", "ng", "review")
+        }
         click.echo(", ".join(f"{count} {kind}" for kind, count in counts.items()))
     else:
         for line in _describe_accepted(inspections):
@@ -372,8 +380,8 @@ def _print(inspections: "Sequence[Inspection]", outcome: _Outcome, waited: bool,
 
 
 def _describe_accepted(accepted: "Sequence[Inspection]") -> list[str]:
-    """How many images were accepted, and how to list each of their batches; no line if there are none."""
-    batches = dict.fromkeys(str(one.batch_id) for one in accepted)
+    """Describe how many images were accepted and how to list each of their batches; no line if there are none."""
+    batches = dict.fromkeys(str(inspection.batch_id) for inspection in accepted)
     if not batches:
         return []
     commands = [f"  linewatch list --batch {batch_id}" for batch_id in batches]

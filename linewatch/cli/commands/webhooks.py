@@ -40,17 +40,19 @@ _subscription_options = together(
             multiple=True,
             help="An event to subscribe to; may be repeated.",
         ),
-        click.option("--recipe", "-r", "recipes", multiple=True, help="Only events of it; may be repeated. [all]"),
-        click.option("--description", help="A note for people."),
-        click.option("--max-group-size", type=click.IntRange(min=1, max=1000), help="Events in one request, at most."),
+        click.option(
+            "--recipe", "-r", "recipes", multiple=True, help="Only events of this recipe; may be repeated. [all]"
+        ),
+        click.option("--description", help="A description for display."),
+        click.option("--max-group-size", type=click.IntRange(min=1, max=1000), help="The most events in one request."),
         click.option(
             "--max-group-delay-ms",
             type=click.IntRange(min=0, max=60_000),
-            help="How long an event may wait for others, milliseconds.",
+            help="How long an event may wait for others, in milliseconds.",
         ),
     ]
 )
-"""For the parameters events, recipes, description, max_group_size and max_group_delay_ms."""
+"""Options for the parameters events, recipes, description, max_group_size and max_group_delay_ms."""
 
 
 @webhooks.command("list")
@@ -58,35 +60,42 @@ _subscription_options = together(
 def list_endpoints(url: str, api_key: str | None, as_json: bool) -> None:
     """List the endpoints."""
     with client(url, api_key) as system:
-        found = system.endpoints()
+        endpoints = system.endpoints()
     if as_json:
-        print_json([endpoint_json(one) for one in found])
+        print_json([endpoint_json(endpoint) for endpoint in endpoints])
         return
     print_table(
         ["url", "state", "events", "recipes", "id"],
         [
-            [one.url, describe_state(one), ", ".join(one.events), ", ".join(one.recipes or []) or "all", one.id]
-            for one in found
+            [
+                endpoint.url,
+                describe_state(endpoint),
+                ", ".join(endpoint.events),
+                ", ".join(endpoint.recipes or []) or "all",
+                endpoint.id,
+            ]
+            for endpoint in endpoints
         ],
     )
 
 
-def endpoint_json(one: "Endpoint") -> dict[str, Any]:
-    """An endpoint as JSON, without its secret, which is shown only when it is created."""
-    return {name: value for name, value in one.document.items() if name not in ("secret", "previous_secret_until")}
+def endpoint_json(endpoint: "Endpoint") -> dict[str, Any]:
+    """Return an endpoint as JSON, without its secret, which is shown only when it is created or rotated."""
+    hidden = ("secret", "previous_secret_until")
+    return {name: value for name, value in endpoint.document.items() if name not in hidden}
 
 
-def describe_state(one: "Endpoint") -> str:
-    """How an endpoint is, for people."""
-    if one.state == "disabled":
-        return f"disabled: {one.disabled_because}" if one.disabled_because else "disabled"
-    if one.failing_since is not None:
-        return f"failing since {one.failing_since.astimezone():%Y-%m-%d %H:%M}"
-    return one.state
+def describe_state(endpoint: "Endpoint") -> str:
+    """Describe the state of an endpoint."""
+    if endpoint.state == "disabled":
+        return f"disabled: {endpoint.disabled_because}" if endpoint.disabled_because else "disabled"
+    if endpoint.failing_since is not None:
+        return f"failing since {endpoint.failing_since.astimezone():%Y-%m-%d %H:%M}"
+    return endpoint.state
 
 
 @webhooks.command()
-@click.argument("address", metavar="URL", help="Where to.")
+@click.argument("address", metavar="URL", help="The URL that receives the events.")
 @_subscription_options
 @system_options
 def create(
@@ -102,10 +111,10 @@ def create(
 ) -> None:
     """Register a URL that receives events.
 
-    Its secret is printed once and cannot be had again. Without --event it is there for callbacks only.
+    Prints its secret, which cannot be shown again. Without --event, it only receives callbacks.
     """
     with client(url, api_key) as system:
-        made = system.create_endpoint(
+        endpoint = system.create_endpoint(
             address,
             events,
             recipes=recipes or None,
@@ -113,7 +122,7 @@ def create(
             max_group_size=max_group_size or 1,
             max_group_delay_ms=max_group_delay_ms or 0,
         )
-    _print_secret(made, as_json)
+    _print_secret(endpoint, as_json)
 
 
 @webhooks.command()
@@ -122,16 +131,16 @@ def create(
 def show(endpoint_id: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Show one endpoint."""
     with client(url, api_key) as system:
-        found = system.endpoint(endpoint_id)
-    _print_endpoint(found, as_json)
+        endpoint = system.endpoint(endpoint_id)
+    _print_endpoint(endpoint, as_json)
 
 
 @webhooks.command()
 @_endpoint_argument
-@click.option("--endpoint-url", "--to", "address", metavar="URL", help="Where to.")
+@click.option("--endpoint-url", "--to", "address", metavar="URL", help="The new URL.")
 @_subscription_options
-@click.option("--all-recipes", is_flag=True, help="Events of every recipe.")
-@click.option("--state", type=click.Choice(["enabled", "disabled"]), help="Revive or disable it.")
+@click.option("--all-recipes", is_flag=True, help="Receive events of all recipes.")
+@click.option("--state", type=click.Choice(["enabled", "disabled"]), help="Enable or disable it.")
 @system_options
 def update(
     endpoint_id: str,
@@ -147,9 +156,9 @@ def update(
     api_key: str | None,
     as_json: bool,
 ) -> None:
-    """Change an endpoint; what is not named stays."""
+    """Change an endpoint. Options that you omit stay as they are."""
     if recipes and all_recipes:
-        raise WrongUse("--recipe and --all-recipes exclude each other: leave one of them out")
+        raise WrongUse("--recipe and --all-recipes exclude each other: use only one of them")
     changes: EndpointChanges = {"recipes": None} if all_recipes else {}
     if address is not None:
         changes["url"] = address
@@ -167,7 +176,7 @@ def update(
         changes["max_group_delay_ms"] = max_group_delay_ms
     if not changes:
         raise WrongUse(
-            "nothing to change was named, such as --endpoint-url or --state enabled; --url is where Linewatch runs"
+            "name a change, such as --endpoint-url or --state enabled; --url is the address of the running system"
         )
     with client(url, api_key) as system:
         changed = system.change_endpoint(endpoint_id, **changes)
@@ -178,7 +187,7 @@ def update(
 @_endpoint_argument
 @system_options
 def delete(endpoint_id: str, url: str, api_key: str | None, as_json: bool) -> None:
-    """Delete an endpoint; what was not delivered to it yet never will be."""
+    """Delete an endpoint. Its pending deliveries are not sent."""
     with client(url, api_key) as system:
         system.delete_endpoint(endpoint_id)
     if as_json:
@@ -191,7 +200,7 @@ def delete(endpoint_id: str, url: str, api_key: str | None, as_json: bool) -> No
 @_endpoint_argument
 @system_options
 def rotate_secret(endpoint_id: str, url: str, api_key: str | None, as_json: bool) -> None:
-    """Give an endpoint a new secret. It is printed once; the one before signs too for a while."""
+    """Give an endpoint a new secret and print it. For a while, the previous secret also signs requests."""
     with client(url, api_key) as system:
         _print_secret(system.rotate_secret(endpoint_id), as_json)
 
@@ -201,9 +210,9 @@ def rotate_secret(endpoint_id: str, url: str, api_key: str | None, as_json: bool
 @click.option("--wait", type=click.FloatRange(min=0), default=30, help="Seconds to wait for the outcome.")
 @system_options
 def send_test(endpoint_id: str, wait: float, url: str, api_key: str | None, as_json: bool) -> None:
-    """Send an endpoint an event, endpoint.test, and say what came of it.
+    """Send the event endpoint.test to an endpoint and print the outcome.
 
-    1 if it was not taken.
+    Exits with 1 if the endpoint did not accept it.
     """
     with client(url, api_key) as system:
         sent = system.test_endpoint(endpoint_id, wait=wait)
@@ -211,18 +220,18 @@ def send_test(endpoint_id: str, wait: float, url: str, api_key: str | None, as_j
         print_json(sent.document)
     if not sent.attempts:
         raise CommandFailed(
-            f"nothing was sent to {sent.url} for {wait:g} s: does the io worker run? "
-            f"Later: `linewatch webhooks deliveries {endpoint_id}`"
+            f"nothing was sent to {sent.url} for {wait:g} s: is an io worker running? "
+            f"See later with `linewatch webhooks deliveries {endpoint_id}`"
         )
     if sent.state != "delivered":
-        raise CommandFailed(f"{sent.url} did not take it: {_outcome(sent)}")
+        raise CommandFailed(f"{sent.url} did not accept the test event: {_outcome(sent)}")
     if not as_json:
-        click.echo(f"{sent.url} took it: {_outcome(sent)}")
+        click.echo(f"{sent.url} accepted the test event: {_outcome(sent)}")
 
 
 @webhooks.command()
 @_endpoint_argument
-@click.option("--state", type=click.Choice(["pending", "delivered", "exhausted", "cancelled"]), help="Only these.")
+@click.option("--state", type=click.Choice(["pending", "delivered", "exhausted", "cancelled"]), help="Only this state.")
 @limit_option
 @system_options
 def deliveries(
@@ -233,28 +242,28 @@ def deliveries(
     api_key: str | None,
     as_json: bool,
 ) -> None:
-    """List what was or will be sent to an endpoint, newest first.
+    """List the deliveries of an endpoint, newest first.
 
-    With --json one a line, with every try.
+    With --json, prints one JSON object per line, with every try.
     """
     with client(url, api_key) as system:
-        found = islice(system.deliveries(endpoint_id, state=state, page_size=min(limit, _PAGE)), limit)
+        listed = islice(system.deliveries(endpoint_id, state=state, page_size=min(limit, _PAGE)), limit)
         if as_json:
-            for one in found:
-                print_json(one.document)
+            for delivery in listed:
+                print_json(delivery.document)
             return
         print_table(
             ["occurred", "event", "state", "tries", "outcome", "id"],
             [
                 [
-                    f"{one.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}",
-                    one.event,
-                    one.state,
-                    one.tries,
-                    _outcome(one),
-                    one.id,
+                    f"{delivery.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}",
+                    delivery.event,
+                    delivery.state,
+                    delivery.tries,
+                    _outcome(delivery),
+                    delivery.id,
                 ]
-                for one in found
+                for delivery in listed
             ],
             right=["tries"],
         )
@@ -270,7 +279,8 @@ def replay(delivery_id: str, url: str, api_key: str | None, as_json: bool) -> No
     if as_json:
         print_json(sent.document)
         return
-    remark(f"The {sent.event} of {sent.occurred_at.astimezone():%Y-%m-%d %H:%M:%S} is sent to {sent.url} again.")
+    occurred_at = f"{sent.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    remark(f"The event {sent.event} of {occurred_at} is sent to {sent.url} again.")
 
 
 def _print_endpoint(endpoint: "Endpoint", as_json: bool) -> None:
@@ -285,16 +295,17 @@ def _print_secret(endpoint: "Endpoint", as_json: bool) -> None:
         print_json(endpoint.document)
         return
     click.echo(endpoint.secret)
-    remark(f"This is the secret of the endpoint {endpoint.id}, for {endpoint.url}. Keep it: it is not shown again.")
+    remark(f"This is the secret of endpoint {endpoint.id} for {endpoint.url}. Store it now: it is not shown again.")
     if endpoint.previous_secret_until is not None:
-        remark(f"The one before signs too until {endpoint.previous_secret_until.astimezone():%Y-%m-%d %H:%M}.")
+        until = f"{endpoint.previous_secret_until.astimezone():%Y-%m-%d %H:%M}"
+        remark(f"The previous secret also signs requests until {until}.")
 
 
 def _outcome(delivery: "Delivery") -> str | None:
-    """What came of the newest try; None before the first."""
+    """Describe the outcome of the latest try; None before the first."""
     if not delivery.attempts:
         return None
     newest = delivery.attempts[-1]
     status = f" {newest.status}" if newest.status is not None else ""
-    said = f": {newest.answer.strip()[:100]}" if newest.answer.strip() and newest.outcome != "delivered" else ""
-    return f"{newest.outcome}{status} in {newest.duration_ms:.0f} ms{said}"
+    answer = f": {newest.answer.strip()[:100]}" if newest.answer.strip() and newest.outcome != "delivered" else ""
+    return f"{newest.outcome}{status} in {newest.duration_ms:.0f} ms{answer}"

@@ -1,4 +1,4 @@
-"""`linewatch calibrate`: a new threshold from images of good parts, without training; or whether one still holds."""
+"""`linewatch calibrate`: set or check a threshold with images of good parts, without training."""
 
 import tempfile
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from linewatch.types.results import ModelVersion, Threshold, ThresholdPreview
 
 _DEFAULT_RATE = 0.05
-_WORST = 5
+_WORST = 5  # highest scores that --check lists
 
 
 @click.command("calibrate")
@@ -71,44 +71,49 @@ def calibrate(
 ) -> None:
     """Set a threshold from images of good parts.
 
-    The threshold rejects the chosen share of them. The images, DATA/train/good/* or DATA/*, must show good parts that
-    the version was not trained on. With --check or --preview nothing is set.
+    The threshold is expected to reject the chosen share of good parts. Use images, DATA/train/good/* or DATA/*, of good
+    parts that the version was not trained on. --check and --preview set nothing.
     """
     if check and (preview or false_reject_rate is not None or review_rate is not None):
-        raise WrongUse("--check tests the threshold in force: leave out --preview and the rates")
+        raise WrongUse("--check tests the threshold in force: omit --preview and the rates")
     rates = _rates(false_reject_rate, review_rate)
-    by = _parsed(group_by)
-    root, images = _good_parts(data)
+    grouping = _parse_grouping(group_by)
+    root, images = _find_good_parts(data)
     if not check:
         _require_enough(len(images), rates[0])
     with client(url, api_key) as system:
         number = version or active_version(system, recipe)
-        found = system.model_version(recipe, number)
+        model_version = system.model_version(recipe, number)
         if check:
-            _calibrated_threshold(found, station)  # fail now, not after the scoring
+            _calibrated_threshold(model_version, station)  # fail before the scoring, not after it
         with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
             tar = system.download_bundle(recipe, number, Path(folder, "bundle.tar"))
-            sample = _scored(tar, root, images, by, device)
+            sample = _score(tar, root, images, grouping, device)
         if check:
-            _check(found, station, sample, as_json)
+            _check(model_version, station, sample, as_json)
         else:
-            _set_or_preview(system, found, station, _calibration(sample, *rates), only_preview=preview, as_json=as_json)
+            calibration = _calibrate(sample, *rates)
+            _set_or_preview(system, model_version, station, calibration, only_preview=preview, as_json=as_json)
 
 
 def _rates(false_reject_rate: float | None, review_rate: float | None) -> tuple[float, float | None]:
     rate = _DEFAULT_RATE if false_reject_rate is None else false_reject_rate
     if not 0 < rate < 1:
-        raise WrongUse(f"--false-reject-rate must lie between 0 and 1, not {rate:g}")
+        raise WrongUse(f"--false-reject-rate must be between 0 and 1, not {rate:g}")
     if review_rate is not None and not rate < review_rate < 1:
         raise WrongUse(
-            f"--review-rate must lie between the false-reject rate, {rate:g}, and 1, not {review_rate:g}: "
+            f"--review-rate must be between the false-reject rate, {rate:g}, and 1, not {review_rate:g}: "
             "it is the share of good parts that may be rejected or reviewed"
         )
     return rate, review_rate
 
 
 def _require_enough(count: int, rate: float) -> None:
-    """Reject a sample that is too small, before anything is read."""
+    """Reject a sample that is too small before reading any image.
+
+    Raises:
+        SampleTooSmall: fewer images than the rate needs.
+    """
     from core.vision.calibration.calibration import SampleTooSmall, required_sample_size
 
     if count < required_sample_size(rate):
@@ -118,37 +123,37 @@ def _require_enough(count: int, rate: float) -> None:
         )
 
 
-def _parsed(group_by: str | None) -> "GroupBy | None":
+def _parse_grouping(group_by: str | None) -> "GroupBy | None":
     from core.vision.training.grouping import GroupBy
 
     return None if group_by is None else GroupBy.parse(group_by)
 
 
-def _good_parts(data: Path) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, as in training, and its images of good parts."""
+def _find_good_parts(data: Path) -> tuple[Path, list[Path]]:
+    """Return the folder that names are relative to, as in training, and its images of good parts."""
     from core.vision.training.dataset import InvalidDataset, read_mvtec_folder
 
     if (data / "train" / "good").is_dir():
         return data, read_mvtec_folder(data).good
     if not data.is_dir():
-        raise InvalidDataset(f"{data} is not a folder: name one that holds images of good parts")
-    found = images_in(data)
-    if not found:
-        raise InvalidDataset(f"{data} holds no images: put images of good parts there, or into train/good/")
-    return data, found
+        raise InvalidDataset(f"{data} is not a folder: name a folder with images of good parts")
+    images = images_in(data)
+    if not images:
+        raise InvalidDataset(f"{data} has no images: put images of good parts into it, or into its train/good/")
+    return data, images
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Good parts as the version scores them: their names, scores and groups."""
+    """The scores of good parts, with their names and groups, one entry per image."""
 
     names: list[str]
     scores: "NDArray[np.float64]"
     groups: list[int]
 
 
-def _scored(tar: Path, root: Path, images: list[Path], by: "GroupBy | None", device: str) -> _Sample:
-    """Read and score good parts with a bundle."""
+def _score(tar: Path, root: Path, images: list[Path], grouping: "GroupBy | None", device: str) -> _Sample:
+    """Read images of good parts and score them with a bundle."""
     from core.vision.bundle.loading import load_detector
     from core.vision.bundle.manifest import verify_bundle
     from core.vision.bundle.tar import unpack
@@ -163,81 +168,83 @@ def _scored(tar: Path, root: Path, images: list[Path], by: "GroupBy | None", dev
     except ValueError as error:
         raise CommandFailed(str(error)) from error
     with progress_bar("reading", len(images)) as bar:
-        found = _read(images, detector, partial(advance_to, bar))
-    _warn_if_trained_on(verify_bundle(files), root, found)
-    grouping = group_parts(found.paths, root, found.digests, found.thumbnails, by)
-    for note in grouping.notes:
+        parts = _read(images, detector, partial(advance_to, bar))
+    _warn_if_trained_on(verify_bundle(files), root, parts)
+    grouped = group_parts(parts.paths, root, parts.digests, parts.thumbnails, grouping)
+    for note in grouped.notes:
         remark(f"Note: {note}")
-    with progress_bar("scoring", len(found.paths)) as bar:
-        scores = score_dataset(detector, found.images, partial(advance_to, bar))
-    return _Sample([path.relative_to(root).as_posix() for path in found.paths], scores, grouping.groups)
+    with progress_bar("scoring", len(parts.paths)) as bar:
+        scores = score_dataset(detector, parts.images, partial(advance_to, bar))
+    return _Sample([path.relative_to(root).as_posix() for path in parts.paths], scores, grouped.groups)
 
 
-def _read(images: list[Path], detector: "Detector", done: Any) -> "ScannedImages":
+def _read(images: list[Path], detector: "Detector", progress: Any) -> "ScannedImages":
     from core.vision.training.dataset import InvalidDataset, read
 
-    found = read(images, detector.preprocessing, max_pixels=detector.max_pixels, progress=done)
-    for path, reason in found.unreadable:
-        remark(f"{path} cannot be read and is left out: {reason}")
-    if not found.paths:
+    parts = read(images, detector.preprocessing, max_pixels=detector.max_pixels, progress=progress)
+    for path, reason in parts.unreadable:
+        remark(f"Skipping {path}, which cannot be read: {reason}")
+    if not parts.paths:
         raise InvalidDataset(f"none of the {len(images)} images can be read")
-    return found
+    return parts
 
 
-def _warn_if_trained_on(manifest: "Manifest", root: Path, found: "ScannedImages") -> None:
+def _warn_if_trained_on(manifest: "Manifest", root: Path, parts: "ScannedImages") -> None:
     from core.vision.training.dataset import dataset_digest
 
     if manifest.training is None:
         return
-    if dataset_digest(root, found.paths, found.digests) == manifest.training.training_set_digest:
+    if dataset_digest(root, parts.paths, parts.digests) == manifest.training.training_set_digest:
         remark(
             "This version was trained on these images, so the threshold will be too low and reject more good parts "
-            "than expected: calibrate with images that it was not trained on."
+            "than expected. Calibrate with images that it was not trained on."
         )
 
 
 # A new threshold
 
 
-def _calibration(sample: _Sample, rate: float, review_rate: float | None) -> "Calibration":
-    from core.vision.calibration.calibration import calibrate as choose
+def _calibrate(sample: _Sample, rate: float, review_rate: float | None) -> "Calibration":
+    from core.vision.calibration.calibration import calibrate as choose_threshold
 
-    return choose(sample.scores, rate, review_rate=review_rate, groups=sample.groups)
+    return choose_threshold(sample.scores, rate, review_rate=review_rate, groups=sample.groups)
 
 
 def _set_or_preview(
     system: "Client",
-    found: "ModelVersion",
+    version: "ModelVersion",
     station: str | None,
     calibration: "Calibration",
     *,
     only_preview: bool,
     as_json: bool,
 ) -> None:
-    """Set or only preview the threshold, and print which past verdicts it changes."""
-    new: dict[str, Any] = {
+    """Set or only preview the threshold, and print which past verdicts it would have changed."""
+    options: dict[str, Any] = {
         "review_threshold": calibration.review.threshold if calibration.review else None,
         "station_id": station,
     }
     document = calibration.model_dump(mode="json")
-    flips = system.preview_threshold(found.recipe, found.version, calibration.threshold, **new)
-    named = {"recipe": found.recipe, "version": found.version}
+    preview = system.preview_threshold(version.recipe, version.version, calibration.threshold, **options)
+    fields = {"recipe": version.recipe, "version": version.version}
     if only_preview:
         if as_json:
-            print_json({**named, "calibration": document, "preview": flips.document})
+            print_json({**fields, "calibration": document, "preview": preview.document})
             return
         click.echo(f"The new threshold would be {calibration.threshold:.6g}: {describe_calibration(document)}.")
-        _print_flips(flips)
+        _print_flips(preview)
         click.echo("Nothing was set.")
         return
-    made = system.set_threshold(found.recipe, found.version, calibration.threshold, calibration=document, **new)
+    threshold = system.set_threshold(
+        version.recipe, version.version, calibration.threshold, calibration=document, **options
+    )
     if as_json:
-        print_json({**named, **made.document, "preview": flips.document})
+        print_json({**fields, **threshold.document, "preview": preview.document})
         return
-    where = f" at station {station}" if station is not None else ""
-    click.echo(f"Version {found.version} of recipe {found.recipe} has a new threshold{where}.")
-    click.echo(f"Threshold {threshold_text(made)}.")
-    _print_flips(flips)
+    place = f" at station {station}" if station is not None else ""
+    click.echo(f"Version {version.version} of recipe {version.recipe} has a new threshold{place}.")
+    click.echo(f"Threshold {threshold_text(threshold)}.")
+    _print_flips(preview)
 
 
 def _print_flips(preview: "ThresholdPreview") -> None:
@@ -248,46 +255,50 @@ def _print_flips(preview: "ThresholdPreview") -> None:
     elif not preview.flips:
         click.echo(f"It would have changed none of {compared}.")
     else:
-        kinds = ", ".join(f"{one.count} from {one.before} to {one.after}" for one in preview.flips)
-        click.echo(f"Of {compared} it would have changed {kinds}.")
-    for one in preview.flips:
-        click.echo(f"{one.before} to {one.after}, for example: linewatch show {one.examples[0].id}")
+        changes = ", ".join(f"{flip.count} from {flip.before} to {flip.after}" for flip in preview.flips)
+        click.echo(f"Of {compared} it would have changed {changes}.")
+    for flip in preview.flips:
+        click.echo(f"{flip.before} to {flip.after}, for example: linewatch show {flip.examples[0].id}")
 
 
 # The threshold in force
 
 
-def _calibrated_threshold(found: "ModelVersion", station: str | None) -> tuple["Threshold", "Calibration"]:
-    """The threshold in force at a station, and the calibration that it came from.
+def _calibrated_threshold(version: "ModelVersion", station: str | None) -> tuple["Threshold", "Calibration"]:
+    """Return the threshold in force at a station and its calibration.
 
     Raises:
-        CommandFailed: it has no calibration.
+        CommandFailed: the threshold has no calibration.
     """
     from core.vision.calibration.record import Calibration
 
-    in_force = found.threshold_at(station)
+    in_force = version.threshold_at(station)
     if in_force.calibration is None:
         raise CommandFailed(
-            f"the threshold of version {found.version} of recipe {found.recipe!r} was set by hand and has no expected "
-            "false-reject rate: set one with `linewatch calibrate` first"
+            f"the threshold of version {version.version} of recipe {version.recipe!r} was set by hand and has no "
+            "expected false-reject rate: run `linewatch calibrate` without --check first"
         )
     return in_force, Calibration.model_validate(in_force.calibration)
 
 
-def _check(found: "ModelVersion", station: str | None, sample: _Sample, as_json: bool) -> None:
-    """Compare the rejects among the good parts with the expected false-reject rate; exit 1 if they do not fit."""
+def _check(version: "ModelVersion", station: str | None, sample: _Sample, as_json: bool) -> None:
+    """Compare the rejects among the good parts with the expected false-reject rate.
+
+    Raises:
+        CommandFailed: the rejects do not match the expected rate.
+    """
     from core.models.verdicts import is_anomaly
     from core.vision.calibration.calibration import check_expected_rate
 
-    in_force, calibration = _calibrated_threshold(found, station)
+    in_force, calibration = _calibrated_threshold(version, station)
     rejected = sum(is_anomaly(score, in_force.threshold) for score in sample.scores.tolist())
     outcome = check_expected_rate(calibration, rejected, len(sample.scores), sample.groups)
     worst = sorted(zip(sample.scores.tolist(), sample.names, strict=True), reverse=True)[:_WORST]
     if as_json:
-        print_json(_outcome(found, in_force, outcome, worst))
+        print_json(_outcome_document(version, in_force, outcome, worst))
     else:
         click.echo(f"{outcome.summary[:1].upper()}{outcome.summary[1:]}.")
-        click.echo("The worst of them:")
+        click.echo("The highest scores:")
         for score, name in worst:
             mark = ", rejected" if is_anomaly(score, in_force.threshold) else ""
             click.echo(f"  {name}: {score:.6g}{mark}")
@@ -295,12 +306,12 @@ def _check(found: "ModelVersion", station: str | None, sample: _Sample, as_json:
         raise CommandFailed(f"the false-reject rate is not as expected: {outcome.summary}; {_advice(outcome)}")
 
 
-def _outcome(
-    found: "ModelVersion", in_force: "Threshold", outcome: "ExpectedRateCheck", worst: Sequence[tuple[float, str]]
+def _outcome_document(
+    version: "ModelVersion", in_force: "Threshold", outcome: "ExpectedRateCheck", worst: Sequence[tuple[float, str]]
 ) -> dict[str, Any]:
     return {
-        "recipe": found.recipe,
-        "version": found.version,
+        "recipe": version.recipe,
+        "version": version.version,
         "station_id": in_force.station_id,
         "threshold": in_force.threshold,
         "verdict": outcome.verdict,
@@ -314,5 +325,5 @@ def _outcome(
 
 def _advice(outcome: "ExpectedRateCheck") -> str:
     if outcome.rejected > outcome.expected[1]:
-        return "parts, light or camera have changed, or some of these parts are not good: see to that, or calibrate"
-    return "it could be lower and catch more: calibrate"
+        return "parts, light or camera have changed, or some of these parts are not good: fix that, or calibrate again"
+    return "a lower threshold would catch more defects: calibrate again"

@@ -1,4 +1,4 @@
-"""`linewatch doctor`: what is reachable, what is not, and what to do about it."""
+"""`linewatch doctor`: check what the system needs, and print what is missing and how to fix it."""
 
 import os
 import re
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from core.storage.locations import ArchiveLocation
 
 
-_BROKER_SECONDS = 5.0
+_BROKER_TIMEOUT = 5.0  # seconds
+_PASSWORD = re.compile(r"(?<=://)([^:@/]*):.*@", re.DOTALL)
+"""Up to the last `@`: without percent-encoding, a password can hold any character that separates the parts of a URL."""
 _PASSWORD_IN_QUERY = re.compile(r"([?&][^=&]*password=)[^&]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class _Finding:
-    """What was found of one thing: `missing` is needed, `absent` is only worth knowing."""
+    """The result of one check. `missing` is an error; `absent` is only a note."""
 
     what: str
     state: Literal["ok", "missing", "absent"]
@@ -35,9 +37,10 @@ class _Finding:
 @data_directory_option
 @system_options
 def doctor(data: Path | None, url: str, api_key: str | None, as_json: bool) -> None:
-    """Say what is reachable and what is not.
+    """Check the settings, the servers and the api.
 
-    Prints the settings, and what to do about what is missing. 1 if something is missing that is needed.
+    Prints the settings, the result of each check, and how to fix what is missing. Exits with 1 if something required is
+    missing.
     """
     from linewatch.server.commands.server_settings import settings_of
 
@@ -53,10 +56,10 @@ def doctor(data: Path | None, url: str, api_key: str | None, as_json: bool) -> N
     ]
     shown = {name: _masked(value) for name, value in settings}
     if as_json:
-        print_json({"settings": shown, "findings": [asdict(one) for one in findings]})
+        print_json({"settings": shown, "findings": [asdict(finding) for finding in findings]})
     else:
         _print(shown, findings)
-    if any(one.state == "missing" for one in findings):
+    if any(finding.state == "missing" for finding in findings):
         raise click.exceptions.Exit(1)
 
 
@@ -69,30 +72,22 @@ def _print(shown: dict[str, str | int | float | None], findings: list[_Finding])
         ],
     )
     click.echo()
-    print_table(["", "", "found"], [[one.what, one.state, one.found] for one in findings])
-    for one in findings:
-        if one.remedy:
-            remark(f"{one.what}: {one.remedy}")
+    print_table(["", "", "found"], [[finding.what, finding.state, finding.found] for finding in findings])
+    for finding in findings:
+        if finding.remedy:
+            remark(f"{finding.what}: {finding.remedy}")
 
 
 def _masked(value: object) -> str | int | float | None:
-    """A setting without its secrets: of an address the password, and where it cannot be parsed all of it."""
+    """Return a setting with the password of a URL masked, even if the URL cannot be parsed."""
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, tuple):
-        return ",".join(f"{one:.15g}" for one in value)  # as it is set
+        return ",".join(f"{number:.15g}" for number in value)  # in the syntax of the environment variable
     if not hasattr(value, "get_secret_value"):
         return str(value)
     text = _PASSWORD_IN_QUERY.sub(r"\1********", str(value.get_secret_value()))
-    try:
-        parts = urlsplit(text)
-        password = parts.password
-    except ValueError:
-        return "********"
-    if password is None:
-        return text
-    user, _, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user.partition(':')[0]}:********@{host}").geturl()
+    return _PASSWORD.sub(r"\1:********@", text)
 
 
 def _postgres(settings: "Settings") -> _Finding:
@@ -114,18 +109,21 @@ def _postgres(settings: "Settings") -> _Finding:
             revision = MigrationContext.configure(connection).get_current_revision()
         engine.dispose()
     except SQLAlchemyError as error:
-        why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         remedy = (
-            "start it, set LINEWATCH_DATABASE_URL, or name the data directory of a `linewatch up` that runs with --data"
+            "start it, set LINEWATCH_DATABASE_URL, or name the data directory of a running `linewatch up` with --data"
         )
-        return _Finding("PostgreSQL", "missing", f"cannot be reached: {why}", remedy)
+        return _Finding("PostgreSQL", "missing", f"cannot be reached: {reason}", remedy)
     if number < OLDEST_SERVER:
-        return _Finding("PostgreSQL", "missing", f"version {name}", "PostgreSQL 18 or newer is needed")
+        return _Finding("PostgreSQL", "missing", f"version {name}", "install PostgreSQL 18 or newer")
     folder = migrations.__path__[0]
     head = ScriptDirectory(str(Path(folder))).get_current_head()
     if revision != head:
         return _Finding(
-            "PostgreSQL", "missing", f"version {name}, schema {revision}, not {head}", "run `linewatch migrate`"
+            "PostgreSQL",
+            "missing",
+            f"version {name}, schema {revision} instead of {head}",
+            "run `linewatch migrate`",
         )
     return _Finding("PostgreSQL", "ok", f"version {name}, schema {revision}")
 
@@ -135,23 +133,25 @@ def _redis(settings: "Settings") -> _Finding:
 
     from core.queue.notifications import connect
 
-    def ask() -> str:
+    def describe() -> str:
         server = connect(settings)
         try:
-            about = server.info("server")
+            info = server.info("server")
             policy = server.config_get("maxmemory-policy").get("maxmemory-policy")
         finally:
             server.close()
-        name = "Valkey" if "valkey_version" in about else "Redis"
-        return f"{name} {about.get('valkey_version', about.get('redis_version'))}, maxmemory-policy {policy}"
+        name = "Valkey" if "valkey_version" in info else "Redis"
+        return f"{name} {info.get('valkey_version', info.get('redis_version'))}, maxmemory-policy {policy}"
 
     try:
-        found = ask()
+        description = describe()
     except (RedisError, OSError, ValueError) as error:
-        why = str(error).splitlines()[0]
-        return _Finding("Redis", "missing", f"cannot be used: {why}", "start it, or set LINEWATCH_REDIS_URL")
-    remedy = None if found.endswith("noeviction") else "set its maxmemory-policy to noeviction: it drops work otherwise"
-    return _Finding("Redis", "ok", found, remedy)
+        reason = str(error).splitlines()[0]
+        return _Finding("Redis", "missing", f"cannot be used: {reason}", "start it, or set LINEWATCH_REDIS_URL")
+    remedy = None
+    if not description.endswith("noeviction"):
+        remedy = "set its maxmemory-policy to noeviction; with another policy it may drop queued work"
+    return _Finding("Redis", "ok", description, remedy)
 
 
 def _store(settings: "Settings") -> _Finding:
@@ -160,7 +160,7 @@ def _store(settings: "Settings") -> _Finding:
     folder = Path(unquote(urlsplit(settings.store_url).path))
     if not folder.is_dir():
         return _Finding(
-            "store", "missing", f"there is no folder {folder}", "make it, or set LINEWATCH_STORE_URL to another"
+            "store", "missing", f"the folder {folder} does not exist", "create it, or change LINEWATCH_STORE_URL"
         )
     try:
         Store(settings.store_url).check()
@@ -169,43 +169,43 @@ def _store(settings: "Settings") -> _Finding:
             "store",
             "missing",
             f"{folder} cannot be written: {error.strerror}",
-            "see its permissions and the free space",
+            "check its permissions and the free space",
         )
     return _Finding("store", "ok", f"{folder} can be written")
 
 
 def _archives(settings: "Settings") -> list[_Finding]:
-    """Whether each root can be listed, from here; nothing where none is configured."""
+    """Check from this machine whether each archive root can be listed."""
     from core.storage.archives import Archives, ArchiveUnavailable
 
-    def look(root: "ArchiveLocation") -> _Finding:
+    def check(root: "ArchiveLocation") -> _Finding:
         try:
             root.check()
         except ArchiveUnavailable as unavailable:
-            remedy = "scoring and io workers need it: make or mount it there, or change LINEWATCH_ARCHIVE_ROOTS"
+            remedy = "create or mount it where scoring and io workers run, or change LINEWATCH_ARCHIVE_ROOTS"
             return _Finding("archive", "missing", str(unavailable), remedy)
         return _Finding("archive", "ok", f"{root.url} can be listed")
 
-    return [look(root) for root in Archives.of(settings).roots]
+    return [check(root) for root in Archives.of(settings).roots]
 
 
 def _mqtt(settings: "Settings") -> list[_Finding]:
-    """Whether the broker lets us in; nothing where results are not published."""
+    """Check whether the broker accepts a connection, if results are published over MQTT."""
     if settings.mqtt_url is None:
         return []
     from core.delivery.mqtt import BrokerRefused, connected
 
     try:
-        # Without a client id it disconnects no other client.
-        with connected(settings.mqtt_url.get_secret_value(), name="", seconds=_BROKER_SECONDS):
-            return [_Finding("MQTT", "ok", f"{_masked(settings.mqtt_url)} takes connections")]
+        # Without a client id, the connection cannot disconnect another client.
+        with connected(settings.mqtt_url.get_secret_value(), name="", seconds=_BROKER_TIMEOUT):
+            return [_Finding("MQTT", "ok", f"{_masked(settings.mqtt_url)} accepts connections")]
     except ModuleNotFoundError:
-        found, remedy = "paho-mqtt is not installed", "pip install 'linewatch[mqtt]'"
+        problem, remedy = "paho-mqtt is not installed", "pip install 'linewatch[mqtt]'"
     except (OSError, ValueError) as error:
-        found, remedy = f"cannot be reached: {error}", "start it, or set LINEWATCH_MQTT_URL"
+        problem, remedy = f"cannot be reached: {error}", "start it, or set LINEWATCH_MQTT_URL"
     except BrokerRefused as refused:
-        found, remedy = str(refused), "see the broker's log, and the user and password in LINEWATCH_MQTT_URL"
-    return [_Finding("MQTT", "missing", found, remedy)]
+        problem, remedy = str(refused), "check the broker's log and the user and password in LINEWATCH_MQTT_URL"
+    return [_Finding("MQTT", "missing", problem, remedy)]
 
 
 def _torch() -> _Finding:
@@ -217,20 +217,20 @@ def _torch() -> _Finding:
         )
     if torch.cuda.is_available():
         return _Finding("torch", "ok", f"version {torch.__version__}, CUDA: {torch.cuda.get_device_name()}")
-    return _Finding("torch", "ok", f"version {torch.__version__}, no CUDA device: the CPU computes")
+    return _Finding("torch", "ok", f"version {torch.__version__}, no CUDA device, so scoring uses the CPU")
 
 
 def _api(url: str, api_key: str | None) -> _Finding:
     from linewatch.errors import LinewatchError, Unreachable
 
-    start = "start the system with `linewatch up`, or name its address with --url or LINEWATCH_URL"
+    remedy = "start the system with `linewatch up`, or name its address with --url or LINEWATCH_URL"
     with client(url, api_key) as system:
         try:
             ready = system.ready()
         except Unreachable:
-            return _Finding("api", "absent", f"nothing answers at {system.url}", start)
+            return _Finding("api", "absent", f"no response from {system.url}", remedy)
         except LinewatchError as error:
-            return _Finding("api", "missing", str(error), start)
+            return _Finding("api", "missing", str(error), remedy)
     if ready:
-        return _Finding("api", "ok", f"{system.url} takes work")
-    return _Finding("api", "missing", f"{system.url} is there and takes no work", "its log says why")
+        return _Finding("api", "ok", f"{system.url} is ready")
+    return _Finding("api", "missing", f"{system.url} responds but is not ready", "see its log for the reason")

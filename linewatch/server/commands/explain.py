@@ -1,4 +1,4 @@
-"""`linewatch explain`: why an image got its score, as one PNG."""
+"""`linewatch explain`: show why an image gets its score, as one PNG."""
 
 import tempfile
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _MAX_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class _Model:
-    """A bundle's files, its name for people, and the thresholds in force."""
+    """A bundle's files with its display name and the thresholds to apply."""
 
     name: str
     version: int | None
@@ -31,10 +31,10 @@ class _Model:
 
 @click.command("explain")
 @click.argument("file", type=FOLDER_OR_FILE, help="An image.")
-@click.option("--recipe", "-r", help="What is inspected.")
+@click.option("--recipe", "-r", help="The recipe of the version.")
 @version_option
 @click.option("--bundle", type=FOLDER_OR_FILE, help="A bundle's folder, instead of a version.")
-@click.option("--out", type=FOLDER_OR_FILE, help="The PNG. [FILE's name, with .explained.png]")
+@click.option("--out", type=FOLDER_OR_FILE, help="The PNG to write. [FILE's name, with .explained.png]")
 @device_option
 @system_options
 def explain(
@@ -50,27 +50,28 @@ def explain(
 ) -> None:
     """Show why an image gets its score.
 
-    The image is scored here, as a worker would, with a version of the running system or with a bundle's folder.
-    The PNG shows what the detector sees, what it makes of it, where it differs, and the heatmap with its scale.
+    Scores the image on this machine, as a worker does, with a version of the running system or with a bundle's folder.
+    The PNG shows the detector's input, its reconstruction, the difference, and the heatmap with its scale.
     """
     if bundle is None and recipe is None:
-        raise WrongUse("name a version's --recipe, or a --bundle")
+        raise WrongUse("name the model with --recipe or --bundle")
     if bundle is not None and version is not None:
-        raise WrongUse("--version and --bundle name two models: give one of them")
+        raise WrongUse("--version and --bundle name two models: use only one of them")
     target = Path(f"{file.stem}.explained.png") if out is None else out
     data = file.read_bytes()
     if target.exists() and target.samefile(file):
         raise WrongUse(f"--out would overwrite {file}: name another file")
     model = _from_folder(bundle) if bundle is not None else _from_system(str(recipe), version, url, api_key)
-    found = _diagnosed(model, data, device)
-    _save(found, f"{file.name} · {model.name}", target)
+    diagnosis = _diagnose(model, data, device)
+    _save(diagnosis, f"{file.name} · {model.name}", target)
     if as_json:
-        print_json({"file": str(file), "recipe": recipe, "version": model.version, **_facts(found), "png": str(target)})
+        model_fields = {"recipe": recipe, "version": model.version}
+        print_json({"file": str(file), **model_fields, **_fields(diagnosis), "png": str(target)})
         return
     from core.vision.evaluation.diagnosis import describe
 
-    click.echo(f"{file}: {describe(found)}")
-    click.echo(f"Why: {target}")
+    click.echo(f"{file}: {describe(diagnosis)}")
+    click.echo(f"Explanation: {target}")
 
 
 def _from_folder(folder: Path) -> _Model:
@@ -87,14 +88,14 @@ def _from_system(recipe: str, version: int | None, url: str, api_key: str | None
 
     with client(url, api_key) as system, tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
         number = version or active_version(system, recipe)
-        limits = system.model_version(recipe, number).threshold
+        threshold = system.model_version(recipe, number).threshold
         tar = system.download_bundle(recipe, number, Path(folder, "bundle.tar"))
-        with tar.open("rb") as packed:
-            files = unpack(packed, max_bytes=tar.stat().st_size)
-    return _Model(f"{recipe}, version {number}", number, files, limits.threshold, limits.review_threshold)
+        with tar.open("rb") as bundle:
+            files = unpack(bundle, max_bytes=tar.stat().st_size)
+    return _Model(f"{recipe}, version {number}", number, files, threshold.threshold, threshold.review_threshold)
 
 
-def _diagnosed(model: _Model, data: bytes, device: str) -> "Diagnosis":
+def _diagnose(model: _Model, data: bytes, device: str) -> "Diagnosis":
     from core.vision.bundle.loading import load_detector
     from core.vision.bundle.manifest import verify_bundle
     from core.vision.detectors.device import resolve_device
@@ -113,19 +114,19 @@ def _diagnosed(model: _Model, data: bytes, device: str) -> "Diagnosis":
     )
 
 
-def _facts(found: "Diagnosis") -> dict[str, object]:
+def _fields(diagnosis: "Diagnosis") -> dict[str, object]:
     return {
-        "anomaly_score": found.score,
-        "threshold": found.threshold,
-        "review_threshold": found.review_threshold,
-        "is_anomaly": found.is_anomaly,
-        "verdict": found.verdict,
-        "reasons": found.reasons,
+        "anomaly_score": diagnosis.score,
+        "threshold": diagnosis.threshold,
+        "review_threshold": diagnosis.review_threshold,
+        "is_anomaly": diagnosis.is_anomaly,
+        "verdict": diagnosis.verdict,
+        "reasons": diagnosis.reasons,
     }
 
 
-def _save(found: "Diagnosis", title: str, target: Path) -> None:
+def _save(diagnosis: "Diagnosis", title: str, target: Path) -> None:
     from core.vision.evaluation.diagnosis import draw_sheet
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    draw_sheet(found, title).save(target, "PNG")
+    draw_sheet(diagnosis, title).save(target, "PNG")

@@ -1,4 +1,4 @@
-"""`linewatch keys`: manage API keys. These commands work on the database, not through the api."""
+"""`linewatch keys`: manage API keys. These commands access the database directly, not through the api."""
 
 import datetime as dt
 import re
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ACTOR = "command"
 
-api_keys = group("keys", help="API keys.")
+api_keys = group("keys", help="Manage API keys.")
 
 
 @contextmanager
@@ -37,20 +37,21 @@ def _transaction(data: Path | None) -> "Iterator[Connection]":
         engine.dispose()
 
 
-def _shown(key: "Key") -> dict[str, Any]:
+def _fields(key: "Key") -> dict[str, Any]:
+    """Return the fields of a key as JSON, without the secret."""
     return {
         "prefix": key.prefix,
         "name": key.name,
         "scopes": key.scopes,
         "created_at": key.created_at.isoformat(),
-        "expires_at": _time(key.expires_at),
-        "last_used_at": _time(key.last_used_at),
-        "revoked_at": _time(key.revoked_at),
+        "expires_at": _iso(key.expires_at),
+        "last_used_at": _iso(key.last_used_at),
+        "revoked_at": _iso(key.revoked_at),
         "requests_per_minute": key.requests_per_minute,
     }
 
 
-def _time(moment: dt.datetime | None) -> str | None:
+def _iso(moment: dt.datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
@@ -58,11 +59,11 @@ _DURATION = re.compile(r"([1-9]\d{0,4})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def _moment(text: str | None) -> dt.datetime | None:
-    """When a key expires: after a duration such as `90d`, or at a moment of RFC 3339.
+def _parse_expiry(text: str | None) -> dt.datetime | None:
+    """Return when a key expires, given as a duration such as `90d` or as an RFC 3339 time.
 
     Raises:
-        WrongUse: it is neither, or not before 2200.
+        WrongUse: the text is neither, or the time is not before 2200.
     """
     if text is None:
         return None
@@ -74,37 +75,37 @@ def _moment(text: str | None) -> dt.datetime | None:
         with suppress(ValueError):
             moment = dt.datetime.fromisoformat(text)
     if moment is None or moment.tzinfo is None:
-        raise WrongUse(
-            f"--expires {text}: give a duration such as 90d or 12h, or a moment such as 2027-01-31T00:00:00Z"
-        )
+        raise WrongUse(f"--expires {text}: use a duration such as 90d or 12h, or a time such as 2027-01-31T00:00:00Z")
     if moment >= LATEST:
-        raise WrongUse(f"--expires {text}: give a moment before {LATEST:%Y}, or leave it out for a key without end")
+        raise WrongUse(
+            f"--expires {text}: use a time before {LATEST:%Y}, or omit --expires for a key that never expires"
+        )
     return moment
 
 
 @api_keys.command("create")
-@click.argument("name", default="unnamed", help="Who or what will use it.")
+@click.argument("name", default="unnamed", help="A name for the person or system that uses the key.")
 @click.option(
     "--scope",
     type=click.Choice(["submit", "read", "admin"]),
     multiple=True,
-    help="What it allows; may be repeated; admin allows everything. [submit and read]",
+    help="A scope of the key; may be repeated; admin includes the others. [submit and read]",
 )
-@click.option("--expires", help="When it expires: after a duration (90d, 12h) or at a time (RFC 3339). [never]")
+@click.option("--expires", help="When the key expires: a duration (90d, 12h) or a time (RFC 3339). [never]")
 @click.option(
     "--rate",
     type=click.IntRange(min=1, max=1_000_000),
-    help="Requests a minute that each api process allows it. [no limit]",
+    help="The requests per minute that each api process allows. [no limit]",
 )
 @data_directory_option
 @json_option
 def create(
     name: str, scope: tuple[str, ...], expires: str | None, rate: int | None, data: Path | None, as_json: bool
 ) -> None:
-    """Create a key. It is printed once and cannot be shown again."""
+    """Create a key and print it. It cannot be shown again."""
     from core.access import keys
 
-    expires_at = _moment(expires)
+    expires_at = _parse_expiry(expires)
     with _transaction(data) as connection:
         key, text = keys.create(
             connection,
@@ -115,10 +116,10 @@ def create(
             requests_per_minute=rate,
         )
     if as_json:
-        print_json({**_shown(key), "key": text})
+        print_json({**_fields(key), "key": text})
         return
     click.echo(text)
-    remark(f"This is the key {key.name!r}, for {', '.join(key.scopes)}. Keep it: it is not shown again.")
+    remark(f"This is the key {key.name!r} with {', '.join(key.scopes)} scope. Store it now: it is not shown again.")
 
 
 @api_keys.command("list")
@@ -129,22 +130,22 @@ def list_keys(data: Path | None, as_json: bool) -> None:
     from core.access import keys
 
     with _transaction(data) as connection:
-        shown = [_shown(key) for key in keys.list_all(connection)]
+        rows = [_fields(key) for key in keys.list_all(connection)]
     if as_json:
-        print_json(shown)
+        print_json(rows)
         return
     print_table(
-        ["prefix", "name", "scopes", "created", "expires", "last used", "a minute", "revoked"],
+        ["prefix", "name", "scopes", "created", "expires", "last used", "per minute", "revoked"],
         [
             [
-                one["prefix"],
-                one["name"],
-                ", ".join(one["scopes"]),
-                *(one[column] and one[column][:16] for column in ("created_at", "expires_at", "last_used_at")),
-                one["requests_per_minute"],
-                one["revoked_at"] and one["revoked_at"][:16],
+                row["prefix"],
+                row["name"],
+                ", ".join(row["scopes"]),
+                *(row[column] and row[column][:16] for column in ("created_at", "expires_at", "last_used_at")),
+                row["requests_per_minute"],
+                row["revoked_at"] and row["revoked_at"][:16],
             ]
-            for one in shown
+            for row in rows
         ],
     )
 
@@ -154,16 +155,16 @@ def list_keys(data: Path | None, as_json: bool) -> None:
 @data_directory_option
 @json_option
 def revoke(prefix: str, data: Path | None, as_json: bool) -> None:
-    """Revoke a key; it stops working within seconds."""
+    """Revoke a key. It stops working within seconds."""
     from core.access import keys
 
     with _transaction(data) as connection:
-        key = keys.revoke(connection, _prefix(prefix), actor=ACTOR)
+        key = keys.revoke(connection, _parse_prefix(prefix), actor=ACTOR)
     if as_json:
-        print_json(_shown(key))
+        print_json(_fields(key))
         return
     remark(f"The key {key.name!r} ({key.prefix}) is revoked.")
 
 
-def _prefix(text: str) -> str:
+def _parse_prefix(text: str) -> str:
     return text.split("_")[1] if text.startswith("lw_") else text

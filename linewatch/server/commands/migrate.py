@@ -11,9 +11,9 @@ from linewatch.cli.terminal import remark
 @click.command("migrate")
 @data_directory_option
 def migrate(data: Path | None) -> None:
-    """Bring the database to this version.
+    """Upgrade the database to this version.
 
-    Safe to run twice at once.
+    Running it several times at once is safe.
     """
     from core.database import create_unbounded
     from linewatch.server.commands.server_settings import settings_of

@@ -1,4 +1,4 @@
-"""The settings of commands that work on the servers themselves, also while those are the ones that `up` started."""
+"""The settings of commands that access the servers directly, including the servers that `up` started."""
 
 import os
 from pathlib import Path
@@ -14,21 +14,23 @@ from linewatch.server.up import default_data_directory
 
 
 def settings_of(data: Path | None) -> Settings:
-    """The settings; servers that they do not name are those in the data directory of a `linewatch up`.
+    """Return the settings, completed with the embedded servers of a data directory of `linewatch up`.
+
+    Environment variables win over the embedded servers.
 
     Raises:
-        UpError: the data directory is not one.
+        UpError: `data` is not a data directory.
     """
-    own = settings()
+    configured = settings()
     folder = absolute(default_data_directory() if data is None else data)
     if data is not None and not folder.is_dir():
         raise UpError(
-            f"--data {data}: there is no such folder; name the data directory of a `linewatch up`", exit_code=2
+            f"--data {data}: this folder does not exist; name the data directory of a `linewatch up`", exit_code=2
         )
     if not (folder / "postgres").is_dir():
         if data is not None and "LINEWATCH_DATABASE_URL" not in os.environ:
-            raise UpError(f"--data {data}: no database of a `linewatch up` is in it", exit_code=2)
-        return own
+            raise UpError(f"--data {data}: this folder has no database of a `linewatch up`", exit_code=2)
+        return configured
     account = server_account(folder)
     sockets = socket_folder(folder, account)
     embedded: dict[str, object] = {}
@@ -40,4 +42,4 @@ def settings_of(data: Path | None) -> Settings:
         embedded["store_url"] = (folder / "store").as_uri()
     if "LINEWATCH_ARCHIVE_ROOTS" not in os.environ:
         embedded["archive_roots"] = (folder / "archive").as_uri()
-    return own.model_copy(update=embedded)
+    return configured.model_copy(update=embedded)

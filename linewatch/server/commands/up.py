@@ -14,7 +14,7 @@ from linewatch.cli.options import FOLDER_OR_FILE
     envvar="LINEWATCH_PORT",
     type=click.IntRange(min=0, max=65535),
     default=8000,
-    help="The port to listen on; 0 takes a free one.",
+    help="The port to listen on; 0 picks a free one.",
 )
 @click.option("--data", type=FOLDER_OR_FILE, help="The data directory. [linewatch in the user's data folder]")
 @click.option("--scoring-workers", type=click.IntRange(min=1), default=1, help="How many scoring workers to run.")
@@ -23,12 +23,13 @@ from linewatch.cli.options import FOLDER_OR_FILE
     envvar="LINEWATCH_DEVICE",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
-    help="The device that computes.",
+    help="The device that scores images.",
 )
 def up(host: str, port: int, data: Path | None, scoring_workers: int, device: str) -> None:
     """Run the whole system on this machine.
 
-    Database, queue, api, workers. Prints one line, `ready: http://HOST:PORT`, when it takes work; Ctrl-C stops it.
+    Starts the database, the queue, the api and the workers. Prints one line, `ready: http://HOST:PORT`, once it accepts
+    images. Ctrl-C stops it.
     """
     from linewatch.server.up import run
 

@@ -1,1 +1,1 @@
-"""`make demo`: the main job on real images, from training to verdicts, on this machine."""
+"""`make demo`: from training to verdicts on real images, on this machine."""

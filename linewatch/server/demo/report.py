@@ -1,4 +1,4 @@
-"""What the demo prints about its burst: speed, counts, and how well defects were detected."""
+"""Print the results of the demo's burst: speed, counts, and measure_detection quality."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from linewatch.server.demo.cells import Cells
 from linewatch.types.results import Inspection, ModelVersion
 
 _CONTROLS = {
-    "mean_brightness": ("mean brightness", "dark is suspicious; needs no network"),
+    "mean_brightness": ("mean brightness", "darker scores higher; needs no network"),
     "mean_brightness_deviation": ("brightness deviation", "distance from the good cells' mean; needs no network"),
     "standard_deviation": ("contrast", "needs no network"),
     "nearest_thumbnail": ("nearest thumbnail", "distance to the closest good cell at 16 × 16; needs no network"),
 }
-"""Trivial scores of `core.vision.evaluation.metrics.controls`: what they are called here, and what they are."""
+"""Label and description of each trivial score of `core.vision.evaluation.metrics.controls`."""
 
 Scores = NDArray[np.float64]
 
@@ -33,11 +33,11 @@ class Burst:
     """The results of the burst.
 
     Attributes:
-        good, defective: inspections of held-out good and of defective cells.
+        good, defective: inspections of held-out good cells and of defective cells.
         refused: how many images were rejected.
-        accepted_after, finished_after: seconds from the first byte sent to the answer that all are durable, and to the
-            last verdict.
-        alone: milliseconds from upload to verdict of single images with nothing else to do, by the client's clock.
+        accepted_after, finished_after: seconds from the first byte sent until the system answered that all images are
+            durable, and until the last verdict.
+        alone: milliseconds from upload to verdict of single images on an idle system, by the client's clock.
     """
 
     good: list[Inspection]
@@ -63,67 +63,74 @@ class ReferenceResult:
 
 @dataclass(frozen=True)
 class Detection:
-    """How well scores separate defective from good cells: AUROCs, 0 to 1, those of trivial scores by name."""
+    """How well scores separate defective from good cells.
+
+    Attributes:
+        auroc: of the detector, 0 to 1.
+        interval: 95% confidence interval of `auroc`.
+        controls: the AUROC of each trivial score, by its name.
+    """
 
     auroc: float
     interval: tuple[float, float]
     controls: dict[str, float]
 
 
-def detection(burst: Burst, cells: Cells, preprocessing: Preprocessing) -> Detection:
-    """Measure the detector on its verdicts and the trivial controls on the same images."""
+def measure_detection(burst: Burst, cells: Cells, preprocessing: Preprocessing) -> Detection:
+    """Measure the detector and the trivial controls on the same images."""
     good, defective = _scores(burst.good), _scores(burst.defective)
-    of_good, of_defective = (
+    good_controls, defective_controls = (
         _controls(images, cells.training, preprocessing) for images in (cells.good, cells.defective)
     )
     return Detection(
         auroc(good, defective),
         auroc_interval(good, defective),
-        {name: auroc(of_good[name], of_defective[name]) for name in of_good},
+        {name: auroc(good_controls[name], defective_controls[name]) for name in good_controls},
     )
 
 
 def _scores(inspections: Sequence[Inspection]) -> Scores:
-    return np.array([one.anomaly_score for one in inspections if one.anomaly_score is not None], dtype=np.float64)
+    scores = [inspection.anomaly_score for inspection in inspections if inspection.anomaly_score is not None]
+    return np.array(scores, dtype=np.float64)
 
 
 def _controls(images: list[Path], training: list[Path], preprocessing: Preprocessing) -> dict[str, Scores]:
-    images_read, training_read = (
+    burst_images, training_images = (
         read(paths, preprocessing, max_pixels=TrainingOptions.max_pixels, progress=_no_progress)
         for paths in (images, training)
     )
-    return controls(images_read.thumbnails, images_read.deviations, training_read.thumbnails)
+    return controls(burst_images.thumbnails, burst_images.deviations, training_images.thumbnails)
 
 
 def _no_progress(done: int) -> None:
-    """It takes a second, so there is no progress bar."""
+    """Show no progress, because reading takes only a second."""
 
 
 def print_speed(out: Console, burst: Burst) -> None:
-    """Throughput and latencies."""
-    totals = [one.timings_ms["total"] for one in burst.all if "total" in one.timings_ms]
+    """Print throughput and latencies."""
+    totals = [inspection.timings_ms["total"] for inspection in burst.all if "total" in inspection.timings_ms]
     p50, p99 = np.percentile(totals, [50, 99])
-    one_p50, one_p99 = np.percentile(burst.alone, [50, 99])
+    alone_p50, alone_p99 = np.percentile(burst.alone, [50, 99])
     count = len(burst.all)
     table = _table("Speed")
-    table.add_row("throughput", f"{count / burst.finished_after:.0f} images/s", "first byte sent to last verdict")
-    table.add_row("all durable", f"{burst.accepted_after:.2f} s", "stored and committed, answered with 202")
-    table.add_row("burst p50", f"{p50:.0f} ms", "accepted to verdict, by the system's clock;")
+    table.add_row("throughput", f"{count / burst.finished_after:.0f} images/s", "from first byte sent to last verdict")
+    table.add_row("all durable", f"{burst.accepted_after:.2f} s", "all images stored and committed, then 202")
+    table.add_row("burst p50", f"{p50:.0f} ms", "from acceptance to verdict, by the system's clock;")
     table.add_row("burst p99", f"{p99:.0f} ms", "mostly queueing: all images came at once")
-    table.add_row("alone p50", f"{one_p50:.0f} ms", f"upload to verdict, {len(burst.alone)} images one by one,")
-    table.add_row("alone p99", f"{one_p99:.0f} ms", "by the client's clock")
+    table.add_row("alone p50", f"{alone_p50:.0f} ms", f"from upload to verdict, {len(burst.alone)} images one by one,")
+    table.add_row("alone p99", f"{alone_p99:.0f} ms", "by the client's clock")
     out.print(table)
 
 
 def print_counts(out: Console, burst: Burst) -> None:
-    """How many images have which verdict."""
+    """Print the number of images with each verdict."""
     table = Table(title="Counts", title_justify="left", title_style="bold", box=None, pad_edge=False)
     kinds = ("ok", "ng", "review", "failed")
     table.add_column("")
     for kind in (*kinds, "total"):
         table.add_column(kind, justify="right")
     for name, inspections in (("good cells", burst.good), ("defective cells", burst.defective)):
-        counts = [sum(kind in (one.verdict, one.status) for one in inspections) for kind in kinds]
+        counts = [sum(kind in (inspection.verdict, inspection.status) for inspection in inspections) for kind in kinds]
         table.add_row(name, *map(str, counts), str(len(inspections)))
     out.print(table)
     if burst.refused:
@@ -131,22 +138,24 @@ def print_counts(out: Console, burst: Burst) -> None:
 
 
 def print_detection(
-    out: Console, found: Detection, burst: Burst, version: ModelVersion, beside: ReferenceResult
+    out: Console, measured: Detection, burst: Burst, version: ModelVersion, reference: ReferenceResult
 ) -> None:
-    """The AUROC of both detectors and of the controls; the expected and the measured rejects of the threshold."""
-    low, high = found.interval
+    """Print the AUROC of both detectors and of the controls, and the expected and measured rejects."""
+    low, high = measured.interval
     table = _table("Detection (AUROC: 0.5 is guessing, 1.0 is perfect)")
-    table.add_row(f"[bold]{_name(version)}[/]", f"[bold]{found.auroc:.3f}[/]", f"95% interval {low:.3f} to {high:.3f}")
-    good, defective = _scores(beside.good), _scores(beside.defective)
+    interval = f"95% interval {low:.3f} to {high:.3f}"
+    table.add_row(f"[bold]{_name(version)}[/]", f"[bold]{measured.auroc:.3f}[/]", interval)
+    good, defective = _scores(reference.good), _scores(reference.defective)
     low, high = auroc_interval(good, defective)
-    reference = f"95% interval {low:.3f} to {high:.3f}; the reference detector, kept for existing weights"
-    table.add_row(_name(beside.version), f"{auroc(good, defective):.3f}", reference)
-    for control, value in sorted(found.controls.items(), key=lambda one: -one[1]):
+    interval = f"95% interval {low:.3f} to {high:.3f}; the reference detector, kept for existing weights"
+    table.add_row(_name(reference.version), f"{auroc(good, defective):.3f}", interval)
+    for control, value in sorted(measured.controls.items(), key=lambda item: -item[1]):
         table.add_row(_CONTROLS[control][0], f"{value:.3f}", _CONTROLS[control][1])
     out.print(table)
-    out.print(_verdict_on_detector(found))
+    out.print(_compare_with_controls(measured))
     rejected, recalled = (
-        sum(one.verdict == "ng" for one in group) / len(group) for group in (burst.good, burst.defective)
+        sum(inspection.verdict == "ng" for inspection in inspections) / len(inspections)
+        for inspections in (burst.good, burst.defective)
     )
     out.print(f"Threshold {version.threshold.threshold:.6g}: {describe_calibration(version.threshold.calibration)}.")
     out.print(f"On this burst it rejected {rejected:.1%} of the good cells and {recalled:.1%} of the defective ones.")
@@ -156,28 +165,31 @@ def _name(version: ModelVersion) -> str:
     return f"{version.manifest['architecture']['name']}, {version.manifest['score_method']}"
 
 
-def _verdict_on_detector(found: Detection) -> str:
-    best = max(found.controls, key=lambda name: found.controls[name])
-    if found.auroc <= found.controls[best]:
-        return f"[yellow]The detector does not beat the control '{_CONTROLS[best][0]}': these images prove nothing.[/]"
+def _compare_with_controls(measured: Detection) -> str:
+    best = max(measured.controls, key=lambda name: measured.controls[name])
+    if measured.auroc <= measured.controls[best]:
+        return (
+            f"[yellow]The detector does not beat the control '{_CONTROLS[best][0]}', so these images prove nothing.[/]"
+        )
     return "The detector beats every trivial control."
 
 
 def print_verdicts(out: Console, burst: Burst, url: str) -> None:
-    """A few verdicts of each kind, with their links; a link is never broken into lines."""
+    """Print a few verdicts of each kind with their links. Links are not wrapped."""
     out.print("[bold]A few verdicts[/] (the highest, the median and the lowest score of each kind)")
-    for truth, group in (("defective", burst.defective), ("good", burst.good)):
-        for one in _representative(group):
-            colour = "red" if one.verdict == "ng" else "green"
-            name = Path(one.external_id or "?").name
-            link = f"{url}/v1/inspections/{one.id}"
-            verdict = f"[{colour}]{one.verdict:6}[/] {one.anomaly_score:.6f}"
+    for truth, inspections in (("defective", burst.defective), ("good", burst.good)):
+        for inspection in _representative(inspections):
+            colour = "red" if inspection.verdict == "ng" else "green"
+            name = Path(inspection.external_id or "?").name
+            link = f"{url}/v1/inspections/{inspection.id}"
+            verdict = f"[{colour}]{inspection.verdict:6}[/] {inspection.anomaly_score:.6f}"
             out.print(f"{name}  {truth:9}  {verdict}  {link}", soft_wrap=True)
 
 
-def _representative(group: Sequence[Inspection]) -> list[Inspection]:
-    """The highest score, the median and the lowest."""
-    ranked = sorted((one for one in group if one.anomaly_score is not None), key=lambda one: -(one.anomaly_score or 0))
+def _representative(inspections: Sequence[Inspection]) -> list[Inspection]:
+    """Return the inspections with the highest, the median and the lowest score."""
+    scored = [inspection for inspection in inspections if inspection.anomaly_score is not None]
+    ranked = sorted(scored, key=lambda inspection: -(inspection.anomaly_score or 0))
     return [ranked[0], ranked[len(ranked) // 2], ranked[-1]] if ranked else []
 
 

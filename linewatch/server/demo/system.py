@@ -14,13 +14,13 @@ from linewatch.cli.failures import CommandFailed
 from linewatch.server.embedded.children import Command, describe_exit, has_ended, spawn
 
 _READY = "ready: "
-_LOOK = 0.1  # seconds
-_PATIENCE = 180.0  # seconds until it has to be ready
+_POLL_INTERVAL = 0.1  # seconds
+_START_TIMEOUT = 180.0  # seconds
 _KEPT_SETTING = "LINEWATCH_DEVICE"
 
 
 def port_is_free(port: int) -> bool:
-    """Whether something can listen on this port of the loopback address."""
+    """Return whether a program can listen on this port of the loopback address."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -34,8 +34,8 @@ class System:
     """A running `linewatch up`.
 
     Attributes:
-        url: where it answers.
-        log: what it says.
+        url: its address.
+        log: the file with its output.
     """
 
     def __init__(self, process: Popen[bytes], url: str, log: Path) -> None:
@@ -44,24 +44,24 @@ class System:
         self.log = log
 
     def serve(self) -> None:
-        """Return when it has ended by itself, which it should not.
+        """Wait while the system runs.
 
         Raises:
-            CommandFailed: it has.
+            CommandFailed: the system has ended.
         """
         while not has_ended(self._process):
-            time.sleep(_LOOK)
-        raise CommandFailed(f"the system has ended by itself ({describe_exit(self._process.wait())}): see {self.log}")
+            time.sleep(_POLL_INTERVAL)
+        raise CommandFailed(f"the system ended unexpectedly ({describe_exit(self._process.wait())}): see {self.log}")
 
 
 @contextmanager
 def running(data: Path, port: int) -> Iterator[System]:
-    """Start the system with this data directory, on this port (0: any), and stop it at the end of the block.
+    """Start the system with this data directory and port (0: any free port), and stop it at the end of the block.
 
-    It would stop by itself if the demo were killed.
+    The system also stops if the demo is killed.
 
     Raises:
-        CommandFailed: it does not start.
+        CommandFailed: the system does not start.
     """
     log = data / "demo.log"
     argv = [sys.executable, "-m", "linewatch.cli", "up", "--port", str(port), "--data", str(data)]
@@ -73,22 +73,22 @@ def running(data: Path, port: int) -> Iterator[System]:
     try:
         yield System(process, _wait_ready(process, log), log)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # it is stopping already
+        for number in (signal.SIGINT, signal.SIGTERM):  # a signal must not interrupt the stop
             signal.signal(number, signal.SIG_IGN)
         process.terminate()
         process.wait()
 
 
 def _wait_ready(process: Popen[bytes], log: Path) -> str:
-    give_up = time.monotonic() + _PATIENCE
-    while time.monotonic() < give_up:
-        ended = has_ended(process)  # looked at before the log, so that its last words are read
+    deadline = time.monotonic() + _START_TIMEOUT
+    while time.monotonic() < deadline:
+        ended = has_ended(process)  # check this before reading the log, so that no last line is missed
         lines = log.read_text(errors="replace").splitlines()
         for line in lines:
             if line.startswith(_READY):
                 return line.removeprefix(_READY)
         if ended:
-            last = lines[-1] if lines else "it said nothing"
-            raise CommandFailed(last.removeprefix("linewatch: "))
-        time.sleep(_LOOK)
-    raise CommandFailed(f"the system was not ready after {_PATIENCE:g} s: see {log}")
+            last_line = lines[-1] if lines else "the system ended without any output"
+            raise CommandFailed(last_line.removeprefix("linewatch: "))
+        time.sleep(_POLL_INTERVAL)
+    raise CommandFailed(f"the system was not ready after {_START_TIMEOUT:g} s: see {log}")

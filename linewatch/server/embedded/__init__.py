@@ -1,11 +1,11 @@
-"""PostgreSQL and Valkey from Python wheels, as child processes that cannot outlive the program that started them."""
+"""PostgreSQL and Valkey from Python wheels, as child processes that end with the program that started them."""
 
 
 class UpError(Exception):
-    """A failure that was foreseen; its message is the one line that a person needs, with what to do about it.
+    """An expected failure. Its message is one line with the problem and the remedy.
 
     Attributes:
-        exit_code: 1 where the work failed, 2 where the command was used wrongly.
+        exit_code: 1 if the work failed, 2 if the command was used wrongly.
     """
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:

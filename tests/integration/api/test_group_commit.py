@@ -1,4 +1,4 @@
-"""Group commit: a request fails alone, and the loop outlives every error."""
+"""Group commit: a request fails alone, and the loop survives every error."""
 
 import asyncio
 import datetime as dt
@@ -48,12 +48,12 @@ async def committing(engine: Engine, settings: Settings, store: Store) -> AsyncI
         publisher.stop()
 
 
-def test_an_image_that_was_swept_fails_its_own_request_only(engine: Engine, settings: Settings, store: Store) -> None:
+def test_a_swept_image_fails_only_its_own_request(engine: Engine, settings: Settings, store: Store) -> None:
     async def run() -> list[Accepted | BaseException]:
         async with committing(engine, settings, store) as group_commit:
             uploads = [upload(store, bytes([number])) for number in range(5)]
             uploads[2].staged.path.unlink()
-            results = await asyncio.gather(*(group_commit.submit([one]) for one in uploads), return_exceptions=True)
+            results = await asyncio.gather(*(group_commit.submit([item]) for item in uploads), return_exceptions=True)
             uploads[2].staged.discard()
             return results
 
@@ -64,7 +64,7 @@ def test_an_image_that_was_swept_fails_its_own_request_only(engine: Engine, sett
 
 
 @pytest.mark.parametrize("method", ["move", "sync"])
-def test_the_loop_outlives_an_unexpected_error(
+def test_the_loop_continues_after_an_unexpected_error(
     engine: Engine, settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     original: Callable[..., object] = getattr(store, method)

@@ -1,4 +1,4 @@
-"""Clients that stop sending, or send nothing: their requests end, their keys are free, their connections are closed."""
+"""Clients that stop sending: requests end, idempotency keys are released, and connections are closed."""
 
 import socket
 import time
@@ -28,14 +28,14 @@ def http(engine: Engine, settings: Settings) -> Iterator[httpx.Client]:
 
 
 def connect(http: httpx.Client, sent: str = "") -> socket.socket:
-    """A connection that has sent this and sends no more."""
+    """Open a connection, send this text, and send nothing more."""
     connection = socket.create_connection(("127.0.0.1", http.base_url.port or 80), timeout=30)
     connection.sendall(sent.encode())
     return connection
 
 
-def rest(connection: socket.socket) -> bytes:
-    """Everything that the api sends until it closes the connection."""
+def read_to_end(connection: socket.socket) -> bytes:
+    """Return everything that the api sends until it closes the connection."""
     received = b""
     while chunk := connection.recv(65536):
         received += chunk
@@ -47,27 +47,27 @@ def submit(http: httpx.Client) -> httpx.Response:
     return http.post("/v1/inspections", params={"recipe": "ring"}, content=png(1), headers=headers)
 
 
-def test_the_key_of_an_upload_that_stopped_is_free_again(http: httpx.Client) -> None:
+def test_the_key_of_an_aborted_upload_is_released(http: httpx.Client) -> None:
     with connect(http, UPLOAD + "\x89PNG") as stalled:
         assert submit(http).json()["code"] == "idempotency_in_flight"
-        answer = rest(stalled)
+        answer = read_to_end(stalled)
         assert b" 408 " in answer.splitlines()[0]
         assert b'"request_timeout"' in answer
     assert submit(http).status_code == 202
 
 
-def test_a_json_body_that_stopped_is_answered(http: httpx.Client) -> None:
+def test_an_incomplete_json_body_gets_an_answer(http: httpx.Client) -> None:
     with connect(http, JSON + '{"name": ') as stalled:
-        assert b" 408 " in rest(stalled).splitlines()[0]
+        assert b" 408 " in read_to_end(stalled).splitlines()[0]
 
 
 @pytest.mark.parametrize("sent", ["", "POST /v1/insp", "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: 1"])
-def test_a_connection_without_whole_headers_is_closed(http: httpx.Client, sent: str) -> None:
+def test_a_connection_without_complete_headers_is_closed(http: httpx.Client, sent: str) -> None:
     with connect(http, sent) as silent:
-        assert rest(silent) == b""
+        assert read_to_end(silent) == b""
 
 
-def test_a_long_poll_outlasts_the_limit_for_silence(http: httpx.Client) -> None:
+def test_a_long_poll_is_not_closed_by_the_idle_timeout(http: httpx.Client) -> None:
     inspection_id = submit(http).json()["id"]
     began = time.monotonic()
     answer = http.get(f"/v1/inspections/{inspection_id}", params={"wait": 2.5 * CLIENT_TIMEOUT})
@@ -75,13 +75,13 @@ def test_a_long_poll_outlasts_the_limit_for_silence(http: httpx.Client) -> None:
     assert time.monotonic() - began >= 2 * CLIENT_TIMEOUT
 
 
-def test_connections_are_bounded_and_free_again(http: httpx.Client) -> None:
+def test_connections_are_limited_and_released(http: httpx.Client) -> None:
     many = [connect(http) for _ in range(40)]
     closed = 0
     for connection in many:
         try:
-            closed += rest(connection) == b""
-        except ConnectionResetError:  # refused at once: there were too many
+            closed += read_to_end(connection) == b""
+        except ConnectionResetError:  # refused at once: too many connections
             closed += 1
         connection.close()
     assert closed == 40

@@ -1,4 +1,4 @@
-"""`view=opcua` as clients meet it."""
+"""`view=opcua` over HTTP."""
 
 from sqlalchemy import Engine
 
@@ -7,17 +7,17 @@ from tests.fixtures.api_process import running_api
 from tests.integration.api.test_exports import insert
 
 
-def test_the_listing_speaks_the_vocabulary_of_the_plant(settings: Settings, engine: Engine) -> None:
+def test_the_listing_uses_the_opc_ua_vocabulary(settings: Settings, engine: Engine) -> None:
     insert(engine, 5)
     with running_api(settings) as http:
         plain = http.get("/v1/inspections", params={"limit": 3}).json()
         page = http.get("/v1/inspections", params={"limit": 3, "view": "opcua"}).json()
         assert page["next_cursor"] == plain["next_cursor"]
-        assert [one["ResultContent"] for one in page["items"]] == [[one] for one in plain["items"]]
-        said = [one["ResultEvaluation"] for one in page["items"]]
-        assert said == ["NotOK", "NotOK", "OK"]  # the third was `review`, then overruled
+        assert [result["ResultContent"] for result in page["items"]] == [[result] for result in plain["items"]]
+        evaluations = [result["ResultEvaluation"] for result in page["items"]]
+        assert evaluations == ["NotOK", "NotOK", "OK"]  # the third was `review`, then overruled
         assert "ProductId" not in page["items"][0]
         [newest, *_] = page["items"]
-        one = http.get(f"/v1/inspections/{newest['ResultId']['Id']}", params={"view": "opcua", "wait": 1}).json()
-        assert one == newest
+        result = http.get(f"/v1/inspections/{newest['ResultId']['Id']}", params={"view": "opcua", "wait": 1}).json()
+        assert result == newest
         assert http.get("/v1/inspections", params={"view": "sap"}).status_code == 422

@@ -1,4 +1,4 @@
-"""What a running api refuses is what its document says."""
+"""Refusals of a running api conform to its OpenAPI document."""
 
 import re
 from typing import Any
@@ -75,30 +75,30 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
 
 
 def described(document: dict[str, Any], answer: httpx.Response) -> dict[str, Any]:
-    """What the document says of an answer."""
+    """Return the documented response for an answer."""
     path, method = answer.request.url.path, answer.request.method.lower()
     fitting = [
-        one
-        for one, item in document["paths"].items()
-        if method in item and re.fullmatch(re.sub(r"{\w+}", "[^/]+", one), path)
+        template
+        for template, item in document["paths"].items()
+        if method in item and re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path)
     ]
-    item = document["paths"][min(fitting, key=lambda one: one.count("{"))]
-    found: dict[str, Any] = item[method]["responses"][str(answer.status_code)]
-    return found
+    item = document["paths"][min(fitting, key=lambda candidate: candidate.count("{"))]
+    response: dict[str, Any] = item[method]["responses"][str(answer.status_code)]
+    return response
 
 
 def assert_described(document: dict[str, Any], answer: httpx.Response) -> None:
-    said = described(document, answer)
-    [(media_type, content)] = said["content"].items()
+    response = described(document, answer)
+    [(media_type, content)] = response["content"].items()
     assert answer.headers["Content-Type"] == media_type
     jsonschema.validate(answer.json(), {**content["schema"], "components": document["components"]})
-    assert f"`{answer.json()['code']}`" in said["description"], answer.url
-    for name, header in said.get("headers", {}).items():
+    assert f"`{answer.json()['code']}`" in response["description"], answer.url
+    for name, header in response.get("headers", {}).items():
         assert name in answer.headers or not header["required"]
-    assert "Retry-After" not in answer.headers or "Retry-After" in said["headers"]
+    assert "Retry-After" not in answer.headers or "Retry-After" in response["headers"]
 
 
-def test_refusals_are_what_the_document_says(settings: Settings, engine: Engine) -> None:
+def test_refusals_match_the_openapi_document(settings: Settings, engine: Engine) -> None:
     lost = str(feed.Cursor(1, 1, 1))
     with engine.begin() as connection:
         _, admin = keys.create(connection, "admin", ["admin"], actor="test")
@@ -121,12 +121,12 @@ def test_refusals_are_what_the_document_says(settings: Settings, engine: Engine)
             return http.get("/v1/recipes", headers={"Authorization": f"Bearer {key}"})
 
         answers = [ask("lw_x_y"), ask(submit), [ask(slow) for _ in range(2)][-1]]
-        assert [one.status_code for one in answers] == [401, 403, 429]
+        assert [answer.status_code for answer in answers] == [401, 403, 429]
         for answer in answers:
             assert_described(document, answer)
 
 
-def test_a_full_queue_is_what_the_document_says(settings: Settings, engine: Engine) -> None:
+def test_a_full_queue_matches_the_openapi_document(settings: Settings, engine: Engine) -> None:
     make_recipe(engine)
     with running_api(settings, LINEWATCH_MAX_QUEUE_DEPTH="1") as http:
         sent = {"content": png(1), "headers": {"Content-Type": "image/png", "Idempotency-Key": "one"}}

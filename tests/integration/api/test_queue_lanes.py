@@ -1,4 +1,4 @@
-"""The line comes first at the door: bulk work and recipes without a model have limits of their own."""
+"""Queue limits: bulk work and recipes without a model have their own limits, so that live uploads are accepted."""
 
 from collections.abc import Iterator
 
@@ -38,7 +38,7 @@ def code(answer: httpx.Response) -> tuple[int, str | None]:
     return answer.status_code, answer.json().get("code")
 
 
-def test_bulk_work_and_recipes_without_a_model_leave_room_for_the_line(http: httpx.Client) -> None:
+def test_bulk_work_and_recipes_without_a_model_have_their_own_limits(http: httpx.Client) -> None:
     assert [submit(http, "ring", "bulk").status_code for _ in range(2)] == [202, 202]
     full = submit(http, "ring", "bulk")
     assert code(full) == (503, "queue_full")

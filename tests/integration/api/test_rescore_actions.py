@@ -1,4 +1,4 @@
-"""From a run to action, and challengers, over HTTP."""
+"""Activation and rollback of runs, and challengers, over HTTP."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ def active(api: httpx.Client) -> int:
     return version
 
 
-def test_a_run_is_activated_behind_its_gate_and_rolled_back(engine: Engine, api: httpx.Client) -> None:
+def test_a_run_that_meets_its_gate_is_activated_and_rolled_back(engine: Engine, api: httpx.Client) -> None:
     run_id = make_completed_run(engine, [ResultGroup("ok", "ok", "ok", 99), ResultGroup("ok", "ok", "ng", 1)])
     strict = api.post(f"/v1/rescore-runs/{run_id}/activate", json={"gate": {"max_new_false_rejects": 0.005}})
     assert (strict.status_code, strict.json()["code"], active(api)) == (409, "gate_not_met", 1)
@@ -39,15 +39,15 @@ def test_a_run_is_activated_behind_its_gate_and_rolled_back(engine: Engine, api:
         100,
         False,
     )
-    done = api.post(f"/v1/rescore-runs/{run_id}/activate", json=GATE)
-    assert (done.status_code, active(api)) == (200, 2), done.text
-    answer = done.json()
+    activated = api.post(f"/v1/rescore-runs/{run_id}/activate", json=GATE)
+    assert (activated.status_code, active(api)) == (200, 2), activated.text
+    answer = activated.json()
     assert (answer["activated"], answer["model_version"]["version"], answer["model_version"]["active"]) == (
         True,
         2,
         True,
     )
-    assert [one["met"] for one in answer["gate"]] == [True, True]
+    assert [rule["met"] for rule in answer["gate"]] == [True, True]
     assert (answer["run"]["id"], answer["run"]["activation"]["state"]) == (str(run_id), "active")
     again = api.post(f"/v1/rescore-runs/{run_id}/activate", json=GATE)
     assert (again.status_code, again.json()["code"]) == (409, "invalid_transition")
@@ -59,27 +59,27 @@ def test_a_run_is_activated_behind_its_gate_and_rolled_back(engine: Engine, api:
 
 
 @pytest.mark.parametrize("body", [{}, {"gate": {}}, {"gate": {"max_missed": 2}}, {"gate": {"max_mist": 0.1}}])
-def test_a_gate_that_limits_nothing_is_wrong(engine: Engine, api: httpx.Client, body: dict[str, object]) -> None:
+def test_a_gate_without_limits_is_refused(engine: Engine, api: httpx.Client, body: dict[str, object]) -> None:
     answer = api.post(f"/v1/rescore-runs/{make_completed_run(engine)}/activate", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
 
 
-def test_a_challenger_is_set_shown_and_ended(api: httpx.Client) -> None:
+def test_a_challenger_is_started_shown_and_ended(api: httpx.Client) -> None:
     assert api.get(f"/v1/recipes/{RECIPE}").json()["challenger"] is None
     assert api.get(CHALLENGER).status_code == 404
-    made = api.put(CHALLENGER, json={"model_version": 2, "share": 0.25})
-    assert (made.status_code, made.headers["Location"]) == (201, f"/v1/rescore-runs/{made.json()['id']}")
-    assert (made.json()["kind"], made.json()["model"]["version"]) == ("challenger", 2)
-    assert made.json()["source"] == {"live": {"share": 0.25}}
-    assert made.json()["counts"]["skipped"] == 0
-    assert api.get(CHALLENGER).json()["id"] == made.json()["id"]
-    shown = {"model_version": 2, "share": 0.25, "run_id": made.json()["id"]}
+    created = api.put(CHALLENGER, json={"model_version": 2, "share": 0.25})
+    assert (created.status_code, created.headers["Location"]) == (201, f"/v1/rescore-runs/{created.json()['id']}")
+    assert (created.json()["kind"], created.json()["model"]["version"]) == ("challenger", 2)
+    assert created.json()["source"] == {"live": {"share": 0.25}}
+    assert created.json()["counts"]["skipped"] == 0
+    assert api.get(CHALLENGER).json()["id"] == created.json()["id"]
+    shown = {"model_version": 2, "share": 0.25, "run_id": created.json()["id"]}
     assert api.get(f"/v1/recipes/{RECIPE}").json()["challenger"] == shown
-    assert [one["challenger"] for one in api.get("/v1/recipes").json()["items"]] == [shown]
-    another = api.put(CHALLENGER, json={"model_version": 3, "share": 0.25})
-    assert (another.status_code, another.json()["code"]) == (409, "challenger_exists")
+    assert [recipe["challenger"] for recipe in api.get("/v1/recipes").json()["items"]] == [shown]
+    refused = api.put(CHALLENGER, json={"model_version": 3, "share": 0.25})
+    assert (refused.status_code, refused.json()["code"]) == (409, "challenger_exists")
     ended = api.delete(CHALLENGER)
-    assert (ended.status_code, ended.json()["id"], ended.json()["status"]) == (200, made.json()["id"], "completed")
+    assert (ended.status_code, ended.json()["id"], ended.json()["status"]) == (200, created.json()["id"], "completed")
     assert api.delete(CHALLENGER).status_code == 404
     active_one = api.put(CHALLENGER, json={"model_version": 1, "share": 0.25})
     assert (active_one.status_code, active_one.json()["code"]) == (409, "invalid_transition")

@@ -1,4 +1,4 @@
-"""Re-scoring runs over HTTP: made, listed, waited for and steered. No worker is there."""
+"""Re-scoring runs over HTTP, without workers: create, list, wait, pause, resume and cancel."""
 
 import threading
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from tests.fixtures.part_images import png
 from tests.fixtures.rescore_runs import make_completed_run, make_versions
 
 RUNS = "/v1/rescore-runs"
-ASKED: dict[str, Any] = {"recipe": RECIPE, "model_version": 2, "source": {"where": {}}}
+RUN_REQUEST: dict[str, Any] = {"recipe": RECIPE, "model_version": 2, "source": {"where": {}}}
 UNKNOWN = "0193e0c8-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A root of archives with a folder of one image."""
+    """An archive root with a folder of one image."""
     lot = tmp_path / "archive" / "lot"
     lot.mkdir(parents=True)
     (lot / "one.png").write_bytes(png(1))
@@ -36,64 +36,66 @@ def api(engine: Engine, settings: Settings, archive: Path) -> Iterator[httpx.Cli
         yield http
 
 
-def test_a_run_is_made_shown_and_listed(api: httpx.Client) -> None:
-    own = {"threshold": 0.5, "review_threshold": 0.4, "window": "22:00-05:00", "time_zone": "Europe/Berlin"}
+def test_a_run_is_created_shown_and_listed(api: httpx.Client) -> None:
+    options = {"threshold": 0.5, "review_threshold": 0.4, "window": "22:00-05:00", "time_zone": "Europe/Berlin"}
     source = {"where": {"lot_id": "L-1", "verdict": "ok"}}
-    made = api.post(RUNS, json={**ASKED, **own, "source": source, "recompute": True, "max_failure_rate": 0.02})
-    assert made.status_code == 201, made.text
-    run = made.json()
-    assert made.headers["Location"] == f"{RUNS}/{run['id']}"
-    assert {name: run[name] for name in own} == own
+    answer = api.post(
+        RUNS, json={**RUN_REQUEST, **options, "source": source, "recompute": True, "max_failure_rate": 0.02}
+    )
+    assert answer.status_code == 201, answer.text
+    run = answer.json()
+    assert answer.headers["Location"] == f"{RUNS}/{run['id']}"
+    assert {name: run[name] for name in options} == options
     assert (run["status"], run["kind"], run["recipe"], run["model"]["version"]) == ("queued", "archive", RECIPE, 2)
     assert (run["source"], run["recompute"], run["max_failure_rate"]) == (source, True, 0.02)
     assert (run["counts"]["total"], run["progress"]["done"], run["created_by"]) == (None, 0, "local")
-    assert api.get(made.headers["Location"]).json() == run
-    second = api.post(RUNS, json=ASKED).json()
-    assert [one["id"] for one in api.get(RUNS).json()["items"]] == [second["id"], run["id"]]
+    assert api.get(answer.headers["Location"]).json() == run
+    second = api.post(RUNS, json=RUN_REQUEST).json()
+    assert [run["id"] for run in api.get(RUNS).json()["items"]] == [second["id"], run["id"]]
     page = api.get(RUNS, params={"limit": 1, "recipe": RECIPE, "status": "queued"}).json()
-    assert [one["id"] for one in page["items"]] == [second["id"]]
+    assert [run["id"] for run in page["items"]] == [second["id"]]
     rest = api.get(RUNS, params={"limit": 1, "cursor": page["next_cursor"]}).json()
-    assert ([one["id"] for one in rest["items"]], rest["next_cursor"]) == ([run["id"]], None)
+    assert ([run["id"] for run in rest["items"]], rest["next_cursor"]) == ([run["id"]], None)
     assert api.get(RUNS, params={"status": "completed"}).json()["items"] == []
 
 
-def test_one_key_makes_one_run(engine: Engine, api: httpx.Client, archive: Path) -> None:
-    asked = {**ASKED, "source": {"folder": str(archive / "lot")}}
-    first = api.post(RUNS, json=asked, headers={"Idempotency-Key": "night-1"})
+def test_one_idempotency_key_creates_one_run(engine: Engine, api: httpx.Client, archive: Path) -> None:
+    body = {**RUN_REQUEST, "source": {"folder": str(archive / "lot")}}
+    first = api.post(RUNS, json=body, headers={"Idempotency-Key": "night-1"})
     assert (first.status_code, "Idempotency-Replayed" in first.headers) == (201, False)
     assert first.json()["source"]["folder"].endswith("/archive/lot")
-    (archive / "lot").rename(archive / "gone")  # a replay is answered all the same, and as it was at first
+    (archive / "lot").rename(archive / "gone")  # a replay returns the first response even now
     assert api.post(f"{first.headers['Location']}/cancel").json()["status"] == "cancelled"
-    again = api.post(RUNS, json=asked, headers={"Idempotency-Key": "night-1"})
+    again = api.post(RUNS, json=body, headers={"Idempotency-Key": "night-1"})
     assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
     assert (again.json(), again.headers["Location"]) == (first.json(), first.headers["Location"])
-    other = api.post(RUNS, json={**asked, "model_version": 3}, headers={"Idempotency-Key": "night-1"})
+    other = api.post(RUNS, json={**body, "model_version": 3}, headers={"Idempotency-Key": "night-1"})
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
     assert len(api.get(RUNS).json()["items"]) == 1
 
 
 def test_a_key_is_free_again_after_a_refusal(api: httpx.Client) -> None:
-    refused = api.post(RUNS, json={**ASKED, "model_version": 9}, headers={"Idempotency-Key": "night-1"})
+    refused = api.post(RUNS, json={**RUN_REQUEST, "model_version": 9}, headers={"Idempotency-Key": "night-1"})
     assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
-    assert api.post(RUNS, json=ASKED, headers={"Idempotency-Key": "night-1"}).status_code == 201
+    assert api.post(RUNS, json=RUN_REQUEST, headers={"Idempotency-Key": "night-1"}).status_code == 201
 
 
-def test_requests_under_one_key_at_once_make_one_run(api: httpx.Client) -> None:
+def test_concurrent_requests_with_one_key_create_one_run(api: httpx.Client) -> None:
     answers: list[httpx.Response] = []
     together = threading.Barrier(6)
 
     def ask() -> None:
         together.wait()
-        answers.append(api.post(RUNS, json=ASKED, headers={"Idempotency-Key": "night-1"}))
+        answers.append(api.post(RUNS, json=RUN_REQUEST, headers={"Idempotency-Key": "night-1"}))
 
     threads = [threading.Thread(target=ask) for _ in range(6)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    assert {one.status_code for one in answers} <= {201, 409}
-    assert {one.json()["code"] for one in answers if one.status_code == 409} <= {"idempotency_in_flight"}
-    assert len({one.json()["id"] for one in answers if one.status_code == 201}) == 1
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"idempotency_in_flight"}
+    assert len({answer.json()["id"] for answer in answers if answer.status_code == 201}) == 1
     assert len(api.get(RUNS).json()["items"]) == 1
 
 
@@ -115,16 +117,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_a_wrong_body_is_refused_by_the_field_name(api: httpx.Client) -> None:
+def test_an_invalid_body_is_refused_with_the_field_name(api: httpx.Client) -> None:
     for changes, names in WRONG:
-        answer = api.post(RUNS, json={**ASKED, **changes})
+        answer = api.post(RUNS, json={**RUN_REQUEST, **changes})
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), changes
         assert names in answer.json()["detail"], changes
 
 
-def test_what_cannot_be_scored_again_is_refused(api: httpx.Client, archive: Path) -> None:
+def test_unknown_recipes_versions_and_sources_are_refused(api: httpx.Client, archive: Path) -> None:
     def code(**changes: Any) -> tuple[int, str]:
-        answer = api.post(RUNS, json={**ASKED, **changes})
+        answer = api.post(RUNS, json={**RUN_REQUEST, **changes})
         return answer.status_code, answer.json()["code"]
 
     assert code(recipe="unknown") == (404, "recipe_unknown")
@@ -136,19 +138,19 @@ def test_what_cannot_be_scored_again_is_refused(api: httpx.Client, archive: Path
 
 
 def test_a_run_is_paused_resumed_and_cancelled(engine: Engine, api: httpx.Client) -> None:
-    run = api.post(RUNS, json=ASKED).json()
+    run = api.post(RUNS, json=RUN_REQUEST).json()
 
-    def said(verb: str) -> tuple[int, str]:
+    def post_action(verb: str) -> tuple[int, str]:
         answer = api.post(f"{RUNS}/{run['id']}/{verb}")
         return answer.status_code, answer.json().get("status" if answer.status_code == 200 else "code")
 
-    assert said("resume") == (409, "invalid_transition")
-    assert said("pause") == (200, "paused")
-    assert said("pause") == (409, "invalid_transition")
-    assert said("resume") == (200, "queued")
-    assert said("cancel") == (200, "cancelled")
+    assert post_action("resume") == (409, "invalid_transition")
+    assert post_action("pause") == (200, "paused")
+    assert post_action("pause") == (409, "invalid_transition")
+    assert post_action("resume") == (200, "queued")
+    assert post_action("cancel") == (200, "cancelled")
     for verb in ("pause", "resume", "cancel"):
-        assert said(verb) == (409, "invalid_transition")
+        assert post_action(verb) == (409, "invalid_transition")
         assert api.post(f"{RUNS}/{UNKNOWN}/{verb}").status_code == 404
     with engine.begin() as connection:
         actions = connection.execute(
@@ -161,8 +163,8 @@ def test_a_run_is_paused_resumed_and_cancelled(engine: Engine, api: httpx.Client
     assert {actor for _, actor in actions} == {"local"}
 
 
-def test_who_waits_is_answered_when_the_run_ends(engine: Engine, api: httpx.Client) -> None:
-    run = api.post(RUNS, json=ASKED).json()
+def test_a_long_poll_is_answered_when_the_run_ends(engine: Engine, api: httpx.Client) -> None:
+    run = api.post(RUNS, json=RUN_REQUEST).json()
     assert api.get(f"{RUNS}/{run['id']}", params={"wait": 0.1}).json()["status"] == "queued"
     answers: list[str] = []
     waiting = threading.Thread(
@@ -172,6 +174,6 @@ def test_who_waits_is_answered_when_the_run_ends(engine: Engine, api: httpx.Clie
     api.post(f"{RUNS}/{run['id']}/cancel")
     waiting.join(30)
     assert answers == ["cancelled"]
-    done = make_completed_run(engine)
-    assert api.get(f"{RUNS}/{done}", params={"wait": 60}).json()["status"] == "completed"
+    run_id = make_completed_run(engine)
+    assert api.get(f"{RUNS}/{run_id}", params={"wait": 60}).json()["status"] == "completed"
     assert api.get(f"{RUNS}/{UNKNOWN}", params={"wait": 60}).status_code == 404

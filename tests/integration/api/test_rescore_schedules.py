@@ -1,4 +1,4 @@
-"""Schedules over HTTP, from Python and at the command line."""
+"""Schedules over HTTP, from Python and on the command line."""
 
 import datetime as dt
 import json
@@ -16,7 +16,7 @@ from linewatch import Refused
 from linewatch.cli import failures, run
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import RECIPE
-from tests.fixtures.mock_system import FACES
+from tests.fixtures.mock_system import CLIENTS
 from tests.fixtures.rescore_runs import make_versions
 
 NIGHTLY: dict[str, Any] = {
@@ -29,7 +29,7 @@ NIGHTLY: dict[str, Any] = {
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A folder of an archive that may be read."""
+    """A folder below an archive root."""
     folder = tmp_path / "archive" / "lot"
     folder.mkdir(parents=True)
     return folder
@@ -42,23 +42,23 @@ def http(engine: Engine, settings: Settings, archive: Path) -> Iterator[httpx.Cl
         yield client
 
 
-def test_a_schedule_is_made_read_changed_and_deleted(http: httpx.Client, engine: Engine) -> None:
+def test_a_schedule_is_created_read_changed_and_deleted(http: httpx.Client, engine: Engine) -> None:
     answer = http.post("/v1/rescore-schedules", json=NIGHTLY)
     assert answer.status_code == 201
-    made = answer.json()
-    assert answer.headers["Location"] == f"/v1/rescore-schedules/{made['id']}"
-    assert {name: made[name] for name in NIGHTLY} == NIGHTLY
-    assert (made["state"], made["last"], made["created_by"]) == ("enabled", None, "local")
+    schedule = answer.json()
+    assert answer.headers["Location"] == f"/v1/rescore-schedules/{schedule['id']}"
+    assert {name: schedule[name] for name in NIGHTLY} == NIGHTLY
+    assert (schedule["state"], schedule["last"], schedule["created_by"]) == ("enabled", None, "local")
     path = answer.headers["Location"]
-    assert http.get(path).json() == made
-    assert http.get("/v1/rescore-schedules").json() == {"items": [made]}
+    assert http.get(path).json() == schedule
+    assert http.get("/v1/rescore-schedules").json() == {"items": [schedule]}
     with engine.begin() as connection:
         connection.execute(text("UPDATE rescore_schedules SET next_at = now() - interval '1 minute'"))
         [run_id] = schedules.start_due(connection)
     last = http.get(path).json()["last"]
     assert (last["run_id"], last["outcome"]) == (str(run_id), "started")
     made_run = http.get(f"/v1/rescore-runs/{run_id}").json()
-    assert (made_run["schedule_id"], made_run["created_by"]) == (made["id"], "schedule:nightly")
+    assert (made_run["schedule_id"], made_run["created_by"]) == (schedule["id"], "schedule:nightly")
     since = dt.datetime.fromisoformat(made_run["source"]["where"]["since"])
     assert dt.datetime.fromisoformat(made_run["created_at"]) - since == dt.timedelta(hours=24)
     rests = http.patch(path, json={"state": "disabled"}).json()
@@ -72,7 +72,7 @@ def test_a_schedule_is_made_read_changed_and_deleted(http: httpx.Client, engine:
     assert http.get(f"/v1/rescore-runs/{run_id}").status_code == 200
 
 
-def test_what_is_wrong_with_a_schedule_is_said(http: httpx.Client) -> None:
+def test_an_invalid_schedule_is_refused_with_the_field(http: httpx.Client) -> None:
     def refusal(**changes: Any) -> tuple[int, str, str]:
         answer = http.post("/v1/rescore-schedules", json={**NIGHTLY, **changes})
         return answer.status_code, answer.json()["code"], answer.json()["detail"]
@@ -93,18 +93,18 @@ def test_what_is_wrong_with_a_schedule_is_said(http: httpx.Client) -> None:
     assert len(http.get("/v1/rescore-schedules").json()["items"]) == 1
 
 
-def test_the_folder_of_a_schedule_is_found_when_it_is_made(http: httpx.Client, archive: Path) -> None:
+def test_the_folder_of_a_schedule_is_checked_on_creation(http: httpx.Client, archive: Path) -> None:
     run = {"recipe": RECIPE, "source": {"folder": "lot"}}
-    made = http.post("/v1/rescore-schedules", json={**NIGHTLY, "run": run}).json()
-    assert made["run"]["source"] == {"folder": archive.as_uri()}
-    changed = http.patch(f"/v1/rescore-schedules/{made['id']}", json={"run": {**run, "source": {"folder": "none"}}})
+    schedule = http.post("/v1/rescore-schedules", json={**NIGHTLY, "run": run}).json()
+    assert schedule["run"]["source"] == {"folder": archive.as_uri()}
+    changed = http.patch(f"/v1/rescore-schedules/{schedule['id']}", json={"run": {**run, "source": {"folder": "none"}}})
     assert (changed.status_code, changed.json()["code"]) == (422, "source_refused")
 
 
-@pytest.mark.parametrize("face", FACES)
-def test_both_clients_do_it(http: httpx.Client, face: str) -> None:
-    with FACES[face](str(http.base_url)) as lw:
-        made = lw.create_rescore_schedule(
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_both_clients_support_all_operations(http: httpx.Client, kind: str) -> None:
+    with CLIENTS[kind](str(http.base_url)) as lw:
+        schedule = lw.create_rescore_schedule(
             "nightly",
             RECIPE,
             cron="0 22 * * *",
@@ -112,21 +112,21 @@ def test_both_clients_do_it(http: httpx.Client, face: str) -> None:
             where={"lot_id": "L-1"},
             window="22:00-05:00",
         )
-        assert made.run == {
+        assert schedule.run == {
             "recipe": RECIPE,
             "source": {"where": {"lot_id": "L-1"}},
             "window": "22:00-05:00",
             "time_zone": "Europe/Berlin",
         }
-        assert lw.rescore_schedules() == [made]
-        assert lw.rescore_schedule(made.id) == made
-        assert lw.change_rescore_schedule(made.id, state="disabled").next_at is None
-        lw.delete_rescore_schedule(made.id)
+        assert lw.rescore_schedules() == [schedule]
+        assert lw.rescore_schedule(schedule.id) == schedule
+        assert lw.change_rescore_schedule(schedule.id, state="disabled").next_at is None
+        lw.delete_rescore_schedule(schedule.id)
         with pytest.raises(Refused):
-            lw.rescore_schedule(made.id)
+            lw.rescore_schedule(schedule.id)
 
 
-def test_the_command_makes_lists_and_removes_schedules(
+def test_the_command_creates_lists_and_removes_schedules(
     http: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LINEWATCH_URL", str(http.base_url))
@@ -144,10 +144,10 @@ def test_the_command_makes_lists_and_removes_schedules(
     ]
     assert run(create) == failures.WRONG_USE
     assert "one of --all, --where, --folder and --manifest" in capsys.readouterr().err
-    asked = ["--where", "lot=L-1", "--where", "max_age=7d", "--window", "22:00-05:00", "--max-failure-rate", "0.2"]
-    assert run([*create, *asked, "--threshold", "0.4", "--review-threshold", "0.3", "--recompute", "--json"]) == 0
-    made = json.loads(capsys.readouterr().out)
-    assert made["run"] == {
+    options = ["--where", "lot=L-1", "--where", "max_age=7d", "--window", "22:00-05:00", "--max-failure-rate", "0.2"]
+    assert run([*create, *options, "--threshold", "0.4", "--review-threshold", "0.3", "--recompute", "--json"]) == 0
+    schedule = json.loads(capsys.readouterr().out)
+    assert schedule["run"] == {
         "recipe": RECIPE,
         "source": {"where": {"lot_id": "L-1", "max_age_hours": 168}},
         "threshold": 0.4,
@@ -168,10 +168,10 @@ def test_the_command_makes_lists_and_removes_schedules(
     assert run([*command, "change", "nightly", "--cron", "15 3 * * *", "--time-zone", "Asia/Tokyo", "--json"]) == 0
     changed = json.loads(capsys.readouterr().out)
     assert (changed["cron"], changed["time_zone"]) == ("15 3 * * *", "Asia/Tokyo")
-    assert changed["run"] == {**made["run"], "time_zone": "Asia/Tokyo"}
+    assert changed["run"] == {**schedule["run"], "time_zone": "Asia/Tokyo"}
     assert run([*command, "disable", "nightly"]) == 0
     assert "is disabled" in capsys.readouterr().err
-    assert run([*command, "enable", made["id"]]) == 0
+    assert run([*command, "enable", schedule["id"]]) == 0
     assert "starts its next run at" in capsys.readouterr().err
     assert run([*command, "show", "nightly"]) == 0
     assert "Asia/Tokyo" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""URLs of webhooks may carry secrets: only the scope `admin` sees their path and query."""
+"""Webhook URLs can contain secrets: only the scope `admin` gets their path and query."""
 
 import httpx
 import pytest
@@ -22,11 +22,11 @@ URL = "https://mes.example:8443/hook?token=s3cret"
         ("http://mes.example?s3cret", "http://mes.example/…"),
     ],
 )
-def test_path_and_query_are_left_out(url: str, shown: str) -> None:
+def test_path_and_query_are_omitted(url: str, shown: str) -> None:
     assert without_path(url) == shown
 
 
-def test_a_reader_sees_where_but_not_the_whole_url(settings: Settings, engine: Engine) -> None:
+def test_the_scope_read_gets_the_origin_but_not_the_full_url(settings: Settings, engine: Engine) -> None:
     with engine.begin() as connection:
         texts = {scope: keys.create(connection, scope, [scope], actor="test")[1] for scope in ("read", "admin")}
     with running_api(settings, LINEWATCH_AUTH="on", LINEWATCH_WEBHOOK_ALLOW="mes.example:8443") as http:
@@ -35,9 +35,9 @@ def test_a_reader_sees_where_but_not_the_whole_url(settings: Settings, engine: E
             headers = {"Authorization": f"Bearer {texts[scope]}"}
             return http.request(method, path, headers=headers, **body)  # type: ignore[arg-type]
 
-        made = ask("admin", "POST", "/v1/webhook-endpoints", json={"url": URL, "events": []})
-        assert made.json()["url"] == URL
-        endpoint = f"/v1/webhook-endpoints/{made.json()['id']}"
+        created = ask("admin", "POST", "/v1/webhook-endpoints", json={"url": URL, "events": []})
+        assert created.json()["url"] == URL
+        endpoint = f"/v1/webhook-endpoints/{created.json()['id']}"
         delivery = ask("admin", "POST", f"{endpoint}/test").json()["id"]
         for path in ("/v1/webhook-endpoints", endpoint, f"{endpoint}/deliveries", f"/v1/deliveries/{delivery}"):
             assert "s3cret" in ask("admin", "GET", path).text

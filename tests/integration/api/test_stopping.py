@@ -1,4 +1,4 @@
-"""An api that is told to stop: requests that wait are answered with what is known."""
+"""When the api stops, waiting requests are answered with the current state."""
 
 import os
 import time
@@ -26,10 +26,10 @@ def api(engine: Engine, settings: Settings) -> Iterator[Api]:
 
 
 def _terminate_while(api: Api, path: str) -> httpx.Response:
-    """The answer to a request that waits when the process gets SIGTERM."""
+    """Send a long poll, stop the process with SIGTERM, and return the answer."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(httpx.get, api.http.base_url.join(path), timeout=WAIT + 10)
-        time.sleep(1)  # there is no other sign that it waits
+        time.sleep(1)  # nothing shows when the request has started to wait
         assert not waiting.done()
         api.process.terminate()
         return waiting.result()

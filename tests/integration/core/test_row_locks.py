@@ -1,4 +1,4 @@
-"""Locks of rows that other tables refer to: an insert that refers to one must never wait for them, or they deadlock."""
+"""Locks of referenced rows must not block inserts that refer to them, because that can deadlock."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ DONE = {**NOTHING_DONE, "completed": 1, "ok": 1}
 
 @pytest.fixture
 def run_id(engine: Engine) -> UUID:
-    """A run that has just begun again."""
+    """A run that has just resumed."""
     make_versions(engine)
     run_id = make_completed_run(engine, [ResultGroup("ok", "ok", "ok", 1)])
     with engine.begin() as connection:
@@ -32,18 +32,18 @@ def run_id(engine: Engine) -> UUID:
         lambda connection, run_id: runs.end_if_done(connection, run_id),
     ],
 )
-def test_two_workers_write_results_of_one_run(
+def test_two_workers_write_results_of_one_run_concurrently(
     engine: Engine, run_id: UUID, lock: Callable[[Connection, UUID], Any]
 ) -> None:
     with engine.begin() as first, engine.begin() as second:
-        for connection in (first, second):  # as the inserted results of both do
+        for connection in (first, second):  # like the inserts of results
             connection.execute(text("SELECT FROM rescore_runs WHERE id = :id FOR KEY SHARE"), {"id": run_id})
         first.execute(text("SET LOCAL lock_timeout = '2s'"))
         lock(first, run_id)
 
 
-def test_no_lock_is_stronger_than_it_has_to_be() -> None:
-    """`FOR UPDATE` is for rows that are deleted, of tables that nothing refers to."""
+def test_no_lock_is_stronger_than_needed() -> None:
+    """`FOR UPDATE` is used only for rows that are deleted, in tables without references to them."""
     root = Path(__file__).parents[3]
     files = {
         path.relative_to(root).as_posix() for path in root.glob("core/**/*.py") if "FOR UPDATE" in path.read_text()
@@ -52,6 +52,6 @@ def test_no_lock_is_stronger_than_it_has_to_be() -> None:
         "core/delivery/deliveries.py",
         "core/delivery/endpoints.py",
         "core/intake/idempotency.py",
-        "core/rescoring/runs.py",  # slices that are deleted
+        "core/rescoring/runs.py",  # deletes slices
         "core/rescoring/slices.py",
     }

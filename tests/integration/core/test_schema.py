@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, text
 
-import core.rescoring.tables  # noqa: F401 - its tables are of the same metadata
+import core.rescoring.tables  # noqa: F401 - adds its tables to the metadata
 from core import partitions
 from core.database import create_unbounded
 from core.settings import Settings
@@ -20,15 +20,15 @@ from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 
 
-def test_migrations_make_exactly_the_declared_tables(engine: Engine) -> None:
+def test_migrations_create_exactly_the_declared_tables(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(
-            connection, opts={"include_object": partitions.is_no_partition, "compare_type": True}
+            connection, opts={"include_object": partitions.is_not_partition, "compare_type": True}
         )
         assert compare_metadata(context, metadata) == []
 
 
-def test_migrating_twice_at_once_is_safe(servers: EmbeddedServers, settings: Settings) -> None:
+def test_concurrent_migrations_are_safe(servers: EmbeddedServers, settings: Settings) -> None:
     name = "migrated_twice"
     with (
         create_unbounded(settings, name="tests").connect().execution_options(isolation_level="AUTOCOMMIT") as connection
@@ -46,15 +46,15 @@ def test_migrating_twice_at_once_is_safe(servers: EmbeddedServers, settings: Set
 
 def test_migrating_again_changes_nothing(engine: Engine) -> None:
     migrate(engine)
-    test_migrations_make_exactly_the_declared_tables(engine)
+    test_migrations_create_exactly_the_declared_tables(engine)
 
 
-def test_partitions_of_the_coming_months_are_made_once(engine: Engine) -> None:
+def test_partitions_of_the_next_months_are_created_once(engine: Engine) -> None:
     later = dt.datetime(2031, 11, 20, tzinfo=dt.UTC)
-    made = partitions.ensure(engine, now=later)
-    assert made == ["inspections_2031_11", "inspections_2031_12", "inspections_2032_01", "inspections_2032_02"]
+    created = partitions.ensure(engine, now=later)
+    assert created == ["inspections_2031_11", "inspections_2031_12", "inspections_2032_01", "inspections_2032_02"]
     assert partitions.ensure(engine, now=later) == []
-    test_migrations_make_exactly_the_declared_tables(engine)
+    test_migrations_create_exactly_the_declared_tables(engine)
 
 
 LATER = dt.datetime(2032, 5, 20, tzinfo=dt.UTC)
@@ -69,7 +69,7 @@ def partition_of(connection: Connection, inspection_id: UUID) -> str:
     return str(connection.execute(query, {"id": inspection_id}).scalar_one())
 
 
-def test_rows_of_a_clock_that_was_ahead_move_to_their_partition(engine: Engine) -> None:
+def test_rows_written_with_a_fast_clock_move_to_their_partition(engine: Engine) -> None:
     ahead, further = partitions.first_id_of(LATER), partitions.first_id_of(LATER + dt.timedelta(days=400))
     with engine.begin() as connection:
         for inspection_id in (ahead, further):
@@ -83,13 +83,13 @@ def test_rows_of_a_clock_that_was_ahead_move_to_their_partition(engine: Engine) 
         assert connection.execute(text("SELECT count(*) FROM feed_unnumbered")).scalar_one() == entries
 
 
-def test_a_long_query_delays_a_partition_and_not_the_line(
+def test_a_long_query_delays_a_new_partition_but_no_upload(
     engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partitions, "TRIES", 1)
     monkeypatch.setattr(partitions, "LOCK_TIMEOUT", "200ms")
     with create_unbounded(settings, name="reader").connect() as reader:
-        reader.execute(text("SELECT count(*) FROM inspections"))  # its locks are held until it ends
+        reader.execute(text("SELECT count(*) FROM inspections"))  # holds its locks until the transaction ends
         assert partitions.ensure(engine, now=LATER) == []
         with engine.begin() as line:
             line.execute(INSERT, {"id": partitions.first_id_of(LATER)})
@@ -103,7 +103,7 @@ def test_two_processes_create_each_partition_once(engine: Engine) -> None:
     assert len({*created[0], *created[1]}) == len(created[0]) + len(created[1]) == 4
 
 
-def test_a_row_lies_in_the_partition_of_its_month(engine: Engine) -> None:
+def test_a_row_is_in_the_partition_of_its_month(engine: Engine) -> None:
     now = dt.datetime.now(dt.UTC)
     with engine.begin() as connection:
         newest: UUID = connection.execute(text("SELECT uuidv7()")).scalar_one()

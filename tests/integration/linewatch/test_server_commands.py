@@ -1,4 +1,4 @@
-"""`keys`, `migrate` and `doctor`, which work on the servers of the settings."""
+"""`keys`, `migrate` and `doctor` on the configured servers."""
 
 import datetime as dt
 import json
@@ -34,13 +34,13 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(capsys: pytest.Captur
     assert run(["keys", "create", "line-2", "--scope", "submit"]) == 0
     text = capsys.readouterr().out.strip()
     with engine.begin() as connection:
-        found = keys.find(connection, text)
-    assert found is not None
-    assert (found.name, found.scopes) == ("line-2", ["submit"])
+        stored = keys.find(connection, text)
+    assert stored is not None
+    assert (stored.name, stored.scopes) == ("line-2", ["submit"])
 
     assert run(["keys", "list", "--json"]) == 0
     listed = capsys.readouterr().out
-    assert [one["prefix"] for one in json.loads(listed)] == [found.prefix]
+    assert [key["prefix"] for key in json.loads(listed)] == [stored.prefix]
     assert text not in listed
 
     assert run(["keys", "revoke", text]) == 0
@@ -49,13 +49,11 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(capsys: pytest.Captur
     assert run(["keys", "revoke", "nonsense"]) == 1
 
 
-def test_a_key_may_be_made_for_a_while_and_for_so_many_requests(
-    capsys: pytest.CaptureFixture[str], engine: Engine
-) -> None:
+def test_a_key_can_have_an_expiry_and_a_rate_limit(capsys: pytest.CaptureFixture[str], engine: Engine) -> None:
     assert run(["keys", "create", "mes", "--expires", "90d", "--rate", "120", "--json"]) == 0
-    made = json.loads(capsys.readouterr().out)
-    left = dt.datetime.fromisoformat(made["expires_at"]) - dt.datetime.now(dt.UTC)
-    assert dt.timedelta(days=89) < left <= dt.timedelta(days=90)
+    created = json.loads(capsys.readouterr().out)
+    lifetime = dt.datetime.fromisoformat(created["expires_at"]) - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(days=89) < lifetime <= dt.timedelta(days=90)
     assert run(["keys", "create", "night", "--expires", "2199-01-31T00:00:00+01:00"]) == 0
     secret = capsys.readouterr().out.strip().split("_", 2)[2]
     with engine.begin() as connection:
@@ -63,11 +61,11 @@ def test_a_key_may_be_made_for_a_while_and_for_so_many_requests(
 
     assert run(["keys", "list"]) == 0
     listed = capsys.readouterr().out
-    assert made["expires_at"][:16] in listed
+    assert created["expires_at"][:16] in listed
     assert "2199-01-30T23:00" in listed
     assert "120" in listed
     assert secret not in listed
-    assert made["key"] not in listed
+    assert created["key"] not in listed
     assert run(["keys", "list", "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
     assert (first["requests_per_minute"], second["requests_per_minute"]) == (120, None)
@@ -78,38 +76,36 @@ def test_a_key_may_be_made_for_a_while_and_for_so_many_requests(
 @pytest.mark.parametrize(
     ("expires", "code"), [("soon", 2), ("0d", 2), ("2199-01-31T00:00:00", 2), ("2020-01-31T00:00:00Z", 1)]
 )
-def test_a_key_that_expires_at_no_moment_to_come_is_not_made(
-    capsys: pytest.CaptureFixture[str], expires: str, code: int
-) -> None:
+def test_an_expiry_in_the_past_is_refused(capsys: pytest.CaptureFixture[str], expires: str, code: int) -> None:
     assert run(["keys", "create", "--expires", expires]) == code
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
     assert run(["keys", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_doctor_finds_everything_and_tells_no_secret(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
+def test_doctor_checks_everything_and_prints_no_secret(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
     Path(settings.store_url.removeprefix("file://")).mkdir()
     assert run(["doctor", "--json", "--url", NOBODY]) == 0
-    told = capsys.readouterr().out
-    states = {one["what"]: one["state"] for one in json.loads(told)["findings"]}
+    output = capsys.readouterr().out
+    states = {finding["what"]: finding["state"] for finding in json.loads(output)["findings"]}
     assert states == {"PostgreSQL": "ok", "Redis": "ok", "store": "ok", "torch": "ok", "api": "absent"}
     password = settings.database_url.get_secret_value().partition("linewatch:")[2].partition("@")[0]
     assert password
-    assert password not in told
+    assert password not in output
 
 
 @contextmanager
 def broker(answer: bytes) -> Iterator[str]:
-    """Plays an MQTT broker that answers one connection with this."""
+    """Run a fake MQTT broker that answers one connection with these bytes."""
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
             connection.recv(1024)
             connection.sendall(answer)
-            while connection.recv(1024):  # until it is left
+            while connection.recv(1024):  # until the client closes
                 pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
@@ -122,39 +118,41 @@ def mqtt_finding(capsys: pytest.CaptureFixture[str], url: str, monkeypatch: pyte
     monkeypatch.setenv("LINEWATCH_MQTT_URL", url)
     read_settings.cache_clear()
     run(["doctor", "--json", "--url", NOBODY])
-    told = capsys.readouterr().out
-    assert "s3cret" not in told
-    [found] = [one for one in json.loads(told)["findings"] if one["what"] == "MQTT"]
-    return found  # type: ignore[no-any-return]
+    output = capsys.readouterr().out
+    assert "s3cret" not in output
+    [result] = [finding for finding in json.loads(output)["findings"] if finding["what"] == "MQTT"]
+    return result  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
-    ("answer", "state", "said"),
+    ("answer", "state", "message"),
     [
-        (b"\x20\x02\x00\x00", "ok", "takes connections"),
+        (b"\x20\x02\x00\x00", "ok", "accepts connections"),
         (b"\x20\x02\x00\x05", "missing", "it rejects the connection: Not authorized"),
         (b"SSH-2.0\r\n", "missing", "is it a broker?"),
     ],
     ids=["accepted", "not-authorized", "no-broker"],
 )
-def test_doctor_tries_the_broker(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: bytes, state: str, said: str
+def test_doctor_connects_to_the_mqtt_broker(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: bytes, state: str, message: str
 ) -> None:
-    monkeypatch.setattr("linewatch.server.commands.doctor._BROKER_SECONDS", 1.0)
+    monkeypatch.setattr("linewatch.server.commands.doctor._BROKER_TIMEOUT", 1.0)
     with broker(answer) as url:
-        found = mqtt_finding(capsys, url, monkeypatch)
-    assert (found["state"], said in found["found"]) == (state, True), found
+        finding = mqtt_finding(capsys, url, monkeypatch)
+    assert (finding["state"], message in finding["found"]) == (state, True), finding
 
 
-def test_doctor_says_what_mqtt_lacks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = mqtt_finding(capsys, "mqtt://127.0.0.1:9", monkeypatch)
-    assert (found["state"], "cannot be reached" in found["found"]) == ("missing", True)
+def test_doctor_reports_an_unreachable_broker_and_a_missing_mqtt_client(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = mqtt_finding(capsys, "mqtt://127.0.0.1:9", monkeypatch)
+    assert (finding["state"], "cannot be reached" in finding["found"]) == ("missing", True)
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
-    found = mqtt_finding(capsys, "mqtt://127.0.0.1:9", monkeypatch)
-    assert (found["state"], found["remedy"]) == ("missing", "pip install 'linewatch[mqtt]'")
+    finding = mqtt_finding(capsys, "mqtt://127.0.0.1:9", monkeypatch)
+    assert (finding["state"], finding["remedy"]) == ("missing", "pip install 'linewatch[mqtt]'")
 
 
-def test_doctor_lists_each_root_of_archives(
+def test_doctor_lists_each_archive_root(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LINEWATCH_ARCHIVE_ROOTS", f"{tmp_path}, {tmp_path}/away, s3://images/lot")
@@ -162,41 +160,41 @@ def test_doctor_lists_each_root_of_archives(
     read_settings.cache_clear()
     assert run(["doctor", "--json", "--url", NOBODY]) == 1
     findings = json.loads(capsys.readouterr().out)["findings"]
-    found = [(one["state"], one["found"]) for one in findings if one["what"] == "archive"]
-    assert [state for state, _ in found] == ["ok", "missing", "missing"]
-    assert f"{tmp_path}/away" in found[1][1]
-    assert "s3://images/lot" in found[2][1]
+    roots = [(finding["state"], finding["found"]) for finding in findings if finding["what"] == "archive"]
+    assert [state for state, _ in roots] == ["ok", "missing", "missing"]
+    assert f"{tmp_path}/away" in roots[1][1]
+    assert "s3://images/lot" in roots[2][1]
 
 
-def test_doctor_says_what_is_missing_and_fails(
+def test_doctor_reports_missing_services_and_fails(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LINEWATCH_DATABASE_URL", "postgresql+psycopg://nobody:s3cret@127.0.0.1:9/none")
     monkeypatch.setenv("LINEWATCH_REDIS_URL", "redis://127.0.0.1:9/0")
     read_settings.cache_clear()
     assert run(["doctor", "--json", "--url", NOBODY]) == 1
-    told = capsys.readouterr().out
-    found = {one["what"]: one for one in json.loads(told)["findings"]}
-    for what in ("PostgreSQL", "Redis", "store"):
-        assert found[what]["state"] == "missing"
-        assert found[what]["remedy"]
-    assert "s3cret" not in told
+    output = capsys.readouterr().out
+    by_name = {finding["what"]: finding for finding in json.loads(output)["findings"]}
+    for name in ("PostgreSQL", "Redis", "store"):
+        assert by_name[name]["state"] == "missing"
+        assert by_name[name]["remedy"]
+    assert "s3cret" not in output
 
 
-def test_migrate_may_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_migrate_can_run_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["migrate"]) == 0
     assert run(["migrate"]) == 0
     assert capsys.readouterr().out == ""
 
 
-def test_a_database_that_is_away_is_one_line(
+def test_an_unavailable_database_is_a_one_line_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LINEWATCH_DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:9/none")
     read_settings.cache_clear()
     for arguments in (["keys", "list"], ["migrate"]):
         assert run(arguments) == 1
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert told.err.startswith("linewatch: ")
-        assert told.err.count("\n") == 1
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith("linewatch: ")
+        assert output.err.count("\n") == 1

@@ -12,30 +12,40 @@ from core.delivery import deliveries, endpoints
 from core.feed import events
 from core.feed.events import Callback, Event, EventType
 from core.settings import Settings
-from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, Hanging, Reply, receiving
-from tests.fixtures.webhook_sending import Inspect, endpoint_state, eventually, page, register, sending, states
+from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, HangingReply, Reply, running_receiver
+from tests.fixtures.webhook_sending import (
+    Inspect,
+    deliveries_of,
+    delivery_states,
+    endpoint_state,
+    eventually,
+    register,
+    sending,
+)
 from worker.delivery import endpoint_queue, http_sender, webhooks
 
 
-def test_what_waits_for_an_endpoint_that_is_gone_is_not_sent(
-    engine: Engine, settings: Settings, inspect: Inspect
-) -> None:
-    with receiving(lambda number, _: Reply(200 if number == 0 else 410)) as (receiver, url):
+def test_deliveries_of_a_deleted_endpoint_are_not_sent(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+    with running_receiver(lambda number, _: Reply(200 if number == 0 else 410)) as (receiver, url):
         endpoint_id = register(engine, url)
         with sending(settings, url):
             inspect()
             receiver.wait()
             inspect(60)
             eventually(lambda: endpoint_state(engine, endpoint_id), ("disabled", "answered 410 Gone"))
-    assert len(receiver.requests) <= 1 + endpoint_queue.CALLS_OF_LANE
+    assert len(receiver.requests) <= 1 + endpoint_queue.CALLS_PER_QUEUE
 
 
-def test_what_waits_is_not_sent_once_its_endpoint_is_disabled(
+def test_queued_deliveries_are_not_sent_after_their_endpoint_was_disabled(
     engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint_queue, "FRESH_SECONDS", 0.2)
-    hang = Hanging()
-    with receiving(hang) as (slow, slow_url), receiving() as (alive, url), sending(settings, slow_url, url):
+    hang = HangingReply()
+    with (
+        running_receiver(hang) as (slow, slow_url),
+        running_receiver() as (alive, url),
+        sending(settings, slow_url, url),
+    ):
         endpoint_id = register(engine, slow_url)
         with hang:
             inspect(4)
@@ -49,12 +59,16 @@ def test_what_waits_is_not_sent_once_its_endpoint_is_disabled(
     assert len(slow.requests) == 2
 
 
-def test_what_waits_goes_to_where_its_endpoint_is_now(
+def test_queued_deliveries_are_sent_to_the_current_url(
     engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint_queue, "FRESH_SECONDS", 0.2)
-    hang = Hanging()
-    with receiving(hang) as (before, old_url), receiving() as (after, url), sending(settings, old_url, url):
+    hang = HangingReply()
+    with (
+        running_receiver(hang) as (before, old_url),
+        running_receiver() as (after, url),
+        sending(settings, old_url, url),
+    ):
         endpoint_id = register(engine, old_url)
         with hang:
             inspect(4)
@@ -68,9 +82,9 @@ def test_what_waits_goes_to_where_its_endpoint_is_now(
     assert len(before.requests) == 2
 
 
-def test_a_receiver_that_never_answers_delays_no_other(engine: Engine, settings: Settings, inspect: Inspect) -> None:
-    hang = Hanging()
-    with receiving(hang) as (dead, dead_url), receiving() as (alive, url):
+def test_a_hanging_receiver_delays_no_other(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+    hang = HangingReply()
+    with running_receiver(hang) as (dead, dead_url), running_receiver() as (alive, url):
         register(engine, dead_url)
         endpoint_id = register(engine, url)
         with hang, sending(settings, dead_url, url):
@@ -78,21 +92,21 @@ def test_a_receiver_that_never_answers_delays_no_other(engine: Engine, settings:
             dead.wait(2)
             alive.wait(100)
             eventually(
-                lambda: {one.state for one in page(engine, endpoint_id)},
+                lambda: {delivery.state for delivery in deliveries_of(engine, endpoint_id)},
                 {"delivered"},
             )
             assert len(dead.requests) == 2
-            hang.let_go()
+            hang.release()
 
 
-def test_many_that_never_answer_leave_places_for_one_that_does(
+def test_many_hanging_receivers_leave_slots_for_others(
     engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
     monkeypatch.setattr(endpoint_queue, "MAX_CALLS", 64)
     monkeypatch.setattr(http_sender, "TRY_SECONDS", 2 * DEADLINE_SECONDS)
-    hang = Hanging(2 * DEADLINE_SECONDS)
-    with receiving(hang) as (dead, dead_url), receiving() as (alive, url):
+    hang = HangingReply(2 * DEADLINE_SECONDS)
+    with running_receiver(hang) as (dead, dead_url), running_receiver() as (alive, url):
         for number in range(20):
             register(engine, f"{dead_url}/{number}")
         inspect(10)
@@ -101,10 +115,10 @@ def test_many_that_never_answer_leave_places_for_one_that_does(
             register(engine, url)
             inspect(50)
             alive.wait(50)
-            hang.let_go()
+            hang.release()
 
 
-def test_those_that_turn_slow_keep_half_of_the_places_at_most(
+def test_receivers_that_become_slow_use_at_most_half_of_the_slots(
     engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
@@ -118,15 +132,15 @@ def test_those_that_turn_slow_keep_half_of_the_places_at_most(
         return Reply()
 
     with (
-        receiving(hang_later) as (dead, dead_url),
-        receiving() as (alive, url),
+        running_receiver(hang_later) as (dead, dead_url),
+        running_receiver() as (alive, url),
         sending(settings, dead_url, url),
     ):
         try:
             for number in range(3):
                 register(engine, f"{dead_url}/{number}")
             inspect()
-            eventually(lambda: states(engine), {"delivered"})
+            eventually(lambda: delivery_states(engine), {"delivered"})
             slow.set()
             inspect(20)
             dead.wait(3 + 8)
@@ -137,11 +151,11 @@ def test_those_that_turn_slow_keep_half_of_the_places_at_most(
             over.set()
 
 
-def test_a_place_that_becomes_free_is_for_the_next_endpoint(
+def test_a_free_slot_goes_to_the_next_endpoint(
     engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint_queue, "MAX_CALLS", 1)
-    with receiving() as (receiver, url):
+    with running_receiver() as (receiver, url):
         register(engine, f"{url}/busy")
         other = register(engine, f"{url}/other", events=[])
         inspect(50)
@@ -149,15 +163,19 @@ def test_a_place_that_becomes_free_is_for_the_next_endpoint(
             deliveries.send_test(connection, other)
         with sending(settings, url):
             paths = [request.path for request in receiver.wait(51)]
-    assert paths.index("/hook/other") <= 2 * endpoint_queue.HELD_CAREFULLY
+    assert paths.index("/hook/other") <= 2 * endpoint_queue.HELD_PER_SLOW_QUEUE
 
 
 def test_a_failing_endpoint_gets_one_request_at_a_time(
     engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
-    hang = Hanging()
-    with receiving(hang) as (dead, dead_url), receiving() as (alive, url), sending(settings, dead_url, url):
+    hang = HangingReply()
+    with (
+        running_receiver(hang) as (dead, dead_url),
+        running_receiver() as (alive, url),
+        sending(settings, dead_url, url),
+    ):
         register(engine, dead_url, failing_since=dt.datetime.now(dt.UTC))
         register(engine, url)
         with hang:
@@ -169,24 +187,24 @@ def test_a_failing_endpoint_gets_one_request_at_a_time(
 
 def test_several_senders_share_the_work(engine: Engine, settings: Settings, inspect: Inspect) -> None:
     """Nothing is sent twice, no group is torn, and neither waits for the other."""
-    with receiving() as (alone, alone_url), receiving() as (grouped, grouped_url):
+    with running_receiver() as (alone, alone_url), running_receiver() as (grouped, grouped_url):
         register(engine, alone_url)
         register(engine, grouped_url, max_group_size=7, max_group_delay_ms=100)
         with sending(settings, alone_url, grouped_url), sending(settings, alone_url, grouped_url):
-            inspected = [one for _ in range(20) for one in inspect(15)]
+            inspected = [inspection_id for _ in range(20) for inspection_id in inspect(15)]
             alone.wait(300)
-            eventually(lambda: states(engine), {"delivered"})
-    assert sorted(one.verified()["data"]["id"] for one in alone.requests) == sorted(map(str, inspected))
-    told = [one["data"]["id"] for request in grouped.requests for one in request.verified()["data"]]
+            eventually(lambda: delivery_states(engine), {"delivered"})
+    assert sorted(request.verified()["data"]["id"] for request in alone.requests) == sorted(map(str, inspected))
+    told = [event["data"]["id"] for request in grouped.requests for event in request.verified()["data"]]
     assert sorted(told) == sorted(map(str, inspected))
-    assert len({one.id for one in grouped.requests}) == len(grouped.requests)
+    assert len({request.id for request in grouped.requests}) == len(grouped.requests)
     assert all(len(request.verified()["data"]) <= 7 for request in grouped.requests)
 
 
-def test_callbacks_that_fail_leave_their_endpoint_as_it_is(
+def test_failing_callbacks_do_not_change_their_endpoint(
     engine: Engine, settings: Settings, inspect: Inspect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not noted as failing, and its events are sent as many at a time as ever."""
+    """The endpoint is not marked as failing, and its events are sent with the same concurrency."""
     monkeypatch.setattr(webhooks, "STOP_SECONDS", 0.5)
     over, hanging = threading.Event(), threading.Event()
 
@@ -197,22 +215,24 @@ def test_callbacks_that_fail_leave_their_endpoint_as_it_is(
             over.wait(DEADLINE_SECONDS)
         return Reply()
 
-    with receiving(answer) as (receiver, url):
+    with running_receiver(answer) as (receiver, url):
         endpoint_id = register(engine, url)
         called = Callback(endpoint_id, f"{url}/own")
         try:
             with sending(settings, url, webhook_retry_seconds=(0.05,)):
                 [inspected] = inspect()
-                eventually(lambda: states(engine), {"delivered"})
+                eventually(lambda: delivery_states(engine), {"delivered"})
                 with engine.begin() as connection:
                     failed = Event(EventType.INSPECTION_FAILED, str(inspected), [], called)
                     events.emit(connection, [failed] * 10)
-                eventually(lambda: {one.state for one in page(engine, endpoint_id)[:10]}, {"exhausted"})
+                eventually(
+                    lambda: {delivery.state for delivery in deliveries_of(engine, endpoint_id)[:10]}, {"exhausted"}
+                )
                 with engine.begin() as connection:
                     assert endpoints.get(connection, endpoint_id).failing_since is None
                 hanging.set()
                 inspect(20)
-                receiver.wait(20 + 1 + endpoint_queue.CALLS_OF_LANE)
+                receiver.wait(20 + 1 + endpoint_queue.CALLS_PER_QUEUE)
                 over.set()
         finally:
             over.set()

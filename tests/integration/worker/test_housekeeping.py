@@ -1,4 +1,4 @@
-"""Housekeeping: one failing job does not keep the others from running."""
+"""Housekeeping: a failing job does not stop the others."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ def stale_upload(store: Store) -> Path:
     return staged.path
 
 
-def test_each_job_says_what_it_did(
+def test_each_job_logs_what_it_did(
     engine: Engine, settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -45,7 +45,7 @@ def test_each_job_says_what_it_did(
     assert "housekeeping of idempotency keys: deleted 1" in caplog.text
 
 
-def test_a_failing_job_is_one_line_and_the_others_run(
+def test_a_failing_job_logs_one_line_and_the_others_run(
     engine: Engine, settings: Settings, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -60,7 +60,7 @@ def test_a_failing_job_is_one_line_and_the_others_run(
     assert line.exc_info is None
 
 
-def test_a_file_that_vanishes_during_a_sweep_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_deleted_during_a_sweep_is_not_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [stale_upload(store) for _ in range(3)]
     unlink = Path.unlink
 

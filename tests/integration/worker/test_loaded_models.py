@@ -1,4 +1,4 @@
-"""The versions that a worker keeps loaded: the few most recently used, and nothing of those that it dropped."""
+"""A worker keeps the most recently used versions loaded, and releases the memory of others."""
 
 import gc
 import io
@@ -35,7 +35,7 @@ def store(settings: Settings) -> Store:
 
 @pytest.fixture
 def enter(engine: Engine, store: Store) -> Enter:
-    """`enter(folder)` makes a bundle a version of a recipe and returns its id."""
+    """`enter(folder)` registers a bundle as a version and returns its id."""
     with engine.begin() as connection:
         recipes.create(connection, "ring", actor="test")
 
@@ -73,7 +73,7 @@ def test_the_most_recently_used_stay_loaded(
     first, second, third = versions
     a, b = loaded.get(first), loaded.get(second)
     assert loaded.get(first) is a
-    loaded.get(third)  # the second is the one that was used least recently
+    loaded.get(third)  # the second is now the least recently used
     assert loaded.get(first) is a
     again = loaded.get(second)
     assert again is not b
@@ -85,7 +85,7 @@ def test_switching_versions_leaks_no_memory(
 ) -> None:
     loaded = models(settings, engine, store, kept=1)
     process = psutil.Process()
-    seen: list[weakref.ref[LoadedModel]] = []
+    references: list[weakref.ref[LoadedModel]] = []
     scores = set()
     before = 0
     for switch in range(WARM_UP + SWITCHES):
@@ -93,16 +93,16 @@ def test_switching_versions_leaks_no_memory(
             before = process.memory_info().rss
         model = loaded.get(versions[switch % len(versions)])
         scores.add(score(model))
-        seen.append(weakref.ref(model))
+        references.append(weakref.ref(model))
         del model
     grown = process.memory_info().rss - before
     gc.collect()
-    assert len({id(one()) for one in seen if one() is not None}) == 1
+    assert len({id(reference()) for reference in references if reference() is not None}) == 1
     assert len(scores) == len(versions)
     assert grown < A_LEAK, f"{grown / MEGABYTE:.0f} MB"
 
 
-def test_a_version_whose_bundle_is_gone_is_unavailable_until_it_is_back(
+def test_a_version_is_unavailable_while_its_bundle_is_missing(
     settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path
 ) -> None:
     loaded, version = models(settings, engine, store, kept=1), enter(bundle)

@@ -1,4 +1,4 @@
-"""The page about a run: made by a worker from real images, whole in itself, and safe against what others wrote."""
+"""The HTML report of a run: rendered by a worker, self-contained, and safe against foreign text."""
 
 import base64
 import io
@@ -17,8 +17,8 @@ from core.settings import Settings
 from core.storage.image_store import bundle_key, failure_key, report_key
 from tests.fixtures.html_pages import Page
 from tests.fixtures.part_images import png
-from tests.fixtures.random_results import review
-from tests.fixtures.rescoring_workers import RescoringHarness
+from tests.fixtures.random_results import add_review
+from tests.fixtures.rescoring_workers import RescoringPipeline
 from worker.pipeline.loaded_models import Models, ModelUnavailable
 from worker.rescoring.report_rendering import ReportRenderer
 
@@ -26,25 +26,25 @@ EVIL = '<script>alert("1")</script>&amp;'
 
 
 @pytest.fixture
-def night(settings: Settings, engine: Engine) -> Iterator[RescoringHarness]:
-    one = RescoringHarness(settings, engine)
-    yield one
-    one.close()
+def pipeline(settings: Settings, engine: Engine) -> Iterator[RescoringPipeline]:
+    pipeline = RescoringPipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
 
 
 @pytest.fixture
-def reporter(night: RescoringHarness) -> Iterator[ReportRenderer]:
-    models = Models(night.settings, night.engine, night.store)
-    one = ReportRenderer(night.settings, night.engine, night.store, models, night.notifier)
-    yield one
-    one.close()
+def renderer(pipeline: RescoringPipeline) -> Iterator[ReportRenderer]:
+    models = Models(pipeline.settings, pipeline.engine, pipeline.store)
+    renderer = ReportRenderer(pipeline.settings, pipeline.engine, pipeline.store, models, pipeline.notifier)
+    yield renderer
+    renderer.close()
 
 
-def made(night: RescoringHarness, reporter: ReportRenderer, run_id: UUID) -> str:
-    """The page about a run as a worker leaves it in the store, checked for what holds of every page."""
-    key = report_key(run_id, report.build_report(night.engine, run_id).digest)
-    reporter.make(run_id, key)
-    page = night.store.read(key).decode()
+def rendered_report(pipeline: RescoringPipeline, renderer: ReportRenderer, run_id: UUID) -> str:
+    """Render the report of a run, check what holds for every report, and return it."""
+    key = report_key(run_id, report.build_report(pipeline.engine, run_id).digest)
+    renderer.make(run_id, key)
+    page = pipeline.store.read(key).decode()
     parsed = Page(page)
     assert "script" not in parsed.tags
     assert parsed.sources
@@ -53,26 +53,26 @@ def made(night: RescoringHarness, reporter: ReportRenderer, run_id: UUID) -> str
     return page
 
 
-def images(page: str, what: str) -> list[Image.Image]:
-    found = re.findall(rf'<img alt="{what}" src="data:image/jpeg;base64,([^"]+)"', page)
-    return [Image.open(io.BytesIO(base64.b64decode(one))) for one in found]
+def images(page: str, alt: str) -> list[Image.Image]:
+    encoded_images = re.findall(rf'<img alt="{alt}" src="data:image/jpeg;base64,([^"]+)"', page)
+    return [Image.open(io.BytesIO(base64.b64decode(encoded_image))) for encoded_image in encoded_images]
 
 
-def test_what_would_change_is_shown_before_and_after(
-    night: RescoringHarness, reporter: ReportRenderer, bundle: Path, another_bundle: Path
+def test_changed_parts_are_shown_before_and_after(
+    pipeline: RescoringPipeline, renderer: ReportRenderer, bundle: Path, another_bundle: Path
 ) -> None:
-    night.version(bundle)
-    night.version(another_bundle)
-    ids = night.inspect([0.01] * 15 + [0.2] * 5, part_id=EVIL, line_id="<b>", station_id=None)
-    run_id = night.run(2, threshold=1e-9)  # whatever is scored is ng
-    assert night.run_until_done(run_id).state == "completed"
-    with night.engine.begin() as connection:
-        review(connection, ids[0], "ok", reviewer="<i>me</i>")
-    page = made(night, reporter, run_id)
-    assert [len(images(page, what)) for what in ("the part", "heat before", "heat after")] == [12, 12, 12]
-    assert all(max(one.size) <= 320 for one in images(page, "heat after"))
-    said = unescape(re.sub(r"<[^>]+>", "", page))
-    assert said.count(EVIL) == 12
+    pipeline.add_version(bundle)
+    pipeline.add_version(another_bundle)
+    ids = pipeline.inspect([0.01] * 15 + [0.2] * 5, part_id=EVIL, line_id="<b>", station_id=None)
+    run_id = pipeline.create_run(2, threshold=1e-9)  # every score is ng
+    assert pipeline.run_until_done(run_id).state == "completed"
+    with pipeline.engine.begin() as connection:
+        add_review(connection, ids[0], "ok", reviewer="<i>me</i>")
+    page = rendered_report(pipeline, renderer, run_id)
+    assert [len(images(page, alt)) for alt in ("the part", "heat before", "heat after")] == [12, 12, 12]
+    assert all(max(image.size) <= 320 for image in images(page, "heat after"))
+    page_text = unescape(re.sub(r"<[^>]+>", "", page))
+    assert page_text.count(EVIL) == 12
     for words in (
         "ring: what version 2 would change",
         "against version 1",
@@ -80,69 +80,73 @@ def test_what_would_change_is_shown_before_and_after(
         "Were ok, would be ng",
         "1e-09",
     ):
-        assert words in said, words
-    assert "Were ng, would be ok" not in said
-    assert "1 reviewed ok would newly be rejected" in said
+        assert words in page_text, words
+    assert "Were ng, would be ok" not in page_text
+    assert "1 reviewed ok would newly be rejected" in page_text
 
 
-def test_images_of_an_archive_are_shown_by_their_scores(
-    night: RescoringHarness, reporter: ReportRenderer, bundle: Path
+def test_images_of_an_archive_are_shown_by_score(
+    pipeline: RescoringPipeline, renderer: ReportRenderer, bundle: Path
 ) -> None:
-    night.version(bundle)
-    night.archive.mkdir()
+    pipeline.add_version(bundle)
+    pipeline.archive.mkdir()
     for seed in range(14):
-        (night.archive / f"<{seed:02}>.png").write_bytes(png(seed))
-    (night.archive / "broken.png").write_bytes(b"broken")
-    run_id = night.run(1, source={"folder": str(night.archive)}, max_failure_rate=1)
-    night.run_until_done(run_id)
-    results = sorted(night.results(run_id), key=lambda row: -(row.anomaly_score or 0))
-    (night.archive / results[0].path).write_bytes(png(99))
-    (night.archive / results[1].path).unlink()
-    page = made(night, reporter, run_id)
-    assert [len(images(page, what)) for what in ("the part", "heat before", "heat after")] == [10, 0, 10]
-    said = unescape(re.sub(r"<[^>]+>", "", page))
-    shown = re.findall(r"(<\d\d>\.png)no\.", said.replace("\n", ""))
+        (pipeline.archive / f"<{seed:02}>.png").write_bytes(png(seed))
+    (pipeline.archive / "broken.png").write_bytes(b"broken")
+    run_id = pipeline.create_run(1, source={"folder": str(pipeline.archive)}, max_failure_rate=1)
+    pipeline.run_until_done(run_id)
+    results = sorted(pipeline.results(run_id), key=lambda row: -(row.anomaly_score or 0))
+    (pipeline.archive / results[0].path).write_bytes(png(99))
+    (pipeline.archive / results[1].path).unlink()
+    page = rendered_report(pipeline, renderer, run_id)
+    assert [len(images(page, alt)) for alt in ("the part", "heat before", "heat after")] == [10, 0, 10]
+    page_text = unescape(re.sub(r"<[^>]+>", "", page))
+    shown = re.findall(r"(<\d\d>\.png)no\.", page_text.replace("\n", ""))
     assert shown == [row.path for row in results[:12]]
     for words in ("The highest scores", "has changed since", "Nothing was recorded", "image_undecodable", "broken.png"):
-        assert words in said, words
+        assert words in page_text, words
 
 
-def test_a_version_that_is_gone_leaves_its_heat_out(
-    night: RescoringHarness, reporter: ReportRenderer, bundle: Path, another_bundle: Path
+def test_heatmaps_of_an_unavailable_version_are_omitted(
+    pipeline: RescoringPipeline, renderer: ReportRenderer, bundle: Path, another_bundle: Path
 ) -> None:
-    night.version(bundle)
-    night.version(another_bundle)
-    night.inspect([0.01] * 3)
-    run_id = night.run(2, threshold=1e-9)
-    night.run_until_done(run_id)
-    with night.engine.begin() as connection:
+    pipeline.add_version(bundle)
+    pipeline.add_version(another_bundle)
+    pipeline.inspect([0.01] * 3)
+    run_id = pipeline.create_run(2, threshold=1e-9)
+    pipeline.run_until_done(run_id)
+    with pipeline.engine.begin() as connection:
         digests = connection.execute(text("SELECT sha256 FROM model_versions ORDER BY version")).scalars().all()
-    night.store.path(bundle_key(digests[0])).unlink()
-    page = made(night, reporter, run_id)
-    assert [len(images(page, what)) for what in ("the part", "heat before", "heat after")] == [3, 0, 3]
+    pipeline.store.path(bundle_key(digests[0])).unlink()
+    page = rendered_report(pipeline, renderer, run_id)
+    assert [len(images(page, alt)) for alt in ("the part", "heat before", "heat after")] == [3, 0, 3]
     assert "Version 1 could not be loaded" in page
-    # Without the run's own version there is no page: another worker may have it.
-    night.store.path(bundle_key(digests[1])).unlink()
+    # Without the version of the run there is no report: another worker may be able to load it.
+    pipeline.store.path(bundle_key(digests[1])).unlink()
     fresh = ReportRenderer(
-        night.settings, night.engine, night.store, Models(night.settings, night.engine, night.store), night.notifier
+        pipeline.settings,
+        pipeline.engine,
+        pipeline.store,
+        Models(pipeline.settings, pipeline.engine, pipeline.store),
+        pipeline.notifier,
     )
     with pytest.raises(ModelUnavailable):
         fresh.make(run_id, report_key(run_id, "other"))
     fresh.close()
-    assert not night.store.holds(failure_key(report_key(run_id, "other")))
+    assert not pipeline.store.holds(failure_key(report_key(run_id, "other")))
 
 
-def test_a_run_without_results_has_a_page(night: RescoringHarness, reporter: ReportRenderer, bundle: Path) -> None:
-    night.version(bundle)
-    run_id = night.run(1)
+def test_a_run_without_results_has_a_page(pipeline: RescoringPipeline, renderer: ReportRenderer, bundle: Path) -> None:
+    pipeline.add_version(bundle)
+    run_id = pipeline.create_run(1)
     key = report_key(run_id, "digest")
-    reporter.make(run_id, key)
-    page = Page(night.store.read(key).decode())
+    renderer.make(run_id, key)
+    page = Page(pipeline.store.read(key).decode())
     assert page.sources == []
 
 
-def test_there_is_no_page_about_a_run_that_there_is_not(night: RescoringHarness, reporter: ReportRenderer) -> None:
+def test_an_unknown_run_has_no_page(pipeline: RescoringPipeline, renderer: ReportRenderer) -> None:
     run_id = UUID(int=7)
     key = report_key(run_id, "digest")
-    reporter.make(run_id, key)
-    assert night.store.read(failure_key(key)).decode() == f"There is no re-scoring run {run_id}."
+    renderer.make(run_id, key)
+    assert pipeline.store.read(failure_key(key)).decode() == f"There is no re-scoring run {run_id}."

@@ -1,4 +1,4 @@
-"""Who may ask: other web pages never; with keys, who has one with the right scope."""
+"""Access to the api: never from other web pages; with authentication, only with a key of the right scope."""
 
 import datetime as dt
 import os
@@ -23,7 +23,7 @@ def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
 
 
-def test_a_rebound_name_gets_nothing(client: httpx.Client) -> None:
+def test_a_rebound_host_name_is_refused(client: httpx.Client) -> None:
     assert_refused(client.get("/v1/recipes", headers={"Host": "evil.example"}), 403, "foreign_origin")
     assert_refused(client.get("/v1/recipes", headers={"Host": "["}), 403, "foreign_origin")
     assert client.get("/v1/recipes", headers={"Host": "localhost:1"}).status_code == 200
@@ -42,30 +42,32 @@ def test_a_rebound_name_gets_nothing(client: httpx.Client) -> None:
     ],
     ids=str,
 )
-def test_another_web_page_changes_nothing(client: httpx.Client, headers: dict[str, str]) -> None:
+def test_requests_from_other_origins_are_refused(client: httpx.Client, headers: dict[str, str]) -> None:
     assert_refused(client.post("/v1/recipes", json={"name": "evil"}, headers=headers), 403, "foreign_origin")
-    assert client.get("/v1/recipes", headers=headers).status_code == 200  # it cannot read the answer anyway
+    assert (
+        client.get("/v1/recipes", headers=headers).status_code == 200
+    )  # the browser does not let the page read the response
 
 
-def test_the_own_page_may(client: httpx.Client, system: System) -> None:
-    own = {"Origin": system.url, "Sec-Fetch-Site": "same-origin"}
-    assert client.post("/v1/batches", headers=own).status_code == 202
+def test_requests_from_the_same_origin_are_accepted(client: httpx.Client, system: System) -> None:
+    headers = {"Origin": system.url, "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/v1/batches", headers=headers).status_code == 202
 
 
-def test_the_page_is_served_with_a_policy(client: httpx.Client) -> None:
+def test_the_page_has_a_content_security_policy(client: httpx.Client) -> None:
     answer = client.get("/")
     assert "<title>Linewatch</title>" in answer.text
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
 
 
-def test_with_keys_on_each_request_needs_its_scope(settings: Settings, engine: Engine) -> None:
+def test_each_request_needs_its_scope(settings: Settings, engine: Engine) -> None:
     with running_api(settings, LINEWATCH_AUTH="on") as http:
         assert_scopes_hold(http, engine)
 
 
 def assert_scopes_hold(http: httpx.Client, engine: Engine) -> None:
     with engine.begin() as connection:
-        made = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
+        keys_by_scope = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
     for path in ("/healthz", "/readyz", "/health", "/"):
         assert http.get(path).status_code == 200
     for headers in (
@@ -77,11 +79,11 @@ def assert_scopes_hold(http: httpx.Client, engine: Engine) -> None:
         answer = http.get("/v1/recipes", headers=headers)
         assert_refused(answer, 401, "unauthenticated")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
-        told = "unknown or was revoked" if "lw_x_y" in str(headers) else "Send an API key"
-        assert told in answer.json()["detail"]
+        message = "unknown or was revoked" if "lw_x_y" in str(headers) else "Send an API key"
+        assert message in answer.json()["detail"]
 
     def ask(scope: str, method: str, path: str, **body: object) -> int:
-        headers = {"Authorization": f"Bearer {made[scope][1]}", "Host": "plant.example"}
+        headers = {"Authorization": f"Bearer {keys_by_scope[scope][1]}", "Host": "plant.example"}
         return http.request(method, path, headers=headers, **body).status_code  # type: ignore[arg-type]
 
     image = {"files": {"image": ("a.png", png(1))}}
@@ -90,32 +92,34 @@ def assert_scopes_hold(http: httpx.Client, engine: Engine) -> None:
     assert [ask(scope, "POST", "/v1/recipes/ring/rollback") for scope in keys.SCOPES] == [403, 403, 409]
     assert [ask(scope, "POST", "/v1/inspections", **image) for scope in keys.SCOPES] == [404, 403, 404]
     with engine.begin() as connection:
-        keys.revoke(connection, made["read"][0].prefix, actor="test")
+        keys.revoke(connection, keys_by_scope["read"][0].prefix, actor="test")
     deadline = time.monotonic() + 30
     while ask("read", "GET", "/v1/recipes") != 401 and time.monotonic() < deadline:
         time.sleep(0.2)
-    revoked = http.get("/v1/recipes", headers={"Authorization": f"Bearer {made['read'][1]}"})
+    revoked = http.get("/v1/recipes", headers={"Authorization": f"Bearer {keys_by_scope['read'][1]}"})
     assert_refused(revoked, 401, "unauthenticated")
     assert "unknown or was revoked" in revoked.json()["detail"]
 
 
-def test_a_review_says_which_key_it_came_with(settings: Settings, engine: Engine) -> None:
+def test_a_review_records_its_api_key(settings: Settings, engine: Engine) -> None:
     insert(engine, 1)
     with engine.begin() as connection:
-        made = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
+        keys_by_scope = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
         one_id = connection.execute(text("SELECT id FROM inspections")).scalar_one()
-    said = {"verdict": "ok", "reviewer": "A. Person", "reason": "dust"}
+    review = {"verdict": "ok", "reviewer": "A. Person", "reason": "dust"}
     with running_api(settings, LINEWATCH_AUTH="on") as http:
         answers = {
-            scope: http.post(f"/v1/inspections/{one_id}/reviews", json=said, headers={"Authorization": f"Bearer {key}"})
-            for scope, (_, key) in made.items()
+            scope: http.post(
+                f"/v1/inspections/{one_id}/reviews", json=review, headers={"Authorization": f"Bearer {key}"}
+            )
+            for scope, (_, key) in keys_by_scope.items()
         }
     assert {scope: answer.status_code for scope, answer in answers.items()} == {
         "submit": 201,
         "read": 403,
         "admin": 201,
     }
-    actor = f"key:{made['submit'][0].prefix}"
+    actor = f"key:{keys_by_scope['submit'][0].prefix}"
     assert answers["submit"].json()["reviews"][-1]["actor"] == actor
     with engine.begin() as connection:
         audited = text("SELECT actor FROM audit_events WHERE action = 'inspection.reviewed' ORDER BY id LIMIT 1")
@@ -123,52 +127,54 @@ def test_a_review_says_which_key_it_came_with(settings: Settings, engine: Engine
 
 
 @pytest.fixture
-def guarded(settings: Settings) -> Iterator[httpx.Client]:
-    """An api that asks for keys."""
+def authenticated_api(settings: Settings) -> Iterator[httpx.Client]:
+    """An api that requires keys."""
     with running_api(settings, LINEWATCH_AUTH="on") as http:
         yield http
 
 
-def asked_with(http: httpx.Client, key: str, path: str = "/v1/recipes") -> httpx.Response:
+def get_with_key(http: httpx.Client, key: str, path: str = "/v1/recipes") -> httpx.Response:
     return http.get(path, headers={"Authorization": f"Bearer {key}"})
 
 
-def test_a_key_is_refused_from_the_moment_on_at_which_it_expires(guarded: httpx.Client, engine: Engine) -> None:
-    """Also while the guard remembers it."""
+def test_a_key_is_refused_once_it_has_expired(authenticated_api: httpx.Client, engine: Engine) -> None:
+    """This holds for a cached key too."""
     expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=4)
     with engine.begin() as connection:
         _, key = keys.create(connection, "mes", ["read"], actor="test", expires_at=expires_at)
-    assert asked_with(guarded, key).status_code == 200
+    assert get_with_key(authenticated_api, key).status_code == 200
     asked_at = dt.datetime.now(dt.UTC)
     while asked_at < expires_at:
-        asked_with(guarded, key)
+        get_with_key(authenticated_api, key)
         asked_at = dt.datetime.now(dt.UTC)
-    answer = asked_with(guarded, key)
+    answer = get_with_key(authenticated_api, key)
     assert_refused(answer, 401, "unauthenticated")
     assert "expired" in answer.json()["detail"]
     assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert "expired" not in asked_with(guarded, f"{key}x").json()["detail"]  # that is nobody's business
+    assert (
+        "expired" not in get_with_key(authenticated_api, f"{key}x").json()["detail"]
+    )  # not disclosed without the whole key
 
 
-def test_a_key_over_its_rate_waits(guarded: httpx.Client, engine: Engine) -> None:
+def test_a_key_over_its_rate_limit_gets_429(authenticated_api: httpx.Client, engine: Engine) -> None:
     with engine.begin() as connection:
         _, slow = keys.create(connection, "slow", ["read"], actor="test", requests_per_minute=2)
         _, free = keys.create(connection, "free", ["read"], actor="test")
-    answers = [asked_with(guarded, slow) for _ in range(3)]
-    assert [one.status_code for one in answers] == [200, 200, 429]
+    answers = [get_with_key(authenticated_api, slow) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert_refused(answers[-1], 429, "rate_limited")
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 30
-    assert {asked_with(guarded, free).status_code for _ in range(10)} == {200}
+    assert {get_with_key(authenticated_api, free).status_code for _ in range(10)} == {200}
 
 
-def test_the_use_of_a_key_is_noted_beside_its_requests(guarded: httpx.Client, engine: Engine) -> None:
+def test_recording_the_use_of_a_key_does_not_delay_requests(authenticated_api: httpx.Client, engine: Engine) -> None:
     used = text("SELECT last_used_at FROM api_keys")
     with engine.begin() as connection:
         _, key = keys.create(connection, "mes", ["read"], actor="test")
         assert connection.execute(used).scalar_one() is None
     with engine.begin() as connection:
-        connection.execute(text("SELECT FROM api_keys FOR UPDATE"))  # it cannot be noted now
-        assert asked_with(guarded, key).status_code == 200
+        connection.execute(text("SELECT FROM api_keys FOR UPDATE"))  # the use cannot be recorded now
+        assert get_with_key(authenticated_api, key).status_code == 200
     deadline = time.monotonic() + 30
     while True:
         with engine.begin() as connection:
@@ -178,20 +184,20 @@ def test_the_use_of_a_key_is_noted_beside_its_requests(guarded: httpx.Client, en
         assert time.monotonic() < deadline
         time.sleep(0.05)
     for _ in range(5):
-        assert asked_with(guarded, key).status_code == 200
+        assert get_with_key(authenticated_api, key).status_code == 200
     with engine.begin() as connection:
         assert connection.execute(used).scalar_one() == noted
 
 
-def test_beyond_loopback_keys_are_needed(settings: Settings) -> None:
-    with running_api(settings, LINEWATCH_HOST="0.0.0.0") as http:  # noqa: S104 - that is the point
+def test_beyond_loopback_keys_are_required(settings: Settings) -> None:
+    with running_api(settings, LINEWATCH_HOST="0.0.0.0") as http:  # noqa: S104 - as tested
         assert_refused(http.get("/v1/recipes"), 401, "unauthenticated")
         assert http.get("/healthz").status_code == 200
 
 
 def test_keys_cannot_be_switched_off_beyond_loopback() -> None:
-    environment = os.environ | {"LINEWATCH_HOST": "0.0.0.0", "LINEWATCH_AUTH": "off"}  # noqa: S104 - that is the point
+    environment = os.environ | {"LINEWATCH_HOST": "0.0.0.0", "LINEWATCH_AUTH": "off"}  # noqa: S104 - as tested
     command = [sys.executable, "-m", "api"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "LINEWATCH_AUTH=off is for loopback addresses" in done.stderr
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert completed.returncode == 2
+    assert "LINEWATCH_AUTH=off is for loopback addresses" in completed.stderr

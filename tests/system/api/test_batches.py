@@ -1,4 +1,4 @@
-"""`/v1/batches`: bursts, open batches, and a thousand images through a worker that is killed."""
+"""`/v1/batches`: bursts, open batches, and a thousand images despite a killed worker."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ def images(number: int) -> list[tuple[str, tuple[str, bytes]]]:
     return [("images", (f"{seed:03}.png", png(seed))) for seed in range(number)]
 
 
-def test_a_burst_becomes_a_batch_with_fields_common_and_own(client: httpx.Client, recipe: str) -> None:
+def test_a_burst_becomes_a_batch_with_common_and_individual_fields(client: httpx.Client, recipe: str) -> None:
     items = {"001.png": {"part_id": "SN-1", "metadata": {"view": "top"}}, "002.png": {"external_id": "named"}}
     answer = client.post(
         "/v1/batches", data={"recipe": recipe, "lot_id": "L-9", "items": json.dumps(items)}, files=images(4)
@@ -30,15 +30,20 @@ def test_a_burst_becomes_a_batch_with_fields_common_and_own(client: httpx.Client
     batch = answer.json()
     assert answer.headers["Location"] == f"/v1/batches/{batch['id']}"
     assert (batch["status"], batch["counts"]["total"], batch["errors"]) == ("running", 4, [])
-    assert [one["external_id"] for one in batch["inspections"]] == ["000.png", "001.png", "named", "003.png"]
-    assert {one["lot_id"] for one in batch["inspections"]} == {"L-9"}
+    assert [inspection["external_id"] for inspection in batch["inspections"]] == [
+        "000.png",
+        "001.png",
+        "named",
+        "003.png",
+    ]
+    assert {inspection["lot_id"] for inspection in batch["inspections"]} == {"L-9"}
     assert batch["inspections"][1]["part_id"] == "SN-1"
     assert batch["inspections"][1]["metadata"] == {"view": "top"}
     final = client.get(f"/v1/batches/{batch['id']}", params={"wait": 60}).json()
     assert final["status"] == "completed"
     assert final["counts"]["completed"] == final["counts"]["ok"] + final["counts"]["ng"] == 4
     listed = client.get("/v1/inspections", params={"batch_id": batch["id"]}).json()["items"]
-    assert {one["id"] for one in listed} == {one["id"] for one in batch["inspections"]}
+    assert {inspection["id"] for inspection in listed} == {inspection["id"] for inspection in batch["inspections"]}
 
 
 @pytest.mark.parametrize(
@@ -96,8 +101,8 @@ def test_a_thousand_images_of_64_clients_survive_a_killed_worker(
         running = [stations.submit(station, number) for number in range(CLIENTS)]
         assert begun.wait(60)
         system.child("worker.scoring").kill()
-        for one in running:
-            one.result()
+        for future in running:
+            future.result()
 
     assert len(set(accepted)) == BURST
     deadline = time.monotonic() + 120
@@ -109,17 +114,17 @@ def test_a_thousand_images_of_64_clients_survive_a_killed_worker(
         if not any(in_flight):
             break
         time.sleep(0.5)
-    found: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
     parts: set[str] = set()
     cursor = None
     while True:
         page = client.get(
             "/v1/inspections", params={"recipe": recipe, "limit": 500, **({"cursor": cursor} if cursor else {})}
         ).json()
-        found.update(one["status"] for one in page["items"])
-        parts |= {one["part_id"] for one in page["items"]}
+        statuses.update(item["status"] for item in page["items"])
+        parts |= {item["part_id"] for item in page["items"]}
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    assert found == {"completed": BURST}
+    assert statuses == {"completed": BURST}
     assert len(parts) == BURST

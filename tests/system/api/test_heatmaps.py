@@ -1,4 +1,4 @@
-"""Heatmaps of inspections: at the image's own size, upright, on the scale of the inspection's own threshold."""
+"""Heatmaps of inspections: in the size of the image, upright, scaled by the threshold of the inspection."""
 
 import io
 from pathlib import Path
@@ -21,17 +21,17 @@ def heatmap_of(client: httpx.Client, inspection: dict) -> Image.Image:  # type: 
     return Image.open(io.BytesIO(answer.content))
 
 
-def test_a_heatmap_is_the_image_under_its_heat(client: httpx.Client, recipe: str) -> None:
+def test_a_heatmap_is_the_image_overlaid_with_heat(client: httpx.Client, recipe: str) -> None:
     image = part(21, size=(300, 210), scratched=True)
     result = final(client, submit(client, recipe, encoded(image))["id"])
     drawn = heatmap_of(client, result)
     anomaly_map = np.load(io.BytesIO(client.get(f"/v1/inspections/{result['id']}/anomaly-map").content))
     expected = overlay(image, scale_to_threshold(anomaly_map, result["anomaly_score"], result["threshold"]))
     np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
-    assert heatmap_of(client, result).tobytes() == drawn.tobytes()  # from the store now
+    assert heatmap_of(client, result).tobytes() == drawn.tobytes()  # now from the store
 
 
-def test_a_heatmap_lies_upright(client: httpx.Client, recipe: str) -> None:
+def test_a_heatmap_is_upright(client: httpx.Client, recipe: str) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     data = encoded(part(22, size=(120, 80)), "JPEG", exif=turned)
@@ -42,7 +42,7 @@ def test_a_heatmap_lies_upright(client: httpx.Client, recipe: str) -> None:
 
 
 @pytest.mark.parametrize(("share", "calm"), [(10, True), (0.5, False)], ids=["below", "above"])
-def test_only_a_part_at_or_above_its_threshold_shows_a_contour(
+def test_only_a_score_at_or_above_the_threshold_has_a_contour(
     client: httpx.Client, recipe: str, tmp_path: Path, share: float, calm: bool
 ) -> None:
     data = png(23)
@@ -57,7 +57,7 @@ def test_only_a_part_at_or_above_its_threshold_shows_a_contour(
     assert (drawn == np.asarray(part(23))).all() == calm
 
 
-def test_what_was_not_examined_has_no_heatmap(client: httpx.Client, recipe: str) -> None:
+def test_an_inspection_without_a_score_has_no_heatmap(client: httpx.Client, recipe: str) -> None:
     failed = final(client, submit(client, recipe, encoded(part(24, size=(400, 300)))[:9000])["id"])
     client.post("/v1/recipes", json={"name": "unlit", "without_model": "wait"})
     for inspection_id, state in ((failed["id"], "failed"), (submit(client, "unlit", png(25))["id"], "queued")):

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the same request again, at once or much later, makes nothing new and is answered as at first."""
+"""`Idempotency-Key`: a repeated request creates nothing and gets the first response."""
 
 import json
 import os
@@ -24,7 +24,7 @@ POSTS = 50
 
 @pytest.fixture
 def http(settings: Settings) -> Iterator[httpx.Client]:
-    """An api without workers, where the recipe `ring` takes images."""
+    """An api without workers; the recipe `ring` accepts images."""
     with running_api(settings) as client:
         make_recipe(client)
         yield client
@@ -60,7 +60,7 @@ def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
 
 
 def until_answered(send: Callable[[], httpx.Response]) -> httpx.Response:
-    """As a client does that was told that its request is in flight."""
+    """Send a request again while it is in flight, as a client does."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         answer = send()
@@ -69,32 +69,32 @@ def until_answered(send: Callable[[], httpx.Response]) -> httpx.Response:
         assert_refused(answer, 409, "idempotency_in_flight")
         assert answer.headers["Retry-After"] == "1"
         time.sleep(0.05)
-    raise AssertionError("it stays in flight")
+    raise AssertionError("the request is still in flight")
 
 
-def test_fifty_posts_at_once_make_one_inspection(http: httpx.Client) -> None:
+def test_fifty_concurrent_posts_create_one_inspection(http: httpx.Client) -> None:
     with ThreadPoolExecutor(POSTS) as pool:
         answers = list(pool.map(lambda _: until_answered(lambda: post(http, "k")), range(POSTS)))
-    assert {one.status_code for one in answers} == {202}
-    assert len({one.content for one in answers}) == 1
-    assert Counter(one.headers.get("Idempotency-Replayed") for one in answers) == {None: 1, "true": POSTS - 1}
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.content for answer in answers}) == 1
+    assert Counter(answer.headers.get("Idempotency-Replayed") for answer in answers) == {None: 1, "true": POSTS - 1}
     assert stored(http) == 1
 
 
-def test_posts_to_two_api_processes_make_one_inspection_for_each_key(settings: Settings) -> None:
-    with running_api(settings) as one, running_api(settings) as other:
-        make_recipe(one)
-        calls = [(client, f"key-{number % 10}") for number in range(POSTS) for client in (one, other)]
+def test_posts_to_two_api_processes_create_one_inspection_per_key(settings: Settings) -> None:
+    with running_api(settings) as first_api, running_api(settings) as second_api:
+        make_recipe(first_api)
+        calls = [(client, f"key-{number % 10}") for number in range(POSTS) for client in (first_api, second_api)]
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(lambda call: until_answered(lambda: post(*call)), calls))
         assert {answer.status_code for answer in answers} == {202}
-        by_key = {key: {answer.content for answer, (_, own) in zip(answers, calls, strict=True) if own == key}
+        by_key = {key: {answer.content for answer, (_, call_key) in zip(answers, calls, strict=True) if call_key == key}
                   for _, key in calls}  # fmt: skip
         assert {len(bodies) for bodies in by_key.values()} == {1}
-        assert stored(one) == len(by_key) == 10
+        assert stored(first_api) == len(by_key) == 10
 
 
-def test_another_request_under_a_used_key_is_refused(http: httpx.Client) -> None:
+def test_a_used_key_is_refused_for_another_request(http: httpx.Client) -> None:
     first = post(http, "k", part_id="SN-1")
     assert_refused(post(http, "k", part_id="SN-1", content=png(2)), 422, "idempotency_mismatch")
     assert_refused(post(http, "k", part_id="SN-2"), 422, "idempotency_mismatch")
@@ -116,7 +116,7 @@ def test_another_request_under_a_used_key_is_refused(http: httpx.Client) -> None
     assert_replayed(form, first)
 
 
-def test_while_a_slow_upload_is_under_way_its_key_is_taken(http: httpx.Client) -> None:
+def test_a_key_is_in_flight_during_a_slow_upload(http: httpx.Client) -> None:
     image = png(1)
     address = (http.base_url.host, http.base_url.port)
     head = (
@@ -125,7 +125,7 @@ def test_while_a_slow_upload_is_under_way_its_key_is_taken(http: httpx.Client) -
     )
     with socket.create_connection(address, timeout=60) as slow:
         slow.sendall(head.encode())
-        assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # it is being received from here on
+        assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # the body is being received
         slow.sendall(image[:100])
         answer = post(http, "k")
         assert_refused(answer, 409, "idempotency_in_flight")
@@ -140,10 +140,10 @@ def test_while_a_slow_upload_is_under_way_its_key_is_taken(http: httpx.Client) -
     assert stored(http) == 2
 
 
-def test_an_upload_that_broke_off_or_was_refused_leaves_its_key_free(http: httpx.Client) -> None:
+def test_an_aborted_or_refused_upload_releases_its_key(http: httpx.Client) -> None:
     def broken_body() -> Iterator[bytes]:
         yield png(1)[:100]
-        raise RuntimeError("the camera went away")
+        raise RuntimeError("the camera was disconnected")
 
     headers = {"Content-Type": "image/png", "Idempotency-Key": "k"}
     with pytest.raises(RuntimeError, match="went away"):
@@ -154,8 +154,8 @@ def test_an_upload_that_broke_off_or_was_refused_leaves_its_key_free(http: httpx
     assert stored(http) == 1
 
 
-def test_an_api_that_is_killed_after_the_commit_has_not_forgotten(settings: Settings, engine: Engine) -> None:
-    """The commit is held up in the database until the api is dead: it is carried out, and nobody is told."""
+def test_an_upload_committed_before_a_kill_is_replayed(settings: Settings, engine: Engine) -> None:
+    """The commit is blocked in the database until the api is killed: it succeeds, but no response is sent."""
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -185,12 +185,12 @@ def test_an_api_that_is_killed_after_the_commit_has_not_forgotten(settings: Sett
         assert again.json()["id"] == http.get("/v1/inspections").json()["items"][0]["id"]
 
 
-def test_a_key_belongs_to_who_sent_it(settings: Settings, engine: Engine) -> None:
+def test_keys_are_scoped_to_the_api_key(settings: Settings, engine: Engine) -> None:
     with engine.begin() as connection:
-        made = [keys.create(connection, name, ["submit", "read", "admin"], actor="test")[1] for name in "ab"]
+        api_keys = [keys.create(connection, name, ["submit", "read", "admin"], actor="test")[1] for name in "ab"]
     with running_api(settings, LINEWATCH_AUTH="on") as http:
         ids = []
-        for number, key in enumerate([*made, *made]):
+        for number, key in enumerate([*api_keys, *api_keys]):
             http.headers["Authorization"] = f"Bearer {key}"
             if number == 0:
                 make_recipe(http)
@@ -202,14 +202,14 @@ def test_a_key_belongs_to_who_sent_it(settings: Settings, engine: Engine) -> Non
 @pytest.mark.parametrize(
     "key", [b"", b"a b", b"k" * 256, "Schlüssel".encode()], ids=["empty", "space", "long", "not ASCII"]
 )
-def test_a_key_of_a_wrong_form_is_refused(http: httpx.Client, key: bytes) -> None:
+def test_a_malformed_key_is_refused(http: httpx.Client, key: bytes) -> None:
     answer = http.post("/v1/batches", headers=[(b"Idempotency-Key", key)])
     assert_refused(answer, 422, "invalid_field")
     assert "Idempotency-Key" in answer.json()["detail"]
 
 
 def test_two_keys_on_one_request_are_refused(http: httpx.Client) -> None:
-    """Were the first to count, a proxy that adds one of its own would make two of what is sent twice."""
+    """If the first key counted, a proxy that adds a key would turn a retry into a second inspection."""
     for path in ("/v1/inspections?recipe=ring", "/v1/batches"):
         headers = [("Idempotency-Key", "of-the-proxy"), ("Idempotency-Key", "k"), ("Content-Type", "image/png")]
         answer = http.post(path, content=png(1) if "recipe" in path else b"", headers=headers)
@@ -218,7 +218,7 @@ def test_two_keys_on_one_request_are_refused(http: httpx.Client) -> None:
     assert stored(http) == 0
 
 
-def test_a_burst_is_answered_again_with_all_of_it(http: httpx.Client) -> None:
+def test_a_burst_is_replayed_completely(http: httpx.Client) -> None:
     def send(key: str, *, items: dict[str, object], lot: str = "L-1") -> httpx.Response:
         images = [("images", (f"{seed}.png", png(seed))) for seed in (3, 1, 2)]
         images.insert(1, ("images", ("bad\x00.png", b"no image")))
@@ -227,9 +227,9 @@ def test_a_burst_is_answered_again_with_all_of_it(http: httpx.Client) -> None:
 
     items: dict[str, object] = {"2.png": {"part_id": "SN-2", "metadata": {"b": 1.5, "a": [None]}}}
     first = send("k", items=items)
-    assert [one["external_id"] for one in first.json()["inspections"]] == ["3.png", "1.png", "2.png"]
+    assert [inspection["external_id"] for inspection in first.json()["inspections"]] == ["3.png", "1.png", "2.png"]
     assert first.json()["counts"]["total"] == first.json()["counts"]["queued"] == 3
-    assert [one["code"] for one in first.json()["errors"]] == ["unsupported_media_type"]
+    assert [error["code"] for error in first.json()["errors"]] == ["unsupported_media_type"]
     http.post(f"/v1/inspections/{first.json()['inspections'][0]['id']}/cancel")
     assert_replayed(send("k", items=items), first)
     assert_refused(send("k", items={}), 422, "idempotency_mismatch")
@@ -251,11 +251,11 @@ def test_a_batch_is_opened_once(http: httpx.Client) -> None:
     assert http.get(f"/v1/batches/{batch_id}").json()["counts"]["total"] == 1
 
 
-def test_what_is_finished_is_answered_as_it_was_accepted(client: httpx.Client, recipe: str) -> None:
+def test_a_replay_returns_the_state_at_acceptance(client: httpx.Client, recipe: str) -> None:
     key = uuid4().hex
     first = post(client, key, recipe=recipe)
-    done = client.get(f"/v1/inspections/{first.json()['id']}", params={"wait": 60}).json()
-    assert done["status"] == "completed"
+    final = client.get(f"/v1/inspections/{first.json()['id']}", params={"wait": 60}).json()
+    assert final["status"] == "completed"
     client.patch(f"/v1/recipes/{recipe}", json={"state": "archived"})
     assert_refused(post(client, uuid4().hex, recipe=recipe), 409, "invalid_transition")
     again = post(client, key, recipe=recipe)

@@ -1,4 +1,4 @@
-"""An image that was taken wrongly is for a person to judge, whatever its score; the reasons are told."""
+"""A wrongly taken image needs review regardless of its score; the response contains the reasons."""
 
 from pathlib import Path
 from uuid import uuid4
@@ -18,18 +18,18 @@ from tests.system.api.test_inspections import final, submit
 
 @pytest.fixture(scope="module")
 def checking_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, with the input ranges of twenty good parts."""
+    """The bundle with the input ranges of twenty good parts."""
     files = read_folder(bundle)
     manifest = verify_bundle(files)
     measured = [measure_image(prepare(png(seed), manifest.preprocessing, max_pixels=10**6)) for seed in range(20)]
-    checking = manifest.model_copy(update={"inputs": learn_input_ranges(measured)})
+    checking_recipe = manifest.model_copy(update={"inputs": learn_input_ranges(measured)})
     folder = tmp_path_factory.mktemp("bundles") / "checking"
-    write_folder(folder, {**files, MANIFEST: checking.to_json()})
+    write_folder(folder, {**files, MANIFEST: checking_recipe.to_json()})
     return folder
 
 
 @pytest.fixture
-def checking(client: httpx.Client, checking_bundle: Path) -> str:
+def checking_recipe(client: httpx.Client, checking_bundle: Path) -> str:
     """A recipe whose version checks its inputs."""
     name = f"recipe-{uuid4().hex[:12]}"
     client.post("/v1/recipes", json={"name": name})
@@ -37,32 +37,32 @@ def checking(client: httpx.Client, checking_bundle: Path) -> str:
     return name
 
 
-def test_a_black_image_is_for_review_and_a_part_is_judged(client: httpx.Client, checking: str) -> None:
+def test_a_black_image_needs_review_and_a_part_is_judged(client: httpx.Client, checking_recipe: str) -> None:
     black = encoded(Image.new("RGB", (96, 64)))
     answer = client.post(
         "/v1/batches",
-        data={"recipe": checking},
+        data={"recipe": checking_recipe},
         files=[("images", ("black.png", black)), ("images", ("part.png", png(31)))],
     )
     assert answer.status_code == 202, answer.text
     batch = client.get(f"/v1/batches/{answer.json()['id']}", params={"wait": 60}).json()
     assert batch["status"] == "completed"
-    dark, fine = (final(client, one["id"]) for one in answer.json()["inspections"])
+    dark, fine = (final(client, inspection["id"]) for inspection in answer.json()["inspections"])
     assert (dark["status"], dark["verdict"], dark["reasons"]) == ("completed", "review", ["input_dark"])
     assert dark["is_anomaly"] == (dark["anomaly_score"] >= dark["threshold"])
     assert (fine["verdict"], fine["reasons"]) == ("ng" if fine["is_anomaly"] else "ok", [])
     assert batch["counts"]["review"] == 1
     assert batch["counts"]["ok"] + batch["counts"]["ng"] == 1
-    listed = client.get("/v1/inspections", params={"recipe": checking, "verdict": "review"}).json()["items"]
-    assert [one["id"] for one in listed] == [dark["id"]]
+    listed = client.get("/v1/inspections", params={"recipe": checking_recipe, "verdict": "review"}).json()["items"]
+    assert [inspection["id"] for inspection in listed] == [dark["id"]]
 
 
-def test_the_size_that_counts_is_the_one_that_was_sent(client: httpx.Client, checking: str) -> None:
-    result = final(client, submit(client, checking, encoded(part(32, size=(96, 96))))["id"])
+def test_the_size_of_the_uploaded_image_is_checked(client: httpx.Client, checking_recipe: str) -> None:
+    result = final(client, submit(client, checking_recipe, encoded(part(32, size=(96, 96))))["id"])
     assert (result["verdict"], result["reasons"]) == ("review", ["input_size"])
 
 
-def test_a_version_without_ranges_checks_nothing(client: httpx.Client, recipe: str) -> None:
+def test_a_version_without_input_ranges_checks_nothing(client: httpx.Client, recipe: str) -> None:
     result = final(client, submit(client, recipe, encoded(Image.new("RGB", (96, 64))))["id"])
     assert result["reasons"] == []
     assert result["verdict"] != "review"

@@ -1,4 +1,4 @@
-"""`/v1/inspections` as clients meet it: hand in, wait, list, look."""
+"""`/v1/inspections` over HTTP: upload, wait, list, get."""
 
 import hashlib
 import io
@@ -52,7 +52,7 @@ def test_a_raw_upload_gets_its_verdict(client: httpx.Client, recipe: str) -> Non
     assert (result["reasons"], result["error"], result["reviews"]) == ([], None, [])
 
 
-def test_a_form_carries_the_same_fields(client: httpx.Client, recipe: str) -> None:
+def test_a_form_has_the_same_fields(client: httpx.Client, recipe: str) -> None:
     answer = client.post(
         "/v1/inspections",
         data={"recipe": recipe, "part_id": "Größe 7"},
@@ -78,16 +78,16 @@ def test_the_stored_image_is_the_one_that_was_sent(client: httpx.Client, recipe:
 def test_the_anomaly_map_has_the_score_as_its_mean(client: httpx.Client, recipe: str) -> None:
     result = final(client, submit(client, recipe, png(4))["id"])
     answer = client.get(f"/v1/inspections/{result['id']}/anomaly-map")
-    found = np.load(io.BytesIO(answer.content))
-    assert (found.dtype, found.shape) == (np.float32, (128, 128))
-    np.testing.assert_allclose(found.mean(dtype=np.float64), result["anomaly_score"], rtol=1e-5)
+    anomaly_map = np.load(io.BytesIO(answer.content))
+    assert (anomaly_map.dtype, anomaly_map.shape) == (np.float32, (128, 128))
+    np.testing.assert_allclose(anomaly_map.mean(dtype=np.float64), result["anomaly_score"], rtol=1e-5)
 
 
-def test_an_image_that_breaks_off_fails_alone(client: httpx.Client, recipe: str) -> None:
+def test_a_truncated_image_fails_alone(client: httpx.Client, recipe: str) -> None:
     whole = encoded(part(5, size=(400, 300)))
     ids = [submit(client, recipe, data)["id"] for data in (png(6), whole[: len(whole) // 2], png(7))]
-    results = [final(client, one) for one in ids]
-    assert [one["status"] for one in results] == ["completed", "failed", "completed"]
+    results = [final(client, inspection_id) for inspection_id in ids]
+    assert [result["status"] for result in results] == ["completed", "failed", "completed"]
     broken = results[1]
     assert (broken["anomaly_score"], broken["verdict"], broken["is_anomaly"]) == (None, None, None)
     assert broken["error"]["code"] == "image_undecodable"
@@ -96,12 +96,12 @@ def test_an_image_that_breaks_off_fails_alone(client: httpx.Client, recipe: str)
 
 def test_a_listing_is_filtered_and_paged(client: httpx.Client, recipe: str) -> None:
     ids = [submit(client, recipe, png(number), lot_id=f"L-{number % 2}")["id"] for number in range(7)]
-    for one in ids:
-        final(client, one)
+    for inspection_id in ids:
+        final(client, inspection_id)
     params: dict[str, str | int] = {"recipe": recipe, "lot_id": "L-0", "limit": 3}
     first = client.get("/v1/inspections", params=params).json()
     second = client.get("/v1/inspections", params={**params, "cursor": first["next_cursor"]}).json()
-    assert [one["id"] for one in first["items"] + second["items"]] == ids[::-2]
+    assert [item["id"] for item in first["items"] + second["items"]] == ids[::-2]
     assert second["next_cursor"] is None
     assert client.get("/v1/inspections", params={"recipe": recipe, "status": "failed"}).json()["items"] == []
     for path in ("/v1/inspections", "/v1/inspections/export"):
@@ -109,7 +109,7 @@ def test_a_listing_is_filtered_and_paged(client: httpx.Client, recipe: str) -> N
         assert (unknown.status_code, unknown.json()["code"]) == (404, "recipe_unknown")
 
 
-def test_a_queued_inspection_is_cancelled_for_good(client: httpx.Client) -> None:
+def test_a_cancelled_inspection_stays_cancelled(client: httpx.Client) -> None:
     client.post("/v1/recipes", json={"name": "waiting-room", "without_model": "wait"})
     accepted = submit(client, "waiting-room", png(8))
     cancelled = client.post(f"/v1/inspections/{accepted['id']}/cancel")
@@ -119,12 +119,12 @@ def test_a_queued_inspection_is_cancelled_for_good(client: httpx.Client) -> None
 
 
 def test_a_final_inspection_cannot_be_cancelled(client: httpx.Client, recipe: str) -> None:
-    done = final(client, submit(client, recipe, png(9))["id"])
-    answer = client.post(f"/v1/inspections/{done['id']}/cancel")
+    finished = final(client, submit(client, recipe, png(9))["id"])
+    answer = client.post(f"/v1/inspections/{finished['id']}/cancel")
     assert (answer.status_code, answer.json()["code"]) == (409, "invalid_transition")
 
 
-def test_what_waits_for_a_model_is_examined_once_there_is_one(client: httpx.Client, bundle: Path) -> None:
+def test_inspections_waiting_for_a_model_are_scored_once_it_is_ready(client: httpx.Client, bundle: Path) -> None:
     client.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
     accepted = submit(client, "patient", png(10))
     assert client.get(f"/v1/inspections/{accepted['id']}", params={"wait": 1}).json()["status"] == "queued"
@@ -132,13 +132,13 @@ def test_what_waits_for_a_model_is_examined_once_there_is_one(client: httpx.Clie
     assert final(client, accepted["id"])["status"] == "completed"
 
 
-def test_a_deadline_that_passes_is_a_failure(client: httpx.Client) -> None:
+def test_a_passed_deadline_is_a_failure(client: httpx.Client) -> None:
     client.post("/v1/recipes", json={"name": "too-late", "without_model": "wait"})
     accepted = submit(client, "too-late", png(11), deadline_ms="50")
     assert final(client, accepted["id"])["error"]["code"] == "deadline_exceeded"
 
 
-def test_hundreds_of_waiting_clients_hold_no_thread(client: httpx.Client, system: System) -> None:
+def test_hundreds_of_waiting_clients_need_no_threads(client: httpx.Client, system: System) -> None:
     client.post("/v1/recipes", json={"name": "crowd", "without_model": "wait"})
     accepted = submit(client, "crowd", png(12))
     api = system.child("-m api")
@@ -154,7 +154,7 @@ def test_hundreds_of_waiting_clients_hold_no_thread(client: httpx.Client, system
         for _ in range(20):
             threads.append(api.num_threads())
             client.get("/healthz")
-        # All of them are answered at once, long before their 30 seconds are over.
+        # All are answered at once, long before their 30 seconds are over.
         client.post(f"/v1/inspections/{accepted['id']}/cancel")
         assert set(waiting) == {"cancelled"}
     assert max(threads) < 80
@@ -165,10 +165,10 @@ def test_the_api_never_loads_torch(client: httpx.Client, recipe: str, system: Sy
     loaded = {Path(entry.path).name for entry in system.child("-m api").memory_maps()}
     assert not [name for name in loaded if "torch" in name]
     scoring = {Path(entry.path).name for entry in system.child("worker.scoring").memory_maps()}
-    assert [name for name in scoring if "torch" in name]  # so the look above would have seen it
+    assert [name for name in scoring if "torch" in name]  # shows that the check above would find it
 
 
-def test_openapi_describes_what_is_there(client: httpx.Client) -> None:
+def test_the_openapi_document_describes_all_routes(client: httpx.Client) -> None:
     described = client.get("/openapi.json").json()
     assert {"/v1/inspections", "/v1/batches", "/predict", "/v1/recipes/{name}/model-versions"} <= described[
         "paths"

@@ -1,4 +1,4 @@
-"""Model versions over HTTP: uploading, switching, going back, and one score on every path."""
+"""Model versions over HTTP: upload, activation, rollback, and the same score on every path."""
 
 import io
 import json
@@ -84,7 +84,7 @@ def test_an_activation_takes_effect_without_a_restart_and_is_rolled_back(
     assert (answer.status_code, answer.json()["code"]) == (409, "invalid_transition")
 
 
-def test_a_threshold_counts_from_the_next_claim_on_and_for_its_station_only(client: httpx.Client, recipe: str) -> None:
+def test_a_threshold_applies_from_the_next_claim_to_its_station_only(client: httpx.Client, recipe: str) -> None:
     before = score(client, recipe, png(2))
     where = f"/v1/recipes/{recipe}/model-versions/1/threshold"
     limit = before["anomaly_score"] * 2
@@ -103,7 +103,10 @@ def test_a_threshold_counts_from_the_next_claim_on_and_for_its_station_only(clie
         headers={"Content-Type": "image/png"},
     )
     assert client.get(answer.headers["Location"], params={"wait": 60}).json()["verdict"] == "ng"
-    stations = [one["station_id"] for one in client.get(f"/v1/recipes/{recipe}/model-versions/1").json()["thresholds"]]
+    stations = [
+        threshold["station_id"]
+        for threshold in client.get(f"/v1/recipes/{recipe}/model-versions/1").json()["thresholds"]
+    ]
     assert stations == [None, "st-1"]
 
 
@@ -112,12 +115,12 @@ def test_a_threshold_counts_from_the_next_claim_on_and_for_its_station_only(clie
     [{}, {"threshold": "high"}, {"threshold": 1, "review_threshold": 2}, {"threshold": 1, "station_id": ""},
      {"threshold": 1, "calibration": {"sample_size": 3}}],
 )  # fmt: skip
-def test_a_threshold_that_makes_no_sense(client: httpx.Client, recipe: str, body: dict[str, object]) -> None:
+def test_an_invalid_threshold_is_refused(client: httpx.Client, recipe: str, body: dict[str, object]) -> None:
     answer = client.post(f"/v1/recipes/{recipe}/model-versions/1/threshold", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
 
 
-def test_the_same_bundle_twice_is_one_version_and_can_be_fetched_again(
+def test_the_same_bundle_twice_is_one_version_and_can_be_downloaded(
     client: httpx.Client, recipe: str, bundle: Path
 ) -> None:
     answer = post_bundle(client, recipe, packed(bundle))
@@ -138,7 +141,7 @@ def test_a_bundle_whose_golden_score_is_not_reproduced_is_rejected(
         (forged / name).parent.mkdir(parents=True, exist_ok=True)
         (forged / name).write_bytes(data)
     (forged / MANIFEST).write_text(json.dumps(manifest))
-    verify_bundle(read_folder(forged))  # nothing but the score is wrong with it
+    verify_bundle(read_folder(forged))  # only the golden score is wrong
 
     answer = post_bundle(client, recipe, packed(forged))
     assert (answer.status_code, answer.json()["state"]) == (201, "uploaded")
@@ -153,7 +156,7 @@ def test_a_bundle_whose_golden_score_is_not_reproduced_is_rejected(
     assert score(client, recipe, png(3))["model"]["version"] == 1
 
 
-def test_a_body_that_is_no_bundle(client: httpx.Client, recipe: str) -> None:
+def test_a_body_that_is_not_a_bundle_is_refused(client: httpx.Client, recipe: str) -> None:
     strange = io.BytesIO()
     with tarfile.open(fileobj=strange, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("../escape"))
@@ -166,7 +169,7 @@ def test_a_body_that_is_no_bundle(client: httpx.Client, recipe: str) -> None:
         assert client.get(f"/v1/recipes/{recipe}/model-versions/{name}").json()["code"] == "not_found"
 
 
-def test_predict_answers_as_the_demo_did(client: httpx.Client, default_recipe: str) -> None:
+def test_predict_responds_like_the_demo(client: httpx.Client, default_recipe: str) -> None:
     answer = client.post("/predict", files={"file": ("part.jpg", encoded(part(4), "JPEG"), "image/jpeg")})
     assert answer.status_code == 200
     assert answer.json().keys() == {"anomaly_score", "threshold", "is_anomaly"}
@@ -174,7 +177,7 @@ def test_predict_answers_as_the_demo_did(client: httpx.Client, default_recipe: s
     assert client.get("/health").json() == {"status": "ok"}
 
 
-def test_heatmap_answers_with_a_grey_png(client: httpx.Client, default_recipe: str) -> None:
+def test_heatmap_responds_with_a_grey_png(client: httpx.Client, default_recipe: str) -> None:
     answer = client.post("/heatmap", files={"file": ("part.png", png(5))})
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
     image = Image.open(io.BytesIO(answer.content))
@@ -188,7 +191,7 @@ def test_heatmap_answers_with_a_grey_png(client: httpx.Client, default_recipe: s
     [b"", b"text", encoded(part(6), "BMP"), encoded(part(6), "WEBP"), encoded(part(6, size=(300, 300)))[:9000]],
     ids=["empty", "text", "bmp", "webp", "cut"],
 )
-def test_what_is_no_jpeg_or_png_is_400_as_before(
+def test_other_formats_are_400_as_in_the_demo(
     client: httpx.Client, default_recipe: str, path: str, data: bytes
 ) -> None:
     answer = client.post(path, files={"file": ("part.png", data, "image/png")})
@@ -196,6 +199,6 @@ def test_what_is_no_jpeg_or_png_is_400_as_before(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/heatmap"])
-def test_a_request_without_the_file(client: httpx.Client, default_recipe: str, path: str) -> None:
+def test_a_request_without_the_file_is_400(client: httpx.Client, default_recipe: str, path: str) -> None:
     assert client.post(path).status_code == 400
     assert client.post(path, files={"picture": ("part.png", png(7))}).status_code == 400

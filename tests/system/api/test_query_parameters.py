@@ -1,4 +1,4 @@
-"""What a query may hold is what the route declares: a mistyped filter filters nothing, so it is refused."""
+"""Undeclared query parameters are refused, because a mistyped filter would filter nothing."""
 
 import re
 
@@ -18,14 +18,14 @@ def test_an_unknown_parameter_is_refused(client: httpx.Client, method: str, path
     filled = re.sub(r"\{version\}", "1", re.sub(r"\{(name|part_id)\}", "x", path))
     filled = re.sub(r"\{[a-z_]+\}", "00000000-0000-0000-0000-000000000000", filled)
     declared = DOCUMENT["paths"][path][method.lower()].get("parameters", [])
-    known = sorted(one["name"] for one in declared if one["in"] == "query")
-    answer = client.request(method, filled, params=dict.fromkeys([*known, "wiat"], "30"))
+    names = sorted(parameter["name"] for parameter in declared if parameter["in"] == "query")
+    answer = client.request(method, filled, params=dict.fromkeys([*names, "wiat"], "30"))
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), answer.text
-    takes = ", ".join(known) or "none"
+    takes = ", ".join(names) or "none"
     assert answer.json()["detail"] == f"wiat: not a query parameter of this address; it takes {takes}."
 
 
-def test_the_parameters_that_there_are_are_told(client: httpx.Client) -> None:
+def test_the_refusal_lists_the_known_parameters(client: httpx.Client) -> None:
     answer = client.get("/v1/inspections/00000000-0000-0000-0000-000000000000?wiat=30")
     assert answer.json()["detail"].endswith("it takes view, wait.")
     assert client.get("/v1/inspections/00000000-0000-0000-0000-000000000000?wait=0").status_code == 404
@@ -34,11 +34,11 @@ def test_the_parameters_that_there_are_are_told(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/healthz", "/readyz", "/docs", "/openapi.json"])
-def test_probes_and_pages_take_any_query(client: httpx.Client, path: str) -> None:
+def test_probes_and_pages_ignore_unknown_parameters(client: httpx.Client, path: str) -> None:
     assert client.get(path, params={"cache": "7"}).status_code == 200
 
 
-def test_the_reference_in_the_browser_needs_no_internet(client: httpx.Client) -> None:
+def test_the_api_reference_needs_no_internet(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
     linked = re.findall(r'(?:src|href)="([^"]+)"', page.text)
@@ -52,12 +52,12 @@ def test_the_reference_in_the_browser_needs_no_internet(client: httpx.Client) ->
 
 
 @pytest.mark.parametrize("path", ["/predict", "/heatmap"])
-def test_the_interface_of_the_demo_takes_any_query(client: httpx.Client, path: str) -> None:
+def test_the_routes_of_the_demo_ignore_unknown_parameters(client: httpx.Client, path: str) -> None:
     answer = client.post(path, params={"cache": "7"})
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
 
 
-def test_names_in_generated_clients_are_telling_and_unique() -> None:
+def test_operation_ids_are_descriptive_and_unique() -> None:
     operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
     names = [operation["operationId"] for operation in operations]
     assert len(set(names)) == len(names)

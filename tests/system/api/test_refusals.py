@@ -1,4 +1,4 @@
-"""Bad input gets a stable code and a clear line, and harms nothing."""
+"""Bad input gets a stable code and a clear message, and has no effect."""
 
 import io
 import socket
@@ -36,7 +36,7 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header claims a huge image."""
+    """Return a PNG of a few bytes whose header claims a huge image."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -68,14 +68,14 @@ def pages(kind: str) -> bytes:
     ],
     ids=["empty", "text", "pdf", "gif", "cut header", "pages", "apng", "animation", "pixels", "bomb", "bytes"],
 )
-def test_a_body_that_is_refused(client: httpx.Client, recipe: str, data: bytes, status: int, code: str) -> None:
+def test_a_bad_body_is_refused(client: httpx.Client, recipe: str, data: bytes, status: int, code: str) -> None:
     assert_problem(post(client, data, recipe), status, code)
     answer = client.post("/v1/inspections", data={"recipe": recipe}, files={"image": ("a.png", data, "image/png")})
     assert_problem(answer, status, code)
     assert client.get("/v1/inspections", params={"recipe": recipe}).json()["items"] == []
 
 
-def test_too_many_bytes_without_a_content_length(client: httpx.Client, recipe: str) -> None:
+def test_a_large_body_without_a_content_length_is_refused(client: httpx.Client, recipe: str) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(20):
             yield b"\xff" * 100_000
@@ -86,7 +86,7 @@ def test_too_many_bytes_without_a_content_length(client: httpx.Client, recipe: s
     assert_problem(answer, 413, "upload_too_large")
 
 
-def test_an_announced_size_is_refused_before_it_is_sent(client: httpx.Client, recipe: str) -> None:
+def test_a_large_content_length_is_refused_before_the_body(client: httpx.Client, recipe: str) -> None:
     address = urlsplit(str(client.base_url))
     with socket.create_connection((address.hostname, address.port or 80), timeout=30) as connection:
         head = (
@@ -98,11 +98,11 @@ def test_an_announced_size_is_refused_before_it_is_sent(client: httpx.Client, re
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/octet-stream", ""])
-def test_a_body_that_is_not_declared_an_image(client: httpx.Client, recipe: str, kind: str) -> None:
+def test_another_content_type_is_refused(client: httpx.Client, recipe: str, kind: str) -> None:
     assert_problem(post(client, png(1), recipe, kind=kind), 415, "unsupported_media_type")
 
 
-def test_an_image_is_what_it_is_and_not_what_it_is_called(client: httpx.Client, recipe: str) -> None:
+def test_the_content_decides_the_image_type(client: httpx.Client, recipe: str) -> None:
     answer = post(client, encoded(part(1), "BMP"), recipe, kind="image/jpeg")
     assert answer.json()["image"]["media_type"] == "image/bmp"
 
@@ -111,17 +111,17 @@ def test_an_image_is_what_it_is_and_not_what_it_is_called(client: httpx.Client, 
     "body",
     [b"", b"--x", b"no boundary in sight", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc'],
 )
-def test_a_broken_form(client: httpx.Client, body: bytes) -> None:
+def test_a_broken_form_is_refused(client: httpx.Client, body: bytes) -> None:
     answer = client.post("/v1/inspections", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert_problem(answer, 400, "malformed_request")
 
 
-def test_a_form_without_a_boundary(client: httpx.Client) -> None:
+def test_a_form_without_a_boundary_is_refused(client: httpx.Client) -> None:
     answer = client.post("/v1/inspections", content=b"abc", headers={"Content-Type": "multipart/form-data"})
     assert_problem(answer, 400, "malformed_request")
 
 
-def test_a_form_with_no_image_or_with_two(client: httpx.Client, recipe: str) -> None:
+def test_a_form_needs_exactly_one_image(client: httpx.Client, recipe: str) -> None:
     answer = client.post("/v1/inspections", data={"recipe": recipe}, files={"picture": ("a.png", png(1))})
     assert_problem(answer, 422, "invalid_field")
     assert_problem(client.post("/v1/inspections", files={"recipe": (None, recipe)}), 400, "empty_body")
@@ -155,14 +155,14 @@ def test_a_form_with_no_image_or_with_two(client: httpx.Client, recipe: str) -> 
     ],
     ids=lambda fields: " ".join(f"{name}={value[:12]}" for name, value in fields.items()),
 )
-def test_wrong_fields(client: httpx.Client, recipe: str, fields: dict[str, str]) -> None:
+def test_invalid_fields_are_refused(client: httpx.Client, recipe: str, fields: dict[str, str]) -> None:
     answer = client.post("/v1/inspections", data={"recipe": recipe, **fields}, files={"image": ("a.png", png(1))})
     assert_problem(answer, 422, "invalid_field")
     assert next(iter(fields)) in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("name", ["nul\x00.png", "x" * 201], ids=["nul", "long"])
-def test_a_file_name_that_cannot_be_kept(client: httpx.Client, recipe: str, name: str) -> None:
+def test_an_invalid_file_name_is_refused(client: httpx.Client, recipe: str, name: str) -> None:
     body = (
         b'--x\r\nContent-Disposition: form-data; name="%s"; filename="'
         + name.encode()
@@ -181,7 +181,7 @@ def test_a_file_name_that_cannot_be_kept(client: httpx.Client, recipe: str, name
         assert answer.json()["code"] in ("malformed_request", "invalid_field")
 
 
-def test_a_field_that_comes_twice(client: httpx.Client, recipe: str) -> None:
+def test_a_repeated_field_is_refused(client: httpx.Client, recipe: str) -> None:
     answer = client.post(
         f"/v1/inspections?recipe={recipe}&part_id=a&part_id=b",
         content=png(1),
@@ -190,23 +190,23 @@ def test_a_field_that_comes_twice(client: httpx.Client, recipe: str) -> None:
     assert_problem(answer, 422, "invalid_field")
 
 
-def test_a_callback_that_is_not_registered(client: httpx.Client, recipe: str) -> None:
+def test_an_unregistered_callback_is_refused(client: httpx.Client, recipe: str) -> None:
     answer = post(client, png(1), recipe, callback_url="https://mes.example/hook")
     assert_problem(answer, 422, "callback_unregistered")
 
 
-def test_an_unknown_recipe(client: httpx.Client) -> None:
+def test_an_unknown_recipe_is_refused(client: httpx.Client) -> None:
     assert_problem(post(client, png(1), "nobody"), 404, "recipe_unknown")
     assert_problem(client.get("/v1/recipes/nobody"), 404, "recipe_unknown")
 
 
-def test_a_recipe_without_a_model(client: httpx.Client) -> None:
+def test_a_recipe_without_a_model_is_refused(client: httpx.Client) -> None:
     name = f"bare-{uuid4().hex[:8]}"
     client.post("/v1/recipes", json={"name": name})
     assert_problem(post(client, png(1), name), 409, "recipe_without_model")
 
 
-def test_an_archived_recipe(client: httpx.Client, recipe: str) -> None:
+def test_an_archived_recipe_is_refused(client: httpx.Client, recipe: str) -> None:
     assert client.patch(f"/v1/recipes/{recipe}", json={"state": "archived"}).json()["state"] == "archived"
     assert_problem(post(client, png(1), recipe), 409, "invalid_transition")
 
@@ -216,20 +216,20 @@ def test_an_archived_recipe(client: httpx.Client, recipe: str) -> None:
     ["cursor=x", "cursor=AAAA", "cursor=%00", "limit=0", "limit=1001", "limit=many", "since=monday", "status=lost",
      "verdict=maybe", "batch_id=7", "unknown=1", "lot_id=%00", "lot_id="],
 )  # fmt: skip
-def test_a_listing_that_is_asked_for_wrongly(client: httpx.Client, query: str) -> None:
+def test_an_invalid_listing_request_is_refused(client: httpx.Client, query: str) -> None:
     answer = client.get(f"/v1/inspections?{query}")
     assert_problem(answer, 422, "invalid_cursor" if query.startswith("cursor") else "invalid_field")
 
 
 @pytest.mark.parametrize("path", ["/v1/inspections", "/v1/batches"])
 @pytest.mark.parametrize("name", ["7", "not-a-uuid", "%00", "00000000-0000-0000-0000-000000000000"])
-def test_an_id_that_is_malformed_or_unknown(client: httpx.Client, path: str, name: str) -> None:
+def test_a_malformed_or_unknown_id_is_not_found(client: httpx.Client, path: str, name: str) -> None:
     assert_problem(client.get(f"{path}/{name}"), 404, "not_found")
     assert_problem(client.post(f"{path}/{name}/cancel"), 404, "not_found")
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "long"])
-def test_a_wait_that_is_out_of_range(client: httpx.Client, wait: str) -> None:
+def test_a_wait_out_of_range_is_refused(client: httpx.Client, wait: str) -> None:
     answer = client.get("/v1/inspections/00000000-0000-0000-0000-000000000000", params={"wait": wait})
     assert_problem(answer, 422, "invalid_field")
 
@@ -237,7 +237,7 @@ def test_a_wait_that_is_out_of_range(client: httpx.Client, wait: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"{", b"", b'{"name": "a b"}', b'{"name": "x", "colour": 1}', b'{"name": "\\u0000"}', b"[]"]
 )
-def test_a_recipe_that_cannot_be(client: httpx.Client, body: bytes) -> None:
+def test_an_invalid_recipe_is_refused(client: httpx.Client, body: bytes) -> None:
     answer = client.post("/v1/recipes", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
     assert answer.json()["code"] in ("malformed_request", "invalid_field", "empty_body")
@@ -245,7 +245,7 @@ def test_a_recipe_that_cannot_be(client: httpx.Client, body: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/recipes"), ("PATCH", f"/v1/webhook-endpoints/{UNKNOWN}")])
-def test_a_body_that_is_not_declared_json(client: httpx.Client, method: str, path: str, kind: str) -> None:
+def test_a_body_without_json_content_type_is_refused(client: httpx.Client, method: str, path: str, kind: str) -> None:
     answer = client.request(method, path, content=b'{"name": "x"}', headers={"Content-Type": kind})
     assert_problem(answer, 415, "unsupported_media_type")
     assert "Content-Type: application/json" in answer.json()["detail"]
@@ -255,20 +255,20 @@ def test_a_body_that_is_not_declared_json(client: httpx.Client, method: str, pat
 
 
 @pytest.mark.parametrize("changes", [{"state": None}, {"without_model": None}])
-def test_a_change_of_a_recipe_to_null(client: httpx.Client, recipe: str, changes: dict[str, None]) -> None:
+def test_a_recipe_field_cannot_be_set_to_null(client: httpx.Client, recipe: str, changes: dict[str, None]) -> None:
     assert_problem(client.patch(f"/v1/recipes/{recipe}", json=changes), 422, "invalid_field")
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n", "\u2003"])
-def test_who_and_why_are_not_blank(client: httpx.Client, blank: str) -> None:
-    for who, why in ((blank, "a scratch"), ("Kim", blank)):
-        review = {"verdict": "ng", "reviewer": who, "reason": why}
+def test_reviewer_and_reason_must_not_be_blank(client: httpx.Client, blank: str) -> None:
+    for reviewer, reason in ((blank, "a scratch"), ("Kim", blank)):
+        review = {"verdict": "ng", "reviewer": reviewer, "reason": reason}
         assert_problem(client.post(f"/v1/inspections/{UNKNOWN}/reviews", json=review), 422, "invalid_field")
     answer = client.post("/v1/results/acknowledge", json={"consumer": blank, "cursor": "now"})
     assert_problem(answer, 422, "invalid_field")
 
 
-def test_a_json_body_without_end(client: httpx.Client) -> None:
+def test_an_endless_json_body_is_refused(client: httpx.Client) -> None:
     answer = client.post("/v1/recipes", content=b" " * 1_100_000, headers={"Content-Type": "application/json"})
     assert_problem(answer, 413, "upload_too_large")
     for path in ("/v1/recipes", f"/v1/batches/{UNKNOWN}/close"):
@@ -278,12 +278,12 @@ def test_a_json_body_without_end(client: httpx.Client) -> None:
     assert_problem(answer, 415, "unsupported_media_type")
 
 
-def test_an_address_or_method_that_is_not_there(client: httpx.Client) -> None:
+def test_an_unknown_path_or_method_is_a_problem(client: httpx.Client) -> None:
     assert_problem(client.get("/v2/inspections"), 404, "not_found")
     assert_problem(client.delete("/v1/inspections"), 405, "method_not_allowed")
 
 
-def test_one_bad_image_of_a_batch_harms_no_other(client: httpx.Client, recipe: str) -> None:
+def test_a_bad_image_of_a_batch_does_not_affect_the_others(client: httpx.Client, recipe: str) -> None:
     files = [
         ("images", ("good.png", png(1))),
         ("images", ("text.png", b"hello")),
@@ -295,8 +295,8 @@ def test_one_bad_image_of_a_batch_harms_no_other(client: httpx.Client, recipe: s
     answer = client.post("/v1/batches", data={"recipe": recipe}, files=files)
     assert answer.status_code == 202, answer.text
     batch = answer.json()
-    assert [one["external_id"] for one in batch["inspections"]] == ["good.png", "fine.png"]
-    assert [(one["external_id"], one["code"], one["status"]) for one in batch["errors"]] == [
+    assert [inspection["external_id"] for inspection in batch["inspections"]] == ["good.png", "fine.png"]
+    assert [(error["external_id"], error["code"], error["status"]) for error in batch["errors"]] == [
         ("text.png", "unsupported_media_type", 415),
         ("empty.png", "empty_body", 400),
         ("large.png", "upload_too_large", 413),
@@ -305,19 +305,19 @@ def test_one_bad_image_of_a_batch_harms_no_other(client: httpx.Client, recipe: s
     assert client.get(f"/v1/batches/{batch['id']}", params={"wait": 60}).json()["counts"]["completed"] == 2
 
 
-def test_a_batch_of_nothing_but_bad_images(client: httpx.Client, recipe: str) -> None:
+def test_a_batch_of_only_bad_images_is_refused(client: httpx.Client, recipe: str) -> None:
     answer = client.post("/v1/batches", data={"recipe": recipe}, files=[("images", ("a.png", b"no"))])
     assert_problem(answer, 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("items", ["[", "[]", '{"a.png": 1}', '{"b.png": {}}', '{"a.png": {"lot": "x"}}'])
-def test_items_that_do_not_fit_the_images(client: httpx.Client, recipe: str, items: str) -> None:
+def test_items_that_do_not_match_the_images_are_refused(client: httpx.Client, recipe: str, items: str) -> None:
     answer = client.post("/v1/batches", data={"recipe": recipe, "items": items}, files=[("images", ("a.png", png(1)))])
     assert_problem(answer, 422, "invalid_field")
 
 
 @pytest.mark.parametrize("kind", ["I;16", "L", "1", "P", "CMYK", "RGBA", "LA"])
-def test_every_kind_of_image_is_examined(client: httpx.Client, recipe: str, kind: str) -> None:
+def test_every_kind_of_image_is_scored(client: httpx.Client, recipe: str, kind: str) -> None:
     grey = np.asarray(part(3).convert("L")).astype(np.uint16) * 257
     image = Image.fromarray(grey) if kind == "I;16" else part(3).convert(kind)
     assert image.mode == kind
@@ -327,7 +327,7 @@ def test_every_kind_of_image_is_examined(client: httpx.Client, recipe: str, kind
     assert result["status"] == "completed", result["error"]
 
 
-def test_a_turned_image_counts_as_it_is_displayed(client: httpx.Client, recipe: str) -> None:
+def test_a_rotated_image_has_its_size_as_displayed(client: httpx.Client, recipe: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     accepted = post(client, encoded(part(4), "JPEG", exif=exif), recipe).json()

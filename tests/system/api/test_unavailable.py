@@ -1,4 +1,4 @@
-"""What the door says while something behind it is full or away: 503, a code, `Retry-After`, and nothing accepted."""
+"""Uploads while a backend is full or unavailable: 503 with a code and `Retry-After`, and nothing is accepted."""
 
 import errno
 import time
@@ -35,11 +35,11 @@ def accepted(engine: Engine) -> int:
     return len(items)
 
 
-def test_too_many_images_that_wait_for_a_model(settings: Settings, engine: Engine) -> None:
+def test_too_many_images_waiting_for_a_model(settings: Settings, engine: Engine) -> None:
     with running_api(settings, LINEWATCH_MAX_WAITING_DEPTH="2") as http:
         http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         answers = [submit(http) for _ in range(4)]
-        assert [one.status_code for one in answers] == [202, 202, 503, 503]
+        assert [answer.status_code for answer in answers] == [202, 202, 503, 503]
         assert_unavailable(answers[-1], "waiting_queue_full")
         assert accepted(engine) == 2
         assert http.post(f"{answers[0].headers['Location']}/cancel").status_code == 200
@@ -49,12 +49,12 @@ def test_too_many_images_that_wait_for_a_model(settings: Settings, engine: Engin
         assert accepted(engine) == 3
 
 
-def test_a_store_that_cannot_be_written(settings: Settings, engine: Engine) -> None:
+def test_an_unwritable_store(settings: Settings, engine: Engine) -> None:
     with running_api(settings) as http:
         http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         staging = Path(urlsplit(settings.store_url).path) / "tmp"
         staging.rmdir()
-        staging.touch()  # root, too, cannot write below a file
+        staging.touch()  # not even root can write below a file
         assert_unavailable(submit(http), "store_unavailable")
         assert_unavailable(http.get("/readyz"), "store_unavailable")
         assert http.get("/healthz").status_code == 200
@@ -69,7 +69,7 @@ def test_a_full_store(number: int) -> None:
     assert store_refusal(OSError(number, "no space")).code == "store_full"
 
 
-def test_a_database_that_is_away(settings: Settings, engine: Engine, servers: EmbeddedServers) -> None:
+def test_an_unavailable_database(settings: Settings, engine: Engine, servers: EmbeddedServers) -> None:
     with running_api(settings) as http:
         http.post("/v1/recipes", json={"name": "patient", "without_model": "wait"})
         assert submit(http).status_code == 202
@@ -86,7 +86,7 @@ def test_a_database_that_is_away(settings: Settings, engine: Engine, servers: Em
         assert accepted(engine) == 2
 
 
-def test_a_table_that_is_locked_keeps_nobody_waiting_for_ever(settings: Settings, engine: Engine) -> None:
+def test_a_locked_table_blocks_no_request_forever(settings: Settings, engine: Engine) -> None:
     with running_api(settings) as http, engine.begin() as connection:
         connection.execute(text("LOCK TABLE recipes IN ACCESS EXCLUSIVE MODE"))
         assert_unavailable(http.get("/v1/recipes"), "database_unavailable")

@@ -1,4 +1,4 @@
-"""`/v1/webhook-endpoints` and `callback_url` over HTTP: who may be registered, by whom, and what is never shown."""
+"""`/v1/webhook-endpoints` and `callback_url` over HTTP: allowed targets, scopes, and secrets."""
 
 import json
 from collections.abc import Iterator
@@ -32,16 +32,16 @@ def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
 
 
-def test_an_endpoint_from_its_registration_to_its_end(http: httpx.Client) -> None:
+def test_an_endpoint_is_registered_changed_and_deleted(http: httpx.Client) -> None:
     answer = http.post(PATH, json={"url": URL, "events": ["inspection.failed", "batch.completed"], "recipes": ["ring"]})
     assert answer.status_code == 201, answer.text
-    made = answer.json()
-    own = answer.headers["Location"]
-    assert own == f"{PATH}/{made['id']}"
-    secret = made.pop("secret")
+    endpoint = answer.json()
+    location = answer.headers["Location"]
+    assert location == f"{PATH}/{endpoint['id']}"
+    secret = endpoint.pop("secret")
     assert secret.startswith("whsec_")
-    assert made == {
-        "id": made["id"],
+    assert endpoint == {
+        "id": endpoint["id"],
         "url": URL,
         "events": ["batch.completed", "inspection.failed"],
         "recipes": ["ring"],
@@ -51,35 +51,43 @@ def test_an_endpoint_from_its_registration_to_its_end(http: httpx.Client) -> Non
         "max_group_size": 1,
         "max_group_delay_ms": 0,
         "failing_since": None,
-        "created_at": made["created_at"],
-        "updated_at": made["created_at"],
+        "created_at": endpoint["created_at"],
+        "updated_at": endpoint["created_at"],
     }
-    assert http.get(own).json() == made
-    assert http.get(PATH).json() == {"items": [made]}
+    assert http.get(location).json() == endpoint
+    assert http.get(PATH).json() == {"items": [endpoint]}
 
     changes = {"recipes": None, "url": "https://mes.plant.example/", "max_group_size": 100, "state": "disabled"}
-    changed = http.patch(own, json=changes).json()
-    assert changed == made | changes | {"disabled_because": "disabled by local", "updated_at": changed["updated_at"]}
-    assert http.patch(own, json={}).json() == changed
-    enabled = http.patch(own, json={"state": "enabled", "max_group_delay_ms": 250}).json()
+    changed = http.patch(location, json=changes).json()
+    assert changed == endpoint | changes | {
+        "disabled_because": "disabled by local",
+        "updated_at": changed["updated_at"],
+    }
+    assert http.patch(location, json={}).json() == changed
+    enabled = http.patch(location, json={"state": "enabled", "max_group_delay_ms": 250}).json()
     assert (enabled["state"], enabled["disabled_because"], enabled["max_group_delay_ms"]) == ("enabled", None, 250)
 
-    rotated = http.post(f"{own}/rotate-secret").json()
+    rotated = http.post(f"{location}/rotate-secret").json()
     assert rotated["secret"].startswith("whsec_")
     assert rotated["secret"] != secret
     assert rotated["previous_secret_until"] > rotated["updated_at"]
-    assert "whsec_" not in http.get(own).text + http.get(PATH).text
+    assert "whsec_" not in http.get(location).text + http.get(PATH).text
 
-    assert http.delete(own).status_code == 204
+    assert http.delete(location).status_code == 204
     assert http.get(PATH).json() == {"items": []}
-    for gone in (http.get(own), http.delete(own), http.patch(own, json={"description": "x"}), http.patch(own, json={})):
+    for gone in (
+        http.get(location),
+        http.delete(location),
+        http.patch(location, json={"description": "x"}),
+        http.patch(location, json={}),
+    ):
         assert_refused(gone, 404, "not_found")
     assert_refused(http.get(f"{PATH}/no-id"), 404, "not_found")
     assert_refused(http.post(f"{PATH}/{uuid4()}/rotate-secret"), 404, "not_found")
 
 
-def test_what_must_not_be_called_is_not_registered(http: httpx.Client) -> None:
-    own = http.post(PATH, json={"url": URL, "events": []}).headers["Location"]
+def test_forbidden_targets_cannot_be_registered(http: httpx.Client) -> None:
+    location = http.post(PATH, json={"url": URL, "events": []}).headers["Location"]
     for url, expected in {
         "http://10.21.0.1/": "10.21.0.1:80",
         "http://127.0.0.1:8080/": "127.0.0.1:8080",
@@ -93,11 +101,11 @@ def test_what_must_not_be_called_is_not_registered(http: httpx.Client) -> None:
         "ftp://10.20.0.5/": "http",
         "http://10.20.0.5/#x": "fragment",
     }.items():
-        for answer in (http.post(PATH, json={"url": url, "events": []}), http.patch(own, json={"url": url})):
+        for answer in (http.post(PATH, json={"url": url, "events": []}), http.patch(location, json={"url": url})):
             assert_refused(answer, 422, "webhook_target_refused")
             assert expected in answer.json()["detail"]
             assert "secret" not in answer.text
-    assert [one["url"] for one in http.get(PATH).json()["items"]] == [URL]
+    assert [endpoint["url"] for endpoint in http.get(PATH).json()["items"]] == [URL]
     for url in (
         "http://localhost:9000/",
         "https://not-yet.plant.example/",
@@ -142,56 +150,57 @@ def test_null_changes_nothing_and_is_refused(client: httpx.Client, name: str) ->
     assert "must not be null" in answer.json()["detail"]
 
 
-def test_registering_and_changing_write_nothing_to_the_log(settings: Settings, tmp_path: Path) -> None:
+def test_registering_and_changing_log_nothing(settings: Settings, tmp_path: Path) -> None:
     log = tmp_path / "api.log"
     with api_process(settings, output=log, LINEWATCH_WEBHOOK_ALLOW=ALLOWED) as api:
-        made = api.http.post(PATH, json={"url": URL, "events": ["inspection.failed"], "recipes": ["ring"]})
-        assert made.status_code == 201, made.text
+        answer = api.http.post(PATH, json={"url": URL, "events": ["inspection.failed"], "recipes": ["ring"]})
+        assert answer.status_code == 201, answer.text
         changed = api.http.patch(
-            made.headers["Location"], json={"events": ["batch.completed", "inspection.failed"] * 2}
+            answer.headers["Location"], json={"events": ["batch.completed", "inspection.failed"] * 2}
         )
         assert changed.json()["events"] == ["batch.completed", "inspection.failed"]
     assert log.read_text() == ""
 
 
-def test_nothing_may_be_called_by_default(client: httpx.Client) -> None:
+def test_no_target_is_allowed_by_default(client: httpx.Client) -> None:
     answer = client.post(PATH, json={"url": "http://localhost:9000/", "events": []})
     assert_refused(answer, 422, "webhook_target_refused")
 
 
 def test_registering_needs_the_scope_admin(settings: Settings, engine: Engine) -> None:
     with engine.begin() as connection:
-        made = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
+        keys_by_scope = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
     with running_api(settings, LINEWATCH_AUTH="on", LINEWATCH_WEBHOOK_ALLOW=ALLOWED) as http:
 
         def ask(method: str, path: str, **body: object) -> list[int]:
-            headers = [{"Authorization": f"Bearer {made[scope][1]}"} for scope in ("submit", "read", "admin")]
-            return [http.request(method, path, headers=one, **body).status_code for one in headers]  # type: ignore[arg-type]
+            headers = [{"Authorization": f"Bearer {keys_by_scope[scope][1]}"} for scope in ("submit", "read", "admin")]
+            return [http.request(method, path, headers=header, **body).status_code for header in headers]  # type: ignore[arg-type]
 
         assert ask("POST", PATH, json={"url": URL, "events": []}) == [403, 403, 201]
         assert ask("GET", PATH) == [403, 200, 200]
         with engine.begin() as connection:
             [endpoint] = endpoints.list_all(connection)
-        own = f"{PATH}/{endpoint.id}"
-        assert ask("PATCH", own, json={"state": "disabled"}) == [403, 403, 200]
+        path_of_endpoint = f"{PATH}/{endpoint.id}"
+        assert ask("PATCH", path_of_endpoint, json={"state": "disabled"}) == [403, 403, 200]
         with engine.begin() as connection:
             assert (
-                endpoints.get(connection, endpoint.id).disabled_because == f"disabled by key:{made['admin'][0].prefix}"
+                endpoints.get(connection, endpoint.id).disabled_because
+                == f"disabled by key:{keys_by_scope['admin'][0].prefix}"
             )
-        assert ask("POST", f"{own}/rotate-secret") == [403, 403, 200]
-        assert ask("DELETE", own) == [403, 403, 204]
+        assert ask("POST", f"{path_of_endpoint}/rotate-secret") == [403, 403, 200]
+        assert ask("DELETE", path_of_endpoint) == [403, 403, 204]
 
 
 def called(engine: Engine, table: str) -> list[str | None]:
     with engine.begin() as connection:
         rows = connection.execute(
-            text(f"SELECT callback_url, callback_endpoint_id IS NULL AS nobody FROM {table} ORDER BY id")  # noqa: S608
+            text(f"SELECT callback_url, callback_endpoint_id IS NULL AS unregistered FROM {table} ORDER BY id")  # noqa: S608
         ).all()
-    assert all((url is None) == nobody for url, nobody in rows)
+    assert all((url is None) == unregistered for url, unregistered in rows)
     return [url for url, _ in rows]
 
 
-def test_inspections_may_be_called_back(http: httpx.Client, engine: Engine) -> None:
+def test_inspections_accept_a_callback_url(http: httpx.Client, engine: Engine) -> None:
     http.post(PATH, json={"url": URL, "events": []})
     fields = {"recipe": "patient", "callback_url": f"{URL}?order=7"}
     answers = [
@@ -199,12 +208,12 @@ def test_inspections_may_be_called_back(http: httpx.Client, engine: Engine) -> N
         http.post("/v1/inspections", data=fields, files={"image": ("a.png", png(2))}),
         http.post("/v1/inspections", params={"recipe": "patient"}, content=png(3), headers=PNG),
     ]
-    assert [one.status_code for one in answers] == [202, 202, 202], answers[0].text
+    assert [answer.status_code for answer in answers] == [202, 202, 202], answers[0].text
     assert called(engine, "work") == [f"{URL}?order=7", f"{URL}?order=7", None]
 
 
-def test_a_registered_host_that_cannot_be_looked_up_refuses_no_upload(http: httpx.Client, engine: Engine) -> None:
-    """It may be found again by the time it is called, and is judged then."""
+def test_an_unresolvable_registered_host_does_not_refuse_an_upload(http: httpx.Client, engine: Engine) -> None:
+    """The name may resolve again later, and is checked before each call."""
     with engine.begin() as connection:
         endpoints.create(connection, "http://mes.invalid/", events=[], actor="test")
     fields = {"recipe": "patient", "callback_url": "http://mes.invalid/own"}
@@ -213,7 +222,7 @@ def test_a_registered_host_that_cannot_be_looked_up_refuses_no_upload(http: http
     assert_refused(http.post(PATH, json={"url": "http://mes.invalid/", "events": []}), 422, "webhook_target_refused")
 
 
-def test_batches_may_be_called_back(http: httpx.Client, engine: Engine) -> None:
+def test_batches_accept_a_callback_url(http: httpx.Client, engine: Engine) -> None:
     http.post(PATH, json={"url": URL, "events": []})
     items = json.dumps({"b.png": {"callback_url": f"{URL}/b"}})
     images = [("images", (name, png(seed))) for seed, name in enumerate(("a.png", "b.png"))]
@@ -234,9 +243,9 @@ def test_batches_may_be_called_back(http: httpx.Client, engine: Engine) -> None:
     assert called(engine, "batches") == [f"{URL}/all"] * 2 + [f"{URL}/1", f"{URL}/2", f"{URL}/3", None]
 
 
-def test_a_callback_to_nobody_registered_or_allowed_enters_nothing(http: httpx.Client, engine: Engine) -> None:
+def test_a_callback_that_is_not_registered_or_allowed_creates_nothing(http: httpx.Client, engine: Engine) -> None:
     http.post(PATH, json={"url": URL, "events": []})
-    with engine.begin() as connection:  # registered while the list allowed it
+    with engine.begin() as connection:  # registered while the allow list contained it
         endpoints.create(connection, "http://10.99.0.1/", events=[], actor="test")
     image = {"image": ("a.png", png(1))}
     images = {"images": ("a.png", png(1))}

@@ -1,4 +1,4 @@
-"""The programs of docs/mes.md, run as they stand, against a running system."""
+"""The programs of docs/mes.md, run unchanged against a running system."""
 
 import csv
 import re
@@ -27,12 +27,12 @@ SECONDS = 60
 
 @pytest.fixture
 def folder(system: System, recipe: str, tmp_path: Path) -> Path:
-    """The programs, for this system and a recipe of one's own, and two images."""
-    own = {"http://127.0.0.1:8000": system.url, "9000": str(system.webhook_port), '"ring"': f'"{recipe}"'}
-    own |= {"L-204": f"L-{recipe}", '"mes"': f'"mes-{recipe}"'}
+    """A folder with the programs, adapted to the URL and the recipe, and two images."""
+    replacements = {"http://127.0.0.1:8000": system.url, "9000": str(system.webhook_port), '"ring"': f'"{recipe}"'}
+    replacements |= {"L-204": f"L-{recipe}", '"mes"': f'"mes-{recipe}"'}
     for name, program in PROGRAMS.findall(DOCUMENT.read_text()):
-        for documented, here in own.items():
-            program = program.replace(documented, here)
+        for documented, replacement in replacements.items():
+            program = program.replace(documented, replacement)
         (tmp_path / name).write_text(program)
     (tmp_path / "part.png").write_bytes(png(700))
     (tmp_path / "scratched.png").write_bytes(png(701, scratched=True))
@@ -40,84 +40,84 @@ def folder(system: System, recipe: str, tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *command: str, code: int = 0) -> str:
-    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    completed = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=SECONDS)
+    assert completed.returncode == code, f"{command}\n{completed.stdout}\n{completed.stderr}"
+    return completed.stdout
 
 
 @contextmanager
 def running(folder: Path, name: str, *, end: signal.Signals = signal.SIGKILL) -> Iterator[Path]:
-    """A program that does not end by itself; what it says comes into a file."""
-    said = folder / f"{name}.txt"
-    with said.open("w") as output:
+    """Run a program that does not end by itself, and yield the file with its output."""
+    output_file = folder / f"{name}.txt"
+    with output_file.open("w") as output:
         process = subprocess.Popen([sys.executable, name], cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         try:
-            yield said
-            assert process.poll() is None, said.read_text()
+            yield output_file
+            assert process.poll() is None, output_file.read_text()
         finally:
             process.send_signal(end)
             process.wait()
 
 
-def kept(database: Path) -> dict[str, str | None]:
-    """The verdicts that a program has kept, by inspection."""
+def stored_verdicts(database: Path) -> dict[str, str | None]:
+    """Return the verdicts that a program has stored, by inspection."""
     with closing(sqlite3.connect(database)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'results'").fetchone():
             return {}
         return dict(connection.execute("SELECT id, verdict FROM results"))
 
 
-def until(condition: Callable[[], bool], what: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], bool], message: Callable[[], object]) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():
-        assert time.monotonic() < deadline, what()
+        assert time.monotonic() < deadline, message()
         time.sleep(0.05)
 
 
 def submit_all(client: httpx.Client, recipe: str, *seeds: int) -> list[str]:
     ids = [submit(client, recipe, png(seed), part_id=f"SN-{seed}")["id"] for seed in seeds]
-    for one in ids:
-        final(client, one)
+    for inspection_id in ids:
+        final(client, inspection_id)
     return ids
 
 
-def overrule(client: httpx.Client, one: str) -> None:
-    now = client.get(f"/v1/inspections/{one}").json()["effective_verdict"]
+def overrule(client: httpx.Client, inspection_id: str) -> None:
+    now = client.get(f"/v1/inspections/{inspection_id}").json()["effective_verdict"]
     new = {"verdict": "ok" if now == "ng" else "ng", "reviewer": "quality desk", "reason": "looked at it"}
-    assert client.post(f"/v1/inspections/{one}/reviews", json=new).status_code == 201
+    assert client.post(f"/v1/inspections/{inspection_id}/reviews", json=new).status_code == 201
 
 
 def expected(client: httpx.Client, recipe: str) -> Mapping[str, str | None]:
     items = client.get("/v1/inspections", params={"recipe": recipe, "limit": 1000}).json()["items"]
-    return {one["id"]: one["effective_verdict"] for one in items}
+    return {item["id"]: item["effective_verdict"] for item in items}
 
 
-def test_the_reader_of_the_feed_misses_nothing(client: httpx.Client, recipe: str, folder: Path) -> None:
+def test_the_feed_reader_misses_nothing(client: httpx.Client, recipe: str, folder: Path) -> None:
     database = folder / "mes.db"
 
     def has_all(number: int) -> Callable[[], bool]:
-        return lambda: len(now := kept(database)) == number and now == expected(client, recipe)
+        return lambda: len(now := stored_verdicts(database)) == number and now == expected(client, recipe)
 
-    with running(folder, "feed.py") as said:
+    with running(folder, "feed.py") as output:
         [first, *_] = submit_all(client, recipe, 1, 2, 3)
-        until(has_all(3), said.read_text)
-    submit_all(client, recipe, 4, 5)  # while it was killed
+        wait_until(has_all(3), output.read_text)
+    submit_all(client, recipe, 4, 5)  # while it is not running
     overrule(client, first)
-    with running(folder, "feed.py") as said:
-        until(has_all(5), said.read_text)
+    with running(folder, "feed.py") as output:
+        wait_until(has_all(5), output.read_text)
 
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE position SET cursor = ?", [str(Cursor(epoch=1, number=1, numbered_at=1))])
         connection.execute("DELETE FROM results")
-    with running(folder, "feed.py") as said:
-        until(has_all(5), said.read_text)
-        assert "cursor_epoch" in said.read_text()
+    with running(folder, "feed.py") as output:
+        wait_until(has_all(5), output.read_text)
+        assert "cursor_epoch" in output.read_text()
 
 
 def test_a_consumer_reads_each_result_once(client: httpx.Client, recipe: str, folder: Path) -> None:
     ids = submit_all(client, recipe, 10, 11)
     lines = run(folder, "consumer.py").splitlines()
-    # They were submitted one by one, so either may finish first.
+    # They were submitted separately, so either may finish first.
     assert sorted(line.split()[0] for line in lines if "SN-" in line) == sorted(ids)
     assert f"mes-{recipe} is 0 behind" in lines
     assert "SN-" not in run(folder, "consumer.py")
@@ -125,37 +125,37 @@ def test_a_consumer_reads_each_result_once(client: httpx.Client, recipe: str, fo
 
 def test_a_station_waits_for_its_part(client: httpx.Client, folder: Path, recipe: str) -> None:
     part_id = f"SN/{recipe}"
-    for one in (folder / "part.png", folder / "scratched.png"):
-        done = subprocess.run(
-            [sys.executable, "station.py", part_id, str(one), "part.png"],
+    for path in (folder / "part.png", folder / "scratched.png"):
+        completed = subprocess.run(
+            [sys.executable, "station.py", part_id, str(path), "part.png"],
             cwd=folder, capture_output=True, text=True, timeout=SECONDS,
         )  # fmt: skip
         part = client.get(f"/v1/parts/{part_id}").json()
-        assert part["status"] == "completed", done.stderr
-        assert done.stdout.splitlines()[0] == f"{part_id} {part['effective_verdict']}"
-        assert done.returncode == (0 if part["effective_verdict"] == "ok" else 1)
-        assert [seen["view"] for seen in part["views"]] == ["camera-1", "camera-2"]
+        assert part["status"] == "completed", completed.stderr
+        assert completed.stdout.splitlines()[0] == f"{part_id} {part['effective_verdict']}"
+        assert completed.returncode == (0 if part["effective_verdict"] == "ok" else 1)
+        assert [view["view"] for view in part["views"]] == ["camera-1", "camera-2"]
 
 
-def test_a_receiver_is_told_everything(client: httpx.Client, recipe: str, folder: Path, system: System) -> None:
+def test_a_receiver_gets_every_event(client: httpx.Client, recipe: str, folder: Path, system: System) -> None:
     endpoint_id = run(folder, "register.py").strip()
     try:
-        with running(folder, "receiver.py") as said:
+        with running(folder, "receiver.py") as output:
             [first, *_] = submit_all(client, recipe, 20, 21, 22)
             overrule(client, first)
-            until(lambda: kept(folder / "events.db") == expected(client, recipe), said.read_text)
+            wait_until(lambda: stored_verdicts(folder / "events.db") == expected(client, recipe), output.read_text)
             forged = httpx.post(f"http://127.0.0.1:{system.webhook_port}/linewatch", json={"type": "x", "data": {}})
             assert forged.status_code == 400
             delivery = client.post(f"/v1/webhook-endpoints/{endpoint_id}/test").json()
-            until(lambda: client.get(f"/v1/deliveries/{delivery['id']}").json()["tries"] > 0, said.read_text)
-            assert client.get(f"/v1/deliveries/{delivery['id']}").json()["state"] == "delivered", said.read_text()
+            wait_until(lambda: client.get(f"/v1/deliveries/{delivery['id']}").json()["tries"] > 0, output.read_text)
+            assert client.get(f"/v1/deliveries/{delivery['id']}").json()["state"] == "delivered", output.read_text()
     finally:
         assert client.delete(f"/v1/webhook-endpoints/{endpoint_id}").status_code == 204
 
 
-def test_a_lot_with_reviews_and_files(folder: Path, recipe: str) -> None:
-    said = run(folder, "lot.py").splitlines()
-    assert said == ["completed 2", "2 are ok"]
+def test_the_lot_program_reviews_and_exports_a_lot(folder: Path, recipe: str) -> None:
+    lines = run(folder, "lot.py").splitlines()
+    assert lines == ["completed 2", "2 are ok"]
     with (folder / f"L-{recipe}.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {(row["external_id"], row["effective_verdict"], row["reviewer"]) for row in rows} == {
@@ -165,7 +165,7 @@ def test_a_lot_with_reviews_and_files(folder: Path, recipe: str) -> None:
     assert pq.read_table(folder / f"L-{recipe}.parquet").column("id").to_pylist() == [row["id"] for row in rows]
 
 
-def test_every_field_is_mapped() -> None:
+def test_the_page_documents_every_field() -> None:
     from core.documents.documents import Inspection
     from core.documents.opcua import OpcUaResult
 
@@ -175,7 +175,7 @@ def test_every_field_is_mapped() -> None:
     assert names | set(Inspection.model_fields) <= words
 
 
-def test_every_program_is_run() -> None:
-    run_here = set(re.findall(r'"(\w+\.py)"', Path(__file__).read_text()))
-    assert {name for name, _ in PROGRAMS.findall(DOCUMENT.read_text())} == run_here
-    assert DOCUMENT.read_text().count("```python") == len(run_here)
+def test_every_program_of_the_page_is_tested() -> None:
+    tested = set(re.findall(r'"(\w+\.py)"', Path(__file__).read_text()))
+    assert {name for name, _ in PROGRAMS.findall(DOCUMENT.read_text())} == tested
+    assert DOCUMENT.read_text().count("```python") == len(tested)

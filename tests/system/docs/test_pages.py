@@ -1,4 +1,4 @@
-"""The README and the pages for the line, quality and the night: every code block runs, in order, as it stands."""
+"""The code blocks of the README and the guides run unchanged and in order."""
 
 import re
 import subprocess
@@ -20,13 +20,13 @@ DOCUMENTS = (
 )
 
 
-def test_every_block_of_these_pages_can_be_run() -> None:
+def test_every_code_block_can_be_run() -> None:
     for page in PAGES:
         assert {block.language for block in blocks(page)} <= set(RUNNABLE), page
 
 
-@pytest.mark.timeout(900)  # it trains three models
-def test_the_blocks_do_what_the_pages_say(system: System, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)  # trains three models
+def test_the_code_blocks_run_in_order(system: System, tmp_path: Path) -> None:
     write_inputs(tmp_path)
     variables = documentation.environment(tmp_path, system.url)
     replacements = {DOCUMENTED_URL: system.url, "/path/to/archive": str(system.data / "archive")}
@@ -53,25 +53,25 @@ def test_the_blocks_do_what_the_pages_say(system: System, tmp_path: Path) -> Non
     assert "quality desk" in (tmp_path / "ring.csv").read_text()
 
 
-def test_the_targets_that_the_readme_names_exist() -> None:
+def test_make_targets_in_the_documentation_exist() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    named = set(re.findall(r"`make ([a-z-]+)", "".join((ROOT / one).read_text() for one in DOCUMENTS)))
-    assert {"demo", "test", "help"} <= named
-    for target in named - {"help"}:
+    targets = set(re.findall(r"`make ([a-z-]+)", "".join((ROOT / document).read_text() for document in DOCUMENTS)))
+    assert {"demo", "test", "help"} <= targets
+    for target in targets - {"help"}:
         assert f"make {target} " in listed, target
     assert "make help" in listed
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document: str) -> None:
+def test_links_are_not_broken(document: str) -> None:
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
         assert target.startswith("http") or (path.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_paths_that_are_named_exist(document: str) -> None:
-    """Files and folders of the repository in backticks, such as `core/queue/` or `api/app.py`."""
+def test_paths_in_the_documentation_exist(document: str) -> None:
+    """Checks paths in backticks, such as `core/queue/` or `api/app.py`."""
     text = (ROOT / document).read_text()
     for named in re.findall(r"`((?:api|core|worker|linewatch|migrations|tests|benchmarks|docs)/[\w./-]*)`", text):
         assert (ROOT / named).exists(), named

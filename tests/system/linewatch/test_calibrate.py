@@ -1,4 +1,4 @@
-"""`linewatch calibrate` against the running system: thresholds, review bands, stations, expected false-reject rates."""
+"""`linewatch calibrate`: thresholds, review bands, stations and expected false-reject rates."""
 
 import json
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def recipe(lw: Client, trained: Path) -> str:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Good parts that were not trained on, in two shots each."""
+    """A folder of new good parts with two shots each."""
     folder = tmp_path_factory.mktemp("fresh")
     for number in range(40):
         (folder / f"part{number // 2:02}_{number % 2}.png").write_bytes(png(900 + number))
@@ -56,11 +56,11 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str, expected: int = 0) -> dict[str, Any]:
-    """The one JSON object of standard output."""
+    """Run a command and return the JSON object on its standard output."""
     assert run(["calibrate", *arguments, "--json"]) == expected
     [line] = capsys.readouterr().out.splitlines()
-    found: dict[str, Any] = json.loads(line)
-    return found
+    result: dict[str, Any] = json.loads(line)
+    return result
 
 
 def test_training_seeds_the_review_threshold(lw: Client, recipe: str) -> None:
@@ -71,26 +71,28 @@ def test_training_seeds_the_review_threshold(lw: Client, recipe: str) -> None:
     assert seeded.review_threshold == seeded.calibration["review"]["threshold"] < seeded.threshold
 
 
-def test_a_preview_says_what_would_flip_and_sets_nothing(
+def test_a_preview_lists_flips_and_sets_nothing(
     capsys: pytest.CaptureFixture[str], lw: Client, recipe: str, fresh: Path
 ) -> None:
     before = lw.model_version(recipe, 1).thresholds
     scored = [lw.submit(path, recipe=recipe, wait=60) for path in sorted(fresh.iterdir())[:3]]
-    low = min(one.anomaly_score or 0 for one in scored) / 2
+    low = min(inspection.anomaly_score or 0 for inspection in scored) / 2
     lw.set_threshold(recipe, 1, low)
     shown = answer(capsys, "--recipe", recipe, "--data", str(fresh), "--preview", "--false-reject-rate", "0.1")
     assert shown["preview"]["inspections"] == 3
     assert lw.model_version(recipe, 1).threshold.threshold == low
-    asked = lw.preview_threshold(recipe, 1, low)
-    kept = [one for one in scored if one.verdict != "ng" and not one.reasons]
-    assert sum(one.count for one in asked.flips) == len(kept)
-    assert {one.id for flip in asked.flips for one in flip.examples} == {one.id for one in kept}
+    preview = lw.preview_threshold(recipe, 1, low)
+    kept = [inspection for inspection in scored if inspection.verdict != "ng" and not inspection.reasons]
+    assert sum(flip.count for flip in preview.flips) == len(kept)
+    assert {inspection.id for flip in preview.flips for inspection in flip.examples} == {
+        inspection.id for inspection in kept
+    }
     assert before[0].threshold != low
 
     assert run(["calibrate", "--recipe", recipe, "--data", str(fresh), "--false-reject-rate", "0.1", "--preview"]) == 0
-    said = capsys.readouterr().out
-    assert "The new threshold would be" in said
-    assert "Nothing was set." in said
+    output = capsys.readouterr().out
+    assert "The new threshold would be" in output
+    assert "Nothing was set." in output
 
 
 def test_a_station_gets_its_own_threshold_with_a_review_band(
@@ -98,24 +100,24 @@ def test_a_station_gets_its_own_threshold_with_a_review_band(
 ) -> None:
     rates = ["--false-reject-rate", "0.1", "--review-rate", "0.3"]
     where = ["--station", "st-1", "--group-by", r"part(\d+)_"]
-    made = answer(capsys, "--recipe", recipe, "--data", str(fresh), *rates, *where)
-    assert made["station_id"] == "st-1"
-    assert (made["calibration"]["sample_size"], made["calibration"]["groups"]) == (40, 20)
-    assert made["review_threshold"] == made["calibration"]["review"]["threshold"] <= made["threshold"]
+    result = answer(capsys, "--recipe", recipe, "--data", str(fresh), *rates, *where)
+    assert result["station_id"] == "st-1"
+    assert (result["calibration"]["sample_size"], result["calibration"]["groups"]) == (40, 20)
+    assert result["review_threshold"] == result["calibration"]["review"]["threshold"] <= result["threshold"]
     version = lw.model_version(recipe, 1)
-    assert version.threshold.threshold != made["threshold"]
-    assert version.threshold_at("st-1").threshold == made["threshold"]
+    assert version.threshold.threshold != result["threshold"]
+    assert version.threshold_at("st-1").threshold == result["threshold"]
     assert version.threshold_at("st-2") == version.threshold
 
     lw.set_threshold(recipe, 1, 1e9)
     image = sorted(fresh.iterdir())[0]
-    here = lw.submit(image, recipe=recipe, station_id="st-1", wait=60)
-    there = lw.submit(image, recipe=recipe, station_id="st-2", wait=60)
-    assert (here.threshold, here.review_threshold) == (made["threshold"], made["review_threshold"])
-    assert (there.threshold, there.review_threshold) == (1e9, None)
+    at_st_1 = lw.submit(image, recipe=recipe, station_id="st-1", wait=60)
+    at_st_2 = lw.submit(image, recipe=recipe, station_id="st-2", wait=60)
+    assert (at_st_1.threshold, at_st_1.review_threshold) == (result["threshold"], result["review_threshold"])
+    assert (at_st_2.threshold, at_st_2.review_threshold) == (1e9, None)
 
 
-def test_the_expected_rate_holds_for_the_same_parts_and_not_for_others(
+def test_the_expected_rate_is_confirmed_by_good_parts_and_rejected_by_others(
     capsys: pytest.CaptureFixture[str], lw: Client, recipe: str, fresh: Path, tmp_path: Path
 ) -> None:
     data = ["--recipe", recipe, "--data", str(fresh)]
@@ -131,9 +133,9 @@ def test_the_expected_rate_holds_for_the_same_parts_and_not_for_others(
     broken = answer(capsys, "--recipe", recipe, "--data", str(tmp_path), "--check", expected=1)
     assert (broken["verdict"], broken["rejected"]) == ("broken", 20)
     assert run(["calibrate", "--recipe", recipe, "--data", str(tmp_path), "--check"]) == 1
-    said = capsys.readouterr()
-    assert "20 of 20 good parts are rejected" in said.out
-    [line] = [one for one in said.err.splitlines() if one.startswith("linewatch: ")]
+    output = capsys.readouterr()
+    assert "20 of 20 good parts are rejected" in output.out
+    [line] = [row for row in output.err.splitlines() if row.startswith("linewatch: ")]
     assert "the false-reject rate is not as expected" in line
     assert lw.model_version(recipe, 1).thresholds == in_force
 
@@ -147,30 +149,30 @@ def test_a_threshold_set_by_hand_has_no_expected_rate(
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "why"),
+    ("options", "code", "reason"),
     [
         (["--false-reject-rate", "0.01"], 1, "40 good parts are too few for a false-reject rate of 0.01: at least 99"),
-        (["--review-rate", "0.05"], 2, "--review-rate must lie between the false-reject rate, 0.05, and 1"),
-        (["--group-by", "part("], 2, "is no regular expression"),
-        (["--group-by", r"lot(\d+)"], 2, "tells the part or lot of none of the 40 images"),
+        (["--review-rate", "0.05"], 2, "--review-rate must be between the false-reject rate, 0.05, and 1"),
+        (["--group-by", "part("], 2, "is not a valid regular expression"),
+        (["--group-by", r"lot(\d+)"], 2, "gives the part or lot of none of the 40 images"),
         (["--check", "--preview"], 2, "--check tests the threshold in force"),
     ],
     ids=["few", "review", "pattern", "groups", "check"],
 )
-def test_what_makes_no_sense_is_refused(
-    capsys: pytest.CaptureFixture[str], recipe: str, fresh: Path, options: list[str], code: int, why: str
+def test_invalid_calibration_options_are_refused(
+    capsys: pytest.CaptureFixture[str], recipe: str, fresh: Path, options: list[str], code: int, reason: str
 ) -> None:
     assert run(["calibrate", "--recipe", recipe, "--data", str(fresh), *options]) == code
-    assert why in capsys.readouterr().err
+    assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("body", [{"preview": True, "since": "2026-01-01T00:00:00"}, {"since": "2026-01-01T00:00:00Z"}])
-def test_a_preview_that_makes_no_sense(lw: Client, system: System, recipe: str, body: dict[str, object]) -> None:
-    answer_ = httpx.post(f"{system.url}/v1/recipes/{recipe}/model-versions/1/threshold", json={"threshold": 1, **body})
-    assert (answer_.status_code, answer_.json()["code"]) == (422, "invalid_field")
+def test_an_invalid_preview_is_refused(lw: Client, system: System, recipe: str, body: dict[str, object]) -> None:
+    response = httpx.post(f"{system.url}/v1/recipes/{recipe}/model-versions/1/threshold", json={"threshold": 1, **body})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_field")
 
 
-def test_the_preview_is_described(system: System, recipe: str) -> None:
+def test_the_preview_is_in_the_openapi_document(system: System, recipe: str) -> None:
     described = httpx.get(f"{system.url}/openapi.json").json()
     path = "/v1/recipes/{name}/model-versions/{version}/threshold"
     answers = described["paths"][path]["post"]["responses"]

@@ -1,4 +1,4 @@
-"""The examples in the client's docstrings, run as they stand against the running system, and awaited too."""
+"""The examples in the docstrings of the client, run against a running system, with both clients."""
 
 import ast
 import asyncio
@@ -24,7 +24,7 @@ from tests.fixtures.part_images import png
 from tests.fixtures.running_system import System
 
 DOCUMENTED = {"system": "http://127.0.0.1:8000", "receiver": "https://mes.plant.example/linewatch"}
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - signs nothing but this example
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - used only in this example
 NEED_ONE = """
     submit submit_batch submit_many inspection inspections export review part open_batch results acknowledge
     create_endpoint create_recipe model_version download_bundle activate preview_threshold rescore
@@ -32,19 +32,19 @@ NEED_ONE = """
 
 
 def example_of(documented: object) -> str | None:
-    """The code below `Example:` in a docstring; None where there is none."""
-    found = re.search(r"^Example:\n((?:    .*\n|\n)+)", f"{inspect.getdoc(documented)}\n", re.MULTILINE)
-    return textwrap.dedent(found[1]) if found else None
+    """Return the code below `Example:` in a docstring, or None."""
+    match = re.search(r"^Example:\n((?:    .*\n|\n)+)", f"{inspect.getdoc(documented)}\n", re.MULTILINE)
+    return textwrap.dedent(match[1]) if match else None
 
 
-METHODS = {name: example for name, one in inspect.getmembers(Operations) if (example := example_of(one))}
+METHODS = {name: example for name, member in inspect.getmembers(Operations) if (example := example_of(member))}
 
 
-class _Awaited(ast.NodeTransformer):
-    """The same code for an `AsyncClient`: what `lw` does is awaited, what it gives is iterated asynchronously."""
+class _AsyncTransformer(ast.NodeTransformer):
+    """Converts code to an `AsyncClient`: awaits calls of `lw`, and iterates over its results asynchronously."""
 
     def visit_For(self, loop: ast.For) -> ast.AST:
-        iterates = isinstance(loop.iter, ast.Call) and _operation(loop.iter) in _GIVING_ITEMS
+        iterates = isinstance(loop.iter, ast.Call) and _operation(loop.iter) in _ITERATORS
         inside = loop.iter if iterates else None
         self.generic_visit(loop)
         if not iterates:
@@ -55,10 +55,10 @@ class _Awaited(ast.NodeTransformer):
     def visit_Call(self, call: ast.Call) -> ast.AST:
         self.generic_visit(call)
         operation = _operation(call)
-        return ast.copy_location(ast.Await(call), call) if operation and operation not in _GIVING_ITEMS else call
+        return ast.copy_location(ast.Await(call), call) if operation and operation not in _ITERATORS else call
 
 
-_GIVING_ITEMS = {name for name, one in inspect.getmembers(Operations) if inspect.isasyncgenfunction(one)}
+_ITERATORS = {name for name, member in inspect.getmembers(Operations) if inspect.isasyncgenfunction(member)}
 
 
 def _operation(call: ast.Call) -> str | None:
@@ -92,21 +92,21 @@ def in_folder(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def here(example: str, system: System, ring: str) -> str:
-    """The example with this system's addresses, a recipe that is there and a schedule that is not."""
-    told = example.replace(DOCUMENTED["system"], system.url).replace('"ring"', f'"{ring}"')
-    told = told.replace('"nightly"', f'"nightly-{uuid4().hex[:8]}"')
-    return told.replace(DOCUMENTED["receiver"], f"http://127.0.0.1:{system.webhook_port}/linewatch")
+def localised(example: str, system: System, ring: str) -> str:
+    """Replace the URL, the recipe and the name of the schedule in an example."""
+    code = example.replace(DOCUMENTED["system"], system.url).replace('"ring"', f'"{ring}"')
+    code = code.replace('"nightly"', f'"nightly-{uuid4().hex[:8]}"')
+    return code.replace(DOCUMENTED["receiver"], f"http://127.0.0.1:{system.webhook_port}/linewatch")
 
 
 def printed(code: str | ast.Module, **names: Any) -> str:
-    """What code prints that may await at its top level."""
+    """Run code, which may use `await` at its top level, and return its output."""
     compiled = compile(code, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     names |= {name: getattr(linewatch, name) for name in linewatch.__all__}
     out = io.StringIO()
 
     async def main() -> None:
-        ends = eval(compiled, names)  # noqa: S307 - it is our own documentation
+        ends = eval(compiled, names)  # noqa: S307 - code of our own documentation
         if inspect.iscoroutine(ends):
             await ends
 
@@ -120,33 +120,33 @@ def test_the_main_operations_have_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_example_does_what_it_shows(name: str, system: System, ring: str, tmp_path: Path) -> None:
+def test_an_example_runs_as_documented(name: str, system: System, ring: str, tmp_path: Path) -> None:
     with in_folder(tmp_path), Client(system.url) as lw:
-        said = printed(here(METHODS[name], system, ring), lw=lw)
-    assert bool(said) == ("print(" in METHODS[name])
+        output = printed(localised(METHODS[name], system, ring), lw=lw)
+    assert bool(output) == ("print(" in METHODS[name])
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_does_so_awaited(name: str, system: System, ring: str, tmp_path: Path) -> None:
-    tree = ast.fix_missing_locations(_Awaited().visit(ast.parse(here(METHODS[name], system, ring))))
+def test_an_example_runs_with_the_async_client(name: str, system: System, ring: str, tmp_path: Path) -> None:
+    tree = ast.fix_missing_locations(_AsyncTransformer().visit(ast.parse(localised(METHODS[name], system, ring))))
     begin = ast.parse("async with AsyncClient(url) as lw:\n    pass").body[0]
     assert isinstance(begin, ast.AsyncWith)
     begin.body = tree.body
     with in_folder(tmp_path):
-        said = printed(ast.fix_missing_locations(ast.Module([begin], [])), url=system.url)
-    assert bool(said) == ("print(" in METHODS[name])
+        output = printed(ast.fix_missing_locations(ast.Module([begin], [])), url=system.url)
+    assert bool(output) == ("print(" in METHODS[name])
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_the_example_of_a_client(kind: type, system: System, ring: str, tmp_path: Path) -> None:
+def test_the_example_of_a_client_runs(kind: type, system: System, ring: str, tmp_path: Path) -> None:
     example = example_of(kind)
     assert example is not None
     with in_folder(tmp_path):
-        said = printed(here(example, system, ring))
-    assert said.split()[1] in ("ok", "ng")
+        output = printed(localised(example, system, ring))
+    assert output.split()[1] in ("ok", "ng")
 
 
-def test_the_example_of_a_receiver() -> None:
+def test_the_example_of_a_receiver_runs() -> None:
     example = example_of(verify_webhook)
     assert example is not None
     body = '{"type": "endpoint.test", "timestamp": "2026-01-01T00:00:00Z", "data": {}}'

@@ -1,4 +1,4 @@
-"""`linewatch explain` says what the line said of an image, and draws why."""
+"""`linewatch explain` prints the verdict of an image and draws an explanation."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def drawn(path: str) -> Image.Image:
         return image
 
 
-def test_it_agrees_with_the_line(
+def test_explain_agrees_with_the_line(
     client: httpx.Client,
     system: System,
     recipe: str,
@@ -39,21 +39,23 @@ def test_it_agrees_with_the_line(
     assert client.post(f"/v1/recipes/{recipe}/model-versions/1/threshold", json=limit).status_code in (200, 201)
     result = final(client, submit(client, recipe, image.read_bytes())["id"])
     assert run(["explain", str(image), "--recipe", recipe, "--url", system.url, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["anomaly_score"] == pytest.approx(result["anomaly_score"], rel=1e-5)
+    explained = json.loads(capsys.readouterr().out)
+    assert explained["anomaly_score"] == pytest.approx(result["anomaly_score"], rel=1e-5)
     for name in ("threshold", "review_threshold", "verdict", "is_anomaly", "reasons"):
-        assert said[name] == result[name]
-    assert (said["version"], said["png"]) == (1, "part.explained.png")
+        assert explained[name] == result[name]
+    assert (explained["version"], explained["png"]) == (1, "part.explained.png")
     assert drawn("part.explained.png").size[0] >= 900
 
 
-def test_it_needs_no_system_for_a_folder(image: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explaining_with_a_bundle_folder_needs_no_server(
+    image: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["explain", image.name, "--bundle", str(bundle), "--out", "deeper/why.png", "--device", "cpu"]
     assert run([*arguments, "--url", "http://127.0.0.1:9"]) == 0
     verdict, png_line = capsys.readouterr().out.splitlines()
     assert verdict.startswith("part.png: ok: score ")
     assert "× the threshold), threshold 0.05" in verdict
-    assert png_line == "Why: deeper/why.png"
+    assert png_line == "Explanation: deeper/why.png"
     assert drawn("deeper/why.png").mode == "RGB"
 
 
@@ -67,17 +69,19 @@ def test_it_needs_no_system_for_a_folder(image: Path, bundle: Path, capsys: pyte
         pytest.param(["part.png", "--bundle", "b"], failures.FAILED, id="no bundle"),
     ],
 )
-def test_wrong_use_is_one_line(
+def test_usage_errors_are_one_line(
     image: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int
 ) -> None:
     assert run(["explain", *arguments]) == code
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert len(said.err.splitlines()) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
     assert image.read_bytes() == png(41, scratched=True)
 
 
-def test_what_is_no_image_is_one_line(bundle: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_an_image_is_a_one_line_error(
+    bundle: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image.write_bytes(b"no image")
     assert run(["explain", image.name, "--bundle", str(bundle)]) == failures.FAILED
     assert len(capsys.readouterr().err.splitlines()) == 1

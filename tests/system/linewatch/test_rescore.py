@@ -1,4 +1,4 @@
-"""`linewatch rescore` against a running system: from the command to what would change."""
+"""`linewatch rescore` against a running system."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ IMAGES = 6
 
 @pytest.fixture
 def inspected(system: System, recipe: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A recipe with some inspections; commands find the system."""
+    """A recipe with some inspections; commands use the running system."""
     monkeypatch.setenv("LINEWATCH_URL", system.url)
     with Client(system.url) as lw:
         batch = lw.submit_batch(
@@ -28,26 +28,26 @@ def inspected(system: System, recipe: str, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def rescored(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """The run that a command makes and follows to its end."""
+    """Run a command that creates a run and follows it, and return the final run."""
     capsys.readouterr()
     assert run(["rescore", *arguments, "--json"]) == 0
-    made: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert made["status"] == "completed"
-    return made
+    finished_run: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert finished_run["status"] == "completed"
+    return finished_run
 
 
-def test_all_is_scored_again_and_judged_anew(
+def test_all_inspections_are_scored_and_judged_again(
     client: httpx.Client, inspected: str, another_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     version = str(upload_bundle(client, inspected, another_bundle))
     assert run(["rescore", "--recipe", inspected, "--model", version, "--all"]) == 0
-    told = capsys.readouterr()
-    header, row = told.out.splitlines()
+    output = capsys.readouterr()
+    header, row = output.out.splitlines()
     assert header.split() == ["completed", "failed", "ok", "ng", "review", "ok→ng", "ng→ok"]
     counts = dict(zip(header.split(), map(int, row.split()), strict=True))
     assert (counts["completed"], counts["failed"]) == (IMAGES, 0)
-    assert "Ctrl-C leaves it alone" in told.err
-    assert "linewatch rescore report" in told.err
+    assert "Ctrl-C does not stop it" in output.err
+    assert "linewatch rescore report" in output.err
 
     page = tmp_path / "report.html"
     assert run(["rescore", "report", "last", "--out", str(page)]) == 0
@@ -56,9 +56,12 @@ def test_all_is_scored_again_and_judged_anew(
     flips = [json.loads(line)["flip"] for line in capsys.readouterr().out.splitlines()]
     assert (flips.count("ok_to_ng"), flips.count("ng_to_ok")) == (counts["ok→ng"], counts["ng→ok"])
 
-    # The first version with another threshold: its stored scores are judged, and all of them are above nothing.
+    # The first version with another threshold: its stored scores are judged again, and all exceed it.
     stored = rescored(capsys, "--recipe", inspected, "--model", "1", "--where", "lot=L-1", "--threshold", "0")
-    before_ok = sum(one["verdict"] == "ok" for one in client.get(f"/v1/inspections?recipe={inspected}").json()["items"])
+    before_ok = sum(
+        inspection["verdict"] == "ok"
+        for inspection in client.get(f"/v1/inspections?recipe={inspected}").json()["items"]
+    )
     assert (stored["counts"]["ng"], stored["counts"]["ok_to_ng"]) == (IMAGES, before_ok)
     none = rescored(capsys, "--recipe", inspected, "--model", "1", "--where", "lot=L-2")
     assert (none["counts"]["total"], none["counts"]["completed"]) == (0, 0)
@@ -73,9 +76,9 @@ def test_images_that_were_never_uploaded_are_scored(
         (archive / f"{seed}.png").write_bytes(png(seed))
     (archive / "broken.png").write_bytes(b"no image")
     monkeypatch.chdir(archive)
-    made = rescored(capsys, "--recipe", inspected, "--model", "1", "--folder", ".", "--max-failure-rate", "0.5")
-    assert (made["counts"]["completed"], made["counts"]["failed"]) == (3, 1)
+    archive_run = rescored(capsys, "--recipe", inspected, "--model", "1", "--folder", ".", "--max-failure-rate", "0.5")
+    assert (archive_run["counts"]["completed"], archive_run["counts"]["failed"]) == (3, 1)
     assert run(["rescore", "--recipe", inspected, "--model", "1", "--folder", ".", "--json"]) == 1
-    told = capsys.readouterr()
-    assert json.loads(told.out)["status"] == "failed"
-    assert "1 of 4 images failed" in told.err
+    output = capsys.readouterr()
+    assert json.loads(output.out)["status"] == "failed"
+    assert "1 of 4 images failed" in output.err

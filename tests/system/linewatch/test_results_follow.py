@@ -1,4 +1,4 @@
-"""`linewatch results --follow` and `results(follow=True)`, while the api is stopped and started again."""
+"""`linewatch results --follow` and `results(follow=True)` during an api restart."""
 
 import json
 import signal
@@ -20,10 +20,10 @@ from tests.system.api.test_inspections import submit
 
 
 def final_of(http: httpx.Client, seed: int) -> str:
-    """An inspection that is final without a worker, because it was cancelled."""
-    made: str = submit(http, "ring", png(seed))["id"]
-    assert http.post(f"/v1/inspections/{made}/cancel").status_code == 200
-    return made
+    """Submit and cancel an inspection, which makes it final without a worker."""
+    inspection_id: str = submit(http, "ring", png(seed))["id"]
+    assert http.post(f"/v1/inspections/{inspection_id}/cancel").status_code == 200
+    return inspection_id
 
 
 @contextmanager
@@ -37,27 +37,27 @@ def following(url: str, cursor_file: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_who_follows_outlasts_a_restart_of_the_api(settings: Settings, tmp_path: Path) -> None:
+def test_following_survives_an_api_restart(settings: Settings, tmp_path: Path) -> None:
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
     with following(url, tmp_path / "cursor") as command, Client(url) as lw, ThreadPoolExecutor(1) as pool:
         assert command.stdout is not None
         assert command.stderr is not None
-        assert command.stderr.readline().startswith(f"Waiting: {url} cannot be reached")  # nobody is there yet
+        assert command.stderr.readline().startswith(f"Waiting: {url} cannot be reached")  # the api is not running yet
         items = lw.results(follow=True)
         with running_api(settings, LINEWATCH_PORT=port) as http:
             assert http.post("/v1/recipes", json={"name": "ring", "without_model": "wait"}).status_code == 201
             first = final_of(http, 1)
             assert str(next(items).id) == first
             assert json.loads(command.stdout.readline())["id"] == first
-            assert command.stderr.readline().startswith("It goes on, after ")
+            assert command.stderr.readline().startswith("Back after ")
             waiting = pool.submit(next, items)
         assert command.stderr.readline().startswith("Waiting: ")
         assert not waiting.done()
         with running_api(settings, LINEWATCH_PORT=port) as http:
             second = final_of(http, 2)
             assert str(waiting.result(60).id) == second
-            assert command.stderr.readline().startswith("It goes on, after ")
+            assert command.stderr.readline().startswith("Back after ")
             assert json.loads(command.stdout.readline())["id"] == second
             command.send_signal(signal.SIGINT)
             assert command.wait(30) == 130

@@ -1,4 +1,4 @@
-"""`linewatch submit` of a folder is continued by the next run, whatever ended the last one."""
+"""`linewatch submit` of a folder continues where an earlier run ended."""
 
 import json
 import os
@@ -23,7 +23,7 @@ MANY = 500
 
 @pytest.fixture
 def http(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    """An api without workers, where the recipe `ring` takes images, and a cache of one's own."""
+    """An api without workers; the recipe `ring` accepts images, and the cache of the command is empty."""
     with running_api(settings) as client:
         assert client.post("/v1/recipes", json={"name": "ring", "without_model": "wait"}).status_code == 201
         monkeypatch.setenv("LINEWATCH_URL", str(client.base_url))
@@ -40,16 +40,16 @@ def folder_of(tmp_path: Path, number: int) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     kinds = [png(seed) for seed in range(5)]
-    for one in range(number):
-        (folder / f"{one:03}.png").write_bytes(kinds[one % len(kinds)])
+    for seed in range(number):
+        (folder / f"{seed:03}.png").write_bytes(kinds[seed % len(kinds)])
     return folder
 
 
 def submitted(capsys: pytest.CaptureFixture[str], *arguments: object, expected: int = 0) -> list[str]:
-    """The names of the images that a run has sent and that were accepted."""
+    """Run the command and return the names of the accepted images."""
     assert run(["submit", *map(str, arguments), "--recipe", "ring", "--json"]) == expected
     printed: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    return [one["external_id"] for one in printed if one["status"] == "queued"]
+    return [inspection["external_id"] for inspection in printed if inspection["status"] == "queued"]
 
 
 def stored(engine: Engine) -> list[str]:
@@ -60,30 +60,30 @@ def stored(engine: Engine) -> list[str]:
 NAMES = [f"{number:03}.png" for number in range(5)]
 
 
-def test_a_second_run_sends_what_is_new_or_changed(
+def test_a_second_run_sends_new_and_changed_images(
     http: httpx.Client, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (images / "none.png").write_text("no image")
     assert submitted(capsys, images, expected=1) == NAMES
-    assert submitted(capsys, images, expected=1) == []  # what was refused is tried again
+    assert submitted(capsys, images, expected=1) == []  # refused images are sent again
     (images / "none.png").write_bytes(png(9))
     (images / "001.png").write_bytes(png(8))
     (images / "more").mkdir()
     (images / "more" / "1.png").write_bytes(png(7))
     assert submitted(capsys, images) == ["001.png", "more/1.png", "none.png"]
-    assert submitted(capsys, images, images / "002.png") == ["002.png"]  # it was named itself
+    assert submitted(capsys, images, images / "002.png") == ["002.png"]  # given explicitly
     assert submitted(capsys, images, "--lot", "L-1") == [*NAMES, "more/1.png", "none.png"]
     assert submitted(capsys, images, "--again") == [*NAMES, "more/1.png", "none.png"]
     assert run(["submit", str(images), "--recipe", "ring"]) == 0
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "7 images were accepted before" in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "7 images were accepted before" in output.err
 
 
-def test_what_the_system_does_not_know_is_sent_again(
+def test_images_unknown_to_the_system_are_sent_again(
     http: httpx.Client, images: Path, capsys: pytest.CaptureFixture[str], engine: Engine
 ) -> None:
-    """Another system may answer at the same address, or one whose database was restored."""
+    """The URL may belong to another system, or its database may have been restored."""
     submitted(capsys, images)
     (images / "005.png").write_bytes(png(5))
     assert submitted(capsys, images) == ["005.png"]
@@ -102,10 +102,10 @@ def test_without_a_cache_everything_is_sent(
     assert submitted(capsys, images) == NAMES
 
 
-def test_a_run_that_is_killed_is_continued_without_doubling_or_missing_an_image(
+def test_a_killed_run_is_continued_without_duplicate_or_missing_images(
     http: httpx.Client, tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All commits but the first are held up until it is dead. They are carried out, and their answers are lost."""
+    """All commits but the first are blocked until the command is killed: they succeed, but their responses are lost."""
     folder = folder_of(tmp_path, MANY)
     with engine.begin() as connection:
         connection.execute(
@@ -131,19 +131,19 @@ def test_a_run_that_is_killed_is_continued_without_doubling_or_missing_an_image(
         process = subprocess.Popen(command, env=os.environ)
         deadline = time.monotonic() + 60
         waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-        while connection.execute(waiting).scalar_one() == 0 or not any("accepted" in one for one in entries()):
+        while connection.execute(waiting).scalar_one() == 0 or not any("accepted" in entry for entry in entries()):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
         process.wait()
-    answered = {one["accepted"] for one in entries() if "accepted" in one}
-    unanswered = [one["begun"] for one in entries() if "begun" in one and one["begun"] not in answered]
-    known = text("SELECT count(*) FROM idempotency_keys WHERE key = ANY(:keys)")
+    answered = {entry["accepted"] for entry in entries() if "accepted" in entry}
+    unanswered = [entry["begun"] for entry in entries() if "begun" in entry and entry["begun"] not in answered]
+    key_count = text("SELECT count(*) FROM idempotency_keys WHERE key = ANY(:keys)")
     deadline = time.monotonic() + 30
     while True:
         with engine.begin() as connection:
-            if connection.execute(known, {"keys": unanswered}).scalar_one():
+            if connection.execute(key_count, {"keys": unanswered}).scalar_one():
                 break
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -153,5 +153,5 @@ def test_a_run_that_is_killed_is_continued_without_doubling_or_missing_an_image(
     everything = [f"{number:03}.png" for number in range(MANY)]
     assert stored(engine) == everything
     assert 0 < first < MANY
-    assert MANY - first < len(now) < MANY  # with those whose answer was lost, without those whose answer was not
+    assert MANY - first < len(now) < MANY  # sends only images without a received response again
     assert submitted(capsys, folder) == []

@@ -1,4 +1,4 @@
-"""The supervisor with small stand-ins for services: what it starts again, what it says, and that it leaves nothing."""
+"""The supervisor with small scripts as services: restarts, log lines, and no leftover processes."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from linewatch.server.logs import Logs
 from linewatch.server.supervisor import Service, ServiceError, Supervisor
 
 SLEEPER = "import time\nprint('here', flush=True)\ntime.sleep(600)"
-PATIENCE = 60.0  # seconds after which a test gives up; nothing is expected to take that long
+PATIENCE = 60.0  # seconds until a test fails; normally everything is much faster
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 def supervisor(log: io.StringIO) -> Iterator[Supervisor]:
-    with Supervisor(Logs(log)) as made:
-        yield made
+    with Supervisor(Logs(log)) as supervisor:
+        yield supervisor
 
 
 def python(script: str, *, grace: float = PATIENCE) -> Callable[[], Command]:
@@ -41,11 +41,11 @@ def python(script: str, *, grace: float = PATIENCE) -> Callable[[], Command]:
 def until(supervisor: Supervisor, condition: Callable[[], bool]) -> None:
     give_up = time.monotonic() + PATIENCE
 
-    def looked() -> bool:
-        assert time.monotonic() < give_up, "it did not happen"
+    def condition_met() -> bool:
+        assert time.monotonic() < give_up, "timed out"
         return condition()
 
-    assert supervisor.run_until(looked)
+    assert supervisor.run_until(condition_met)
 
 
 def pid_of(supervisor: Supervisor, name: str) -> int:
@@ -59,59 +59,57 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_killed_service_is_started_again_and_the_others_go_on(supervisor: Supervisor, log: io.StringIO) -> None:
+def test_a_killed_service_is_restarted_and_the_others_continue(supervisor: Supervisor, log: io.StringIO) -> None:
     supervisor.add(Service("one", python(SLEEPER), is_ready=lambda pid: True))
     supervisor.add(Service("two", python(SLEEPER), is_ready=lambda pid: True))
-    one, two = pid_of(supervisor, "one"), pid_of(supervisor, "two")
+    first, second = pid_of(supervisor, "one"), pid_of(supervisor, "two")
     until(supervisor, lambda: supervisor.is_ready("one", "two"))
-    os.kill(one, signal.SIGKILL)
-    until(supervisor, lambda: supervisor.pid("one") not in (one, None))
-    assert supervisor.pid("two") == two
+    os.kill(first, signal.SIGKILL)
+    until(supervisor, lambda: supervisor.pid("one") not in (first, None))
+    assert supervisor.pid("two") == second
     assert "one          | ended (SIGKILL) after" in log.getvalue()
-    assert "starts again in 0.5 s" in log.getvalue()
+    assert "restarting in 0.5 s" in log.getvalue()
 
 
-def test_pauses_double_up_to_the_longest(
+def test_pauses_double_up_to_the_maximum(
     supervisor: Supervisor, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5)
     supervisor.add(Service("one", python("raise SystemExit(3)"), is_ready=lambda pid: True))
     supervisor._children["one"].was_ever_ready = True
-    until(supervisor, lambda: log.getvalue().count("starts again") == 4)
-    pauses = [line.split(" in ")[1] for line in log.getvalue().splitlines() if "starts again" in line]
+    until(supervisor, lambda: log.getvalue().count("restarting") == 4)
+    pauses = [line.split(" in ")[1] for line in log.getvalue().splitlines() if "restarting" in line]
     assert pauses == ["0.5 s", "1 s", "1.5 s", "1.5 s"]
     assert "ended (exit status 3)" in log.getvalue()
 
 
-def test_a_long_life_earns_the_first_pause_again(
-    supervisor: Supervisor, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "LONG_LIFE", 0.0)
+def test_a_long_run_resets_the_pause(supervisor: Supervisor, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_RESET_AGE", 0.0)
     supervisor.add(Service("one", python("raise SystemExit(3)"), is_ready=lambda pid: True))
-    until(supervisor, lambda: log.getvalue().count("starts again in 0.5 s") == 3)
+    until(supervisor, lambda: log.getvalue().count("restarting in 0.5 s") == 3)
 
 
-def test_a_service_that_never_works_ends_it_with_its_last_line(
+def test_a_service_that_never_starts_ends_the_supervisor_with_its_last_line(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
     script = "print('first')\nraise SystemExit('no such device')"
     supervisor.add(Service("one", python(script), is_ready=lambda pid: False))
     with pytest.raises(
-        ServiceError, match="one does not start: it ended 4 times, last with exit status 1: no such"
+        ServiceError, match="one does not start: 4 starts failed, the last with exit status 1: no such"
     ) as e:
         supervisor.run_until(lambda: False)
     assert e.value.name == "one"
     assert e.value.lines[-2:] == ["first", "no such device"]
 
 
-def test_a_program_that_does_not_exist_is_one_line(supervisor: Supervisor) -> None:
+def test_a_missing_program_is_a_one_line_error(supervisor: Supervisor) -> None:
     supervisor.add(Service("one", lambda: Command(("/no/such/program",), {})))
     with pytest.raises(ServiceError, match=r"one cannot be started .*No such file"):
         supervisor.run_until(lambda: False)
 
 
-def test_a_job_is_run_to_its_end_while_services_go_on(supervisor: Supervisor, log: io.StringIO) -> None:
+def test_a_job_runs_to_its_end_while_services_continue(supervisor: Supervisor, log: io.StringIO) -> None:
     supervisor.add(Service("one", python(SLEEPER)))
     assert supervisor.run_job("job", python("print('done', end='')"))
     assert "job          | done\n" in log.getvalue()
@@ -123,14 +121,14 @@ def test_a_job_that_fails_is_an_error(supervisor: Supervisor) -> None:
         supervisor.run_job("job", python("raise SystemExit('table is locked')"))
 
 
-def test_what_is_quiet_is_heard_when_it_fails(supervisor: Supervisor, log: io.StringIO) -> None:
+def test_the_output_of_a_quiet_job_is_logged_when_it_fails(supervisor: Supervisor, log: io.StringIO) -> None:
     with pytest.raises(ServiceError) as failed:
         supervisor.run_job("job", python("print('some')\nraise SystemExit(1)"), is_quiet=True)
     assert failed.value.lines == ["some"]
     assert "some" not in log.getvalue()
 
 
-def test_long_and_unfinished_lines_keep_no_one_waiting(supervisor: Supervisor, log: io.StringIO) -> None:
+def test_long_and_unfinished_lines_do_not_block(supervisor: Supervisor, log: io.StringIO) -> None:
     flood = "import sys\nsys.stdout.write('x' * 1_000_000)\nsys.stdout.write('\\nend')\nsys.stdout.flush()"
     supervisor.add(Service("slow", python("import sys, time\nsys.stdout.write('begun')\ntime.sleep(600)")))
     assert supervisor.run_job("flood", python(flood))
@@ -140,23 +138,23 @@ def test_long_and_unfinished_lines_keep_no_one_waiting(supervisor: Supervisor, l
     assert lines[-1] == "end"
 
 
-def test_bytes_that_are_no_text_are_shown_all_the_same(supervisor: Supervisor, log: io.StringIO) -> None:
+def test_bytes_that_are_not_utf_8_are_logged_too(supervisor: Supervisor, log: io.StringIO) -> None:
     script = "import sys\nsys.stdout.buffer.write(b'caf\\xc3\\xa9 \\xff\\r\\n')"
     assert supervisor.run_job("job", python(script))
     assert "| café \ufffd\n" in log.getvalue()
 
 
-def test_a_hindrance_is_waited_for_and_then_an_error(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_blocker_is_waited_for_then_an_error(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = ["in the way", "in the way", None]
-    supervisor.add(Service("one", python(SLEEPER), hindrance=lambda: answers.pop(0) if answers else None))
+    supervisor.add(Service("one", python(SLEEPER), start_blocker=lambda: answers.pop(0) if answers else None))
     pid_of(supervisor, "one")
-    monkeypatch.setattr(module, "HINDRANCE_PATIENCE", 0.1)
-    supervisor.add(Service("two", python(SLEEPER), hindrance=lambda: "still in the way"))
+    monkeypatch.setattr(module, "START_BLOCKER_TIMEOUT", 0.1)
+    supervisor.add(Service("two", python(SLEEPER), start_blocker=lambda: "still in the way"))
     with pytest.raises(UpError, match="still in the way"):
         supervisor.run_until(lambda: False)
 
 
-def test_a_failed_start_may_have_a_remedy(
+def test_a_failed_start_can_suggest_a_remedy(
     supervisor: Supervisor, log: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
@@ -172,7 +170,7 @@ def test_a_failed_start_may_have_a_remedy(
     assert "cured after 7" in log.getvalue()
 
 
-def test_what_a_dead_service_had_started_dies_with_it(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_children_of_a_dead_service_are_killed(supervisor: Supervisor, tmp_path: Path) -> None:
     note = tmp_path / "pid"
     script = (
         "import subprocess, pathlib, time\n"
@@ -186,7 +184,7 @@ def test_what_a_dead_service_had_started_dies_with_it(supervisor: Supervisor, tm
     until(supervisor, lambda: is_gone(grandchild))
 
 
-def test_stages_are_stopped_one_after_the_other(log: io.StringIO) -> None:
+def test_stages_are_stopped_one_after_another(log: io.StringIO) -> None:
     script = (
         "import signal, sys, time\nname = {name!r}\n"
         "def stop(*_):\n    time.sleep(0.3)\n    sys.exit(print(name, 'has stopped'))\n"
@@ -203,7 +201,7 @@ def test_stages_are_stopped_one_after_the_other(log: io.StringIO) -> None:
 DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf')\ntime.sleep(600)"
 
 
-def test_who_does_not_obey_is_killed_after_its_time(log: io.StringIO) -> None:
+def test_a_service_that_ignores_the_signal_is_killed_after_its_grace_period(log: io.StringIO) -> None:
     with Supervisor(Logs(log)) as supervisor:
         supervisor.add(Service("one", python(DEAF, grace=0.2)))
         until(supervisor, lambda: "deaf" in log.getvalue())
@@ -212,8 +210,8 @@ def test_who_does_not_obey_is_killed_after_its_time(log: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_asks_for_a_stop(log: io.StringIO, number: signal.Signals) -> None:
-    inherited = signal.signal(number, signal.SIG_DFL)  # whoever started the tests may have had it ignored
+def test_a_signal_requests_a_stop(log: io.StringIO, number: signal.Signals) -> None:
+    inherited = signal.signal(number, signal.SIG_DFL)  # the parent may have ignored the signal
     try:
         with Supervisor(Logs(log)) as supervisor:
             supervisor.add(Service("one", python(SLEEPER)))
@@ -261,7 +259,7 @@ with Supervisor(Logs(sys.stdout)) as supervisor:
 """
 
 
-def test_a_second_signal_waits_for_no_one() -> None:
+def test_a_second_signal_stops_at_once() -> None:
     with run_in_child(SUPERVISE) as parent:
         assert parent.stdout is not None
         while "deaf" not in parent.stdout.readline():
@@ -272,28 +270,28 @@ def test_a_second_signal_waits_for_no_one() -> None:
         time.sleep(2 * module.SAME_SIGNAL)
         family = psutil.Process(parent.pid).children(recursive=True)
         parent.send_signal(signal.SIGTERM)
-        assert "stopping at once" in parent.stdout.read()
+        assert "stopping immediately" in parent.stdout.read()
         assert parent.wait(PATIENCE) == 0
     assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent")
-def test_nothing_is_left_when_the_supervisor_is_killed() -> None:
+def test_no_service_survives_a_killed_supervisor() -> None:
     with run_in_child(SUPERVISE) as parent:
         assert parent.stdout is not None
-        said = ""
-        while said.count("deaf") < 2:
-            said += parent.stdout.readline()
+        output = ""
+        while output.count("deaf") < 2:
+            output += parent.stdout.readline()
         family = psutil.Process(parent.pid).children(recursive=True)
         assert len(family) == 2
         parent.kill()
     assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
 
 
-def test_a_log_that_no_one_reads_stops_nothing() -> None:
+def test_a_log_that_is_not_read_blocks_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w", buffering=1) as stream, Path(os.devnull).open("w") as nowhere:
         with Supervisor(Logs(stream)) as supervisor:
             assert supervisor.run_job("job", python("print('to no one')\nprint('again')"))
-        os.dup2(nowhere.fileno(), stream.fileno())  # what is left in the stream can be written on closing
+        os.dup2(nowhere.fileno(), stream.fileno())  # so that closing the stream can flush its buffer

@@ -1,4 +1,4 @@
-"""`linewatch train --out`: what it writes, where, and that it goes on where it was stopped. No server is needed."""
+"""`linewatch train --out`: its files, and resuming after a kill. Needs no server."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ SMALL = ["--architecture", "conv-autoencoder", "--score-method", "mse", "--input
 
 
 @pytest.fixture(autouse=True)
-def _a_home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of child processes
     monkeypatch.chdir(tmp_path)
@@ -29,14 +29,16 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], str]:
-    """The JSON on standard output, and what was remarked."""
+    """Run the command; return the JSON on standard output, and standard error."""
     assert run(["train", *arguments, "--json"]) == 0
-    told = capfd.readouterr()
-    found: dict[str, Any] = json.loads(told.out)
-    return found, told.err
+    output = capfd.readouterr()
+    result: dict[str, Any] = json.loads(output.out)
+    return result, output.err
 
 
-def test_the_report_lies_beside_the_bundle(capfd: pytest.CaptureFixture[str], parts: Path, tmp_path: Path) -> None:
+def test_the_report_is_written_beside_the_bundle(
+    capfd: pytest.CaptureFixture[str], parts: Path, tmp_path: Path
+) -> None:
     options = ["--epochs", "2", "--seed", "5", "--false-reject-rate", "0.1", "--review-rate", "0.3"]
     options += ["--group-by", r"(\d+)\.png", "--out", "made/ring"]
     written, _ = trained(capfd, "--data", str(parts), *SMALL, *options)
@@ -54,14 +56,14 @@ def test_the_report_lies_beside_the_bundle(capfd: pytest.CaptureFixture[str], pa
     assert not list((tmp_path / "cache" / "linewatch" / "training").iterdir())
 
     assert run(["train", "--data", str(parts), *SMALL, "--out", "named", "--report", "page.html"]) == 0
-    told = capfd.readouterr().out
-    assert "The report is in page.html." in told
-    assert "linewatch models import named" in told
+    stdout = capfd.readouterr().out
+    assert "The report is in page.html." in stdout
+    assert "linewatch models import named" in stdout
     assert "<!doctype html>" in Path("page.html").read_text()
     assert not Path("named.html").exists()
 
 
-def test_what_is_odd_is_said_once(capfd: pytest.CaptureFixture[str], parts: Path, tmp_path: Path) -> None:
+def test_notes_are_printed_once(capfd: pytest.CaptureFixture[str], parts: Path, tmp_path: Path) -> None:
     odd = write_folder(tmp_path / "odd", good=30, defective=2)
     (odd / "train" / "good" / "0007.png").write_bytes(b"no image")
     (odd / "train" / "scratch").mkdir()
@@ -71,12 +73,12 @@ def test_what_is_odd_is_said_once(capfd: pytest.CaptureFixture[str], parts: Path
         assert remarks.count(reason) == 1
 
 
-def test_the_same_command_goes_on_after_a_kill(parts: Path) -> None:
+def test_the_same_command_continues_after_a_kill(parts: Path) -> None:
     command = ["--data", str(parts), "--architecture", "conv-autoencoder", "--input-size", "64", "--device", "cpu"]
     program = [sys.executable, "-m", "linewatch.cli", "train", *command, "--out", "bundle", "--checkpoint", "kept"]
 
     def written() -> list[Path]:
-        return [path for path in Path("kept").glob("*.checkpoint") if len(path.stem) == 64]  # no drafts
+        return [path for path in Path("kept").glob("*.checkpoint") if len(path.stem) == 64]  # no temporary files
 
     with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
         while not written():
@@ -84,11 +86,11 @@ def test_the_same_command_goes_on_after_a_kill(parts: Path) -> None:
             time.sleep(0.005)
         process.kill()
     assert not Path("bundle").exists()
-    done = subprocess.run([*program, "--json"], capture_output=True, text=True, check=True)
-    assert "goes on" in done.stderr
+    completed = subprocess.run([*program, "--json"], capture_output=True, text=True, check=True)
+    assert "training continues" in completed.stderr
     assert not written()
-    # In a process of its own as well: the same weights are promised for the same number of threads.
+    # In a child process too, because equal weights need an equal number of threads.
     uninterrupted = [*program[: program.index("--out")], "--out", "whole", "--checkpoint", "kept", "--json"]
     whole = subprocess.run(uninterrupted, capture_output=True, text=True, check=True)
-    assert "goes on" not in whole.stderr
-    assert json.loads(done.stdout)["manifest"]["files"] == json.loads(whole.stdout)["manifest"]["files"]
+    assert "training continues" not in whole.stderr
+    assert json.loads(completed.stdout)["manifest"]["files"] == json.loads(whole.stdout)["manifest"]["files"]

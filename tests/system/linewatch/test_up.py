@@ -1,4 +1,4 @@
-"""`linewatch up` as a person meets it: real processes, one ready line, one clear line when it cannot be."""
+"""`linewatch up` with real processes: one ready line, or one clear error line."""
 
 import os
 import pwd
@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 120.0  # seconds after which a test gives up; nothing is expected to take that long
+PATIENCE = 120.0  # seconds until a test fails; normally everything is much faster
 
 UP = """
 import sys
@@ -27,7 +27,7 @@ from linewatch.server.up import run
 sys.exit(run(host=sys.argv[2], port=int(sys.argv[3]), data=Path(sys.argv[1]), scoring_workers=1, device="cpu"))
 """
 
-# Stand-ins lie in the data directory, which is the services' working folder and so comes before what is installed.
+# Fake services are in the data directory: it is the working folder of services, so Python finds them first.
 STAND_INS = {
     "migrations": "print('migrated')",
     "api": """
@@ -51,16 +51,16 @@ time.sleep(600)
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every account can enter, unlike pytest's own."""
-    made = Path(tempfile.mkdtemp(dir="/tmp"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+    """A folder that every account can enter, unlike the temporary folder of pytest."""
+    path = Path(tempfile.mkdtemp(dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture
-def stand_ins(folder: Path) -> Path:
-    """A data directory whose services are the stand-ins."""
+def fake_services(folder: Path) -> Path:
+    """A data directory with fake services."""
     data = folder / "data"
     data.mkdir(mode=0o755)
     for name, script in STAND_INS.items():
@@ -94,18 +94,18 @@ class Up:
         assert self.process.stdout.readline() == f"ready: http://127.0.0.1:{self.port}\n", self.log.read_text()
 
     def wait_for_log(self, text: str, times: int = 1) -> None:
-        def has_come() -> bool:
+        def is_logged() -> bool:
             log = self.log.read_text()
             assert self.process.poll() is None, log
             return log.count(text) >= times
 
-        wait_until(has_come)
+        wait_until(is_logged)
 
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Ask for a stop and return the seconds that it took."""
+        """Send a signal, wait for the end, and return the seconds that it took."""
         family, began = self.family(), time.monotonic()
         self.process.send_signal(number)
         assert self.process.wait(PATIENCE) == 0, self.log.read_text()
@@ -117,7 +117,7 @@ class Up:
 def wait_until(condition: Callable[[], bool]) -> None:
     give_up = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < give_up, "it did not happen"
+        assert time.monotonic() < give_up, "timed out"
         time.sleep(0.05)
 
 
@@ -144,12 +144,12 @@ def up(data: Path, *, host: str = "127.0.0.1", port: int | None = None, **change
         try:
             yield Up(process, log, port)
         finally:
-            process.kill()  # its children end with it
+            process.kill()  # its children end too
 
 
 def refusal(data: Path, *, host: str = "127.0.0.1", port: int | None = None, code: int = 1, **changes: str) -> str:
-    """The one line of an `up` that could not start."""
-    done = subprocess.run(
+    """Return the error line of an `up` that cannot start."""
+    completed = subprocess.run(
         [sys.executable, "-c", UP, str(data), host, str(free_port() if port is None else port)],
         capture_output=True,
         text=True,
@@ -157,23 +157,23 @@ def refusal(data: Path, *, host: str = "127.0.0.1", port: int | None = None, cod
         timeout=PATIENCE,
         check=False,
     )
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
+    assert completed.returncode == code, completed.stderr
+    assert completed.stdout == ""
+    lines = completed.stderr.splitlines()
     assert lines[-1].startswith("linewatch: ")
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in completed.stderr
     return lines[-1]
 
 
 def status_of(url: str) -> int:
-    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:  # noqa: S310 - our own address
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:  # noqa: S310 - a loopback URL
         return int(answer.status)
 
 
 # The real system
 
 
-def test_it_comes_up_takes_requests_stops_and_comes_up_again(folder: Path) -> None:
+def test_up_starts_serves_stops_and_restarts(folder: Path) -> None:
     data = folder / "data"
     for _ in range(2):
         with up(data) as system:
@@ -183,12 +183,12 @@ def test_it_comes_up_takes_requests_stops_and_comes_up_again(folder: Path) -> No
             assert {"postgres", "valkey"} <= names
             assert system.stop() < 30
             assert system.process.stdout is not None
-            assert system.process.stdout.read() == "", "the ready line comes once, and nothing after it"
+            assert system.process.stdout.read() == "", "only one ready line is printed"
             assert "Traceback" not in system.log.read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent")
-def test_nothing_of_it_is_left_when_it_is_killed_and_it_comes_back(folder: Path) -> None:
+def test_a_killed_up_leaves_no_process_and_restarts(folder: Path) -> None:
     with up(folder / "data") as system:
         system.wait_until_ready()
         family = system.family()
@@ -200,7 +200,7 @@ def test_nothing_of_it_is_left_when_it_is_killed_and_it_comes_back(folder: Path)
         system.stop(signal.SIGINT)
 
 
-def test_each_part_of_it_is_started_again_after_a_kill(folder: Path) -> None:
+def test_each_killed_process_is_restarted(folder: Path) -> None:
     with up(folder / "data") as system:
         system.wait_until_ready()
         direct = psutil.Process(system.process.pid).children()
@@ -221,89 +221,89 @@ def test_each_part_of_it_is_started_again_after_a_kill(folder: Path) -> None:
         system.stop()
 
 
-# The order of things, with stand-ins
+# Start and stop order, with fake services
 
 
-def test_it_passes_on_what_the_services_need(stand_ins: Path) -> None:
-    put(stand_ins, "migrations", "import os\nfor name in sorted(os.environ):\n    print(name, os.environ[name])")
-    with up(stand_ins, PGPORT="1", LINEWATCH_MINIBATCH="7") as system:
+def test_services_get_the_settings_that_they_need(fake_services: Path) -> None:
+    put(fake_services, "migrations", "import os\nfor name in sorted(os.environ):\n    print(name, os.environ[name])")
+    with up(fake_services, PGPORT="1", LINEWATCH_MINIBATCH="7") as system:
         system.wait_until_ready()
-        said = [line.split("| ", 1)[1] for line in system.log.read_text().splitlines() if " migrate " in line]
+        lines = [line.split("| ", 1)[1] for line in system.log.read_text().splitlines() if " migrate " in line]
         system.stop()
-    found = dict(line.split(" ", 1) for line in said if line.startswith(("LINEWATCH_", "PG")))
-    assert found["LINEWATCH_DATABASE_URL"].startswith("postgresql+psycopg://linewatch:")
-    assert found["LINEWATCH_REDIS_URL"].startswith("unix:///")
-    assert found["LINEWATCH_STORE_URL"] == f"file://{stand_ins}/store"
-    assert found["LINEWATCH_ARCHIVE_ROOTS"] == f"file://{stand_ins}/archive"
-    assert (stand_ins / "archive").is_dir()
-    assert (found["LINEWATCH_HOST"], found["LINEWATCH_PORT"]) == ("127.0.0.1", str(system.port))
-    assert (found["LINEWATCH_DEVICE"], found["LINEWATCH_MINIBATCH"]) == ("cpu", "7")
-    assert "PGPORT" not in found
+    variables = dict(line.split(" ", 1) for line in lines if line.startswith(("LINEWATCH_", "PG")))
+    assert variables["LINEWATCH_DATABASE_URL"].startswith("postgresql+psycopg://linewatch:")
+    assert variables["LINEWATCH_REDIS_URL"].startswith("unix://:")  # with a password
+    assert variables["LINEWATCH_STORE_URL"] == f"file://{fake_services}/store"
+    assert variables["LINEWATCH_ARCHIVE_ROOTS"] == f"file://{fake_services}/archive"
+    assert (fake_services / "archive").is_dir()
+    assert (variables["LINEWATCH_HOST"], variables["LINEWATCH_PORT"]) == ("127.0.0.1", str(system.port))
+    assert (variables["LINEWATCH_DEVICE"], variables["LINEWATCH_MINIBATCH"]) == ("cpu", "7")
+    assert "PGPORT" not in variables
 
 
-def test_servers_of_ones_own_are_used_instead(stand_ins: Path) -> None:
-    put(stand_ins, "migrations", "import os\nprint(*(os.environ[n] for n in os.environ if n.endswith('_URL')))")
+def test_configured_servers_replace_the_embedded_ones(fake_services: Path) -> None:
+    put(fake_services, "migrations", "import os\nprint(*(os.environ[n] for n in os.environ if n.endswith('_URL')))")
     with up(
-        stand_ins,
+        fake_services,
         LINEWATCH_DATABASE_URL="postgresql+psycopg://me@elsewhere/parts",
         LINEWATCH_REDIS_URL="redis://elsewhere",
         LINEWATCH_STORE_URL="file:///elsewhere",
         LINEWATCH_ARCHIVE_ROOTS="/elsewhere",
     ) as system:
         system.wait_until_ready()
-        said = system.log.read_text()
+        output = system.log.read_text()
         assert {"postgresql+psycopg://me@elsewhere/parts", "redis://elsewhere", "file:///elsewhere"} <= set(
-            said.split()
+            output.split()
         )
         assert len(system.family()) == 4
         system.stop()
-    assert not any((stand_ins / name).exists() for name in ("postgres", "valkey", "store", "archive"))
+    assert not any((fake_services / name).exists() for name in ("postgres", "valkey", "store", "archive"))
 
 
-def test_threads_are_shared_out_unless_they_are_given(stand_ins: Path) -> None:
-    with up(stand_ins, OMP_NUM_THREADS="3") as system:
+def test_threads_are_divided_unless_they_are_configured(fake_services: Path) -> None:
+    with up(fake_services, OMP_NUM_THREADS="3") as system:
         system.wait_until_ready()
         system.wait_for_log("| threads 3\n")
         system.stop()
 
 
-def test_a_migration_that_fails_ends_it_with_its_reason(stand_ins: Path) -> None:
-    put(stand_ins, "migrations", "raise SystemExit('the schema is newer than this version')")
-    assert refusal(stand_ins).endswith("migrate failed (exit status 1): the schema is newer than this version")
+def test_a_failed_migration_stops_up_with_its_reason(fake_services: Path) -> None:
+    put(fake_services, "migrations", "raise SystemExit('the schema is newer than this version')")
+    assert refusal(fake_services).endswith("migrate failed (exit status 1): the schema is newer than this version")
 
 
-def test_a_service_that_never_works_ends_it_with_its_reason(stand_ins: Path) -> None:
-    put(stand_ins, "celery", "raise SystemExit('no CUDA device')")
-    line = refusal(stand_ins)
+def test_a_service_that_never_starts_stops_up_with_its_reason(fake_services: Path) -> None:
+    put(fake_services, "celery", "raise SystemExit('no CUDA device')")
+    line = refusal(fake_services)
     assert "does not start" in line
     assert line.endswith("no CUDA device")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_while_it_is_starting_stops_it(stand_ins: Path, number: signal.Signals) -> None:
-    put(stand_ins, "migrations", "import time\nprint('waits for a lock', flush=True)\ntime.sleep(600)")
-    with up(stand_ins) as system:
+def test_a_signal_during_the_start_stops_up(fake_services: Path, number: signal.Signals) -> None:
+    put(fake_services, "migrations", "import time\nprint('waits for a lock', flush=True)\ntime.sleep(600)")
+    with up(fake_services) as system:
         system.wait_for_log("waits for a lock")
         system.stop(number)
         assert system.process.stdout is not None
         assert system.process.stdout.read() == ""
 
 
-def test_a_stop_right_at_the_start_stops_it(stand_ins: Path) -> None:
-    with up(stand_ins) as system:
+def test_a_signal_right_at_the_start_stops_up(fake_services: Path) -> None:
+    with up(fake_services) as system:
         system.wait_for_log("valkey")
         system.stop()
 
 
-def test_a_second_one_on_the_same_data_is_one_line(stand_ins: Path) -> None:
-    with up(stand_ins) as system:
+def test_a_second_up_on_the_same_data_is_a_one_line_error(fake_services: Path) -> None:
+    with up(fake_services) as system:
         system.wait_until_ready()
-        line = refusal(stand_ins)
+        line = refusal(fake_services)
         assert f"in use by another linewatch (process {system.process.pid})" in line
         system.stop()
 
 
-def test_a_port_in_use_is_one_line_and_nothing_is_started(folder: Path) -> None:
+def test_a_port_in_use_is_a_one_line_error_and_nothing_is_started(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         line = refusal(folder / "data", port=port)
@@ -312,7 +312,7 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts servers as another account")
-def test_an_unreachable_data_directory_is_one_line_and_nothing_is_changed(folder: Path) -> None:
+def test_an_unreachable_data_directory_is_a_one_line_error_and_changes_nothing(folder: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     before = closed.stat()
@@ -321,41 +321,41 @@ def test_an_unreachable_data_directory_is_one_line_and_nothing_is_changed(folder
     assert list(closed.iterdir()) == []
 
 
-def test_a_file_instead_of_a_folder_is_one_line(folder: Path) -> None:
+def test_a_file_instead_of_a_folder_is_a_one_line_error(folder: Path) -> None:
     (folder / "file").touch()
     assert "choose another --data" in refusal(folder / "file")
     assert "choose another --data" in refusal(folder / "file/data")
 
 
-def test_an_address_of_another_machine_is_one_line(folder: Path) -> None:
+def test_an_address_of_another_machine_is_a_one_line_error(folder: Path) -> None:
     assert "cannot listen on 192.0.2.1" in refusal(folder / "data", host="192.0.2.1")
 
 
-def test_auth_off_is_refused_where_others_can_reach_it(folder: Path) -> None:
-    line = refusal(folder / "data", host="0.0.0.0", code=2, LINEWATCH_AUTH="off")  # noqa: S104 - that is the point
-    assert "LINEWATCH_AUTH=off is refused" in line
+def test_auth_off_is_refused_beyond_loopback(folder: Path) -> None:
+    line = refusal(folder / "data", host="0.0.0.0", code=2, LINEWATCH_AUTH="off")  # noqa: S104 - as tested
+    assert "LINEWATCH_AUTH=off is not allowed" in line
     assert not (folder / "data").exists()
 
 
-def test_a_setting_that_is_wrong_is_one_line(folder: Path) -> None:
+def test_an_invalid_setting_is_a_one_line_error(folder: Path) -> None:
     assert "LINEWATCH_MINIBATCH" in refusal(folder / "data", code=2, LINEWATCH_MINIBATCH="many")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="for root; without root every test here is this one")
-def test_an_ordinary_user_can_run_it(stand_ins: Path) -> None:
+def test_an_ordinary_user_can_run_up(fake_services: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     interpreter = interpreter_for(nobody)
-    for path in (stand_ins.parent, stand_ins, *stand_ins.rglob("*")):
+    for path in (fake_services.parent, fake_services, *fake_services.rglob("*")):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    port, log = free_port(), stand_ins.parent / "log"
+    port, log = free_port(), fake_services.parent / "log"
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [interpreter, "-c", UP, str(stand_ins), "127.0.0.1", str(port)],
+            [interpreter, "-c", UP, str(fake_services), "127.0.0.1", str(port)],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=environment({"PYTHONPATH": import_path(), "HOME": str(stand_ins.parent)}),
+            env=environment({"PYTHONPATH": import_path(), "HOME": str(fake_services.parent)}),
             user=nobody.pw_uid,
             group=nobody.pw_gid,
             extra_groups=[],
@@ -376,9 +376,9 @@ def import_path() -> str:
 
 
 def interpreter_for(user: pwd.struct_passwd) -> str:
-    """An interpreter of this version that the user may run, with all that is installed here; else the test is skipped.
+    """Return an interpreter of this version that the user can run, with all installed packages; else skip the test.
 
-    Root's own interpreter may lie below /root, where no one else can enter.
+    The interpreter of root may be below /root, which other users cannot enter.
     """
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):

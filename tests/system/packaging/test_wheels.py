@@ -1,4 +1,4 @@
-"""Both distributions, built as wheels and installed in environments of their own."""
+"""Both distributions, built as wheels and installed in separate environments."""
 
 import json
 import os
@@ -28,14 +28,14 @@ LARGEST_CLIENT = 10_000_000  # bytes, with its dependencies and compiled
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment without anything of this checkout."""
+    """A virtual environment without packages of this checkout."""
 
     folder: Path
 
     @property
     def packages(self) -> Path:
-        [found] = self.folder.glob("lib/python*/site-packages")
-        return found
+        [site_packages] = self.folder.glob("lib/python*/site-packages")
+        return site_packages
 
     def run(self, *arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
         program, *rest = map(str, arguments)
@@ -54,7 +54,7 @@ class Environment:
 
 
 def make_environment(folder: Path, *packages: object) -> Environment:
-    """A new environment with these packages, installed by pip."""
+    """Create an environment with these packages."""
     venv.create(folder, symlinks=True)
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet", *packages]
     subprocess.run([str(argument) for argument in pip], check=True, cwd=folder)
@@ -72,14 +72,14 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def client(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The client alone, with the dependencies that it asks for."""
+    """An environment with the client and its declared dependencies."""
     constraints = ROOT / "requirements.lock"
     return make_environment(tmp_path_factory.mktemp("client"), wheels["linewatch_client"], "--constraint", constraints)
 
 
 @pytest.fixture(scope="module")
 def server(wheels: dict[str, Path], reachable_folder: Path) -> Iterator[Environment]:
-    """Both wheels; what they depend on is taken from this environment, without what is installed editable here."""
+    """Both wheels, with the dependencies of this environment, but without its editable packages."""
     folder = reachable_folder / "server"
     environment = make_environment(folder, "--no-deps", *wheels.values())
     (environment.packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
@@ -88,7 +88,7 @@ def server(wheels: dict[str, Path], reachable_folder: Path) -> Iterator[Environm
 
 
 def top_level(wheel: Path) -> set[str]:
-    """The names that a wheel puts into site-packages, apart from its own record."""
+    """Return the names that a wheel installs in site-packages, apart from its metadata."""
     names = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     return {name for name in names if not name.endswith(".dist-info")}
 
@@ -112,15 +112,15 @@ def test_both_distributions_have_the_same_version() -> None:
 
 def test_the_client_is_small(client: Environment) -> None:
     size = sum(path.stat().st_size for path in client.packages.rglob("*") if path.is_file())
-    assert list(client.packages.rglob("*.pyc"))  # it is counted as it runs
+    assert list(client.packages.rglob("*.pyc"))  # compiled files count too
     assert size < LARGEST_CLIENT
 
 
 def test_the_client_imports_without_the_server(client: Environment) -> None:
     imports = "from linewatch import AsyncClient, Client, verify_webhook, Inspection"
     absent = "import importlib.util as u; print([n for n in ('core', 'api', 'worker', 'migrations') if u.find_spec(n)])"
-    done = client.run("python", "-W", "error", "-c", f"{imports}; {absent}")
-    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+    completed = client.run("python", "-W", "error", "-c", f"{imports}; {absent}")
+    assert (completed.returncode, completed.stdout.strip()) == (0, "[]"), completed.stderr
 
 
 def test_the_client_submits_and_lists(client: Environment, settings: Settings, tmp_path: Path) -> None:
@@ -147,41 +147,41 @@ def test_the_client_submits_and_lists(client: Environment, settings: Settings, t
         "models import net.pth --recipe r --threshold 1",
     ],
 )
-def test_a_command_of_the_server_says_what_to_install(client: Environment, arguments: str, settings: Settings) -> None:
+def test_server_commands_name_the_package_to_install(client: Environment, arguments: str, settings: Settings) -> None:
     (client.folder / "net.pth").touch()
     with running_api(settings) as http:
-        done = client.run("linewatch", *arguments.split(), LINEWATCH_URL=str(http.base_url))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("linewatch: ")
-    assert done.stderr.endswith("needs the server, and only the client is installed here: pip install linewatch\n")
+        completed = client.run("linewatch", *arguments.split(), LINEWATCH_URL=str(http.base_url))
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert completed.stderr.startswith("linewatch: ")
+    assert completed.stderr.endswith("needs the server, and only the client is installed here: pip install linewatch\n")
 
 
 def test_help_of_the_client_lists_all_commands(client: Environment) -> None:
-    done = client.run("linewatch", "--help")
-    assert done.returncode == 0
-    assert "submit " in done.stdout
-    assert "Needs the server: pip install linewatch" in done.stdout
+    completed = client.run("linewatch", "--help")
+    assert completed.returncode == 0
+    assert "submit " in completed.stdout
+    assert "Needs the server: pip install linewatch" in completed.stdout
 
 
-def test_the_server_leaves_common_names_to_others(server: Environment) -> None:
+def test_the_server_installs_no_common_package_names(server: Environment) -> None:
     for name in ("api", "core", "migrations", "worker"):
-        done = server.run("python", "-c", f"import linewatch, {name}")
-        assert f"No module named '{name}'" in done.stderr
+        completed = server.run("python", "-c", f"import linewatch, {name}")
+        assert f"No module named '{name}'" in completed.stderr
 
 
-def test_the_path_of_the_servers_code_is_printed(server: Environment) -> None:
+def test_the_path_of_the_server_code_is_printed(server: Environment) -> None:
     path = server.run("python", "-m", "linewatch.server").stdout.strip()
     assert path == str(server.packages / "linewatch/server/lib")
     imports = "import api.app, core.settings, migrations, worker.app; print(core.__file__)"
-    done = server.run("python", "-c", imports, PYTHONPATH=path)
-    assert done.stdout.strip() == f"{path}/core/__init__.py", done.stderr
+    completed = server.run("python", "-c", imports, PYTHONPATH=path)
+    assert completed.stdout.strip() == f"{path}/core/__init__.py", completed.stderr
 
 
 def test_the_installed_system_runs(server: Environment, reachable_folder: Path) -> None:
     url = f"http://127.0.0.1:{(port := free_port())}"
     with running_up(server, reachable_folder / "installed", port) as log:
-        done = server.run("linewatch", "status", "--json", LINEWATCH_URL=url)
-        assert json.loads(done.stdout)["ready"], log.read_text()
+        completed = server.run("linewatch", "status", "--json", LINEWATCH_URL=url)
+        assert json.loads(completed.stdout)["ready"], log.read_text()
         doctor = server.run("linewatch", "doctor", "--data", reachable_folder / "installed", LINEWATCH_URL=url)
         assert "linewatch/server/lib" not in doctor.stdout
         assert doctor.returncode == 0, doctor.stdout + doctor.stderr
@@ -189,7 +189,7 @@ def test_the_installed_system_runs(server: Environment, reachable_folder: Path) 
 
 @contextmanager
 def running_up(environment: Environment, data: Path, port: int) -> Iterator[Path]:
-    """`linewatch up` of this environment, ready; gives the file of its log."""
+    """Run `linewatch up` in this environment, and yield its log file once it is ready."""
     log = data.with_suffix(".log")
     command: list[str | Path] = [
         environment.folder / "bin/linewatch",

@@ -1,4 +1,4 @@
-"""Deliveries over HTTP, sent by a real io worker, which may be killed at any moment."""
+"""Deliveries over HTTP, sent by a real io worker, which may be killed."""
 
 import os
 import signal
@@ -17,14 +17,14 @@ from sqlalchemy import Engine, text
 from core.feed.events import EventType
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
-from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, SECRET, Reply, Request, receiving
+from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, SECRET, Reply, Request, running_receiver
 
 OPTIONS = "--queues io --pool threads --concurrency 1 --without-gossip --without-mingle --without-heartbeat"
 
 
 @contextmanager
-def io_worker(settings: Settings, allow: str, **own: str) -> Iterator[subprocess.Popen[str]]:
-    """The io worker as the README starts it."""
+def io_worker(settings: Settings, allow: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Run an io worker with the command of the README."""
     environment = os.environ | {
         "LINEWATCH_DATABASE_URL": settings.database_url.get_secret_value(),
         "LINEWATCH_REDIS_URL": settings.redis_url.get_secret_value(),
@@ -32,7 +32,7 @@ def io_worker(settings: Settings, allow: str, **own: str) -> Iterator[subprocess
         "LINEWATCH_WEBHOOK_ALLOW": allow,
         "LINEWATCH_WEBHOOK_RETRY_SECONDS": "0.1,0.1,0.1,0.1,0.1,0.1,0.1",
         "PYTHONWARNINGS": "ignore::UserWarning:celery.platforms",
-        **own,
+        **variables,
     }
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "worker.io", "worker", *OPTIONS.split()]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
@@ -43,26 +43,26 @@ def io_worker(settings: Settings, allow: str, **own: str) -> Iterator[subprocess
         process.communicate()
 
 
-def eventually(http: httpx.Client, address: str, **wanted: Any) -> dict[str, Any]:
-    """The document under this address, once it is as wanted."""
+def eventually(http: httpx.Client, address: str, **expected: Any) -> dict[str, Any]:
+    """Wait until the document at this path has the expected fields, and return it."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while True:
-        found: dict[str, Any] = http.get(address).raise_for_status().json()
-        if {name: found[name] for name in wanted} == wanted:
-            return found
-        assert time.monotonic() < deadline, found
+        document: dict[str, Any] = http.get(address).raise_for_status().json()
+        if {name: document[name] for name in expected} == expected:
+            return document
+        assert time.monotonic() < deadline, document
         time.sleep(0.05)
 
 
-def create(http: httpx.Client, url: str, **own: Any) -> dict[str, Any]:
-    answer = http.post("/v1/webhook-endpoints", json={"url": url, "events": [], **own})
+def create(http: httpx.Client, url: str, **fields: Any) -> dict[str, Any]:
+    answer = http.post("/v1/webhook-endpoints", json={"url": url, "events": [], **fields})
     assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
-    return made
+    endpoint: dict[str, Any] = answer.json()
+    return endpoint
 
 
-def test_the_whole_way(settings: Settings) -> None:
-    with receiving(lambda number, _: Reply(503 if number == 0 else 200)) as (receiver, url):
+def test_a_delivery_is_retried_listed_and_replayed(settings: Settings) -> None:
+    with running_receiver(lambda number, _: Reply(503 if number == 0 else 200)) as (receiver, url):
         allow = urlsplit(url).netloc
         with running_api(settings, LINEWATCH_WEBHOOK_ALLOW=allow) as http, io_worker(settings, allow) as worker:
             endpoint = create(http, url)
@@ -70,10 +70,10 @@ def test_the_whole_way(settings: Settings) -> None:
             test = http.post(f"/v1/webhook-endpoints/{endpoint['id']}/test")
             assert (test.status_code, test.json()["state"], test.json()["event"]) == (202, "pending", "endpoint.test")
             address = f"/v1/deliveries/{test.json()['id']}"
-            found = eventually(http, address, state="delivered")
-            assert [one["status"] for one in found["attempts"]] == [503, 200]
+            delivery = eventually(http, address, state="delivered")
+            assert [attempt["status"] for attempt in delivery["attempts"]] == [503, 200]
             first, second = receiver.wait(2)
-            assert first.id == second.id == found["message_id"]
+            assert first.id == second.id == delivery["message_id"]
             assert first.verified(endpoint["secret"]) == second.verified(endpoint["secret"])
 
             replay = http.post(f"{address}/replay")
@@ -81,11 +81,14 @@ def test_the_whole_way(settings: Settings) -> None:
             assert receiver.wait(3)[2].id == first.id
             eventually(http, address, state="delivered", tries=1)
 
-            another = http.post(f"/v1/webhook-endpoints/{endpoint['id']}/test").json()["id"]
-            eventually(http, f"/v1/deliveries/{another}", state="delivered")
+            second_id = http.post(f"/v1/webhook-endpoints/{endpoint['id']}/test").json()["id"]
+            eventually(http, f"/v1/deliveries/{second_id}", state="delivered")
             pages = [http.get(listing, params={"limit": 1}).json()]
             pages.append(http.get(listing, params={"limit": 1, "cursor": pages[0]["next_cursor"]}).json())
-            assert [[one["id"] for one in page["items"]] for page in pages] == [[another], [test.json()["id"]]]
+            assert [[delivery["id"] for delivery in page["items"]] for page in pages] == [
+                [second_id],
+                [test.json()["id"]],
+            ]
             assert pages[1]["next_cursor"] is None
             assert http.get(listing, params={"state": "pending"}).json()["items"] == []
             assert len(http.get(listing, params={"state": "delivered"}).json()["items"]) == 2
@@ -102,7 +105,7 @@ def test_the_whole_way(settings: Settings) -> None:
             assert "/hook" not in log
 
 
-def test_refusals(settings: Settings) -> None:
+def test_invalid_delivery_requests_are_refused(settings: Settings) -> None:
     unknown = "0193e0c8-0000-7000-8000-000000000000"
     with running_api(settings) as http:
         for method, path in (
@@ -118,7 +121,7 @@ def test_refusals(settings: Settings) -> None:
 
 
 def queue(engine: Engine, url: str, number: int) -> None:
-    """So many events to one endpoint."""
+    """Insert events for one endpoint."""
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -133,14 +136,14 @@ def queue(engine: Engine, url: str, number: int) -> None:
 
 
 def test_a_killed_sender_loses_nothing(settings: Settings, engine: Engine) -> None:
-    """What it held is sent again once its lease is over, which is hastened here."""
+    """Claimed deliveries are sent again once their lease has expired; the test shortens the lease."""
     number = 400
 
     def slowly(_: int, __: Request) -> Reply:
         time.sleep(0.02)
         return Reply()
 
-    with receiving(slowly) as (receiver, url):
+    with running_receiver(slowly) as (receiver, url):
         allow = urlsplit(url).netloc
         queue(engine, url, number)
         with io_worker(settings, allow) as worker:
@@ -168,15 +171,15 @@ def test_a_killed_sender_loses_nothing(settings: Settings, engine: Engine) -> No
     assert len({request.id for request in receiver.requests}) == number
 
 
-def test_it_sends_without_redis(settings: Settings, engine: Engine) -> None:
-    with receiving() as (receiver, url):
+def test_deliveries_are_sent_without_redis(settings: Settings, engine: Engine) -> None:
+    with running_receiver() as (receiver, url):
         queue(engine, url, 3)
         with io_worker(settings, urlsplit(url).netloc, LINEWATCH_REDIS_URL="redis://127.0.0.1:1/0"):
             receiver.wait(3)
 
 
 @pytest.mark.parametrize("content", [None, "nonsense"])
-def test_a_wrong_file_of_authorities_is_one_line(settings: Settings, tmp_path: Any, content: str | None) -> None:
+def test_an_invalid_ca_file_is_a_one_line_error(settings: Settings, tmp_path: Any, content: str | None) -> None:
     file = tmp_path / "authorities.pem"
     if content is not None:
         file.write_text(content)

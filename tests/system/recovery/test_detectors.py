@@ -1,4 +1,4 @@
-"""Recipes with different detectors share one worker, each as it would score alone."""
+"""One worker scores recipes with different detectors, each with the same scores as alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ PARTS = 4
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A bundle of each detector, by its name, all trained on the same forty parts."""
+    """One bundle per detector, by name, all trained on the same forty parts."""
     root = tmp_path_factory.mktemp("detectors")
     folder = write_folder(root / "parts", good=40)
     settings: dict[str, dict[str, Any]] = {
@@ -30,15 +30,20 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "feature-autoencoder": {"input_size": 64},
     }
     written = {}
-    for name, own in settings.items():
+    for name, detector_options in settings.items():
         written[name] = root / name
-        train(folder, written[name], TrainingOptions(architecture=name, epochs=1, device="cpu", **own), lambda _: None)
+        train(
+            folder,
+            written[name],
+            TrainingOptions(architecture=name, epochs=1, device="cpu", **detector_options),
+            lambda _: None,
+        )
     return written
 
 
 @pytest.fixture
-def made(client: httpx.Client) -> Callable[[Path], str]:
-    """`made(bundle)` makes a recipe with it and returns its name."""
+def create_recipe(client: httpx.Client) -> Callable[[Path], str]:
+    """`create_recipe(bundle)` creates a recipe with the bundle and returns its name."""
 
     def make(bundle: Path) -> str:
         name = f"recipe-{uuid4().hex[:12]}"
@@ -54,20 +59,21 @@ def scoring_workers(system: System) -> list[int]:
     return [child.pid for child in children if "worker.scoring" in " ".join(child.cmdline())]
 
 
-def test_every_detector_is_scored_by_the_same_worker(
-    system: System, client: httpx.Client, bundles: dict[str, Path], made: Callable[[Path], str]
+def test_one_worker_scores_with_every_detector(
+    system: System, client: httpx.Client, bundles: dict[str, Path], create_recipe: Callable[[Path], str]
 ) -> None:
     before = scoring_workers(system)
     assert len(before) == 1
     recipes = {
-        made(folder): load_detector(read_folder(folder), device="cpu", max_pixels=10**6) for folder in bundles.values()
+        create_recipe(folder): load_detector(read_folder(folder), device="cpu", max_pixels=10**6)
+        for folder in bundles.values()
     }
     parts = [png(7000 + number, scratched=number % 2 == 1) for number in range(PARTS)]
     sent = [(recipe, data, submit(client, recipe, data)["id"]) for data in parts for recipe in recipes]
     for recipe, data, inspection_id in sent:
         detector, result = recipes[recipe], final(client, inspection_id)
-        here = float(detector.score([detector.prepare(data)]).scores[0])
-        assert result["anomaly_score"] == pytest.approx(here, rel=1e-5), detector.architecture.name
+        expected = float(detector.score([detector.prepare(data)]).scores[0])
+        assert result["anomaly_score"] == pytest.approx(expected, rel=1e-5), detector.architecture.name
     for _, _, inspection_id in sent[: len(recipes)]:
         assert client.get(f"/v1/inspections/{inspection_id}/heatmap").headers["Content-Type"] == "image/png"
     assert scoring_workers(system) == before

@@ -1,4 +1,4 @@
-"""Small files that are expensive to decode: each fails with a code, and its neighbours are scored."""
+"""Small files that are expensive to decode fail with a code; other images are scored."""
 
 import httpx
 
@@ -10,8 +10,8 @@ from tests.fixtures.running_system import System
 NEIGHBOURS = 40
 
 
-def test_scan_bombs_hold_up_no_neighbour(system: System, recipe: str) -> None:
-    bomb = scan_bomb(60_000, 1900)  # the system of the tests takes up to 1 MB and 4 megapixels
+def test_scan_bombs_do_not_delay_other_images(system: System, recipe: str) -> None:
+    bomb = scan_bomb(60_000, 1900)  # the limits of the test system are 1 MB and 4 megapixels
     images = {f"bomb-{number}.jpg": bomb for number in range(3)}
     images |= {f"{number}.png": png(number) for number in range(NEIGHBOURS)}
     with Client(system.url) as lw:

@@ -1,4 +1,4 @@
-"""What was accepted survives: a flushed Redis, killed servers and workers, a damaged image store."""
+"""Accepted inspections survive a flushed Redis, killed servers and workers, and a damaged image store."""
 
 import os
 import time
@@ -15,7 +15,7 @@ def submit(client: httpx.Client, recipe: str, number: int) -> list[str]:
     files = [("images", (f"{seed}.png", png(seed))) for seed in range(number)]
     answer = client.post("/v1/batches", data={"recipe": recipe}, files=files)
     assert answer.status_code == 202, answer.text
-    return [answer.json()["id"], *(one["id"] for one in answer.json()["inspections"])]
+    return [answer.json()["id"], *(inspection["id"] for inspection in answer.json()["inspections"])]
 
 
 def completed(client: httpx.Client, batch_id: str) -> dict[str, int]:
@@ -30,7 +30,7 @@ def redis_of(system: System) -> redis.Redis:
     return redis.Redis.from_url(api.environ()["LINEWATCH_REDIS_URL"])
 
 
-def test_a_flushed_redis_costs_seconds_and_no_inspection(client: httpx.Client, recipe: str, system: System) -> None:
+def test_a_flushed_redis_loses_no_inspection(client: httpx.Client, recipe: str, system: System) -> None:
     worker = system.child("worker.scoring")
     worker.suspend()
     try:
@@ -45,20 +45,22 @@ def test_a_flushed_redis_costs_seconds_and_no_inspection(client: httpx.Client, r
     assert completed(client, batch_id)["completed"] == 70
 
 
-def test_uploads_are_accepted_while_redis_is_away(client: httpx.Client, recipe: str, system: System) -> None:
+def test_uploads_are_accepted_while_redis_is_down(client: httpx.Client, recipe: str, system: System) -> None:
     valkey = system.child("valkey-server")
     valkey.suspend()
     try:
         begun = time.monotonic()
         batch_id, *_ = submit(client, recipe, 3)
         assert client.get("/readyz").status_code == 200
-        assert time.monotonic() - begun < 30  # far less than Redis will be away for
+        assert time.monotonic() - begun < 30  # much shorter than the outage of Redis
     finally:
         valkey.resume()
     assert completed(client, batch_id)["completed"] == 3
 
 
-def test_a_killed_redis_is_restarted_and_nothing_is_lost(client: httpx.Client, recipe: str, system: System) -> None:
+def test_a_killed_redis_is_restarted_without_losing_inspections(
+    client: httpx.Client, recipe: str, system: System
+) -> None:
     system.child("valkey-server").kill()
     batch_id, *_ = submit(client, recipe, 3)
     assert completed(client, batch_id)["completed"] == 3
@@ -83,30 +85,30 @@ def test_a_killed_dispatcher_is_restarted(client: httpx.Client, recipe: str, sys
     assert system.child("worker.dispatcher").pid != killed.pid
 
 
-def test_images_of_a_killed_worker_are_examined_by_the_next_one(
-    client: httpx.Client, recipe: str, system: System
-) -> None:
+def test_images_of_a_killed_worker_are_scored_by_another(client: httpx.Client, recipe: str, system: System) -> None:
     worker = system.child("worker.scoring")
     batch_id, *ids = submit(client, recipe, 64)
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:  # until it holds some of them
+    while time.monotonic() < deadline:  # until it has claimed some of them
         if client.get(f"/v1/batches/{batch_id}").json()["counts"]["running"] > 0:
             break
     worker.kill()
     counts = completed(client, batch_id)
     assert (counts["completed"], counts["failed"]) == (64, 0)
-    attempts = [client.get(f"/v1/inspections/{one}").json()["attempt"] for one in ids]
+    attempts = [client.get(f"/v1/inspections/{inspection_id}").json()["attempt"] for inspection_id in ids]
     assert max(attempts) <= 3
 
 
-def test_a_damaged_image_store_is_noticed(client: httpx.Client, recipe: str, system: System) -> None:
+def test_a_damaged_image_store_is_detected(client: httpx.Client, recipe: str, system: System) -> None:
     worker = system.child("worker.scoring")
     worker.suspend()
     try:
         batch_id, damaged, removed, fine = submit(client, recipe, 3)
         for inspection_id, data in ((damaged, b"something else"), (removed, None)):
-            found = client.get(f"/v1/inspections/{inspection_id}").json()
-            file = system.data / "store" / found["created_at"][:10].replace("-", "/") / found["image"]["sha256"]
+            inspection = client.get(f"/v1/inspections/{inspection_id}").json()
+            file = (
+                system.data / "store" / inspection["created_at"][:10].replace("-", "/") / inspection["image"]["sha256"]
+            )
             if data is None:
                 file.unlink()
             else:

@@ -1,4 +1,4 @@
-"""Runs in a running system, whose processes are killed meanwhile."""
+"""Runs in a system whose processes are killed."""
 
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ KILLED = ("worker.scoring", "worker.io", "worker.dispatcher")
 
 @pytest.fixture
 def archive(system: System) -> Path:
-    """Images below the root that `linewatch up` has by itself."""
+    """A folder of images below the default archive root of `linewatch up`."""
     folder = system.data / "archive" / "killed"
     folder.mkdir(exist_ok=True)
     for seed in range(IMAGES):
@@ -28,8 +28,8 @@ def start(client: httpx.Client, recipe: str, version: int, **source: Any) -> str
     body = {"recipe": recipe, "model_version": version, "source": source}
     answer = client.post("/v1/rescore-runs", json=body)
     assert answer.status_code == 201, answer.text
-    made: str = answer.json()["id"]
-    return made
+    run_id: str = answer.json()["id"]
+    return run_id
 
 
 def finished(client: httpx.Client, run_id: str) -> dict[str, Any]:
@@ -42,18 +42,18 @@ def finished(client: httpx.Client, run_id: str) -> dict[str, Any]:
 
 
 def results(client: httpx.Client, run_id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
     cursor = None
     while True:
         query = {"limit": 100} | ({"cursor": cursor} if cursor else {})
         page = client.get(f"/v1/rescore-runs/{run_id}/results", params=query).json()
-        found += page["items"]
+        items += page["items"]
         cursor = page["next_cursor"]
         if cursor is None:
-            return found
+            return items
 
 
-def test_each_image_has_one_result_whatever_is_killed(
+def test_each_image_has_one_result_despite_killed_processes(
     client: httpx.Client, recipe: str, system: System, archive: Path
 ) -> None:
     run_id = start(client, recipe, 1, folder=str(archive))
@@ -62,11 +62,11 @@ def test_each_image_has_one_result_whatever_is_killed(
         system.child(words).kill()
     run = finished(client, run_id)
     assert (run["status"], run["counts"]["completed"], run["counts"]["failed"]) == ("completed", IMAGES, 0), run
-    assert [one["number"] for one in results(client, run_id)] == list(range(1, IMAGES + 1))
-    assert {one["path"] for one in results(client, run_id)} == {path.name for path in archive.iterdir()}
+    assert [result["number"] for result in results(client, run_id)] == list(range(1, IMAGES + 1))
+    assert {result["path"] for result in results(client, run_id)} == {path.name for path in archive.iterdir()}
 
 
-def test_inspections_are_scored_again_beside_the_line(client: httpx.Client, recipe: str, another_bundle: Path) -> None:
+def test_inspections_are_scored_again_during_live_work(client: httpx.Client, recipe: str, another_bundle: Path) -> None:
     files = [("images", (f"{seed}.png", png(seed))) for seed in range(40)]
     batch = client.post("/v1/batches", data={"recipe": recipe}, files=files).json()
     assert client.get(f"/v1/batches/{batch['id']}", params={"wait": 60}).json()["status"] == "completed"
@@ -75,13 +75,14 @@ def test_inspections_are_scored_again_beside_the_line(client: httpx.Client, reci
     assert client.get(f"/v1/batches/{live['id']}", params={"wait": 60}).json()["counts"]["completed"] == 40
     run = finished(client, run_id)
     assert (run["status"], run["counts"]["total"], run["counts"]["completed"]) == ("completed", 40, 40), run
-    found = results(client, run_id)
-    assert {one["inspection_id"] for one in found} == {one["id"] for one in batch["inspections"]}
+    rescored = results(client, run_id)
+    assert {result["inspection_id"] for result in rescored} == {result["id"] for result in batch["inspections"]}
     inspections = {
-        one["id"]: one for one in client.get("/v1/inspections", params={"batch_id": batch["id"]}).json()["items"]
+        inspection["id"]: inspection
+        for inspection in client.get("/v1/inspections", params={"batch_id": batch["id"]}).json()["items"]
     }
-    for one in found:
-        before = inspections[one["inspection_id"]]
-        assert before["model"]["version"] == 1  # what was recorded stays
-        assert one["before"]["anomaly_score"] == before["anomaly_score"]
-        assert one["verdict"] == ("ng" if one["anomaly_score"] >= 0.5 else "ok")
+    for result in rescored:
+        before = inspections[result["inspection_id"]]
+        assert before["model"]["version"] == 1  # the recorded result is unchanged
+        assert result["before"]["anomaly_score"] == before["anomaly_score"]
+        assert result["verdict"] == ("ng" if result["anomaly_score"] >= 0.5 else "ok")

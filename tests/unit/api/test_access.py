@@ -1,4 +1,4 @@
-"""Which scope a request needs, and how fast a key may send them."""
+"""The scope of each request, and the rate limit of keys."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_each_request_needs_one_scope(method: str, path: str, scope: str) -> Non
     assert scope_needed(method, path) == scope
 
 
-def test_a_bucket_holds_a_minutes_requests_and_fills_evenly() -> None:
+def test_a_rate_limit_allows_one_minute_of_requests_and_refills_evenly() -> None:
     now = 100.0
     rates = RateLimits(lambda: now)
     assert [rates.take(1, 3) for _ in range(5)] == [0, 0, 0, 20, 20]

@@ -1,4 +1,4 @@
-"""Downloads: what they hold is given back, whatever their clients do."""
+"""Downloads release their resources regardless of the client."""
 
 import asyncio
 import logging
@@ -12,13 +12,13 @@ from api.responses.downloads import Download, Downloads
 from core.errors import Code, Refused
 
 
-def test_whoever_has_a_thread_finds_a_connection() -> None:
+def test_there_is_a_connection_for_every_thread() -> None:
     threads = services.WORK_THREADS + services.ROUTE_THREADS + services.KEY_THREADS + services.EXPORT_THREADS
     publisher = 1
     assert threads + publisher <= services.POOL_SIZE
 
 
-def test_a_place_is_given_back() -> None:
+def test_a_slot_is_released() -> None:
     downloads = Downloads(max_downloads=1, threads=1)
     for _ in range(2):
         with downloads.slot(), pytest.raises(Refused) as caught, downloads.slot():
@@ -30,9 +30,7 @@ def test_a_place_is_given_back() -> None:
         pass
 
 
-def test_a_client_that_takes_nothing_loses_its_download(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stalled_download_is_aborted(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Download, "stalled_seconds", 0.05)
     sent: list[dict[str, Any]] = []
 
@@ -51,6 +49,6 @@ def test_a_client_that_takes_nothing_loses_its_download(
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(Download(chunks())({"type": "http"}, receive, send))
-    assert [one.get("more_body") for one in sent] == [None, True, True]  # it has no end
+    assert [message.get("more_body") for message in sent] == [None, True, True]  # the body was not completed
     [record] = caplog.records
     assert record.getMessage() == "aborted a download: the client read nothing for 0.05 seconds"

@@ -1,4 +1,4 @@
-"""The document at `/openapi.json` says of every route what it takes, what it answers and what it refuses."""
+"""The OpenAPI document describes the parameters, responses and refusals of every route."""
 
 import json
 import re
@@ -21,12 +21,12 @@ CODE = re.compile(r"`(\w+)`")
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    own = Settings(
+    settings = Settings(
         database_url=SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none"),
         redis_url=SecretStr("redis://127.0.0.1:1/0"),
         store_url=f"file://{tmp_path_factory.mktemp('store')}",
     )
-    described: dict[str, Any] = json.loads(json.dumps(create_app(own).openapi()))
+    described: dict[str, Any] = json.loads(json.dumps(create_app(settings).openapi()))
     return described
 
 
@@ -40,19 +40,19 @@ def references(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if isinstance(value.get("$ref"), str):
             yield value["$ref"]
-        for one in value.values():
-            yield from references(one)
+        for item in value.values():
+            yield from references(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from references(one)
+        for item in value:
+            yield from references(item)
 
 
-def test_every_schema_is_one_and_every_reference_leads_to_one(document: dict[str, Any]) -> None:
+def test_every_schema_is_valid_and_every_reference_resolves(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
-    found = set(references(document))
-    assert found == {f"#/components/schemas/{name}" for name in schemas}  # and none is left over
+    used = set(references(document))
+    assert used == {f"#/components/schemas/{name}" for name in schemas}  # no schema is unused
     assert "HTTPValidationError" not in json.dumps(document)
 
 
@@ -62,10 +62,10 @@ def test_every_refusal_is_a_problem(document: dict[str, Any]) -> None:
             if status != "default" and int(status) < 400:
                 continue
             [(media_type, content)] = answer["content"].items()
-            wanted = "LostCursor" if status == "410" else "Problem"
-            wanted = "GateNotMet" if "`gate_not_met`" in answer["description"] else wanted
+            schema = "LostCursor" if status == "410" else "Problem"
+            schema = "GateNotMet" if "`gate_not_met`" in answer["description"] else schema
             assert media_type == "application/problem+json", (method, path, status)
-            assert content == {"schema": {"$ref": f"#/components/schemas/{wanted}"}}
+            assert content == {"schema": {"$ref": f"#/components/schemas/{schema}"}}
             if status != "default":
                 codes = CODE.findall(answer["description"])
                 assert {STATUS[Code(code)].value for code in codes} == {int(status)}, (method, path, status)
@@ -73,23 +73,23 @@ def test_every_refusal_is_a_problem(document: dict[str, Any]) -> None:
             assert ("Retry-After" in answer.get("headers", {})) == (status in ("409", "429", "503"))
 
 
-def test_every_route_says_what_any_may_refuse(document: dict[str, Any]) -> None:
+def test_every_route_documents_the_common_refusals(document: dict[str, Any]) -> None:
     for method, path, operation in operations(document):
-        said = operation["responses"].keys()
-        assert "default" in said
+        statuses = operation["responses"].keys()
+        assert "default" in statuses
         if path in PROBES | NEED_NO_KEY:
             assert operation["security"] == []
             continue
         assert operation["security"] == [{"key": [scope_needed(method, path)]}]
-        assert {"401", "403", "429", "503"} <= said, (method, path)
-        assert ("404" in said) or "{" not in path, (method, path)
-        takes_fields = any(one["in"] != "path" for one in operation.get("parameters", ()))
-        assert ("422" in said) or not (takes_fields or "requestBody" in operation), (method, path)
-        assert ({"400", "413"} <= said) or "requestBody" not in operation, (method, path)
+        assert {"401", "403", "429", "503"} <= statuses, (method, path)
+        assert ("404" in statuses) or "{" not in path, (method, path)
+        takes_fields = any(parameter["in"] != "path" for parameter in operation.get("parameters", ()))
+        assert ("422" in statuses) or not (takes_fields or "requestBody" in operation), (method, path)
+        assert ({"400", "413"} <= statuses) or "requestBody" not in operation, (method, path)
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
 
 
-def test_every_success_has_a_body_that_is_described(document: dict[str, Any]) -> None:
+def test_every_success_response_describes_its_body(document: dict[str, Any]) -> None:
     for method, path, operation in operations(document):
         successes = {status: answer for status, answer in operation["responses"].items() if status.startswith("2")}
         assert successes, (method, path)
@@ -101,7 +101,7 @@ def test_every_success_has_a_body_that_is_described(document: dict[str, Any]) ->
             assert all(content["schema"] for content in answer["content"].values()), (method, path, status)
 
 
-def test_special_refusals(document: dict[str, Any]) -> None:
+def test_refusals_of_single_routes_are_documented(document: dict[str, Any]) -> None:
     def codes(method: str, path: str, status: str) -> set[str]:
         return set(CODE.findall(document["paths"][path][method]["responses"][status]["description"]))
 
@@ -117,7 +117,7 @@ def test_special_refusals(document: dict[str, Any]) -> None:
         assert answer["headers"].keys() == {"Location", "Idempotency-Replayed"}
 
 
-def test_uploads_name_their_fields(document: dict[str, Any]) -> None:
+def test_uploads_document_their_fields(document: dict[str, Any]) -> None:
     def form(path: str) -> set[str]:
         content = document["paths"][path]["post"]["requestBody"]["content"]
         return set(content["multipart/form-data"]["schema"]["properties"])
@@ -127,10 +127,10 @@ def test_uploads_name_their_fields(document: dict[str, Any]) -> None:
     assert form("/v1/batches") == {"images", "items", *fields} - {"batch_id"}
 
 
-def test_both_vocabularies_and_both_formats(document: dict[str, Any]) -> None:
+def test_both_views_and_both_formats_are_documented(document: dict[str, Any]) -> None:
     paths, schemas = document["paths"], document["components"]["schemas"]
     answers = paths["/v1/inspections"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    assert {one["$ref"].rpartition("/")[2] for one in answers["anyOf"]} == {"InspectionPage", "OpcUaPage"}
+    assert {schema["$ref"].rpartition("/")[2] for schema in answers["anyOf"]} == {"InspectionPage", "OpcUaPage"}
     required = set(schemas["OpcUaResult"]["required"])
     assert {"ResultId", "IsPartial", "ResultState", "InternalRecipeId", "JobId", "CreationTime"} <= required
     assert {"MeasId", "PartId", "ProductId", "ProcessingTimes"} == {

@@ -21,7 +21,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_json_is_taken_as_it_is_or_refused(value: object) -> None:
+def test_json_is_stored_unchanged_or_refused(value: object) -> None:
     text = json.dumps(value)
     if "\\u0000" in text or any("\ud800" <= letter <= "\udfff" for letter in str(value)):
         return  # refused below
@@ -44,13 +44,13 @@ def test_json_is_taken_as_it_is_or_refused(value: object) -> None:
         b"\xff",
     ],
 )
-def test_json_that_postgres_could_not_keep_is_refused(text: str | bytes) -> None:
+def test_json_that_postgres_cannot_store_is_refused(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_json(text)
 
 
 @given(st.uuids())
-def test_a_cursor_comes_back_as_it_went(inspection_id: UUID) -> None:
+def test_a_cursor_is_decoded_as_it_was_encoded(inspection_id: UUID) -> None:
     assert decode_cursor(encode_cursor(inspection_id)) == inspection_id
 
 

@@ -1,4 +1,4 @@
-"""Each lane has its limit, a recipe cannot take all of it, and `Retry-After` follows the measured drain."""
+"""Each lane has a limit, one recipe cannot fill a lane, and `Retry-After` follows the measured drain rate."""
 
 from collections import Counter
 from typing import Any
@@ -39,26 +39,26 @@ def test_a_full_lane_leaves_the_others_open() -> None:
     checked.check("live", "a")
 
 
-def test_what_was_accepted_since_the_last_count_is_counted() -> None:
+def test_inspections_accepted_since_the_last_count_are_counted() -> None:
     checked = limits()
     checked.add("live", "a", 7)
     checked.check("live", "a")
     before = checked.accepted
     checked.add("live", "b", 2)
-    checked.update(Counter({("live", "a"): 7}), accepted_before=before)  # counted before the two were inserted
+    checked.update(Counter({("live", "a"): 7}), accepted_before=before)  # counted before the last two were inserted
     checked.check("live", "c")
     checked.add("live", "c", 1)
     assert refusal(checked, "live", "c").code is Code.QUEUE_FULL
 
 
-def test_one_recipe_cannot_take_a_whole_lane() -> None:
+def test_one_recipe_cannot_fill_a_whole_lane() -> None:
     checked = limits()
     checked.add("live", "greedy", 8)
     assert "of recipe 'greedy'" in refusal(checked, "live", "greedy").detail
     checked.check("live", "other")
 
 
-def test_retry_after_is_the_time_until_there_is_room_again() -> None:
+def test_retry_after_is_the_time_until_a_slot_is_free() -> None:
     now = [0.0]
     checked = limits(now)
     checked.add("bulk", "a", 5)
@@ -68,7 +68,7 @@ def test_retry_after_is_the_time_until_there_is_room_again() -> None:
     now[0] = 2.0
     checked.update(Counter({("bulk", "a"): 5, ("bulk", "b"): 4}), accepted_before=checked.accepted)  # 0.5 a second
     checked.add("bulk", "a", 2)
-    assert refusal(checked, "bulk", "c").retry_after == 4  # 11 in flight, 9 is nine tenths of 10
+    assert refusal(checked, "bulk", "c").retry_after == 4  # 11 in flight; there is room again at 9, nine tenths of 10
     now[0] = 1e6
     checked.update(Counter({("bulk", "a"): 6, ("bulk", "b"): 5}), accepted_before=checked.accepted)
     for _ in range(60):

@@ -6,7 +6,7 @@ from core.settings import Settings, SettingsError, read_settings
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "message"),
     [
         ("FEED_DAYS", "many", "integer"),
         ("WEBHOOK_RETRY_SECONDS", "5, soon", "number"),
@@ -16,27 +16,27 @@ from core.settings import Settings, SettingsError, read_settings
         ("MQTT_URL", "tcp://:s3cret@host", "mqtts://"),
     ],
 )
-def test_a_wrong_setting_is_named_and_its_secrets_are_not_told(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+def test_an_invalid_setting_is_named_and_no_secret_is_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(f"LINEWATCH_{variable}", value)
     with pytest.raises(SettingsError) as refused:
         read_settings()
     line = str(refused.value)
     assert line.startswith(f"LINEWATCH_{variable}: ")
-    assert told in line
+    assert message in line
     for unwanted in ("Value error", "s3cret", "\n"):
         assert unwanted not in line
 
 
-def test_keys_are_needed_unless_only_this_machine_can_ask() -> None:
+def test_keys_are_required_unless_the_api_listens_on_loopback() -> None:
     assert not Settings(host="127.0.0.1").auth_required
     assert Settings(host="0.0.0.0").auth_required  # noqa: S104 - the case in question
     assert Settings(host="127.0.0.1", auth="on").auth_required
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/x", "file://relative", "relative", "file://host/x", "http://x/y"])
-def test_a_store_that_is_no_folder_is_refused(url: str) -> None:
+def test_a_store_that_is_not_a_folder_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="file:///absolute/path"):
         Settings(store_url=url)
 

@@ -1,4 +1,4 @@
-"""The Dockerfile and docker-compose.yml fit the code that they start. No engine is needed for that."""
+"""The Dockerfile and docker-compose.yml match the code. Needs no container engine."""
 
 import re
 import shlex
@@ -23,14 +23,17 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 VARIABLE = re.compile(r"LINEWATCH_\w+")
 SERVERS = {"postgres", "redis"}
+PASSWORD = "secret"  # noqa: S105
 
 
 def interpolated(text: str) -> str:
-    """The text as Compose reads it where nothing is set but what must be."""
-    return re.sub(r"\$\{\w+:(?:-([^}]*)|\?[^}]*)\}", lambda match: match[1] or "", text)
+    """Return the text as Compose interpolates it if only the passwords are set."""
+    text = re.sub(r"\$\{\w+:\?[^}]*\}", PASSWORD, text)
+    return re.sub(r"\$\{\w+:-([^}]*)\}", lambda match: match[1], text)
 
 
-SERVICES: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(interpolated(COMPOSE))["services"]
+DOCUMENT: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(interpolated(COMPOSE))
+SERVICES = DOCUMENT["services"]
 OWN = sorted(SERVICES.keys() - SERVERS)
 
 
@@ -39,7 +42,7 @@ def command(service: str) -> list[str]:
 
 
 def module(service: str) -> str:
-    """What is started, as it is imported."""
+    """Return the import name of the module that the service runs."""
     words = command(service)
     if words[0] == "celery":
         return words[words.index("-A") + 1]
@@ -59,7 +62,7 @@ def environment(service: str) -> dict[str, str]:
 
 
 def settings(service: str) -> Settings:
-    """The settings that the service would see."""
+    """Return the settings of the service."""
     return Settings.model_validate(
         {name[10:].lower(): value for name, value in environment(service).items() if VARIABLE.match(name)}
     )
@@ -73,7 +76,7 @@ def instructions(name: str) -> Iterator[str]:
     return (match[1] for match in re.finditer(rf"^{name} ((?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE))
 
 
-def test_there_is_every_service() -> None:
+def test_all_services_are_defined() -> None:
     expected = {"postgres", "redis", "migrate", "api", "scoring-gpu", "scoring-cpu", "io", "dispatcher"}
     assert SERVICES.keys() == expected
 
@@ -89,44 +92,44 @@ def test_scoring_has_as_many_threads_as_slots(service: str) -> None:
     assert int(option(service, "--concurrency")) == Settings.model_fields["scoring_slots"].default
 
 
-def test_images_start_what_compose_starts() -> None:
+def test_images_run_the_same_modules_as_compose() -> None:
     worker, api = sorted(re.findall(r'"([^"]*)"', words) for words in instructions("CMD"))
     assert worker == command("scoring-gpu") == command("scoring-cpu")
     assert api == command("api")
 
 
 def test_every_variable_is_a_setting() -> None:
-    known = {f"LINEWATCH_{name.upper()}" for name in Settings.model_fields}
-    assert set(VARIABLE.findall(COMPOSE + DOCKERFILE)) <= known
+    names = {f"LINEWATCH_{name.upper()}" for name in Settings.model_fields}
+    assert set(VARIABLE.findall(COMPOSE + DOCKERFILE)) <= names
 
 
 @pytest.mark.parametrize("service", OWN)
 def test_variables_are_valid_settings(service: str) -> None:
-    own = settings(service)
+    service_settings = settings(service)
     volume, _, folder = SERVICES[service]["volumes"][0].partition(":")
-    assert (volume, f"file://{folder}") == ("store", own.store_url)
+    assert (volume, f"file://{folder}") == ("store", service_settings.store_url)
     assert re.search(rf"install --directory --owner linewatch .* {folder}\b", DOCKERFILE)
 
 
-def test_the_api_asks_for_keys_and_is_published_on_loopback_only() -> None:
-    own = settings("api")
-    assert own.auth_required
+def test_the_api_requires_keys_and_is_published_on_loopback_only() -> None:
+    service_settings = settings("api")
+    assert service_settings.auth_required
     published = {service: SERVICES[service]["ports"] for service in SERVICES if "ports" in SERVICES[service]}
-    assert published == {"api": [f"127.0.0.1:8000:{own.port}"]}
-    assert f":{own.port}/readyz" in SERVICES["api"]["healthcheck"]["test"][-1]
+    assert published == {"api": [f"127.0.0.1:8000:{service_settings.port}"]}
+    assert f":{service_settings.port}/readyz" in SERVICES["api"]["healthcheck"]["test"][-1]
 
 
-def test_worker_health_is_the_ready_file() -> None:
+def test_the_health_check_of_workers_is_the_ready_file() -> None:
     for service in ("scoring-gpu", "scoring-cpu", "io"):
         assert SERVICES[service]["healthcheck"]["test"] == ["CMD", "test", "-f", str(settings(service).ready_file)]
 
 
-def test_postgres_is_the_oldest_that_is_supported_and_keeps_its_data() -> None:
+def test_postgres_has_the_oldest_supported_version_and_a_volume() -> None:
     assert SERVICES["postgres"]["image"] == f"postgres:{OLDEST_SERVER // 10000}"
     assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
 
 
-def test_postgres_has_a_connection_for_everyone_whom_the_docs_scale_up() -> None:
+def test_postgres_allows_the_documented_number_of_connections() -> None:
     taken = {
         "api": services.POOL_SIZE,
         "scoring worker": 2 * Settings.model_fields["scoring_slots"].default + 1,
@@ -137,30 +140,44 @@ def test_postgres_has_a_connection_for_everyone_whom_the_docs_scale_up() -> None
     with_four_apis = one_of_each + 3 * taken["api"]
     (most,) = re.findall(r"max_connections=(\d+)", SERVICES["postgres"]["command"])
     assert with_four_apis < int(most) - 3
-    said = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "operations.md").read_text()
     for name, number in taken.items():
-        assert re.search(rf"{name} (takes up to )?{number}\b", said), name
-    assert f"{one_of_each} with one of each, {with_four_apis} with `--scale api=4`" in said
-    assert f"PostgreSQL's {most} connections" in said
+        assert re.search(rf"{name} (takes up to )?{number}\b", page), name
+    assert f"{one_of_each} with one of each, {with_four_apis} with `--scale api=4`" in page
+    assert f"PostgreSQL's {most} connections" in page
 
 
 def test_redis_evicts_nothing() -> None:
     assert option("redis", "--maxmemory-policy") == "noeviction"
 
 
-def test_the_password_has_no_default() -> None:
-    assert len(re.findall(r"\$\{POSTGRES_PASSWORD:\?", COMPOSE)) == COMPOSE.count("${POSTGRES_PASSWORD") == 2
+def test_redis_requires_the_password_that_the_services_send() -> None:
+    [config] = SERVICES["redis"]["configs"]
+    assert command("redis")[:2] == ["redis-server", config["target"]]
+    assert DOCUMENT["configs"][config["source"]]["content"].split() == ["requirepass", PASSWORD]
+    for service in OWN:
+        assert settings(service).redis_url.get_secret_value() == f"redis://:{PASSWORD}@redis:6379/0"
+
+
+def test_no_command_line_shows_a_password() -> None:
+    for service in SERVICES.values():
+        assert PASSWORD not in str(service.get("command"))
+
+
+@pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "REDIS_PASSWORD"])
+def test_a_password_has_no_default(name: str) -> None:
+    assert len(re.findall(rf"\$\{{{name}:\?", COMPOSE)) == COMPOSE.count(f"${{{name}") >= 2
     assert "PASSWORD" not in DOCKERFILE
 
 
-def test_everything_waits_for_the_migrations() -> None:
+def test_all_services_wait_for_the_migrations() -> None:
     assert SERVICES["migrate"]["restart"] == "no"
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     for service in set(OWN) - {"migrate"}:
         assert SERVICES[service]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
 
 
-def test_profiles_choose_the_scoring_worker() -> None:
+def test_profiles_select_the_scoring_worker() -> None:
     profiles = {service: SERVICES[service]["profiles"] for service in SERVICES if "profiles" in SERVICES[service]}
     assert profiles == {"scoring-gpu": ["gpu"], "scoring-cpu": ["cpu"]}
     assert settings("scoring-gpu").device == "cuda"
@@ -168,14 +185,14 @@ def test_profiles_choose_the_scoring_worker() -> None:
 
 
 @pytest.mark.parametrize("service", OWN)
-def test_services_have_no_more_rights_than_they_need(service: str) -> None:
-    own = SERVICES[service]
-    assert own["read_only"]
-    assert own["cap_drop"] == ["ALL"]
+def test_services_have_minimal_privileges(service: str) -> None:
+    service_settings = SERVICES[service]
+    assert service_settings["read_only"]
+    assert service_settings["cap_drop"] == ["ALL"]
     assert set(instructions("USER")) == {"10001:10001"}
 
 
-def test_images_get_every_package_and_a_python_that_is_supported() -> None:
+def test_images_contain_every_package_and_a_supported_python() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     packages = {path.partition("/")[0] for path in included}
@@ -188,7 +205,7 @@ def test_images_get_every_package_and_a_python_that_is_supported() -> None:
 
 
 @pytest.mark.parametrize("service", ["scoring-gpu", "scoring-cpu", "io"])
-def test_workers_see_the_archive_and_cannot_write_it(service: str) -> None:
+def test_workers_mount_the_archive_read_only(service: str) -> None:
     mounted = SERVICES[service]["volumes"][1].rpartition("}")[2] or SERVICES[service]["volumes"][1]
     assert mounted.endswith(f":{settings(service).archive_roots}:ro")
     assert settings("api").archive_roots == settings(service).archive_roots

@@ -1,4 +1,4 @@
-"""Reading the feed: where it begins, when a place is kept, and what is done where it is lost."""
+"""Reading the feed: start cursors, stored cursors, and lost cursors."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from linewatch import CursorLost, LinewatchError, Refused
-from tests.fixtures.mock_system import FACES, INSPECTION, problem
+from tests.fixtures.mock_system import CLIENTS, INSPECTION, problem
 
 CONSUMER = {
     "name": "mes",
@@ -21,7 +21,7 @@ CONSUMER = {
 
 
 class Feed:
-    """A played feed of numbers from 1 on; a cursor is a number, too."""
+    """A fake feed of the numbers from 1; cursors are numbers too."""
 
     def __init__(self, length: int, *, expired: int = 0) -> None:
         self.length = length
@@ -31,21 +31,21 @@ class Feed:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/results/acknowledge":
-            said = json.loads(request.read())
-            self.consumers[said["consumer"]] = said["cursor"]
-            return httpx.Response(200, json={**CONSUMER, "name": said["consumer"], "cursor": said["cursor"]})
+            body = json.loads(request.read())
+            self.consumers[body["consumer"]] = body["cursor"]
+            return httpx.Response(200, json={**CONSUMER, "name": body["consumer"], "cursor": body["cursor"]})
         if request.url.path == "/v1/results/consumers":
             items = [{**CONSUMER, "name": name, "cursor": at} for name, at in self.consumers.items()]
             return httpx.Response(200, json={"items": items})
         return self._page(dict(request.url.params))
 
-    def _page(self, asked: dict[str, str]) -> httpx.Response:
-        self.asked.append(asked)
-        after = asked.get("after", self.consumers.get(asked.get("consumer", ""), str(self._expired)))
+    def _page(self, query: dict[str, str]) -> httpx.Response:
+        self.asked.append(query)
+        after = query.get("after", self.consumers.get(query.get("consumer", ""), str(self._expired)))
         start = self.length if after == "now" else int(after)
         if start < self._expired:
             return problem(410, "cursor_expired", resume_after=str(self._expired))
-        numbers = range(start + 1, min(start + int(asked["limit"]), self.length) + 1)
+        numbers = range(start + 1, min(start + int(query["limit"]), self.length) + 1)
         items = [
             {**INSPECTION, "external_id": str(number), "cursor": str(number), "feed_event": "final"}
             for number in numbers
@@ -53,38 +53,38 @@ class Feed:
         return httpx.Response(200, json={"items": items, "next_cursor": str(max(start, *numbers, 0))})
 
 
-@pytest.fixture(params=FACES)
+@pytest.fixture(params=CLIENTS)
 def reading(request: pytest.FixtureRequest) -> Callable[[Feed], Any]:
-    return lambda feed: FACES[request.param]("http://system.test", transport=httpx.MockTransport(feed))
+    return lambda feed: CLIENTS[request.param]("http://system.test", transport=httpx.MockTransport(feed))
 
 
 def numbers(items: Any) -> list[int]:
     return [int(item.external_id) for item in items]
 
 
-def test_it_is_read_to_its_end_page_by_page(reading: Callable[[Feed], Any]) -> None:
+def test_the_feed_is_read_to_its_end_page_by_page(reading: Callable[[Feed], Any]) -> None:
     feed = Feed(5)
     with reading(feed) as lw:
         items = list(lw.results(recipe="bottle", include_reviews=True, page_size=2))
     assert numbers(items) == [1, 2, 3, 4, 5]
     assert [(item.cursor, item.feed_event, item.recipe) for item in items[:1]] == [("1", "final", "bottle")]
     assert feed.asked[0] == {"recipe": "bottle", "include": "reviews", "limit": "2"}
-    assert [asked.get("after") for asked in feed.asked] == [None, "2", "4", "5"]
+    assert [query.get("after") for query in feed.asked] == [None, "2", "4", "5"]
 
 
-@pytest.mark.parametrize(("after", "found"), [("3", [4, 5]), ("now", []), ("oldest", [1, 2, 3, 4, 5])])
-def test_it_begins_where_it_is_asked_to(reading: Callable[[Feed], Any], after: str, found: list[int]) -> None:
+@pytest.mark.parametrize(("after", "expected"), [("3", [4, 5]), ("now", []), ("oldest", [1, 2, 3, 4, 5])])
+def test_reading_starts_at_the_given_cursor(reading: Callable[[Feed], Any], after: str, expected: list[int]) -> None:
     with reading(Feed(5)) as lw:
-        assert numbers(lw.results(after)) == found
+        assert numbers(lw.results(after)) == expected
 
 
-def test_a_place_is_kept_once_a_page_was_consumed(reading: Callable[[Feed], Any], tmp_path: Path) -> None:
+def test_a_cursor_is_stored_once_its_page_was_consumed(reading: Callable[[Feed], Any], tmp_path: Path) -> None:
     feed, file = Feed(5), tmp_path / "mes.cursor"
     with reading(feed) as lw:
         items = lw.results(cursor_file=file, consumer="mes", page_size=2)
         assert next(items).external_id == "1"
         assert next(items).external_id == "2"
-        assert (file.exists(), feed.consumers) == (False, {})  # the second item may not be dealt with yet
+        assert (file.exists(), feed.consumers) == (False, {})  # the second item may not be processed yet
         assert next(items).external_id == "3"
         assert (file.read_text(), feed.consumers) == ("2\n", {"mes": "2"})
         items.close()
@@ -95,7 +95,7 @@ def test_a_place_is_kept_once_a_page_was_consumed(reading: Callable[[Feed], Any]
 
 
 @pytest.mark.parametrize("kept_by", [{"cursor_file": "mes.cursor"}, {"consumer": "mes"}])
-def test_now_is_where_a_reader_begins_that_has_no_place_yet(
+def test_now_applies_only_without_a_stored_cursor(
     reading: Callable[[Feed], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_by: dict[str, str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -109,7 +109,7 @@ def test_now_is_where_a_reader_begins_that_has_no_place_yet(
         assert numbers(lw.results("6", **kept_by)) == [7]
 
 
-def test_following_waits_for_what_comes(reading: Callable[[Feed], Any]) -> None:
+def test_following_waits_for_new_results(reading: Callable[[Feed], Any]) -> None:
     feed = Feed(1)
     with reading(feed) as lw:
         items = lw.results(follow=True)
@@ -117,10 +117,10 @@ def test_following_waits_for_what_comes(reading: Callable[[Feed], Any]) -> None:
         feed.length = 2
         assert next(items).external_id == "2"
         items.close()
-    assert {asked["wait"] for asked in feed.asked} == {"30.0"}
+    assert {query["wait"] for query in feed.asked} == {"30.0"}
 
 
-def test_following_outlasts_any_outage(reading: Callable[[Feed], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_survives_any_outage(reading: Callable[[Feed], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -158,7 +158,7 @@ def test_following_outlasts_any_outage(reading: Callable[[Feed], Any], monkeypat
             list(lw.results(consumer="mes"))
 
 
-def test_after_an_outage_the_first_answer_is_asked_for_at_once(
+def test_the_first_request_after_an_outage_does_not_wait(
     reading: Callable[[Feed], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed = Feed(0)
@@ -178,14 +178,14 @@ def test_after_an_outage_the_first_answer_is_asked_for_at_once(
     assert waits == ["30.0", None, "30.0"]
 
 
-def test_what_is_no_cursor_names_its_file(reading: Callable[[Feed], Any], tmp_path: Path) -> None:
+def test_an_invalid_cursor_file_is_named(reading: Callable[[Feed], Any], tmp_path: Path) -> None:
     file = tmp_path / "mes.cursor"
     file.write_bytes(b"\xff\xfe")
     with reading(Feed(1)) as lw, pytest.raises(LinewatchError, match=str(file)):
         next(lw.results(cursor_file=file))
 
 
-def test_a_long_wait_is_several(reading: Callable[[Feed], Any]) -> None:
+def test_a_long_wait_is_split_into_several_requests(reading: Callable[[Feed], Any]) -> None:
     feed = Feed(0)
     feed_of_two_requests: list[str] = []
 
@@ -200,7 +200,7 @@ def test_a_long_wait_is_several(reading: Callable[[Feed], Any]) -> None:
     assert len(feed_of_two_requests) == 4
 
 
-def test_a_place_that_is_lost_says_where_to_go_on(reading: Callable[[Feed], Any], tmp_path: Path) -> None:
+def test_a_lost_cursor_names_the_cursor_to_resume_at(reading: Callable[[Feed], Any], tmp_path: Path) -> None:
     feed, file = Feed(9, expired=6), tmp_path / "mes.cursor"
     file.write_text("2\n")
     with reading(feed) as lw:
@@ -211,7 +211,7 @@ def test_a_place_that_is_lost_says_where_to_go_on(reading: Callable[[Feed], Any]
     assert file.read_text() == "9\n"
 
 
-def test_where_nothing_is_known_one_goes_on_with_the_oldest(reading: Callable[[Feed], Any]) -> None:
+def test_without_a_cursor_to_resume_at_reading_starts_at_the_oldest(reading: Callable[[Feed], Any]) -> None:
     def lost(_: httpx.Request) -> httpx.Response:
         return problem(410, "cursor_epoch", resume_after=None)
 
@@ -220,6 +220,6 @@ def test_where_nothing_is_known_one_goes_on_with_the_oldest(reading: Callable[[F
     assert caught.value.resume_after == "oldest"
 
 
-def test_a_cursor_file_that_cannot_be_written_is_said_so(reading: Callable[[Feed], Any], tmp_path: Path) -> None:
+def test_an_unwritable_cursor_file_is_reported(reading: Callable[[Feed], Any], tmp_path: Path) -> None:
     with reading(Feed(1)) as lw, pytest.raises(FileNotFoundError):
         list(lw.results(cursor_file=tmp_path / "missing" / "mes.cursor"))

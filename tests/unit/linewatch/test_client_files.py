@@ -1,4 +1,4 @@
-"""Files that go up and come down: streamed, read again for another try, whole or not at all."""
+"""Uploads and downloads of files: streamed, read again for retries, and written atomically."""
 
 import asyncio
 import io
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from linewatch import AsyncClient, Client, Refused, Unreachable
-from tests.fixtures.mock_system import FACES, INSPECTION, VERSION, problem
+from tests.fixtures.mock_system import CLIENTS, INSPECTION, VERSION, problem
 
 URL = "http://system.test"
 BIG = 32 * 1024 * 1024
@@ -19,7 +19,7 @@ PIECE = 64 * 1024
 
 
 class Streamed(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Takes uploads as a network does: piece by piece."""
+    """A transport that reads uploads chunk by chunk, as a network does."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self._answer = answer
@@ -36,9 +36,9 @@ class Streamed(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return self._answer
 
 
-@pytest.fixture(params=FACES)
-def face(request: pytest.FixtureRequest) -> Any:
-    return FACES[request.param]
+@pytest.fixture(params=CLIENTS)
+def client_type(request: pytest.FixtureRequest) -> Any:
+    return CLIENTS[request.param]
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def big(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("how", ["path", "open file", "bundle"])
-def test_a_file_goes_up_in_pieces(face: Any, big: Path, how: str) -> None:
+def test_a_file_is_uploaded_in_chunks(client_type: Any, big: Path, how: str) -> None:
     network = Streamed(httpx.Response(200, json=VERSION if how == "bundle" else INSPECTION))
-    with face(URL, transport=network) as lw, big.open("rb") as file:
+    with client_type(URL, transport=network) as lw, big.open("rb") as file:
         if how == "bundle":
             lw.upload_bundle("bottle", big)
         else:
@@ -61,7 +61,7 @@ def test_a_file_goes_up_in_pieces(face: Any, big: Path, how: str) -> None:
     assert max(network.pieces) <= 2 * PIECE
 
 
-def test_a_disk_does_not_hold_up_the_event_loop() -> None:
+def test_reading_a_file_does_not_block_the_event_loop() -> None:
     readers: set[int] = set()
 
     class Watched(io.BytesIO):
@@ -78,7 +78,9 @@ def test_a_disk_does_not_hold_up_the_event_loop() -> None:
     assert threading.get_ident() not in readers
 
 
-def test_an_open_file_is_sent_from_where_it_stands_and_stays_open(face: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_file_is_sent_from_its_position_and_stays_open(
+    client_type: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bodies: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -87,14 +89,14 @@ def test_an_open_file_is_sent_from_where_it_stands_and_stays_open(face: Any, mon
 
     file = io.BytesIO(b"skipped:the image")
     file.seek(len(b"skipped:"))
-    with face(URL, transport=httpx.MockTransport(answer)) as lw:
+    with client_type(URL, transport=httpx.MockTransport(answer)) as lw:
         lw.submit(file)
     assert len(bodies) == 2
     assert all(b"\r\n\r\nthe image\r\n" in body for body in bodies)
     assert not file.closed
 
 
-def test_a_pipe_is_read_once_and_sent_as_often_as_needed(face: Any) -> None:
+def test_a_pipe_is_read_once_and_can_be_sent_again(client_type: Any) -> None:
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
             return False
@@ -105,13 +107,13 @@ def test_a_pipe_is_read_once_and_sent_as_often_as_needed(face: Any) -> None:
         bodies.append(request.read())
         return problem(503, "queue_full") if len(bodies) == 1 else httpx.Response(202, json=INSPECTION)
 
-    with face(URL, transport=httpx.MockTransport(answer)) as lw:
+    with client_type(URL, transport=httpx.MockTransport(answer)) as lw:
         lw.submit(Pipe(b"the image"))
     assert all(b"the image" in body for body in bodies)
 
 
 class Broken(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that ends too early."""
+    """A response body that ends too early."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"half"
@@ -122,8 +124,8 @@ class Broken(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield piece
 
 
-def test_an_export_is_there_whole(face: Any, tmp_path: Path) -> None:
-    asked: list[httpx.URL] = []
+def test_an_export_is_written_completely(client_type: Any, tmp_path: Path) -> None:
+    urls: list[httpx.URL] = []
     answers: list[httpx.Response] = [
         httpx.Response(200, stream=Broken()),
         problem(503, "timeout"),
@@ -131,27 +133,27 @@ def test_an_export_is_there_whole(face: Any, tmp_path: Path) -> None:
     ]
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url)
+        urls.append(request.url)
         return answers.pop(0)
 
     target = tmp_path / "out.csv"
     target.write_text("before")
-    with face(URL, transport=httpx.MockTransport(answer)) as lw:
+    with client_type(URL, transport=httpx.MockTransport(answer)) as lw:
         assert lw.export(target, format="csv", recipe="bottle", effective_verdict="ng") == target
     assert target.read_bytes() == b"id,verdict\n"
-    assert dict(asked[0].params) == {"format": "csv", "recipe": "bottle", "effective_verdict": "ng"}
+    assert dict(urls[0].params) == {"format": "csv", "recipe": "bottle", "effective_verdict": "ng"}
     assert list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("answer", [lambda: problem(404, "not_found"), lambda: httpx.Response(200, stream=Broken())])
-def test_what_does_not_come_leaves_what_was_there(
-    face: Any, tmp_path: Path, answer: Callable[[], httpx.Response], monkeypatch: pytest.MonkeyPatch
+def test_a_failed_download_keeps_the_existing_file(
+    client_type: Any, tmp_path: Path, answer: Callable[[], httpx.Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("linewatch.http.transport.RECONNECTS", 0)
     target = tmp_path / "bundle.tar"
     target.write_text("before")
     with (
-        face(URL, transport=httpx.MockTransport(lambda _: answer())) as lw,
+        client_type(URL, transport=httpx.MockTransport(lambda _: answer())) as lw,
         pytest.raises((Refused, Unreachable)),
     ):
         lw.download_bundle("bottle", 1, target)
@@ -159,7 +161,7 @@ def test_what_does_not_come_leaves_what_was_there(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_what_is_no_regular_file_is_written_to() -> None:
+def test_an_export_can_be_written_to_a_device() -> None:
     with Client(URL, transport=httpx.MockTransport(lambda _: httpx.Response(200, content=b"x"))) as lw:
         lw.export("/dev/null")
     assert Path("/dev/null").is_char_device()

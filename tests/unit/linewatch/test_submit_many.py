@@ -1,4 +1,4 @@
-"""`submit_many`: several images at once, few in memory, each with its own outcome, in the order of the input."""
+"""`submit_many`: concurrent uploads with few images in memory, and outcomes in input order."""
 
 import asyncio
 import threading
@@ -17,12 +17,12 @@ URL = "http://system.test"
 
 
 def number_of(request: httpx.Request) -> int:
-    """The number that an image of these tests holds."""
+    """Return the number that an image of these tests contains."""
     return int(request.content.split(b"image ")[1].split(b"\r\n")[0])
 
 
-class Line:
-    """A played system that refuses some images, and counts how many are in it at once."""
+class FakeServer:
+    """Refuses some images and counts concurrent requests."""
 
     def __init__(self, refused: frozenset[int] = frozenset(), seconds: float = 0.0) -> None:
         self._refused = refused
@@ -60,7 +60,7 @@ class Line:
 
 
 class Source:
-    """Images one after the other; says how many were asked for."""
+    """An iterable of images that counts how many were read."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -73,14 +73,14 @@ class Source:
 
 
 def names(outcomes: list[Outcome]) -> list[str | None]:
-    return [one.inspection.external_id if isinstance(one, Submitted) else None for one in outcomes]
+    return [outcome.inspection.external_id if isinstance(outcome, Submitted) else None for outcome in outcomes]
 
 
-def test_outcomes_come_in_the_order_of_the_input_whatever_is_refused() -> None:
-    line = Line(refused=frozenset({3, 17}), seconds=0.002)
+def test_outcomes_are_in_input_order_despite_refusals() -> None:
+    line = FakeServer(refused=frozenset({3, 17}), seconds=0.002)
     with Client(URL, transport=httpx.MockTransport(line.blocking)) as lw:
         outcomes = list(lw.submit_many(Source(40), concurrency=4, recipe="bottle"))
-    assert [one.number for one in outcomes] == list(range(40))
+    assert [outcome.number for outcome in outcomes] == list(range(40))
     assert names(outcomes) == [None if number in (3, 17) else str(number) for number in range(40)]
     assert isinstance(outcomes[3], NotSubmitted)
     assert isinstance(outcomes[3].error, Refused)
@@ -90,21 +90,21 @@ def test_outcomes_come_in_the_order_of_the_input_whatever_is_refused() -> None:
     assert 2 <= line.most <= 4
 
 
-def test_the_same_awaited() -> None:
-    line = Line(refused=frozenset({3, 17}), seconds=0.002)
+def test_outcomes_are_in_input_order_with_the_async_client() -> None:
+    line = FakeServer(refused=frozenset({3, 17}), seconds=0.002)
 
     async def main() -> list[Outcome]:
         async with AsyncClient(URL, transport=httpx.MockTransport(line.awaited)) as lw:
-            return [one async for one in lw.submit_many(Source(40), concurrency=4, recipe="bottle")]
+            return [outcome async for outcome in lw.submit_many(Source(40), concurrency=4, recipe="bottle")]
 
     outcomes = asyncio.run(main())
-    assert [one.number for one in outcomes] == list(range(40))
+    assert [outcome.number for outcome in outcomes] == list(range(40))
     assert names(outcomes) == [None if number in (3, 17) else str(number) for number in range(40)]
     assert line.most == 4
 
 
-def test_the_input_is_read_as_far_as_it_is_needed() -> None:
-    line, source = Line(), Source(1_000_000)
+def test_the_input_is_read_only_as_far_as_needed() -> None:
+    line, source = FakeServer(), Source(1_000_000)
     with Client(URL, transport=httpx.MockTransport(line.blocking)) as lw:
         outcomes = lw.submit_many(source, concurrency=2)
         assert source.taken == 0
@@ -115,8 +115,8 @@ def test_the_input_is_read_as_far_as_it_is_needed() -> None:
     assert len(line.seen) <= source.taken
 
 
-def test_whoever_stops_early_leaves_nothing_running() -> None:
-    line, source = Line(seconds=0.01), Source(1000)
+def test_stopping_early_leaves_no_request_running() -> None:
+    line, source = FakeServer(seconds=0.01), Source(1000)
 
     async def main() -> None:
         async with AsyncClient(URL, transport=httpx.MockTransport(line.awaited)) as lw:
@@ -129,8 +129,8 @@ def test_whoever_stops_early_leaves_nothing_running() -> None:
     assert source.taken <= 6
 
 
-def test_a_slow_input_does_not_hold_back_what_is_done() -> None:
-    """A camera that is slower than the system: its first outcome is out long before a hundred images are taken."""
+def test_a_slow_input_does_not_delay_finished_outcomes() -> None:
+    """With a camera slower than the system, the first outcome arrives long before a hundred images are taken."""
     handled = threading.Semaphore(1)
     taken = 0
 
@@ -152,7 +152,7 @@ def test_a_slow_input_does_not_hold_back_what_is_done() -> None:
         outcomes.close()
 
 
-def test_fields_of_an_image_go_before_the_common_ones(tmp_path: Path) -> None:
+def test_fields_of_an_image_override_the_common_ones(tmp_path: Path) -> None:
     bodies: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -173,7 +173,7 @@ def test_fields_of_an_image_go_before_the_common_ones(tmp_path: Path) -> None:
     assert isinstance(outcomes[2].error, FileNotFoundError)
 
 
-def test_a_system_that_is_not_there_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_system_ends_the_submission(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("linewatch.http.transport.RECONNECTS", 0)
     source = Source(1000)
 
@@ -185,12 +185,12 @@ def test_a_system_that_is_not_there_ends_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert source.taken <= 6
 
 
-def test_nobody_at_work_would_never_end() -> None:
+def test_a_concurrency_of_zero_is_refused() -> None:
     with Client(URL) as lw, pytest.raises(ValueError, match="concurrency"):
         list(lw.submit_many([b"image"], concurrency=0))
 
 
-def test_an_input_that_blocks_holds_up_no_event_loop() -> None:
+def test_a_blocking_input_does_not_block_the_event_loop() -> None:
     async def submitted() -> int:
         loop_went_on = threading.Event()
 
@@ -198,7 +198,7 @@ def test_an_input_that_blocks_holds_up_no_event_loop() -> None:
             assert loop_went_on.wait(30)
             yield b"image 1"
 
-        async with AsyncClient(URL, transport=httpx.MockTransport(Line().awaited)) as lw:
+        async with AsyncClient(URL, transport=httpx.MockTransport(FakeServer().awaited)) as lw:
             outcomes = lw.submit_many(images())
             first = asyncio.create_task(anext(outcomes))
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Answers as typed objects: what is checked, and what is kept of the JSON."""
+"""Responses as typed objects, with their JSON document."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ PREVIEW = {
 }
 
 
-def test_fields_of_a_newer_system_are_in_the_document_at_every_level() -> None:
+def test_unknown_fields_are_kept_in_the_document_at_every_level() -> None:
     newer: dict[str, Any] = {**INSPECTION, "colour": "grey", "image": {**INSPECTION["image"], "depth": 16}}
     page = InspectionPage.from_document({"items": [newer], "next_cursor": None})
     [inspection] = page.items
@@ -37,7 +37,7 @@ def test_a_renamed_field_has_its_name_in_the_document() -> None:
     assert flip.document == {"from": "ok", "to": "ng", "count": 1, "examples": []}
 
 
-def test_answers_are_immutable_and_equal_if_their_fields_are() -> None:
+def test_responses_are_immutable_and_compared_by_their_fields() -> None:
     inspection = Inspection.from_document(INSPECTION)
     assert inspection == Inspection.from_document({**INSPECTION, "colour": "grey"})
     assert inspection != Inspection.from_document({**INSPECTION, "attempt": 7})
@@ -45,14 +45,14 @@ def test_answers_are_immutable_and_equal_if_their_fields_are() -> None:
         inspection.verdict = "ok"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])  # noqa: S301
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda item: pickle.loads(pickle.dumps(item))])  # noqa: S301
 def test_a_copy_is_equal_and_has_a_document(copied: Any) -> None:
     inspection = Inspection.from_document(INSPECTION)
     assert copied(inspection) == inspection
     assert set(INSPECTION) <= set(copied(inspection).document)
 
 
-def test_an_optional_field_may_be_missing() -> None:
+def test_an_optional_field_can_be_missing() -> None:
     document = {
         "name": "ring",
         "state": "ready",

@@ -1,4 +1,4 @@
-"""An image that kills its decoder is poison; one that is merely broken is not, and its neighbours are decoded."""
+"""An image that kills its decoder is poison, a broken one is not; other images are decoded."""
 
 import io
 import os
@@ -29,8 +29,8 @@ LIMIT = 1_000_000
 
 @pytest.fixture
 def decoder() -> Iterator[IsolatedDecoder]:
-    with IsolatedDecoder(SQUARE, max_pixels=LIMIT) as own:
-        yield own
+    with IsolatedDecoder(SQUARE, max_pixels=LIMIT) as decoder:
+        yield decoder
 
 
 @pytest.fixture
@@ -41,20 +41,20 @@ def image(tmp_path: Path) -> Path:
 
 
 def children() -> list[psutil.Process]:
-    """The decoding children of this process, which may have others."""
+    """Return the decoding child processes of this process."""
     return [child for child in psutil.Process().children() if "worker.pipeline.isolated_decoding" in child.cmdline()]
 
 
-def test_it_decodes_what_the_worker_decodes(decoder: IsolatedDecoder, image: Path) -> None:
+def test_a_child_decodes_like_the_worker(decoder: IsolatedDecoder, image: Path) -> None:
     expected = prepare(image.read_bytes(), SQUARE, max_pixels=LIMIT)
     for _ in range(3):
-        found = decoder.prepare(image)
-        np.testing.assert_array_equal(found.pixels, expected.pixels)
-        assert (found.width, found.height) == (expected.width, expected.height) == (96, 64)
+        prepared = decoder.prepare(image)
+        np.testing.assert_array_equal(prepared.pixels, expected.pixels)
+        assert (prepared.width, prepared.height) == (expected.width, expected.height) == (96, 64)
     assert len(children()) == 1
 
 
-def test_it_draws_heatmaps_too(decoder: IsolatedDecoder, image: Path) -> None:
+def test_a_child_draws_heatmaps(decoder: IsolatedDecoder, image: Path) -> None:
     heat = np.zeros((4, 6), dtype=np.float32)
     heat[1, 2] = 2
     expected = overlay(decode(image.read_bytes(), max_pixels=LIMIT), heat)
@@ -77,14 +77,14 @@ def test_a_broken_image_is_not_poison(decoder: IsolatedDecoder, image: Path, tmp
     assert decoder.prepare(image).pixels.shape == (32, 32, 3)
 
 
-def test_a_child_that_dies_twice_makes_its_image_poison_and_harms_no_other(
+def test_an_image_whose_child_dies_twice_is_poison_and_affects_no_other(
     decoder: IsolatedDecoder, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hanging = tmp_path / "hanging.png"
-    os.mkfifo(hanging)  # whoever opens it waits, until its process is killed
+    os.mkfifo(hanging)  # opening it blocks until the process is killed
     killed: list[int] = []
 
-    def kill_whoever_opens_it() -> None:
+    def kill_blocked_children() -> None:
         while len(killed) < isolated_decoding.DEATHS_TO_BE_POISON:
             for child in children():
                 if child.pid not in killed and child.status() == psutil.STATUS_SLEEPING:
@@ -93,7 +93,7 @@ def test_a_child_that_dies_twice_makes_its_image_poison_and_harms_no_other(
             time.sleep(0.5)
 
     assert decoder.prepare(image).pixels.shape == (32, 32, 3)
-    killer = threading.Thread(target=kill_whoever_opens_it)
+    killer = threading.Thread(target=kill_blocked_children)
     killer.start()
     with pytest.raises(Undecodable) as poison:
         decoder.prepare(hanging)
@@ -103,9 +103,7 @@ def test_a_child_that_dies_twice_makes_its_image_poison_and_harms_no_other(
     assert "died" in caplog.text
 
 
-def test_an_image_that_hangs_is_given_up(
-    decoder: IsolatedDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hanging_image_is_given_up(decoder: IsolatedDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated_decoding, "CPU_SECONDS_PER_IMAGE", 0.05)
     os.mkfifo(tmp_path / "hanging.png")
     with pytest.raises(Undecodable) as poison:
@@ -113,9 +111,9 @@ def test_an_image_that_hangs_is_given_up(
     assert poison.value.failure is Failure.POISON
 
 
-def test_no_child_is_left_behind(image: Path) -> None:
-    with IsolatedDecoder(SQUARE, max_pixels=LIMIT) as own:
-        own.prepare(image)
+def test_no_child_process_is_left_behind(image: Path) -> None:
+    with IsolatedDecoder(SQUARE, max_pixels=LIMIT) as decoder:
+        decoder.prepare(image)
         [child] = children()
     assert not child.is_running()
 
@@ -130,7 +128,7 @@ _limit({{"cpu_seconds": {cpu_seconds}, "max_pixels": 1_000_000}})
 @pytest.mark.parametrize(
     ("cpu_seconds", "work", "status"),
     [
-        (0.1, "while True: pass", -signal.SIGXCPU),
+        (0.9, "while True: pass", -signal.SIGXCPU),  # the limit of CPU time is a second, that of elapsed time longer
         (60, "try: bytearray(2 * 1024**3)\nexcept MemoryError: exit(7)", 7),
         (60, "bytearray(256 * 1024**2)", 0),
     ],

@@ -1,4 +1,4 @@
-"""Images of a minibatch: a slow or faulty one holds up no other, and each ends with its image or a code."""
+"""Images of a minibatch: a slow or faulty one delays no other, and each ends with an image or a code."""
 
 import datetime as dt
 import hashlib
@@ -47,9 +47,9 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def preparer(store: Store, tmp_path: Path) -> Iterator[ImagePreparer]:
     settings = Settings(store_url=tmp_path.as_uri(), decode_threads=2)
-    made = ImagePreparer(settings, store)
-    yield made
-    made.close()
+    preparer = ImagePreparer(settings, store)
+    yield preparer
+    preparer.close()
 
 
 def claim(store: Store, number: int, *, rescues: int = 0, data: bytes | None = None) -> Claim:
@@ -73,7 +73,7 @@ def undisturbed(data: bytes) -> None:
     return
 
 
-def test_a_minibatch_is_one_group_in_its_order(preparer: ImagePreparer, store: Store) -> None:
+def test_a_minibatch_is_one_group_in_order(preparer: ImagePreparer, store: Store) -> None:
     [group] = groups(preparer, [claim(store, number) for number in range(8)], undisturbed)
     assert numbers(group) == list(range(8))
     assert all(claimed.image is not None for claimed in group)
@@ -91,13 +91,13 @@ def test_fast_images_do_not_wait_for_slow_ones(
             assert released.wait(60)
 
     model: Any = DecodingModel(disturb)
-    found = preparer.groups(model, [claim(store, number) for number in range(6)])
-    first = next(found)
+    prepared_groups = preparer.groups(model, [claim(store, number) for number in range(6)])
+    first = next(prepared_groups)
     while len(first) < 4:
-        first += next(found)
+        first += next(prepared_groups)
     assert sorted(numbers(first)) == [2, 3, 4, 5]
     released.set()
-    assert sorted(number for group in found for number in numbers(group)) == [0, 1]
+    assert sorted(number for group in prepared_groups for number in numbers(group)) == [0, 1]
 
 
 def test_an_image_that_takes_too_long_is_decoded_in_a_child_process(
@@ -112,17 +112,17 @@ def test_an_image_that_takes_too_long_is_decoded_in_a_child_process(
         if data == stuck:
             ended.wait(60)
 
-    first, *others = groups(preparer, [claim(store, number) for number in range(4)], disturb)
+    first, *other_groups = groups(preparer, [claim(store, number) for number in range(4)], disturb)
     ended.set()
     assert numbers(first) == [0, 1, 2]
-    [[isolated]] = others
+    [[isolated]] = other_groups
     assert isolated.claim.id.int == 3
     assert isolated.image is not None
     np.testing.assert_array_equal(isolated.image, prepare(stuck, SQUARE, max_pixels=1_000_000).pixels)
 
 
 @pytest.mark.parametrize("raised", [RuntimeError("resize"), MemoryError(), KeyError("x")])
-def test_an_unexpected_exception_is_tried_again_in_a_child_process(
+def test_after_an_unexpected_exception_decoding_is_retried_in_a_child_process(
     preparer: ImagePreparer, store: Store, raised: Exception
 ) -> None:
     faulty = png(1)
@@ -143,10 +143,10 @@ def test_every_failure_ends_with_a_code(preparer: ImagePreparer, store: Store) -
     changed = claim(store, 3)
     store.path(image_key(TODAY, changed.image_sha256)).write_bytes(png(4))
     suspect = claim(store, 5, rescues=1, data=png(5)[:90])
-    found = [
+    outcomes = [
         claimed for group in groups(preparer, [missing, broken, changed, suspect], undisturbed) for claimed in group
     ]
-    failures = {claimed.claim.id.int: claimed.failure.failure for claimed in found if claimed.failure}
+    failures = {claimed.claim.id.int: claimed.failure.failure for claimed in outcomes if claimed.failure}
     assert failures == {
         1: Failure.IMAGE_CHECKSUM_MISMATCH,
         2: Failure.IMAGE_UNDECODABLE,
@@ -156,7 +156,7 @@ def test_every_failure_ends_with_a_code(preparer: ImagePreparer, store: Store) -
 
 
 class _Device:
-    """Scores images by their mean, except for those that are all white, which no minibatch may contain."""
+    """Scores images by their mean; a minibatch with an all-white image raises an exception."""
 
     def __init__(self, *, broken: bool = False, largest: int = 100) -> None:
         self.broken = broken
@@ -164,7 +164,7 @@ class _Device:
 
     def score(self, detector: object, images: list[PreparedImage]) -> Any:
         if self.broken or len(images) > self.largest or any(image.min() == 255 for image in images):
-            raise RuntimeError("it cannot be scored")
+            raise RuntimeError("cannot be scored")
         return type("Scored", (), {"scores": np.array([float(image.mean()) for image in images])})
 
 
@@ -185,7 +185,7 @@ def test_a_minibatch_that_does_not_fit_is_halved() -> None:
     assert model.score_each([filled(value) for value in range(9)]) == [float(value) for value in range(9)]
 
 
-def test_a_broken_device_is_no_fault_of_an_image() -> None:
+def test_a_broken_device_is_not_a_fault_of_an_image() -> None:
     device: Any = _Device(broken=True)
     model = LoadedModel(Any, None, device)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError):

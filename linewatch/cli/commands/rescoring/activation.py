@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SHARES = ("max_new_false_rejects", "max_new_rejects", "max_missed", "max_failures")
 
 
-def _share(name: str, help: str) -> Callable[[AnyFunction], AnyFunction]:  # noqa: A002 - click's word
+def _share(name: str, help: str) -> Callable[[AnyFunction], AnyFunction]:  # noqa: A002 - click's name
     return click.option(name, type=click.FloatRange(min=0, max=1), help=help)
 
 
@@ -48,7 +48,7 @@ def activate(
 
     with client(url, api_key) as system:
         try:
-            done = system.activate_run(
+            activation = system.activate_run(
                 find_run_id(system, run),
                 **shares,
                 min_reviewed_ok=min_reviewed_ok,
@@ -59,10 +59,10 @@ def activate(
             _print_gate(refused.gate, as_json)
             raise
     if as_json:
-        print_json(done.document)
+        print_json(activation.document)
         return
-    _print_gate([one.document for one in done.gate], as_json)
-    _print_scoring(done)
+    _print_gate([outcome.document for outcome in activation.gate], as_json)
+    _print_scoring(activation)
 
 
 @click.command("rollback")
@@ -71,23 +71,23 @@ def activate(
 def rollback(run: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Undo the activation of a run: return to the version and thresholds before it."""
     with client(url, api_key) as system:
-        done = system.rollback_run(find_run_id(system, run))
+        activation = system.rollback_run(find_run_id(system, run))
     if as_json:
-        print_json(done.document)
+        print_json(activation.document)
         return
-    _print_scoring(done)
+    _print_scoring(activation)
 
 
-def _print_scoring(done: "RunActivation") -> None:
-    version = done.model_version
+def _print_scoring(activation: "RunActivation") -> None:
+    version = activation.model_version
     remark(
-        f"Version {version.version} of recipe {version.recipe} scores now, "
+        f"Version {version.version} of recipe {version.recipe} is active now, "
         f"with the threshold {version.threshold.threshold:.6g}."
     )
 
 
 def _print_gate(gate: Sequence[dict[str, Any]], as_json: bool) -> None:
-    """Every rule with its limit and what the run has; in JSON what a refused activation answers."""
+    """Print every rule with its limit and the run's value; in JSON, the result of a rejected activation."""
     if as_json:
         print_json({"activated": False, "gate": list(gate)})
         return
@@ -95,22 +95,22 @@ def _print_gate(gate: Sequence[dict[str, Any]], as_json: bool) -> None:
         ["rule", "limit", "measured", "count", "of", "95 % bound", "met"],
         [
             [
-                one["rule"],
-                _value(one["rule"], one["limit"]),
-                _value(one["rule"], one["measured"]),
-                one["count"],
-                one["of"],
-                _value(one["rule"], one["bound"]),
-                "yes" if one["met"] else f"no: {one['detail']}" if one["detail"] else "no",
+                outcome["rule"],
+                _value(outcome["rule"], outcome["limit"]),
+                _value(outcome["rule"], outcome["measured"]),
+                outcome["count"],
+                outcome["of"],
+                _value(outcome["rule"], outcome["bound"]),
+                "yes" if outcome["met"] else f"no: {outcome['detail']}" if outcome["detail"] else "no",
             ]
-            for one in gate
+            for outcome in gate
         ],
         right=["limit", "measured", "count", "of", "95 % bound"],
     )
 
 
 def _value(rule: str, value: float | None) -> str | None:
-    """A share in percent, or a number of parts."""
+    """Format a share in percent, or a number of parts."""
     if value is None:
         return None
     return f"{value:.3%}" if rule in _SHARES else f"{value:g}"

@@ -47,10 +47,10 @@ def list_results(
 ) -> None:
     """List the results of a run, in the order of its source.
 
-    With --json, one JSON object a line.
+    With --json, prints one JSON object per line.
     """
     with client(url, api_key) as system:
-        found = system.rescore_results(
+        matching = system.rescore_results(
             find_run_id(system, run),
             page_size=min(limit, _PAGE),
             verdict=verdict,
@@ -59,7 +59,7 @@ def list_results(
             station_id=station_id,
             error_code=error,
         )
-        _print(islice(found, limit), as_json)
+        _print(islice(matching, limit), as_json)
 
 
 @click.command("flips")
@@ -73,11 +73,13 @@ def flips(
 ) -> None:
     """List the images whose verdict would change.
 
-    With --json, one JSON object a line.
+    With --json, prints one JSON object per line.
     """
     with client(url, api_key) as system:
-        found = system.rescore_flips(find_run_id(system, run), before=before, after=after, page_size=min(limit, _PAGE))
-        _print(islice(found, limit), as_json)
+        matching = system.rescore_flips(
+            find_run_id(system, run), before=before, after=after, page_size=min(limit, _PAGE)
+        )
+        _print(islice(matching, limit), as_json)
 
 
 @click.command("report")
@@ -90,7 +92,7 @@ def flips(
 def report(
     run: str, kind: Literal["json", "html"] | None, out: Path | None, url: str, api_key: str | None, as_json: bool
 ) -> None:
-    """Write the report of a run: what would change.
+    """Write the report of a run, which shows what would change.
 
     HTML is one self-contained file. The default is JSON.
     """
@@ -123,7 +125,7 @@ def export(
     api_key: str | None,
     as_json: bool,
 ) -> None:
-    """Write all results of a run to a file, one a row."""
+    """Write all results of a run to a file, one per row."""
     check(out, as_json)
     written_as = kind_of(out, kind, _TABLES)
     with client(url, api_key) as system:
@@ -131,26 +133,26 @@ def export(
         write(out, download, as_json=as_json, format=written_as)
 
 
-def _print(found: "Iterable[RescoreResult]", as_json: bool) -> None:
+def _print(results: "Iterable[RescoreResult]", as_json: bool) -> None:
     if as_json:
-        for one in found:
-            print_json(one.document)
+        for result in results:
+            print_json(result.document)
         return
     print_table(
         ["no", "image", "before", "now", "score before", "score", "threshold", "reviewed", "inspection or path"],
         [
             [
-                one.number,
-                one.external_id,
-                one.before.verdict if one.before else None,
-                f"failed: {one.error.code}" if one.error else one.verdict,
-                _number(one.before.anomaly_score if one.before else None),
-                _number(one.anomaly_score),
-                _number(one.threshold),
-                one.reviewed_verdict,
-                one.inspection_id or one.path,
+                result.number,
+                result.external_id,
+                result.before.verdict if result.before else None,
+                f"failed: {result.error.code}" if result.error else result.verdict,
+                _number(result.before.anomaly_score if result.before else None),
+                _number(result.anomaly_score),
+                _number(result.threshold),
+                result.reviewed_verdict,
+                result.inspection_id or result.path,
             ]
-            for one in found
+            for result in results
         ],
         right=["no", "score before", "score", "threshold"],
     )

@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from linewatch.client import Client
     from linewatch.types.rescoring import RescoreRun
 
-run_argument = click.argument("run", metavar="RUN", help="The run's id; `last` is the newest over an archive.")
+run_argument = click.argument("run", metavar="RUN", help="The run's id; `last` is the newest run over an archive.")
 
 _LAST = "last"
 
 
 def find_run_id(system: "Client", run: str) -> str:
-    """The id of a run.
+    """Return the id of a run.
 
     Raises:
-        CommandFailed: `last` is given, and there is no run.
+        CommandFailed: `run` is `last` and there is no run.
     """
     if run != _LAST:
         return run
-    newest = next((one for one in system.rescore_runs(page_size=20) if one.kind == "archive"), None)
+    newest = next((known for known in system.rescore_runs(page_size=20) if known.kind == "archive"), None)
     if newest is None:
-        raise CommandFailed("there is no run yet: `linewatch rescore --help` says how to start one")
+        raise CommandFailed("there is no run yet: see `linewatch rescore --help` to start one")
     return str(newest.id)
 
 
@@ -40,7 +40,7 @@ def print_run(run: "RescoreRun", as_json: bool) -> None:
 
 
 def progress_of(run: "RescoreRun") -> str:
-    """A run's rate, its remaining time and its flips, as text."""
+    """Describe a run's rate, remaining time and flips."""
     facts = [f"{run.progress.rate:.1f}/s"] if run.status == "running" else []
     if run.progress.seconds_left is not None:
         facts.append(f"{format_seconds(run.progress.seconds_left)} left")
@@ -52,7 +52,7 @@ def progress_of(run: "RescoreRun") -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A remaining time, as exact as an estimate can be."""
+    """Format a remaining time, rounded like an estimate."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -18,14 +18,14 @@ run_options = together(
             "filters",
             metavar="KEY=VALUE",
             multiple=True,
-            help="Stored inspections, as lot=L-1 or max_age=24h; may be repeated.",
+            help="Stored inspections that match a filter, such as lot=L-1 or max_age=24h; may be repeated.",
         ),
         click.option("--folder", help="A folder or an s3:// prefix of images, as the server sees it."),
         click.option("--manifest", help="A JSON lines or CSV file that lists images, as the server sees it."),
         click.option("--threshold", type=float, help="Use this threshold instead of the version's."),
         click.option("--review-threshold", type=float, help="Used with --threshold, and not above it."),
-        click.option("--recompute", is_flag=True, help="Score again also what this version has already scored."),
-        click.option("--window", help="The hours in which it may run, as 22:00-05:00."),
+        click.option("--recompute", is_flag=True, help="Also score images again that this version has already scored."),
+        click.option("--window", help="The hours in which it may run, such as 22:00-05:00."),
         click.option(
             "--max-failure-rate",
             type=click.FloatRange(min=0, max=1),
@@ -33,13 +33,13 @@ run_options = together(
         ),
     ]
 )
-"""What `run_arguments` takes."""
+"""The options that `run_arguments` converts."""
 
 
 def run_arguments(
     everything: bool, filters: Sequence[str], folder: str | None, manifest: str | None, **options: Any
 ) -> dict[str, Any]:
-    """The arguments of `Client.rescore` or `Client.create_rescore_schedule` for these options.
+    """Convert the options to arguments of `Client.rescore` or `Client.create_rescore_schedule`.
 
     Raises:
         WrongUse: not exactly one source is named, or a threshold is infinite or NaN.

@@ -61,7 +61,7 @@ def rescore(
 
 
 def _refuse_options_before(context: click.Context) -> None:
-    """Options before a subcommand would have no effect."""
+    """Reject options before a subcommand, where they would have no effect."""
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -69,31 +69,31 @@ def _refuse_options_before(context: click.Context) -> None:
 
 
 def _follow(system: "Client", run: "RescoreRun") -> "RescoreRun":
-    """Show the progress of a run until its end.
+    """Show the progress of a run until it ends.
 
     Raises:
-        Detached: it was interrupted with Ctrl-C.
+        Detached: the user pressed Ctrl-C.
     """
     try:
         if not run.final:
-            remark(f"Run {run.id}; Ctrl-C leaves it alone, and `linewatch rescore attach {run.id}` follows it again.")
+            remark(f"Run {run.id}; Ctrl-C does not stop it, and `linewatch rescore attach {run.id}` follows it again.")
         with progress_bar(run.status) as bar:
-            for now in system.follow_run(run.id):
-                bar.total = now.counts["total"]
-                bar.set_description_str(now.status, refresh=False)
-                bar.set_postfix_str(progress_of(now), refresh=False)
-                advance_to(bar, now.progress.done)
+            for snapshot in system.follow_run(run.id):
+                bar.total = snapshot.counts["total"]
+                bar.set_description_str(snapshot.status, refresh=False)
+                bar.set_postfix_str(progress_of(snapshot), refresh=False)
+                advance_to(bar, snapshot.progress.done)
                 bar.refresh()
-            return now
+            return snapshot
     except KeyboardInterrupt:
-        raise Detached(f"run {run.id} goes on; `linewatch rescore attach {run.id}` follows it again") from None
+        raise Detached(f"run {run.id} continues; `linewatch rescore attach {run.id}` follows it again") from None
 
 
 def _finish(run: "RescoreRun", as_json: bool) -> None:
     """Print the counts of a run that has ended.
 
     Raises:
-        CommandFailed: it failed, or was cancelled.
+        CommandFailed: the run failed or was cancelled.
     """
     if as_json:
         print_run(run, as_json)
@@ -105,7 +105,7 @@ def _finish(run: "RescoreRun", as_json: bool) -> None:
         raise CommandFailed(f"run {run.id} failed: {run.reason}")
     if run.status == "cancelled":
         raise CommandFailed(f"run {run.id} was cancelled; its results so far are kept")
-    remark(f"What would change: `linewatch rescore report {run.id} --out report.html`")
+    remark(f"To see what would change: `linewatch rescore report {run.id} --out report.html`")
 
 
 @rescore.command()
@@ -136,27 +136,27 @@ def list_runs(
 ) -> None:
     """List runs, newest first, including challengers.
 
-    With --json, one JSON object a line.
+    With --json, prints one JSON object per line.
     """
     with client(url, api_key) as system:
-        found = list(islice(system.rescore_runs(recipe=recipe, status=status, page_size=min(limit, _PAGE)), limit))
+        runs = list(islice(system.rescore_runs(recipe=recipe, status=status, page_size=min(limit, _PAGE)), limit))
     if as_json:
-        for one in found:
-            print_json(one.document)
+        for run in runs:
+            print_json(run.document)
         return
     print_table(
-        ["made", "recipe", "version", "status", "done", "of", "failed", "ok→ng", "ng→ok", "id"],
+        ["created", "recipe", "version", "status", "done", "of", "failed", "ok→ng", "ng→ok", "id"],
         [
             [
-                f"{one.created_at.astimezone():%Y-%m-%d %H:%M}",
-                one.recipe,
-                one.model.version,
-                f"{one.status} (challenger)" if one.kind == "challenger" else one.status,
-                one.progress.done,
-                *(one.counts[name] for name in ("total", "failed", "ok_to_ng", "ng_to_ok")),
-                one.id,
+                f"{run.created_at.astimezone():%Y-%m-%d %H:%M}",
+                run.recipe,
+                run.model.version,
+                f"{run.status} (challenger)" if run.kind == "challenger" else run.status,
+                run.progress.done,
+                *(run.counts[name] for name in ("total", "failed", "ok_to_ng", "ng_to_ok")),
+                run.id,
             ]
-            for one in found
+            for run in runs
         ],
         right=["version", "done", "of", "failed", "ok→ng", "ng→ok"],
     )
@@ -202,7 +202,7 @@ def _print_run_as(run: "RescoreRun", as_json: bool) -> None:
     if as_json:
         print_run(run, as_json)
         return
-    remark(f"Run {run.id} is {run.status}; {run.progress.done} images have their result.")
+    remark(f"Run {run.id} is {run.status}; {run.progress.done} images have a result.")
 
 
 for command in (

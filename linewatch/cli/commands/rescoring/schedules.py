@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 schedules = group("schedules", help="Runs that start at set times.")
 
-_CRON = "When: minute, hour, day of the month, month, day of the week, as '30 22 * * 1-5'."
+_CRON = "The times: minute, hour, day of the month, month, day of the week, such as '30 22 * * 1-5'."
 
 _schedule_argument = click.argument("name", metavar="NAME", help="The schedule's name or id.")
 
 
 @schedules.command("create")
-@click.argument("name", help="Its name.")
+@click.argument("name", help="The schedule's name.")
 @recipe_option
 @click.option("--cron", required=True, help=_CRON)
 @click.option("--time-zone", default="UTC", help="The time zone of --cron and --window, by its IANA name.")
@@ -42,12 +42,12 @@ def create(
 ) -> None:
     """Start runs at the times of a cron expression.
 
-    A time is skipped if the run before has not ended.
+    A time is skipped if the previous run has not ended.
     """
     arguments = run_arguments(**options)
     with client(url, api_key) as system:
-        made = system.create_rescore_schedule(name, recipe, version, **arguments)
-    _print_schedule(made, as_json)
+        schedule = system.create_rescore_schedule(name, recipe, version, **arguments)
+    _print_schedule(schedule, as_json)
 
 
 @schedules.command("list")
@@ -55,28 +55,28 @@ def create(
 def list_schedules(url: str, api_key: str | None, as_json: bool) -> None:
     """List the schedules.
 
-    With --json, one JSON object a line.
+    With --json, prints one JSON object per line.
     """
     with client(url, api_key) as system:
-        found = system.rescore_schedules()
+        listed = system.rescore_schedules()
     if as_json:
-        for one in found:
-            print_json(one.document)
+        for schedule in listed:
+            print_json(schedule.document)
         return
     print_table(
         ["name", "recipe", "version", "cron", "zone", "next", "last", "outcome"],
         [
             [
-                one.name,
-                one.run["recipe"],
-                one.run.get("model_version") or "newest",
-                one.cron,
-                one.time_zone,
-                _local(one.next_at) or one.state,
-                one.last and _local(one.last.at),
-                one.last and one.last.outcome,
+                schedule.name,
+                schedule.run["recipe"],
+                schedule.run.get("model_version") or "newest",
+                schedule.cron,
+                schedule.time_zone,
+                _local(schedule.next_at) or schedule.state,
+                schedule.last and _local(schedule.last.at),
+                schedule.last and schedule.last.outcome,
             ]
-            for one in found
+            for schedule in listed
         ],
     )
 
@@ -102,20 +102,20 @@ def show(name: str, url: str, api_key: str | None, as_json: bool) -> None:
 def change(name: str, cron: str | None, time_zone: str | None, url: str, api_key: str | None, as_json: bool) -> None:
     """Change the times of a schedule.
 
-    The time zone also applies to the window of its runs. Everything else stays.
+    The time zone also applies to the window of its runs. Everything else stays as it is.
     """
     if cron is None and time_zone is None:
         raise WrongUse("name the change: --cron or --time-zone")
     changes: ScheduleChanges = {}
     with client(url, api_key) as system:
-        found = _find(system, name)
+        schedule = _find(system, name)
         if cron is not None:
             changes["cron"] = cron
         if time_zone is not None:
             changes["time_zone"] = time_zone
-            if "time_zone" in found.run:
-                changes["run"] = {**found.run, "time_zone": time_zone}
-        _print_schedule(system.change_rescore_schedule(found.id, **changes), as_json)
+            if "time_zone" in schedule.run:
+                changes["run"] = {**schedule.run, "time_zone": time_zone}
+        _print_schedule(system.change_rescore_schedule(schedule.id, **changes), as_json)
 
 
 @schedules.command()
@@ -130,7 +130,7 @@ def enable(name: str, url: str, api_key: str | None, as_json: bool) -> None:
 @_schedule_argument
 @system_options
 def disable(name: str, url: str, api_key: str | None, as_json: bool) -> None:
-    """Disable a schedule. A run that it started goes on."""
+    """Disable a schedule. A run that it started continues."""
     _set_state(name, "disabled", url, api_key, as_json)
 
 
@@ -140,20 +140,20 @@ def disable(name: str, url: str, api_key: str | None, as_json: bool) -> None:
 def remove(name: str, url: str, api_key: str | None) -> None:
     """Remove a schedule. Its runs stay."""
     with client(url, api_key) as system:
-        found = _find(system, name)
-        system.delete_rescore_schedule(found.id)
-    remark(f"The schedule {found.name!r} is removed.")
+        schedule = _find(system, name)
+        system.delete_rescore_schedule(schedule.id)
+    remark(f"The schedule {schedule.name!r} is removed.")
 
 
 def _find(system: "Client", name: str) -> "RescoreSchedule":
-    """The schedule with this name or id.
+    """Return the schedule with this name or id.
 
     Raises:
-        CommandFailed: it does not exist.
+        CommandFailed: there is no such schedule.
     """
-    for one in system.rescore_schedules():
-        if name in (one.name, str(one.id)):
-            return one
+    for schedule in system.rescore_schedules():
+        if name in (schedule.name, str(schedule.id)):
+            return schedule
     raise CommandFailed(f"there is no schedule {name!r} (see `linewatch rescore schedules list`)")
 
 
@@ -162,12 +162,14 @@ def _set_state(name: str, state: Literal["enabled", "disabled"], url: str, api_k
         _print_schedule(system.change_rescore_schedule(_find(system, name).id, state=state), as_json)
 
 
-def _print_schedule(one: "RescoreSchedule", as_json: bool) -> None:
+def _print_schedule(schedule: "RescoreSchedule", as_json: bool) -> None:
     if as_json:
-        print_json(one.document)
+        print_json(schedule.document)
         return
-    state = f"starts its next run at {_local(one.next_at)}, local time" if one.next_at else "is disabled"
-    remark(f"The schedule {one.name!r} {state}.")
+    state = "is disabled"
+    if schedule.next_at:
+        state = f"starts its next run at {_local(schedule.next_at)}, local time"
+    remark(f"The schedule {schedule.name!r} {state}.")
 
 
 def _local(moment: dt.datetime | None) -> str | None:

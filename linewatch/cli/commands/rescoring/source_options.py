@@ -1,4 +1,4 @@
-"""Parses the options that name the images of a re-scoring run: `--where KEY=VALUE`, a folder or a manifest."""
+"""Parse the options that name the images of a re-scoring run: `--where KEY=VALUE`, a folder or a manifest."""
 
 import datetime as dt
 import os.path
@@ -21,7 +21,7 @@ _HOURS = {"h": 1.0, "d": 24.0}
 
 
 def source(everything: bool, filters: Sequence[str], folder: str | None, manifest: str | None) -> dict[str, Any]:
-    """The source of a run, as its request has it.
+    """Return the source of a run in the form of the request.
 
     Raises:
         WrongUse: not exactly one source is named.
@@ -32,51 +32,51 @@ def source(everything: bool, filters: Sequence[str], folder: str | None, manifes
         return {"folder": _absolute(folder)}
     if manifest is not None:
         return {"manifest": _absolute(manifest)}
-    return {"where": parsed(filters)}
+    return {"where": parse_filters(filters)}
 
 
-def _absolute(place: str) -> str:
-    """A path is relative to the current folder; a URL stays as it is."""
-    return place if "://" in place else os.path.abspath(place)  # noqa: PTH100 - resolves `..` without following links
+def _absolute(location: str) -> str:
+    """Make a path absolute; return a URL unchanged."""
+    return location if "://" in location else os.path.abspath(location)  # noqa: PTH100 - resolves `..` without following links
 
 
-def parsed(given: Sequence[str]) -> dict[str, str | float]:
-    """The filters of a run's source, by their names in the request.
+def parse_filters(entries: Sequence[str]) -> dict[str, str | float]:
+    """Return the filters of a run's source by their names in the request.
 
     Args:
-        given: `lot=L-1` and the like. `lot` and `lot_id` are the same; `since` and `until` are ISO 8601, in local time
-            if they name no zone; `max_age` is hours or days, like 36h or 7d.
+        entries: filters such as `lot=L-1`. `lot` and `lot_id` are the same; `since` and `until` are ISO 8601, in local
+            time if they name no zone; `max_age` is in hours or days, such as 36h or 7d.
 
     Raises:
         WrongUse: an entry is not a filter, or repeats one.
     """
-    found: dict[str, str | float] = {}
-    for one in given:
-        key, equals, value = (part.strip() for part in one.partition("="))
-        if not equals or not value:
-            raise WrongUse(f"--where {one!r}: write it like lot=L-1")
-        name, read = _read(key, value)
-        if name in found:
-            raise WrongUse(f"--where {one!r}: {key} is named twice")
-        found[name] = read
-    return found
+    filters: dict[str, str | float] = {}
+    for entry in entries:
+        key, equals, text = (part.strip() for part in entry.partition("="))
+        if not equals or not text:
+            raise WrongUse(f"--where {entry!r}: use the form KEY=VALUE, such as lot=L-1")
+        name, value = _parse_filter(key, text)
+        if name in filters:
+            raise WrongUse(f"--where {entry!r}: {key} is named twice")
+        filters[name] = value
+    return filters
 
 
-def _read(key: str, value: str) -> tuple[str, str | float]:
-    """The filter's name in a request, and its value."""
+def _parse_filter(key: str, value: str) -> tuple[str, str | float]:
+    """Return the filter's name in the request and its value."""
     key = key.replace("-", "_")
     if key in _SHORT or key in _SHORT.values():
         return _SHORT.get(key, key), value
     if key in _CHOICES:
         if value not in _CHOICES[key]:
-            raise WrongUse(f"--where {key}={value}: {key} is one of {', '.join(_CHOICES[key])}")
+            raise WrongUse(f"--where {key}={value}: use one of {', '.join(_CHOICES[key])}")
         return key, value
     if key in _MOMENTS:
         return key, _moment(key, value)
     if key == "max_age":
         age = _AGE.fullmatch(value)
         if age is None or not float(age[1]):
-            raise WrongUse(f"--where {key}={value}: write an age in hours or days, like 36h or 7d")
+            raise WrongUse(f"--where {key}={value}: use an age in hours or days, such as 36h or 7d")
         return "max_age_hours", float(age[1]) * _HOURS[age[2]]
     raise WrongUse(f"--where {key}={value}: {key!r} is not a filter; the filters are {', '.join(_KEYS)}")
 
@@ -85,5 +85,5 @@ def _moment(key: str, value: str) -> str:
     try:
         moment = dt.datetime.fromisoformat(value)
         return (moment if moment.tzinfo else moment.astimezone()).isoformat()
-    except (ValueError, OverflowError, OSError):  # the last two: no local time exists that far away
-        raise WrongUse(f"--where {key}={value}: write a moment like 2026-09-30T22:00, or a day") from None
+    except (ValueError, OverflowError, OSError):  # the last two: the local time is out of range
+        raise WrongUse(f"--where {key}={value}: use a time such as 2026-09-30T22:00, or a date") from None

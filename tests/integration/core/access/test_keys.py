@@ -13,17 +13,17 @@ from core.tables import api_keys, audit_events
 
 def test_a_key_is_found_by_its_text_until_it_is_revoked(engine: Engine) -> None:
     with engine.begin() as connection:
-        made, key = keys.create(connection, "mes", ["read"], actor="test")
-        found = keys.find(connection, key)
-        assert found == made
-        assert found is not None
-        assert found.allows("read")
-        assert not found.allows("submit")
-        for wrong in ("", "lw_", f"{key}x", key.replace("lw_", "xx_"), key[:-1], f"lw_{made.prefix}_", key.upper()):
+        created, key = keys.create(connection, "mes", ["read"], actor="test")
+        stored = keys.find(connection, key)
+        assert stored == created
+        assert stored is not None
+        assert stored.allows("read")
+        assert not stored.allows("submit")
+        for wrong in ("", "lw_", f"{key}x", key.replace("lw_", "xx_"), key[:-1], f"lw_{created.prefix}_", key.upper()):
             assert keys.find(connection, wrong) is None
-        keys.revoke(connection, made.prefix, actor="test")
+        keys.revoke(connection, created.prefix, actor="test")
         assert keys.find(connection, key) is None
-        assert [one.name for one in keys.list_all(connection)] == ["mes"]
+        assert [key.name for key in keys.list_all(connection)] == ["mes"]
 
 
 def test_the_secret_is_nowhere_in_the_database(engine: Engine) -> None:
@@ -37,21 +37,21 @@ def test_the_secret_is_nowhere_in_the_database(engine: Engine) -> None:
 def test_a_key_expires(engine: Engine) -> None:
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(days=90)
     with engine.begin() as connection:
-        made, key = keys.create(connection, "mes", ["read"], actor="test", expires_at=soon, requests_per_minute=60)
-        assert (made.expires_at, made.requests_per_minute) == (soon, 60)
-        made.check_not_expired()
+        created, key = keys.create(connection, "mes", ["read"], actor="test", expires_at=soon, requests_per_minute=60)
+        assert (created.expires_at, created.requests_per_minute) == (soon, 60)
+        created.check_not_expired()
         connection.execute(update(api_keys).values(expires_at=now()))
-        found = keys.find(connection, key)
-        assert found is not None
-        with pytest.raises(Refused, match=f"{made.prefix}.*expired") as refused:
-            found.check_not_expired()
+        stored = keys.find(connection, key)
+        assert stored is not None
+        with pytest.raises(Refused, match=f"{created.prefix}.*expired") as refused:
+            stored.check_not_expired()
     assert refused.value.code is Code.UNAUTHENTICATED
     assert key not in refused.value.detail
 
 
-def test_what_could_never_be_used_is_not_made(engine: Engine) -> None:
+def test_unusable_keys_are_refused(engine: Engine) -> None:
     with engine.begin() as connection:
-        with pytest.raises(Refused, match="expired already"):
+        with pytest.raises(Refused, match="is in the past"):
             keys.create(connection, "mes", ["read"], actor="test", expires_at=dt.datetime.now(dt.UTC))
         with pytest.raises(Refused, match="at least one"):
             keys.create(connection, "mes", ["read"], actor="test", requests_per_minute=0)

@@ -1,4 +1,4 @@
-"""The listing of deliveries, which stays quick however many there are."""
+"""The listing of deliveries is fast regardless of their number."""
 
 import pytest
 from sqlalchemy import Engine, text
@@ -8,7 +8,7 @@ from core.delivery.deliveries import State
 
 
 def insert(engine: Engine, number: int) -> None:
-    """Deliveries of forty endpoints, of which every hundredth is exhausted."""
+    """Insert deliveries of forty endpoints; every hundredth is exhausted."""
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -29,9 +29,9 @@ def insert(engine: Engine, number: int) -> None:
     ("state", "index"), [(None, "ix_deliveries_endpoint_id_id"), ("exhausted", "ix_deliveries_exhausted")]
 )
 def test_a_page_is_a_range_of_an_index(engine: Engine, state: State | None, index: str) -> None:
-    """Also in a plan that was made without knowing the values."""
+    """This holds for a generic plan too."""
     insert(engine, 500)
-    statement = deliveries._PAGE.format(narrowed=deliveries._IN_STATE[state])
+    statement = deliveries._PAGE.format(condition=deliveries._IN_STATE[state])
     for number, name in enumerate((":endpoint_id", ":before", ":limit"), 1):
         statement = statement.replace(name, f"${number}")
     with engine.begin() as connection:
@@ -41,13 +41,13 @@ def test_a_page_is_a_range_of_an_index(engine: Engine, state: State | None, inde
     assert "Filter" not in plan
 
 
-def test_the_pages_of_the_exhausted_ones(engine: Engine) -> None:
+def test_exhausted_deliveries_are_paged(engine: Engine) -> None:
     insert(engine, 1000)
     with engine.begin() as connection:
         endpoint_id = connection.execute(text("SELECT id FROM webhook_endpoints LIMIT 1")).scalar_one()
         first, before = deliveries.list_page(connection, endpoint_id, state="exhausted", before=None, limit=6)
         rest, end = deliveries.list_page(connection, endpoint_id, state="exhausted", before=before, limit=6)
-    ids = [one.id for one in first + rest]
+    ids = [delivery.id for delivery in first + rest]
     assert (len(first), len(rest), end) == (6, 4, None)
     assert ids == sorted(ids, reverse=True)
-    assert {one.state for one in first + rest} == {"exhausted"}
+    assert {delivery.state for delivery in first + rest} == {"exhausted"}

@@ -23,7 +23,7 @@ def audited(connection: Connection) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in connection.execute(select(*columns).order_by(audit_events.c.id))]
 
 
-def test_another_reader_can_neither_move_nor_delete_nor_see_it(engine: Engine) -> None:
+def test_another_reader_cannot_move_delete_or_list_a_consumer(engine: Engine) -> None:
     with engine.begin() as connection:
         assert acknowledge(connection, "mes", MES).owner == "key:mes"
         acknowledge(connection, "mes", MES)
@@ -43,7 +43,7 @@ def test_another_reader_can_neither_move_nor_delete_nor_see_it(engine: Engine) -
         ]
 
 
-def test_an_admin_sees_takes_over_and_deletes_any(engine: Engine) -> None:
+def test_an_admin_lists_takes_over_and_deletes_any_consumer(engine: Engine) -> None:
     with engine.begin() as connection:
         acknowledge(connection, "mes", MES)
         acknowledge(connection, "other", OTHER)
@@ -58,7 +58,7 @@ def test_an_admin_sees_takes_over_and_deletes_any(engine: Engine) -> None:
         ]
 
 
-def test_a_consumer_without_an_owner_gets_the_next_reader(engine: Engine) -> None:
+def test_the_next_reader_becomes_the_owner_of_a_consumer_without_one(engine: Engine) -> None:
     with engine.begin() as connection:
         acknowledge(connection, "mes", MES)
         connection.execute(feed_consumers.update().values(owner=None))

@@ -1,4 +1,4 @@
-"""The feed: nothing is skipped, nothing comes twice, and a restored database is noticed."""
+"""The feed: no entry is skipped or repeated, and a restored database is detected."""
 
 import base64
 import datetime as dt
@@ -25,7 +25,7 @@ from core.partitions import first_id_of
 from core.queue import finishing
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
-from tests.fixtures.feed_reading import enter, entered, read_all, refused
+from tests.fixtures.feed_reading import append_entries, commit_entries, cursor_refusal, read_all
 from tests.integration.core.queue.test_work import claim, make_recipe, make_version, passed, submit
 
 READER = consumers.Reader("key:mes", is_admin=False)
@@ -35,21 +35,21 @@ READER = consumers.Reader("key:mes", is_admin=False)
 def test_a_cursor_is_read_back(epoch: int, number: int, numbered_at: int) -> None:
     cursor = Cursor(epoch, number, numbered_at)
     assert Cursor.parse(str(cursor)) == cursor
-    assert Cursor.of_bytes(bytes(cursor)) == cursor
+    assert Cursor.from_bytes(bytes(cursor)) == cursor
 
 
 @given(st.text(max_size=40) | st.binary(max_size=30).map(lambda data: base64.urlsafe_b64encode(data).decode()))
-def test_what_is_no_cursor_is_refused(text_: str) -> None:
+def test_an_invalid_cursor_is_refused(cursor_text: str) -> None:
     def parsed() -> str:
         try:
-            return str(Cursor.parse(text_))
+            return str(Cursor.parse(cursor_text))
         except Refused as error:
             return error.code
 
-    assert parsed() in (text_, Code.INVALID_CURSOR)
+    assert parsed() in (cursor_text, Code.INVALID_CURSOR)
 
 
-def test_each_way_to_become_final_has_its_place_once(engine: Engine) -> None:
+def test_each_final_inspection_has_one_entry(engine: Engine) -> None:
     with engine.begin() as connection:
         recipe_id = make_recipe(connection)
         make_version(connection)
@@ -62,34 +62,34 @@ def test_each_way_to_become_final_has_its_place_once(engine: Engine) -> None:
     time.sleep(0.01)
     with engine.begin() as connection:
         [overdue] = finishing.fail_overdue(connection).inspections
-    found, _ = read_all(engine)
-    assert found == [ids[0], ids[2], overdue]
+    ids_read, _ = read_all(engine)
+    assert ids_read == [ids[0], ids[2], overdue]
 
 
-def test_an_open_transaction_is_neither_skipped_nor_holds_the_others_up(engine: Engine) -> None:
-    before = entered(engine, 2)
+def test_an_open_transaction_is_not_skipped_and_does_not_block_others(engine: Engine) -> None:
+    before = commit_entries(engine, 2)
     with engine.connect() as slow, slow.begin():
-        late = enter(slow, 2)  # takes its place in the order of entering, and is not committed
-        meanwhile = entered(engine, 3)
-        seen, cursor = read_all(engine)
-        assert seen == before + meanwhile
-        more = entered(engine, 1)
-        seen, cursor = read_all(engine, cursor)
-        assert seen == more
+        late = append_entries(slow, 2)  # has its place in the order of insertion, but is not committed
+        meanwhile = commit_entries(engine, 3)
+        ids, cursor = read_all(engine)
+        assert ids == before + meanwhile
+        more = commit_entries(engine, 1)
+        ids, cursor = read_all(engine, cursor)
+        assert ids == more
     assert read_all(engine, cursor)[0] == late
     assert sorted(read_all(engine)[0]) == sorted(before + meanwhile + more + late)
 
 
-def test_many_writers_and_readers_see_each_once(engine: Engine) -> None:
-    """Transactions of all lengths, some rolled back, while several readers number and read."""
+def test_concurrent_readers_get_each_entry_once(engine: Engine) -> None:
+    """Transactions of different lengths, some rolled back, run while several readers number and read entries."""
     written: list[UUID] = []
-    done = threading.Event()
+    writers_ended = threading.Event()
 
     def write(seed: int) -> None:
         random = Random(seed)
         for _ in range(25):
             with engine.connect() as connection, connection.begin() as transaction:
-                ids = enter(connection, random.randint(1, 20))
+                ids = append_entries(connection, random.randint(1, 20))
                 time.sleep(random.choice([0, 0, 0.001, 0.02]))
                 if random.random() < 0.2:
                     transaction.rollback()
@@ -97,80 +97,80 @@ def test_many_writers_and_readers_see_each_once(engine: Engine) -> None:
                     written.extend(ids)
 
     def read(limit: int) -> list[UUID]:
-        seen: list[UUID] = []
+        ids: list[UUID] = []
         cursor = None
         while True:
-            last = done.is_set()
+            last = writers_ended.is_set()
             some, cursor = read_all(engine, cursor, limit=limit)
-            seen += some
+            ids += some
             if last:
-                return seen
+                return ids
 
     with ThreadPoolExecutor(9) as pool:
         readers = [pool.submit(read, limit) for limit in (1, 7, 1000)]
         writers = [pool.submit(write, seed) for seed in range(6)]
-        for one in writers:
-            one.result()
-        done.set()
-        seen = [one.result() for one in readers]
-    assert seen[0] == seen[1] == seen[2]
-    assert Counter(seen[0]) == Counter(written)
+        for writer in writers:
+            writer.result()
+        writers_ended.set()
+        read_ids = [reader.result() for reader in readers]
+    assert read_ids[0] == read_ids[1] == read_ids[2]
+    assert Counter(read_ids[0]) == Counter(written)
     with engine.begin() as connection:
         numbers = connection.execute(text("SELECT number FROM feed ORDER BY number")).scalars().all()
     assert list(numbers) == list(range(1, len(written) + 1))
 
 
-def test_a_page_that_is_not_full_leads_to_the_end_also_for_one_recipe(engine: Engine) -> None:
+def test_a_partial_page_leads_to_the_end_also_for_one_recipe(engine: Engine) -> None:
     with engine.begin() as connection:
         quiet, busy = make_recipe(connection, "quiet"), make_recipe(connection, "busy")
-        mine = enter(connection, recipe_id=quiet)
-        enter(connection, 5, recipe_id=busy)
+        mine = append_entries(connection, recipe_id=quiet)
+        append_entries(connection, 5, recipe_id=busy)
         feed.append(connection, [(mine[0], quiet)], "reviewed")
     with engine.begin() as connection:
         state = feed.number_entries(connection)
-        begin = feed.start(connection, state, None)
+        begin = feed.start_cursor(connection, state, None)
         page = feed.read(connection, state, begin, limit=10, recipe_id=quiet)
-        assert [one.inspection_id for one in page.entries] == mine
-        assert page.following.number == state.newest == 7
+        assert [entry.inspection_id for entry in page.entries] == mine
+        assert page.next_cursor.number == state.newest == 7
         page = feed.read(connection, state, begin, limit=10, recipe_id=quiet, reviews=True)
-        assert [one.event for one in page.entries] == ["final", "reviewed"]
-        assert feed.start(connection, state, "now") == page.following
-        assert feed.start(connection, state, "oldest") == begin
+        assert [entry.event for entry in page.entries] == ["final", "reviewed"]
+        assert feed.start_cursor(connection, state, "now") == page.next_cursor
+        assert feed.start_cursor(connection, state, "oldest") == begin
 
 
-def test_a_backlog_is_numbered_in_pieces(engine: Engine) -> None:
-    entered(engine, 25)
+def test_a_backlog_is_numbered_in_chunks(engine: Engine) -> None:
+    commit_entries(engine, 25)
     with engine.begin() as connection:
         assert [feed.number_entries(connection, at_most=10).newest for _ in range(4)] == [10, 20, 25, 25]
 
 
-def test_old_entries_expire_and_say_so(engine: Engine) -> None:
-    ids = entered(engine, 6)
+def test_a_cursor_before_the_oldest_entry_is_refused_as_expired(engine: Engine) -> None:
+    ids = commit_entries(engine, 6)
     with engine.begin() as connection:
         state = feed.number_entries(connection)
-        first = feed.read(connection, state, feed.start(connection, state, None), limit=1).following
+        first = feed.read(connection, state, feed.start_cursor(connection, state, None), limit=1).next_cursor
         connection.execute(text("UPDATE feed SET numbered_at = now() - interval '3 days' WHERE number <= 4"))
-        fourth = feed.read(connection, state, feed.start(connection, state, None), limit=4).following
+        fourth = feed.read(connection, state, feed.start_cursor(connection, state, None), limit=4).next_cursor
         assert feed.expire(connection, days=4, at_most=9) == 0
         assert [feed.expire(connection, days=2, at_most=3) for _ in range(3)] == [3, 1, 0]
     assert read_all(engine)[0] == ids[4:]
     assert read_all(engine, str(fourth))[0] == ids[4:]
-    error = refused(engine, str(first))
+    error = cursor_refusal(engine, str(first))
     assert error.code is Code.CURSOR_EXPIRED
     assert "3 entries" in error.detail
     assert read_all(engine, error.members["resume_after"])[0] == ids[4:]
-    assert entered(engine) == read_all(engine, str(fourth))[0][2:]
-    with engine.begin() as connection, pytest.raises(Refused, match="older than the feed goes back"):
-        feed.read(connection, state, first, limit=1)  # expired between the check and the reading
+    assert commit_entries(engine) == read_all(engine, str(fourth))[0][2:]
+    with engine.begin() as connection, pytest.raises(Refused, match="older than the feed keeps"):
+        feed.read(connection, state, first, limit=1)  # expires between the check and the read
 
 
-def test_a_consumer_goes_on_where_it_acknowledged(engine: Engine) -> None:
-    entered(engine, 5)
+def test_a_consumer_resumes_after_the_acknowledged_entry(engine: Engine) -> None:
+    commit_entries(engine, 5)
     with engine.begin() as connection:
         state = feed.number_entries(connection)
         assert consumers.find(connection, "mes") is None
-        page = feed.read(connection, state, feed.start(connection, state, None), limit=3)
-        first, third = page.entries[0].cursor, page.following
+        page = feed.read(connection, state, feed.start_cursor(connection, state, None), limit=3)
+        first, third = page.entries[0].cursor, page.next_cursor
         assert consumers.acknowledge(connection, state, "mes", str(third), reader=READER).cursor == third
     with engine.begin() as connection:
         assert (
@@ -178,7 +178,7 @@ def test_a_consumer_goes_on_where_it_acknowledged(engine: Engine) -> None:
         )  # late, changes nothing
         assert consumers.acknowledge(connection, state, "mes", "oldest", reader=READER).cursor == third
         assert consumers.acknowledge(connection, state, "mes", "now", reader=READER).cursor.number == 5
-        assert [one.name for one in consumers.list_visible(connection, READER)] == ["mes"]
+        assert [consumer.name for consumer in consumers.list_visible(connection, READER)] == ["mes"]
         with pytest.raises(Refused, match="not a cursor"):
             consumers.acknowledge(connection, state, "mes", "nonsense", reader=READER)
         consumers.delete_consumer(connection, "mes", reader=READER)
@@ -186,40 +186,40 @@ def test_a_consumer_goes_on_where_it_acknowledged(engine: Engine) -> None:
             consumers.delete_consumer(connection, "mes", reader=READER)
 
 
-def test_a_held_snapshot_makes_no_look_longer(engine: Engine) -> None:
-    """While a dump runs, nothing that was numbered can be cleaned up; looking for new entries must not read it."""
+def test_an_old_snapshot_does_not_slow_down_numbering(engine: Engine) -> None:
+    """During a dump, numbered rows cannot be vacuumed; the search for new entries must not read them."""
 
     def buffers() -> int:
         with engine.begin() as connection:
-            plan = connection.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {feed._LOOK.text}")).scalar_one()
-        found: int = plan[0]["Plan"]["Shared Hit Blocks"]
-        return found
+            plan = connection.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {feed._STATUS.text}")).scalar_one()
+        hit_blocks: int = plan[0]["Plan"]["Shared Hit Blocks"]
+        return hit_blocks
 
-    entered(engine, 100)
+    commit_entries(engine, 100)
     read_all(engine)
     with engine.connect() as dump, dump.begin():
         dump.execute(text("SET LOCAL transaction_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"))
         dump.execute(text("DECLARE held CURSOR FOR SELECT * FROM recipes"))
-        entered(engine, 100)
+        commit_entries(engine, 100)
         read_all(engine)
         before = buffers()
         for _ in range(20):
-            entered(engine, 1000)
+            commit_entries(engine, 1000)
             read_all(engine)
         with engine.begin() as connection:
             dead = connection.execute(text("SELECT pg_relation_size('feed_unnumbered') / 8192")).scalar_one()
         assert dead > 150
         assert buffers() < before + 30
-        last = entered(engine, 1)
+        last = commit_entries(engine, 1)
     assert read_all(engine)[0][-1:] == last
 
 
-def test_the_first_acknowledgement_is_no_race(engine: Engine) -> None:
-    entered(engine, 40)
+def test_concurrent_first_acknowledgements_create_one_consumer(engine: Engine) -> None:
+    commit_entries(engine, 40)
     with engine.begin() as connection:
         state = feed.number_entries(connection)
-        page = feed.read(connection, state, feed.start(connection, state, None), limit=40)
-    cursors = [one.cursor for one in page.entries]
+        page = feed.read(connection, state, feed.start_cursor(connection, state, None), limit=40)
+    cursors = [entry.cursor for entry in page.entries]
     Random(5).shuffle(cursors)
 
     def acknowledge(cursor: Cursor) -> None:
@@ -234,29 +234,31 @@ def test_the_first_acknowledgement_is_no_race(engine: Engine) -> None:
         assert kept.cursor.number == 40
 
 
-def test_news_are_of_whom_they_concern(engine: Engine) -> None:
+def test_news_concern_only_readers_of_matching_entries(engine: Engine) -> None:
     with engine.begin() as connection:
-        enter(connection, recipe_id=1)
+        append_entries(connection, recipe_id=1)
         feed.append(connection, [(uuid4(), 2)], "reviewed")
     with engine.begin() as connection:
         news = feed.number_and_summarise(connection, 0)
         assert [news.concerns(of, reviews=reviews) for of in (None, 1, 2, 3) for reviews in (False, True)] == [
             True, True, True, True, False, True, False, False,
         ]  # fmt: skip
-        nothing = feed.number_and_summarise(connection, news.newest)
-        assert not nothing.concerns(None, reviews=True)
-        enter(connection, feed.NEWS_AT_MOST + 1)
-        assert feed.number_and_summarise(connection, 0).concerns(77, reviews=False)  # too many to look at each
+        unchanged = feed.number_and_summarise(connection, news.newest)
+        assert not unchanged.concerns(None, reviews=True)
+        append_entries(connection, feed.MAX_SUMMARISED + 1)
+        assert feed.number_and_summarise(connection, 0).concerns(
+            77, reviews=False
+        )  # too many entries to check each one
 
 
 def test_an_ordinary_role_can_read_the_feed(engine: Engine) -> None:
-    """Noticing a restore needs no rights of a superuser."""
+    """Detecting a restore needs no superuser rights."""
     role = f"plain_{uuid4().hex}"
     with engine.begin() as connection:
         connection.execute(text(f"CREATE ROLE {role}"))
         connection.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"))
         connection.execute(text(f"SET ROLE {role}"))
-        enter(connection)
+        append_entries(connection)
         assert feed.number_entries(connection).newest == 1
         connection.execute(text("RESET ROLE"))
         connection.execute(text(f"DROP OWNED BY {role}; DROP ROLE {role}"))
@@ -269,9 +271,11 @@ INSERT_OF_BEFORE = """
 """
 
 
-def test_what_was_examined_before_the_feed_came_is_in_it(servers: EmbeddedServers, tmp_path: Path) -> None:
-    """The migration that brings the feed enters the last 30 days, in the order in which they became final, and what
-    workers of the former version finish from then on enters, too."""
+def test_the_migration_enters_earlier_inspections_into_the_feed(servers: EmbeddedServers, tmp_path: Path) -> None:
+    """The migration enters the inspections of the last 30 days in the order in which they became final.
+
+    Inspections that workers of the previous version finish afterwards are entered too.
+    """
     from alembic import command
     from alembic.config import Config
 
@@ -300,8 +304,8 @@ def test_what_was_examined_before_the_feed_came_is_in_it(servers: EmbeddedServer
     engine.dispose()
 
 
-def test_reading_does_not_scan(engine: Engine) -> None:
-    """The plan of a page is a range of an index, whatever the size of the feed and however rare the recipe."""
+def test_reading_a_page_uses_an_index(engine: Engine) -> None:
+    """The plan of a page is an index range, for any size of the feed and for rare recipes."""
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -314,10 +318,10 @@ def test_reading_does_not_scan(engine: Engine) -> None:
         for narrowed, index in (("", "pk_feed"), ("AND recipe_id = 3", "ix_feed_recipe_id_number")):
             plan = "\n".join(
                 connection.execute(
-                    text("EXPLAIN " + feed._READ.format(narrowed=f"AND event = 'final' {narrowed}")),
+                    text("EXPLAIN " + feed._READ.format(filters=f"AND event = 'final' {narrowed}")),
                     {"after": 15000, "newest": 20000, "limit": 100},
                 ).scalars()
             )
             assert f"Index Scan using {index} on feed\n" in plan.replace("  (cost", "\n"), plan
             assert "Seq Scan on feed " not in plan
-            assert plan.count("Sort") <= 2  # of the page itself, by its key
+            assert plan.count("Sort") <= 2  # sorts the page itself by its key

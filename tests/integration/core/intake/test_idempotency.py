@@ -53,7 +53,7 @@ def count_inspections(engine: Engine) -> int:
         return len(inspections.list_page(connection, Filters(), before=None, limit=1000)[0])
 
 
-def test_a_group_may_mix_new_replayed_and_refused_requests(engine: Engine) -> None:
+def test_a_group_can_mix_new_replayed_and_refused_requests(engine: Engine) -> None:
     [first] = accept(engine, keyed("known"))
     batch = Submission([NewInspection(IMAGE, "ring")] * 2, as_batch=True)
     group = [
@@ -138,7 +138,7 @@ def test_old_keys_are_deleted_in_chunks(engine: Engine, old_keys: list[str]) -> 
             text("UPDATE idempotency_keys SET created_at = now() - interval '47 hours' WHERE key = 'young'")
         )
         chunk_sizes = [idempotency.delete_old_keys(connection, at_most=2) for _ in range(4)]
-        left = connection.execute(select(idempotency_keys.c.key)).scalars().all()
+        remaining = connection.execute(select(idempotency_keys.c.key)).scalars().all()
     assert chunk_sizes == [2, 2, 1, 0]
-    assert left == ["young"]
+    assert remaining == ["young"]
     assert result_of(accept(engine, keyed(old_keys[0]))[0]) == "new"

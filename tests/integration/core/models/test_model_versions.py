@@ -29,7 +29,7 @@ def active(engine: Engine) -> int | None:
         return recipes.get(connection, "ring").active_version
 
 
-def test_the_first_that_is_ready_becomes_active(three_ready: Engine) -> None:
+def test_the_first_ready_version_becomes_active(three_ready: Engine) -> None:
     assert active(three_ready) == 1
 
 
@@ -49,7 +49,7 @@ def test_the_same_bundle_twice_is_one_version(three_ready: Engine) -> None:
     assert (version.version, new) == (2, False)
 
 
-def test_rollback_goes_back_step_by_step(three_ready: Engine) -> None:
+def test_rollback_undoes_one_activation_at_a_time(three_ready: Engine) -> None:
     with three_ready.begin() as connection:
         model_versions.activate(connection, "ring", 2, actor="test")
         model_versions.activate(connection, "ring", 2, actor="test")  # nothing changes
@@ -97,13 +97,13 @@ def test_every_change_is_audited_with_its_author(three_ready: Engine) -> None:
         events = connection.execute(
             select(audit_events.c.action, audit_events.c.detail).where(audit_events.c.actor == "key:abc")
         ).all()
-    assert [tuple(one) for one in events] == [
+    assert [tuple(event) for event in events] == [
         ("model.activated", {"version": 3, "before": 1}),
         ("threshold.set", {"version": 3, "threshold": 1.0, "review_threshold": None, "station_id": "st-1"}),
     ]
 
 
-def test_a_version_whose_checks_end_their_worker_is_rejected(engine: Engine) -> None:
+def test_a_version_whose_checks_kill_the_worker_is_rejected(engine: Engine) -> None:
     with engine.begin() as connection:
         recipes.create(connection, "ring", actor="test")
         version, _ = model_versions.register(connection, "ring", sha256=b"1" * 32, manifest=MANIFEST, actor="test")
@@ -112,8 +112,8 @@ def test_a_version_whose_checks_end_their_worker_is_rejected(engine: Engine) -> 
             model_versions.undo_check(connection, version.id)
         begun = [model_versions.begin_check(connection, version.id) for _ in range(model_versions.MAX_CHECKS + 2)]
         assert begun == [*[True] * model_versions.MAX_CHECKS, False, False]
-        found = model_versions.by_id(connection, version.id)
-        assert (found.state, found.rejection) == ("rejected", "5 checks of it ended their worker")
+        stored = model_versions.by_id(connection, version.id)
+        assert (stored.state, stored.rejection) == ("rejected", "5 checks of this version crashed their worker")
         assert model_versions.undecided(connection) == []
         assert not model_versions.begin_check(connection, version.id)
 

@@ -1,4 +1,4 @@
-"""The guaranteed share of bulk work: kept while the line keeps every worker busy, and never given twice."""
+"""The guaranteed share of bulk work under full live load, which is never granted twice."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ from core.feed import feed
 from core.queue import bulk_share, claiming, finishing
 from core.queue.broker import LIVE_QUEUE, Task
 from core.settings import Settings
-from tests.fixtures.rescoring_workers import RescoringHarness
+from tests.fixtures.rescoring_workers import RescoringPipeline
 from tests.integration.core.queue.test_work import make_recipe, make_version, passed, submit
 from worker.dispatcher import Dispatcher
 
@@ -22,19 +22,19 @@ MINIBATCH = 32
 MESSAGES = 12
 
 
-class Busy:
-    """A machine that a steady live load keeps busy: messages wait in line, and grants behind them."""
+class BusyMachine:
+    """Simulates a machine under a steady live load: messages are queued, and grants behind them."""
 
-    def __init__(self, engine: Engine, *, of_it: float, backlog: int) -> None:
+    def __init__(self, engine: Engine, *, share: float, backlog: int) -> None:
         self.engine = engine
-        self.share = of_it
+        self.share = share
         self.backlog = backlog
         self.queue: deque[str] = deque()
         self.live = self.bulk = self.granted = 0
 
     def round(self, *, lose_every: int = 0) -> None:
-        """One dispatcher round, in which `MESSAGES` minibatches are scored; of so many grants one is lost."""
-        granted = look(self.engine, feed_newest=self.live, of_it=self.share)
+        """Run one dispatcher round, in which `MESSAGES` minibatches are scored; every `lose_every`th grant is lost."""
+        granted = grant(self.engine, feed_newest=self.live, share=self.share)
         for _ in range(granted // MINIBATCH):
             self.granted += 1
             if not lose_every or self.granted % lose_every:
@@ -51,84 +51,85 @@ class Busy:
             bulk_share.note_scored(connection, self.bulk - before)
 
     @property
-    def got(self) -> float:
+    def granted_share(self) -> float:
         return self.bulk / (self.bulk + self.live)
 
 
-def look(engine: Engine, *, feed_newest: int, of_it: float = 0.1, waiting: bool = True) -> int:
+def grant(engine: Engine, *, feed_newest: int, share: float = 0.1, waiting: bool = True) -> int:
     with engine.begin() as connection:
-        return bulk_share.grant(connection, feed_newest=feed_newest, share=of_it, minibatch=MINIBATCH, waiting=waiting)
+        return bulk_share.grant(connection, feed_newest=feed_newest, share=share, minibatch=MINIBATCH, waiting=waiting)
 
 
-@pytest.mark.parametrize("of_it", [0.02, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("backlog", [1, 20])
-def test_under_a_steady_live_load_bulk_work_has_its_share(engine: Engine, of_it: float, backlog: int) -> None:
-    busy = Busy(engine, of_it=of_it, backlog=backlog)
+def test_bulk_work_gets_its_share_under_a_steady_live_load(engine: Engine, share: float, backlog: int) -> None:
+    busy = BusyMachine(engine, share=share, backlog=backlog)
     for _ in range(150):
         busy.round()
-    assert busy.got == pytest.approx(of_it, abs=0.02)
+    assert busy.granted_share == pytest.approx(share, abs=0.02)
 
 
-def test_grants_that_are_lost_cost_only_themselves(engine: Engine) -> None:
-    busy = Busy(engine, of_it=0.2, backlog=10)
+def test_a_lost_grant_costs_only_itself(engine: Engine) -> None:
+    busy = BusyMachine(engine, share=0.2, backlog=10)
     for _ in range(150):
         busy.round(lose_every=2)
-    assert busy.got == pytest.approx(0.2 / (0.2 + 2 * 0.8), abs=0.02)  # every second one, of 0.25 for each live image
+    # Half of the 0.25 granted per live image.
+    assert busy.granted_share == pytest.approx(0.2 / (0.2 + 2 * 0.8), abs=0.02)
 
 
-def test_a_line_that_is_idle_grants_nothing(engine: Engine) -> None:
+def test_an_idle_line_grants_nothing(engine: Engine) -> None:
     for _ in range(50):
         with engine.begin() as connection:
             bulk_share.note_scored(connection, 1000)
-        assert look(engine, feed_newest=0) == 0
-    # Fifty thousand images that bulk work had for nothing are held against it for one minibatch only.
+        assert grant(engine, feed_newest=0) == 0
+    # Bulk work has scored 50 000 images on an idle line; they delay the next grant by one minibatch only.
     of_live = round(MINIBATCH * (1 - 0.1) / 0.1)
-    assert look(engine, feed_newest=of_live) == 0
-    assert look(engine, feed_newest=2 * of_live) == MINIBATCH
+    assert grant(engine, feed_newest=of_live) == 0
+    assert grant(engine, feed_newest=2 * of_live) == MINIBATCH
 
 
-def test_hours_without_bulk_work_pile_up_no_credit(engine: Engine) -> None:
+def test_no_credit_accumulates_without_bulk_work(engine: Engine) -> None:
     for hour in range(1, 10):
-        assert look(engine, feed_newest=100_000 * hour, waiting=False) == 0
-    assert look(engine, feed_newest=900_000) == MINIBATCH
-    assert look(engine, feed_newest=900_000) == 0
+        assert grant(engine, feed_newest=100_000 * hour, waiting=False) == 0
+    assert grant(engine, feed_newest=900_000) == MINIBATCH
+    assert grant(engine, feed_newest=900_000) == 0
 
 
-def test_one_look_grants_a_bounded_number(engine: Engine) -> None:
-    assert look(engine, feed_newest=10_000_000) == 17 * MINIBATCH  # a ninth of `share.LIVE_AT_ONCE`
-    assert look(engine, feed_newest=10_000_000) == 0
+def test_one_round_grants_a_limited_number(engine: Engine) -> None:
+    assert grant(engine, feed_newest=10_000_000) == 17 * MINIBATCH  # a ninth of `share.LIVE_AT_ONCE`
+    assert grant(engine, feed_newest=10_000_000) == 0
 
 
-def test_no_share_grants_nothing(engine: Engine) -> None:
-    assert look(engine, feed_newest=1_000_000, of_it=0) == 0
+def test_a_share_of_zero_grants_nothing(engine: Engine) -> None:
+    assert grant(engine, feed_newest=1_000_000, share=0) == 0
 
 
-def test_dispatchers_that_look_at_once_grant_once(engine: Engine) -> None:
-    look(engine, feed_newest=0)
+def test_concurrent_dispatchers_grant_once(engine: Engine) -> None:
+    grant(engine, feed_newest=0)
     for newest in range(1000, 31_000, 1000):
         together = threading.Barrier(4)
 
         def dispatcher(newest: int = newest, together: threading.Barrier = together) -> int:
             together.wait()
-            return look(engine, feed_newest=newest)
+            return grant(engine, feed_newest=newest)
 
         with ThreadPoolExecutor(4) as threads:
-            granted = [one.result() for one in [threads.submit(dispatcher) for _ in range(4)]]
-        assert sum(one > 0 for one in granted) <= 1
+            granted = [future.result() for future in [threads.submit(dispatcher) for _ in range(4)]]
+        assert sum(images > 0 for images in granted) <= 1
         with engine.begin() as connection:
-            seen = connection.execute(text("SELECT credit, feed_seen, scored_seen FROM bulk_share")).one()
-        assert seen.feed_seen == newest
-        assert seen.scored_seen * 0.9 + seen.credit == pytest.approx(newest * 0.1)  # what was earned, once
+            share_row = connection.execute(text("SELECT credit, feed_seen, scored_seen FROM bulk_share")).one()
+        assert share_row.feed_seen == newest
+        assert share_row.scored_seen * 0.9 + share_row.credit == pytest.approx(newest * 0.1)  # earned once
 
 
-def test_what_another_looks_at_is_not_waited_for(engine: Engine) -> None:
+def test_a_locked_share_is_not_waited_for(engine: Engine) -> None:
     with engine.begin() as other:
         bulk_share.note_scored(other, 1)
-        assert look(engine, feed_newest=100_000) == 0
-    assert look(engine, feed_newest=100_000) > 0
+        assert grant(engine, feed_newest=100_000) == 0
+    assert grant(engine, feed_newest=100_000) > 0
 
 
-def test_bulk_uploads_are_no_work_of_the_line(engine: Engine) -> None:
+def test_bulk_uploads_do_not_count_as_live_work(engine: Engine) -> None:
     with engine.begin() as connection:
         recipe_id = make_recipe(connection)
         make_version(connection)
@@ -138,37 +139,37 @@ def test_bulk_uploads_are_no_work_of_the_line(engine: Engine) -> None:
             claims = claiming.claim(
                 connection, recipe_id=recipe_id, ids=[], priority=priority, at_most=9, lease_seconds=60, worker="test"
             )
-            finishing.finish(connection, [passed(one) for one in claims])
+            finishing.finish(connection, [passed(claimed) for claimed in claims])
     with engine.begin() as connection:
         newest = feed.number_entries(connection).newest
-        seen = connection.execute(text("SELECT scored, feed_seen FROM bulk_share")).one()
-    assert (newest, seen.scored, newest - seen.feed_seen) == (8, 5, 3)
+        share_row = connection.execute(text("SELECT scored, feed_seen FROM bulk_share")).one()
+    assert (newest, share_row.scored, newest - share_row.feed_seen) == (8, 5, 3)
 
 
-def test_what_is_granted_is_published_with_live_work(night: RescoringHarness, another_bundle: Path) -> None:
-    night.inspect([0.1] * 12)
-    night.run(night.version(another_bundle))
-    night.plan()
-    with night.engine.begin() as connection:
+def test_grants_are_published_with_live_work(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    pipeline.inspect([0.1] * 12)
+    pipeline.create_run(pipeline.add_version(another_bundle))
+    pipeline.plan()
+    with pipeline.engine.begin() as connection:
         submit(connection, 2, priority="bulk")
-        connection.execute(text("UPDATE bulk_share SET feed_seen = -64"))  # the line has finished so many more
-    first, second = Dispatcher(night.settings), Dispatcher(night.settings)
+        connection.execute(text("UPDATE bulk_share SET feed_seen = -64"))  # 64 more live inspections were finished
+    first, second = Dispatcher(pipeline.settings), Dispatcher(pipeline.settings)
     first.round()
     second.round()
     first.close()
     second.close()
-    published = [json.loads(one) for one in night.queues.lrange(LIVE_QUEUE, 0, -1)]
-    tasks = [one["headers"]["task"] for one in published]
-    # A ninth of the line's 76 images is two minibatches of 4: one for slices, one for uploads. Once.
+    published = [json.loads(message) for message in pipeline.queues.lrange(LIVE_QUEUE, 0, -1)]
+    tasks = [message["headers"]["task"] for message in published]
+    # A ninth of the 76 live images is two minibatches of 4: one for slices, one for uploads, granted once.
     assert sorted(tasks) == [Task.RESCORE, Task.SCORE]
 
 
 @pytest.fixture
-def night(settings: Settings, engine: Engine, bundle: Path) -> Iterator[RescoringHarness]:
-    """An archive scored by version 1, beside an empty line."""
-    made = RescoringHarness(settings, engine)
-    made.version(bundle)
-    made.queues.flushdb()
-    yield made
-    made.queues.flushdb()  # to other tests, what is published here would be live work that waits
-    made.close()
+def pipeline(settings: Settings, engine: Engine, bundle: Path) -> Iterator[RescoringPipeline]:
+    """An archive scored by version 1, without live work."""
+    pipeline = RescoringPipeline(settings, engine)
+    pipeline.add_version(bundle)
+    pipeline.queues.flushdb()
+    yield pipeline
+    pipeline.queues.flushdb()  # other tests would count these messages as waiting live work
+    pipeline.close()

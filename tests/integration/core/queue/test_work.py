@@ -1,4 +1,4 @@
-"""Work in flight: a claim is a fence, and every inspection gets exactly one result."""
+"""Work in flight: attempts fence off lost workers, and every inspection gets exactly one result."""
 
 import datetime as dt
 import random
@@ -39,7 +39,7 @@ def submit(connection: Connection, number: int, **fields: object) -> list[UUID]:
     new = [NewInspection(IMAGE, "ring", **fields) for _ in range(number)]  # type: ignore[arg-type]
     [accepted] = submission.accept(connection, [Submission(new)])
     assert isinstance(accepted, Accepted)
-    return [one.id for one in accepted.inspections]
+    return [inspection.id for inspection in accepted.inspections]
 
 
 def claim(
@@ -50,16 +50,18 @@ def claim(
     )
 
 
-def passed(one: Claim, score: float = 0.25) -> Outcome:
-    return Outcome(one.id, one.attempt, "completed", anomaly_score=score, verdict="ok", timings_ms={"score": 1.5})
+def passed(claimed: Claim, score: float = 0.25) -> Outcome:
+    return Outcome(
+        claimed.id, claimed.attempt, "completed", anomaly_score=score, verdict="ok", timings_ms={"score": 1.5}
+    )
 
 
 @pytest.fixture
 def recipe_id(engine: Engine) -> int:
     with engine.begin() as connection:
-        made = make_recipe(connection)
+        recipe_id = make_recipe(connection)
         make_version(connection)
-        return made
+        return recipe_id
 
 
 def test_a_claimed_inspection_is_finished_once(engine: Engine, recipe_id: int) -> None:
@@ -80,28 +82,28 @@ def test_a_claimed_inspection_is_finished_once(engine: Engine, recipe_id: int) -
     assert result.timings_ms["total"] > 0
 
 
-def test_what_a_lost_worker_writes_is_void(engine: Engine, recipe_id: int) -> None:
+def test_results_of_a_lost_worker_are_discarded(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         [inspection_id] = submit(connection, 1)
         [lost] = claim(connection, recipe_id, [inspection_id], lease=-1)
     with engine.begin() as connection:
         assert leases.reclaim_expired_leases(connection) == 1
-        assert finishing.finish(connection, [passed(lost)]).inspections == []  # it is queued again
+        assert finishing.finish(connection, [passed(lost)]).inspections == []  # queued again
         [mine] = claim(connection, recipe_id, [inspection_id])
         assert (mine.attempt, mine.rescues) == (2, 1)
-        assert finishing.finish(connection, [passed(lost)]).inspections == []  # another worker holds it
+        assert finishing.finish(connection, [passed(lost)]).inspections == []  # claimed by another worker
         assert finishing.finish(connection, [passed(mine, 0.3)]).inspections == [inspection_id]
         assert inspections.get(connection, inspection_id).anomaly_score == 0.3
 
 
-def test_a_lease_that_has_not_run_out_is_left_alone(engine: Engine, recipe_id: int) -> None:
+def test_an_unexpired_lease_is_kept(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         [inspection_id] = submit(connection, 1)
         claim(connection, recipe_id, [inspection_id], lease=60)
         assert leases.reclaim_expired_leases(connection) == 0
 
 
-def test_a_message_is_not_spent_on_rows_that_are_just_being_marked(engine: Engine, recipe_id: int) -> None:
+def test_a_claim_waits_for_rows_that_are_being_marked_as_published(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 2)
     with ThreadPoolExecutor(1) as worker, engine.begin() as api:
@@ -115,16 +117,18 @@ def test_a_message_is_not_spent_on_rows_that_are_just_being_marked(engine: Engin
         with pytest.raises(TimeoutError):
             taken.result(0.2)
         api.commit()
-        assert {one.id for one in taken.result(10)} == set(ids)
+        assert {claimed.id for claimed in taken.result(10)} == set(ids)
 
 
-def test_small_messages_are_topped_up_to_a_minibatch_of_their_own_kind(engine: Engine, recipe_id: int) -> None:
+def test_small_messages_are_filled_up_to_a_minibatch_of_the_same_recipe_and_priority(
+    engine: Engine, recipe_id: int
+) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 5)
         bulk = submit(connection, 2, priority="bulk")
         taken = claim(connection, recipe_id, [ids[3]], at_most=4)
-        assert {one.id for one in taken} == {ids[3], *ids[:3]}
-        assert {one.id for one in claim(connection, recipe_id, [ids[4]])} == {ids[4]}
+        assert {claimed.id for claimed in taken} == {ids[3], *ids[:3]}
+        assert {claimed.id for claimed in claim(connection, recipe_id, [ids[4]])} == {ids[4]}
         assert claim(connection, recipe_id, []) == []
         assert len(claim(connection, recipe_id, bulk)) == 2
 
@@ -139,7 +143,7 @@ def test_a_released_claim_can_be_taken_again(engine: Engine, recipe_id: int) -> 
         assert (again.attempt, again.rescues) == (2, 0)
 
 
-def test_version_and_threshold_are_those_of_the_moment_of_the_claim(engine: Engine, recipe_id: int) -> None:
+def test_a_claim_fixes_the_version_and_the_threshold(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         second = make_version(connection, sha256=b"\3" * 32)
         model_versions.activate(connection, "ring", 2, actor="test")
@@ -148,13 +152,16 @@ def test_version_and_threshold_are_those_of_the_moment_of_the_claim(engine: Engi
         thresholds.append(connection, version, threshold=0.7, station_id=None, **common)
         thresholds.append(connection, version, threshold=0.9, station_id="st-7", **common)
         thresholds.append(connection, version, threshold=0.6, station_id=None, **common)
-        here = submit(connection, 1, station_id="st-7")
-        there = submit(connection, 1, station_id="st-8")
-        limits = {one.id: (one.model_version_id, one.threshold) for one in claim(connection, recipe_id, here + there)}
-    assert limits == {here[0]: (second, 0.9), there[0]: (second, 0.6)}
+        at_st_7 = submit(connection, 1, station_id="st-7")
+        at_st_8 = submit(connection, 1, station_id="st-8")
+        limits = {
+            claimed.id: (claimed.model_version_id, claimed.threshold)
+            for claimed in claim(connection, recipe_id, at_st_7 + at_st_8)
+        }
+    assert limits == {at_st_7[0]: (second, 0.9), at_st_8[0]: (second, 0.6)}
 
 
-def test_deadlines_fail_what_nobody_took(engine: Engine, recipe_id: int) -> None:
+def test_unclaimed_inspections_fail_at_their_deadline(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         late, unloadable, patient = (submit(connection, 1, deadline_ms=ms)[0] for ms in (1, 1, 60_000))
         connection.execute(
@@ -174,7 +181,7 @@ def test_a_batch_counts_verdicts_and_completes_with_its_last_inspection(engine: 
         [accepted] = submission.accept(connection, [Submission(new, as_batch=True)])
         assert isinstance(accepted, Accepted)
         assert accepted.batch_id is not None
-        batch_id, ids = accepted.batch_id, [one.id for one in accepted.inspections]
+        batch_id, ids = accepted.batch_id, [inspection.id for inspection in accepted.inspections]
         taken = claim(connection, recipe_id, ids)
         assert (
             batches.get(connection, batch_id).counts | {"total": 4, "running": 4}
@@ -196,12 +203,12 @@ def test_a_batch_counts_verdicts_and_completes_with_its_last_inspection(engine: 
     }  # fmt: skip
 
 
-def test_an_open_batch_is_filled_closed_and_then_refuses(engine: Engine, recipe_id: int) -> None:
+def test_an_open_batch_is_filled_and_refuses_images_once_closed(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         batch_id = connection.execute(text("SELECT uuidv7()")).scalar_one()
         batches.create(connection, batch_id, closed=False)
         ids = submit(connection, 2, batch_id=batch_id)
-        finishing.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids)])
+        finishing.finish(connection, [passed(claimed) for claimed in claim(connection, recipe_id, ids)])
         assert batches.get(connection, batch_id).state == "open"
         assert batches.close(connection, batch_id)
         assert batches.get(connection, batch_id).state == "completed"
@@ -210,16 +217,16 @@ def test_an_open_batch_is_filled_closed_and_then_refuses(engine: Engine, recipe_
     assert refused.code is Code.INVALID_TRANSITION
 
 
-def test_cancelling_a_batch_leaves_what_is_final_and_voids_the_rest(engine: Engine, recipe_id: int) -> None:
+def test_cancelling_a_batch_keeps_final_inspections_and_cancels_the_others(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         [accepted] = submission.accept(
             connection, [Submission([NewInspection(IMAGE, "ring") for _ in range(3)], as_batch=True)]
         )
         assert isinstance(accepted, Accepted)
         assert accepted.batch_id is not None
-        first, second, _ = (one.id for one in accepted.inspections)
-        [done] = claim(connection, recipe_id, [first], at_most=1)
-        finishing.finish(connection, [passed(done)])
+        first, second, _ = (inspection.id for inspection in accepted.inspections)
+        [finished] = claim(connection, recipe_id, [first], at_most=1)
+        finishing.finish(connection, [passed(finished)])
         [running] = claim(connection, recipe_id, [second], at_most=1)
         assert len(finishing.cancel_batch(connection, accepted.batch_id).inspections) == 2
         assert finishing.finish(connection, [passed(running)]).inspections == []
@@ -228,7 +235,7 @@ def test_cancelling_a_batch_leaves_what_is_final_and_voids_the_rest(engine: Engi
         assert finishing.cancel_batch(connection, accepted.batch_id).inspections == []
 
 
-def test_an_image_that_joins_a_batch_while_it_is_cancelled_is_cancelled_too(
+def test_an_image_added_during_a_cancellation_is_cancelled_too(
     engine: Engine, recipe_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine.begin() as connection:
@@ -252,7 +259,7 @@ def test_an_image_that_joins_a_batch_while_it_is_cancelled_is_cancelled_too(
         assert depths.total(connection) == 0
 
 
-def test_one_refused_submission_harms_none_beside_it(engine: Engine, recipe_id: int) -> None:
+def test_a_refused_submission_does_not_affect_the_others_of_its_group(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         make_recipe(connection, "empty")
         make_recipe(connection, "patient", without_model="wait")
@@ -260,13 +267,13 @@ def test_one_refused_submission_harms_none_beside_it(engine: Engine, recipe_id: 
             connection,
             [Submission([NewInspection(IMAGE, name)]) for name in ("ring", "nobody", "empty", "patient", "ring")],
         )
-        kinds = [one.code if isinstance(one, Refused) else one.inspections[0].status for one in results]
+        kinds = [outcome.code if isinstance(outcome, Refused) else outcome.inspections[0].status for outcome in results]
         items, _ = inspections.list_page(connection, Filters(), before=None, limit=10)
     assert kinds == ["queued", Code.RECIPE_UNKNOWN, Code.RECIPE_WITHOUT_MODEL, "queued", "queued"]
-    assert [one.recipe for one in items] == ["ring", "patient", "ring"]
+    assert [item.recipe for item in items] == ["ring", "patient", "ring"]
 
 
-def test_what_waits_for_a_model_is_published_once_there_is_one(engine: Engine) -> None:
+def test_inspections_waiting_for_a_model_are_published_once_it_is_ready(engine: Engine) -> None:
     with engine.begin() as connection:
         recipe_id = make_recipe(connection, without_model="wait")
         ids = submit(connection, 1)
@@ -274,13 +281,13 @@ def test_what_waits_for_a_model_is_published_once_there_is_one(engine: Engine) -
         assert claim(connection, recipe_id, ids) == []
         assert publishing.take_unpublished(connection, at_most=10) == []
         make_version(connection)
-        assert [one.id for one in publishing.take_unpublished(connection, at_most=10)] == ids
+        assert [item.id for item in publishing.take_unpublished(connection, at_most=10)] == ids
 
 
-def test_forgotten_rows_are_found_once_by_whoever_comes_first(engine: Engine, recipe_id: int) -> None:
+def test_unpublished_rows_are_taken_once(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 3)
-        assert publishing.take_unpublished(connection, at_most=10) == []  # the api may be publishing them right now
+        assert publishing.take_unpublished(connection, at_most=10) == []  # the api may still publish them
         connection.execute(text("UPDATE work SET created_at = now() - interval '1 minute'"))
     with engine.begin() as first, engine.begin() as second:
         assert len(publishing.take_unpublished(first, at_most=2)) == 2
@@ -290,12 +297,12 @@ def test_forgotten_rows_are_found_once_by_whoever_comes_first(engine: Engine, re
         connection.execute(text("UPDATE work SET published_at = now() - interval '1 minute'"))
         assert publishing.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10) == []
         assert publishing.take_with_lost_message(connection, priority="bulk", queue_is_empty=True, at_most=10) == []
-        found = publishing.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10)
-        assert {one.id for one in found} == set(ids)
+        overdue = publishing.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10)
+        assert {item.id for item in overdue} == set(ids)
         assert publishing.take_with_lost_message(connection, priority="live", queue_is_empty=True, at_most=10) == []
 
 
-def test_a_lease_is_renewed_while_it_is_held_and_only_then(engine: Engine, recipe_id: int) -> None:
+def test_only_a_held_lease_is_renewed(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         [inspection_id] = submit(connection, 1)
         [lost] = claim(connection, recipe_id, [inspection_id], lease=-1)
@@ -308,13 +315,13 @@ def test_a_lease_is_renewed_while_it_is_held_and_only_then(engine: Engine, recip
         waiting = inspections.get(connection, inspection_id)
         assert (waiting.status, waiting.started_at, waiting.threshold, waiting.model_version) == ("queued", *[None] * 3)
         [mine] = claim(connection, recipe_id, [inspection_id], lease=-1)
-        leases.renew(connection, [lost], 60)  # it is no longer its to renew
+        leases.renew(connection, [lost], 60)  # no longer held by this worker
     with engine.begin() as connection:
         assert mine.attempt == 2
         assert leases.reclaim_expired_leases(connection) == 1
 
 
-def test_a_message_that_was_overtaken_by_another_recipe_is_taken_for_lost(engine: Engine, recipe_id: int) -> None:
+def test_a_message_overtaken_by_another_recipe_counts_as_lost(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         other_id = make_recipe(connection, "other")
         make_version(connection, "other")
@@ -326,11 +333,11 @@ def test_a_message_that_was_overtaken_by_another_recipe_is_taken_for_lost(engine
             {"id": overtaken},
         )
         claim(connection, other_id, [accepted.inspections[0].id], at_most=1)
-        found = publishing.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
-    assert [one.id for one in found] == [overtaken]
+        overdue = publishing.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
+    assert [item.id for item in overdue] == [overtaken]
 
 
-def test_a_message_that_was_overtaken_is_taken_for_lost(engine: Engine, recipe_id: int) -> None:
+def test_an_overtaken_message_counts_as_lost(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         overtaken, later = submit(connection, 2)
         connection.execute(
@@ -338,28 +345,28 @@ def test_a_message_that_was_overtaken_is_taken_for_lost(engine: Engine, recipe_i
             {"id": overtaken},
         )
         claim(connection, recipe_id, [later], at_most=1)
-        found = publishing.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
-    assert [one.id for one in found] == [overtaken]
+        overdue = publishing.take_with_lost_message(connection, priority="live", queue_is_empty=False, at_most=10)
+    assert [item.id for item in overdue] == [overtaken]
 
 
-def test_hasty_workers_lost_leases_and_double_messages_give_each_inspection_one_result(
+def test_each_inspection_gets_one_result_despite_expired_leases_and_duplicate_messages(
     engine: Engine, recipe_id: int
 ) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 300)
     remaining = threading.Event()
 
-    def hurry(seed: int) -> None:
+    def run_worker(seed: int) -> None:
         chance = random.Random(seed)
         while not remaining.is_set():
-            lease = -1 if chance.random() < 0.3 else 60  # some leases have run out as soon as they are given
+            lease = -1 if chance.random() < 0.3 else 60  # some leases expire at once
             with engine.begin() as connection:
                 mine = claim(connection, recipe_id, chance.sample(ids, 8), at_most=16, lease=lease)
             if chance.random() < 0.8 or lease > 0:
                 with engine.begin() as connection:
-                    finishing.finish(connection, [passed(one, chance.random()) for one in mine])
+                    finishing.finish(connection, [passed(claimed, chance.random()) for claimed in mine])
 
-    threads = [threading.Thread(target=hurry, args=(seed,)) for seed in range(4)]
+    threads = [threading.Thread(target=run_worker, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
     try:
@@ -373,20 +380,22 @@ def test_hasty_workers_lost_leases_and_double_messages_give_each_inspection_one_
         for thread in threads:
             thread.join()
     with engine.begin() as connection:
-        found = inspections.by_ids(connection, ids)
+        inspections_by_id = inspections.by_ids(connection, ids)
         rows = connection.execute(text("SELECT count(*), count(DISTINCT id) FROM inspections")).one()
-    assert {one.status for one in found.values()} == {"completed"}
+    assert {inspection.status for inspection in inspections_by_id.values()} == {"completed"}
     assert tuple(rows) == (300, 300)
 
 
-def test_a_listing_shows_each_once_across_both_tables(engine: Engine, recipe_id: int) -> None:
+def test_a_listing_contains_each_inspection_once_across_both_tables(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 9, lot_id="L-1") + submit(connection, 1, lot_id="L-2")
-        finishing.finish(connection, [passed(one) for one in claim(connection, recipe_id, ids[1:9:2], at_most=4)])
-        seen, before = [], None
+        finishing.finish(
+            connection, [passed(claimed) for claimed in claim(connection, recipe_id, ids[1:9:2], at_most=4)]
+        )
+        ids_listed, before = [], None
         while True:
             items, before = inspections.list_page(connection, Filters(lot_id="L-1"), before=before, limit=4)
-            seen += [one.id for one in items]
+            ids_listed += [item.id for item in items]
             if before is None:
                 break
         ok, _ = inspections.list_page(connection, Filters(verdict="ok"), before=None, limit=50)
@@ -399,5 +408,5 @@ def test_a_listing_shows_each_once_across_both_tables(engine: Engine, recipe_id:
             before=None,
             limit=50,
         )
-    assert seen == sorted(ids[:9], reverse=True)
+    assert ids_listed == sorted(ids[:9], reverse=True)
     assert (len(ok), len(queued), len(none), len(every)) == (4, 6, 0, 10)

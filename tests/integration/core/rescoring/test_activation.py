@@ -1,4 +1,4 @@
-"""From a run to action: behind a gate, what was assessed is what is served; one step back; each once and audited."""
+"""Activating a run behind its gate, and rolling it back: atomic, once, and audited."""
 
 import time
 from collections.abc import Callable
@@ -38,23 +38,25 @@ def rollback(engine: Engine, run_id: UUID) -> ActivationResult:
         return activation.rollback(connection, run_id, actor="key:quality")
 
 
-def refused(act: Callable[..., Any], *given: Any) -> Refused:
+def refused(act: Callable[..., Any], *arguments: Any) -> Refused:
     with pytest.raises(Refused) as caught:
-        act(*given)
+        act(*arguments)
     return caught.value
 
 
 def served(engine: Engine) -> tuple[int | None, dict[str | None, tuple[float, float | None]]]:
-    """The active version, and its thresholds by station."""
+    """Return the active version and its thresholds by station."""
     with engine.begin() as connection:
         owner = recipes.get(connection, RECIPE)
         assert owner.active_version_id is not None
-        found = thresholds.in_force(connection, owner.active_version_id)
-    return owner.active_version, {one.station_id: (one.threshold, one.review_threshold) for one in found}
+        in_force = thresholds.in_force(connection, owner.active_version_id)
+    return owner.active_version, {
+        threshold.station_id: (threshold.threshold, threshold.review_threshold) for threshold in in_force
+    }
 
 
 def audited(engine: Engine) -> list[tuple[str, str, str]]:
-    """Actor, action and subject of what was changed since the versions were made."""
+    """Return actor, action and subject of all changes after the registration of the versions."""
     with engine.begin() as connection:
         rows = connection.execute(
             text("SELECT actor, action, subject FROM audit_events WHERE actor = 'key:quality' ORDER BY id")
@@ -63,18 +65,18 @@ def audited(engine: Engine) -> list[tuple[str, str, str]]:
 
 
 def set_threshold(engine: Engine, version: int, threshold: float, **more: Any) -> None:
-    given = {"review_threshold": None, "station_id": None, "calibration": None, **more}
+    options = {"review_threshold": None, "station_id": None, "calibration": None, **more}
     with engine.begin() as connection:
         thresholds.append(
-            connection, model_versions.get(connection, RECIPE, version), threshold=threshold, **given, actor="someone"
+            connection, model_versions.get(connection, RECIPE, version), threshold=threshold, **options, actor="someone"
         )
 
 
-def test_a_run_that_meets_its_gate_is_activated_and_rolled_back_in_one_step_each(engine: Engine) -> None:
+def test_activation_and_rollback_are_one_transaction_each(engine: Engine) -> None:
     run_id = make_completed_run(engine, GOOD)
-    done = activate(engine, run_id)
-    assert (done.version.version, done.version.active, served(engine)[0]) == (2, True, 2)
-    note = done.run.activation
+    result = activate(engine, run_id)
+    assert (result.version.version, result.version.active, served(engine)[0]) == (2, True, 2)
+    note = result.run.activation
     assert note is not None
     assert {name: note[name] for name in ("state", "by", "version_before", "thresholds_before")} == {
         "state": "active",
@@ -82,7 +84,7 @@ def test_a_run_that_meets_its_gate_is_activated_and_rolled_back_in_one_step_each
         "version_before": 1,
         "thresholds_before": [],
     }
-    assert note["gate"] == [one.to_json() for one in done.gate]
+    assert note["gate"] == [rule.to_json() for rule in result.gate]
     assert note["gate"][0] | {"bound": None} == {
         "rule": "max_new_false_rejects",
         "limit": 0.005,
@@ -103,7 +105,7 @@ def test_a_run_that_meets_its_gate_is_activated_and_rolled_back_in_one_step_each
         ("key:quality", "model.rolled_back", f"recipe:{RECIPE}"),
         ("key:quality", "rescore_run.rolled_back", f"rescore_run:{run_id}"),
     ]
-    assert activate(engine, run_id).version.version == 2  # and forward again
+    assert activate(engine, run_id).version.version == 2  # activated a second time
 
 
 def test_a_gate_that_is_not_met_changes_nothing(engine: Engine) -> None:
@@ -113,7 +115,7 @@ def test_a_gate_that_is_not_met_changes_nothing(engine: Engine) -> None:
     assert refusal.code is Code.GATE_NOT_MET
     assert "max_new_false_rejects" in refusal.detail
     assert "max_failures" not in refusal.detail
-    assert [(one["rule"], one["count"], one["of"], one["met"]) for one in refusal.members["gate"]] == [
+    assert [(rule["rule"], rule["count"], rule["of"], rule["met"]) for rule in refusal.members["gate"]] == [
         ("max_new_false_rejects", 2, 100, False),
         ("max_failures", 0, 100, True),
     ]
@@ -122,7 +124,7 @@ def test_a_gate_that_is_not_met_changes_nothing(engine: Engine) -> None:
         assert runs.get(connection, run_id).activation is None
 
 
-def test_what_was_assessed_is_served_at_every_station(engine: Engine) -> None:
+def test_an_activation_applies_at_every_station(engine: Engine) -> None:
     set_threshold(engine, 2, 0.7, station_id="st-7", review_threshold=0.6)
     set_threshold(engine, 2, 0.3, station_id="st-8", review_threshold=0.2)
     run_id = make_completed_run(engine, GOOD, threshold=0.3, review_threshold=0.2)
@@ -130,7 +132,7 @@ def test_what_was_assessed_is_served_at_every_station(engine: Engine) -> None:
     assert served(engine) == (2, {None: (0.3, 0.2), "st-7": (0.3, 0.2), "st-8": (0.3, 0.2)})
     assert [action for _, action, _ in audited(engine)] == [
         "threshold.set",
-        "threshold.set",  # st-8 had that one already
+        "threshold.set",  # st-8 has this threshold already
         "model.activated",
         "rescore_run.activated",
     ]
@@ -138,11 +140,13 @@ def test_what_was_assessed_is_served_at_every_station(engine: Engine) -> None:
     assert served(engine)[0] == 1
     with engine.begin() as connection:
         version = model_versions.get(connection, RECIPE, 2)
-        found = {one.station_id: one.threshold for one in thresholds.in_force(connection, version.id)}
-    assert found == {None: 0.5, "st-7": 0.7, "st-8": 0.3}
+        thresholds_by_station = {
+            threshold.station_id: threshold.threshold for threshold in thresholds.in_force(connection, version.id)
+        }
+    assert thresholds_by_station == {None: 0.5, "st-7": 0.7, "st-8": 0.3}
 
 
-def test_a_threshold_alone_goes_both_ways_with_its_meaning(engine: Engine) -> None:
+def test_a_threshold_is_activated_and_rolled_back_with_its_calibration(engine: Engine) -> None:
     calibration = {"sample_size": 40}
     set_threshold(engine, 1, 0.4, calibration=calibration)
     run_id = make_completed_run(engine, GOOD, version=1, threshold=0.6)
@@ -161,17 +165,17 @@ def test_a_threshold_alone_goes_both_ways_with_its_meaning(engine: Engine) -> No
     ]
 
 
-def test_other_thresholds_than_those_that_judged_are_not_activated(engine: Engine) -> None:
+def test_a_run_is_not_activated_if_its_thresholds_have_changed(engine: Engine) -> None:
     run_id = make_completed_run(engine, GOOD)
     set_threshold(engine, 2, 0.9)
     refusal = refused(activate, engine, run_id)
     assert refusal.code is Code.INVALID_TRANSITION
     assert "Create a new run" in refusal.detail
-    set_threshold(engine, 2, 0.5)  # as it was
+    set_threshold(engine, 2, 0.5)  # the previous threshold
     assert activate(engine, run_id).version.version == 2
 
 
-def test_what_scores_already_is_not_activated_again(engine: Engine) -> None:
+def test_the_active_version_and_threshold_are_not_activated_again(engine: Engine) -> None:
     run_id = make_completed_run(engine, GOOD)
     activate(engine, run_id)
     refusal = refused(activate, engine, run_id)
@@ -188,9 +192,9 @@ def test_only_a_completed_run_is_activated(engine: Engine, state: str) -> None:
     assert (refusal.code, state in refusal.detail) == (Code.INVALID_TRANSITION, True)
 
 
-def test_a_step_back_only_undoes_what_the_run_did(engine: Engine) -> None:
+def test_a_rollback_only_undoes_what_the_run_did(engine: Engine) -> None:
     first, second = make_completed_run(engine, GOOD), make_completed_run(engine, GOOD, version=3)
-    assert refused(rollback, engine, first).code is Code.INVALID_TRANSITION  # it was not activated
+    assert refused(rollback, engine, first).code is Code.INVALID_TRANSITION  # not activated yet
     activate(engine, first)
     activate(engine, second)
     refusal = refused(rollback, engine, first)
@@ -203,7 +207,7 @@ def test_a_step_back_only_undoes_what_the_run_did(engine: Engine) -> None:
     assert "already" in refused(rollback, engine, first).detail
 
 
-def test_a_step_back_undoes_no_later_threshold(engine: Engine) -> None:
+def test_a_rollback_undoes_no_later_threshold(engine: Engine) -> None:
     first, second = (make_completed_run(engine, GOOD, version=1, threshold=threshold) for threshold in (0.6, 0.7))
     activate(engine, first)
     activate(engine, second)
@@ -216,24 +220,24 @@ def test_a_step_back_undoes_no_later_threshold(engine: Engine) -> None:
     assert served(engine) == (1, {None: (0.5, None), "st-9": (0.6, None)})
 
 
-def test_a_challenger_is_activated_while_it_runs_and_ends_with_it(engine: Engine) -> None:
+def test_activating_a_running_challenger_ends_it(engine: Engine) -> None:
     with engine.begin() as connection:
         run = challengers.create(connection, RECIPE, 2, share=0.5, actor="test")
-    assert refused(activate, engine, run.id).code is Code.INVALID_TRANSITION  # it has scored nothing
+    assert refused(activate, engine, run.id).code is Code.INVALID_TRANSITION  # no results yet
     with engine.begin() as connection:
         add_results(connection, run.id, GOOD)
-    done = activate(engine, run.id)
-    assert (done.version.version, done.run.state) == (2, "completed")
+    result = activate(engine, run.id)
+    assert (result.version.version, result.run.state) == (2, "completed")
     with engine.begin() as connection:
         assert challengers.find(connection, RECIPE) is None
     assert rollback(engine, run.id).version.version == 1
 
 
 def at_once(act: Callable[[UUID], ActivationResult], run_ids: list[UUID]) -> list[ActivationResult | Refused]:
-    """What comes of doing something to several runs at the same time."""
+    """Run an action on several runs concurrently and return the outcomes."""
     together = Barrier(len(run_ids))
 
-    def one(run_id: UUID) -> ActivationResult | Refused:
+    def run_action(run_id: UUID) -> ActivationResult | Refused:
         together.wait()
         try:
             return act(run_id)
@@ -241,15 +245,15 @@ def at_once(act: Callable[[UUID], ActivationResult], run_ids: list[UUID]) -> lis
             return refusal
 
     with ThreadPoolExecutor(len(run_ids)) as threads:
-        return list(threads.map(one, run_ids))
+        return list(threads.map(run_action, run_ids))
 
 
-def test_of_the_same_at_once_exactly_one_wins(engine: Engine) -> None:
+def test_of_concurrent_activations_exactly_one_succeeds(engine: Engine) -> None:
     run_id = make_completed_run(engine, GOOD, threshold=0.3)
     for act, version in ((activate, 2), (rollback, 1)):
-        found = at_once(lambda one, act=act: act(engine, one), [run_id] * 6)  # type: ignore[misc]
-        assert sum(isinstance(one, ActivationResult) for one in found) == 1
-        assert {one.code for one in found if isinstance(one, Refused)} == {Code.INVALID_TRANSITION}
+        outcomes = at_once(lambda one, act=act: act(engine, one), [run_id] * 6)  # type: ignore[misc]
+        assert sum(isinstance(outcome, ActivationResult) for outcome in outcomes) == 1
+        assert {outcome.code for outcome in outcomes if isinstance(outcome, Refused)} == {Code.INVALID_TRANSITION}
         assert served(engine)[0] == version
     with engine.begin() as connection:
         entries = connection.execute(text("SELECT count(*) FROM activations WHERE rolled_back_at IS NULL"))
@@ -257,10 +261,10 @@ def test_of_the_same_at_once_exactly_one_wins(engine: Engine) -> None:
         version_id = model_versions.get(connection, RECIPE, 2).id
         [limit] = thresholds.in_force(connection, version_id)
         assert limit.threshold == 0.5
-        set_ = connection.execute(
+        thresholds_set = connection.execute(
             text("SELECT count(*) FROM thresholds WHERE model_version_id = :id"), {"id": version_id}
         )
-        assert set_.scalar_one() == 3  # the manifest's, the run's, and back
+        assert thresholds_set.scalar_one() == 3  # of the manifest, of the run, and of the rollback
 
 
 def test_a_threshold_that_is_being_set_is_waited_for(engine: Engine) -> None:
@@ -277,7 +281,7 @@ def test_a_threshold_that_is_being_set_is_waited_for(engine: Engine) -> None:
 
 
 def wait_for_a_lock(engine: Engine) -> None:
-    """Until somebody waits for a row that another holds."""
+    """Wait until a connection waits for a row lock."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         with engine.begin() as connection:
@@ -290,13 +294,13 @@ def wait_for_a_lock(engine: Engine) -> None:
             if waiting.scalar_one():
                 return
         time.sleep(0.01)
-    raise AssertionError("nobody waits")
+    raise AssertionError("no connection waits for a lock")
 
 
-def test_of_two_runs_at_once_the_later_stands_on_the_earlier(engine: Engine) -> None:
+def test_concurrent_activations_of_two_runs_can_be_rolled_back_one_by_one(engine: Engine) -> None:
     run_ids = [make_completed_run(engine, GOOD, version=version) for version in (2, 3)]
-    found = at_once(lambda one: activate(engine, one), run_ids)
-    assert all(isinstance(one, ActivationResult) for one in found)
+    outcomes = at_once(lambda run_id: activate(engine, run_id), run_ids)
+    assert all(isinstance(outcome, ActivationResult) for outcome in outcomes)
     newest = served(engine)[0]
     [later] = [run_id for run_id, version in zip(run_ids, (2, 3), strict=True) if version == newest]
     [earlier] = [run_id for run_id in run_ids if run_id != later]

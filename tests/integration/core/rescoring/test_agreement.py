@@ -1,11 +1,11 @@
-"""A run is compared with what people said: the newest review of each inspection, and only those of its own images."""
+"""A run is compared with the newest review of each of its inspections."""
 
 from sqlalchemy import Engine, text
 
 from core.rescoring.reports import agreement
 from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
 
-SEEN = (
+RESULT_GROUPS = (
     ResultGroup("ok", "ok", "ok", 5),
     ResultGroup("ok", "ok", "ng", 3),
     ResultGroup("ok", None, "ng", 1),
@@ -18,23 +18,23 @@ SEEN = (
 )
 
 
-def test_the_confusion_of_a_run_before_and_after(engine: Engine) -> None:
+def test_the_confusion_matrix_before_and_after_a_run(engine: Engine) -> None:
     make_versions(engine)
-    run_id = make_completed_run(engine, SEEN)
-    make_completed_run(engine, SEEN)  # another run's results are its own
+    run_id = make_completed_run(engine, RESULT_GROUPS)
+    make_completed_run(engine, RESULT_GROUPS)  # results of another run must not count
     with engine.begin() as connection:
-        found = agreement.measure_agreement(connection, run_id)
-    assert found.count() == 23
-    assert found.before == {
+        measured = agreement.measure_agreement(connection, run_id)
+    assert measured.count() == 23
+    assert measured.before == {
         "ok": {"ok": 8, "ng": 3, "review": 0, "none": 1},
         "ng": {"ok": 7, "ng": 4, "review": 0, "none": 0},
     }
-    assert found.after == {
+    assert measured.after == {
         "ok": {"ok": 5, "ng": 4, "review": 2, "failed": 1},
         "ng": {"ok": 4, "ng": 6, "review": 0, "failed": 1},
     }
-    assert (found.new_false_rejects, found.false_rejects_gone) == (4, 2)
-    assert (found.new_misses, found.misses_gone) == (4, 6)
+    assert (measured.new_false_rejects, measured.false_rejects_gone) == (4, 2)
+    assert (measured.new_misses, measured.misses_gone) == (4, 6)
 
 
 def test_the_newest_review_counts(engine: Engine) -> None:
@@ -50,11 +50,11 @@ def test_the_newest_review_counts(engine: Engine) -> None:
         assert agreement.measure_agreement(connection, run_id).cells == {("ng", "ok", "ng"): 1}
 
 
-def test_a_run_without_reviews_agrees_with_nobody(engine: Engine) -> None:
+def test_a_run_without_reviews_has_no_agreement(engine: Engine) -> None:
     make_versions(engine)
     run_id = make_completed_run(engine, [ResultGroup(None, "ok", "ng", 3)])
     with engine.begin() as connection:
-        found = agreement.measure_agreement(connection, run_id)
-        assert (found.count(), found.new_false_rejects) == (0, 0)
-        # What came for this one question is gone with it.
+        measured = agreement.measure_agreement(connection, run_id)
+        assert (measured.count(), measured.new_false_rejects) == (0, 0)
+        # The temporary data of the query is gone.
         assert connection.execute(text("SHOW enable_nestloop")).scalar_one() == "on"

@@ -1,4 +1,4 @@
-"""A challenger scores a share of what the line finishes from its start on, each once, and never lags for ever."""
+"""A challenger scores a share of the inspections completed after its start, each once, with limited lag."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,14 +29,14 @@ def start(engine: Engine, share: float = 1.0) -> Run:
 
 def cursor_of(engine: Engine, run: Run) -> dict[str, Any]:
     with engine.begin() as connection:
-        found: dict[str, Any] = connection.execute(
+        cursor: dict[str, Any] = connection.execute(
             text("SELECT cursor FROM rescore_runs WHERE id = :id"), {"id": run.id}
         ).scalar_one()
-        return found
+        return cursor
 
 
 def take_all(engine: Engine, run: Run, cursor: dict[str, Any], at_most: int = 1000) -> tuple[list[list[UUID]], Any]:
-    """All there is now, in the portions in which it comes, and the cursor behind it."""
+    """Return all current inspections in the portions in which they are taken, and the cursor after them."""
     portions = []
     more = True
     while more:
@@ -47,12 +47,12 @@ def take_all(engine: Engine, run: Run, cursor: dict[str, Any], at_most: int = 10
 
 
 def flat(portions: list[list[UUID]]) -> list[UUID]:
-    return [one for portion in portions for one in portion]
+    return [inspection_id for portion in portions for inspection_id in portion]
 
 
 def feed_inspections(engine: Engine, number: int) -> None:
-    """Many completed inspections at once: copies of one."""
-    [one] = finish_inspections(engine, 1)
+    """Insert many completed inspections as copies of one."""
+    [template_id] = finish_inspections(engine, 1)
     with engine.begin() as connection:
         columns = [
             row.attname
@@ -69,13 +69,13 @@ def feed_inspections(engine: Engine, number: int) -> None:
                 INSERT INTO inspections (id, {names})
                 SELECT uuidv7(), {names} FROM inspections, generate_series(1, :number) WHERE id = :id
             """),  # noqa: S608
-            {"number": number - 1, "id": one},
+            {"number": number - 1, "id": template_id},
         )
     with engine.begin() as connection:
         feed.number_entries(connection, at_most=number)
 
 
-def test_it_starts_at_now_and_takes_each_once_in_their_order(engine: Engine) -> None:
+def test_a_challenger_starts_now_and_takes_each_inspection_once_in_order(engine: Engine) -> None:
     finish_inspections(engine, 5)
     run = start(engine)
     assert take_all(engine, run, cursor_of(engine, run)) == ([[]], cursor_of(engine, run))
@@ -87,7 +87,7 @@ def test_it_starts_at_now_and_takes_each_once_in_their_order(engine: Engine) -> 
     assert flat(take_all(engine, run, cursor)[0]) == more
 
 
-def test_it_takes_only_completed_inspections_of_its_recipe(engine: Engine) -> None:
+def test_a_challenger_takes_only_completed_inspections_of_its_recipe(engine: Engine) -> None:
     run = start(engine)
     mine = finish_inspections(engine, 6)
     with engine.begin() as connection:
@@ -117,7 +117,7 @@ def test_the_share_is_uniform_and_the_same_after_a_restart(engine: Engine) -> No
     sampled = flat(take_all(engine, run, began)[0])
     assert 1800 <= len(sampled) <= 2200  # 2000 and more than four standard deviations
     assert len(set(sampled)) == len(sampled)
-    # Whoever goes on from another place, or in other portions, has the same ones.
+    # The sample does not depend on the start or on the size of the portions.
     portions, cursor = take_all(engine, run, began, at_most=700)
     assert flat(portions) == sampled
     with engine.begin() as connection:
@@ -126,19 +126,17 @@ def test_the_share_is_uniform_and_the_same_after_a_restart(engine: Engine) -> No
     assert flat(take_all(engine, run, cursor)[0]) == []
     larger = replace(run, source={"live": {"share": 0.2}})
     assert set(flat(take_all(engine, larger, began)[0])) > set(sampled)
-    # Each tenth of the feed has its part.
+    # Each tenth of the feed has the same share.
     with engine.begin() as connection:
         order = list(
             connection.execute(text("SELECT inspection_id FROM feed WHERE event = 'final' ORDER BY number")).scalars()
         )
-    places = {one: place * 10 // len(order) for place, one in enumerate(order)}
-    tenths = [sum(places[one] == tenth for one in sampled) for tenth in range(10)]
+    places = {inspection_id: place * 10 // len(order) for place, inspection_id in enumerate(order)}
+    tenths = [sum(places[inspection_id] == tenth for inspection_id in sampled) for tenth in range(10)]
     assert all(130 <= number <= 270 for number in tenths), tenths  # 200 and more than five standard deviations
 
 
-def test_a_look_is_bounded_and_a_rare_sample_still_comes_forward(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_read_is_limited_and_a_small_share_still_advances(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(challengers, "FEED_ENTRIES_AT_ONCE", 10)
     run = start(engine, share=1e-9)
     finish_inspections(engine, 35)
@@ -148,7 +146,7 @@ def test_a_look_is_bounded_and_a_rare_sample_still_comes_forward(
     assert portions == [[], [], [], []]
 
 
-def test_what_is_too_old_is_skipped_and_counted(engine: Engine) -> None:
+def test_entries_that_are_too_old_are_skipped_and_counted(engine: Engine) -> None:
     run = start(engine)
     old = finish_inspections(engine, 7)
     with engine.begin() as connection:
@@ -160,9 +158,7 @@ def test_what_is_too_old_is_skipped_and_counted(engine: Engine) -> None:
         assert runs.get(connection, run.id).skipped == len(old)
 
 
-def test_it_goes_on_at_the_oldest_entry_that_retention_has_left(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_challenger_resumes_at_the_oldest_retained_entry(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(challengers, "FEED_ENTRIES_AT_ONCE", 2)
     run = start(engine)
     finish_inspections(engine, 10)
@@ -175,7 +171,7 @@ def test_it_goes_on_at_the_oldest_entry_that_retention_has_left(
     assert (flat(portions), len(portions)) == (new, 1)
 
 
-def test_a_recipe_has_one_challenger_and_not_its_active_version(engine: Engine) -> None:
+def test_a_recipe_has_one_challenger_other_than_its_active_version(engine: Engine) -> None:
     with engine.begin() as connection, pytest.raises(Refused) as caught:
         challengers.create(connection, RECIPE, 1, share=0.5, actor="test")
     assert caught.value.code is Code.INVALID_TRANSITION
@@ -184,12 +180,12 @@ def test_a_recipe_has_one_challenger_and_not_its_active_version(engine: Engine) 
         start(engine)
     assert caught.value.code is Code.CHALLENGER_EXISTS
     with engine.begin() as connection:
-        assert {recipe_id: one.id for recipe_id, one in challengers.all_by_recipe_id(connection).items()} == {
+        assert {recipe_id: run.id for recipe_id, run in challengers.all_by_recipe_id(connection).items()} == {
             run.recipe_id: run.id
         }
 
 
-def test_ended_it_finishes_what_it_has_in_hand_and_takes_no_more(engine: Engine) -> None:
+def test_an_ended_challenger_finishes_its_planned_slices(engine: Engine) -> None:
     run = start(engine)
     with engine.begin() as connection:
         connection.execute(
@@ -208,7 +204,7 @@ def test_ended_it_finishes_what_it_has_in_hand_and_takes_no_more(engine: Engine)
         assert challengers.find(connection, RECIPE) is None
 
 
-def test_one_that_has_nothing_in_hand_ends_at_once(engine: Engine) -> None:
+def test_a_challenger_without_planned_slices_ends_at_once(engine: Engine) -> None:
     start(engine)
     with engine.begin() as connection:
         assert challengers.end(connection, RECIPE, actor="test").state == "completed"

@@ -1,4 +1,4 @@
-"""A gate judges by the reviews and results of the run alone, and never takes nothing for enough."""
+"""A gate uses only the reviews and results of its run, and is not met without data."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from core.rescoring.gate import Gate, RuleOutcome
 from tests.fixtures.rescore_runs import ResultGroup, make_completed_run, make_versions
 
 
-def judged(engine: Engine, seen: list[ResultGroup], **limits: Any) -> dict[str, RuleOutcome]:
+def judged(engine: Engine, groups: list[ResultGroup], **limits: Any) -> dict[str, RuleOutcome]:
     make_versions(engine)
-    run_id = make_completed_run(engine, seen)
+    run_id = make_completed_run(engine, groups)
     with engine.begin() as connection:
         outcomes = gate.evaluate(connection, runs.get(connection, run_id), Gate(**limits))
-    return {one.rule: one for one in outcomes}
+    return {outcome.rule: outcome for outcome in outcomes}
 
 
-def test_every_rule_is_listed_with_what_it_found(engine: Engine) -> None:
-    found = judged(
+def test_every_rule_is_listed_with_its_counts(engine: Engine) -> None:
+    by_rule = judged(
         engine,
         [
             ResultGroup("ok", "ok", "ok", 198),
@@ -40,32 +40,32 @@ def test_every_rule_is_listed_with_what_it_found(engine: Engine) -> None:
         min_reviewed_ok=200,
         min_reviewed_ng=41,
     )
-    assert {rule: (one.count, one.of, one.measured, one.met) for rule, one in found.items()} == {
-        "max_new_false_rejects": (1, 200, 0.005, True),  # the limit itself is met
+    assert {rule: (outcome.count, outcome.of, outcome.measured, outcome.met) for rule, outcome in by_rule.items()} == {
+        "max_new_false_rejects": (1, 200, 0.005, True),  # equal to the limit
         "max_missed": (2, 40, 0.05, False),
         "max_new_rejects": (4, 243, 4 / 243, True),
         "max_failures": (5, 348, 5 / 348, False),
         "min_reviewed_ok": (200, 240, 200, True),
         "min_reviewed_ng": (40, 240, 40, False),
     }
-    assert found["max_new_false_rejects"].bound == pytest.approx(0.0235, abs=0.0001)
+    assert by_rule["max_new_false_rejects"].bound == pytest.approx(0.0235, abs=0.0001)
 
 
-def test_by_confidence_a_small_sample_shows_little(engine: Engine) -> None:
+def test_a_small_sample_does_not_meet_a_gate_with_confidence(engine: Engine) -> None:
     make_versions(engine)
     run_ids = [make_completed_run(engine, [ResultGroup("ok", "ok", "ok", number)]) for number in (597, 598)]
     met = {}
     for confident in (False, True):
-        asked = Gate(max_new_false_rejects=0.005, confident=confident)
+        limits = Gate(max_new_false_rejects=0.005, confident=confident)
         with engine.begin() as connection:
             met[confident] = [
-                gate.evaluate(connection, runs.get(connection, run_id), asked)[0].met for run_id in run_ids
+                gate.evaluate(connection, runs.get(connection, run_id), limits)[0].met for run_id in run_ids
             ]
     assert met == {False: [True, True], True: [False, True]}
 
 
 @pytest.mark.parametrize(
-    ("rule", "seen"),
+    ("rule", "groups"),
     [
         ("max_new_false_rejects", [ResultGroup("ng", "ok", "ok"), ResultGroup("ok", "ok", "failed")]),
         ("max_missed", [ResultGroup("ok", "ok", "ok"), ResultGroup("ng", "ok", "failed")]),
@@ -73,8 +73,8 @@ def test_by_confidence_a_small_sample_shows_little(engine: Engine) -> None:
         ("max_failures", []),
     ],
 )
-def test_a_share_of_nothing_is_not_met(engine: Engine, rule: str, seen: list[ResultGroup]) -> None:
-    [outcome] = judged(engine, seen, **{rule: 1.0}).values()
+def test_a_rule_without_data_is_not_met(engine: Engine, rule: str, groups: list[ResultGroup]) -> None:
+    [outcome] = judged(engine, groups, **{rule: 1.0}).values()
     assert (outcome.met, outcome.measured, outcome.of) == (False, None, 0)
     assert outcome.detail is not None
 
@@ -82,6 +82,6 @@ def test_a_share_of_nothing_is_not_met(engine: Engine, rule: str, seen: list[Res
 @pytest.mark.parametrize(
     "limits", [{}, {"min_reviewed_ok": 10}, {"confident": True}, {"max_missed": 1.5}, {"max_missed": float("nan")}]
 )
-def test_a_gate_limits_something(limits: dict[str, Any]) -> None:
+def test_a_gate_needs_a_limit(limits: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Gate(**limits)

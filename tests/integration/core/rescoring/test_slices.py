@@ -13,215 +13,227 @@ from core.settings import Settings
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.loading import load_detector
 from tests.fixtures.part_images import png
-from tests.fixtures.rescoring_workers import RescoringHarness
+from tests.fixtures.rescoring_workers import RescoringPipeline
 
 IMAGES = 23
 
 
 @pytest.fixture
-def night(settings: Settings, engine: Engine, bundle: Path) -> Iterator[RescoringHarness]:
-    """An archive scored by version 1; one verdict in two was `ng`."""
-    made = RescoringHarness(settings, engine)
-    made.version(bundle)
-    yield made
-    made.close()
+def pipeline(settings: Settings, engine: Engine, bundle: Path) -> Iterator[RescoringPipeline]:
+    """An archive scored by version 1; every second verdict is `ng`."""
+    pipeline = RescoringPipeline(settings, engine)
+    pipeline.add_version(bundle)
+    yield pipeline
+    pipeline.close()
 
 
 def half_ng(number: int) -> list[float]:
     return [0.01 if seed % 2 else 0.9 for seed in range(number)]
 
 
-def test_another_version_scores_the_whole_archive(night: RescoringHarness, another_bundle: Path) -> None:
-    ids = night.inspect(half_ng(IMAGES), line_id="line-2")
-    second = night.version(another_bundle)
-    run = night.run_until_done(night.run(second))
+def test_another_version_scores_the_whole_archive(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    ids = pipeline.inspect(half_ng(IMAGES), line_id="line-2")
+    second = pipeline.add_version(another_bundle)
+    run = pipeline.run_until_done(pipeline.create_run(second))
     assert (run.state, run.total, run.planned, run.done) == ("completed", IMAGES, IMAGES, IMAGES)
-    results = night.results(run.id)
-    assert [one.number for one in results] == list(range(1, IMAGES + 1))
-    assert [one.inspection_id for one in results] == sorted(ids)
+    results = pipeline.results(run.id)
+    assert [result.number for result in results] == list(range(1, IMAGES + 1))
+    assert [result.inspection_id for result in results] == sorted(ids)
     model = load_detector(read_folder(another_bundle), device="cpu", max_pixels=10**6)
-    by_id = {one.inspection_id: one for one in results}
+    by_id = {result.inspection_id: result for result in results}
     expected = model.score([model.prepare(png(seed)) for seed in range(IMAGES)]).scores
-    assert [by_id[one].anomaly_score for one in ids] == pytest.approx(expected.tolist(), rel=1e-5)
-    assert {one.threshold for one in results} == {0.5}
-    assert [by_id[one].before_verdict for one in ids] == ["ng" if seed % 2 == 0 else "ok" for seed in range(IMAGES)]
+    assert [by_id[inspection_id].anomaly_score for inspection_id in ids] == pytest.approx(expected.tolist(), rel=1e-5)
+    assert {result.threshold for result in results} == {0.5}
+    assert [by_id[inspection_id].before_verdict for inspection_id in ids] == [
+        "ng" if seed % 2 == 0 else "ok" for seed in range(IMAGES)
+    ]
     assert run.counts["ok"] + run.counts["ng"] == IMAGES
-    assert run.counts["ng_to_ok"] == sum(one.before_verdict == "ng" and one.verdict == "ok" for one in results)
+    assert run.counts["ng_to_ok"] == sum(result.before_verdict == "ng" and result.verdict == "ok" for result in results)
 
 
-def test_another_threshold_needs_no_network(night: RescoringHarness) -> None:
-    night.inspect([0.01 * seed for seed in range(IMAGES)])
-    run_id = night.run(threshold=0.1, review_threshold=0.08)
-    night.plan()  # without any worker
-    run = night.get(run_id)
+def test_another_threshold_needs_no_scoring(pipeline: RescoringPipeline) -> None:
+    pipeline.inspect([0.01 * seed for seed in range(IMAGES)])
+    run_id = pipeline.create_run(threshold=0.1, review_threshold=0.08)
+    pipeline.plan()  # without any worker
+    run = pipeline.get(run_id)
     assert (run.state, run.total, run.done) == ("completed", IMAGES, IMAGES)
-    results = night.results(run_id)
-    assert [one.anomaly_score for one in results] == [0.01 * seed for seed in range(IMAGES)]
-    assert [one.verdict for one in results] == ["ok"] * 8 + ["review"] * 2 + ["ng"] * 13
-    assert run.counts["ng_to_ok"] == sum(one.before_verdict == "ng" and one.verdict == "ok" for one in results) > 0
+    results = pipeline.results(run_id)
+    assert [result.anomaly_score for result in results] == [0.01 * seed for seed in range(IMAGES)]
+    assert [result.verdict for result in results] == ["ok"] * 8 + ["review"] * 2 + ["ng"] * 13
+    assert (
+        run.counts["ng_to_ok"]
+        == sum(result.before_verdict == "ng" and result.verdict == "ok" for result in results)
+        > 0
+    )
 
 
-def test_only_what_the_version_has_not_scored_is_scored(night: RescoringHarness, another_bundle: Path) -> None:
-    night.inspect(half_ng(5))
-    night.version(another_bundle)
-    with night.engine.begin() as connection:
+def test_only_unscored_inspections_are_scored(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    pipeline.inspect(half_ng(5))
+    pipeline.add_version(another_bundle)
+    with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE recipes SET active_version_id = (SELECT max(id) FROM model_versions)"))
-    night.inspect(half_ng(7))
-    run_id = night.run(1)
-    night.plan()
-    assert night.get(run_id).done == 5
-    run = night.run_until_done(run_id)
+    pipeline.inspect(half_ng(7))
+    run_id = pipeline.create_run(1)
+    pipeline.plan()
+    assert pipeline.get(run_id).done == 5
+    run = pipeline.run_until_done(run_id)
     assert (run.state, run.done) == ("completed", 12)
-    assert [one.number for one in night.results(run_id)] == list(range(1, 13))
-    assert night.run_until_done(night.run(1, recompute=True)).done == 12
+    assert [result.number for result in pipeline.results(run_id)] == list(range(1, 13))
+    assert pipeline.run_until_done(pipeline.create_run(1, recompute=True)).done == 12
 
 
-def test_an_empty_source_is_a_completed_run(night: RescoringHarness) -> None:
-    run = night.run_until_done(night.run())
+def test_an_empty_source_is_a_completed_run(pipeline: RescoringPipeline) -> None:
+    run = pipeline.run_until_done(pipeline.create_run())
     assert (run.state, run.total, run.done) == ("completed", 0, 0)
 
 
-def test_a_broken_image_fails_alone_and_too_many_end_the_run(night: RescoringHarness, another_bundle: Path) -> None:
-    ids = night.inspect(half_ng(IMAGES))
-    second = night.version(another_bundle)
-    break_one(night, ids[3])
-    run = night.run_until_done(night.run(second))
+def test_a_broken_image_fails_alone_and_too_many_fail_the_run(
+    pipeline: RescoringPipeline, another_bundle: Path
+) -> None:
+    ids = pipeline.inspect(half_ng(IMAGES))
+    second = pipeline.add_version(another_bundle)
+    break_one(pipeline, ids[3])
+    run = pipeline.run_until_done(pipeline.create_run(second))
     assert (run.state, run.counts["failed"], run.done) == ("completed", 1, IMAGES)
-    assert [one.error_code for one in night.results(run.id) if one.error_code] == ["image_checksum_mismatch"]
-    strict = night.run_until_done(night.run(second, max_failure_rate=0))
+    assert [result.error_code for result in pipeline.results(run.id) if result.error_code] == [
+        "image_checksum_mismatch"
+    ]
+    strict = pipeline.run_until_done(pipeline.create_run(second, max_failure_rate=0))
     assert strict.state == "failed"
     assert "1 of 23 images failed" in (strict.reason or "")
 
 
-def break_one(night: RescoringHarness, inspection_id: UUID) -> None:
-    with night.engine.begin() as connection:
+def break_one(pipeline: RescoringPipeline, inspection_id: UUID) -> None:
+    with pipeline.engine.begin() as connection:
         row = connection.execute(
             text("SELECT image_day, image_sha256 FROM inspections WHERE id = :id"), {"id": inspection_id}
         ).one()
-    night.store.put(f"{row.image_day:%Y/%m/%d}/{row.image_sha256.hex()}", b"not what it was")
+    pipeline.store.put(f"{row.image_day:%Y/%m/%d}/{row.image_sha256.hex()}", b"not what it was")
 
 
-def test_a_run_is_given_up_in_its_midst_when_it_fails_too_often(night: RescoringHarness, another_bundle: Path) -> None:
-    for one in night.inspect(half_ng(120)):
-        break_one(night, one)
-    run = night.run_until_done(night.run(night.version(another_bundle)))
+def test_a_run_fails_early_after_too_many_failures(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    for inspection_id in pipeline.inspect(half_ng(120)):
+        break_one(pipeline, inspection_id)
+    run = pipeline.run_until_done(pipeline.create_run(pipeline.add_version(another_bundle)))
     assert run.state == "failed"
     assert runs.MIN_RESULTS_TO_ABORT <= run.done < 120
-    with night.engine.begin() as connection:
+    with pipeline.engine.begin() as connection:
         slices.reclaim_expired_leases(connection)
         assert connection.execute(text("SELECT count(*) FROM rescore_slices")).scalar_one() == 0
 
 
-def test_a_slice_that_two_workers_did_leaves_one_result(night: RescoringHarness, another_bundle: Path) -> None:
-    night.inspect(half_ng(IMAGES))
-    run_id = night.run(night.version(another_bundle))
-    night.plan()
-    with night.engine.begin() as connection:
+def test_a_slice_scored_by_two_workers_has_one_result_per_image(
+    pipeline: RescoringPipeline, another_bundle: Path
+) -> None:
+    pipeline.inspect(half_ng(IMAGES))
+    run_id = pipeline.create_run(pipeline.add_version(another_bundle))
+    pipeline.plan()
+    with pipeline.engine.begin() as connection:
         lost = slices.claim(connection, worker="killed", lease_seconds=0)
         assert lost is not None
         subjects = slices.run_images(connection, lost)
-    with night.engine.begin() as connection:
+    with pipeline.engine.begin() as connection:
         assert slices.reclaim_expired_leases(connection) == 1
-    run = night.run_until_done(run_id)
+    run = pipeline.run_until_done(run_id)
     assert (run.state, run.done) == ("completed", IMAGES)
-    late = [slices.ImageResult(one, error_code=Failure.POISON) for one in subjects]
-    with night.engine.begin() as connection:
+    late = [slices.ImageResult(subject, error_code=Failure.POISON) for subject in subjects]
+    with pipeline.engine.begin() as connection:
         assert not slices.write(connection, lost, late).claim_valid
-    assert len(night.results(run_id)) == IMAGES
+    assert len(pipeline.results(run_id)) == IMAGES
 
 
-def test_a_run_goes_on_behind_what_a_killed_worker_had_written(night: RescoringHarness, another_bundle: Path) -> None:
-    night.inspect(half_ng(IMAGES))
-    run_id = night.run(night.version(another_bundle))
-    night.plan()
-    with night.engine.begin() as connection:
+def test_a_run_resumes_after_the_results_of_a_killed_worker(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    pipeline.inspect(half_ng(IMAGES))
+    run_id = pipeline.create_run(pipeline.add_version(another_bundle))
+    pipeline.plan()
+    with pipeline.engine.begin() as connection:
         lost = slices.claim(connection, worker="killed", lease_seconds=0)
         assert lost is not None
         some = slices.run_images(connection, lost)[:3]
         assert slices.write(
-            connection, lost, [slices.ImageResult(one, error_code=Failure.POISON) for one in some]
+            connection, lost, [slices.ImageResult(subject, error_code=Failure.POISON) for subject in some]
         ).claim_valid
-    with night.engine.begin() as connection:
+    with pipeline.engine.begin() as connection:
         slices.reclaim_expired_leases(connection)
         connection.execute(text("UPDATE rescore_runs SET max_failure_rate = 1"))
-    run = night.run_until_done(run_id)
+    run = pipeline.run_until_done(run_id)
     assert (run.state, run.done, run.counts["failed"]) == ("completed", IMAGES, 3)
 
 
-def test_the_planner_keeps_a_bounded_number_of_slices_ahead(night: RescoringHarness, another_bundle: Path) -> None:
-    night.inspect(half_ng(planning.SLICES_AHEAD * 10 + 30))
-    run_id = night.run(night.version(another_bundle))
+def test_the_planner_plans_a_limited_number_of_slices_ahead(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    pipeline.inspect(half_ng(planning.SLICES_AHEAD * 10 + 30))
+    run_id = pipeline.create_run(pipeline.add_version(another_bundle))
     for _ in range(3):
-        night.plan()
-    with night.engine.begin() as connection:
+        pipeline.plan()
+    with pipeline.engine.begin() as connection:
         assert slices.count_claimable(connection) == planning.SLICES_AHEAD
-    assert night.run_until_done(run_id).done == planning.SLICES_AHEAD * 10 + 30
+    assert pipeline.run_until_done(run_id).done == planning.SLICES_AHEAD * 10 + 30
 
 
-def test_two_planners_plan_each_image_once(night: RescoringHarness, another_bundle: Path) -> None:
-    night.inspect(half_ng(IMAGES))
-    run_id = night.run(night.version(another_bundle))
-    with night.engine.begin() as connection:
+def test_two_planners_plan_each_image_once(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    pipeline.inspect(half_ng(IMAGES))
+    run_id = pipeline.create_run(pipeline.add_version(another_bundle))
+    with pipeline.engine.begin() as connection:
         lost = planning.claim(connection, run_id, lease_seconds=0)
         assert lost is not None
-    night.plan()
-    with night.engine.begin() as connection:
+    pipeline.plan()
+    with pipeline.engine.begin() as connection:
         assert not planning.add_slice(connection, lost, [{"id": str(run_id)}], cursor={}, lease_seconds=9)
-    assert night.run_until_done(run_id).done == IMAGES
+    assert pipeline.run_until_done(run_id).done == IMAGES
 
 
-def test_a_paused_run_stops_and_goes_on_where_it_was(night: RescoringHarness, another_bundle: Path) -> None:
-    night.inspect(half_ng(IMAGES))
-    run_id = night.run(night.version(another_bundle))
-    night.plan()
-    with night.engine.begin() as connection:
+def test_a_paused_run_resumes_where_it_stopped(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    pipeline.inspect(half_ng(IMAGES))
+    run_id = pipeline.create_run(pipeline.add_version(another_bundle))
+    pipeline.plan()
+    with pipeline.engine.begin() as connection:
         runs.pause(connection, run_id, actor="test")
-    assert night.run_until_done(run_id).state == "paused"
-    assert night.results(run_id) == []
-    with night.engine.begin() as connection:
+    assert pipeline.run_until_done(run_id).state == "paused"
+    assert pipeline.results(run_id) == []
+    with pipeline.engine.begin() as connection:
         runs.resume(connection, run_id, actor="test")
-    assert night.run_until_done(run_id).state == "completed"
+    assert pipeline.run_until_done(run_id).state == "completed"
 
 
-def test_a_cancelled_run_keeps_what_it_has(night: RescoringHarness, another_bundle: Path) -> None:
-    night.inspect(half_ng(IMAGES))
-    run_id = night.run(night.version(another_bundle))
-    night.plan()
-    with night.engine.begin() as connection:
+def test_a_cancelled_run_keeps_its_results(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    pipeline.inspect(half_ng(IMAGES))
+    run_id = pipeline.create_run(pipeline.add_version(another_bundle))
+    pipeline.plan()
+    with pipeline.engine.begin() as connection:
         held = slices.claim(connection, worker="slow", lease_seconds=60)
         assert held is not None
         runs.cancel(connection, run_id, actor="test")
-    assert night.run_until_done(run_id).state == "cancelled"
-    with night.engine.begin() as connection:
+    assert pipeline.run_until_done(run_id).state == "cancelled"
+    with pipeline.engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM rescore_slices")).scalar_one() == 0
 
 
-def test_images_of_a_folder_are_scored(night: RescoringHarness) -> None:
-    archive = night.archive
+def test_images_of_a_folder_are_scored(pipeline: RescoringPipeline) -> None:
+    archive = pipeline.archive
     for seed in range(IMAGES):
         folder = archive / f"lot-{seed % 3}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{seed:03}.png").write_bytes(png(seed))
     (archive / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
-    run = night.run_until_done(night.run(source={"folder": archive.as_uri()}, max_failure_rate=0.5))
+    run = pipeline.run_until_done(pipeline.create_run(source={"folder": archive.as_uri()}, max_failure_rate=0.5))
     assert (run.state, run.total, run.counts["failed"]) == ("completed", IMAGES + 1, 1)
-    results = night.results(run.id)
-    assert [one.path for one in results] == sorted(one.path for one in results)
-    assert {one.before_verdict for one in results} == {None}
+    results = pipeline.results(run.id)
+    assert [result.path for result in results] == sorted(result.path for result in results)
+    assert {result.before_verdict for result in results} == {None}
 
 
-def test_the_line_comes_first(night: RescoringHarness, another_bundle: Path) -> None:
-    night.inspect(half_ng(IMAGES))
-    run_id = night.run(night.version(another_bundle))
-    night.plan()
-    with night.line.served():
-        assert night.worker.rescore()  # there is more, and it made way
-        assert night.results(run_id) == []
-        night.worker.rescore(granted=4)  # but for its share
-        assert 0 < len(night.results(run_id)) < IMAGES
-    night.queues.lpush("live", "waiting")
-    done = len(night.results(run_id))
-    assert night.worker.rescore()
-    assert len(night.results(run_id)) == done
-    night.queues.delete("live")
-    assert night.run_until_done(run_id).done == IMAGES
+def test_live_inspections_come_first(pipeline: RescoringPipeline, another_bundle: Path) -> None:
+    pipeline.inspect(half_ng(IMAGES))
+    run_id = pipeline.create_run(pipeline.add_version(another_bundle))
+    pipeline.plan()
+    with pipeline.live_load.served():
+        assert pipeline.worker.rescore()  # more slices are left, but live work comes first
+        assert pipeline.results(run_id) == []
+        pipeline.worker.rescore(granted=4)  # only its guaranteed share
+        assert 0 < len(pipeline.results(run_id)) < IMAGES
+    pipeline.queues.lpush("live", "waiting")
+    scored = len(pipeline.results(run_id))
+    assert pipeline.worker.rescore()
+    assert len(pipeline.results(run_id)) == scored
+    pipeline.queues.delete("live")
+    assert pipeline.run_until_done(run_id).done == IMAGES

@@ -1,4 +1,4 @@
-"""Synthetic parts to train on."""
+"""Fixtures: synthetic parts to train on, and an untrained detector."""
 
 from tests.fixtures.training_parts import detector as detector
 from tests.fixtures.training_parts import folder as folder

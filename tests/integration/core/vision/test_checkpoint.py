@@ -1,4 +1,4 @@
-"""A training that was interrupted goes on where it was, and ends with the very same bundle."""
+"""An interrupted training resumes from its checkpoint and gives the same bundle."""
 
 import os
 import time
@@ -23,7 +23,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def good(part: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty good parts, and nothing to test with."""
+    """Thirty good parts without test images."""
     root = tmp_path_factory.mktemp("good")
     (root / "train" / "good").mkdir(parents=True)
     for seed in range(30):
@@ -32,7 +32,7 @@ def good(part: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -
 
 
 class Interruption:
-    """Ctrl-C right after an epoch."""
+    """Raises KeyboardInterrupt after an epoch."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -43,12 +43,12 @@ class Interruption:
 
 
 def interrupted(good: Path, tmp_path: Path, options: TrainingOptions, after: int = 2) -> Path:
-    """The checkpoint of a training that was interrupted."""
+    """Interrupt a training and return its checkpoint."""
     with pytest.raises(KeyboardInterrupt):
         train(good, tmp_path / "never", options, Interruption(after), checkpoints=tmp_path / "checkpoints")
     assert not (tmp_path / "never").exists()
-    [left] = (tmp_path / "checkpoints").iterdir()
-    return left
+    [checkpoint] = (tmp_path / "checkpoints").iterdir()
+    return checkpoint
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,35 +57,35 @@ def test_an_interrupted_training_ends_with_the_same_bundle(good: Path, tmp_path:
     whole = train(good, tmp_path / "whole", options, lambda _: None)
     interrupted(good, tmp_path, options, after=1)
     interrupted(good, tmp_path, options)
-    seen: list[Progress] = []
-    resumed = train(good, tmp_path / "resumed", options, seen.append, checkpoints=tmp_path / "checkpoints")
+    progress: list[Progress] = []
+    resumed = train(good, tmp_path / "resumed", options, progress.append, checkpoints=tmp_path / "checkpoints")
     assert resumed == whole
-    epochs = [progress.epoch.number for progress in seen if progress.epoch]
+    epochs = [progress.epoch.number for progress in progress if progress.epoch]
     assert epochs == list(range(1, len(epochs) + 1))
-    assert any("goes on" in progress.note for progress in seen if progress.note)
+    assert any("continues from the checkpoint" in progress.note for progress in progress if progress.note)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def test_only_the_epochs_that_are_missing_are_trained(good: Path, tmp_path: Path) -> None:
-    left = interrupted(good, tmp_path, SMALL)
-    state = torch.load(left, weights_only=True)
+def test_only_missing_epochs_are_trained(good: Path, tmp_path: Path) -> None:
+    checkpoint = interrupted(good, tmp_path, SMALL)
+    state = torch.load(checkpoint, weights_only=True)
     assert len(state["state"]["curve"]) == 2
     state["state"]["curve"][0]["training_loss"] = 77.0
-    torch.save(state, left)
-    told: list[Progress] = []
-    train(good, tmp_path / "resumed", SMALL, told.append, checkpoints=tmp_path / "checkpoints")
-    assert next(one.epoch.training_loss for one in told if one.epoch) == 77.0
+    torch.save(state, checkpoint)
+    reports: list[Progress] = []
+    train(good, tmp_path / "resumed", SMALL, reports.append, checkpoints=tmp_path / "checkpoints")
+    assert next(progress.epoch.training_loss for progress in reports if progress.epoch) == 77.0
 
 
-def test_a_damaged_checkpoint_is_told_and_training_starts_afresh(good: Path, tmp_path: Path) -> None:
-    left = interrupted(good, tmp_path, SMALL)
-    left.write_bytes(left.read_bytes()[:5000])
+def test_a_damaged_checkpoint_is_reported_and_training_restarts(good: Path, tmp_path: Path) -> None:
+    checkpoint = interrupted(good, tmp_path, SMALL)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     notes: list[str] = []
     resumed = train(
         good,
         tmp_path / "resumed",
         SMALL,
-        lambda one: notes.append(one.note or ""),
+        lambda progress: notes.append(progress.note or ""),
         checkpoints=tmp_path / "checkpoints",
     )
     assert any("is damaged and not used: training starts afresh" in note for note in notes)
@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_told_and_training_starts_afresh(good: Path, tmp
 
 
 @pytest.mark.parametrize("kind", ["empty", "rubbish", "other", "foreign", "stateless"])
-def test_what_cannot_be_used_is_not_used_and_told(tmp_path: Path, kind: str) -> None:
+def test_an_unusable_checkpoint_is_ignored_and_reported(tmp_path: Path, kind: str) -> None:
     notes: list[str] = []
     checkpoint = CheckpointFile(tmp_path, "a" * 64, notes.append)
     match kind:
@@ -113,7 +113,7 @@ def test_what_cannot_be_used_is_not_used_and_told(tmp_path: Path, kind: str) -> 
     assert "training starts afresh" in notes[0]
 
 
-def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
+def test_no_code_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:
             return os.mkdir, (str(tmp_path / "sprung"),)
@@ -126,30 +126,30 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-def test_another_training_does_not_meet_it_and_a_restart_forgets_it(good: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_used_only_by_the_same_training_and_deleted_by_a_restart(good: Path, tmp_path: Path) -> None:
     interrupted(good, tmp_path, SMALL)
     notes: list[str | None] = []
 
-    def tell(progress: Progress) -> None:
+    def record_note(progress: Progress) -> None:
         notes.append(progress.note)
 
     checkpoints = tmp_path / "checkpoints"
-    train(good, tmp_path / "other", replace(SMALL, seed=1), tell, checkpoints=checkpoints)
+    train(good, tmp_path / "other", replace(SMALL, seed=1), record_note, checkpoints=checkpoints)
     assert len(list(checkpoints.iterdir())) == 1
-    train(good, tmp_path / "afresh", SMALL, tell, checkpoints=checkpoints, restart=True)
+    train(good, tmp_path / "afresh", SMALL, record_note, checkpoints=checkpoints, restart=True)
     assert not list(checkpoints.iterdir())
     assert set(notes) == {None}
 
 
-def test_what_is_written_is_there_as_a_whole_and_what_was_forgotten_goes(tmp_path: Path) -> None:
+def test_checkpoints_are_written_atomically_and_deleted(tmp_path: Path) -> None:
     mine = CheckpointFile(tmp_path, fingerprint({"seed": 1}), lambda _: None)
     assert mine.read() is None
     mine.write({"weights": torch.arange(3.0), "epoch": 1})
     mine.write({"weights": torch.arange(4.0), "epoch": 2})
-    found = mine.read()
-    assert found is not None
-    assert found["epoch"] == 2
-    assert torch.equal(found["weights"], torch.arange(4.0))
+    content = mine.read()
+    assert content is not None
+    assert content["epoch"] == 2
+    assert torch.equal(content["weights"], torch.arange(4.0))
     assert [path.name for path in tmp_path.iterdir()] == [mine.path.name]
     before = time.time() - ABANDONED_AFTER_SECONDS - 60
     os.utime(mine.path, (before, before))

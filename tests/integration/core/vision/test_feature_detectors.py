@@ -1,4 +1,4 @@
-"""The detectors that stand on a frozen backbone, and what they are made of."""
+"""Detectors on features of a frozen backbone, and their components."""
 
 import hashlib
 import io
@@ -61,14 +61,14 @@ def test_scratched_parts_score_above_all_good_ones(trained: Detector, part: Call
     assert scratched.min() > good.max()
 
 
-def test_a_score_does_not_depend_on_its_neighbours(trained: Detector, part: Callable[..., bytes]) -> None:
+def test_a_score_does_not_depend_on_the_other_images(trained: Detector, part: Callable[..., bytes]) -> None:
     parts = [part(seed, defective=seed % 3 == 0) for seed in range(100, 117)]
-    alone = np.concatenate([scores(trained, [one]) for one in parts])
+    separately = np.concatenate([scores(trained, [part_image]) for part_image in parts])
     for size in (2, 16, 17):
-        np.testing.assert_allclose(scores(trained, parts[:size]), alone[:size], rtol=1e-5)
+        np.testing.assert_allclose(scores(trained, parts[:size]), separately[:size], rtol=1e-5)
 
 
-def test_several_threads_may_score_at_once(trained: Detector, part: Callable[..., bytes]) -> None:
+def test_several_threads_can_score_at_once(trained: Detector, part: Callable[..., bytes]) -> None:
     minibatches = [[trained.prepare(part(seed)) for seed in range(start, start + 4)] for start in range(100, 132, 4)]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(trained.score, minibatches))
@@ -78,23 +78,25 @@ def test_several_threads_may_score_at_once(trained: Detector, part: Callable[...
         np.testing.assert_allclose(scored.maps, alone.maps, rtol=1e-3, atol=1e-5)
 
 
-def test_maps_point_at_the_scratch_and_their_top_is_the_score(trained: Detector, part: Callable[..., bytes]) -> None:
+def test_the_map_peaks_at_the_scratch_and_its_maximum_is_the_score(
+    trained: Detector, part: Callable[..., bytes]
+) -> None:
     scored = trained.score([trained.prepare(part(101, defective=True))])
-    (found,) = scored.maps
-    assert found.dtype == np.float32
-    assert found.min() >= 0
-    row = int(found.max(axis=1).argmax())
-    assert row / found.shape[0] == pytest.approx(1 / 3, abs=0.2)  # where `part` scratches
-    assert scored.scores[0] == pytest.approx(found.max(), rel=1e-5)  # 2 % of so few cells are one
+    (anomaly_map,) = scored.maps
+    assert anomaly_map.dtype == np.float32
+    assert anomaly_map.min() >= 0
+    row = int(anomaly_map.max(axis=1).argmax())
+    assert row / anomaly_map.shape[0] == pytest.approx(1 / 3, abs=0.2)  # the position of the scratch
+    assert scored.scores[0] == pytest.approx(anomaly_map.max(), rel=1e-5)  # the mean of the top 2 %, here one cell
 
 
-def test_no_images_give_no_scores(trained: Detector) -> None:
+def test_scoring_no_images_gives_no_scores(trained: Detector) -> None:
     assert trained.score([]).scores.shape == (0,)
     assert trained.score([]).maps.shape[0] == 0
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(0.8, 0), (1.0, 20), (0.9, -10)])
-def test_the_light_changes_scores_by_little(
+def test_lighting_changes_scores_only_slightly(
     trained: Detector, part: Callable[..., bytes], gain: float, offset: float
 ) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(part(105, defective=True))), dtype=np.float32).clip(30, 200)
@@ -114,7 +116,7 @@ def test_a_flat_image_has_a_finite_score(trained: Detector) -> None:
     assert np.isfinite(trained.score([np.zeros((SIDE, SIDE, 3), np.uint8)]).scores).all()
 
 
-def test_the_manifest_says_where_the_backbone_comes_from(bundle: Path) -> None:
+def test_the_manifest_names_the_source_of_the_backbone(bundle: Path) -> None:
     record, path = verify_bundle(read_folder(bundle)).backbone, packaged_weights()
     assert record is not None
     assert path is not None
@@ -164,8 +166,8 @@ def test_prepared_images_keep_their_shape_and_a_fixed_area(
     assert input_size(size, side) == expected
 
 
-def test_the_packaged_network_knows_what_is_in_an_image() -> None:
-    """The folded layers give what the published ones give, batch normalisation and all."""
+def test_the_packaged_network_classifies_like_the_published_one() -> None:
+    """Convolutions with folded batch normalisation equal the published layers."""
     path = packaged_weights()
     assert path is not None
     published = torch.load(path, map_location="cpu", weights_only=True)
@@ -173,7 +175,7 @@ def test_the_packaged_network_knows_what_is_in_an_image() -> None:
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         ours = network.stem(image)
-        padded = torch.nn.functional.pad(image, (0, 1, 0, 1))  # SAME, as TensorFlow pads an even side
+        padded = torch.nn.functional.pad(image, (0, 1, 0, 1))  # SAME padding of TensorFlow for an even side
         theirs = torch.nn.functional.conv2d(padded, published["_conv_stem.weight"], stride=2)
         theirs = torch.nn.functional.batch_norm(
             theirs,
@@ -189,16 +191,16 @@ def test_the_packaged_network_knows_what_is_in_an_image() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_large"])
-def test_torchvisions_networks_take_a_file_of_weights(name: str, tmp_path: Path) -> None:
+def test_torchvision_networks_load_a_weights_file(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     file = tmp_path / "weights.pth"
     torch.save(torchvision.models.get_model(name, weights=None).state_dict(), file)
-    found = load_pretrained(name, file)
-    assert found.record.source == "weights.pth"
+    backbone = load_pretrained(name, file)
+    assert backbone.record.source == "weights.pth"
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        layers = found.network(image)
-        again = build_backbone(name, found.network.state_dict())(image)
+        layers = backbone.network(image)
+        again = build_backbone(name, backbone.network.state_dict())(image)
     assert [tuple(layer.shape[2:]) for layer in layers] == [(8, 8), (4, 4) if name != "resnet18" else (8, 8), (4, 4)]
     for layer, same in zip(layers, again, strict=True):
         torch.testing.assert_close(layer, same)
@@ -206,7 +208,7 @@ def test_torchvisions_networks_take_a_file_of_weights(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "there is no file"), (b"no weights", "is not a file of weights"), ({"a": 1}, "holds no state dict")],
+    [(None, "does not exist"), (b"no weights", "is not a file of weights"), ({"a": 1}, "holds no state dict")],
     ids=["missing", "damaged", "other"],
 )
 def test_a_file_without_weights_is_refused(content: Any, message: str, tmp_path: Path) -> None:
@@ -226,15 +228,15 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         load_pretrained("efficientnet-lite0", file)
 
 
-def test_whitened_deviations_are_independent_and_of_variance_one() -> None:
+def test_whitened_deviations_are_uncorrelated_with_variance_one() -> None:
     random = np.random.default_rng(0)
     mixing = np.eye(4) + random.uniform(-0.2, 0.2, (6, 4, 4))
-    seen = torch.from_numpy(np.einsum("pij,njp->nip", mixing, random.normal(0, 1, (4000, 4, 6)))).float()
-    features = seen.reshape(4000, 4, 2, 3)
-    found = PositionStatistics.from_features(torch.tensor_split(features, 60))
-    again = PositionStatistics.from_state_dict(found.state_dict(), 2, 3)
-    torch.testing.assert_close(found.distance(features[:9]), again.distance(features[:9]), rtol=0, atol=0)
-    distances = found.distance(features)
+    mixed = torch.from_numpy(np.einsum("pij,njp->nip", mixing, random.normal(0, 1, (4000, 4, 6)))).float()
+    features = mixed.reshape(4000, 4, 2, 3)
+    statistics = PositionStatistics.from_features(torch.tensor_split(features, 60))
+    again = PositionStatistics.from_state_dict(statistics.state_dict(), 2, 3)
+    torch.testing.assert_close(statistics.distance(features[:9]), again.distance(features[:9]), rtol=0, atol=0)
+    distances = statistics.distance(features)
     assert distances.shape == (4000, 2, 3)
     assert float(distances.square().mean()) == pytest.approx(1, abs=0.1)
 
@@ -244,7 +246,7 @@ def test_statistics_of_no_images_are_refused() -> None:
         PositionStatistics.from_features([])
 
 
-def test_variants_are_near_their_image_and_repeatable(part: Callable[..., bytes]) -> None:
+def test_variants_are_close_to_their_image_and_reproducible(part: Callable[..., bytes]) -> None:
     image = np.asarray(Image.open(io.BytesIO(part(3, side=128))))
     variants = [augment(image, np.random.default_rng(seed)) for seed in range(30)]
     for variant in variants:
@@ -255,7 +257,7 @@ def test_variants_are_near_their_image_and_repeatable(part: Callable[..., bytes]
     np.testing.assert_array_equal(augment(image, np.random.default_rng(7)), variants[7])
 
 
-def test_without_weights_the_reference_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pretrained_weights_the_autoencoder_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.default_architecture() == "feature-autoencoder"
     monkeypatch.setattr("core.vision.detectors.backbone.packaged_weights", lambda: None)
     assert registry.default_architecture() == "conv-autoencoder"

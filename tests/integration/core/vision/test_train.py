@@ -1,4 +1,4 @@
-"""From a folder to a bundle whose scores are reproduced."""
+"""Training from a folder to a bundle with reproducible scores."""
 
 import json
 from collections.abc import Callable
@@ -29,9 +29,9 @@ OPTIONS = TrainingOptions(
 @pytest.fixture(scope="module")
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest, list[Progress]]:
     out = tmp_path_factory.mktemp("bundles") / "deeper" / "bundle"
-    seen: list[Progress] = []
-    manifest = train(folder, out, OPTIONS, seen.append)
-    return out, manifest, seen
+    progress: list[Progress] = []
+    manifest = train(folder, out, OPTIONS, progress.append)
+    return out, manifest, progress
 
 
 def test_the_bundle_reproduces_its_golden_scores(trained: tuple[Path, Manifest, list[Progress]]) -> None:
@@ -42,7 +42,7 @@ def test_the_bundle_reproduces_its_golden_scores(trained: tuple[Path, Manifest, 
     assert len(trained[1].golden) == 3
 
 
-def test_the_manifest_says_how_it_came_about(trained: tuple[Path, Manifest, list[Progress]]) -> None:
+def test_the_manifest_describes_the_training(trained: tuple[Path, Manifest, list[Progress]]) -> None:
     out, manifest, _ = trained
     training, calibration = manifest.training, manifest.threshold.calibration
     assert training is not None
@@ -60,14 +60,14 @@ def test_the_manifest_says_how_it_came_about(trained: tuple[Path, Manifest, list
     assert set(manifest.metrics.controls) >= {"mean_brightness", "nearest_thumbnail"}
 
 
-def test_progress_tells_each_stage_to_its_end(trained: tuple[Path, Manifest, list[Progress]]) -> None:
+def test_progress_reports_each_stage_to_its_end(trained: tuple[Path, Manifest, list[Progress]]) -> None:
     last = {progress.stage: progress for progress in trained[2]}
     assert list(last) == ["reading", "training", "calibrating", "evaluating", "writing"]
     assert last["reading"].done == last["reading"].total == 40
     assert last["training"].epoch is not None
 
 
-def test_the_same_seed_gives_the_same_bundle_and_another_does_not(
+def test_the_same_seed_gives_the_same_bundle_and_another_seed_another(
     trained: tuple[Path, Manifest, list[Progress]], folder: Path, tmp_path: Path
 ) -> None:
     state = torch.random.get_rng_state()
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_bundle_and_another_does_not(
 
 
 def test_a_folder_that_exists_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError, match="name another folder"):
+    with pytest.raises(FileExistsError, match="choose another folder"):
         train(folder, tmp_path, OPTIONS, lambda _: pytest.fail("it began to work"))
 
 
@@ -95,7 +95,9 @@ def test_too_few_parts_are_refused_with_the_number_needed(
         train(tmp_path, tmp_path / "out", replace(OPTIONS, false_reject_rate=rate), lambda _: None)
 
 
-def test_twenty_images_will_do_for_a_higher_rate_and_without_test(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_twenty_images_suffice_for_a_higher_rate_without_test_images(
+    part: Callable[..., bytes], tmp_path: Path
+) -> None:
     good = tmp_path / "train" / "good"
     good.mkdir(parents=True)
     for seed in range(20):
@@ -124,7 +126,7 @@ def test_training_stops_early_with_the_best_weights(folder: Path) -> None:
     images = ImageDataset(sorted((folder / "train" / "good").iterdir())[:6], preprocessing, max_pixels=10**6)
     validation = images.subset([4, 5])
     epochs: list[Epoch] = []
-    # The rate is so high that it cannot get better for long.
+    # With such a high learning rate the loss stops improving early.
     options = FitOptions(epochs=30, patience=2, learning_rate=0.5, score_method="mse")
     detector = AutoencoderDetector.fit(
         images.subset(range(4)),
@@ -151,16 +153,16 @@ def test_training_stops_early_with_the_best_weights(folder: Path) -> None:
         {"batch_size": 0},
     ],
 )
-def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_options_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must"):
         TrainingOptions(**wrong)  # type: ignore[arg-type]
 
 
 def changed(files: dict[str, bytes], **changes: bytes) -> dict[str, bytes]:
-    """A bundle with other files whose manifest agrees with them."""
-    others = {name: content for name, content in files.items() if name != MANIFEST} | changes
-    manifest = verify_bundle(files).model_copy(update={"files": checksums(others)})
-    return {**others, MANIFEST: manifest.to_json()}
+    """Return the files of a bundle with changes, and a manifest that matches them."""
+    contents = {name: content for name, content in files.items() if name != MANIFEST} | changes
+    manifest = verify_bundle(files).model_copy(update={"files": checksums(contents)})
+    return {**contents, MANIFEST: manifest.to_json()}
 
 
 def test_a_golden_score_that_differs_is_refused_with_the_numbers(
@@ -215,7 +217,7 @@ def test_detectors_on_features_train_to_a_bundle_that_carries_its_backbone(
     check_golden(load_detector(files, device="cpu", max_pixels=10**6), files)
 
 
-def test_the_memory_at_hand_changes_no_byte(
+def test_the_bundle_does_not_depend_on_the_available_memory(
     trained: tuple[Path, Manifest, list[Progress]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("core.vision.training_data.MAX_CACHE_BYTES", "core.vision.train._MAX_TEST_CACHE_BYTES"):
@@ -223,26 +225,28 @@ def test_the_memory_at_hand_changes_no_byte(
     assert train(folder, tmp_path / "out", OPTIONS, lambda _: None) == trained[1]
 
 
-def test_images_that_are_all_the_same_are_refused(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_identical_images_are_refused(part: Callable[..., bytes], tmp_path: Path) -> None:
     (tmp_path / "train" / "good").mkdir(parents=True)
     for number in range(30):
         (tmp_path / "train" / "good" / f"{number}.png").write_bytes(part(0))
-    with pytest.raises(InvalidDataset, match="all 30 images of good parts are the same"):
+    with pytest.raises(InvalidDataset, match="all 30 images of good parts are identical"):
         train(tmp_path, tmp_path / "out", OPTIONS, lambda _: None)
 
 
-def test_mixed_sizes_are_said_and_trained_on(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_mixed_sizes_are_noted_and_trained_on(part: Callable[..., bytes], tmp_path: Path) -> None:
     (tmp_path / "train" / "good").mkdir(parents=True)
     for number in range(24):
         side = 64 if number == 3 else 48
         (tmp_path / "train" / "good" / f"{number:02}.png").write_bytes(part(number, side=side))
     notes: list[str | None] = []
-    manifest = train(tmp_path, tmp_path / "out", replace(OPTIONS, epochs=1), lambda one: notes.append(one.note))
+    manifest = train(
+        tmp_path, tmp_path / "out", replace(OPTIONS, epochs=1), lambda progress: notes.append(progress.note)
+    )
     assert any(note and "2 different sizes, from 48 × 48 to 64 × 64" in note for note in notes)
     assert (manifest.preprocessing.width, manifest.preprocessing.height) == (32, 32)
 
 
-def test_a_size_that_the_detector_cannot_take_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_an_unsupported_size_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be .* pixels"):
         train(folder, tmp_path / "out", replace(OPTIONS, input_size=33), lambda _: None)
 
@@ -259,12 +263,12 @@ def test_a_size_that_the_detector_cannot_take_is_refused(folder: Path, tmp_path:
     ],
     ids=["no-backbone", "no-file", "one-method", "no-method", "no-such-backbone", "no-band"],
 )
-def test_options_that_a_detector_has_no_use_for_are_refused(wrong: dict[str, object]) -> None:
+def test_options_that_do_not_apply_to_the_detector_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must"):
         TrainingOptions(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_manifest_keeps_what_was_chosen_and_no_places(tmp_path: Path) -> None:
+def test_the_manifest_contains_the_chosen_options_but_no_paths(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").touch()
     chosen = TrainingOptions(architecture="feature-gaussian", backbone_weights=tmp_path / "weights.pth").recorded()
     assert chosen["backbone_weights"] == "weights.pth"

@@ -1,4 +1,4 @@
-"""The page about a training: whole in itself, with every figure that matters, and safe against odd names."""
+"""The HTML report of a training: self-contained, complete, and safe against unusual names."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ EVIL = "<script>alert(1)<script>&quot;.png"
 
 @pytest.fixture(scope="module")
 def trained(part: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
-    """The report of a training on large images, some of them oddly named or broken."""
+    """The report of a training on large images, some with unusual names or broken."""
     root = tmp_path_factory.mktemp("report")
     folder = root / "<b>parts"
     for kind, seeds in {"train/good": range(30), "test/good": range(30, 40), "test/<i>": range(40, 52)}.items():
@@ -35,7 +35,7 @@ def trained(part: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
     return (root / "page.html").read_text(encoding="utf-8"), manifest
 
 
-def test_it_loads_nothing_and_is_well_formed(trained: tuple[str, Manifest]) -> None:
+def test_the_report_is_well_formed_and_loads_nothing(trained: tuple[str, Manifest]) -> None:
     page = Page(trained[0])
     assert not re.search(r"(https?:)?//[a-z]", re.sub(r'base64,[^"]*', "", trained[0]))
     assert page.sources
@@ -51,13 +51,13 @@ def test_names_are_escaped(trained: tuple[str, Manifest]) -> None:
         assert shown in trained[0]
 
 
-def test_its_size_is_bounded(trained: tuple[str, Manifest]) -> None:
+def test_the_size_of_the_report_is_limited(trained: tuple[str, Manifest]) -> None:
     assert trained[0].count("<figure>") <= 3 * EXAMPLES_PER_KIND
     assert trained[0].count("<figure>") > EXAMPLES_PER_KIND
     assert len(trained[0]) < 3_000_000
 
 
-def test_it_says_what_the_threshold_is_and_what_it_promises(trained: tuple[str, Manifest]) -> None:
+def test_the_report_states_the_threshold_and_its_expected_rate(trained: tuple[str, Manifest]) -> None:
     text, manifest = trained
     calibration, metrics = manifest.threshold.calibration, manifest.metrics
     assert calibration is not None
@@ -77,7 +77,7 @@ def test_it_says_what_the_threshold_is_and_what_it_promises(trained: tuple[str, 
     assert manifest.training.training_set_digest in text
 
 
-def test_a_review_threshold_is_marked_and_told(trained: tuple[str, Manifest]) -> None:
+def test_a_review_threshold_is_marked_and_explained(trained: tuple[str, Manifest]) -> None:
     value = trained[1].threshold.value
     band = ReviewBand(threshold=value / 2, rate=0.2, expected_rate=0.19, confidence_interval=(0.1, 0.3))
     calibration = trained[1].threshold.calibration
@@ -94,7 +94,7 @@ def test_a_review_threshold_is_marked_and_told(trained: tuple[str, Manifest]) ->
     Page(text)
 
 
-def test_little_to_tell_makes_a_page_too(trained: tuple[str, Manifest]) -> None:
+def test_a_minimal_training_has_a_report_too(trained: tuple[str, Manifest]) -> None:
     manifest = trained[1].model_copy(update={"metrics": None, "inputs": None})
     account = ReportContent("parts", manifest, "0" * 64, [Epoch(1, 0.5, 0.4)], np.array([0.01, 0.01]))
     text = render(account)
@@ -104,7 +104,7 @@ def test_little_to_tell_makes_a_page_too(trained: tuple[str, Manifest]) -> None:
     Page(render(replace(account, curve=[Epoch(1, float("nan"), 0.4)], held_out=np.zeros(3))))
 
 
-def test_a_detector_that_a_trivial_score_beats_is_told(trained: tuple[str, Manifest]) -> None:
+def test_the_report_warns_if_a_trivial_score_beats_the_detector(trained: tuple[str, Manifest]) -> None:
     metrics = trained[1].metrics
     assert metrics is not None
     beaten = metrics.model_copy(update={"auroc": 0.6, "controls": {"mean_brightness": 0.7}})

@@ -1,4 +1,4 @@
-"""Who may be called. A name is judged by what it means at that moment, an address by what it means at all."""
+"""Allowed webhook targets: names are resolved at each check, and their addresses are judged."""
 
 import threading
 from ipaddress import ip_address
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from core.delivery import allowed_targets
 from core.delivery.allowed_targets import Target, TargetRefused, TargetUnresolved
 from core.settings import Settings
-from tests.fixtures.allow_lists import EVERYTHING, Names, allowing, refusal
+from tests.fixtures.allow_lists import EVERYTHING, SetDns, allowing, refusal
 
 
 def test_nothing_is_allowed_by_default() -> None:
@@ -35,7 +35,7 @@ def test_nothing_is_allowed_by_default() -> None:
         ("169.254.7.7:80", "http://169.254.7.7/", "169.254.7.7"),
     ],
 )
-def test_an_address_that_an_entry_allows(entries: str, url: str, address: str) -> None:
+def test_an_address_allowed_by_an_entry(entries: str, url: str, address: str) -> None:
     allowed = allowing(entries)
     assert allowed.resolve(url).addresses == (address,)
     allowed.check(url)
@@ -54,8 +54,8 @@ def test_an_address_that_an_entry_allows(entries: str, url: str, address: str) -
         ("mes.plant.example", "https://mes.plant.example.evil/", "mes.plant.example.evil:443"),
     ],
 )
-def test_a_refusal_names_the_entry_that_would_allow_it(names: Names, entries: str, url: str, entry: str) -> None:
-    names(mes_plant_example=["10.9.9.9"], plant_example=["10.9.9.9"])
+def test_a_refusal_names_the_entry_that_would_allow_it(set_dns: SetDns, entries: str, url: str, entry: str) -> None:
+    set_dns(mes_plant_example=["10.9.9.9"], plant_example=["10.9.9.9"])
     assert entry in refusal(allowing(entries), url)
     allowing(f"{entries}, {entry}").check(url)
 
@@ -69,46 +69,46 @@ def test_a_refusal_names_the_entry_that_would_allow_it(names: Names, entries: st
         "https://mes.plant.example:443/hook",
     ],
 )
-def test_a_name_goes_to_the_address_that_was_judged(names: Names, url: str) -> None:
-    names(mes_plant_example=["10.9.9.9", "10.9.9.10"])
+def test_a_name_is_called_at_the_checked_address(set_dns: SetDns, url: str) -> None:
+    set_dns(mes_plant_example=["10.9.9.9", "10.9.9.10"])
     expected = Target("https", "mes.plant.example", 443, ("10.9.9.9", "10.9.9.10"))
     for entries in ("mes.plant.example", "MES.plant.example.:443", "*.plant.example", "*.example:443", "10.9.9.0/24"):
         assert allowing(entries).resolve(url) == expected
 
 
-def test_names_in_other_scripts_are_their_ascii_forms(names: Names) -> None:
-    names(**{"werk_xn--mnchen-3ya_example": ["10.9.9.9"]})
+def test_internationalised_names_are_compared_in_ascii(set_dns: SetDns) -> None:
+    set_dns(**{"werk_xn--mnchen-3ya_example": ["10.9.9.9"]})
     for entry in ("werk.münchen.example", "werk.xn--mnchen-3ya.example", "*.MÜNCHEN.example"):
         for url in ("http://werk.münchen.example/", "http://werk.MÜNCHEN.example/", "http://werk.münchen。example/"):
             assert allowing(entry).resolve(url).host == "werk.xn--mnchen-3ya.example"
     assert "loopback" in refusal(allowing(EVERYTHING), "http://１２７.0.0.1/")
 
 
-def test_every_address_of_a_name_has_to_be_allowed(names: Names) -> None:
-    names(mes_plant_example=["10.9.9.9", "127.0.0.1"])
+def test_every_address_of_a_name_must_be_allowed(set_dns: SetDns) -> None:
+    set_dns(mes_plant_example=["10.9.9.9", "127.0.0.1"])
     assert "127.0.0.1:80" in refusal(allowing(EVERYTHING), "http://mes.plant.example/")
-    names(mes_plant_example=["10.9.9.9", "10.8.8.8"])
+    set_dns(mes_plant_example=["10.9.9.9", "10.8.8.8"])
     assert "10.8.8.8" in refusal(allowing("10.9.9.0/24"), "http://mes.plant.example/")
     assert allowing("mes.plant.example").resolve("http://mes.plant.example/").addresses == ("10.9.9.9", "10.8.8.8")
 
 
-def test_a_name_that_is_bound_anew_to_this_machine_is_refused(names: Names) -> None:
+def test_a_name_rebound_to_this_machine_is_refused(set_dns: SetDns) -> None:
     allowed = allowing(EVERYTHING)
-    names(mes_plant_example=["203.0.113.7"])
+    set_dns(mes_plant_example=["203.0.113.7"])
     allowed.check("http://mes.plant.example/")
     for bad in ("127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1%lo", "::", "64:ff9b::7f00:1"):
-        names(mes_plant_example=[bad])
+        set_dns(mes_plant_example=[bad])
         assert "mes.plant.example" in refusal(allowed, "http://mes.plant.example/")
 
 
-def test_a_real_name_of_this_machine_needs_its_port() -> None:
+def test_localhost_needs_a_port() -> None:
     assert refusal(allowing("127.0.0.0/8, 0.0.0.0/0, ::/0, localhost:9001"), "http://localhost:9000/")
-    found = allowing("localhost:9000").resolve("http://LOCALHOST.:9000/")
-    assert (found.host, all(ip_address(one).is_loopback for one in found.addresses)) == ("localhost", True)
+    target = allowing("localhost:9000").resolve("http://LOCALHOST.:9000/")
+    assert (target.host, all(ip_address(address).is_loopback for address in target.addresses)) == ("localhost", True)
 
 
-def test_a_name_without_an_address_may_be_registered_and_not_called(names: Names) -> None:
-    names()
+def test_a_name_without_an_address_can_be_registered_but_not_called(set_dns: SetDns) -> None:
+    set_dns()
     allowed = allowing("mes.plant.example, *.later.example:443, 10.0.0.0/8")
     for url in ("http://mes.plant.example/", "https://a.later.example/"):
         allowed.check(url)
@@ -119,7 +119,7 @@ def test_a_name_without_an_address_may_be_registered_and_not_called(names: Names
             allowed.check(url)
 
 
-def test_a_name_that_no_entry_can_be_for_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_no_entry_can_match_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     def look_up(host: str, _: int) -> list[str]:
         raise AssertionError(host)
 
@@ -174,7 +174,7 @@ def test_a_name_that_no_entry_can_be_for_is_not_looked_up(monkeypatch: pytest.Mo
         "http://a.0x/",
     ],
 )
-def test_what_is_no_plain_url_is_refused_by_its_form(url: str) -> None:
+def test_a_malformed_url_is_refused(url: str) -> None:
     detail = refusal(allowing(EVERYTHING), url)
     assert "secret" not in detail
     with pytest.raises(TargetRefused):
@@ -184,7 +184,7 @@ def test_what_is_no_plain_url_is_refused_by_its_form(url: str) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "0.0.0.0",  # noqa: S104 - nothing listens here
+        "0.0.0.0",  # noqa: S104 - does not listen
         "0.1.2.3",
         "255.255.255.255",
         "224.0.0.1",
@@ -201,11 +201,11 @@ def test_what_is_no_plain_url_is_refused_by_its_form(url: str) -> None:
         "[2001:0:7f00:1::]",
     ],
 )
-def test_addresses_that_no_entry_allows(address: str) -> None:
+def test_addresses_that_no_entry_can_allow(address: str) -> None:
     assert "no entry allows it" in refusal(allowing(f"{EVERYTHING}, 0.0.0.0:80"), f"http://{address}/")
 
 
-def test_a_look_up_without_an_end_is_no_refusal_of_what_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dns_timeout_does_not_refuse_a_registered_url(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
 
     def look_up(*_: object) -> list[str]:
@@ -252,14 +252,14 @@ def test_a_look_up_without_an_end_is_no_refusal_of_what_is_registered(monkeypatc
         "user@host",
     ],
 )
-def test_a_bad_entry_is_named(bad: str) -> None:
+def test_an_invalid_entry_is_named(bad: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Settings(webhook_allow=f"mes.plant.example, {bad}")
-    assert f"{bad!r} is no entry" in str(refused.value)
+    assert f"{bad!r} is not a valid entry" in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("bare", "told"),
+    ("bare", "entry"),
     [
         ("127.0.0.1", "write 127.0.0.1:PORT"),
         ("127.9.9.9", "write 127.9.9.9:PORT"),
@@ -270,7 +270,7 @@ def test_a_bad_entry_is_named(bad: str) -> None:
         ("LOCALHOST", "write localhost:PORT"),
     ],
 )
-def test_a_near_address_needs_its_port(bare: str, told: str) -> None:
+def test_a_local_address_needs_a_port(bare: str, entry: str) -> None:
     with pytest.raises(ValidationError, match="would allow nothing") as refused:
         Settings(webhook_allow=f"mes.plant.example, {bare}")
-    assert told in str(refused.value)
+    assert entry in str(refused.value)

@@ -1,4 +1,4 @@
-"""What holds of every address, port, entry and text."""
+"""Properties of allow lists for all addresses, ports, entries and texts."""
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.addresses import format_host, is_loopback_or_link_local, normalise, parse_entries, parse_host
+from core.addresses import format_host, local_kind, normalise, parse_entries, parse_host
 from core.delivery.allowed_targets import Origin, TargetRefused
 from tests.fixtures.allow_lists import EVERYTHING, allowing, refusal
 
@@ -24,13 +24,15 @@ DISGUISES: list[Callable[[IPv4Address], IPv6Address]] = [
 
 
 @given(fours, st.sampled_from(DISGUISES))
-def test_a_disguise_changes_nothing(four: IPv4Address, disguise: Callable[[IPv4Address], IPv6Address]) -> None:
+def test_embedded_ipv4_addresses_are_normalised(
+    four: IPv4Address, disguise: Callable[[IPv4Address], IPv6Address]
+) -> None:
     assert normalise(disguise(four)) == four
     assert normalise(four) == four
 
 
 @given(loopbacks | link_locals, st.sampled_from([None, *DISGUISES]), ports, ports)
-def test_no_range_and_no_port_but_its_own_lets_near_addresses_through(
+def test_a_local_address_needs_an_entry_with_its_port(
     near: IPv4Address, disguise: Callable[[IPv4Address], IPv6Address] | None, port: int, other: int
 ) -> None:
     url = f"http://{format_host(disguise(near) if disguise else near, port)}/"
@@ -42,8 +44,8 @@ def test_no_range_and_no_port_but_its_own_lets_near_addresses_through(
 
 
 @given(fours | sixes, ports, st.none() | ports)
-def test_an_entry_of_an_address_is_for_that_address_and_port(
-    address: IPv4Address | IPv6Address, port: int, asked: int | None
+def test_an_address_entry_allows_only_that_address_and_port(
+    address: IPv4Address | IPv6Address, port: int, url_port: int | None
 ) -> None:
     if normalise(address) != address:
         with pytest.raises(ValueError, match="IPv4"):
@@ -51,8 +53,8 @@ def test_an_entry_of_an_address_is_for_that_address_and_port(
         return
     [entry] = parse_entries(format_host(address, port))
     assert entry.is_exactly(address, port)
-    assert entry.covers(address, asked or port) == (asked in (None, port))
-    if is_loopback_or_link_local(address):
+    assert entry.covers(address, url_port or port) == (url_port in (None, port))
+    if local_kind(address):
         with pytest.raises(ValueError, match=":PORT"):
             parse_entries(str(address))
         return
@@ -62,7 +64,7 @@ def test_an_entry_of_an_address_is_for_that_address_and_port(
 
 
 @given(fours)
-def test_only_the_usual_form_of_an_address_is_one(four: IPv4Address) -> None:
+def test_only_the_canonical_form_of_an_address_is_accepted(four: IPv4Address) -> None:
     assert parse_host(str(four)) == four
     first, _, rest = str(four).partition(".")
     for form in (str(int(four)), hex(int(four)), f"0{int(four):o}", f"{hex(int(first))}.{rest}", f"0{first}.{rest}"):
@@ -74,7 +76,7 @@ labels = st.from_regex(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 
 
 @given(st.lists(labels, min_size=1, max_size=4), ports, st.booleans())
-def test_an_origin_is_the_same_however_it_is_written(parts: list[str], port: int, dot: bool) -> None:
+def test_equivalent_urls_have_the_same_origin(parts: list[str], port: int, dot: bool) -> None:
     name = ".".join(parts)
     shouted = name.upper() + "." * dot
     assert Origin.of(f"HTTPS://{shouted}:{port}/a?b") == Origin("https", name, port)
@@ -82,11 +84,11 @@ def test_an_origin_is_the_same_however_it_is_written(parts: list[str], port: int
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_judged_and_never_breaks(text: str) -> None:
+def test_any_text_is_accepted_or_refused_without_a_crash(text: str) -> None:
     for url in (text, f"http://{text}", f"http://{text}/hook"):
         try:
             allowing("").check(url)
         except TargetRefused as refused:
-            assert refused.detail  # noqa: PT017 - any text may be refused, and none is accepted
+            assert refused.detail  # noqa: PT017 - any text may be refused
         else:
             pytest.fail(f"{url!r} was accepted")

@@ -1,4 +1,4 @@
-"""No entry allows a call of Linewatch's own servers, by whatever name or address they are meant."""
+"""No entry allows webhooks to the servers of Linewatch itself, by any name or address."""
 
 from ipaddress import ip_address
 
@@ -6,11 +6,11 @@ import pytest
 
 from core.addresses import is_local_address
 from core.delivery import allowed_targets
-from tests.fixtures.allow_lists import Names, allowing, refusal
+from tests.fixtures.allow_lists import SetDns, allowing, refusal
 
 
-def test_the_own_servers_are_never_called(names: Names) -> None:
-    names(
+def test_linewatchs_own_servers_are_never_called(set_dns: SetDns) -> None:
+    set_dns(
         db_example=["10.0.0.5", "fd00::5"],
         broker_example=["10.0.0.6"],
         other_example=["10.0.0.5"],
@@ -44,16 +44,16 @@ def test_the_own_servers_are_never_called(names: Names) -> None:
         "postgresql+psycopg://u:p@somewhere.invalid:7001/x?hostaddr=127.0.0.1",
     ],
 )
-def test_the_own_database_on_this_machine_is_known_by_all_its_names(database: str) -> None:
+def test_a_local_database_is_recognised_by_all_its_names(database: str) -> None:
     allowed = allowing("localhost:7001, 127.0.0.2:7001, localhost:7002", database_url=database)
     for host in ("localhost", "127.0.0.1", "[::1]", "127.0.0.2", "[::ffff:127.0.0.1]"):
         assert "of Linewatch" in refusal(allowed, f"http://{host}:7001/")
     assert allowed.resolve("http://127.0.0.1:7002/").port == 7002
 
 
-def test_a_server_on_this_machine_is_known_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {ip_address(one) for one in ("127.0.0.1", "::1", "10.20.0.9", "fd00::9")}
-    monkeypatch.setattr(allowed_targets, "is_local_address", own.__contains__)
+def test_a_local_server_is_recognised_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = {ip_address(address) for address in ("127.0.0.1", "::1", "10.20.0.9", "fd00::9")}
+    monkeypatch.setattr(allowed_targets, "is_local_address", addresses.__contains__)
     for host in ("127.0.0.1", "10.20.0.9"):
         allowed = allowing("10.0.0.0/8, fd00::/8", database_url=f"postgresql+psycopg://u:p@{host}:7001/x")
         for address in ("10.20.0.9", "[fd00::9]", "[::ffff:10.20.0.9]"):
@@ -62,13 +62,13 @@ def test_a_server_on_this_machine_is_known_at_each_of_its_addresses(monkeypatch:
         assert allowed.resolve("http://10.20.0.9:7002/").port == 7002
 
 
-def test_which_addresses_are_of_this_machine() -> None:
-    assert all(is_local_address(ip_address(one)) for one in ("127.0.0.1", "127.1.2.3", "::1"))
-    assert not any(is_local_address(ip_address(one)) for one in ("203.0.113.7", "192.0.2.1"))
+def test_local_addresses_are_recognised() -> None:
+    assert all(is_local_address(ip_address(address)) for address in ("127.0.0.1", "127.1.2.3", "::1"))
+    assert not any(is_local_address(ip_address(address)) for address in ("203.0.113.7", "192.0.2.1"))
 
 
-def test_the_own_mqtt_broker_is_never_called(names: Names) -> None:
-    names(broker_example=["10.0.0.6"])
+def test_linewatchs_own_mqtt_broker_is_never_called(set_dns: SetDns) -> None:
+    set_dns(broker_example=["10.0.0.6"])
     for url, port in {
         "mqtt://u:p@broker.example": 1883,
         "mqtts://broker.example": 8883,

@@ -1,4 +1,4 @@
-"""The rules of webhooks that need no server: signatures, pauses, and what is read of an answer."""
+"""Signatures, retry pauses, and the stored part of a response."""
 
 import datetime as dt
 import time
@@ -13,14 +13,14 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from core.delivery import signing
 from core.delivery.sending import JITTER, retry_pause
 from core.settings import Settings
-from worker.delivery.http_sender import KEPT_CHARACTERS, printable, retry_after
+from worker.delivery.http_sender import KEPT_CHARACTERS, parse_retry_after, printable
 
 SCHEDULE = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0)
 FIRST = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SECOND = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
 
-def test_the_example_of_the_specification() -> None:
+def test_the_signature_equals_the_example_of_the_specification() -> None:
     headers = signing.headers([FIRST], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
@@ -37,24 +37,24 @@ def test_each_secret_alone_verifies(text: str, message_id: object) -> None:
             Webhook(secret).verify(body, {**headers, "webhook-id": "another"}, json_parse=False)
 
 
-def test_the_schedule_is_the_documented_one() -> None:
+def test_the_retry_schedule_is_the_documented_one() -> None:
     assert Settings().webhook_retry_seconds == SCHEDULE
 
 
 @given(st.integers(1, 7), st.floats(0, 1), st.floats(0, 1e9))
-def test_pauses(tries: int, jitter: float, asked: float) -> None:
-    pause = retry_pause(tries, SCHEDULE, retry_after=asked, jitter=jitter)
+def test_pauses_follow_the_schedule_jitter_and_retry_after(tries: int, jitter: float, retry_after: float) -> None:
+    pause = retry_pause(tries, SCHEDULE, retry_after=retry_after, jitter=jitter)
     assert pause is not None
     planned = SCHEDULE[tries - 1]
     assert planned <= pause
-    assert min(asked, 86_400) <= pause <= max(planned * (1 + JITTER), min(asked, 86_400))
+    assert min(retry_after, 86_400) <= pause <= max(planned * (1 + JITTER), min(retry_after, 86_400))
 
 
-def test_no_pause_follows_the_last_try() -> None:
+def test_no_pause_follows_the_last_attempt() -> None:
     assert retry_pause(len(SCHEDULE) + 1, SCHEDULE, retry_after=10, jitter=0) is None
 
 
-def test_the_setting_of_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_can_be_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINEWATCH_WEBHOOK_RETRY_SECONDS", "0.5, 1,2")
     assert Settings().webhook_retry_seconds == (0.5, 1, 2)
     for wrong in ("", "1,", "soon", "-1", "nan", "inf"):
@@ -79,17 +79,17 @@ def test_the_setting_of_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_retry_after(header: str | None, seconds: float) -> None:
-    assert retry_after(header) == seconds
+    assert parse_retry_after(header) == seconds
 
 
 def test_retry_after_a_date() -> None:
     moment = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
-    assert 3590 < retry_after(format_datetime(moment, usegmt=True)) <= 3600
+    assert 3590 < parse_retry_after(format_datetime(moment, usegmt=True)) <= 3600
 
 
 @given(st.text())
-def test_what_is_kept_of_an_answer_moves_no_cursor(text: str) -> None:
+def test_a_stored_response_contains_no_control_characters(text: str) -> None:
     kept = printable(text)
     assert len(kept) <= KEPT_CHARACTERS
-    assert not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in kept)
+    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in kept)
     kept.encode()

@@ -1,4 +1,4 @@
-"""Charts are well-formed SVG that shows what it is given and escapes what it is called."""
+"""Charts are well-formed SVG that shows all values and escapes labels."""
 
 import xml.etree.ElementTree as ET
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.html.charts import Counted, Mark, Strip, counted_histograms, curves, histograms
+from core.html.charts import CountedHistogram, Mark, Strip, counted_histograms, curves, histograms
 
 SVG = "{http://www.w3.org/2000/svg}"
 scores = st.lists(st.floats(0, 1e6, allow_nan=False), min_size=1, max_size=50)
@@ -14,7 +14,7 @@ labels = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 
 
 def parsed(chart: str) -> ET.Element:
-    return ET.fromstring(str(chart).strip().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" '))  # noqa: S314 - our own
+    return ET.fromstring(str(chart).strip().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" '))  # noqa: S314 - rendered by us
 
 
 def texts(chart: ET.Element) -> list[str]:
@@ -22,7 +22,9 @@ def texts(chart: ET.Element) -> list[str]:
 
 
 @given(scores, labels, st.floats(1e-6, 1e6))
-def test_a_histogram_lies_in_its_box_and_names_its_threshold(values: list[float], label: str, threshold: float) -> None:
+def test_a_histogram_stays_in_its_box_and_labels_its_threshold(
+    values: list[float], label: str, threshold: float
+) -> None:
     chart = parsed(histograms([Strip(label, "good", np.array(values))], [Mark("threshold", threshold)]))
     width, height = map(float, chart.attrib["viewBox"].split()[2:])
     for bar in chart.iter(f"{SVG}rect"):
@@ -38,8 +40,10 @@ def test_a_histogram_lies_in_its_box_and_names_its_threshold(values: list[float]
 
 
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=80))
-def test_each_bin_that_is_not_empty_has_a_bar(bins: list[int]) -> None:
-    chart = parsed(counted_histograms([Counted("Before", "before", "", bins)], Mark("threshold", 1), low=0, high=3))
+def test_each_non_empty_bin_has_a_bar(bins: list[int]) -> None:
+    chart = parsed(
+        counted_histograms([CountedHistogram("Before", "before", "", bins)], Mark("threshold", 1), low=0, high=3)
+    )
     heights = [float(bar.attrib["height"]) for bar in chart.iter(f"{SVG}rect")]
     filled = [count for count in bins if count]
     assert len(heights) == len(filled)

@@ -52,7 +52,7 @@ def test_a_sequential_jpeg_with_many_scans_is_undecodable(scans: int) -> None:
     assert raised.value.failure is Failure.IMAGE_UNDECODABLE
 
 
-def test_the_larger_a_jpeg_the_fewer_scans_it_may_have() -> None:
+def test_larger_jpegs_may_have_fewer_scans() -> None:
     decode(scan_bomb(40, 800), max_pixels=LIMIT)
     with pytest.raises(Undecodable, match="more than 15 scans"):
         decode(scan_bomb(40, 8000), max_pixels=LIMIT)
@@ -66,7 +66,7 @@ def test_scans_are_counted_in_every_kind_of_jpeg() -> None:
     assert count_scans(scan_bomb(37, 64), at_most=5) == 5
 
 
-def test_a_thumbnail_and_what_follows_the_image_do_not_count_as_scans() -> None:
+def test_scans_in_a_thumbnail_or_after_the_image_are_not_counted() -> None:
     thumbnail = jpeg(16, progressive=True)
     assert count_scans(jpeg(exif=b"Exif\0\0" + thumbnail) + thumbnail, at_most=100) == 1
 

@@ -171,8 +171,8 @@ def test_pillow_warnings_are_ignored_in_all_threads() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with ThreadPoolExecutor(4) as pool:
-            for done in [pool.submit(read) for _ in range(4)]:
-                done.result()
+            for future in [pool.submit(read) for _ in range(4)]:
+                future.result()
     assert not caught
 
 

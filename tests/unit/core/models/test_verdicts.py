@@ -1,4 +1,4 @@
-"""The comparison that decides a verdict."""
+"""The comparison of a score with the thresholds."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +21,5 @@ def test_a_score_at_the_threshold_is_ng() -> None:
 
 
 @given(finite, finite, st.none() | finite)
-def test_an_image_that_cannot_be_trusted_is_for_a_person_to_judge(
-    score: float, threshold: float, review: float | None
-) -> None:
+def test_an_image_that_failed_an_input_check_needs_review(score: float, threshold: float, review: float | None) -> None:
     assert decide_verdict(score, threshold, review, ["input_dark"]) == "review"

@@ -1,15 +1,15 @@
-"""The address of the broker, and the settings of Celery that keep messages harmless."""
+"""The broker URL, and the Celery settings for lost workers."""
 
 from core.queue.broker import broker_url, celery_settings
 from core.settings import Settings
 
 
-def test_the_broker_is_addressed_as_kombu_wants_it() -> None:
+def test_the_broker_url_has_the_form_that_kombu_expects() -> None:
     assert broker_url("unix:///run/valkey.sock") == "redis+socket:///run/valkey.sock"
     assert broker_url("redis://:secret@host:6379/1") == "redis://:secret@host:6379/1"
 
 
-def test_lost_workers_cannot_make_a_message_run_for_ever() -> None:
+def test_messages_are_not_redelivered_after_a_lost_worker() -> None:
     celery = celery_settings(Settings())
     assert celery["task_acks_late"]
     assert not celery["task_reject_on_worker_lost"]

@@ -1,4 +1,4 @@
-"""Windows: when bulk work may run, by the clock on the wall."""
+"""Maintenance windows, in which bulk work runs, follow the local clock."""
 
 import datetime as dt
 
@@ -8,9 +8,9 @@ from core.rescoring.maintenance_windows import MaintenanceWindow, parse_time_zon
 
 
 def hours_open(window: MaintenanceWindow, begin: dt.datetime, hours: int) -> float:
-    """How many of the hours from a moment on it is open, counted in quarters."""
+    """Return how many of the following hours the window is open, in steps of 15 minutes."""
     quarters = [begin + dt.timedelta(minutes=15 * number) for number in range(4 * hours)]
-    return sum(window.is_open(one) for one in quarters) / 4
+    return sum(window.is_open(moment) for moment in quarters) / 4
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def hours_open(window: MaintenanceWindow, begin: dt.datetime, hours: int) -> flo
         ("12:00-00:00", ["12:00", "23:59"], ["00:00", "11:59"]),
     ],
 )
-def test_a_window_begins_at_one_time_and_ends_before_another(
+def test_a_window_includes_its_start_and_excludes_its_end(
     window: str, open_at: list[str], closed_at: list[str]
 ) -> None:
     parsed = MaintenanceWindow.parse(window, "Europe/Berlin")
@@ -31,17 +31,17 @@ def test_a_window_begins_at_one_time_and_ends_before_another(
         assert parsed.is_open(moment) == (time in open_at), time
 
 
-def test_it_goes_by_the_clock_of_its_zone() -> None:
+def test_a_window_follows_the_clock_of_its_time_zone() -> None:
     window = MaintenanceWindow.parse("22:00-05:00", "Europe/Berlin")
     assert window.is_open(dt.datetime(2026, 7, 1, 20, 0, tzinfo=dt.UTC))  # summer: two hours ahead
-    assert not window.is_open(dt.datetime(2026, 1, 1, 20, 0, tzinfo=dt.UTC))  # winter: one
+    assert not window.is_open(dt.datetime(2026, 1, 1, 20, 0, tzinfo=dt.UTC))  # winter: one hour ahead
     assert window.is_open(dt.datetime(2026, 1, 1, 21, 0, tzinfo=dt.UTC))
     assert MaintenanceWindow.parse("22:00-05:00", "America/Chicago").is_open(
         dt.datetime(2026, 7, 1, 3, 0, tzinfo=dt.UTC)
     )
 
 
-def test_the_nights_of_changed_clocks_are_shorter_and_longer() -> None:
+def test_clock_changes_shorten_or_lengthen_a_window() -> None:
     window = MaintenanceWindow.parse("22:00-05:00", "Europe/Berlin")
     noon = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
     assert hours_open(window, noon, 24) == 7
@@ -49,7 +49,7 @@ def test_the_nights_of_changed_clocks_are_shorter_and_longer() -> None:
     assert hours_open(window, noon.replace(month=10, day=24), 24) == 8
 
 
-def test_the_hour_that_comes_twice_is_open_twice_and_the_skipped_one_never() -> None:
+def test_a_repeated_hour_is_open_twice_and_a_skipped_one_never() -> None:
     window = MaintenanceWindow.parse("02:00-03:00", "Europe/Berlin")
     assert hours_open(window, dt.datetime(2026, 10, 24, 22, 0, tzinfo=dt.UTC), 8) == 2
     assert hours_open(window, dt.datetime(2026, 3, 28, 22, 0, tzinfo=dt.UTC), 8) == 0
@@ -69,17 +69,17 @@ def test_the_hour_that_comes_twice_is_open_twice_and_the_skipped_one_never() -> 
         "\u0662\u0662:00-05:00",
     ],
 )
-def test_what_is_no_window_is_refused(text: str) -> None:
+def test_an_invalid_window_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a window: write it like"):
         MaintenanceWindow.parse(text, "UTC")
 
 
-def test_a_window_that_ends_when_it_begins_is_refused() -> None:
+def test_a_window_of_zero_length_is_refused() -> None:
     with pytest.raises(ValueError, match="ends when it begins"):
         MaintenanceWindow.parse("05:00-05:00", "UTC")
 
 
 @pytest.mark.parametrize("name", ["", "Berlin", "Europe", "../UTC", "/etc/passwd", "UTC\0", "Europe/Berlin "])
-def test_what_is_no_time_zone_is_refused(name: str) -> None:
+def test_an_unknown_time_zone_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is not a time zone: use a name like"):
         parse_time_zone(name)

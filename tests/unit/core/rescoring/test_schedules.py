@@ -1,4 +1,4 @@
-"""The times of schedules: cron's syntax, by the clock on the wall."""
+"""The times of schedules: cron syntax, by the local clock."""
 
 import datetime as dt
 
@@ -13,14 +13,14 @@ BERLIN = "Europe/Berlin"
 @pytest.mark.parametrize(
     ("cron", "after", "expected"),
     [
-        # The clocks go forward on 2026-03-29 at 2:00: what would come in the hour that is skipped comes at its end.
+        # Clocks go forward on 2026-03-29 at 2:00: times in the skipped hour move to its end.
         ("30 2 * * *", "2026-03-28T12:00+01:00", "2026-03-29T03:00+02:00"),
         ("30 2 * * *", "2026-03-29T03:00+02:00", "2026-03-30T02:30+02:00"),
-        # They go back on 2026-10-25 at 3:00: what comes at half past two comes once, also for who looks late.
+        # Clocks go back on 2026-10-25 at 3:00: a daily time of 2:30 occurs once, also if it is computed late.
         ("30 2 * * *", "2026-10-24T12:00+02:00", "2026-10-25T02:30+02:00"),
         ("30 2 * * *", "2026-10-25T02:30+02:00", "2026-10-26T02:30+01:00"),
         ("30 2 * * *", "2026-10-25T02:10+01:00", "2026-10-26T02:30+01:00"),
-        # What comes every hour comes in both of them.
+        # An hourly schedule runs in both of the repeated hours.
         ("30 * * * *", "2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00"),
         ("30 * * * *", "2026-03-29T01:30+01:00", "2026-03-29T03:30+02:00"),
         ("0 22 L * *", "2026-02-03T00:00+01:00", "2026-02-28T22:00+01:00"),
@@ -28,9 +28,9 @@ BERLIN = "Europe/Berlin"
         ("0 0 29 2 *", "2026-11-27T22:00+01:00", "2028-02-29T00:00+01:00"),
     ],
 )
-def test_times_go_by_the_clock_on_the_wall(cron: str, after: str, expected: str) -> None:
-    found = next_time(cron, BERLIN, dt.datetime.fromisoformat(after))
-    assert found == dt.datetime.fromisoformat(expected)
+def test_times_follow_the_local_clock(cron: str, after: str, expected: str) -> None:
+    moment = next_time(cron, BERLIN, dt.datetime.fromisoformat(after))
+    assert moment == dt.datetime.fromisoformat(expected)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_times_go_by_the_clock_on_the_wall(cron: str, after: str, expected: str)
         "0 0 31 2,4 *",
     ],
 )
-def test_what_is_no_cron_or_never_comes_is_refused(cron: str) -> None:
+def test_an_invalid_or_never_matching_cron_expression_is_refused(cron: str) -> None:
     with pytest.raises(Refused, match=r"^cron: ") as refused:
         next_time(cron, "UTC", dt.datetime.now(dt.UTC))
     assert refused.value.code is Code.INVALID_FIELD

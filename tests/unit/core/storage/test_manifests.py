@@ -83,7 +83,7 @@ def test_csv_rows_become_items(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "reason"),
     [
         ("{", "not valid JSON"),
         ("[1]", "not a JSON object"),
@@ -103,16 +103,16 @@ def test_csv_rows_become_items(tmp_path: Path) -> None:
         ("[" * 60_000, "nested too deeply"),
     ],
 )
-def test_an_invalid_json_line_does_not_affect_the_others(tmp_path: Path, line: str, why: str) -> None:
+def test_an_invalid_json_line_does_not_affect_the_others(tmp_path: Path, line: str, reason: str) -> None:
     items = items_of(tmp_path, "a.jsonl", f'{{"path": "1.png"}}\n{line}\n{{"path": "3.png"}}\n')
     assert [items[0], items[2]] == [{"path": "1.png"}, {"path": "3.png"}]
     assert failure_detail(items[1]).startswith("line 2: ")
-    assert why in failure_detail(items[1])
+    assert reason in failure_detail(items[1])
     assert_reading_resumes_anywhere(tmp_path, "a.jsonl")
 
 
 @pytest.mark.parametrize(
-    ("row", "why"),
+    ("row", "reason"),
     [
         ("2.png,a,b", "has 3 values"),
         ("2.png", "has 1 values"),
@@ -123,12 +123,12 @@ def test_an_invalid_json_line_does_not_affect_the_others(tmp_path: Path, line: s
         ("2.png," + "x" * 201, "part_id: "),
     ],
 )
-def test_an_invalid_csv_row_does_not_affect_the_others(tmp_path: Path, row: str, why: str) -> None:
+def test_an_invalid_csv_row_does_not_affect_the_others(tmp_path: Path, row: str, reason: str) -> None:
     many = "".join(f"{number}.png,p\n" for number in range(8000))  # more than the longest row
     items = items_of(tmp_path, "a.csv", f"path,part_id\n1.png,\n{row}\n{many}")
     assert items[0] == {"path": "1.png"}
     assert items[2:] == [{"path": f"{number}.png", "part_id": "p"} for number in range(8000)]
-    assert why in failure_detail(items[1])
+    assert reason in failure_detail(items[1])
 
 
 def test_a_quote_open_to_the_end_of_the_file_invalidates_only_its_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command: its exit codes, and that every failure is one line that says what to do."""
+"""Exit codes of the command; every failure is one line that says what to do."""
 
 import errno
 import subprocess
@@ -19,7 +19,7 @@ NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def _nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINEWATCH_URL", NOBODY)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("linewatch.http.transport.RECONNECTS", 0)
@@ -92,7 +92,7 @@ def _nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "status --url 127.0.0.1:8000",
     ],
 )
-def test_wrong_use_is_one_line_and_2(
+def test_usage_errors_print_one_line_and_exit_with_2(
     arguments: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -132,7 +132,7 @@ def test_wrong_use_is_one_line_and_2(
         "calibrate --recipe r --data missing",
     ],
 )
-def test_work_that_fails_is_one_line_and_1(
+def test_failures_print_one_line_and_exit_with_1(
     arguments: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -143,10 +143,10 @@ def test_work_that_fails_is_one_line_and_1(
 
 
 def _is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    told = capfd.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("linewatch: ")
-    assert told.err.count("\n") == 1
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("linewatch: ")
+    assert output.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def _is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
         "results --help",
     ],
 )
-def test_help_is_no_failure(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_exits_with_0(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments.split()) == 0
     assert "Usage: linewatch" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "value"), [("MINIBATCH", "many"), ("WEBHOOK_RETRY_SECONDS", "5,x")])
-def test_wrong_settings_name_their_variable(
+def test_invalid_settings_name_their_variable(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     from core.settings import settings
@@ -180,7 +180,7 @@ def test_wrong_settings_name_their_variable(
     settings.cache_clear()
 
 
-def test_a_database_that_nobody_named_may_be_that_of_a_data_directory(
+def test_the_default_database_is_that_of_the_data_directory(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from core.settings import settings
@@ -192,7 +192,7 @@ def test_a_database_that_nobody_named_may_be_that_of_a_data_directory(
     settings.cache_clear()
 
 
-def test_failures_that_are_foreseen_say_what_to_do() -> None:
+def test_expected_failures_say_what_to_do() -> None:
     unauthenticated = failures.explain(Refused("unauthenticated", 401, "Send a key."))
     assert unauthenticated is not None
     assert "LINEWATCH_API_KEY" in unauthenticated.line
@@ -207,12 +207,12 @@ def test_failures_that_are_foreseen_say_what_to_do() -> None:
     assert full == failures.Failure("/data: No space left on device", failures.FAILED)
 
 
-def test_a_defect_is_not_dressed_up_as_a_failure() -> None:
+def test_a_bug_is_not_reported_as_a_failure() -> None:
     assert failures.explain(KeyError("x")) is None
     assert failures.explain(ModuleNotFoundError("no linewtach", name="linewtach")) is None
 
 
-def test_an_interrupt_is_130_and_says_what_goes_on(
+def test_an_interrupt_exits_with_130_and_says_what_continues(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -222,19 +222,23 @@ def test_an_interrupt_is_130_and_says_what_goes_on(
     folder.mkdir()
     for command in ("status", "submit"):
         monkeypatch.setattr(f"linewatch.cli.commands.{command}.client", interrupted)
-    said = {"status": "interrupted", "submit FOLDER": "interrupted; the same command continues where it stopped"}
-    said["submit IMAGE"] = "interrupted; images that were accepted will be scored (see `linewatch list`)"
-    for command, line in said.items():
+    messages = {"status": "interrupted", "submit FOLDER": "interrupted; the same command continues where it stopped"}
+    messages["submit IMAGE"] = "interrupted; images that were accepted will be scored (see `linewatch list`)"
+    for command, line in messages.items():
         words = command.replace("FOLDER", str(folder)).replace("IMAGE", str(image)).split()
         assert run([*words, "--recipe", "r"] if "submit" in command else words) == failures.INTERRUPTED
         assert capfd.readouterr() == ("", f"linewatch: {line}\n")
 
 
-def test_an_interrupt_while_commands_are_still_imported_is_130_too(tmp_path: Path) -> None:
+def test_an_interrupt_during_the_imports_exits_with_130_too(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
     program = "import sys; sys.path.insert(0, sys.argv.pop()); from linewatch.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, "status", tmp_path], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (failures.INTERRUPTED, "", "linewatch: interrupted\n")
+    completed = subprocess.run([sys.executable, "-c", program, "status", tmp_path], capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout, completed.stderr) == (
+        failures.INTERRUPTED,
+        "",
+        "linewatch: interrupted\n",
+    )
 
 
 def test_secrets_are_masked() -> None:
@@ -248,7 +252,7 @@ def test_secrets_are_masked() -> None:
     assert "s3cret" not in str(_masked(SecretStr("redis://:s3cret@[host")))
 
 
-def test_a_threshold_says_what_it_costs_and_how_that_is_known() -> None:
+def test_a_calibration_describes_its_expected_rate_and_sample() -> None:
     calibration = {
         "expected_false_reject_rate": 0.04,
         "confidence": 0.95,
@@ -262,9 +266,9 @@ def test_a_threshold_says_what_it_costs_and_how_that_is_known() -> None:
     assert describe_calibration(None) == "set by hand, so its false-reject rate is not known"
 
 
-def test_a_threshold_says_what_is_reviewed_and_how_few_parts_that_is_known_from() -> None:
+def test_a_calibration_describes_its_review_rate_and_the_number_of_parts() -> None:
     band = {"threshold": 0.4, "rate": 0.1, "expected_rate": 0.1, "confidence_interval": [0.03, 0.2]}
-    said = describe_calibration(
+    description = describe_calibration(
         {
             "expected_false_reject_rate": 0.05,
             "confidence_interval": [0.01, 0.12],
@@ -274,11 +278,11 @@ def test_a_threshold_says_what_is_reviewed_and_how_few_parts_that_is_known_from(
             "review": band,
         }
     )
-    assert "about 5.0% of good parts will be rejected, and 10.0% rejected or reviewed" in said
-    assert "from 60 held-out good parts in 20 groups" in said
+    assert "about 5.0% of good parts will be rejected, and 10.0% rejected or reviewed" in description
+    assert "from 60 held-out good parts in 20 groups" in description
 
 
-def test_split_are_bounded_and_hold_no_name_twice() -> None:
+def test_bursts_are_limited_and_contain_no_name_twice() -> None:
     def sizes(*named: tuple[str, int]) -> list[int]:
         files = [_File(number, Path("x"), Stamp(name, size, 0)) for number, (name, size) in enumerate(named)]
         return [len(burst) for burst in _split(files)]
@@ -289,21 +293,21 @@ def test_split_are_bounded_and_hold_no_name_twice() -> None:
     assert sizes() == []
 
 
-def test_images_are_found_by_suffix_and_hidden_ones_left_out(tmp_path: Path) -> None:
+def test_images_are_found_by_suffix_and_hidden_ones_skipped(tmp_path: Path) -> None:
     for name in ("b.PNG", "a/c.tiff", "a/notes.txt", ".hidden.png", ".thumbnails/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [path.relative_to(tmp_path).as_posix() for path in images_in(tmp_path)] == ["a/c.tiff", "b.PNG"]
 
 
-def test_the_command_offers_the_events_that_there_are() -> None:
+def test_the_command_offers_all_event_types() -> None:
     from core.feed.events import EventType
     from linewatch.cli.commands.webhooks import _EVENTS
 
     assert set(_EVENTS) == {event.value for event in EventType} - {EventType.ENDPOINT_TEST}
 
 
-def test_the_command_takes_the_same_files_for_images_as_the_server() -> None:
+def test_the_command_and_the_server_accept_the_same_image_suffixes() -> None:
     from core.intake import image_formats
     from linewatch.cli.image_files import SUFFIXES
 

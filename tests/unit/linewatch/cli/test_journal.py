@@ -1,4 +1,4 @@
-"""The journal of a submission: what a crash leaves of it, and that one process has it at a time."""
+"""The journal of a submission: crash safety and locking."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ A, B, C = (Stamp(name, 10, 1) for name in ("a.png", "b.png", "c\udcff.png"))  # 
 ABOUT = {"url": "http://x", "recipe": "ring", "folder": "/images"}
 
 
-def test_it_knows_what_was_accepted_and_what_has_no_answer(tmp_path: Path) -> None:
+def test_the_journal_contains_accepted_and_unanswered_uploads(tmp_path: Path) -> None:
     with opened(tmp_path, ABOUT, again=False) as journal:
         answered, lost, given_up = journal.begin([A, C]), journal.begin([B]), journal.begin([B])
         assert len({answered, lost, given_up}) == 3
@@ -29,7 +29,7 @@ def test_it_knows_what_was_accepted_and_what_has_no_answer(tmp_path: Path) -> No
         assert (journal.accepted(A), journal.batches) == (None, [])
 
 
-def test_other_fields_are_another_journal_and_again_forgets(tmp_path: Path) -> None:
+def test_other_fields_use_another_journal_and_again_deletes_it(tmp_path: Path) -> None:
     with opened(tmp_path, ABOUT, again=False) as journal:
         journal.accept(journal.begin([A]), "batch", {"a.png": "1"})
     with opened(tmp_path, ABOUT | {"lot_id": "L-1"}, again=False) as journal:
@@ -39,7 +39,7 @@ def test_other_fields_are_another_journal_and_again_forgets(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kept", range(0, 60, 7))
-def test_a_line_that_was_being_written_counts_as_not_written(tmp_path: Path, kept: int) -> None:
+def test_an_incomplete_line_is_ignored(tmp_path: Path, kept: int) -> None:
     with opened(tmp_path, ABOUT, again=False) as journal:
         key = journal.begin([A])
         [file] = tmp_path.iterdir()
@@ -53,7 +53,7 @@ def test_a_line_that_was_being_written_counts_as_not_written(tmp_path: Path, kep
         assert journal.accepted(A) == Accepted("1", "batch")
 
 
-def test_one_process_has_it_at_a_time(tmp_path: Path) -> None:
+def test_one_process_uses_a_journal_at_a_time(tmp_path: Path) -> None:
     with (
         opened(tmp_path, ABOUT, again=False),
         pytest.raises(CommandFailed, match="another process"),
@@ -62,7 +62,7 @@ def test_one_process_has_it_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_one_that_is_damaged_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_of_a_damaged_journal_says_what_to_do(tmp_path: Path) -> None:
     with opened(tmp_path, ABOUT, again=False) as journal:
         journal.begin([A])
     [file] = tmp_path.iterdir()

@@ -72,7 +72,7 @@ def tar_with_changed_manifest(change: Callable[[dict[str, Any]], None]) -> bytes
     return tar({**CONTENT, MANIFEST: json.dumps(content).encode()})
 
 
-def test_a_folder_travels_as_a_tar_and_back(tmp_path: Path) -> None:
+def test_a_folder_is_packed_and_unpacked(tmp_path: Path) -> None:
     write_folder(tmp_path / "bundle", VALID)
     packed = io.BytesIO()
     pack(tmp_path / "bundle", packed)
@@ -97,7 +97,7 @@ def test_the_digest_covers_every_file() -> None:
     assert digest(other.to_json()) != digest(manifest().to_json()) == digest(manifest().to_json())
 
 
-def test_a_folder_is_never_overwritten_and_never_half_written(tmp_path: Path) -> None:
+def test_a_folder_is_never_overwritten_or_partially_written(tmp_path: Path) -> None:
     write_folder(tmp_path / "bundle", VALID)
     with pytest.raises(FileExistsError, match="never changes"):
         write_folder(tmp_path / "bundle", VALID)

@@ -1,4 +1,4 @@
-"""Heat is in units of the threshold, and its image shows what the verdict says: a good part stays calm."""
+"""Heat is in units of the threshold, and heatmaps match the verdict: good parts are hardly tinted."""
 
 import re
 from pathlib import Path
@@ -38,22 +38,22 @@ def test_heat_reaches_1_exactly_where_the_score_reaches_the_threshold(
     score: float,
     threshold: float,
 ) -> None:
-    found = scale_to_threshold(anomaly_map, score, threshold)
-    assert found.dtype == np.float32
-    assert found.shape == anomaly_map.shape
-    assert np.isfinite(found).all()
-    assert found.min() >= 0
-    assert (found.max() >= 1) == (score >= threshold)
+    heat = scale_to_threshold(anomaly_map, score, threshold)
+    assert heat.dtype == np.float32
+    assert heat.shape == anomaly_map.shape
+    assert np.isfinite(heat).all()
+    assert heat.min() >= 0
+    assert (heat.max() >= 1) == (score >= threshold)
 
 
-def test_the_peak_stands_for_the_score() -> None:
+def test_the_peak_of_the_heat_equals_the_score() -> None:
     anomaly_map = np.linspace(0, 2, 100, dtype=np.float32).reshape(10, 10)
     peak = anomaly_map.ravel()[-2:].mean()  # 2 % of a hundred cells
-    found = scale_to_threshold(anomaly_map, score=0.6, threshold=0.4)
-    np.testing.assert_allclose(found, np.minimum(anomaly_map / peak, 1) * 1.5, rtol=1e-5)
+    heat = scale_to_threshold(anomaly_map, score=0.6, threshold=0.4)
+    np.testing.assert_allclose(heat, np.minimum(anomaly_map / peak, 1) * 1.5, rtol=1e-5)
 
 
-def test_a_score_just_below_the_threshold_is_calm() -> None:
+def test_heat_stays_below_1_for_a_score_just_below_the_threshold() -> None:
     assert scale_to_threshold(spot(), score=np.nextafter(0.3, 0), threshold=0.3).max() < 1
     assert scale_to_threshold(spot(), score=0.3, threshold=0.3).max() == 1
 
@@ -66,12 +66,12 @@ def test_a_score_just_below_the_threshold_is_calm() -> None:
         pytest.param([[np.inf, 1], [0.5, 0]], [[2, 0], [0, 0]], id="infinite"),
     ],
 )
-def test_odd_maps(anomaly_map: list[list[float]], expected: list[list[float]]) -> None:
+def test_unusual_maps(anomaly_map: list[list[float]], expected: list[list[float]]) -> None:
     np.testing.assert_allclose(scale_to_threshold(np.array(anomaly_map), 2, 1), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0])
-def test_without_a_ratio_to_the_threshold_only_its_side_counts(threshold: float) -> None:
+def test_without_a_ratio_to_the_threshold_only_the_side_counts(threshold: float) -> None:
     assert scale_to_threshold(spot(), threshold, threshold).max() == 1
     assert scale_to_threshold(spot(), threshold - 1, threshold).max() == 0
 
@@ -83,15 +83,15 @@ def test_a_score_that_is_not_finite_has_no_heat(score: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3,), (1, 2, 3)])
-def test_what_is_no_map_is_refused(shape: tuple[int, ...]) -> None:
+def test_an_invalid_map_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="rows and columns"):
         scale_to_threshold(np.zeros(shape), 1, 1)
 
 
-def test_the_grid_lies_on_the_image_as_pillow_lays_it() -> None:
-    """Centres on centres: column c of a grid enlarged 8 times is centred on pixels 8c + 3 and 8c + 4."""
-    found = resize_map(spot(), (96, 64))
-    rows, columns = np.nonzero(found > 0.9 * found.max())
+def test_the_map_is_aligned_with_the_image_as_in_pillow() -> None:
+    """Column c of a grid enlarged 8 times is centred between pixels 8c + 3 and 8c + 4."""
+    resized = resize_map(spot(), (96, 64))
+    rows, columns = np.nonzero(resized > 0.9 * resized.max())
     assert (rows.mean(), columns.mean()) == (2 * 8 + 3.5, 3 * 8 + 3.5)
     ramp = np.arange(4, dtype=np.float32)[None] + 1
     np.testing.assert_allclose(resize_map(ramp, (8, 1))[0], [1, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4], rtol=1e-6)
@@ -106,7 +106,7 @@ def test_the_peak_survives_any_size(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("ground", [0, 90, 255])
-def test_what_is_below_half_the_threshold_is_not_drawn(ground: int) -> None:
+def test_heat_below_half_the_threshold_is_not_drawn(ground: int) -> None:
     image = plain(ground)
     drawn = overlay(image, scale_to_threshold(spot(), 0.49, 1))
     assert drawn.tobytes() == image.tobytes()
@@ -114,7 +114,7 @@ def test_what_is_below_half_the_threshold_is_not_drawn(ground: int) -> None:
 
 
 @pytest.mark.parametrize("ground", [0, 90, 255])
-def test_a_tint_below_the_threshold_and_a_step_with_a_contour_at_it(ground: int) -> None:
+def test_heat_is_a_tint_below_the_threshold_and_has_a_contour_at_it(ground: int) -> None:
     image = plain(ground)
     calm, hot = (np.asarray(overlay(image, scale_to_threshold(spot(), score, 1))).astype(int) for score in (0.999, 1.3))
     tinted = np.abs(calm - ground).sum(axis=2) > 0
@@ -127,12 +127,12 @@ def test_a_tint_below_the_threshold_and_a_step_with_a_contour_at_it(ground: int)
         assert (hot == line).all(axis=2).any()
 
 
-def test_it_saturates_at_three_times_the_threshold() -> None:
+def test_heat_saturates_at_three_times_the_threshold() -> None:
     three, nine = (np.asarray(overlay(plain(90), np.full((2, 2), value, dtype=np.float32))) for value in (3, 9))
     np.testing.assert_array_equal(three, nine)
 
 
-def test_the_scale_reads_without_its_hues() -> None:
+def test_the_scale_is_readable_without_colours() -> None:
     scale = np.asarray(legend(600, 4).convert("L")).astype(int)[0]
     hot = scale[201:]
     assert (np.diff(hot) >= -1).all()

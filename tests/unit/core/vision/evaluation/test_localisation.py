@@ -1,4 +1,4 @@
-"""Pixel AUROC and AUPRO: known by hand on small maps, and equal to a naive reckoning on random ones."""
+"""Pixel AUROC and AUPRO: computed by hand on small maps, and equal to a naive implementation on random ones."""
 
 from pathlib import Path
 
@@ -24,7 +24,10 @@ def marked(*rows: list[list[int]]) -> Masks:
 
 
 def naive_auroc(maps: Maps, masks: Masks) -> float:
-    values, inside = np.concatenate([one.ravel() for one in maps]), np.concatenate([one.ravel() for one in masks])
+    values, inside = (
+        np.concatenate([anomaly_map.ravel() for anomaly_map in maps]),
+        np.concatenate([anomaly_map.ravel() for anomaly_map in masks]),
+    )
     ranks, count = stats.rankdata(values), inside.sum()
     return float((ranks[inside].sum() - count * (count + 1) / 2) / (count * (~inside).sum()))
 
@@ -32,13 +35,13 @@ def naive_auroc(maps: Maps, masks: Masks) -> float:
 def naive_aupro(maps: Maps, masks: Masks, limit: float) -> float:
     points = [(0.0, 0.0)]
     labelled = [ndimage.label(mask, structure=np.ones((3, 3))) for mask in masks]
-    for threshold in np.unique(np.concatenate([one.ravel() for one in maps]))[::-1]:
-        hits = [one >= threshold for one in maps]
+    for threshold in np.unique(np.concatenate([anomaly_map.ravel() for anomaly_map in maps]))[::-1]:
+        hits = [anomaly_map >= threshold for anomaly_map in maps]
         false = sum((hit & ~mask).sum() for hit, mask in zip(hits, masks, strict=True))
         overlaps = [
             hit[labels == number].mean()
-            for hit, (labels, found) in zip(hits, labelled, strict=True)
-            for number in range(1, found + 1)
+            for hit, (labels, regions) in zip(hits, labelled, strict=True)
+            for number in range(1, regions + 1)
         ]
         points.append((false / sum((~mask).sum() for mask in masks), float(np.mean(overlaps))))
     rates, overlap = np.array(points).T
@@ -55,22 +58,22 @@ def random_case(seed: int) -> tuple[Maps, Masks]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_equals_the_naive_reckoning(seed: int) -> None:
+def test_the_metrics_equal_a_naive_implementation(seed: int) -> None:
     maps, masks = random_case(seed)
     assert pixel_auroc(maps, masks) == pytest.approx(naive_auroc(maps, masks), abs=2e-4)
     for limit in (0.05, 0.3, 1.0):
         assert aupro(maps, masks, limit) == pytest.approx(naive_aupro(maps, masks, limit), abs=5e-4)
 
 
-def test_a_map_that_is_its_mask_is_perfect_and_its_opposite_is_not() -> None:
+def test_a_map_equal_to_its_mask_is_perfect_and_its_inverse_is_not() -> None:
     mask = marked([[0, 0, 1], [0, 0, 1], [0, 0, 0]])
-    right = [one.astype(np.float32) for one in mask]
+    right = [pixels.astype(np.float32) for pixels in mask]
     assert (pixel_auroc(right, mask), aupro(right, mask)) == (1, 1)
-    wrong = [1 - one for one in right]
+    wrong = [1 - pixels for pixels in right]
     assert (pixel_auroc(wrong, mask), aupro(wrong, mask)) == (0, 0)
 
 
-def test_a_map_that_says_nothing_is_a_coin() -> None:
+def test_a_constant_map_has_an_auroc_of_one_half() -> None:
     mask = marked([[0, 0, 1], [0, 0, 1], [0, 0, 0]])
     assert pixel_auroc(grids([[2.0] * 3] * 3), mask) == 0.5
     assert aupro(grids([[2.0] * 3] * 3), mask, 1.0) == 0.5
@@ -80,7 +83,7 @@ def test_a_map_that_says_nothing_is_a_coin() -> None:
 def test_small_regions_count_as_much_as_large_ones() -> None:
     mask = marked([[1, 1, 1, 0, 0, 1]])
     only_the_large, only_the_small = grids([[1, 1, 1, 0, 0, 0]]), grids([[0, 0, 0, 0, 0, 1]])
-    # One of two regions is found before any false positive; the other one on the way to all of them: 0.5 … 1.
+    # One of two regions is found without false positives, the other one last: the overlap rises from 0.5 to 1.
     assert aupro(only_the_large, mask, 1.0) == aupro(only_the_small, mask, 1.0) == 0.75
     assert pixel_auroc(only_the_large, mask) == 0.75 + 0.25 / 2
     assert pixel_auroc(only_the_small, mask) == 0.25 + 0.75 / 2
@@ -101,7 +104,7 @@ def test_maps_are_enlarged_to_their_masks() -> None:
     assert pixel_auroc([anomaly_map], [shifted]) < 0.6
 
 
-def test_large_masks_are_reduced_and_thin_defects_stay() -> None:
+def test_large_masks_are_reduced_without_losing_thin_defects() -> None:
     anomaly_map = np.zeros((64, 64), dtype=np.float32)
     anomaly_map[:, 32] = 1
     mask = np.zeros((2048, 2048), dtype=bool)
@@ -118,7 +121,7 @@ def test_images_without_defects_count_as_false_positives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("maps", "masks", "why"),
+    ("maps", "masks", "reason"),
     [
         pytest.param([], [], "a mask for each map", id="none"),
         pytest.param(grids([[1.0]]), marked([[1]], [[0]]), "a mask for each map", id="unequal"),
@@ -128,14 +131,14 @@ def test_images_without_defects_count_as_false_positives() -> None:
         pytest.param(grids([[np.nan, 1.0]]), marked([[1, 0]]), "not finite", id="nan"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(maps: Maps, masks: Masks, why: str) -> None:
+def test_maps_and_masks_that_cannot_be_measured_are_refused(maps: Maps, masks: Masks, reason: str) -> None:
     for measure in (pixel_auroc, aupro):
-        with pytest.raises(ValueError, match=why):
+        with pytest.raises(ValueError, match=reason):
             measure(maps, masks)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.1, -0.3])
-def test_odd_rates_are_refused(rate: float) -> None:
+def test_invalid_rates_are_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         aupro(grids([[0, 1]]), marked([[0, 1]]), rate)
 
@@ -148,18 +151,18 @@ def saved(path: Path, mask: NDArray[np.uint8]) -> Path:
 
 @pytest.mark.parametrize("name", ["007_mask.png", "007.png", "007_mask.bmp"])
 @pytest.mark.parametrize("white", [1, 255])
-def test_a_mask_is_found_as_mvtec_names_it(tmp_path: Path, name: str, white: int) -> None:
+def test_a_mask_is_found_under_its_mvtec_name(tmp_path: Path, name: str, white: int) -> None:
     mask = np.zeros((40, 60), dtype=np.uint8)
     mask[10:20, 30:50] = white
     saved(tmp_path / "ground_truth" / "scratch" / name, mask)
-    found = ground_truth(tmp_path, tmp_path / "test" / "scratch" / "007.jpg")
-    assert found is not None
-    np.testing.assert_array_equal(found, mask > 0)
+    loaded = ground_truth(tmp_path, tmp_path / "test" / "scratch" / "007.jpg")
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded, mask > 0)
     assert ground_truth(tmp_path, tmp_path / "test" / "scratch" / "008.jpg") is None
     assert ground_truth(tmp_path, tmp_path / "test" / "good" / "007.jpg") is None
 
 
-def test_odd_masks(tmp_path: Path) -> None:
+def test_unusual_masks(tmp_path: Path) -> None:
     saved(tmp_path / "ground_truth" / "dent" / "1_mask.png", np.zeros((1300, 700), dtype=np.uint8))
     empty = ground_truth(tmp_path, tmp_path / "test" / "dent" / "1.png")
     assert empty is not None

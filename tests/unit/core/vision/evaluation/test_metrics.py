@@ -1,4 +1,4 @@
-"""The AUROC by its definition, and controls that see what they should."""
+"""The AUROC by its definition, and the trivial scores used as controls."""
 
 import numpy as np
 import pytest
@@ -12,19 +12,19 @@ scores = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=30).map(np.
 
 
 @given(scores, scores)
-def test_it_is_the_share_of_pairs_in_order_with_ties_as_halves(
+def test_the_auroc_is_the_share_of_ordered_pairs_with_ties_as_halves(
     good: np.ndarray[tuple[int], np.dtype[np.float64]], defective: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> None:
     pairs = np.sign(defective[:, None] - good[None, :]) / 2 + 0.5
     assert auroc(good, defective) == pytest.approx(pairs.mean())
 
 
-def test_nothing_to_compare_is_refused() -> None:
+def test_an_empty_class_is_refused() -> None:
     with pytest.raises(ValueError, match="needs scores"):
         auroc(np.array([]), np.array([1.0]))
 
 
-def test_the_interval_holds_the_value_and_narrows() -> None:
+def test_the_interval_contains_the_value_and_narrows() -> None:
     random = np.random.default_rng(1)
     widths = []
     for size in (20, 200):
@@ -35,16 +35,18 @@ def test_the_interval_holds_the_value_and_narrows() -> None:
     assert widths[1] < widths[0]
 
 
-def test_the_controls_rank_as_they_are_named() -> None:
+def test_the_controls_rank_by_what_they_are_named_after() -> None:
     random = np.random.default_rng(0)
-    known = [random.integers(118, 138, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
-    dark, same, bright = np.full((32, 32, 3), 20, np.uint8), known[0], np.full((32, 32, 3), 240, np.uint8)
+    references = [random.integers(118, 138, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
+    dark, same, bright = np.full((32, 32, 3), 20, np.uint8), references[0], np.full((32, 32, 3), 240, np.uint8)
     images = [dark, same, bright]
-    found = controls(
-        make_thumbnails(images), np.array([image.std(dtype=np.float64) for image in images]), make_thumbnails(known)
+    aurocs = controls(
+        make_thumbnails(images),
+        np.array([image.std(dtype=np.float64) for image in images]),
+        make_thumbnails(references),
     )
-    assert found["mean_brightness"][0] > found["mean_brightness"][1] > found["mean_brightness"][2]
-    assert found["mean_brightness_deviation"].argmin() == 1
-    assert found["standard_deviation"].argmax() == 1
-    assert found["nearest_thumbnail"][1] == pytest.approx(0, abs=1e-3)
-    assert found["nearest_thumbnail"][0] == pytest.approx(108, abs=3)
+    assert aurocs["mean_brightness"][0] > aurocs["mean_brightness"][1] > aurocs["mean_brightness"][2]
+    assert aurocs["mean_brightness_deviation"].argmin() == 1
+    assert aurocs["standard_deviation"].argmax() == 1
+    assert aurocs["nearest_thumbnail"][1] == pytest.approx(0, abs=1e-3)
+    assert aurocs["nearest_thumbnail"][0] == pytest.approx(108, abs=3)

@@ -66,7 +66,7 @@ def expected() -> InputRanges:
         pytest.param(lambda image: toned(image, lambda grey: grey * [1.25, 1, 0.7]), ["input_colour"], id="tinted"),
     ],
 )  # fmt: skip
-def test_an_image_that_was_taken_wrongly_fails_a_check(
+def test_a_wrongly_taken_image_fails_a_check(
     expected: InputRanges, change: Callable[[Image.Image], Image.Image], failed: list[str]
 ) -> None:
     assert failed_checks(measure(change(part(100))), expected) == failed

@@ -36,7 +36,7 @@ def test_a_reduced_decode_stays_close_to_a_full_one() -> None:
         for scaled in (False, True)
     )
     assert np.abs(whole - reduced).mean() < 1
-    assert not np.array_equal(whole, reduced)  # otherwise this test proves nothing
+    assert not np.array_equal(whole, reduced)  # otherwise this test would be meaningless
 
 
 @pytest.mark.parametrize("scaled", [False, True])

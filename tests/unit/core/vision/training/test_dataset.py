@@ -1,4 +1,4 @@
-"""What a folder in MVTec layout is, and how its parts are kept apart."""
+"""Reading folders in MVTec layout."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,21 +22,21 @@ from core.vision.training.dataset import (
 SMALL = Preprocessing(width=16, height=16, scaled_decode=False)
 
 
-def test_the_layout_is_read_in_the_order_of_names(folder: Path) -> None:
-    found = read_mvtec_folder(folder)
-    assert [path.name for path in found.good] == [f"{number:03}.png" for number in range(40)]
-    assert len(found.test_good) == 8
-    assert {path.parent.name for path in found.test_defective} == {"scratch"}
+def test_the_layout_is_read_in_name_order(folder: Path) -> None:
+    layout = read_mvtec_folder(folder)
+    assert [path.name for path in layout.good] == [f"{number:03}.png" for number in range(40)]
+    assert len(layout.test_good) == 8
+    assert {path.parent.name for path in layout.test_defective} == {"scratch"}
 
 
-def test_a_folder_without_test_images_will_do(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_a_folder_without_test_images_is_accepted(part: Callable[..., bytes], tmp_path: Path) -> None:
     (tmp_path / "train" / "good" / "deeper").mkdir(parents=True)
     (tmp_path / "train" / "good" / "deeper" / "a.JPG").write_bytes(part(0))
     (tmp_path / "train" / "good" / ".hidden.png").write_bytes(part(0))
     (tmp_path / "train" / "good" / "notes.txt").write_text("x")
-    found = read_mvtec_folder(tmp_path)
-    assert [path.name for path in found.good] == ["a.JPG"]
-    assert found.test_good == found.test_defective == []
+    layout = read_mvtec_folder(tmp_path)
+    assert [path.name for path in layout.good] == ["a.JPG"]
+    assert layout.test_good == layout.test_defective == []
 
 
 def test_other_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_other_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
 
 @pytest.fixture
 def files(part: Callable[..., bytes], tmp_path: Path) -> list[Path]:
-    """Forty-one files, more than threads read ahead on most machines; one is no image, one lies on its side."""
+    """Forty-one files, more than threads read ahead on most machines; one is not an image, one is rotated."""
     paths = [tmp_path / f"{number:02}.png" for number in range(41)]
     for number, path in enumerate(paths):
         path.write_bytes(b"no image" if number == 1 else part(number, side=64 if number == 4 else 48))
@@ -59,23 +59,23 @@ def files(part: Callable[..., bytes], tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("max_cache_bytes", [0, 1024**3], ids=["decoded-again", "kept"])
-def test_images_are_the_same_whether_they_are_kept_or_decoded_again(files: list[Path], max_cache_bytes: int) -> None:
-    seen: list[int] = []
-    found = read(files, SMALL, max_pixels=10**6, progress=seen.append, max_cache_bytes=max_cache_bytes)
-    assert seen == list(range(1, 42))
-    assert found.paths == [path for path in files if path.name != "01.png"]
-    assert [path for path, _ in found.unreadable] == [files[1]]
-    expected = np.stack([prepare(path.read_bytes(), SMALL, max_pixels=10**6).pixels for path in found.paths])
+def test_cached_and_decoded_images_are_the_same(files: list[Path], max_cache_bytes: int) -> None:
+    counts: list[int] = []
+    dataset = read(files, SMALL, max_pixels=10**6, progress=counts.append, max_cache_bytes=max_cache_bytes)
+    assert counts == list(range(1, 42))
+    assert dataset.paths == [path for path in files if path.name != "01.png"]
+    assert [path for path, _ in dataset.unreadable] == [files[1]]
+    expected = np.stack([prepare(path.read_bytes(), SMALL, max_pixels=10**6).pixels for path in dataset.paths])
     for _ in range(2):
-        assert np.array_equal(np.concatenate(list(found.images.minibatches(7))), expected)
-    some = found.images.subset([5, 3, 39])
+        assert np.array_equal(np.concatenate(list(dataset.images.minibatches(7))), expected)
+    some = dataset.images.subset([5, 3, 39])
     assert len(some) == 3
     [minibatch] = some.minibatches(8, [2, 0])
     assert np.array_equal(minibatch, expected[[39, 5]])
-    next(found.images.minibatches(4))  # and then no more: the threads end with the generator
+    next(dataset.images.minibatches(4))  # then stop: the threads end with the generator
 
 
-def test_a_set_beyond_its_memory_keeps_nothing(files: list[Path]) -> None:
+def test_a_set_larger_than_the_cache_is_not_cached(files: list[Path]) -> None:
     del files[1]
     images = ImageDataset(files, SMALL, max_pixels=10**6, max_cache_bytes=40 * 16 * 16 * 3 - 1)
     list(images.minibatches(8))
@@ -87,18 +87,18 @@ def test_a_set_beyond_its_memory_keeps_nothing(files: list[Path]) -> None:
         list(images.minibatches(8))
 
 
-def test_one_pass_tells_what_must_be_known_of_each_image(files: list[Path]) -> None:
-    found = read(files, SMALL, max_pixels=10**6, progress=lambda _: None)
-    images = list(np.concatenate(list(found.images.minibatches(64))))
-    assert found.digests == file_digests(found.paths)
-    assert np.array_equal(found.thumbnails, make_thumbnails(images))
-    assert found.thumbnails.shape == (40, 256)
-    np.testing.assert_allclose(found.deviations, [image.std() for image in images])
-    assert found.sizes[:4] == [(48, 48), (48, 48), (48, 48), (64, 64)]
-    assert [one.aspect for one in found.facts] == [1.0] * 40
+def test_one_pass_reads_all_facts_of_each_image(files: list[Path]) -> None:
+    dataset = read(files, SMALL, max_pixels=10**6, progress=lambda _: None)
+    images = list(np.concatenate(list(dataset.images.minibatches(64))))
+    assert dataset.digests == file_digests(dataset.paths)
+    assert np.array_equal(dataset.thumbnails, make_thumbnails(images))
+    assert dataset.thumbnails.shape == (40, 256)
+    np.testing.assert_allclose(dataset.deviations, [image.std() for image in images])
+    assert dataset.sizes[:4] == [(48, 48), (48, 48), (48, 48), (64, 64)]
+    assert [fact.aspect for fact in dataset.facts] == [1.0] * 40
 
 
-def test_the_typical_size_is_as_displayed_and_ignores_what_cannot_be_read(tmp_path: Path) -> None:
+def test_the_typical_size_is_as_displayed_and_ignores_unreadable_files(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.jpg" for number in range(4)]
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -121,7 +121,7 @@ def test_the_typical_size_is_as_displayed_and_ignores_what_cannot_be_read(tmp_pa
     ],
     ids=["flat", "good", "train", "others", "too-deep"],
 )
-def test_a_folder_of_another_layout_is_refused_with_what_was_meant(
+def test_a_folder_in_another_layout_is_refused_with_a_hint(
     part: Callable[..., bytes], tmp_path: Path, place: str, name: str, reason: str
 ) -> None:
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
@@ -130,12 +130,12 @@ def test_a_folder_of_another_layout_is_refused_with_what_was_meant(
         read_mvtec_folder(tmp_path / name)
 
 
-def test_what_is_not_used_is_said(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_unused_files_are_noted(part: Callable[..., bytes], tmp_path: Path) -> None:
     for place in ("train/good", "train/scratch", "test/good"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "a.png").write_bytes(part(0))
-    others, untested = read_mvtec_folder(tmp_path).notes
-    assert "also holds scratch: only train/good is used" in others
+    other_files, untested = read_mvtec_folder(tmp_path).notes
+    assert "also holds scratch: only train/good is used" in other_files
     assert "no images of defective parts: detection is not measured" in untested
 
 
@@ -148,7 +148,7 @@ def test_the_digest_of_a_set_covers_names_and_contents(folder: Path) -> None:
     assert whole != dataset_digest(folder, paths, [digests[0], *digests[:-1]])
 
 
-def test_hidden_folders_and_links_to_nowhere_are_left_out(part: Callable[..., bytes], tmp_path: Path) -> None:
+def test_hidden_folders_and_dangling_links_are_skipped(part: Callable[..., bytes], tmp_path: Path) -> None:
     good = tmp_path / "train" / "good"
     (good / ".cache").mkdir(parents=True)
     (good / ".cache" / "a.png").write_bytes(part(0))

@@ -1,4 +1,4 @@
-"""A group of images lies on one side of the split."""
+"""The split keeps each group of images on one side."""
 
 import io
 from collections.abc import Callable
@@ -16,36 +16,36 @@ from core.vision.training_options import TrainingOptions
 
 
 @given(groups=st.lists(st.integers(0, 200), min_size=60, max_size=200), seed=st.integers(0, 2**32))
-def test_the_sides_are_disjoint_complete_and_keep_groups_whole(groups: list[int], seed: int) -> None:
+def test_the_split_is_disjoint_and_complete_and_keeps_groups_together(groups: list[int], seed: int) -> None:
     if len(set(groups)) < 30:
         return
-    found = split(groups, seed=seed, validation=0.1, calibration=0.25, least_calibration=19)
-    sides = [found.training, found.validation, found.calibration]
+    parts = split(groups, seed=seed, validation=0.1, calibration=0.25, min_calibration=19)
+    sides = [parts.training, parts.validation, parts.calibration]
     assert sorted(index for side in sides for index in side) == list(range(len(groups)))
     assert all(side == sorted(side) for side in sides)
     on_side = [{groups[index] for index in side} for side in sides]
     assert not on_side[0] & on_side[1]
     assert not on_side[0] & on_side[2]
     assert not on_side[1] & on_side[2]
-    assert len(found.calibration) >= 19
-    assert found.validation
-    assert found == split(groups, seed=seed, validation=0.1, calibration=0.25, least_calibration=19)
+    assert len(parts.calibration) >= 19
+    assert parts.validation
+    assert parts == split(groups, seed=seed, validation=0.1, calibration=0.25, min_calibration=19)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_largest_lot_is_trained_on(seed: int) -> None:
+def test_the_largest_lot_is_used_for_training(seed: int) -> None:
     lots = [0] * 60 + [1] * 25 + [2] * 20
-    found = split(lots, seed=seed, validation=0.1, calibration=0.25, least_calibration=19)
-    assert {lots[index] for index in found.training} == {0}
+    parts = split(lots, seed=seed, validation=0.1, calibration=0.25, min_calibration=19)
+    assert {lots[index] for index in parts.training} == {0}
 
 
 @pytest.mark.parametrize("groups", [[0] * 100, [0] * 50 + [1] * 50, [], [0] * 90 + list(range(1, 11))])
 def test_too_few_groups_are_refused(groups: list[int]) -> None:
     with pytest.raises(InvalidDataset, match=rf"\({len(set(groups))} groups of different ones\) are too few"):
-        split(groups, seed=0, validation=0.1, calibration=0.25, least_calibration=19)
+        split(groups, seed=0, validation=0.1, calibration=0.25, min_calibration=19)
 
 
-def test_training_keeps_the_parts_of_a_pattern_on_one_side_and_says_what_looks_alike(
+def test_training_keeps_parts_on_one_side_of_the_split_and_notes_similar_images(
     part: Callable[..., bytes], tmp_path: Path
 ) -> None:
     good = tmp_path / "train" / "good"
@@ -67,6 +67,6 @@ def test_training_keeps_the_parts_of_a_pattern_on_one_side_and_says_what_looks_a
         assert sum(len({index // 2 for index in side}) for side in sides) == 30
 
 
-def test_a_wish_for_groups_that_cannot_be_read_is_refused_before_any_work() -> None:
-    with pytest.raises(ValueError, match="no regular expression"):
+def test_an_invalid_grouping_option_is_refused_before_any_work() -> None:
+    with pytest.raises(ValueError, match="not a valid regular expression"):
         TrainingOptions(group_by="part(")
