@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.vision.calibration.record import Calibration, ReviewBand
-from core.vision.training.grouping import effective_sample_size
 
 
 class SampleTooSmall(ValueError):  # noqa: N818 - describes the fault
@@ -41,7 +40,7 @@ def calibrate(
 
     Several images of one part or lot carry less information than the same number of parts. With groups, the interval
     is that of the number of independent parts that the sample is worth, with the same mean; see
-    `core.vision.training.grouping.effective_sample_size`. It is conservative: never narrower than without groups.
+    `effective_sample_size`. It is conservative: never narrower than without groups.
 
     Args:
         scores: of n good parts, float64, finite. The parts were used neither for training nor for early stopping.
@@ -82,6 +81,17 @@ def calibrate(
         effective_sample_size=effective if effective < ascending.size else None,
         review=review,
     )
+
+
+def effective_sample_size(groups: Sequence[int]) -> float:
+    """Return the number of independent parts that N grouped images are equivalent to: N² / Σ (size of each group)².
+
+    This is Kish's effective sample size (Kish, "Survey Sampling", Wiley 1965, sections 5.4 and 8.2) with the design
+    effect 1 + (size - 1) · correlation for the correlation 1, that is, if all images of a group are worth only one. It
+    is a conservative estimate: N if every image is its own group, the number of groups if all have the same size.
+    """
+    sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def _check_rates(false_reject_rate: float, confidence: float, review_rate: float | None) -> None:

@@ -36,7 +36,7 @@ class Calibration(ManifestPart):
         sample_size: number of good parts that were scored.
         groups: number of distinct parts or lots among them; null if unknown.
         effective_sample_size: how many independent parts the sample is worth, see
-            `core.vision.training.grouping.effective_sample_size`; null if all parts are independent.
+            `core.vision.calibration.calibration.effective_sample_size`; null if all parts are independent.
         review: the band below the threshold that a person reviews; null for none.
     """
 

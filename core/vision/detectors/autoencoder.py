@@ -33,6 +33,8 @@ from core.vision.training.training_loop import TrainingLoop
 MSE: Final = "mse"
 Z_MAP: Final = "z-map"
 _TOP_SHARE: Final = 0.005
+# Of a layer's output for one image: 4 GiB in float32. Small weights can need more, and would end their worker.
+_MAX_LAYER_VALUES: Final = 2**30
 """The score of a z-map is the mean of this share of its highest pixels."""
 _CHUNK_SIZE: Final = {"cpu": 16, "cuda": 256}
 """Images in one forward pass, by device. More would overflow the caches of a CPU or the memory of a GPU."""
@@ -44,7 +46,7 @@ class AutoencoderSettings:
 
     Attributes:
         width, height: of the image, pixels; multiples of 8, 8 to 4096.
-        channels_1, channels_2, channels_3: of the encoder's layers, 1 to 1024.
+        channels_1, channels_2, channels_3: of the encoder's layers, 1 to 1024; fewer for large images.
         score: `mse` or `z-map`. Old bundles do not have this setting; they use `mse`.
     """
 
@@ -61,6 +63,12 @@ class AutoencoderSettings:
         channels = (self.channels_1, self.channels_2, self.channels_3)
         if not all(isinstance(count, int) and 1 <= count <= 1024 for count in channels):
             raise ValueError(f"the network must have 1 to 1024 channels a layer, not {channels}")
+        values = self.width * self.height * max(self.channels_1, self.channels_2 // 4, self.channels_3 // 16)
+        if values > _MAX_LAYER_VALUES:
+            raise ValueError(
+                f"a layer of the network has {values} values for an image, more than {_MAX_LAYER_VALUES}: "
+                "reduce the image size or the channels"
+            )
         if self.score not in (MSE, Z_MAP):
             raise ValueError(f"the score must be {MSE} or {Z_MAP}, not {self.score!r}")
 

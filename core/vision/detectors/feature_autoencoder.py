@@ -160,10 +160,11 @@ class FeatureAutoencoderDetector(Detector):
         try:
             settings = FeatureSettings(**architecture.settings)  # type: ignore[arg-type]
             state = load_tensors(files[WEIGHTS])
+            extractor = FeatureExtractor.from_state_dict(state, settings, device)
             network = FeatureAutoencoder(len(state["center"]), *settings.grid)
             network.load_state_dict(_with_prefix(state, "autoencoder."))
             detector = cls(
-                FeatureExtractor.from_state_dict(state, settings, device),
+                extractor,
                 network,
                 PositionStatistics.from_state_dict(_with_prefix(state, "statistics."), *settings.grid),
                 settings,

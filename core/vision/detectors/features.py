@@ -22,6 +22,7 @@ _GRID_CELLS: Final = 7 / 8
 development half of elpv poly the AUROC was 0.940 with overlap and 0.934 without, on mono 0.975 and 0.977."""
 _SPREAD: Final = {LITE0: 0.35}
 """Standard deviation that images are scaled to, by backbone; torchvision's networks expect about 0.8."""
+_MAX_CHANNELS: Final = 4096
 _MAX_SAMPLE_BYTES: Final = 512 * 1024**2
 _MIN_DEVIATION: Final = 0.02
 """Images are divided by at least this standard deviation, of values from -1 to 1: two or three grey levels."""
@@ -177,10 +178,12 @@ class FeatureExtractor:
         """
         prefix = "backbone."
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        extractor = cls(build_backbone(settings.backbone, weights), settings, device)
         center, scale = state["center"], state["scale"]
         if center.ndim != 1 or center.shape != scale.shape or not bool((scale > 0).all()):
             raise ValueError("the center or the scale of the features has a wrong shape, or the scale is not positive")
+        if len(center) > _MAX_CHANNELS:  # networks are built for this number, so it is checked first
+            raise ValueError(f"the features have {len(center)} channels, more than {_MAX_CHANNELS}")
+        extractor = cls(build_backbone(settings.backbone, weights), settings, device)
         extractor._center = center[None, :, None, None].to(device)
         extractor._scale = scale[None, :, None, None].to(device)
         return extractor

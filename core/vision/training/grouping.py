@@ -130,17 +130,6 @@ def group_parts(
     return _of_near_duplicates(alike, copies)
 
 
-def effective_sample_size(groups: Sequence[int]) -> float:
-    """Return the number of independent parts that N grouped images are equivalent to: N² / Σ (size of each group)².
-
-    This is Kish's effective sample size (Kish, "Survey Sampling", Wiley 1965, sections 5.4 and 8.2) with the design
-    effect 1 + (size - 1) · correlation for the correlation 1, that is, if all images of a group are worth only one. It
-    is a conservative estimate: N if every image is its own group, the number of groups if all have the same size.
-    """
-    sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(np.float64)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
-
-
 def _numbered(names: Sequence[Any]) -> Labels:
     """Number the names from 0 in the order in which they first appear; equal names get the same number."""
     numbers: dict[Any, int] = {}

@@ -138,5 +138,9 @@ def test_headers_without_end_are_refused_early(http: httpx.Client, key: str) -> 
 
 
 def test_long_headers_are_accepted(http: httpx.Client) -> None:
-    for _ in range(4):
-        assert http.get("/healthz", headers={"X-Long": "x" * (MAX_HEADER_BYTES // 2)}).status_code == 200
+    with connect(http) as connection:
+        for _ in range(4):
+            for piece in (HEALTHZ, *["X-Long: " + "x" * (MAX_HEADER_BYTES // 4) + "\r\n"] * 3, "\r\n"):
+                connection.sendall(piece.encode())
+                time.sleep(0.01)
+            assert b" 200 " in connection.recv(65536).splitlines()[0]

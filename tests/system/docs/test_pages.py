@@ -29,7 +29,11 @@ def test_every_code_block_can_be_run() -> None:
 def test_the_code_blocks_run_in_order(system: System, tmp_path: Path) -> None:
     write_inputs(tmp_path)
     variables = documentation.environment(tmp_path, system.url)
-    replacements = {DOCUMENTED_URL: system.url, "/path/to/archive": str(system.data / "archive")}
+    replacements = {
+        DOCUMENTED_URL: system.url,
+        "/path/to/archive": str(system.data / "archive"),
+        "linewatch train": "linewatch train --epochs 1",
+    }
     printed = {
         page: [documentation.run(block, tmp_path, variables, replacements) for block in blocks(page)] for page in PAGES
     }

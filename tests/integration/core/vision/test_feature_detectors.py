@@ -142,6 +142,7 @@ def test_a_bundle_whose_weights_do_not_fit_is_refused(bundle: Path, trained: Det
     state = load_tensors(files[WEIGHTS])
     odd = [
         {"center": state["center"][:-1], "scale": state["scale"][:-1]},
+        {"center": torch.zeros(5_000_000), "scale": torch.ones(5_000_000)},
         {"statistics.mean": torch.zeros(1, 10**6)},
         {"statistics.mean": state["statistics.mean"][:-1], "statistics.whitening": state["statistics.whitening"][:-1]},
     ]

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.vision.calibration.calibration import SampleTooSmall, calibrate, check_expected_rate, required_sample_size
+from core.vision.calibration.calibration import (
+    SampleTooSmall,
+    calibrate,
+    check_expected_rate,
+    effective_sample_size,
+    required_sample_size,
+)
 from core.vision.calibration.record import Calibration
 
 finite = st.floats(0, 1e6, allow_nan=False)
@@ -164,3 +170,10 @@ def test_images_of_few_parts_pass_a_check_that_as_many_parts_would_fail() -> Non
 def test_impossible_counts_are_refused(rejected: int, good_parts: int) -> None:
     with pytest.raises(ValueError, match="are impossible"):
         check_expected_rate(calibrate(np.arange(19, dtype=np.float64)), rejected, good_parts)
+
+
+@pytest.mark.parametrize(
+    ("groups", "worth"), [([1, 2, 3], 3), ([1, 1, 2, 2], 2), ([1, 1, 1, 2], 1.6), ([5], 1), ([5, 5, 5], 1)]
+)
+def test_the_effective_sample_size_counts_parts(groups: list[int], worth: float) -> None:
+    assert effective_sample_size(groups) == pytest.approx(worth)

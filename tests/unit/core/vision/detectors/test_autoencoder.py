@@ -91,6 +91,12 @@ def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
         AutoencoderSettings(**wrong)
 
 
+def test_a_network_whose_layers_would_not_fit_into_memory_is_refused() -> None:
+    AutoencoderSettings(width=4096, height=4096)
+    with pytest.raises(ValueError, match="reduce the image size or the channels"):
+        AutoencoderSettings(width=4096, height=4096, channels_1=1024)
+
+
 def test_augmented_images_stay_close_to_the_originals() -> None:
     images = torch.rand(16, 3, 24, 24)
     augmented = augment_batch(images, np.random.default_rng(0), flips=False)

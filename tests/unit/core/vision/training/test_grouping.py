@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from core.vision.input.thumbnails import Thumbnails
 from core.vision.training import grouping
-from core.vision.training.grouping import GroupBy, Grouping, InvalidGroups, effective_sample_size, group_parts
+from core.vision.training.grouping import GroupBy, Grouping, InvalidGroups, group_parts
 
 ROOT = Path("/parts")
 
@@ -73,13 +73,6 @@ def test_copies_are_grouped_without_a_note() -> None:
 @pytest.mark.parametrize("images", [np.zeros((0, 256)), np.zeros((1, 256)), np.zeros((5, 256)), np.zeros((5, 4))])
 def test_images_without_content_are_not_grouped(images: NDArray[np.float64]) -> None:
     assert group_by_similarity(images.astype(np.float32)).groups == list(range(len(images)))
-
-
-@pytest.mark.parametrize(
-    ("groups", "worth"), [([1, 2, 3], 3), ([1, 1, 2, 2], 2), ([1, 1, 1, 2], 1.6), ([5], 1), ([5, 5, 5], 1)]
-)
-def test_the_effective_sample_size_counts_parts(groups: list[int], worth: float) -> None:
-    assert effective_sample_size(groups) == pytest.approx(worth)
 
 
 def group_by_name(names: list[str], by: str, digests: list[str] | None = None) -> Grouping:
