@@ -1,4 +1,6 @@
-"""The Alembic environment: only one migration runs at a time, and it does not wait long for table locks."""
+"""The Alembic environment: only one migration runs at a time, and none waits long for the lock of a table."""
+
+import time
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -7,18 +9,39 @@ import core.rescoring.tables  # noqa: F401 - adds its tables to the metadata
 from core.partitions import is_not_partition
 from core.tables import metadata
 
-LOCK_TIMEOUT = "10s"  # a waiting migration blocks the queries behind it, so it gives up
+LOCK_TIMEOUT = "2s"  # a waiting migration blocks the queries behind it, so it gives up and tries again later
 ADVISORY_LOCK = 0x4C57_0002  # a second `linewatch migrate` waits for the first
+POLL_SECONDS = 0.2
 
 
 def run(connection: Connection) -> None:
-    """Run the migrations on the connection that `migrations.__main__` opened."""
-    context.configure(connection=connection, target_metadata=metadata, include_object=is_not_partition)
-    with context.begin_transaction():
-        # Held until the transaction ends. Before the lock timeout is set, so that waiting for it has no limit.
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        context.run_migrations()
+    """Run the migrations on the connection that `migrations.__main__` opened. Each is a transaction of its own."""
+    _lock(connection)
+    try:
+        connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+        connection.commit()
+        context.configure(
+            connection=connection,
+            target_metadata=metadata,
+            include_object=is_not_partition,
+            transaction_per_migration=True,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
+        connection.commit()
+
+
+def _lock(connection: Connection) -> None:
+    """Take the advisory lock. Waiting inside a statement would block the concurrent builds of the one who holds it."""
+    while True:
+        locked = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": ADVISORY_LOCK}).scalar_one()
+        connection.commit()
+        if locked:
+            return
+        time.sleep(POLL_SECONDS)
 
 
 run(context.config.attributes["connection"])

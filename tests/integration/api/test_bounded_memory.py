@@ -1,4 +1,4 @@
-"""Many large uploads at once, and forms of hundreds of megabytes: the memory of the api stays bounded."""
+"""The memory of the api stays limited under many concurrent uploads and forms of hundreds of megabytes."""
 
 import json
 import resource
@@ -29,10 +29,10 @@ BEGUN = 300_000  # bytes of each upload that arrive: enough for a file in the st
 LARGE, SENT = 20, ANNOUNCED - 100_000  # some uploads, and the bytes of each that arrive
 MAX_CONNECTIONS = UPLOADS + 50
 USUAL_OPEN_FILES = 1024  # the soft limit of most systems
-BOUND_OF_UPLOADS = UPLOADS * 500_000  # bytes; what arrives altogether is half as large again
+BOUND_OF_UPLOADS = UPLOADS * 500_000  # bytes; the received data is larger by half
 
 FORM_BYTES = 200_000_000
-EARLY_BYTES = FORM_BYTES // 10  # the first fields, and what the sockets hold although the api has stopped reading
+EARLY_BYTES = FORM_BYTES // 10  # the first fields, and the data in socket buffers after the api has stopped reading
 PIECE = 60_000
 BOUND_OF_FORMS = 50_000_000  # bytes
 
@@ -52,7 +52,7 @@ def staging(settings: Settings) -> Path:
 
 @pytest.fixture
 def _many_open_files() -> Iterator[None]:
-    """Let the tests themselves hold as many connections."""
+    """Raise the limit of open files of the test process, for its connections."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2 * UPLOADS), before[1]))
     yield
@@ -61,7 +61,7 @@ def _many_open_files() -> Iterator[None]:
 
 @contextmanager
 def growth(api: Api) -> Iterator[list[int]]:
-    """Measure how far the memory of the api grows during a block, in bytes: the last entry of the list."""
+    """Measure the memory growth of the api during the block, in bytes: the last entry of the list."""
     process, stop, largest = psutil.Process(api.process.pid), threading.Event(), [0]
     before = process.memory_info().rss
 
@@ -96,7 +96,7 @@ def submit(http: httpx.Client) -> httpx.Response:
 
 
 @pytest.mark.usefixtures("_many_open_files")
-def test_a_thousand_large_uploads_at_once(api: Api, staging: Path) -> None:
+def test_memory_stays_limited_during_a_thousand_uploads(api: Api, staging: Path) -> None:
     head = (
         "POST /v1/inspections?recipe=ring HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         f"Content-Type: image/png\r\nContent-Length: {ANNOUNCED}\r\n\r\n"
@@ -129,11 +129,11 @@ FORMS = {
     "many fields": ("/v1/batches", [(f"field-{number}", 60_000) for number in range(5000)]),
     "an endless field": ("/v1/inspections", [("metadata", 300_000_000)]),
 }
-"""Paths, and the names and sizes of the fields that follow each other until the whole form has its size."""
+"""Per case: the path, and name and size of the fields that are repeated until the form is full."""
 
 
 def form(fields: Sequence[tuple[str, int]]) -> Iterator[bytes]:
-    """Yield a form in pieces."""
+    """Yield a form in chunks."""
     for name, size in cycle(fields):
         yield f'\r\n--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
         for _ in range(0, size, PIECE):
@@ -141,7 +141,7 @@ def form(fields: Sequence[tuple[str, int]]) -> Iterator[bytes]:
 
 
 def send_until_answered(api: Api, path: str, pieces: Iterator[bytes]) -> tuple[int, bytes, int]:
-    """Send a form until the api answers. Returns the status and body, and how many bytes were sent until then."""
+    """Send a form until the api responds; return the status, the body, and the number of bytes sent."""
     sent = 0
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"

@@ -1,4 +1,4 @@
-"""Uploads that hypothesis makes up: each gets a documented code, and nothing of a refused one stays in the store."""
+"""Generated uploads: each gets a documented code, and a refused one leaves nothing in the store."""
 
 import re
 import socket
@@ -26,7 +26,7 @@ PATHS = {
     "/v1/inspections": ("image", ["", "", "?recipe=ring", "?part_id=%00"]),
     "/v1/batches": ("images", ["", "", "", "?callback_url=http://mes.example/"]),
 }
-"""Where forms are sent: the name of the parts that are images, and queries."""
+"""Per path: the name of the image parts, and the query."""
 FORMATS = ("PNG", "JPEG", "BMP", "WebP", "TIFF")
 IMAGES = [encoded(part(1), kind) for kind in FORMATS]
 
@@ -49,7 +49,7 @@ def staging(settings: Settings) -> Path:
 
 
 def documented(http: httpx.Client, path: str) -> set[tuple[int, str]]:
-    """The status and code of every documented error of a route."""
+    """Return the status and code of every documented error of a route."""
     responses = http.get("/openapi.json").json()["paths"][path]["post"]["responses"]
     return {
         (int(status), code)
@@ -71,7 +71,7 @@ def assert_documented(answer: httpx.Response, codes: set[tuple[int, str]], stagi
 
 @st.composite
 def mutated_images(draw: st.DrawFn) -> bytes:
-    """Images with changed bytes, mostly in the header, that may be cut or longer."""
+    """Images with changed bytes, mostly in the header, which may be truncated or extended."""
     image = bytearray(draw(st.sampled_from(IMAGES)))
     for _ in range(draw(st.integers(0, 6))):
         position = draw(st.one_of(st.integers(0, 63), st.integers(0, len(image) - 1)))
@@ -86,7 +86,7 @@ CONTENT_TYPES = st.just("image/png") | st.sampled_from(
 )
 
 
-def test_images(http: httpx.Client, staging: Path) -> None:
+def test_generated_images_get_a_documented_code(http: httpx.Client, staging: Path) -> None:
     codes = documented(http, "/v1/inspections")
 
     @fuzzing
@@ -155,13 +155,13 @@ CONTENT_TYPES_OF_FORMS = st.sampled_from(
 
 
 def rarely(draw: st.DrawFn) -> bool:
-    """Draw true once in a while: with too many faults, all forms would fail at the first."""
+    """Draw true rarely: with too many faults, every form would fail at the first one."""
     return draw(st.integers(0, 11)) == 11
 
 
 @st.composite
 def form_parts(draw: st.DrawFn, image: bytes) -> bytes:
-    """The headers and the value of a part."""
+    """Draw the headers and the value of a part."""
     if draw(st.booleans()):
         name, value = image, draw(st.just(png(1)) | mutated_images())
     else:
@@ -177,14 +177,14 @@ def form_parts(draw: st.DrawFn, image: bytes) -> bytes:
 
 @st.composite
 def forms(draw: st.DrawFn, image: bytes) -> tuple[bytes, bytes]:
-    """A content type, and a body that may be cut, repeated, nested, or split by another boundary."""
+    """Draw a content type, and a body that may be truncated, repeated, nested, or split by another boundary."""
     boundary = draw(BOUNDARIES) if rarely(draw) else b"boundary"
     parts = draw(st.lists(form_parts(image), min_size=1, max_size=4))
     if rarely(draw):
         parts *= draw(st.integers(0, 40))
     delimiter = b"--" + (draw(BOUNDARIES) if rarely(draw) else boundary)
     body = b"".join(delimiter + b"\r\n" + part + b"\r\n" for part in parts) + delimiter + b"--\r\n"
-    if rarely(draw):  # a form within a form
+    if rarely(draw):  # a nested form
         body = delimiter + b'\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n' + body + delimiter + b"--"
     if rarely(draw):
         body = body[: draw(st.integers(0, len(body)))]
@@ -195,7 +195,7 @@ def forms(draw: st.DrawFn, image: bytes) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_forms(http: httpx.Client, staging: Path, path: str) -> None:
+def test_generated_forms_get_a_documented_code(http: httpx.Client, staging: Path, path: str) -> None:
     codes = documented(http, path)
     name, queries = PATHS[path]
 
@@ -209,7 +209,7 @@ def test_forms(http: httpx.Client, staging: Path, path: str) -> None:
     check()
 
 
-def test_connections_that_break_off(http: httpx.Client, staging: Path) -> None:
+def test_aborted_uploads_leave_nothing_in_the_store(http: httpx.Client, staging: Path) -> None:
     image = png(1) + bytes(3 * FLUSH_BYTES)
     part_head = b'--b\r\nContent-Disposition: form-data; name="image%s"; filename="%d.png"\r\n\r\n'
     batch = b"".join(part_head % (b"s", number) + image + b"\r\n" for number in range(2))

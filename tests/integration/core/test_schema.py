@@ -3,21 +3,36 @@
 import datetime as dt
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from uuid import UUID
+from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, text
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
 import core.rescoring.tables  # noqa: F401 - adds its tables to the metadata
+import migrations
 from core import partitions
 from core.database import create_unbounded
 from core.settings import Settings
 from core.tables import metadata
 from linewatch.server.embedded.servers import EmbeddedServers
-from migrations.__main__ import migrate
+from migrations.__main__ import MigrationError, migrate
+
+LATER = dt.datetime(2032, 5, 20, tzinfo=dt.UTC)
+INSERT = text("""
+    INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status, reasons, timings_ms)
+    VALUES (:id, 1, 'live', '{}', now(), '', 'cancelled', '{}', '{}')
+""")
 
 
 def test_migrations_create_exactly_the_declared_tables(engine: Engine) -> None:
@@ -49,19 +64,93 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
     test_migrations_create_exactly_the_declared_tables(engine)
 
 
+@pytest.fixture
+def older_database(servers: EmbeddedServers, settings: Settings) -> Iterator[Engine]:
+    """A database of revision 0004, with inspections in two partitions."""
+    name = f"older_{uuid4().hex[:8]}"
+    with create_unbounded(settings, name="tests").connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
+    engine = create_engine(servers.database_url.replace("/linewatch?", f"/{name}?"), poolclass=NullPool)
+    with engine.connect() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+    partitions.ensure(engine)
+    with engine.begin() as connection:
+        for moment in (dt.datetime.now(dt.UTC), LATER):
+            connection.execute(INSERT, {"id": partitions.first_id_of(moment)})
+    yield engine
+    engine.dispose()
+
+
+def invalid_indexes(engine: Engine) -> list[str]:
+    query = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid OR NOT indisready"
+    with engine.connect() as connection:
+        return list(connection.execute(text(query)).scalars())
+
+
+def test_an_index_is_built_while_inspections_are_written(older_database: Engine) -> None:
+    first, second = (partitions.first_id_of(LATER + dt.timedelta(hours=hour)) for hour in (1, 2))
+    with ThreadPoolExecutor(1) as pool, older_database.connect() as line:
+        line.execute(text(str(INSERT).replace("INTO inspections", "INTO inspections_default")), {"id": first})
+        migrating = pool.submit(migrate, older_database)
+        wait_for_a_build(older_database)
+        with older_database.begin() as other:
+            other.execute(text("SET LOCAL lock_timeout = '2s'"))
+            other.execute(INSERT, {"id": second})
+        assert not migrating.done()
+        line.commit()
+        migrating.result(60)
+    assert invalid_indexes(older_database) == []
+    test_migrations_create_exactly_the_declared_tables(older_database)
+
+
+def wait_for_a_build(engine: Engine) -> None:
+    """Wait until an index is being built concurrently."""
+    query = text("SELECT count(*) FROM pg_stat_progress_create_index WHERE command = 'CREATE INDEX CONCURRENTLY'")
+    deadline = time.monotonic() + 30
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.execute(query).scalar_one():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_an_interrupted_build_of_an_index_is_completed(older_database: Engine) -> None:
+    with older_database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(
+            text("CREATE INDEX ix_inspections_review_id ON ONLY inspections (id) WHERE verdict = 'review'")
+        )
+        connection.execute(text("CREATE INDEX inspections_default_review_id_idx ON inspections_default (id)"))
+    assert invalid_indexes(older_database) == ["ix_inspections_review_id"]
+    migrate(older_database)
+    assert invalid_indexes(older_database) == []
+    test_migrations_create_exactly_the_declared_tables(older_database)
+
+
+def test_a_migration_that_gets_no_lock_is_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("migrations.__main__.PAUSE_SECONDS", 0.1)
+    failures = [LockNotAvailable("canceling statement due to lock timeout")]
+
+    def upgrade(config: Config, revision: str) -> None:
+        if failures:
+            raise OperationalError("ALTER TABLE", {}, failures.pop())
+
+    monkeypatch.setattr(command, "upgrade", upgrade)
+    migrate(engine)
+    assert failures == []
+    monkeypatch.setattr("migrations.__main__.PATIENCE_SECONDS", -1.0)
+    failures.append(LockNotAvailable("canceling statement due to lock timeout"))
+    with pytest.raises(MigrationError, match="lock timeout"):
+        migrate(engine)
+
+
 def test_partitions_of_the_next_months_are_created_once(engine: Engine) -> None:
     later = dt.datetime(2031, 11, 20, tzinfo=dt.UTC)
     created = partitions.ensure(engine, now=later)
     assert created == ["inspections_2031_11", "inspections_2031_12", "inspections_2032_01", "inspections_2032_02"]
     assert partitions.ensure(engine, now=later) == []
     test_migrations_create_exactly_the_declared_tables(engine)
-
-
-LATER = dt.datetime(2032, 5, 20, tzinfo=dt.UTC)
-INSERT = text("""
-    INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status, reasons, timings_ms)
-    VALUES (:id, 1, 'live', '{}', now(), '', 'cancelled', '{}', '{}')
-""")
 
 
 def partition_of(connection: Connection, inspection_id: UUID) -> str:

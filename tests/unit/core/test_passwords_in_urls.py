@@ -11,6 +11,9 @@ URLS = {
     "redis_url": "rediss://me:{}@host:6379/0",
     "mqtt_url": "mqtts://me:{}@host:8883",
 }
+SPLITTING = {"s3c/ret", "s3c#ret", "s3c?ret", "s3c[ret", "s3c\u2100ret"}
+REJECTED = {"database_url": {"s3c@ret", "1/s3c@ret"}, "redis_url": SPLITTING, "mqtt_url": SPLITTING}
+"""With these, the client of the server would take a part of the password for a host or port, and name it in errors."""
 
 
 @pytest.mark.parametrize("name", URLS)
@@ -19,14 +22,13 @@ def test_a_password_with_special_characters_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, name: str, password: str
 ) -> None:
     monkeypatch.setenv(f"LINEWATCH_{name.upper()}", URLS[name].format(password))
-    try:
-        text = str(_masked(getattr(read_settings(), name)))
-        assert text == URLS[name].format("********")
-    except SettingsError as error:
-        text = str(error)
-        assert "percent-encode" in text
-    assert "s3c" not in text
-    assert "ret" not in text
+    if password not in REJECTED[name]:
+        assert _masked(getattr(read_settings(), name)) == URLS[name].format("********")
+        return
+    with pytest.raises(SettingsError, match="percent-encode") as error:
+        read_settings()
+    assert "s3c" not in str(error.value)
+    assert "ret" not in str(error.value)
 
 
 def test_a_password_that_is_encoded_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:

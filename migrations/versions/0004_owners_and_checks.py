@@ -1,4 +1,4 @@
-"""Owners of consumers, number of checks of a model version, index of inspections that are not completed"""
+"""Owners of consumers, number of checks of a model version"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,10 +13,3 @@ def upgrade() -> None:
     """Apply this migration."""
     op.add_column("feed_consumers", sa.Column("owner", sa.Text(), nullable=True))
     op.add_column("model_versions", sa.Column("checks", sa.Integer(), server_default="0", nullable=False))
-    op.create_index(
-        "ix_inspections_not_completed",
-        "inspections",
-        ["status", "id"],
-        unique=False,
-        postgresql_where=sa.text("status <> 'completed'"),
-    )
