@@ -45,9 +45,9 @@ def secrets(system: System, client: httpx.Client, recipe: str) -> dict[str, str]
     ).json()
     assert client.get(f"/v1/inspections/{accepted['id']}", params={"wait": 60}).json()["status"] == "completed"
     client.delete(f"/v1/webhook-endpoints/{endpoint['id']}")
-    password = (system.data / "secrets" / "postgres-password").read_text().strip()
-    found = {
-        "password of PostgreSQL": password,
+    passwords = {file.name: file.read_text().strip() for file in (system.data / "secrets").iterdir()}
+    assert passwords.keys() >= {"postgres-password", "valkey-password"}
+    found = passwords | {
         "API key": key.split("_", 2)[2],
         "webhook secret": endpoint["secret"].removeprefix("whsec_"),
         "token in a URL": TOKEN,
