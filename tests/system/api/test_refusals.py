@@ -280,7 +280,11 @@ def test_an_endless_json_body_is_refused(client: httpx.Client) -> None:
 
 def test_an_unknown_path_or_method_is_a_problem(client: httpx.Client) -> None:
     assert_problem(client.get("/v2/inspections"), 404, "not_found")
-    assert_problem(client.delete("/v1/inspections"), 405, "method_not_allowed")
+    for path, allowed in (("/v1/inspections", "GET, POST"), ("/healthz", "GET"), ("/v1/recipes/ring", "GET, PATCH")):
+        answer = client.put(path)
+        assert_problem(answer, 405, "method_not_allowed")
+        assert answer.headers["Allow"] == allowed
+        assert allowed in answer.json()["detail"]
 
 
 def test_a_bad_image_of_a_batch_does_not_affect_the_others(client: httpx.Client, recipe: str) -> None:
