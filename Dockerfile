@@ -29,7 +29,7 @@ RUN pip wheel --no-deps --wheel-dir dist ./source/linewatch ./source
 # The code is not here yet, so these install what it needs and two empty packages.
 FROM base AS api-packages
 COPY pyproject.toml requirements.lock ./
-COPY linewatch/pyproject.toml linewatch/
+COPY linewatch/pyproject.toml linewatch/LICENSE linewatch/
 RUN touch README.md linewatch/README.md linewatch/__init__.py \
     && pip install --constraint requirements.lock ./linewatch ".[mqtt]"
 

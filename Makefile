@@ -38,7 +38,7 @@ test-mqtt: $(READY) ## results over MQTT, against a real Mosquitto (Debian's pac
 test-faults: $(READY) ## the crash suite: faults in running systems, with recovery times (FAULT_ARGS="-k broker" for some)
 	$(BIN)/python -m pytest tests/faults $(FAULT_ARGS)
 
-soak: $(READY) ## random faults under steady uploads for ten minutes (SOAK_ARGS="--minutes 60 --seed 7")
+soak: $(READY) ## random faults under steady uploads for ten minutes (SOAK_ARGS="--seconds 3600 --seed 7")
 	$(BIN)/python -m tests.faults.soak $(SOAK_ARGS)
 
 lint: $(READY) ## style, types, layers, Dockerfile and Compose file

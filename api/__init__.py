@@ -1,0 +1,1 @@
+"""The HTTP interface (FastAPI). It translates between HTTP and `core`, and decides nothing."""

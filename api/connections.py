@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """A dead client is detected after 30 s without traffic."""
 UNACKNOWLEDGED_MS = 30_000
-"""A client that acknowledges no data for this long while an answer is sent is dead."""
+"""A client that acknowledges no data for this long while a response is sent is dead."""
 
 MAX_HEADER_BYTES = 64 * 1024
 """The limit for the headers of a request, and for the trailers of a chunked body: the parser keeps them in memory."""
@@ -48,7 +48,7 @@ def limited_connections(*, most: int, header_seconds: float) -> type[HttpToolsPr
     Args:
         most: the maximum number of connections; further ones are refused.
         header_seconds: the time from the start of a connection or request to the end of its headers, and for data that
-            arrives after an answer without completing a request.
+            arrives after a response without completing a request.
     """
     return type("LimitedConnection", (_LimitedConnection,), {"most": most, "header_seconds": header_seconds})
 
@@ -78,13 +78,13 @@ class _LimitedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        has_answered = self.cycle is not None and self.cycle.response_complete
+        has_responded = self.cycle is not None and self.cycle.response_complete
         if self._header_bytes > MAX_HEADER_BYTES:
-            if self.cycle is None or has_answered:
+            if self.cycle is None or has_responded:
                 self.send_400_response(f"The headers must not be larger than {MAX_HEADER_BYTES} bytes.")
             else:
                 self.transport.close()  # these are trailers
-        elif has_answered and self._header_timer is None:
+        elif has_responded and self._header_timer is None:
             # uvicorn has stopped its keep-alive timer. This is the rest of a refused body, or the start of a request.
             self._start_header_timer()
 

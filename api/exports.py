@@ -26,7 +26,7 @@ async def _download_slot(services: Context) -> AsyncIterator[None]:
 
 
 DOWNLOAD_SLOT = Depends(_download_slot)
-"""A dependency that every route that answers with `send` needs."""
+"""A dependency that every route that responds with `send` needs."""
 
 
 async def send(

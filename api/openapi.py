@@ -68,21 +68,21 @@ def _is_open(path: str) -> bool:
 def _all_responses(path: str, operation: Mapping[str, Any]) -> dict[str, Any]:
     """All responses of an operation: those that its route declares, and the errors common to its kind."""
     responses: dict[str, Any] = operation["responses"]
-    declared = {status: answer for status, answer in responses.items() if not _is_by_fastapi(answer)}
-    answers = {status: answer for status, answer in declared.items() if int(status) < HTTPStatus.BAD_REQUEST}
+    declared = {status: response for status, response in responses.items() if not _is_by_fastapi(response)}
+    documented = {status: response for status, response in declared.items() if int(status) < HTTPStatus.BAD_REQUEST}
     codes: dict[int, list[str]] = {}
     for described in (declared, refuses(*_common(path, operation))):
-        for status, answer in described.items():
+        for status, response in described.items():
             if int(status) >= HTTPStatus.BAD_REQUEST:
-                codes.setdefault(int(status), []).extend(answer["description"].split(", "))
+                codes.setdefault(int(status), []).extend(response["description"].split(", "))
     for status in sorted(codes):
-        answers[str(status)] = _problem(HTTPStatus(status), ", ".join(dict.fromkeys(codes[status])))
-    answers["default"] = _problem(None, f"Any other error, for example `{Code.INTERNAL_ERROR}`.")
-    return answers
+        documented[str(status)] = _problem(HTTPStatus(status), ", ".join(dict.fromkeys(codes[status])))
+    documented["default"] = _problem(None, f"Any other error, for example `{Code.INTERNAL_ERROR}`.")
+    return documented
 
 
-def _is_by_fastapi(answer: Mapping[str, Any]) -> bool:
-    schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+def _is_by_fastapi(response: Mapping[str, Any]) -> bool:
+    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
     return schema.get("$ref", "").rpartition("/")[2] in _BY_FASTAPI
 
 
@@ -111,5 +111,5 @@ def _model_of(status: HTTPStatus | None, description: str) -> type[Problem]:
 def _problem(status: HTTPStatus | None, description: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{_model_of(status, description).__name__}"}
     headers = _HEADERS.get(status) if status is not None else None
-    answer: dict[str, Any] = {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
-    return answer | {"headers": headers} if headers else answer
+    response: dict[str, Any] = {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+    return response | {"headers": headers} if headers else response

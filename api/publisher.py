@@ -1,6 +1,6 @@
 """Publishes messages after the commit, in a separate thread: requests never wait for Redis.
 
-A message that cannot be published is dropped. Its rows are in Postgres, and the dispatcher publishes them later.
+A message that cannot be published is dropped. Its rows are in PostgreSQL, and the dispatcher publishes them later.
 """
 
 import logging
@@ -93,20 +93,25 @@ class Publisher:
         self._waiting.put(_Notification(finished))
 
     def _run(self) -> None:
-        while True:
+        more = True
+        while more:
             items, more = self._take()
-            groups: dict[tuple[int, str], list[UUID]] = defaultdict(list)
-            for item in items:
-                if isinstance(item, _TaskCall):
-                    self._send(item.task, item.arguments, item.queue)
-                elif isinstance(item, _Notification):
-                    self._notifier.finished(item.finished)
-                else:
-                    groups[item.recipe_id, item.priority].append(item.id)
-            for (recipe_id, priority), ids in groups.items():
-                self._publish(recipe_id, priority, ids)
-            if not more:
-                return
+            try:
+                self._send_all(items)
+            except Exception:  # a bug; this thread must not end, and the dispatcher publishes what is missing
+                log.exception("could not publish %d messages", len(items))
+
+    def _send_all(self, items: Sequence[_Item]) -> None:
+        groups: dict[tuple[int, str], list[UUID]] = defaultdict(list)
+        for item in items:
+            if isinstance(item, _TaskCall):
+                self._send(item.task, item.arguments, item.queue)
+            elif isinstance(item, _Notification):
+                self._notifier.finished(item.finished)
+            else:
+                groups[item.recipe_id, item.priority].append(item.id)
+        for (recipe_id, priority), ids in groups.items():
+            self._publish(recipe_id, priority, ids)
 
     def _take(self) -> tuple[list[_Item], bool]:
         """Wait for an item and take all others in the queue. The second value is False once the publisher stops."""

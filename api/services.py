@@ -1,6 +1,7 @@
 """The connections and services of one api process, which all routes share."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Self
@@ -14,8 +15,8 @@ from api.requests.group_commit import GroupCommit
 from api.requests.idempotency import InFlight
 from api.requests.uploads import UploadReceiver
 from api.responses.downloads import Downloads
-from api.waiting.feed_streaming import FeedWaiters
-from api.waiting.long_polling import Kind, LongPolls, Look
+from api.waiting.feed_long_polling import FeedLongPolls
+from api.waiting.long_polling import FinalCheck, Kind, LongPolls
 from core.database import create_pool
 from core.delivery.allowed_targets import AllowList
 from core.feed.consumers import Reader
@@ -31,8 +32,8 @@ WORK_THREADS = 7  # async routes and long polls
 ROUTE_THREADS = 6  # plain routes
 KEY_THREADS = 2  # authentication
 EXPORT_THREADS = 2
-# Besides, four threads read the feed (`api.waiting.feed_streaming`), one commits groups and one publishes; the receiver
-# may need a connection to register a bundle, and group commit one for a callback.
+# Besides, four threads read the feed (`api.waiting.feed_long_polling`), one commits groups and one publishes; the
+# receiver may need a connection to register a bundle, and group commit one for a callback.
 
 EXPORTS = 4
 """Exports that one process sends at a time. Each holds up to a row group in memory."""
@@ -50,9 +51,11 @@ class Services:
     in_flight: InFlight
     receiver: UploadReceiver
     long_polls: LongPolls
-    feed_waiters: FeedWaiters
+    feed_long_polls: FeedLongPolls
     allowed: AllowList
     downloads: Downloads
+    probing: ThreadPoolExecutor
+    """The thread of `/readyz`: long listings must not make the api look dead."""
 
     @classmethod
     def create(cls, settings: Settings) -> Self:
@@ -76,13 +79,13 @@ class Services:
         def written_maps(names: Iterable[str]) -> set[str]:
             return {name for name in names if store.holds(name) or store.holds(failure_key(name))}
 
-        looks: dict[Kind, Look] = {
+        final_checks: dict[Kind, FinalCheck] = {
             "inspection": final_inspections,
             "batch": final_batches,
             "rescore_run": final_runs,
             "anomaly_map": written_maps,
         }
-        feed_waiters = FeedWaiters(engine)
+        feed_long_polls = FeedLongPolls(engine)
         return cls(
             settings,
             engine,
@@ -91,30 +94,32 @@ class Services:
             GroupCommit(settings, engine, store, publisher, allowed),
             InFlight(),
             UploadReceiver(settings, store),
-            LongPolls(settings, looks, on_finish=feed_waiters.notify),
-            feed_waiters,
+            LongPolls(settings, final_checks, on_finish=feed_long_polls.notify),
+            feed_long_polls,
             allowed,
             Downloads(max_downloads=EXPORTS, threads=EXPORT_THREADS),
+            ThreadPoolExecutor(1, "probe"),
         )
 
     async def start(self) -> None:
         self.publisher.start()
         await self.group_commit.start()
-        await self.feed_waiters.start()
+        await self.feed_long_polls.start()
         await self.long_polls.start()
 
     async def stop(self) -> None:
         await self.long_polls.stop()
-        await self.feed_waiters.stop()
+        await self.feed_long_polls.stop()
         await self.group_commit.stop()
         self.publisher.stop()
         self.receiver.stop()
+        self.probing.shutdown(wait=False, cancel_futures=True)
         self.engine.dispose()
 
     def answer_waiting(self) -> None:
         """Answer all long polls with what is known, because the process is about to end."""
         self.long_polls.answer_all()
-        self.feed_waiters.answer_all()
+        self.feed_long_polls.answer_all()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -134,6 +139,12 @@ async def _actor(request: Request) -> str:
     return actor
 
 
+async def _api_key(request: Request) -> str | None:
+    """Return the prefix of the request's API key; None without authentication."""
+    kind, _, prefix = request.state.actor.partition(":")
+    return prefix if kind == "key" else None
+
+
 async def _feed_reader(request: Request) -> Reader:
     return Reader(request.state.actor, request.state.is_admin)
 
@@ -146,4 +157,5 @@ async def _is_admin(request: Request) -> bool:
 Context = Annotated[Services, Depends(_services)]
 IsAdmin = Annotated[bool, Depends(_is_admin)]
 Actor = Annotated[str, Depends(_actor)]
+ApiKey = Annotated[str | None, Depends(_api_key)]
 FeedReader = Annotated[Reader, Depends(_feed_reader)]

@@ -41,8 +41,6 @@ DETECTORS: Final = (
 )
 _BOOTSTRAP_SAMPLES = 500
 _TIMED_IMAGES = 48
-_JSON_NAMES: Final = {"expected_false_rejects": "promised"}
-"""Fields whose name in `detection.json` is that of earlier results."""
 
 DetectorChoice = tuple[str, str | None]
 """An architecture and its score method; None for the default method."""
@@ -210,11 +208,7 @@ def _json(results: Sequence[SetResults]) -> str:
     def to_plain(value: object) -> object:
         return value.tolist() if isinstance(value, np.ndarray) else str(value)
 
-    def rename_fields(fields: list[tuple[str, object]]) -> dict[str, object]:
-        return {_JSON_NAMES.get(name, name): value for name, value in fields}
-
-    documents = [asdict(result, dict_factory=rename_fields) for result in results]
-    return json.dumps(documents, default=to_plain, indent=1) + "\n"
+    return json.dumps([asdict(result) for result in results], default=to_plain, indent=1) + "\n"
 
 
 if __name__ == "__main__":

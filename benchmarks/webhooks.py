@@ -35,7 +35,7 @@ from core.inspection import inspections
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
-from tests.fixtures.finished_inspections import finish_inspections, make_recipe
+from tests.fixtures.finished_inspections import finish_inspections, make_recipe_with_model
 from tests.fixtures.servers import free_port
 
 EVENTS = 10_000
@@ -235,7 +235,7 @@ def measure(folder: Path, port: int, events: int) -> None:
                 events=[EventType.INSPECTION_COMPLETED],
                 actor="benchmark",
             )
-        make_recipe(engine)
+        make_recipe_with_model(engine)
         ids = [
             inspection_id for _ in range(events // MINIBATCH) for inspection_id in finish_inspections(engine, MINIBATCH)
         ]

@@ -83,6 +83,7 @@ model_versions = Table(
     Column("manifest", JSONB, nullable=False),
     Column("rejection", Text),
     Column("checks", Integer, nullable=False, server_default="0"),
+    Column("check_until", Timestamp),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("decided_at", Timestamp),
     UniqueConstraint("recipe_id", "version"),
@@ -190,6 +191,7 @@ work = Table(
     Column("worker", Text),
     Column("rescues", Integer, nullable=False, server_default="0"),
     Column("released_because", Text),
+    Column("api_key", Text),  # its prefix; null without authentication
     one_of("state", "queued", "running"),
     one_of("priority", "sync", "live", "bulk"),
     Index("ix_work_queued", "priority", "recipe_id", "id", postgresql_where=text("state = 'queued'")),
@@ -370,10 +372,12 @@ deliveries = Table(
     Column("message_id", Uuid),
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("next_try_at", Timestamp, nullable=False, server_default=NOW),
+    Column("scheduled_at", Timestamp, nullable=False, server_default=NOW),  # when `next_try_at` was set
     Column("claim", Integer, nullable=False, server_default="0"),
     Column("finished_at", Timestamp),
     one_of("state", "pending", "delivered", "exhausted", "cancelled"),
     Index("ix_deliveries_due", "endpoint_id", "next_try_at", postgresql_where=text("state = 'pending'")),
+    Index("ix_deliveries_scheduled", "scheduled_at", postgresql_where=text("state = 'pending'")),
     Index(None, "endpoint_id", "id"),
     Index("ix_deliveries_exhausted", "endpoint_id", "id", postgresql_where=text("state = 'exhausted'")),
     Index("ix_deliveries_message_id", "message_id", postgresql_where=text("message_id IS NOT NULL")),

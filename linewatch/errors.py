@@ -7,7 +7,7 @@ class LinewatchError(Exception):
     """A request was not carried out; the message is one line."""
 
 
-class Refused(LinewatchError):  # noqa: N818 - it reads as what happened: the request was refused
+class Refused(LinewatchError):  # noqa: N818 - named after the event: the request was refused
     """The system rejected the request.
 
     Attributes:

@@ -23,8 +23,8 @@ class MigrationError(Exception):
     """The migration failed. The message is one line with the reason."""
 
 
-def migrate(engine: Engine) -> None:
-    """Upgrade the schema, then create missing partitions.
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Upgrade the schema to a revision, then create missing partitions.
 
     Raises:
         MigrationError: a migration failed and was rolled back; those before it stay.
@@ -38,7 +38,7 @@ def migrate(engine: Engine) -> None:
                 raise MigrationError(f"PostgreSQL 18 or newer is needed; the server is {version // 10000}.")
             connection.rollback()
             config.attributes["connection"] = connection
-            _upgrade(config)
+            _upgrade(config, revision)
         partitions.ensure(engine)
     except CommandError as error:
         raise MigrationError(f"this version of Linewatch does not know the schema: {error}") from error
@@ -46,12 +46,12 @@ def migrate(engine: Engine) -> None:
         raise MigrationError(str(error.orig).strip().splitlines()[0]) from error
 
 
-def _upgrade(config: Config) -> None:
+def _upgrade(config: Config, revision: str) -> None:
     """Run the migrations. One that gets no lock of a table, because of a long query, is tried again for a while."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable) or time.monotonic() > deadline:
                 raise

@@ -35,7 +35,11 @@ def run(connection: Connection) -> None:
 
 
 def _lock(connection: Connection) -> None:
-    """Take the advisory lock. Waiting inside a statement would block the concurrent builds of the one who holds it."""
+    """Take the advisory lock.
+
+    Poll instead of waiting in a statement, which would block concurrent index builds of the process that holds the
+    lock.
+    """
     while True:
         locked = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": ADVISORY_LOCK}).scalar_one()
         connection.commit()

@@ -1,12 +1,17 @@
 """Configuration of all tests. Fixtures are in `tests/fixtures`; a missing wheel fails the tests, nothing is skipped."""
 
 import os
+import signal
 
 import hypothesis
 
 # Set before torch is imported, in this process and in every process that a test starts. There is one test process per
 # core: with more threads, busy waiting makes a training ten times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Shells start background jobs with SIGINT ignored, and child processes would inherit that. Some tests interrupt them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [
     "tests.fixtures.servers",

@@ -1,7 +1,8 @@
 """The Celery app of the workers: its settings, its log, and its readiness file."""
 
-import logging
-import sys
+import os
+import signal
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from celery import Celery, signals
 
 from core.queue.broker import celery_settings
 from core.settings import Settings
+from worker.logs import set_up_logging
+
+END_SECONDS = 5.0
+"""How long tasks may take to finish or release their work once their process ends for a fault."""
 
 
 def create_app(name: str, settings: Settings) -> Celery:
@@ -26,11 +31,12 @@ def create_app(name: str, settings: Settings) -> Celery:
     return app
 
 
-def set_up_logging(**_: Any) -> None:
-    """Log one line for each record to standard error; the supervisor adds the time."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    for chatty in ("celery", "kombu", "httpx"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+def end_process() -> None:
+    """End this process soon, with an error status: stop like after SIGTERM, but wait for no task that is stuck."""
+    last_resort = threading.Timer(END_SECONDS, os._exit, [1])
+    last_resort.daemon = True
+    last_resort.start()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Readiness:

@@ -1,6 +1,6 @@
 """The dispatcher publishes forgotten work. Several dispatchers may run; they skip each other's rows.
 
-Redis may lose every message, because Postgres has all the work. Within seconds the dispatcher finds expired leases,
+Redis may lose every message, because PostgreSQL has all the work. Within seconds the dispatcher finds expired leases,
 deadlines that have passed, rows that were never published, rows whose message was lost, and model versions that no
 worker has checked. It also numbers new entries of the feed, so that readers need not wait for that.
 """
@@ -28,14 +28,17 @@ from core.queue.notifications import Notifier
 from core.queue.publishing import Publishable
 from core.rescoring import planning, schedules, slices
 from core.settings import Settings, settings_or_exit
-from worker.app import set_up_logging
+from worker.logs import set_up_logging
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 2000
 CHECK_MODELS_SECONDS = 5.0
+OVERDUE_CHECK_SECONDS = 30.0
+"""A model version that is not under check this long after its upload is checked in turn with live work."""
 HOUSEKEEPING_SECONDS = 600.0
 POOL_SIZE = 2
+BROKER_DOWN = (RedisError, BrokerError, OSError)
 WOKEN_AT_ONCE = 4
 """How many messages wake workers for slices. A worker continues while there are slices, so a few suffice."""
 
@@ -62,21 +65,29 @@ class Dispatcher:
         self._engine.dispose()
 
     def round(self) -> None:
-        """Run every check once.
+        """Run every check once. One that fails does not keep the others from running.
 
         Raises:
             OperationalError and the like: the database cannot be used.
-            RedisError, BrokerError: Redis cannot be used; changes in the database are kept.
+            RedisError, BrokerError, OSError: Redis cannot be used; changes in the database are kept.
         """
-        self._reclaim_expired_leases()
-        self._fail_overdue()
-        self._number_feed()
-        self._publish_forgotten()
-        self._start_scheduled()
-        self._keep_rescoring()
-        self._grant_share()
-        self._every(CHECK_MODELS_SECONDS, self._request_model_checks)
-        self._every(HOUSEKEEPING_SECONDS, self._request_housekeeping)
+        for step in (
+            self._reclaim_expired_leases,
+            self._fail_overdue,
+            self._number_feed,
+            self._publish_forgotten,
+            self._start_scheduled,
+            self._keep_rescoring,
+            self._grant_share,
+            lambda: self._every(CHECK_MODELS_SECONDS, self._request_model_checks),
+            lambda: self._every(HOUSEKEEPING_SECONDS, self._request_housekeeping),
+        ):
+            try:
+                step()
+            except (*UNUSABLE, *BROKER_DOWN):
+                raise
+            except Exception:  # a bug, or data that it does not expect; the other checks must go on
+                log.exception("a check failed, trying again in the next round")
 
     def _reclaim_expired_leases(self) -> None:
         with self._engine.begin() as connection:
@@ -162,12 +173,23 @@ class Dispatcher:
                 self._send(Task.RESCORE, minibatch, queue=LIVE_QUEUE)
 
     def _request_model_checks(self) -> None:
-        if self._redis.llen("sync"):  # earlier requests still wait for a worker
-            return
+        """Request checks of model versions behind live work, or in turn with it if they have waited for long.
+
+        While live work keeps every worker busy, nobody consumes the bulk queue, and a recipe may wait for its first
+        version. A request takes milliseconds of a worker's slot: the check itself runs outside the slots.
+        """
+        if self._redis.llen(BULK_QUEUE) == 0:
+            self._send_model_checks(BULK_QUEUE, older_than_seconds=CHECK_MODELS_SECONDS)
+        self._every(OVERDUE_CHECK_SECONDS, self._request_overdue_model_checks)
+
+    def _request_overdue_model_checks(self) -> None:
+        self._send_model_checks(LIVE_QUEUE, older_than_seconds=OVERDUE_CHECK_SECONDS)
+
+    def _send_model_checks(self, queue: str, *, older_than_seconds: float) -> None:
         with self._engine.begin() as connection:
-            undecided = model_versions.undecided(connection, older_than_seconds=CHECK_MODELS_SECONDS)
+            undecided = model_versions.undecided(connection, older_than_seconds=older_than_seconds)
         for version_id in undecided:
-            self._send(Task.CHECK_MODEL, version_id, queue="sync")
+            self._send(Task.CHECK_MODEL, version_id, queue=queue)
 
     def _request_housekeeping(self) -> None:
         if self._redis.llen(IO_QUEUE) == 0:
@@ -190,7 +212,7 @@ def run(dispatcher: Dispatcher, stopping: threading.Event, interval: float) -> N
             dispatcher.round()
         except UNUSABLE as error:
             log.warning("the database cannot be used, trying again: %s", error)
-        except (RedisError, BrokerError) as error:
+        except BROKER_DOWN as error:
             log.warning("Redis cannot be used, trying again: %s", error)
         stopping.wait(interval)
 

@@ -4,28 +4,28 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from celery import signals
 from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
 from core.database import create_pool
 from core.intake.image_decoding import Undecodable
-from core.models import model_versions
 from core.queue import notifications
 from core.queue.broker import BULK_QUEUE, Task
 from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
-from core.storage.archives import ArchiveUnavailable
 from core.storage.image_store import Store, failure_key
-from core.vision.errors import InvalidBundle
 from core.vision.evaluation.heatmap import scale_to_threshold
-from worker.app import Readiness, create_app
+from worker.app import Readiness, create_app, end_process
+from worker.model_checking import ModelChecker
 from worker.pipeline.anomaly_maps import anomaly_map as anomaly_map_of
+from worker.pipeline.faults import WorkerUnfit
 from worker.pipeline.isolated_decoding import IsolatedDecoder
 from worker.pipeline.live_load import LiveLoad
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
@@ -57,11 +57,23 @@ class Process:
         services = (self.settings, self.engine, self.store, self.models, self.notifier)
         self.pipeline = ScoringPipeline(*services, worker=name)
         self.reporter = ReportRenderer(*services)
+        self.checker = ModelChecker(
+            self.settings,
+            self.engine,
+            self.store,
+            self.models,
+            stopping=self.stopping,
+            guard=worker.ended_if_unfit,
+        )
         self.rescorer = Rescorer(*services, self.live_load, worker=name, stopping=self.stopping)
 
 
 class _Worker:
     """Holds the objects of the process, which are created when the worker starts or by its first task."""
+
+    def __init__(self) -> None:
+        self._unfit = threading.Event()
+        self._ending = threading.Lock()
 
     @cached_property
     def process(self) -> Process:
@@ -73,8 +85,31 @@ class _Worker:
     def on_shutting_down(self, **_: Any) -> None:
         self.process.stopping.set()
 
+    @contextmanager
+    def ended_if_unfit(self) -> Iterator[None]:
+        """End this process if the block finds that it cannot go on. What the block claimed was released."""
+        try:
+            yield
+        except WorkerUnfit as error:
+            with self._ending:
+                if self._unfit.is_set():
+                    return
+                self._unfit.set()
+            log.critical("%s; this worker ends", error)
+            self.process.stopping.set()
+            self.process.readiness.set(False)
+            end_process()
+
+    def set_ready(self) -> None:
+        """Mark this process as ready, unless it is stopping."""
+        if not self.process.stopping.is_set():
+            self.process.readiness.set(True)
+
     def on_shutdown(self, **_: Any) -> None:
+        if self._unfit.is_set():
+            os._exit(1)  # waiting for stuck threads would take forever
         self.process.pipeline.close()
+        self.process.checker.close()
         self.process.reporter.close()
         self.process.rescorer.close()
         self.process.notifier.close()
@@ -89,6 +124,7 @@ signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 
 
 @app.task(name=Task.SCORE)
+@worker.ended_if_unfit()
 def score(recipe_id: int, priority: str, ids: Sequence[str]) -> None:
     """Score a minibatch."""
     process = worker.process
@@ -100,10 +136,11 @@ def score(recipe_id: int, priority: str, ids: Sequence[str]) -> None:
         process.readiness.set(False)
         log.error("%s; its inspections were released", error)
     else:
-        process.readiness.set(True)
+        worker.set_ready()
 
 
 @app.task(name=Task.RESCORE)
+@worker.ended_if_unfit()
 def rescore(granted: int = 0) -> None:
     """Score slices of archives. `granted` of their images are scored even while live work waits."""
     process = worker.process
@@ -113,40 +150,25 @@ def rescore(granted: int = 0) -> None:
         process.readiness.set(False)
         log.error("%s; its slice was released", error)
         return
-    except ArchiveUnavailable as error:
-        log.warning("the source of a re-scoring run is unavailable: %s", error)
+    except OSError as error:
+        log.warning("the source of a re-scoring run is unavailable, its slice was released: %s", error)
         return
     # After a grant, the dispatcher sends the next message.
     if may_be_more and not granted and not process.stopping.is_set():
         try:
             app.send_task(Task.RESCORE, queue=BULK_QUEUE, ignore_result=True, retry=False)
-        except BrokerError as error:
+        except (BrokerError, RedisError, OSError) as error:
             log.warning("could not publish the next slice, the dispatcher will: %s", error)
 
 
 @app.task(name=Task.CHECK_MODEL)
 def check_model(version_id: int) -> None:
-    """Check an uploaded version: it is ready if it loads here and reproduces its golden scores."""
-    process = worker.process
-    with process.engine.begin() as connection:
-        if not model_versions.begin_check(connection, version_id):
-            return
-    try:
-        process.models.check(version_id)
-    except (InvalidBundle, Undecodable) as error:  # Undecodable: a golden image
-        with process.engine.begin() as connection:
-            model_versions.reject(connection, version_id, str(error))
-        log.warning("model version %d is rejected: %s", version_id, error)
-        return
-    except Exception:  # the store or this machine is at fault
-        with process.engine.begin() as connection:
-            model_versions.undo_check(connection, version_id)
-        raise
-    with process.engine.begin() as connection:
-        model_versions.mark_ready(connection, version_id)
+    """Start a check of an uploaded version: it is ready if it loads and reproduces its golden scores."""
+    worker.process.checker.request(version_id)
 
 
 @app.task(name=Task.ANOMALY_MAP)
+@worker.ended_if_unfit()
 def anomaly_map(source: str, version_id: int, key: str) -> None:
     """Compute an anomaly map and store it under `key`, or store the error next to it."""
     process = worker.process
@@ -161,6 +183,7 @@ def anomaly_map(source: str, version_id: int, key: str) -> None:
 
 
 @app.task(name=Task.HEATMAP)
+@worker.ended_if_unfit()
 def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, threshold: float) -> None:
     """Draw a heatmap and store it under `key`, or store the error next to it.
 
@@ -180,6 +203,7 @@ def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, 
 
 
 @app.task(name=Task.RESCORE_REPORT)
+@worker.ended_if_unfit()
 def rescore_report(run_id: str, key: str) -> None:
     """Render the HTML report of a run and store it under `key`, or store the error next to it."""
     try:

@@ -1,0 +1,1 @@
+"""What a request passes first: authentication, rate limits, and the limits of its body."""

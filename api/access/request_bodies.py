@@ -26,7 +26,7 @@ def limit(receive: Receive, *, is_upload: bool, seconds: float) -> Receive:
 
     async def bounded() -> Message:
         nonlocal received, waited, is_complete
-        if is_complete:  # the next message is the disconnect: no time limit, because the answer takes longer
+        if is_complete:  # the next message is the disconnect: no time limit, because the response takes longer
             return await receive()
         began = time.monotonic()
         try:

@@ -1,0 +1,1 @@
+"""Requests: parameters, uploads, idempotency keys, queue limits and group commit."""

@@ -8,7 +8,6 @@ import asyncio
 import errno
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -31,7 +30,7 @@ from core.intake.idempotency import Key
 from core.intake.submission import Accepted, NewInspection, Submission
 from core.models import recipes
 from core.queue import depths
-from core.queue.depths import Lane
+from core.queue.depths import Depths
 from core.settings import Settings
 from core.storage.image_store import Staged, Store, image_key
 
@@ -56,22 +55,24 @@ class Upload:
 
 @dataclass(frozen=True)
 class _PendingRequest:
-    """The uploads of one request, its idempotency key, its rejected parts, and a future for the answer."""
+    """The uploads of one request, its idempotency key, its rejected parts, and a future for the result."""
 
     uploads: Sequence[Upload]
     as_batch: bool
     callback_url: str | None
     key: Key | None
+    api_key: str | None
     errors: Sequence[Mapping[str, Any]]
-    answer: asyncio.Future[Accepted]
+    accepted: asyncio.Future[Accepted]
 
     def submission(self) -> Submission:
-        plain = Submission([upload.new for upload in self.uploads], self.as_batch, self.callback_url)
+        inspections = [upload.new for upload in self.uploads]
+        plain = Submission(inspections, self.as_batch, self.callback_url, api_key=self.api_key)
         return plain if self.key is None else plain.with_key(self.key, self.errors)
 
 
 class GroupCommit:
-    """Accepts uploads, and answers when they are durable."""
+    """Accepts uploads, and responds when they are durable."""
 
     def __init__(
         self, settings: Settings, engine: Engine, store: Store, publisher: Publisher, allowed: AllowList
@@ -100,7 +101,7 @@ class GroupCommit:
         self._lookups.shutdown(wait=False, cancel_futures=True)
         self._committing.shutdown()
 
-    async def check(self, recipe: str, priority: str, key: Key | None = None) -> None:
+    async def check(self, recipe: str, priority: str, key: Key | None = None, *, api_key: str | None = None) -> None:
         """Reject an upload before its body is read, if it cannot be accepted. The commit checks again.
 
         Each recipe is looked up at most once a second.
@@ -114,7 +115,7 @@ class GroupCommit:
             if expires_at < now:
                 has_model = await asyncio.to_thread(self._check_recipe, recipe)
                 self._recipes[recipe] = now + RECIPE_SECONDS, has_model
-            self._limits.check(depths.lane_of(priority, has_model=has_model), recipe)
+            self._limits.check(depths.work_class_of(priority, has_model=has_model), recipe, api_key)
 
     async def check_callbacks(self, urls: Iterable[str | None], key: Key | None = None) -> None:
         """Reject callbacks to unregistered endpoints and to targets that are not allowed.
@@ -143,7 +144,7 @@ class GroupCommit:
 
     @asynccontextmanager
     async def _allow_replay(self, key: Key | None) -> AsyncIterator[None]:
-        """Ignore a refusal if the key was used before: the first answer is repeated even if uploads are refused now."""
+        """Ignore a refusal if the key was used before. The first response is repeated even if uploads are refused."""
         try:
             yield
         except Refused:
@@ -157,18 +158,20 @@ class GroupCommit:
         as_batch: bool = False,
         callback_url: str | None = None,
         key: Key | None = None,
+        api_key: str | None = None,
         errors: Sequence[Mapping[str, Any]] = (),
     ) -> Accepted:
         """Accept all uploads of one request, or none. Without uploads, `as_batch` opens a batch.
 
         Args:
             callback_url: the callback of the batch.
-            key: the idempotency key of the request. If it was used before, the first answer is repeated.
-            errors: rejected parts of the request. They are stored with the key, to be repeated in later answers.
+            key: the idempotency key of the request. If it was used before, the first response is repeated.
+            api_key: the API key of the request, to which its inspections are counted.
+            errors: rejected parts of the request. They are stored with the key, to be repeated in later responses.
         """
-        answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        await self._arriving.put(_PendingRequest(uploads, as_batch, callback_url, key, errors, answer))
-        return await answer
+        accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        await self._arriving.put(_PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted))
+        return await accepted
 
     def _check_recipe(self, name: str) -> bool:
         """Check that a recipe accepts images. Returns whether it has an active model version."""
@@ -199,7 +202,7 @@ class GroupCommit:
                 log.warning("could not count the inspections in flight: %s", error)
             await asyncio.sleep(DEPTH_SECONDS)
 
-    def _count(self) -> Counter[tuple[Lane, str]]:
+    def _count(self) -> Depths:
         with self._engine.begin() as connection:
             return depths.count(connection)
 
@@ -221,14 +224,19 @@ class GroupCommit:
                 log.exception("could not commit a group of %d requests", len(group))
                 results = [error] * len(group)
             for pending, result in zip(group, results, strict=True):
-                _set_result(pending.answer, result)
+                _set_result(pending.accepted, result)
+                if isinstance(result, Accepted) and not result.replayed:
+                    self._count_accepted(result, pending.api_key)
             self._publish([result for result in results if isinstance(result, Accepted) and not result.replayed])
+
+    def _count_accepted(self, accepted: Accepted, api_key: str | None) -> None:
+        for inspection in accepted.inspections:
+            _, has_model = self._recipes.get(inspection.recipe, (0.0, True))
+            work_class = depths.work_class_of(inspection.priority, has_model=has_model)
+            self._limits.add(work_class, inspection.recipe, api_key, 1)
 
     def _publish(self, accepted: Sequence[Accepted]) -> None:
         for submitted in accepted:
-            for inspection in submitted.inspections:
-                _, has_model = self._recipes.get(inspection.recipe, (0.0, True))
-                self._limits.add(depths.lane_of(inspection.priority, has_model=has_model), inspection.recipe, 1)
             for inspection, recipe_id in zip(submitted.inspections, submitted.recipe_ids, strict=True):
                 self._publisher.queued(recipe_id, inspection.priority, inspection.id)
 
@@ -241,6 +249,9 @@ class GroupCommit:
                 folders |= {self._move(upload) for upload in pending.uploads}
             except OSError as error:
                 failures[number] = store_refusal(error)
+            except Exception as error:  # a bug; the other requests of the group are accepted
+                log.exception("could not store an image")
+                failures[number] = error
         stored = [pending for number, pending in enumerate(group) if number not in failures]
         try:
             self._store.sync(folders)
@@ -268,13 +279,13 @@ class GroupCommit:
             return [result for pending in group for result in self._insert([pending])]
 
 
-def _set_result(answer: asyncio.Future[Accepted], result: Accepted | Exception) -> None:
-    if answer.done():  # the client has disconnected; the upload stays accepted
+def _set_result(accepted: asyncio.Future[Accepted], result: Accepted | Exception) -> None:
+    if accepted.done():  # the client has disconnected; the upload stays accepted
         return
     if isinstance(result, Accepted):
-        answer.set_result(result)
+        accepted.set_result(result)
     else:
-        answer.set_exception(result)
+        accepted.set_exception(result)
 
 
 def store_refusal(error: OSError) -> Refused:

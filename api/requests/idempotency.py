@@ -18,7 +18,7 @@ _Header = Annotated[
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
         description="A name for this request, in visible ASCII. If you send the same request again under the same key "
-        "within 24 hours, it changes nothing and gets the first answer, with `Idempotency-Replayed: true`.",
+        "within 24 hours, it changes nothing and gets the first response, with `Idempotency-Replayed: true`.",
     ),
 ]
 
@@ -38,7 +38,7 @@ def replays(status: int) -> dict[int | str, dict[str, Any]]:
     headers = {
         "Location": {"description": "The path of the resource.", "schema": {"type": "string"}},
         "Idempotency-Replayed": {
-            "description": "`true` if this is the answer to an earlier request under the same key.",
+            "description": "`true` if this is the response to an earlier request under the same key.",
             "schema": {"type": "string", "enum": ["true"]},
         },
     }
@@ -72,6 +72,6 @@ class InFlight:
 
 
 def set_replayed(response: Response, *, replayed: bool) -> None:
-    """Set the header that says whether an answer is repeated."""
+    """Set the header that says whether a response is repeated."""
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"

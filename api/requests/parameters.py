@@ -55,10 +55,10 @@ RecipeName = Annotated[str, StringConstraints(pattern=RECIPE_NAME)]
 RecipePath = Annotated[str, Path(pattern=RECIPE_NAME)]
 VersionPath = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Wait = Annotated[
-    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="answer as soon as it is final, or after this many seconds")
+    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="respond as soon as it is final, or after this many seconds")
 ]
 Limit = Annotated[int, Query(ge=1, le=1000)]
-View = Annotated[Literal["opcua"], Query(description="`opcua` answers in the vocabulary of OPC UA for Machine Vision")]
+View = Annotated[Literal["opcua"], Query(description="`opcua` responds in the vocabulary of OPC UA for Machine Vision")]
 
 
 class UploadFields(BaseModel):

@@ -293,10 +293,10 @@ def _text(name: str, value: bytes) -> str:
 
 
 async def _drain(request: Request, stream: AsyncIterator[bytes], error: BaseException) -> None:
-    """Read the rest of a refused body for a limited time, so that the client can read the answer.
+    """Read the rest of a refused body for a limited time, so that the client can read the response.
 
-    Many clients report a broken connection instead of the answer if the server closes it while they are still sending.
-    A client that waits for `100 Continue`, or that announces a very large body, is answered immediately.
+    If the server closes the connection while they are still sending, many clients report that instead of the response.
+    A client that waits for `100 Continue`, or that announces a very large body, gets the response immediately.
     """
     if not isinstance(error, Refused | MultipartError):
         return

@@ -1,0 +1,1 @@
+"""Responses: documents, problems (errors) and downloads."""

@@ -62,7 +62,7 @@ class _ClientStalled(Exception):  # noqa: N818 - an event, not an error
 
 
 class Download(StreamingResponse):
-    """A streamed answer. If it fails midway, it ends without the last chunk, and the reason is logged."""
+    """A streamed response. If it fails midway, it ends without the last chunk, and the reason is logged."""
 
     stalled_seconds = STALLED_SECONDS
 

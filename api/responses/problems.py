@@ -81,7 +81,7 @@ def body(refused: Refused) -> dict[str, Any]:
 
 
 def response(refused: Refused) -> JSONResponse:
-    """The HTTP answer for an error."""
+    """The HTTP response for an error."""
     status = STATUS[refused.code]
     headers = {}
     if refused.retry_after is not None or status is HTTPStatus.SERVICE_UNAVAILABLE:
@@ -160,13 +160,13 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = ", ".join(sorted(_methods(request)))
         refused = Refused(Code.METHOD_NOT_ALLOWED, f"{request.method} is not a method of this address: use {allowed}.")
-        answer = response(refused)
-        answer.headers["Allow"] = allowed
-        return answer
-    answer = response(Refused(codes.get(error.status_code, Code.MALFORMED_REQUEST), str(error.detail)))
+        problem = response(refused)
+        problem.headers["Allow"] = allowed
+        return problem
+    problem = response(Refused(codes.get(error.status_code, Code.MALFORMED_REQUEST), str(error.detail)))
     if error.headers:
-        answer.headers.update(error.headers)
-    return answer
+        problem.headers.update(error.headers)
+    return problem
 
 
 def _methods(request: Request) -> set[str]:
@@ -185,7 +185,7 @@ async def _unavailable(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _disconnected(_: Request, __: Exception) -> JSONResponse:
-    """The client disconnected during its upload, so this answer reaches nobody. Nothing was stored."""
+    """The client disconnected during its upload, so this response reaches nobody. Nothing was stored."""
     return response(Refused(Code.MALFORMED_REQUEST, "The client disconnected. Nothing was accepted."))
 
 

@@ -1,4 +1,4 @@
-"""The JSON documents in the answers of the api."""
+"""The JSON documents in the responses of the api."""
 
 import datetime as dt
 from typing import Any, Literal, Self
@@ -20,7 +20,7 @@ from core.rescoring.reports.documents import RescoreResult
 
 
 def binary(*media_types: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that answers with bytes of these types."""
+    """The `responses` of a route that responds with bytes of these types."""
     return {200: {"content": {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}}}
 
 
@@ -140,7 +140,7 @@ class BatchError(BaseModel):
 
 
 class SubmittedBatch(Batch):
-    """The answer to a batch submission: the batch, its inspections, and the refused images."""
+    """The response to a batch submission: the batch, its inspections, and the refused images."""
 
     inspections: list[Inspection]
     errors: list[BatchError]
@@ -315,13 +315,13 @@ class WebhookEndpointList(BaseModel):
 
 
 class NewWebhookEndpoint(WebhookEndpoint):
-    """A new endpoint, with the secret that signs its calls. The secret is shown only in this answer."""
+    """A new endpoint, with the secret that signs its calls. The secret is shown only in this response."""
 
     secret: str
 
 
 class RotatedSecret(WebhookEndpoint):
-    """An endpoint and its new secret, which is shown only in this answer.
+    """An endpoint and its new secret, which is shown only in this response.
 
     Calls are also signed with the previous secret until it expires.
     """
@@ -331,7 +331,7 @@ class RotatedSecret(WebhookEndpoint):
 
 
 class Prediction(BaseModel):
-    """The answer of the synchronous interface."""
+    """The response of the synchronous interface."""
 
     anomaly_score: float
     threshold: float
@@ -339,7 +339,7 @@ class Prediction(BaseModel):
 
 
 class DeliveryAttempt(BaseModel):
-    """One try. `status` is the HTTP status; `answer` is the beginning of the answer, or what went wrong."""
+    """One try. `status` is the HTTP status; `answer` is the beginning of the response, or what went wrong."""
 
     at: dt.datetime
     outcome: deliveries.Outcome

@@ -14,7 +14,7 @@ from api.requests.uploads import Form, Received, RefusedPart, is_form
 from api.responses.problems import STATUS, refuses
 from api.responses.schemas import BatchError, SubmittedBatch
 from api.routes.inspections import UPLOAD_REFUSALS, new_inspection
-from api.services import Actor, Context, Services
+from api.services import Actor, ApiKey, Context, Services
 from core.documents.documents import Batch, Inspection
 from core.errors import Code, Refused
 from core.intake.idempotency import Key
@@ -51,7 +51,12 @@ _MAX_OPENING_BYTES = 16 * 1024
 
 @router.post("", status_code=202, openapi_extra=_BODY, responses=refuses(*UPLOAD_REFUSALS) | replays(202))
 async def submit_batch(
-    request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
+    request: Request,
+    response: Response,
+    services: Context,
+    actor: Actor,
+    api_key: ApiKey,
+    idempotency_key: IdempotencyKey,
 ) -> SubmittedBatch:
     """Submit a batch: a form with many parts `images` and the fields that they share. Without images, open a batch, and
     fill it by submitting images with its `batch_id`.
@@ -61,7 +66,7 @@ async def submit_batch(
     """
     with services.in_flight.hold(actor, idempotency_key) as key:
         if is_form(request):
-            accepted, errors = await _submit_form(request, services, key)
+            accepted, errors = await _submit_form(request, services, key, api_key)
         else:
             accepted, errors = await _open(request, services, await _read_opening(request), key)
     assert accepted.batch is not None  # noqa: S101 - it was submitted as a batch
@@ -74,7 +79,9 @@ async def submit_batch(
     )
 
 
-async def _submit_form(request: Request, services: Services, key: Key | None) -> tuple[Accepted, list[BatchError]]:
+async def _submit_form(
+    request: Request, services: Services, key: Key | None, api_key: str | None
+) -> tuple[Accepted, list[BatchError]]:
     async with services.receiver.form(request, image="images", max_images=services.settings.max_batch_images) as form:
         callback_url = form.fields.pop("callback_url", None)
         if not form.images:
@@ -83,7 +90,7 @@ async def _submit_form(request: Request, services: Services, key: Key | None) ->
         errors = [_error(image) for image in form.images if isinstance(image, RefusedPart)]
         uploads = _uploads(services, form)
         for recipe, priority in {(upload.new.recipe, upload.new.priority) for upload in uploads}:
-            await services.group_commit.check(recipe, priority, key)
+            await services.group_commit.check(recipe, priority, key, api_key=api_key)
         if not uploads:
             raise _all_refused(form)
         await services.group_commit.check_callbacks(
@@ -94,6 +101,7 @@ async def _submit_form(request: Request, services: Services, key: Key | None) ->
             as_batch=True,
             callback_url=callback_url,
             key=key,
+            api_key=api_key,
             errors=[error.model_dump() for error in errors],
         )
         return accepted, errors

@@ -28,7 +28,7 @@ async def export_inspections(query: Annotated[_Export, Query()], services: Conte
 
     Each inspection is one flat row: the fields of an Inspection, the newest review, and `metadata` as JSON text. Times
     are UTC. Inspections accepted during the download are not included. If the database becomes unavailable, or you
-    read nothing for a minute, the answer ends without its last chunk. 503 `busy` while the maximum number of exports
+    read nothing for a minute, the response ends without its last chunk. 503 `busy` while the maximum number of exports
     is running.
     """
     name = "-".join(filter(None, ("inspections", query.recipe)))

@@ -1,14 +1,18 @@
 """Probes: `/healthz` (the process is alive) and `/readyz` (uploads can be accepted)."""
 
+import asyncio
+
 from fastapi import APIRouter
 from sqlalchemy import text
 
 from api.requests.group_commit import store_refusal
 from api.responses.problems import refuses
-from api.services import Context
+from api.services import Context, Services
 from core.errors import Code, Refused
 
 router = APIRouter(tags=["health"])
+
+CHECK_SECONDS = 10.0
 
 
 @router.get("/healthz")
@@ -18,17 +22,25 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE, Code.NOT_READY))
-def readyz(services: Context) -> dict[str, str]:
-    """Check that uploads can be accepted: Postgres answers, the store can be written, and uploads are committed.
+async def readyz(services: Context) -> dict[str, str]:
+    """Check that uploads can be accepted: PostgreSQL answers, the store can be written, and uploads are committed.
 
     Redis is not needed for this.
     """
     if not services.group_commit.is_running:
         raise Refused(Code.NOT_READY, "Uploads are not committed. Restart the api.")
+    checking = asyncio.get_running_loop().run_in_executor(services.probing, _check, services)
+    try:
+        await asyncio.wait_for(checking, CHECK_SECONDS)
+    except TimeoutError:
+        raise Refused(Code.NOT_READY, f"The database or the store has not answered for {CHECK_SECONDS:g} s.") from None
+    return {"status": "ready"}
+
+
+def _check(services: Services) -> None:
     with services.transaction() as connection:
         connection.execute(text("SELECT FROM recipes LIMIT 1"))
     try:
         services.store.check()
     except OSError as error:
         raise store_refusal(error) from error
-    return {"status": "ready"}

@@ -31,7 +31,7 @@ from api.requests.parameters import (
 from api.requests.uploads import Received, is_form, is_image
 from api.responses.problems import refuses
 from api.responses.schemas import InspectionPage, OpcUaPage, binary
-from api.services import Actor, Context, Services
+from api.services import Actor, ApiKey, Context, Services
 from core.documents.documents import Inspection
 from core.documents.opcua import OpcUaResult
 from core.errors import Code, Refused
@@ -110,17 +110,22 @@ def new_inspection(services: Services, received: Received, fields: UploadFields)
     "", status_code=202, openapi_extra=_BODY, responses=refuses(Code.NOT_FOUND, *UPLOAD_REFUSALS) | replays(202)
 )
 async def submit_inspection(
-    request: Request, response: Response, services: Context, actor: Actor, idempotency_key: IdempotencyKey
+    request: Request,
+    response: Response,
+    services: Context,
+    actor: Actor,
+    api_key: ApiKey,
+    idempotency_key: IdempotencyKey,
 ) -> Inspection:
     """Submit one image: as raw bytes with the fields as query parameters, or as a form with one part `image`.
 
-    The answer is sent when the image is stored durably, before it is scored.
+    The response is sent when the image is stored durably, before it is scored.
     """
     with services.in_flight.hold(actor, idempotency_key) as key:
         if is_form(request):
-            accepted = await _submit_form(request, services, key)
+            accepted = await _submit_form(request, services, key, api_key)
         elif is_image(request):
-            accepted = await _submit_raw(request, services, key)
+            accepted = await _submit_raw(request, services, key, api_key)
         else:
             raise Refused(
                 Code.UNSUPPORTED_MEDIA_TYPE, "Send the image with an image/* content type, or as multipart/form-data."
@@ -131,25 +136,25 @@ async def submit_inspection(
     return Inspection.of(inspection)
 
 
-async def _submit_raw(request: Request, services: Services, key: Key | None) -> Accepted:
+async def _submit_raw(request: Request, services: Services, key: Key | None, api_key: str | None) -> Accepted:
     fields = upload_fields(once_each(request.query_params.multi_items()))
     recipe = fields.recipe or services.settings.default_recipe
-    await services.group_commit.check(recipe, fields.priority or "live", key)
+    await services.group_commit.check(recipe, fields.priority or "live", key, api_key=api_key)
     await services.group_commit.check_callbacks([fields.callback_url], key)
     async with services.receiver.raw(request) as received:
         new = new_inspection(services, received, fields)
-        return await services.group_commit.submit([Upload(received.staged, new)], key=key)
+        return await services.group_commit.submit([Upload(received.staged, new)], key=key, api_key=api_key)
 
 
-async def _submit_form(request: Request, services: Services, key: Key | None) -> Accepted:
+async def _submit_form(request: Request, services: Services, key: Key | None, api_key: str | None) -> Accepted:
     async with services.receiver.form(request, image="image", max_images=1) as form:
         values = once_each([*request.query_params.multi_items(), *form.fields.items()])
         received = form.single_image("image")
         fields = upload_fields({"external_id": received.file_name or None, **values})
         new = new_inspection(services, received, fields)
-        await services.group_commit.check(new.recipe, new.priority, key)
+        await services.group_commit.check(new.recipe, new.priority, key, api_key=api_key)
         await services.group_commit.check_callbacks([new.callback_url], key)
-        return await services.group_commit.submit([Upload(received.staged, new)], key=key)
+        return await services.group_commit.submit([Upload(received.staged, new)], key=key, api_key=api_key)
 
 
 def _load(services: Services, inspection_id: UUID) -> inspections.Inspection:

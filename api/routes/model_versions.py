@@ -17,7 +17,7 @@ from core.documents.documents import ModelVersion, Threshold
 from core.errors import Code, Refused
 from core.inspection import threshold_preview
 from core.models import model_versions, recipes, thresholds
-from core.queue.broker import Task
+from core.queue.broker import BULK_QUEUE, Task
 from core.storage.image_store import Staged, bundle_key
 from core.vision.bundle.manifest import MANIFEST, Manifest, digest, verify_bundle
 from core.vision.bundle.tar import unpack
@@ -113,7 +113,7 @@ def _register(
         )
         document = _document(connection, version)
     if version.state == "uploaded":
-        services.publisher.call(Task.CHECK_MODEL, version.id, queue="sync")
+        services.publisher.call(Task.CHECK_MODEL, version.id, queue=BULK_QUEUE)
     return document, new
 
 
@@ -152,8 +152,9 @@ def roll_back(name: RecipePath, services: Context, actor: Actor) -> ModelVersion
 class NewThreshold(BaseModel):
     """A threshold to set or to preview.
 
-    `calibration` is the record of its calibration; omit it for a threshold set by hand. With `preview` nothing is set:
-    the answer shows what it would have changed among the inspections accepted `since`, by default in the last 30 days.
+    `calibration` is the record of its calibration; omit it for a threshold set by hand. With `preview` nothing is set.
+    The response shows what the threshold would have changed among the inspections accepted `since`, by default in the
+    last 30 days.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -179,7 +180,7 @@ class NewThreshold(BaseModel):
         return self
 
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ThresholdPreview,
         "description": "With `preview`: what it would have changed. Nothing is set.",
@@ -188,7 +189,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/model-versions/{version}/threshold", status_code=201, responses=_ANSWERS, response_model=None)
+@router.post("/model-versions/{version}/threshold", status_code=201, responses=_RESPONSES, response_model=None)
 def set_threshold(
     name: RecipePath, version: VersionPath, new: NewThreshold, services: Context, actor: Actor, response: Response
 ) -> Threshold | ThresholdPreview:

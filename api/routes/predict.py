@@ -1,4 +1,4 @@
-"""The interface of the synchronous demo that preceded Linewatch, with the same paths, fields and answers.
+"""The interface of the synchronous demo that preceded Linewatch, with the same paths, fields and responses.
 
 Its images use the default recipe. They go through the same queue as all images, before other work.
 """
@@ -17,7 +17,7 @@ from api.requests.uploads import Received, is_form
 from api.responses.problems import refuses
 from api.responses.schemas import Prediction, binary
 from api.routes.inspections import wait_until_final
-from api.services import Context, Services
+from api.services import ApiKey, Context, Services
 from core.errors import Code, Failure, Refused
 from core.inspection.inspections import Inspection
 from core.intake.submission import NewInspection
@@ -60,17 +60,17 @@ _NOT_AN_IMAGE = {Code.EMPTY_BODY, Code.UNSUPPORTED_MEDIA_TYPE, Code.MULTIPLE_FRA
 
 
 @router.post("/predict", openapi_extra=_BODY, responses=refuses(*_REFUSALS, Code.QUEUE_FULL, Code.WAITING_QUEUE_FULL))
-async def predict(request: Request, services: Context) -> Prediction:
+async def predict(request: Request, services: Context, api_key: ApiKey) -> Prediction:
     """Get the anomaly score of a JPEG or PNG."""
     recipe = services.settings.default_recipe
     timeout = services.settings.predict_timeout
     try:
         _require_form(request)
-        await services.group_commit.check(recipe, "sync")
+        await services.group_commit.check(recipe, "sync", api_key=api_key)
         async with services.receiver.form(request, image="file", max_images=1) as form:
             received = _jpeg_or_png(form.single_image("file"))
             new = NewInspection(received.image, recipe, priority="sync", deadline_ms=int(timeout * 1000))
-            accepted = await services.group_commit.submit([Upload(received.staged, new)])
+            accepted = await services.group_commit.submit([Upload(received.staged, new)], api_key=api_key)
     except Refused as refused:
         raise _as_in_demo(refused) from refused
     return _prediction(await wait_until_final(services, accepted.inspections[0].id, timeout))

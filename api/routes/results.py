@@ -55,22 +55,22 @@ async def read_results(request: Request, query: Annotated[_Feed, Query()], servi
     """Read the feed: every final inspection (completed, failed or cancelled) once, in a fixed order without gaps.
 
     Save `next_cursor`, or the `cursor` of the last item that you have processed, and pass it as `after` to continue.
-    With `wait`, an empty page is delayed until there is a result, for at most this many seconds. A 410 answer has
+    With `wait`, an empty page is delayed until there is a result, for at most this many seconds. A 410 response has
     `resume_after`, the cursor to continue after.
     """
     if query.after is not None and query.consumer is not None:
         raise Refused(Code.INVALID_FIELD, "after, consumer: use only one of them.")
-    feed_waiters = services.feed_waiters
+    feed_long_polls = services.feed_long_polls
     deadline = time.monotonic() + query.wait
-    read = await feed_waiters.in_thread(lambda: _first_page(services, query))
-    while not read.page.items and (remaining := deadline - time.monotonic()) > 0 and not feed_waiters.is_ending:
+    read = await feed_long_polls.in_thread(lambda: _first_page(services, query))
+    while not read.page.items and (remaining := deadline - time.monotonic()) > 0 and not feed_long_polls.is_ending:
         if await request.is_disconnected():
             break
-        async with feed_waiters.expecting(
+        async with feed_long_polls.expecting(
             read.newest, recipe_id=read.recipe_id, reviews=query.include == "reviews"
         ) as has_more:
             if await _wait_at_most(has_more, min(remaining, DISCONNECT_CHECK_SECONDS)):
-                read = await feed_waiters.in_thread(partial(_page, services, query, read.page.next_cursor))
+                read = await feed_long_polls.in_thread(partial(_page, services, query, read.page.next_cursor))
     return read.page
 
 

@@ -88,7 +88,7 @@ def list_webhook_endpoints(services: Context, is_admin: IsAdmin) -> WebhookEndpo
 def create_webhook_endpoint(
     new: WebhookEndpointRegistration, response: Response, services: Context, actor: Actor
 ) -> NewWebhookEndpoint:
-    """Register an endpoint. `LINEWATCH_WEBHOOK_ALLOW` must allow its URL. Only this answer contains the secret."""
+    """Register an endpoint. `LINEWATCH_WEBHOOK_ALLOW` must allow its URL. Only this response contains the secret."""
     services.allowed.check(new.url)
     with services.transaction() as connection:
         created = endpoints.create(connection, actor=actor, **new.model_dump(mode="json"))
@@ -129,7 +129,7 @@ def delete_webhook_endpoint(endpoint_id: UUID, services: Context, actor: Actor) 
 
 @router.post("/{endpoint_id}/rotate-secret")
 def rotate_secret(endpoint_id: UUID, services: Context, actor: Actor) -> RotatedSecret:
-    """Create a new secret, which only this answer contains.
+    """Create a new secret, which only this response contains.
 
     Calls are signed with both secrets until the previous one expires, after 24 hours.
     """

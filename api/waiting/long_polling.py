@@ -19,8 +19,8 @@ from core.settings import Settings
 log = logging.getLogger(__name__)
 
 Kind = Literal["inspection", "batch", "rescore_run", "anomaly_map"]
-Look = Callable[[Iterable[str]], set[str]]
-"""Returns which of these are final. Runs in a thread."""
+FinalCheck = Callable[[Iterable[str]], set[str]]
+"""Returns which of the names are final. Runs in a thread."""
 
 POLL_SECONDS = 1.0
 
@@ -38,10 +38,12 @@ AnyEnding = TypeVar("AnyEnding", bound=Ending)
 class LongPolls:
     """The waiting requests of this process, by what they wait for."""
 
-    def __init__(self, settings: Settings, looks: Mapping[Kind, Look], *, on_finish: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, final_checks: Mapping[Kind, FinalCheck], *, on_finish: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._on_finish = on_finish
-        self._looks = looks
+        self._final_checks = final_checks
         self._waiting: dict[tuple[Kind, str], set[asyncio.Event]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
         self._is_ending = False
@@ -100,12 +102,12 @@ class LongPolls:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            for kind, look in self._looks.items():
+            for kind, check in self._final_checks.items():
                 names = [name for waited_kind, name in self._waiting if waited_kind == kind]
                 if not names:
                     continue
                 try:
-                    final = await asyncio.to_thread(look, names)
+                    final = await asyncio.to_thread(check, names)
                 except Exception as error:  # noqa: BLE001 - this loop must not end
                     log.warning("could not check what became final: %s", error)
                     continue

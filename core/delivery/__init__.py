@@ -1,0 +1,1 @@
+"""Webhooks and MQTT: endpoints, allowed targets, deliveries, signatures and the retry schedule."""

@@ -7,8 +7,8 @@
     │ └───── the lease expired, or release ◄───┘
     └─────── replay, of a final one
 
-A delivery in flight is in the state pending: its next try lies in the future, which is the lease. If the sender dies,
-the delivery becomes due again. `core.delivery.sending` claims deliveries and records results; this module reads,
+A delivery in flight is in the state pending. Its next try is in the future, which serves as the lease. If the sender
+dies, the delivery becomes due again. `core.delivery.sending` claims deliveries and records results; this module reads,
 replays and deletes them.
 """
 
@@ -163,7 +163,7 @@ def replay(connection: Connection, delivery_id: UUID) -> Delivery:
     )
     connection.execute(
         text("""
-            UPDATE deliveries SET state = 'pending', next_try_at = now(), finished_at = NULL,
+            UPDATE deliveries SET state = 'pending', next_try_at = now(), scheduled_at = now(), finished_at = NULL,
                 tries = CASE WHEN state = 'pending' THEN tries ELSE 0 END
             WHERE id = :id OR message_id = :message_id
         """),

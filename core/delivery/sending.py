@@ -5,6 +5,9 @@ A message is what one request sends. Its events are fixed by `message_id` at its
 even a group of one event. `claim` is a fencing token: a result counts only for the claim that sent it, so a sender that
 lost its claim writes nothing.
 
+`scheduled_at` is when `next_try_at` was set. If it lies in the future, the clock was ahead, and the next try is too
+late.
+
 To change deliveries of an endpoint, lock the row of the endpoint first. Then two senders never split the events of one
 message, and there are no deadlocks.
 """
@@ -21,17 +24,19 @@ from sqlalchemy import Connection, Row, text
 
 from core.delivery import endpoints
 from core.delivery.deliveries import Outcome
+from core.delivery.retries import retry_pause
 
 LEASE_SECONDS = 60.0
 """How long a claim holds: four times the longest try."""
+
+CLOCK_TOLERANCE_SECONDS = 60.0
+"""A delivery that was scheduled further in the future than this was scheduled by a clock that was ahead."""
 
 ENDPOINTS_AT_ONCE = 16
 EVENTS_AT_ONCE = 1000
 """The most events that a call of `claim` takes, and that a sender holds for an endpoint. One message may exceed it."""
 
-MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
-JITTER = 0.2
-"""Pauses exceed the schedule by up to this share, so that messages that failed together do not retry together."""
+RESCHEDULED_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -87,30 +92,34 @@ class Result:
     answer: ReceiverAnswer
 
 
-def retry_pause(tries: int, schedule: Sequence[float], *, retry_after: float, jitter: float) -> float | None:
-    """Seconds from a failed try to the next one, or None after the last.
+# In flight is only a delivery with more claims than tries; its sender may still record a result.
+_RESCHEDULE = text("""
+WITH ahead AS (
+    SELECT id, endpoint_id FROM deliveries
+    WHERE state = 'pending' AND scheduled_at > clock_timestamp() + make_interval(secs => :tolerance)
+    ORDER BY scheduled_at DESC LIMIT :at_most
+), locked AS (
+    SELECT id FROM webhook_endpoints WHERE state = 'enabled' AND id IN (SELECT endpoint_id FROM ahead)
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE deliveries SET scheduled_at = now(), next_try_at = least(
+    deliveries.next_try_at, CASE WHEN claim > tries THEN now() + make_interval(secs => :lease) ELSE now() END
+)
+FROM ahead JOIN locked ON locked.id = ahead.endpoint_id
+WHERE deliveries.id = ahead.id AND state = 'pending'
+  AND scheduled_at > clock_timestamp() + make_interval(secs => :tolerance)
+""")
 
-    Args:
-        tries: tries so far, including this one.
-        schedule: the pauses after the first, second … try.
-        retry_after: the pause that the receiver asked for, of which at most a day is granted.
-        jitter: a random number from 0 to 1.
-    """
-    if tries > len(schedule):
-        return None
-    return max(schedule[tries - 1] * (1 + JITTER * jitter), min(retry_after, MAX_RETRY_AFTER_SECONDS))
-
-
-_TAKE_ENDPOINTS = text("""
-    SELECT endpoint.id, endpoint.max_group_size AS size, wide.room
+_LOCK_DUE_ENDPOINTS = text("""
+    SELECT endpoint.id, endpoint.max_group_size AS size, free.capacity
     FROM webhook_endpoints AS endpoint
-    LEFT JOIN unnest(CAST(:held_ids AS uuid[]), CAST(:held AS int[]), CAST(:rooms AS int[]))
-        AS held(id, number, room) ON held.id = endpoint.id
+    LEFT JOIN unnest(CAST(:held_ids AS uuid[]), CAST(:held AS int[]), CAST(:capacities AS int[]))
+        AS held(id, number, capacity) ON held.id = endpoint.id
     CROSS JOIN LATERAL (SELECT CASE WHEN endpoint.failing_since IS NULL
-                                    THEN least(coalesce(held.room, :room),
+                                    THEN least(coalesce(held.capacity, :capacity),
                                                greatest(1, :events / endpoint.max_group_size)) ELSE 1 END
-                               - coalesce(held.number, 0) AS room) AS wide
-    WHERE endpoint.state = 'enabled' AND wide.room > 0 AND (
+                               - coalesce(held.number, 0) AS capacity) AS free
+    WHERE endpoint.state = 'enabled' AND free.capacity > 0 AND (
         EXISTS (
             SELECT FROM deliveries
             WHERE endpoint_id = endpoint.id AND state = 'pending' AND next_try_at <= clock_timestamp()
@@ -133,15 +142,16 @@ _TAKE_ENDPOINTS = text("""
 # and so on.
 _CLAIM = text("""
 WITH endpoint AS (
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:rooms AS int[]), CAST(:sizes AS int[])) AS _(id, room, size)
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:capacities AS int[]), CAST(:sizes AS int[]))
+        AS _(id, capacity, size)
 ), ready AS (
-    SELECT endpoint.id AS endpoint_id, endpoint.room, endpoint.size, waiting.*,
+    SELECT endpoint.id AS endpoint_id, endpoint.capacity, endpoint.size, waiting.*,
         endpoint.size > 1 AND waiting.message_id IS NULL AND waiting.callback_url IS NULL AS grouping
     FROM endpoint CROSS JOIN LATERAL (
         SELECT id, message_id, callback_url, next_try_at FROM deliveries
         WHERE endpoint_id = endpoint.id AND state = 'pending'
           AND (next_try_at <= clock_timestamp() OR endpoint.size > 1 AND message_id IS NULL)
-        ORDER BY next_try_at, id LIMIT endpoint.room * endpoint.size
+        ORDER BY next_try_at, id LIMIT endpoint.capacity * endpoint.size
     ) AS waiting
 ), numbered AS (
     SELECT *, CASE WHEN grouping THEN
@@ -150,21 +160,21 @@ WITH endpoint AS (
         CASE WHEN NOT grouping THEN coalesce(message_id, id) END AS fixed
     FROM ready
 ), message AS (
-    SELECT endpoint_id, room, coalesce(fixed, uuidv7()) AS id, array_agg(id) AS parts, min(next_try_at) AS oldest
-    FROM numbered GROUP BY endpoint_id, room, size, chunk, fixed
+    SELECT endpoint_id, capacity, coalesce(fixed, uuidv7()) AS id, array_agg(id) AS parts, min(next_try_at) AS oldest
+    FROM numbered GROUP BY endpoint_id, capacity, size, chunk, fixed
     HAVING min(next_try_at) <= clock_timestamp() OR chunk IS NOT NULL AND count(*) = size
 ), ranked AS (
     SELECT *, row_number() OVER (PARTITION BY endpoint_id ORDER BY oldest, id) AS rank FROM message
 ), taken AS (
     SELECT *, sum(cardinality(parts)) OVER turns AS events, row_number() OVER turns AS turn FROM ranked
-    WHERE rank <= room WINDOW turns AS (ORDER BY rank, oldest, id)
+    WHERE rank <= capacity WINDOW turns AS (ORDER BY rank, oldest, id)
 ), mine AS (
     SELECT taken.id AS message_id, unnest(parts) AS id FROM taken WHERE events <= :events OR turn = 1
     UNION
     SELECT taken.id, deliveries.id FROM taken JOIN deliveries ON deliveries.message_id = taken.id
     WHERE (events <= :events OR turn = 1) AND deliveries.state = 'pending'
 )
-UPDATE deliveries SET claim = claim + 1, message_id = mine.message_id,
+UPDATE deliveries SET claim = claim + 1, message_id = mine.message_id, scheduled_at = now(),
     next_try_at = now() + make_interval(secs => :lease)
 FROM mine WHERE deliveries.id = mine.id AND deliveries.state = 'pending'
 RETURNING deliveries.message_id, deliveries.id, deliveries.endpoint_id, deliveries.claim, deliveries.event,
@@ -177,25 +187,26 @@ class EndpointLoad:
     """How many messages of an endpoint a sender holds, and how many it may hold at most."""
 
     number: int
-    room: int
+    capacity: int
 
 
 def claim(
-    connection: Connection, held: Mapping[UUID, EndpointLoad], *, room: int, lease_seconds: float = LEASE_SECONDS
+    connection: Connection, held: Mapping[UUID, EndpointLoad], *, capacity: int, lease_seconds: float = LEASE_SECONDS
 ) -> list[Message]:
     """Claim messages that are due, of endpoints that are enabled.
 
     Args:
         held: the messages that the sender already holds, by endpoint.
-        room: how many messages it may hold of any other endpoint; of a failing endpoint it holds at most one.
+        capacity: how many messages it may hold of any other endpoint; of a failing endpoint it holds at most one.
     """
+    _reschedule(connection, lease_seconds)
     locked = connection.execute(
-        _TAKE_ENDPOINTS,
+        _LOCK_DUE_ENDPOINTS,
         {
             "held_ids": list(held),
             "held": [load.number for load in held.values()],
-            "rooms": [load.room for load in held.values()],
-            "room": room,
+            "capacities": [load.capacity for load in held.values()],
+            "capacity": capacity,
             "events": EVENTS_AT_ONCE,
             "at_most": ENDPOINTS_AT_ONCE,
         },
@@ -206,7 +217,7 @@ def claim(
         _CLAIM,
         {
             "ids": [endpoint.id for endpoint in locked],
-            "rooms": [endpoint.room for endpoint in locked],
+            "capacities": [endpoint.capacity for endpoint in locked],
             "sizes": [endpoint.size for endpoint in locked],
             "events": EVENTS_AT_ONCE,
             "lease": lease_seconds,
@@ -216,6 +227,14 @@ def claim(
     for row in sorted(rows, key=lambda row: row.id):
         parts[row.message_id].append(row)
     return [_message(message_id, message_rows) for message_id, message_rows in parts.items()]
+
+
+def _reschedule(connection: Connection, lease_seconds: float) -> None:
+    """Make deliveries due that a clock that was ahead scheduled too late; those in flight once their lease is over."""
+    connection.execute(
+        _RESCHEDULE,
+        {"tolerance": CLOCK_TOLERANCE_SECONDS, "lease": lease_seconds, "at_most": RESCHEDULED_AT_ONCE},
+    )
 
 
 def _message(message_id: UUID, rows: Sequence[Row[Any]]) -> Message:
@@ -231,7 +250,7 @@ def _message(message_id: UUID, rows: Sequence[Row[Any]]) -> Message:
 def next_due(connection: Connection) -> float | None:
     """Seconds until the next message of an enabled endpoint becomes due; None if there is none.
 
-    Messages that are already due wait for room, not for a time, and do not count.
+    Messages that are already due wait for capacity, not for a time, and do not count.
     """
     due: float | None = connection.execute(
         text("""
@@ -250,7 +269,9 @@ def next_due(connection: Connection) -> float | None:
 def release(connection: Connection, messages: Sequence[Message]) -> None:
     """Release claims whose tries were not made or not completed; they are due at once."""
     claims = [claim for message in messages for claim in message.claims]
-    _change_held(connection, {message.endpoint_id for message in messages}, claims, "next_try_at = now()")
+    _change_held(
+        connection, {message.endpoint_id for message in messages}, claims, "next_try_at = now(), scheduled_at = now()"
+    )
 
 
 def cancel(connection: Connection, endpoint_ids: set[UUID], claims: Sequence[Claim]) -> None:
@@ -276,7 +297,7 @@ WITH result AS (
         CAST(:ids AS uuid[]), CAST(:claims AS int[]), CAST(:delivered AS bool[]), CAST(:pauses AS float8[])
     ) AS _(id, claim, delivered, pause)
 ), handled AS (
-    UPDATE deliveries SET tries = deliveries.tries + 1,
+    UPDATE deliveries SET tries = deliveries.tries + 1, scheduled_at = now(),
         state = CASE WHEN result.delivered THEN 'delivered' WHEN result.pause IS NULL THEN 'exhausted'
                      ELSE 'pending' END,
         finished_at = CASE WHEN result.delivered OR result.pause IS NULL THEN now() END,
@@ -288,7 +309,7 @@ WITH result AS (
 )
 INSERT INTO delivery_attempts (message_id, at, outcome, status, duration_ms, answer)
 SELECT message_id, at, outcome, status, duration_ms, answer FROM unnest(
-    CAST(:message_ids AS uuid[]), CAST(:moments AS timestamptz[]), CAST(:outcomes AS text[]),
+    CAST(:message_ids AS uuid[]), CAST(:attempted_at AS timestamptz[]), CAST(:outcomes AS text[]),
     CAST(:statuses AS int[]), CAST(:durations AS float8[]), CAST(:answers AS text[])
 ) AS attempt(message_id, at, outcome, status, duration_ms, answer)
 WHERE EXISTS (SELECT FROM handled WHERE handled.message_id = attempt.message_id)
@@ -333,7 +354,7 @@ def record_results(
             "delivered": [answer.outcome is Outcome.DELIVERED for _, answer, _ in parts],
             "pauses": [pause for _, _, pause in parts],
             "message_ids": [result.message.id for result in results],
-            "moments": [result.answer.at for result in results],
+            "attempted_at": [result.answer.at for result in results],
             "outcomes": [result.answer.outcome for result in results],
             "statuses": [result.answer.status for result in results],
             "durations": [result.answer.duration_ms for result in results],

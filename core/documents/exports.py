@@ -110,9 +110,6 @@ def schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([pa.field(column.name, column.type) for column in columns])
 
 
-SCHEMA = schema(COLUMNS)
-
-
 def pages(engine: Engine, filters: Filters, *, size: int = MAX_PAGE) -> Iterator[Page]:
     """The inspections, newest first, in pages of `size`. The first page is yielded even if it is empty.
 

@@ -1,0 +1,1 @@
+"""The feed of results: entries, cursors, consumers, and the events that webhooks send."""

@@ -1,0 +1,1 @@
+"""HTML reports: templates, rendering and charts."""

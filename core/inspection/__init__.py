@@ -1,0 +1,1 @@
+"""Inspections: results, parts, reviews, and previews of a threshold."""

@@ -1,0 +1,1 @@
+"""Submission: idempotency keys, fields, image formats, and decoding within limits."""

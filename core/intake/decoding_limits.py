@@ -1,6 +1,6 @@
 """Limits on the cost of decoding an image: a small file must not take minutes or gigabytes.
 
-They are far above what cameras and encoders write, so no image of a part comes near them.
+They are far above what cameras and encoders write. No normal image reaches them.
 """
 
 import io
@@ -27,7 +27,8 @@ BODY_READS = 2_000_000
 """Python parses some formats read by read: a file made of tiny segments would take minutes."""
 
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # without stuffed bytes, restarts and fill bytes
-_NO_LENGTH = (0x01, 0xD8)  # TEM, SOI
+_FIRST_WITH_LENGTH = 0xC0  # decoders skip only two bytes at a reserved marker in a scan: a length would hide scans
+_START_OF_IMAGE = 0xD8
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 
@@ -69,7 +70,7 @@ def count_scans(jpeg: bytes, *, at_most: int) -> int:
         marker, at = jpeg[found.start() + 1], found.end()
         if marker == _END_OF_IMAGE:
             break
-        if marker not in _NO_LENGTH:
+        if marker >= _FIRST_WITH_LENGTH and marker != _START_OF_IMAGE:
             scans += marker == _START_OF_SCAN
             at += int.from_bytes(jpeg[at : at + 2], "big")
     return scans

@@ -63,12 +63,14 @@ class Submission:
     Attributes:
         callback_url: of the batch.
         keyed_request: the idempotency key and fingerprint, if the request has a key.
+        api_key: the prefix of the API key of the request; None without authentication.
     """
 
     inspections: Sequence[NewInspection]
     as_batch: bool = False
     callback_url: str | None = None
     keyed_request: KeyedRequest | None = None
+    api_key: str | None = None
 
     @property
     def callback_urls(self) -> set[str]:
@@ -78,7 +80,7 @@ class Submission:
 
     def with_key(self, key: Key, errors: Sequence[Mapping[str, Any]] = ()) -> Self:
         """A copy with an idempotency key; `errors` are the refused parts of the request, as in the answer."""
-        fields = {name: value for name, value in vars(self).items() if name != "keyed_request"}
+        fields = {name: value for name, value in vars(self).items() if name not in ("keyed_request", "api_key")}
         request = fields | {"refused": [error["external_id"] for error in errors]}
         digest = fingerprint("submission", request, _for_fingerprint)
         return replace(self, keyed_request=KeyedRequest(key, digest, {"errors": list(errors)}))
@@ -248,7 +250,8 @@ def _insert(
             image_rows[new.image.day, new.image.sha256] = _image_row(new.image)
             callback = callbacks.get(new.callback_url or "")
             recipe_id = recipes_by_name[new.recipe].id
-            work_rows.append(_work_row(new, inspection_id, recipe_id, batch_id, now) | _callback_columns(callback))
+            row = _work_row(new, inspection_id, recipe_id, batch_id, now) | {"api_key": sub.api_key}
+            work_rows.append(row | _callback_columns(callback))
     if work_rows:
         # Sorted, so two groups with the same images cannot deadlock.
         ordered = [image_rows[key] for key in sorted(image_rows)]

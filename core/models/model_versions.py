@@ -1,4 +1,4 @@
-"""Model versions: immutable trained bundles of a recipe, `uploaded → ready | rejected`, later `retired`.
+"""Model versions: immutable trained bundles of a recipe, `uploaded → ready | rejected`.
 
 A worker checks each uploaded version: it loads the bundle and reproduces its golden scores. The first version of a
 recipe that becomes ready is activated automatically.
@@ -8,7 +8,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, text, update
 from sqlalchemy.sql.functions import now
 
 from core.access import audit
@@ -21,7 +21,9 @@ from core.tables import activations, model_versions, thresholds
 from core.tables import recipes as recipes_table
 
 MAX_CHECKS = 5
-"""Reject an uploaded version after this many checks that crashed their worker."""
+"""Reject an uploaded version after this many checks that crashed or did not end in time."""
+CHECK_SECONDS = 60.0
+"""The lease of a check. A worker renews it while it checks; if the worker is killed, another one checks after it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class ModelVersion:
 
 
 _SELECT = select(
-    *(column for column in model_versions.c if column.name != "checks"),
+    *(column for column in model_versions.c if column.name not in ("checks", "check_until")),
     recipes_table.c.name.label("recipe"),
     # The comparison is null if the recipe has no active version.
     func.coalesce(recipes_table.c.active_version_id == model_versions.c.id, False).label("active"),
@@ -156,32 +158,41 @@ def _check_again(connection: Connection, version: ModelVersion) -> ModelVersion:
     connection.execute(
         update(model_versions)
         .where(model_versions.c.id == version.id, model_versions.c.state == "rejected")
-        .values(state="uploaded", rejection=None, decided_at=None, checks=0)
+        .values(state="uploaded", rejection=None, decided_at=None, checks=0, check_until=None)
     )
     return by_id(connection, version.id)
 
 
+# A lease that ends further ahead than any lease lasts has expired, too: the clock was ahead when it was taken.
+_NOT_UNDER_CHECK: Any = text("""
+    state = 'uploaded' AND (check_until IS NULL OR check_until NOT BETWEEN clock_timestamp()
+        AND clock_timestamp() + make_interval(secs => :check_seconds))
+""").bindparams(check_seconds=CHECK_SECONDS)
+_CHECK_LEASE: Any = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, CHECK_SECONDS)
+
+
 def undecided(connection: Connection, *, older_than_seconds: float = 0) -> list[int]:
-    """Return the ids of the uploaded versions that are neither ready nor rejected yet."""
+    """Return the ids of the uploaded versions that are neither decided nor under check, oldest first."""
     age = func.make_interval(0, 0, 0, 0, 0, 0, older_than_seconds)
+    # A version with a time in the future is old enough: the clock was ahead when it was uploaded.
+    is_old = ~model_versions.c.created_at.between(now() - age, now())
     return list(
         connection.execute(
-            select(model_versions.c.id)
-            .where(model_versions.c.state == "uploaded", model_versions.c.created_at < now() - age)
-            .order_by(model_versions.c.id)
+            select(model_versions.c.id).where(_NOT_UNDER_CHECK, is_old).order_by(model_versions.c.id)
         ).scalars()
     )
 
 
 def begin_check(connection: Connection, version_id: int) -> bool:
-    """Count a check of an uploaded version and return whether to run it. Commit before you do.
+    """Take the lease of a check of an uploaded version, count the check and return whether to run it. Commit before it.
 
-    The count survives a crash of the worker, so a version that keeps crashing workers is rejected after `MAX_CHECKS`.
+    Returns False while another worker holds the lease. The count survives a crash of the worker, so a version that
+    keeps crashing workers is rejected after `MAX_CHECKS`.
     """
     checks = connection.execute(
         update(model_versions)
-        .where(model_versions.c.id == version_id, model_versions.c.state == "uploaded")
-        .values(checks=model_versions.c.checks + 1)
+        .where(model_versions.c.id == version_id, _NOT_UNDER_CHECK)
+        .values(checks=model_versions.c.checks + 1, check_until=_CHECK_LEASE)
         .returning(model_versions.c.checks)
     ).scalar_one_or_none()
     if checks is not None and checks > MAX_CHECKS:
@@ -190,10 +201,38 @@ def begin_check(connection: Connection, version_id: int) -> bool:
     return checks is not None
 
 
+def renew_check(connection: Connection, version_id: int) -> bool:
+    """Extend the lease of a check in progress. Returns False if the version was decided in the meantime."""
+    renewed = connection.execute(
+        update(model_versions)
+        .where(model_versions.c.id == version_id, model_versions.c.state == "uploaded")
+        .values(check_until=_CHECK_LEASE)
+    )
+    return renewed.rowcount > 0
+
+
+def fail_check(connection: Connection, version_id: int, reason: str) -> bool:
+    """End a check that crashed or did not end in time. Reject the version if it was the last of `MAX_CHECKS`.
+
+    Returns whether it was rejected; if not, it is checked again.
+    """
+    checks = connection.execute(
+        update(model_versions)
+        .where(model_versions.c.id == version_id, model_versions.c.state == "uploaded")
+        .values(check_until=None)
+        .returning(model_versions.c.checks)
+    ).scalar_one_or_none()
+    if checks is None or checks < MAX_CHECKS:
+        return False
+    return reject(connection, version_id, f"{MAX_CHECKS} checks of this version failed; the last one: {reason}")
+
+
 def undo_check(connection: Connection, version_id: int) -> None:
     """Undo `begin_check` after a check that could not run for a reason outside the version."""
     connection.execute(
-        update(model_versions).where(model_versions.c.id == version_id).values(checks=model_versions.c.checks - 1)
+        update(model_versions)
+        .where(model_versions.c.id == version_id)
+        .values(checks=model_versions.c.checks - 1, check_until=None)
     )
 
 

@@ -84,7 +84,9 @@ def lock(connection: Connection, name: str) -> Recipe:
     Raises:
         Refused: RECIPE_UNKNOWN.
     """
-    row = connection.execute(select(recipes.c.id).where(recipes.c.name == name).with_for_update()).one_or_none()
+    row = connection.execute(
+        select(recipes.c.id).where(recipes.c.name == name).with_for_update(key_share=True)
+    ).one_or_none()
     if row is None:
         raise unknown_recipe(name)
     return get(connection, name)

@@ -1,6 +1,6 @@
 """The names of queues, tasks and channels, and the settings of Celery, shared by all processes.
 
-Redis holds only hints: a message names rows of `work`, and Postgres is the truth.
+Redis holds only hints: a message names rows of `work`, and PostgreSQL is the truth.
 """
 
 from collections.abc import Sequence
@@ -84,6 +84,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_default_queue": IO_QUEUE,
         "worker_prefetch_multiplier": 1,
         "worker_send_task_events": False,
+        "worker_enable_remote_control": False,  # or whoever can write to Redis could shut workers down
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
         "task_publish_retry": False,

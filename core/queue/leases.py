@@ -7,6 +7,11 @@ from sqlalchemy import Connection, text
 from core.queue.claiming import Claim
 from core.settings import MAX_LEASE_SECONDS
 
+RESCUES_TO_SCORE_ALONE = 2
+"""After so many expired leases, an image is claimed and scored alone, so that it takes no other with it."""
+MAX_RESCUES = 5
+"""After so many expired leases, an image is `poison`: it is not scored again."""
+
 
 def renew(connection: Connection, claims: Sequence[Claim], lease_seconds: float) -> None:
     """Extend the leases of claims that are still held."""

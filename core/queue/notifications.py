@@ -44,7 +44,7 @@ async def subscribe(settings: Settings, *channels: str) -> AsyncIterator[tuple[s
             async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
                 await subscription.subscribe(*channels)
                 async for message in subscription.listen():
-                    yield message["channel"].decode(), message["data"].decode().split()
+                    yield message["channel"].decode(), message["data"].decode(errors="replace").split()
         await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
 

@@ -42,10 +42,9 @@ _LOST = text(
         which="""work.priority = :priority
             AND work.published_at NOT BETWEEN
                 clock_timestamp() - make_interval(secs => :lost_after) AND clock_timestamp()
-            AND (:queue_is_empty OR EXISTS (
-                SELECT FROM work AS later
-                WHERE later.state = 'running' AND later.priority = work.priority
-                  AND later.published_at > work.published_at
+            AND (:queue_is_empty OR work.published_at < (
+                SELECT max(claimed.published_at) FROM work AS claimed
+                WHERE claimed.state = 'running' AND claimed.priority = :priority
             ))"""
     )
 )

@@ -81,8 +81,8 @@ def next_time(cron: str, time_zone: str, after: dt.datetime) -> dt.datetime:
     are not affected by a clock change.
 
     Raises:
-        Refused: INVALID_FIELD if `cron` is not a cron expression of five fields or never comes, or if the time zone is
-            unknown.
+        Refused: INVALID_FIELD if `cron` is not a cron expression of five fields or never matches a date, or if the
+            time zone is unknown.
     """
     try:
         local = after.astimezone(parse_time_zone(time_zone))
@@ -100,7 +100,7 @@ def next_time(cron: str, time_zone: str, after: dt.datetime) -> dt.datetime:
     except CronSimError as error:
         raise _invalid_cron(cron, str(error)) from None
     except StopIteration:
-        raise Refused(Code.INVALID_FIELD, f"cron: {cron!r} never comes.") from None
+        raise Refused(Code.INVALID_FIELD, f"cron: {cron!r} never matches a date.") from None
 
 
 def _invalid_cron(cron: str, why: str) -> Refused:
@@ -166,7 +166,9 @@ def change(
 
     If anything but the request changes, the next time is computed anew from now. Existing runs are not affected.
     """
-    connection.execute(select(rescore_schedules.c.id).where(rescore_schedules.c.id == schedule_id).with_for_update())
+    connection.execute(
+        select(rescore_schedules.c.id).where(rescore_schedules.c.id == schedule_id).with_for_update(key_share=True)
+    )
     schedule = get(connection, schedule_id)
     values: dict[str, Any] = dict(changes)
     if changes:

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from core.errors import Failure
 from core.models.verdicts import Verdict
 from core.queue import bulk_share
+from core.queue.leases import RESCUES_TO_SCORE_ALONE
 from core.rescoring import runs
 from core.rescoring.maintenance_windows import MaintenanceWindow
 from core.rescoring.run_thresholds import RunThreshold
@@ -36,7 +37,9 @@ class SliceClaim:
         first: the number of its first image in the run; identifies the slice.
         done: how many of its items have results already.
         items: all of its items, as the planner wrote them.
-        rescues: how often its lease has expired. If it has, an image of the slice may have killed the worker.
+        rescues: how often its lease has expired or its scoring has raised something unexpected. If ever, an image of
+            the slice may be at fault. From `RESCUES_TO_SCORE_ALONE` on, it counts only what the next image may have
+            caused: each result sets it back to that.
     """
 
     run_id: UUID
@@ -169,11 +172,18 @@ def renew(connection: Connection, claim: SliceClaim, lease_seconds: float) -> bo
     return renewed is not None and claim.run_id in runnable_run_ids(connection)
 
 
-def release(connection: Connection, claim: SliceClaim) -> None:
-    """`running → queued`: another worker can claim the rest of the slice."""
+def release(connection: Connection, claim: SliceClaim, *, suspect: bool = False) -> None:
+    """`running → queued`: another worker can claim the rest of the slice.
+
+    Args:
+        suspect: count a rescue, since one of its images may be at fault.
+    """
     connection.execute(
-        text(f"UPDATE rescore_slices SET state = 'queued', lease_until = NULL, worker = NULL WHERE {_CLAIMED}"),  # noqa: S608
-        _key(claim),
+        text(f"""
+            UPDATE rescore_slices SET state = 'queued', lease_until = NULL, worker = NULL, rescues = rescues + :suspect
+            WHERE {_CLAIMED}
+        """),  # noqa: S608 - the condition is a constant
+        {**_key(claim), "suspect": int(suspect)},
     )
 
 
@@ -222,6 +232,8 @@ class WriteOutcome:
 def write(connection: Connection, claim: SliceClaim, results: Sequence[ImageResult]) -> WriteOutcome:
     """Write the results of a slice's next items and count them. Writes nothing if the claim was lost.
 
+    Results that were written are not written again: a commit may succeed though its connection breaks.
+
     Args:
         results: of the items that follow those that are done, in their order.
     """
@@ -229,6 +241,8 @@ def write(connection: Connection, claim: SliceClaim, results: Sequence[ImageResu
     done = connection.execute(locked, _key(claim)).scalar()
     if done is None:
         return WriteOutcome(claim_valid=False)
+    if results and results[-1].image.number < claim.first + done:
+        return WriteOutcome(claim_valid=True)
     if results and results[0].image.number != claim.first + done:
         raise ValueError(f"results begin with number {results[0].image.number}, not with {claim.first + done}")
     _copy(connection, claim.run_id, results)
@@ -240,8 +254,14 @@ def write(connection: Connection, claim: SliceClaim, results: Sequence[ImageResu
 
 def _advance(connection: Connection, claim: SliceClaim, done: int) -> None:
     items_left = done < len(claim.items)
-    statement = "UPDATE rescore_slices SET done = :done" if items_left else "DELETE FROM rescore_slices"
-    connection.execute(text(f"{statement} WHERE {_CLAIMED}"), {**_key(claim), "done": done})
+    statement = (
+        "UPDATE rescore_slices SET done = :done, rescues = least(rescues, :alone)"
+        if items_left
+        else "DELETE FROM rescore_slices"
+    )
+    connection.execute(
+        text(f"{statement} WHERE {_CLAIMED}"), {**_key(claim), "done": done, "alone": RESCUES_TO_SCORE_ALONE}
+    )
 
 
 _COLUMNS = tuple(column.name for column in rescore_results.c if column.name != "scored_at")

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from core.rescoring.requests import RunOptions
 from core.storage import manifests
-from core.storage.archives import Archives, ArchiveUnavailable
+from core.storage.archive_roots import Archives, ArchiveUnavailable
 
 RunOptionsT = TypeVar("RunOptionsT", bound=RunOptions)
 

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from core.errors import Code, Failure, Refused
 from core.intake.fields import Label, Metadata, Moment, parse_json, refuse_unstorable
 from core.intake.image_decoding import Undecodable
-from core.storage.locations import ArchiveLocation
+from core.storage.archive_location import ArchiveLocation
 
 LINE_BYTES = 64 * 1024
 """Longest valid line or row."""
@@ -78,7 +78,7 @@ def entries(location: ArchiveLocation, name: str, after: Position | None) -> Ite
 
     Raises:
         Refused: SOURCE_REFUSED if the file is not a manifest, does not exist or has changed since the earlier call.
-        core.storage.locations.ArchiveUnavailable: at any point of the iteration.
+        core.storage.archive_location.ArchiveUnavailable: at any point of the iteration.
     """
     kind = _KINDS.get(PurePosixPath(name).suffix.lower())
     if kind is None:

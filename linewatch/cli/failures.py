@@ -19,7 +19,7 @@ class Failure:
     exit_code: int
 
 
-class CommandFailed(Exception):  # noqa: N818 - it reads as what happened
+class CommandFailed(Exception):  # noqa: N818 - named after the event
     """The work of a command failed; the message says what to do."""
 
 

@@ -73,7 +73,7 @@ class Journal:
     def begin(self, stamps: Sequence[Stamp]) -> str:
         """Record a burst that is about to be sent, and return its key."""
         key = uuid4().hex
-        self._write({"begun": key, "pictures": [list(astuple(stamp)) for stamp in stamps]})
+        self._write({"begun": key, "images": [list(astuple(stamp)) for stamp in stamps]})
         return key
 
     def accept(self, key: str, batch_id: str, inspections: Mapping[str, str]) -> None:
@@ -97,7 +97,8 @@ class Journal:
 
     def _apply(self, entry: dict[str, Any]) -> None:
         if "begun" in entry:
-            self._bursts[entry["begun"]] = [Stamp(*fields) for fields in entry["pictures"]]
+            stamps = entry["images"] if "images" in entry else entry["pictures"]  # the key of older journals
+            self._bursts[entry["begun"]] = [Stamp(*fields) for fields in stamps]
         elif "accepted" in entry:
             for stamp in self._bursts.pop(entry["accepted"]):
                 if stamp.name in entry["inspections"]:

@@ -108,16 +108,16 @@ class SyncExecutor:
         return self.http.send(request)
 
     async def download(self, request: httpx.Request, take: Callable[[bytes], object]) -> httpx.Response:
-        answer = self.http.send(request, stream=True)
+        response = self.http.send(request, stream=True)
         try:
-            if not answer.is_success:
-                answer.read()
-                return answer
-            for piece in answer.iter_bytes():
+            if not response.is_success:
+                response.read()
+                return response
+            for piece in response.iter_bytes():
                 take(piece)
-            return answer
+            return response
         finally:
-            answer.close()
+            response.close()
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -169,16 +169,16 @@ class AsyncExecutor:
         return await self.http.send(_read_in_threads(request))
 
     async def download(self, request: httpx.Request, take: Callable[[bytes], object]) -> httpx.Response:
-        answer = await self.http.send(request, stream=True)
+        response = await self.http.send(request, stream=True)
         try:
-            if not answer.is_success:
-                await answer.aread()
-                return answer
-            async for piece in answer.aiter_bytes():
+            if not response.is_success:
+                await response.aread()
+                return response
+            async for piece in response.aiter_bytes():
                 await asyncio.to_thread(take, piece)
-            return answer
+            return response
         finally:
-            await answer.aclose()
+            await response.aclose()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -33,7 +33,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 OnWait = Callable[[LinewatchError | None, float], object]
 """Called before each pause with the reason of the retry and the seconds since the first try, the pause included; and
-with None and the seconds it took once an answer came."""
+with None and the seconds it took until a response came."""
 
 
 def _no_body() -> AbstractContextManager[Body]:
@@ -105,11 +105,11 @@ class Transport:
 
     async def json(self, call: Request) -> Any:
         """The JSON of the response; None if it has no content."""
-        answer = await self.send(call)
-        if answer.status_code == HTTPStatus.NO_CONTENT:
+        response = await self.send(call)
+        if response.status_code == HTTPStatus.NO_CONTENT:
             return None
         try:
-            return answer.json()
+            return response.json()
         except ValueError as error:
             raise self._not_linewatch() from error
 
@@ -127,11 +127,11 @@ class Transport:
         Raises:
             LinewatchError: the response is not from Linewatch.
         """
-        answer = await self._try(Request("GET", "/readyz"), None)
-        if answer.status_code in (HTTPStatus.SERVICE_UNAVAILABLE, *_OF_A_PROXY):
+        response = await self._try(Request("GET", "/readyz"), None)
+        if response.status_code in (HTTPStatus.SERVICE_UNAVAILABLE, *_OF_A_PROXY):
             return False
         try:
-            if answer.json()["status"] == "ready":
+            if response.json()["status"] == "ready":
                 return True
         except (ValueError, KeyError, TypeError):
             pass
@@ -147,19 +147,19 @@ class Transport:
         while True:
             error: LinewatchError
             try:
-                answer = await self._try(call, to)
+                response = await self._try(call, to)
             except Unreachable as unreachable:
                 if not call.repeatable or (broken >= RECONNECTS and not self._is_tireless):
                     raise
                 broken += 1
                 error, pause = unreachable, _pause(attempt)
             else:
-                if answer.is_success or (broken and _already_deleted(call, answer)):
+                if response.is_success or (broken and _already_deleted(call, response)):
                     if attempt:
                         self._on_wait(None, time.monotonic() - begun)
-                    return answer
-                refused = _refusal(answer)
-                error, pause = refused, max(_pause(attempt), _retry_after(answer))
+                    return response
+                refused = _refusal(response)
+                error, pause = refused, max(_pause(attempt), _retry_after(response))
                 if not self._waits_out(refused) or time.monotonic() + pause > begun + self._patience:
                     raise refused
             self._on_wait(error, time.monotonic() + pause - begun)
@@ -187,10 +187,10 @@ class Transport:
         draft = to.with_name(f"{to.name}.part") if regular else to
         try:
             with draft.open("wb") as file:
-                answer = await self.executor.download(request, file.write)
-            if regular and answer.is_success:
+                response = await self.executor.download(request, file.write)
+            if regular and response.is_success:
                 draft.replace(to)
-            return answer
+            return response
         finally:
             if regular:
                 draft.unlink(missing_ok=True)
@@ -220,9 +220,9 @@ class Transport:
             raise Unreachable(f"no response from {self.url} ({reason}){_describe_uncertainty(call)}") from error
 
 
-def _already_deleted(call: Request, answer: httpx.Response) -> bool:
+def _already_deleted(call: Request, response: httpx.Response) -> bool:
     """Whether a DELETE gets 404 because an earlier try, whose connection broke, has deleted the resource."""
-    return call.method == "DELETE" and answer.status_code == HTTPStatus.NOT_FOUND
+    return call.method == "DELETE" and response.status_code == HTTPStatus.NOT_FOUND
 
 
 def _describe_uncertainty(call: Request) -> str:
@@ -249,9 +249,9 @@ def _pause(attempt: int) -> float:
     return min(FIRST_PAUSE * 2.0 ** min(attempt, 16), LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
 
 
-def _retry_after(answer: httpx.Response) -> float:
+def _retry_after(response: httpx.Response) -> float:
     """Seconds of `Retry-After`, which is a number or a date; 0 without it."""
-    text = answer.headers.get("Retry-After", "0")
+    text = response.headers.get("Retry-After", "0")
     if text.isascii() and text.isdigit():
         return float(text)
     try:
@@ -260,17 +260,17 @@ def _retry_after(answer: httpx.Response) -> float:
         return 0.0
 
 
-def _refusal(answer: httpx.Response) -> Refused:
-    status = answer.status_code
+def _refusal(response: httpx.Response) -> Refused:
+    status = response.status_code
     try:
-        problem = answer.json()
+        problem = response.json()
         code, detail = str(problem["code"]), str(problem["detail"])
         resume_after, gate = problem.get("resume_after"), problem.get("gate")
     except (ValueError, KeyError, TypeError):
         return Refused(
             f"http_{status}",
             status,
-            f"{answer.request.url} responded with {status} and no problem document: is it Linewatch?",
+            f"{response.request.url} responded with {status} and no problem document: is it Linewatch?",
         )
     if code in _CURSOR_LOST:
         return CursorLost(code, status, detail, resume_after)

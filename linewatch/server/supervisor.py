@@ -26,6 +26,7 @@ from linewatch.server.logs import Logs, Output
 
 TICK = 0.1  # seconds between two checks of the children
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before an ended service is restarted; doubles each time
+READY_PAUSE = 2.0  # seconds; the longest pause of a service that was ready, because its start works
 PAUSE_RESET_AGE = 60.0  # seconds of running after which the next pause is the first one again
 ASSUMED_READY_AGE = 5.0  # seconds of running after which a service without a readiness check counts as ready
 MAX_FAILED_STARTS = 4  # the supervisor gives up on a service that was never ready after so many starts
@@ -269,7 +270,9 @@ class Supervisor:
             return
         if age > PAUSE_RESET_AGE:
             child.pause, child.failed_starts = FIRST_PAUSE, 0
-        if not run.ready:
+        if run.ready:
+            child.pause = min(child.pause, READY_PAUSE)
+        else:
             self._handle_failed_start(child, status)
         self._restart_later(child, f"ended ({describe_exit(status)}) after {age:.1f} s")
 

@@ -1,4 +1,4 @@
-"""`make soak`: steady uploads and random faults for some minutes; then the oracle, and the memory of each process."""
+"""`make soak`: steady uploads and random faults for ten minutes; then the oracle, and the memory of each process."""
 
 import argparse
 import random
@@ -33,6 +33,8 @@ SERVICES = {
 }
 SAMPLE_SECONDS = 5.0
 PAUSE_SECONDS = (2.0, 8.0)
+MAX_GROWTH, MAX_GROWTH_MB = 1.2, 10.0
+"""Between the first and the last third; PostgreSQL's caches fill, and allocators keep what they once had."""
 
 
 class Memory:
@@ -64,18 +66,31 @@ class Memory:
                 if used:
                     self._samples[name].append(used / 1e6)
 
-    def table(self) -> str:
-        """The medians of the first and the last third of the samples, and the largest one."""
-        rows = []
+    def _growth(self) -> Iterator[tuple[str, float, float]]:
+        """The medians of the first and the last third of the samples of each service."""
         for name, samples in self._samples.items():
             third = max(1, len(samples) // 3)
-            first, last = median(samples[:third]), median(samples[-third:])
-            rows.append((name, first, last, last / first, max(samples), len(samples)))
+            yield name, median(samples[:third]), median(samples[-third:])
+
+    def faults(self) -> list[str]:
+        """A line for each service that needs more memory at the end than at the beginning."""
+        return [
+            f"the memory of {name} grew from {first:.0f} to {last:.0f} MB"
+            for name, first, last in self._growth()
+            if last > first * MAX_GROWTH + MAX_GROWTH_MB
+        ]
+
+    def table(self) -> str:
+        """The growth of each service, and its largest sample."""
+        rows = [
+            (name, first, last, last / first, max(self._samples[name]), len(self._samples[name]))
+            for name, first, last in self._growth()
+        ]
         headers = ("process", "first third MB", "last third MB", "ratio", "largest MB", "samples")
         return tabulate(rows, headers, floatfmt=(".0f", ".0f", ".0f", ".2f", ".0f", ".0f"))
 
 
-def soak(folder: Path, *, minutes: float, seed: int, per_second: float) -> list[str]:
+def soak(folder: Path, *, seconds: float, seed: int, per_second: float) -> list[str]:
     """Run it; what was found wrong, a line each."""
     rng = random.Random(seed)
     random.seed(seed)
@@ -83,7 +98,7 @@ def soak(folder: Path, *, minutes: float, seed: int, per_second: float) -> list[
     target, memory = Target.of(system), Memory(system)
     uploads = Uploads.of_a_new_recipe(system.url, write_bundle(folder / "bundle"), seed)
     recoveries: list[Recovery] = []
-    end = time.monotonic() + 60 * minutes
+    end = time.monotonic() + seconds
     with memory.sampled(), uploads.running(per_second):
         uploads.wait_for(1)
         while time.monotonic() < end:
@@ -93,6 +108,7 @@ def soak(folder: Path, *, minutes: float, seed: int, per_second: float) -> list[
             print(f"{recovery.seconds:6.1f} s  {len(uploads.accepted):6} accepted  {recovery.fault}", flush=True)
     target.oracle.wait_until_final(uploads.ids, 60)
     wrong = [*uploads.errors, *target.oracle.faults_of(uploads.accepted, uploads.recipe)]
+    wrong += memory.faults()
     system.stop()
     tracebacks = len(re.findall(r"Traceback \(most recent call last\)", system.log.read_text()))
     if tracebacks:
@@ -109,7 +125,7 @@ def soak(folder: Path, *, minutes: float, seed: int, per_second: float) -> list[
 def main() -> int:
     """0 if nothing was lost, doubled or wrong; else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--per-second", type=float, default=30.0, help="images uploaded a second")
     parser.add_argument("--keep", type=Path, help="an existing folder for the data and the log, which is kept")
@@ -119,7 +135,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lw-", ignore_cleanup_errors=True) as name:
         folder = options.keep or Path(name)
         folder.chmod(0o755)
-        wrong = soak(folder, minutes=options.minutes, seed=seed, per_second=options.per_second)
+        wrong = soak(folder, seconds=options.seconds, seed=seed, per_second=options.per_second)
     for line in wrong:
         print(f"WRONG: {line}")
     print("lost 0, doubled 0" if not wrong else "failed")

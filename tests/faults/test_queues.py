@@ -6,6 +6,7 @@ import threading
 import time
 
 import httpx
+import psycopg
 
 from tests.fixtures.faults.injection import Target, suspended
 from tests.fixtures.faults.recovery import Recovery, verify
@@ -67,15 +68,31 @@ def test_two_dispatchers(target: Target, uploads: Uploads) -> None:
         assert second.wait(30) == 0
 
 
+MIGRATE = """
+from core.database import create_unbounded
+from core.settings import settings
+from migrations.__main__ import migrate
+migrate(create_unbounded(settings(), name="migrate"), "0005")
+"""
+
+
 def test_a_migration_behind_a_long_reader(target: Target, uploads: Uploads) -> None:
+    """An index of the inspections is built anew: the reader holds it up, but nobody else."""
+    with target.connect_postgres() as connection:
+        [newest] = connection.execute("SELECT version_num FROM alembic_version").fetchone() or [None]
+        connection.execute("DROP INDEX ix_inspections_not_completed")
+        connection.execute("UPDATE alembic_version SET version_num = '0004'")
     with target.connect_postgres() as reader, uploads.running(20):
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # it holds a snapshot, as a report does
         uploads.wait_for(20)
         with reader.transaction():
             reader.execute("SELECT count(*) FROM inspections")
-            migration = subprocess.Popen([sys.executable, "-m", "migrations"], env=target.environment)
+            migration = subprocess.Popen([sys.executable, "-c", MIGRATE], env=target.environment)
             accepted = len(uploads.accepted)
             time.sleep(6)
             target.oracle.require_final(uploads.wait_for(accepted + 60), 10)  # the line goes on
+            assert migration.poll() is None, "it did not wait for the reader"
         assert migration.wait(60) == 0
+        reader.execute("UPDATE alembic_version SET version_num = %s", [newest])
     verify(target, uploads)
     assert httpx.get(f"{target.system.url}/readyz").status_code == 200

@@ -21,8 +21,8 @@ from core.feed import consumers, feed
 from core.inspection import reviews
 from core.queue import finishing
 from core.settings import Settings
+from tests.fixtures.queued_work import claim, passed, submit
 from tests.fixtures.servers import free_port
-from tests.integration.core.queue.test_work import claim, make_recipe, make_version, passed, submit
 from worker.delivery.mqtt import CONSUMER, Publisher
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
@@ -100,14 +100,6 @@ def finish(engine: Engine, recipe_id: int, **fields: object) -> str:
         ids = submit(connection, 1, **fields)
         finishing.finish(connection, [passed(claimed) for claimed in claim(connection, recipe_id, ids)])
     return str(ids[0])
-
-
-@pytest.fixture
-def recipe_id(engine: Engine) -> int:
-    with engine.begin() as connection:
-        recipe_id = make_recipe(connection)
-        make_version(connection)
-        return recipe_id
 
 
 def test_results_are_published_in_order_and_survive_a_broker_restart(

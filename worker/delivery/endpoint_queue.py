@@ -1,7 +1,7 @@
 """The queues of messages that a sender has claimed: for each endpoint, one for its events and one for its callbacks.
 
 A queue starts with few calls at a time. It may make more while its receiver answers quickly, and falls back to few when
-the receiver is slow or fails. So slow receivers leave room for the others, however many there are.
+the receiver is slow or fails. So slow receivers leave capacity to the others, however many there are.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class EndpointQueue:
         return sum(len(prepared.message.claims) for prepared in (*self.waiting, *in_flight))
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many messages it may hold."""
         return HELD_PER_QUEUE if self.max_calls == CALLS_PER_QUEUE else HELD_PER_SLOW_QUEUE
 

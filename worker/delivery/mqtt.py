@@ -38,7 +38,7 @@ _LOCK = 0x4C57_0004  # the advisory lock of the session that publishes
 _NOT_IN_A_LEVEL = re.compile(r"[+#/\x00-\x1f\x7f]")
 
 
-class NotConfirmed(Exception):  # noqa: N818 - it reads as what happened
+class NotConfirmed(Exception):  # noqa: N818 - named after the event
     """The broker disconnected, or did not confirm in time."""
 
 

@@ -74,7 +74,7 @@ def prepare(engine: Engine, held: dict[UUID, EndpointLoad]) -> PreparedBatch:
     """Claim due messages and read their documents. Cancel the events whose subjects were deleted."""
     claimed_at = time.monotonic()
     with engine.begin() as connection:
-        messages = sending.claim(connection, held, room=HELD_PER_SLOW_QUEUE)
+        messages = sending.claim(connection, held, capacity=HELD_PER_SLOW_QUEUE)
         if not messages:
             due = sending.next_due(connection)
             return PreparedBatch([], POLL_SECONDS if due is None else min(max(due, 0.0), POLL_SECONDS))
@@ -242,7 +242,7 @@ class Sender:
         held: dict[UUID, EndpointLoad] = {}
         for (endpoint_id, _), queue in self._queues.items():
             load = held.get(endpoint_id, EndpointLoad(0, 0))
-            held[endpoint_id] = EndpointLoad(load.number + queue.held, max(load.room, queue.room))
+            held[endpoint_id] = EndpointLoad(load.number + queue.held, max(load.capacity, queue.capacity))
         return held
 
     async def _refresh_endpoints(self) -> None:
@@ -294,7 +294,7 @@ class Sender:
             log.warning("%d unsent messages are due again only when their leases expire: %s", len(unsent), error)
 
     def _start_calls(self) -> None:
-        """Start calls while there is room for more; the queues take turns."""
+        """Start calls while there is capacity for more; the queues take turns."""
         while not self._stopping.is_set() and (key := self._next_queue()) is not None:
             self._queues.move_to_end(key)
             queue = self._queues[key]

@@ -1,0 +1,1 @@
+"""The scoring of minibatches: claim, load, decode in isolation, score and finish."""

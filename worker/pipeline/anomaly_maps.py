@@ -17,12 +17,12 @@ def anomaly_map(
     """The anomaly map of an image, float32 (rows, columns). It is stored under `key`.
 
     Raises:
-        core.intake.image_decoding.Undecodable: the image cannot be decoded.
+        core.intake.image_decoding.Undecodable: the image cannot be decoded or scored.
     """
     if store.holds(key):
         stored: NDArray[np.float32] = np.load(io.BytesIO(store.read(key)), allow_pickle=False)
         return stored
-    anomaly: NDArray[np.float32] = model.score([decoder.prepare(image).pixels]).maps[0]
+    anomaly = model.anomaly_map(decoder.prepare(image).pixels)
     out = io.BytesIO()
     np.save(out, anomaly, allow_pickle=False)
     store.put(key, out.getvalue())

@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import math
+import os
 import resource
 import selectors
 import subprocess
@@ -33,6 +34,8 @@ from core.vision.input.preprocessing import Preprocessing, SizedImage, prepare
 log = logging.getLogger(__name__)
 
 CPU_SECONDS_PER_IMAGE = 30.0
+QUICK_CPU_SECONDS = 3.0
+"""The limit of `IsolatedDecoder.prepare_quickly`: slower images are decoded after their neighbours."""
 CPU_SECONDS_PER_HEATMAP = 60.0
 """CPU time, so that a slow or busy machine does not make a good image poison."""
 WALL_FACTOR = 4.0
@@ -41,11 +44,17 @@ MEMORY_BASE_BYTES = 768 * 1024**2
 MEMORY_BYTES_PER_PIXEL = 32
 """Decoding takes up to 20 bytes a pixel (a WebP with alpha, with the copies that Pillow makes)."""
 DEATHS_TO_BE_POISON = 2
+_INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
+"""The environment variables of the child. It decodes untrusted files, so it inherits no passwords."""
 _COMPRESS_LEVEL = 1  # a third larger than Pillow's default, in a fifth of its time
 
 
-class _ChildDied(Exception):  # noqa: N818 - it reads as what happened
+class _ChildDied(Exception):  # noqa: N818 - named after the event
     """The child ended, or did not answer in time."""
+
+
+class Unfinished(Exception):  # noqa: N818 - it names the state of the image
+    """The child did not finish an image within a short limit. That proves nothing against the image."""
 
 
 class IsolatedDecoder:
@@ -70,10 +79,21 @@ class IsolatedDecoder:
         Raises:
             Undecodable: also with `Failure.POISON` if the child died twice.
         """
-        request = {"path": str(path), "preprocessing": self._preprocessing.model_dump(mode="json")}
-        answer, data = self._ask_twice(request, cpu_seconds=CPU_SECONDS_PER_IMAGE)
-        pixels = np.frombuffer(data, dtype=np.uint8).reshape(answer["shape"])
-        return SizedImage(pixels, answer["width"], answer["height"])
+        return _sized(*self._ask_twice(self._preparation(path), cpu_seconds=CPU_SECONDS_PER_IMAGE))
+
+    def prepare_quickly(self, path: Path) -> SizedImage:
+        """Like `prepare`, once and with a short limit.
+
+        Raises:
+            Unfinished: the child died, or took longer than `QUICK_CPU_SECONDS`.
+            Undecodable: the image cannot be decoded.
+        """
+        try:
+            return _sized(*self._ask(self._limited(self._preparation(path), QUICK_CPU_SECONDS), b""))
+        except _ChildDied as death:
+            log.info("%s is decoded after the others: %s", path.name, death)
+            self._end()
+            raise Unfinished from death
 
     def heatmap(self, path: Path, heat: Heat) -> bytes:
         """`core.vision.evaluation.heatmap.overlay` of a file, as PNG.
@@ -94,14 +114,20 @@ class IsolatedDecoder:
         request = {"path": str(path), "heat": cells.shape, "bytes": cells.nbytes, "side": IMAGE_SIDE}
         return self._ask_twice(request, cells.tobytes(), cpu_seconds=CPU_SECONDS_PER_HEATMAP)[1]
 
+    def _preparation(self, path: Path) -> dict[str, Any]:
+        return {"path": str(path), "preprocessing": self._preprocessing.model_dump(mode="json")}
+
+    def _limited(self, request: dict[str, Any], cpu_seconds: float) -> dict[str, Any]:
+        return {**request, "max_pixels": self._max_pixels, "cpu_seconds": cpu_seconds}
+
     def _ask_twice(
         self, request: dict[str, Any], data: bytes = b"", *, cpu_seconds: float
     ) -> tuple[dict[str, Any], bytes]:
-        limits = {"max_pixels": self._max_pixels, "cpu_seconds": cpu_seconds}
+        request = self._limited(request, cpu_seconds)
         deaths = []
         for _ in range(DEATHS_TO_BE_POISON):
             try:
-                return self._ask({**request, **limits}, data)
+                return self._ask(request, data)
             except _ChildDied as death:
                 log.warning("the decoding child died on %s: %s", Path(request["path"]).name, death)
                 deaths.append(str(death))
@@ -144,6 +170,7 @@ class IsolatedDecoder:
                 [sys.executable, "-m", "worker.pipeline.isolated_decoding"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
             )
         return self._child
 
@@ -152,6 +179,11 @@ class IsolatedDecoder:
             self._child.kill()
             self._child.communicate()
             self._child = None
+
+
+def _sized(answer: dict[str, Any], data: bytes) -> SizedImage:
+    pixels = np.frombuffer(data, dtype=np.uint8).reshape(answer["shape"])
+    return SizedImage(pixels, answer["width"], answer["height"])
 
 
 def main(requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -173,7 +205,7 @@ def main(requests: IO[bytes], answers: IO[bytes]) -> None:
             answer, data = {"failure": Failure.IMAGE_UNDECODABLE, "detail": detail}, b""
         answers.write(json.dumps({**answer, "bytes": len(data)}).encode() + b"\n" + data)
         answers.flush()
-    faulthandler.cancel_dump_traceback_later()
+        faulthandler.cancel_dump_traceback_later()  # or the child would end while it waits for the next image
 
 
 def _limit(request: dict[str, Any]) -> None:

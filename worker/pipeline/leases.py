@@ -5,17 +5,24 @@ A worker that is killed stops renewing, and its leases expire.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from core.database import UNUSABLE
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 RENEW_SHARE = 0.3
 """Leases are renewed after this share of their length."""
 STUCK_SECONDS = 360.0
 """Work that takes longer is stuck, and its leases are no longer renewed."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 1.0
+"""Seconds between two tries to write to a database that cannot be used."""
 
 
 @contextmanager
@@ -48,3 +55,28 @@ def keep_renewed(
     finally:
         done.set()
         renewing.join()
+
+
+def write_when_usable(write: Callable[[], T], what: str) -> T:
+    """Call `write` again and again while the database cannot be used, as long as leases are renewed.
+
+    Work that is done is worth waiting for: otherwise it is done again, and an expired lease counts against its images.
+
+    Args:
+        what: what is written, for the log.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: one of `core.database.UNUSABLE`, after `STUCK_SECONDS`.
+    """
+    give_up_at = time.monotonic() + STUCK_SECONDS
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return write()
+        except UNUSABLE as error:
+            if time.monotonic() + pause > give_up_at:
+                raise
+            if pause == FIRST_PAUSE:
+                log.warning("could not write %s, trying again: %s", what, error)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)

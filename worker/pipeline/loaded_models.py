@@ -1,13 +1,19 @@
 """The model versions that this process has loaded: each once, and only the most recently used."""
 
 import logging
+import math
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Engine
 
+from core.errors import Failure
+from core.intake.image_decoding import Undecodable
 from core.models import model_versions
 from core.settings import Settings
 from core.storage.image_store import Store, bundle_key
@@ -16,12 +22,20 @@ from core.vision.bundle.loading import load_detector
 from core.vision.bundle.manifest import MANIFEST, digest, verify_bundle
 from core.vision.bundle.tar import unpack
 from core.vision.detectors.detector import Detector, ScoredImages
-from core.vision.detectors.device import Device
+from core.vision.detectors.device import Device, is_out_of_memory
 from core.vision.errors import InvalidBundle
 from core.vision.input.input_checks import InputRanges
 from core.vision.input.preprocessing import PreparedImage, Preprocessing, SizedImage, prepare
+from worker.pipeline.faults import WorkerUnfit, describe
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+RETRY_SECONDS = 5.0
+"""A version that could not be loaded is tried again after this time. Meanwhile other versions can be loaded."""
+UNSCORABLE = "The model cannot score this image, though it scores others."
 
 
 class ModelUnavailable(Exception):  # noqa: N818 - it names the state of the model
@@ -58,20 +72,44 @@ class LoadedModel:
         A minibatch that raises is halved: it may be too large for the memory, or one of its images is at fault.
 
         Raises:
-            RuntimeError, MemoryError: the device is at fault.
+            WorkerUnfit: the device is at fault.
+            RuntimeError, MemoryError: there is no memory left even for a single image.
         """
         if not images:
             return []
         try:
             scores: list[float | None] = [*self.score(images).scores.tolist()]
             return scores
-        except (RuntimeError, MemoryError) as error:
-            self.score([np.zeros_like(images[0])])  # raises if the device is at fault
-            log.warning("a minibatch of %d images could not be scored: %s", len(images), error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the probe finds out whose fault it is
+            self._probe(images[0])
+            log.warning("a minibatch of %d images could not be scored: %s", len(images), describe(error))
         if len(images) == 1:
             return [None]
         half = len(images) // 2
         return [*self.score_each(images[:half]), *self.score_each(images[half:])]
+
+    def anomaly_map(self, image: PreparedImage) -> NDArray[np.float32]:
+        """The anomaly map of one image, (rows, columns).
+
+        Raises:
+            Undecodable: the image raises, though a blank image does not.
+            WorkerUnfit, RuntimeError, MemoryError: see `score_each`.
+        """
+        try:
+            anomaly: NDArray[np.float32] = self.score([image]).maps[0]
+        except Exception as error:
+            self._probe(image)
+            raise Undecodable(Failure.POISON, UNSCORABLE) from error
+        return anomaly
+
+    def _probe(self, like: PreparedImage) -> None:
+        """Score a blank image; raises if the device is at fault. Raises: see `score_each`."""
+        try:
+            self.score([np.zeros_like(like)])
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise WorkerUnfit(f"the device cannot score a blank image: {describe(error)}") from error
 
 
 class Models:
@@ -85,6 +123,8 @@ class Models:
         self._kept = settings.models_kept
         self._device = Device(settings.device)
         self._loaded: OrderedDict[int, LoadedModel] = OrderedDict()
+        self._failures: dict[int, tuple[float, str]] = {}
+        """When each version that could not be loaded may be tried again, and why it could not."""
         self._loading = threading.Lock()
 
     @property
@@ -97,10 +137,11 @@ class Models:
 
         Raises:
             ModelUnavailable: it cannot be loaded now.
+            WorkerUnfit: the device is at fault.
         """
         with self._loading:
             if version_id not in self._loaded:
-                self._loaded[version_id] = self._load(version_id)
+                self._loaded[version_id] = self._load_unless_failed(version_id)
                 while len(self._loaded) > self._kept:
                     dropped, _ = self._loaded.popitem(last=False)
                     log.info("model version %d is unloaded", dropped)
@@ -113,22 +154,49 @@ class Models:
         Raises:
             InvalidBundle: the bundle is invalid, or its scores differ.
             core.intake.image_decoding.Undecodable: a golden image cannot be decoded.
+            WorkerUnfit: the device is at fault.
         """
         files = self._files(version_id)
         loaded = self._loaded_on_device(files)
-        self._device.run(check_golden, loaded, files)
+        self._run(check_golden, loaded, files)
+
+    def _load_unless_failed(self, version_id: int) -> LoadedModel:
+        retry_at, why = self._failures.get(version_id, (-math.inf, ""))
+        if time.monotonic() < retry_at:
+            raise ModelUnavailable(why)
+        try:
+            loaded = self._load(version_id)
+        except ModelUnavailable as error:
+            self._failures[version_id] = (time.monotonic() + RETRY_SECONDS, str(error))
+            raise
+        self._failures.pop(version_id, None)
+        return loaded
 
     def _load(self, version_id: int) -> LoadedModel:
         try:
             files = self._files(version_id)
             loaded = self._loaded_on_device(files)
+        except WorkerUnfit:
+            raise
         except (InvalidBundle, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
             raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
         log.info("loaded model version %d on %s", version_id, self.device)
         return LoadedModel(loaded, verify_bundle(files).inputs, self._device)
 
     def _loaded_on_device(self, files: dict[str, bytes]) -> Detector:
-        return self._device.run(load_detector, files, device=self._device.name, max_pixels=self._max_pixels)
+        return self._run(load_detector, files, device=self._device.name, max_pixels=self._max_pixels)
+
+    def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function on the device. Raises WorkerUnfit instead of RuntimeError if the device is at fault."""
+        try:
+            return self._device.run(function, *args, **kwargs)
+        except RuntimeError:
+            try:
+                self._device.check()
+            except RuntimeError as fault:
+                if not is_out_of_memory(fault):
+                    raise WorkerUnfit(f"the device does not work: {describe(fault)}") from fault
+            raise
 
     def _files(self, version_id: int) -> dict[str, bytes]:
         with self._engine.begin() as connection:

@@ -4,21 +4,22 @@ Images are decoded in threads, which cannot be stopped. An image that takes long
 takes too long, or whose preparation raises something unexpected, is decoded again in a child process with limits.
 """
 
-import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
 from core.queue.claiming import Claim
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
-from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
 from core.vision.input.preprocessing import PreparedImage, SizedImage
-from worker.pipeline.isolated_decoding import IsolatedDecoder
+from worker.pipeline.decode_threads import DecodeThreads
+from worker.pipeline.image_loading import CheckedImage, Unprepared, prepare_here, prepare_in_child, read_stored
+from worker.pipeline.isolated_decoding import IsolatedDecoder, Unfinished
 from worker.pipeline.loaded_models import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -40,22 +41,21 @@ class ClaimedImage:
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
-class _Unprepared(Exception):  # noqa: N818 - it names the state of the image
-    """Preparing an image raised something unexpected."""
-
-
 class ImagePreparer:
     """Prepares the images of claims. Thread-safe."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._store = store
         self._max_pixels = settings.max_image_pixels
-        self._number_of_threads = settings.decode_threads
-        self._threads = self._new_threads()
+        self._threads = DecodeThreads(settings.decode_threads, "decode")
 
     def close(self) -> None:
         """Wait for images that are being decoded."""
         self._threads.shutdown()
+
+    def require_few_stuck(self) -> None:
+        """See `DecodeThreads.require_few_stuck`."""
+        self._threads.require_few_stuck()
 
     def groups(self, model: LoadedModel, claims: Sequence[Claim]) -> Iterator[list[ClaimedImage]]:
         """The claims with their images, in groups as they become ready; usually one group.
@@ -81,22 +81,23 @@ class ImagePreparer:
                 done, _ = wait(pending, timeout=SLOW_SECONDS, return_when=FIRST_COMPLETED)
             isolated += pending.values()
         finally:
-            for future in pending:
-                future.cancel()
+            self._threads.leave_behind(pending)
         yield from self._isolated_groups(model, isolated)
 
     def _isolated_groups(self, model: LoadedModel, claims: Sequence[Claim]) -> Iterator[list[ClaimedImage]]:
-        """Groups of the images that are ready every `SLOW_SECONDS`: a slow image does not delay those before it."""
-        group: list[ClaimedImage] = []
-        due = time.monotonic() + SLOW_SECONDS
+        """Decode the images in a child process: first all of them with a short limit, then those that exceeded it."""
+        slow: list[Claim] = []
+
+        def prepare_quickly(claim: Claim) -> ClaimedImage | None:
+            try:
+                return self._prepare_isolated(decoder.prepare_quickly, model, claim)
+            except Unfinished:
+                slow.append(claim)
+                return None
+
         with IsolatedDecoder(model.preprocessing, max_pixels=self._max_pixels) as decoder:
-            for claim in claims:
-                group.append(self._prepare_isolated(decoder, model, claim))
-                if time.monotonic() > due:
-                    yield group
-                    group, due = [], time.monotonic() + SLOW_SECONDS
-            if group:
-                yield group
+            yield from _grouped(map(prepare_quickly, claims))
+            yield from _grouped(self._prepare_isolated(decoder.prepare, model, claim) for claim in slow)
 
     def _submit(self, model: LoadedModel, claims: Sequence[Claim]) -> dict[Future[ClaimedImage], Claim]:
         return {self._threads.submit(self._prepare, model, claim): claim for claim in claims}
@@ -105,56 +106,33 @@ class ImagePreparer:
         """Give new threads to images that wait behind slow ones. The old threads end with their images."""
         waiting = [future for future in list(pending) if future.cancel()]
         if waiting:
-            self._threads.shutdown(wait=False)
-            self._threads = self._new_threads()
+            self._threads.replace()
             pending |= self._submit(model, [pending.pop(future) for future in waiting])
 
-    def _new_threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._number_of_threads, thread_name_prefix="decode")
-
     def _prepare(self, model: LoadedModel, claim: Claim) -> ClaimedImage:
-        def prepare(data: bytes) -> SizedImage:
-            try:
-                return model.prepare(data)
-            except Undecodable:
-                raise
-            except Exception as error:
-                log.warning("an image could not be prepared: %s: %s", type(error).__name__, error)
-                raise _Unprepared from error
+        return self._load_and_prepare(claim, lambda data: prepare_here(model, data))
 
-        return self._load_and_prepare(claim, model.inputs, prepare)
-
-    def _prepare_isolated(self, decoder: IsolatedDecoder, model: LoadedModel, claim: Claim) -> ClaimedImage:
-        path = self._store.path(_key(claim))
-        return self._load_and_prepare(claim, model.inputs, lambda _: decoder.prepare(path))
-
-    def _load_and_prepare(
-        self, claim: Claim, expected: InputRanges | None, prepare: Callable[[bytes], SizedImage]
+    def _prepare_isolated(
+        self, prepare: Callable[[Path], SizedImage], model: LoadedModel, claim: Claim
     ) -> ClaimedImage:
+        path = self._store.path(image_key(claim.image_day, claim.image_sha256))
+        return self._load_and_prepare(claim, lambda _: prepare_in_child(prepare, path, model.inputs))
+
+    def _load_and_prepare(self, claim: Claim, prepare: Callable[[bytes], CheckedImage]) -> ClaimedImage:
         claimed = ClaimedImage(claim, timings_ms={"queue": round(claim.queued_ms, 1)})
         begun = time.perf_counter()
         try:
-            data = self._load(claim)
+            data = read_stored(
+                self._store, claim.image_day, claim.image_sha256, unreadable=Failure.IMAGE_CHECKSUM_MISMATCH
+            )
             loaded = time.perf_counter()
             claimed.timings_ms["load"] = milliseconds(loaded - begun)
             image = prepare(data)
-            claimed.image = image.pixels
-            if expected is not None:
-                claimed.reasons = failed_checks(measure_image(image), expected)
+            claimed.image, claimed.reasons = image.pixels, image.reasons
             claimed.timings_ms["decode"] = milliseconds(time.perf_counter() - loaded)
         except Undecodable as failure:
             claimed.failure = failure
         return claimed
-
-    def _load(self, claim: Claim) -> bytes:
-        try:
-            data = self._store.read(_key(claim))
-        except FileNotFoundError:
-            self._store.check()  # raises if the store is unavailable, which is not the image's fault
-            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored image is missing.") from None
-        if hashlib.sha256(data).digest() != claim.image_sha256:
-            raise Undecodable(Failure.IMAGE_CHECKSUM_MISMATCH, "The stored image is not the one that was uploaded.")
-        return data
 
 
 def milliseconds(seconds: float) -> float:
@@ -162,14 +140,24 @@ def milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
-def _key(claim: Claim) -> str:
-    return image_key(claim.image_day, claim.image_sha256)
-
-
 def _result(future: Future[ClaimedImage], claim: Claim, isolated: list[Claim]) -> ClaimedImage | None:
     """The image of a future; None if it needs isolation, and then its claim is added to `isolated`."""
     try:
         return future.result()
-    except _Unprepared:
+    except Unprepared:
         isolated.append(claim)
         return None
+
+
+def _grouped(images: Iterable[ClaimedImage | None]) -> Iterator[list[ClaimedImage]]:
+    """Groups of the images that are ready every `SLOW_SECONDS`, without those that are None."""
+    group: list[ClaimedImage] = []
+    due = time.monotonic() + SLOW_SECONDS
+    for image in images:
+        if image is not None:
+            group.append(image)
+        if group and time.monotonic() > due:
+            yield group
+            group, due = [], time.monotonic() + SLOW_SECONDS
+    if group:
+        yield group

@@ -1,6 +1,5 @@
 """Score a minibatch: claim, load, decode, score, finish. No transaction is open during any other work."""
 
-import logging
 import math
 import time
 from collections import defaultdict
@@ -15,16 +14,13 @@ from core.models.verdicts import decide_verdict
 from core.queue import claiming, finishing, leases
 from core.queue.claiming import Claim
 from core.queue.finishing import Finished, Outcome
+from core.queue.leases import MAX_RESCUES, RESCUES_TO_SCORE_ALONE
 from core.queue.notifications import Notifier
 from core.settings import Settings
 from core.storage.image_store import Store
-from worker.pipeline.leases import keep_renewed
-from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
+from worker.pipeline.leases import keep_renewed, write_when_usable
+from worker.pipeline.loaded_models import UNSCORABLE, LoadedModel, Models, ModelUnavailable
 from worker.pipeline.preparing import ClaimedImage, ImagePreparer, milliseconds
-
-log = logging.getLogger(__name__)
-
-FINISH_TRIES = 4
 
 
 class ScoringPipeline:
@@ -46,32 +42,51 @@ class ScoringPipeline:
     def score_minibatch(self, recipe_id: int, priority: str, ids: Sequence[UUID]) -> None:
         """Score the inspections of `ids`, and more of their kind up to a minibatch.
 
+        Images that may have killed several workers are scored last. Each is claimed alone, so that it takes no other
+        with it if it kills this worker, too.
+
         Raises:
             ModelUnavailable: the claims were released.
+            worker.pipeline.faults.WorkerUnfit: this process must end; the claims were released or are finished.
         """
-        by_version: dict[int, list[Claim]] = defaultdict(list)
-        for claim in self._claim(recipe_id, priority, ids):
-            by_version[claim.model_version_id].append(claim)
-        for version_id, claims in by_version.items():  # two if another version was just activated
-            self._score_claims(version_id, claims)
+        claims = self._claim(recipe_id, priority, ids, at_most=self._settings.minibatch)
+        suspects = [claim for claim in claims if claim.rescues >= RESCUES_TO_SCORE_ALONE]
+        if suspects:
+            self._release(suspects, None)
+        self._score_by_version([claim for claim in claims if claim.rescues < RESCUES_TO_SCORE_ALONE])
+        for suspect in suspects:
+            self._score_by_version(self._claim(recipe_id, priority, [suspect.id], at_most=1))
+        self._preparer.require_few_stuck()
 
-    def _claim(self, recipe_id: int, priority: str, ids: Sequence[UUID]) -> list[Claim]:
+    def _score_by_version(self, claims: Sequence[Claim]) -> None:
+        by_version: dict[int, list[Claim]] = defaultdict(list)
+        for claim in claims:
+            by_version[claim.model_version_id].append(claim)
+        while by_version:  # two if another version was just activated
+            try:
+                self._score_claims(*by_version.popitem())
+            except Exception:
+                for claims_of_version in by_version.values():
+                    self._release(claims_of_version, None)
+                raise
+
+    def _claim(self, recipe_id: int, priority: str, ids: Sequence[UUID], *, at_most: int) -> list[Claim]:
         with self._engine.begin() as connection:
             return claiming.claim(
                 connection,
                 recipe_id=recipe_id,
                 ids=ids,
                 priority=priority,
-                at_most=self._settings.minibatch,
+                at_most=at_most,
                 lease_seconds=self._settings.lease_seconds,
                 worker=self._worker,
             )
 
     def _score_claims(self, version_id: int, claims: Sequence[Claim]) -> None:
-        overdue = [claim for claim in claims if claim.overdue]
-        if overdue:
-            self._finish([finishing.deadline_outcome(claim.id, claim.attempt) for claim in overdue])
-        held = {claim.id: claim for claim in claims if not claim.overdue}
+        unscored = {claim.id: outcome for claim in claims if (outcome := _outcome_without_scoring(claim))}
+        if unscored:
+            self._finish(list(unscored.values()))
+        held = {claim.id: claim for claim in claims if claim.id not in unscored}
         if not held:
             return
         try:
@@ -84,8 +99,8 @@ class ScoringPipeline:
         except ModelUnavailable:
             self._release(list(held.values()), Failure.MODEL_UNAVAILABLE)
             raise
-        except (RuntimeError, OSError, MemoryError):
-            # The device, the store or this machine is at fault, not an image.
+        except (RuntimeError, OSError, MemoryError, *UNUSABLE):
+            # The device, the store, this machine or the database is at fault, not an image.
             self._release(list(held.values()), None)
             raise
 
@@ -95,25 +110,28 @@ class ScoringPipeline:
         return True
 
     def _finish(self, outcomes: Sequence[Outcome]) -> None:
-        """Write the outcomes. Retry if the database is down, to avoid scoring the images again."""
-        for tries in range(1, FINISH_TRIES + 1):
-            try:
-                finished = self._write(outcomes)
-                break
-            except UNUSABLE as error:
-                if tries == FINISH_TRIES:
-                    raise
-                log.warning("could not write %d results, trying again: %s", len(outcomes), error)
-                time.sleep(0.2 * 2**tries)
-        self._notifier.finished(finished)
+        self._notifier.finished(write_when_usable(lambda: self._write(outcomes), f"{len(outcomes)} results"))
 
     def _write(self, outcomes: Sequence[Outcome]) -> Finished:
         with self._engine.begin() as connection:
             return finishing.finish(connection, outcomes)
 
     def _release(self, claims: Sequence[Claim], because: Failure | None) -> None:
-        with self._engine.begin() as connection:
-            claiming.release(connection, claims, because)
+        def release() -> None:
+            with self._engine.begin() as connection:
+                claiming.release(connection, claims, because)
+
+        write_when_usable(release, f"the release of {len(claims)} inspections")
+
+
+def _outcome_without_scoring(claim: Claim) -> Outcome | None:
+    """The outcome of a claim that must not be scored; None if it may be scored."""
+    if claim.overdue:
+        return finishing.deadline_outcome(claim.id, claim.attempt)
+    if claim.rescues >= MAX_RESCUES:
+        detail = f"Scoring this image ended its worker {claim.rescues} times."
+        return Outcome(claim.id, claim.attempt, "failed", error_code=Failure.POISON, error_detail=detail)
+    return None
 
 
 def _outcomes(model: LoadedModel, group: Sequence[ClaimedImage]) -> list[Outcome]:
@@ -141,7 +159,7 @@ def _failed(claimed: ClaimedImage, code: Failure, detail: str) -> Outcome:
 
 def _completed(claimed: ClaimedImage, score: float | None) -> Outcome:
     if score is None:
-        return _failed(claimed, Failure.POISON, "The model cannot score this image, though it scores others.")
+        return _failed(claimed, Failure.POISON, UNSCORABLE)
     if not math.isfinite(score):
         return _failed(claimed, Failure.SCORE_NOT_FINITE, f"The network's score is {score}.")
     claim = claimed.claim

@@ -1,0 +1,1 @@
+"""The re-scoring tasks: plan runs, read images, score slices and render reports."""

@@ -21,7 +21,7 @@ from core.rescoring import challengers, planning, runs, stored_inspections
 from core.rescoring.planning import RunClaim
 from core.settings import Settings
 from core.storage import manifests
-from core.storage.archives import Archives, ArchiveUnavailable
+from core.storage.archive_roots import Archives, ArchiveUnavailable
 
 log = logging.getLogger(__name__)
 

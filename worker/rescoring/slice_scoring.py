@@ -12,26 +12,30 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sqlalchemy import Engine
 
-from core.errors import Failure
+from core.database import UNUSABLE
+from core.errors import Failure, Refused
 from core.models.verdicts import decide_verdict
 from core.queue.finishing import Finished
+from core.queue.leases import MAX_RESCUES, RESCUES_TO_SCORE_ALONE
 from core.queue.notifications import Notifier
 from core.rescoring import runs, slices
 from core.rescoring.runs import Run
-from core.rescoring.slices import ImageResult, SliceClaim
+from core.rescoring.slices import ImageResult, RunImage, SliceClaim, WriteOutcome
 from core.settings import Settings
 from core.storage.image_store import Store
-from worker.pipeline.leases import keep_renewed
+from core.vision.detectors.device import is_out_of_memory
+from worker.pipeline.faults import WorkerUnfit
+from worker.pipeline.leases import keep_renewed, write_when_usable
 from worker.pipeline.live_load import LiveLoad
-from worker.pipeline.loaded_models import LoadedModel, Models
+from worker.pipeline.loaded_models import UNSCORABLE, LoadedModel, Models, ModelUnavailable
 from worker.rescoring.image_reading import ImageReader, ReadImage
 
 log = logging.getLogger(__name__)
 
 TURN_SECONDS = 10.0
-"""After this time a message is done, so that other messages on the bulk queue have their turn."""
+"""After this time a message is finished, so that the other messages on the bulk queue get their turn."""
 WRITE_SECONDS = 3.0
-"""Results are written at least this often; as much is repeated after a worker was killed."""
+"""Results are written at least this often. At most this much is scored again if the worker is killed."""
 STEP_SECONDS = 0.15
 """A minibatch is as large as the device can score in this time, which bounds how long live work waits."""
 QUIET_STEP_SECONDS = 0.6
@@ -89,7 +93,8 @@ class Rescorer:
             granted: score this many images even while live work waits: the guaranteed share of bulk work.
 
         Raises:
-            ModelUnavailable, core.storage.locations.ArchiveUnavailable: the slice was released.
+            ModelUnavailable, core.storage.archive_location.ArchiveUnavailable: the slice was released.
+            WorkerUnfit: this process must end; the slice was released or is done.
         """
         with self._granting:
             self._granted += granted
@@ -102,6 +107,7 @@ class Rescorer:
                 if claim is None:
                     return False
                 self._score_slice(claim, until)
+                self._reader.threads.require_few_stuck()
             return True
         finally:
             self._use_grant(self._granted)
@@ -112,20 +118,40 @@ class Rescorer:
             return slices.claim(connection, worker=self._worker, lease_seconds=self._settings.lease_seconds)
 
     def _score_slice(self, claim: SliceClaim, until: float) -> None:
-        """Score one slice as far as possible, and release the rest."""
+        """Score one slice as far as possible, and release the rest. Fail its run if the source can never be read."""
 
         def renew() -> bool:
             with self._engine.begin() as connection:
                 return slices.renew(connection, claim, self._settings.lease_seconds)
 
-        finished = False
+        finished = suspect = False
         try:
             with keep_renewed(renew, lease_seconds=self._settings.lease_seconds, every=RENEW_SECONDS) as lost:
                 finished = self._score(claim, lambda: not lost.is_set() and self._may_score(until))
+        except Refused as refusal:
+            self._fail_run(claim, refusal.detail)
+        except Exception as error:
+            suspect = not _is_outside_fault(error)
+            raise
         finally:
             if not finished:
-                with self._engine.begin() as connection:
-                    slices.release(connection, claim)
+                self._release(claim, suspect=suspect)
+
+    def _release(self, claim: SliceClaim, *, suspect: bool) -> None:
+        def release() -> None:
+            with self._engine.begin() as connection:
+                slices.release(connection, claim, suspect=suspect)
+
+        write_when_usable(release, "the release of a slice")
+
+    def _fail_run(self, claim: SliceClaim, reason: str) -> None:
+        def fail() -> bool:
+            with self._engine.begin() as connection:
+                return runs.fail(connection, claim.run_id, reason)
+
+        if write_when_usable(fail, "the failure of a run"):
+            log.warning("re-scoring run %s failed: %s", claim.run_id, reason)
+            self._notifier.finished(Finished([], [], [claim.run_id]))
 
     def _may_score(self, until: float) -> bool:
         """Whether another minibatch may be scored now: part of the granted share, or no live work waits."""
@@ -142,19 +168,22 @@ class Rescorer:
         with self._engine.begin() as connection:
             run = runs.get(connection, claim.run_id)
             subjects = slices.run_images(connection, claim)
+        if claim.rescues >= MAX_RESCUES and not self._write(claim, [_poison(subjects.pop(0), claim.rescues)]):
+            return False
+        alone = claim.rescues >= RESCUES_TO_SCORE_ALONE
         model = self._models.get(run.model_version_id)
         done: list[ImageResult] = []
         written = time.monotonic()
         ahead = 0 if self._models.device == "cpu" else AHEAD * self._settings.minibatch
         with self._reader.reading(run, model, subjects, suspect=claim.rescues > 0, ahead=ahead) as images:
             while True:
-                size = self._minibatch()
+                size = 1 if alone else self._minibatch(suspect=claim.rescues > 0)
                 if not may_continue():
                     break
                 minibatch = images.take(size)
                 self._use_grant(len(minibatch))
                 done += self._scored(run, model, minibatch)
-                if time.monotonic() - written > WRITE_SECONDS or len(minibatch) < size:
+                if alone or time.monotonic() - written > WRITE_SECONDS or len(minibatch) < size:
                     if not self._write(claim, done):
                         return False
                     done, written = [], time.monotonic()
@@ -167,14 +196,16 @@ class Rescorer:
         with self._granting:
             self._granted = max(0, self._granted - images)
 
-    def _minibatch(self) -> int:
+    def _minibatch(self, *, suspect: bool) -> int:
+        if suspect:  # each image may take its decoder's whole limit, one after another
+            return LEAST_MINIBATCH
         step = QUIET_STEP_SECONDS if self._live_load.quiet_seconds() > QUIET_AFTER_SECONDS else STEP_SECONDS
         return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_per_image)))
 
     def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[ReadImage]) -> list[ImageResult]:
-        prepared = [one.prepared.pixels for one in minibatch if one.prepared is not None]
+        prepared = [one.pixels for one in minibatch if one.pixels is not None]
         begun = time.perf_counter()
-        scores = iter(model.score(prepared).scores.tolist() if prepared else [])
+        scores = iter(model.score_each(prepared))
         if prepared:
             took = (time.perf_counter() - begun) / len(prepared)
             self._seconds_per_image += 0.2 * (took - self._seconds_per_image)
@@ -183,19 +214,36 @@ class Rescorer:
     def _write(self, claim: SliceClaim, results: Sequence[ImageResult]) -> bool:
         if not results:
             return True
-        with self._engine.begin() as connection:
-            written = slices.write(connection, claim, results)
+
+        def write() -> WriteOutcome:
+            with self._engine.begin() as connection:
+                return slices.write(connection, claim, results)
+
+        written = write_when_usable(write, f"{len(results)} results")
         if written.run_ended:
             self._notifier.finished(Finished([], [], [claim.run_id]))
         return written.claim_valid
 
 
-def _result(run: Run, read: ReadImage, scores: Iterator[float]) -> ImageResult:
+def _is_outside_fault(error: Exception) -> bool:
+    """Whether the source, the database, the device or this machine is at fault, not an image."""
+    outside = isinstance(error, (ModelUnavailable, WorkerUnfit, OSError, MemoryError, *UNUSABLE))
+    return outside or is_out_of_memory(error)
+
+
+def _poison(image: RunImage, rescues: int) -> ImageResult:
+    detail = f"Scoring this image failed or ended its worker {rescues} times."
+    return ImageResult(image, error_code=Failure.POISON, error_detail=detail)
+
+
+def _result(run: Run, read: ReadImage, scores: Iterator[float | None]) -> ImageResult:
     """The result of an image; `scores` are the scores of the images that could be prepared, in order."""
-    if read.prepared is None:
+    if read.pixels is None:
         assert read.failure is not None  # noqa: S101 - it is one or the other
         return ImageResult(read.image, error_code=read.failure.failure, error_detail=read.failure.detail)
     score = next(scores)
+    if score is None:
+        return ImageResult(read.image, error_code=Failure.POISON, error_detail=UNSCORABLE)
     if not math.isfinite(score):
         detail = f"The network's score is {score}."
         return ImageResult(read.image, error_code=Failure.SCORE_NOT_FINITE, error_detail=detail)

@@ -1,0 +1,1 @@
+"""The routes of re-scoring: runs, reports, schedules, challengers and activations."""

@@ -42,10 +42,10 @@ def activate_rescore_run(run_id: UUID, new: Activation, services: Context, actor
     """Activate the model version of a run if the run meets a gate. It scores from the next minibatch on.
 
     If the run had its own threshold, that becomes the threshold of the version, also at every station. Either all of
-    this happens, or nothing. If the gate is not met, the answer is 409 `gate_not_met` with the outcome of every rule in
-    `gate`. The answer is 409 `invalid_transition` if the version and thresholds are already active, if the run is not
-    completed, or if the thresholds of the version have changed since the run was created. A running challenger can be
-    activated; the activation ends it.
+    this happens, or nothing. If the gate is not met, the response is 409 `gate_not_met` with the outcome of every rule
+    in `gate`. The response is 409 `invalid_transition` if the version and thresholds are already active, if the run is
+    not completed, or if the thresholds of the version have changed since the run was created. A running challenger can
+    be activated; the activation ends it.
     """
     with services.transaction() as connection:
         result = activation.activate(connection, run_id, new.gate, actor=actor)

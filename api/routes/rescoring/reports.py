@@ -106,7 +106,7 @@ async def export_rescore_results(run_id: UUID, query: Annotated[_Export, Query()
     """Download the results of a run as one file, in the order of its source; with `flips`, only changed verdicts.
 
     Each result is one flat row: the fields of a RescoreResult, the newest review, and `metadata` as JSON text. Times
-    are UTC. As with `/v1/inspections/export`, the answer can end without its last chunk, and 503 `busy` is possible.
+    are UTC. As with `/v1/inspections/export`, the response can end without its last chunk, and 503 `busy` is possible.
     """
     pages = results.pages(services.engine, run_id, flips=query.flips)
     name = f"rescore-{run_id}{'-flips' if query.flips else ''}"
@@ -130,7 +130,7 @@ async def get_rescore_report(
     You can get it at any time; before the run has ended, it covers the results so far. With `format=html` it is a
     self-contained page. The page shows images whose verdict would change, up to 12 from ok to ng and 12 from ng to ok,
     with heatmaps before and after. For images without an earlier inspection, it shows those with the highest scores. A
-    worker renders the page. If that takes too long, the answer is 503 `timeout`, but the worker continues: retry.
+    worker renders the page. If that takes too long, the response is 503 `timeout`, but the worker continues: retry.
     """
     document = await asyncio.to_thread(report.build_report, services.engine, run_id)
     if query.format == "json":

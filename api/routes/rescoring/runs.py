@@ -22,7 +22,7 @@ from core.rescoring import runs, sources
 from core.rescoring.documents import RescoreRun
 from core.rescoring.requests import RunRequest
 from core.rescoring.runs import Run
-from core.storage.archives import Archives
+from core.storage.archive_roots import Archives
 
 router = APIRouter(prefix="/v1/rescore-runs", tags=["re-scoring"])
 

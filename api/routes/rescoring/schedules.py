@@ -15,7 +15,7 @@ from core.errors import Code
 from core.rescoring import schedules, sources
 from core.rescoring.requests import ScheduledRequest
 from core.rescoring.schedules import Schedule
-from core.storage.archives import Archives
+from core.storage.archive_roots import Archives
 
 router = APIRouter(prefix="/v1/rescore-schedules", tags=["re-scoring"])
 

@@ -125,7 +125,7 @@ class StationChanges(BaseModel):
 
     line_id: str | None
     station_id: str | None
-    pictures: int
+    images: int
     failed: int
     compared: int
     ng_before: int
@@ -181,7 +181,7 @@ class Timings(BaseModel):
     started_at: dt.datetime | None
     finished_at: dt.datetime | None
     seconds: float | None
-    pictures_per_second: float | None
+    images_per_second: float | None
 
 
 class RescoreReport(BaseModel):
@@ -192,7 +192,7 @@ class RescoreReport(BaseModel):
 
     made_at: dt.datetime
     run: RescoreRun
-    pictures: int = Field(description="images that have a result")
+    images: int = Field(description="images that have a result")
     versions_before: dict[int, int] = Field(
         description="number of recorded verdicts by the model version that gave them"
     )
@@ -201,8 +201,8 @@ class RescoreReport(BaseModel):
     transitions: dict[str, dict[str, int]]
     flips: list[FlipCount]
     scores: ScoreComparison
-    places: list[StationChanges] = Field(description="by line and station, most images first")
-    places_left_out: bool = Field(description="true if there are more than the 200 in `places`")
+    by_station: list[StationChanges] = Field(description="by line and station, most images first")
+    by_station_left_out: bool = Field(description="true if there are more than the 200 in `by_station`")
     agreement: ReviewedImages
     failures: list[FailureGroup]
     timings: Timings

@@ -15,7 +15,7 @@ from core.vision.evaluation.heatmap import legend
 
 IMAGES = 12
 """Images that are shown of each kind, at most."""
-_PLACES = 40
+_STATIONS = 40  # stations that are shown, at most
 _TITLES = {
     "ok_to_ng": "Were ok, would be ng",
     "ng_to_ok": "Were ng, would be ok",
@@ -73,9 +73,9 @@ def render(content: ReportContent) -> str:
     """The page. Names, stations and error details that others wrote are escaped."""
     report = content.report
     sides = _sides(report.scores)
-    places = report.places[:_PLACES]
-    if len(report.places) < 2 and not any(one.line_id or one.station_id for one in places):
-        places = []
+    stations = report.by_station[:_STATIONS]
+    if len(report.by_station) < 2 and not any(one.line_id or one.station_id for one in stations):
+        stations = []
     counts = {one.flip: one.count for one in report.flips}
     return render_page(
         "rescore_report.html",
@@ -95,8 +95,8 @@ def render(content: ReportContent) -> str:
         confusions={"before": _confusion(report.agreement.before), "after": _confusion(report.agreement.after)},
         gallery=[(heading, content.gallery[kind]) for kind, heading in _TITLES.items() if content.gallery.get(kind)],
         legend=png(legend(240, 14)),
-        places=places,
-        more_places=len(report.places) > _PLACES or report.places_left_out,
+        stations=stations,
+        more_stations=len(report.by_station) > _STATIONS or report.by_station_left_out,
         origin=_origin(report),
     )
 
@@ -119,13 +119,13 @@ def _warnings(report: RescoreReport) -> list[str]:
     if run.status in ("queued", "running", "paused"):
         total = "" if run.counts["total"] is None else f" of {number(run.counts['total'])}"
         lines.append(
-            f"The run is {run.status}: {number(report.pictures)}{total} images have a result so far, those that the "
-            "source has first. They need not be like the rest."
+            f"The run is {run.status}. Only the first {number(report.images)}{total} images of the source have a "
+            "result so far. The rest may differ."
         )
     elif run.status != "completed":
-        lines.append(f"The run was not completed, it is {run.status}: {run.reason or 'a person ended it'}.")
-    if report.pictures and not report.compared:
-        lines.append("Nothing was recorded of these images before, so nothing can be said of what would change.")
+        lines.append(f"The run did not complete. It is {run.status}: {run.reason or 'a person ended it'}.")
+    if report.images and not report.compared:
+        lines.append("These images have no earlier results, so there is nothing to compare.")
     return lines
 
 
@@ -165,12 +165,12 @@ def _origin(report: RescoreReport) -> dict[str, object]:
         )
         or "nothing",
         "Source": source(run.source),
-        "Asked for by": run.created_by,
-        "Made": f"{run.created_at:%Y-%m-%d %H:%M} UTC",
+        "Created by": run.created_by,
+        "Created": f"{run.created_at:%Y-%m-%d %H:%M} UTC",
     }
     if timings.seconds is not None:
-        rate = "" if timings.pictures_per_second is None else f", {timings.pictures_per_second:.1f} images a second"
-        named["Took"] = f"{_duration(timings.seconds)}{rate}"
+        rate = "" if timings.images_per_second is None else f", {timings.images_per_second:.1f} images a second"
+        named["Duration"] = f"{_duration(timings.seconds)}{rate}"
     return named
 
 

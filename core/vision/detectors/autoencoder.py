@@ -27,6 +27,7 @@ from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import disable_tf32
 from core.vision.errors import InvalidBundle
 from core.vision.input.preprocessing import PreparedImage, Preprocessing
+from core.vision.training.augmentation import augment_batch
 from core.vision.training.fit_interface import Checkpoint, Epoch, FitOptions, PreparedImages
 from core.vision.training.training_loop import TrainingLoop
 
@@ -332,31 +333,6 @@ def _pop_statistics(weights: dict[str, Tensor], settings: AutoencoderSettings) -
     if mean.shape != shape or deviation.shape != shape or not bool((deviation > 0).all()):
         raise ValueError("the statistics of the z-map do not fit the image")
     return statistics
-
-
-def augment_batch(images: Tensor, random: np.random.Generator, *, flips: bool) -> Tensor:
-    """Augment good parts with the variation of a lamp and a fixture.
-
-    The gain is 0.95 to 1.05, the offset ±0.02, the shift ±2 pixels. Nothing stronger: the detector accepts later what
-    it learns as normal here.
-
-    Args:
-        images: float32, (N, 3, height, width), 0 to 1; the result has the same form. A shift repeats the edge.
-        random: draws the variation.
-        flips: whether half of the images are mirrored along each axis.
-    """
-    count, _, height, width = images.shape
-    gain = torch.from_numpy(random.uniform(0.95, 1.05, (count, 1, 1, 1)).astype(np.float32)).to(images.device)
-    offset = torch.from_numpy(random.uniform(-0.02, 0.02, (count, 1, 1, 1)).astype(np.float32)).to(images.device)
-    shifts = random.integers(0, 5, (count, 2))
-    mirrored = random.random((count, 2)) < 0.5
-    padded = nn.functional.pad(images, (2, 2, 2, 2), mode="replicate")
-    augmented = []
-    for image, (down, right), mirror in zip(padded, shifts.tolist(), mirrored.tolist(), strict=True):
-        cut = image[:, down : down + height, right : right + width]
-        augmented.append(cut.flip([axis + 1 for axis in (0, 1) if mirror[axis]]) if flips else cut)
-    shifted = torch.stack(augmented).contiguous(memory_format=torch.channels_last)
-    return (shifted * gain + offset).clamp(0, 1)
 
 
 def network_from_state_dict(settings: AutoencoderSettings, weights: Mapping[str, Tensor]) -> Autoencoder:

@@ -44,6 +44,14 @@ class Device:
         """Call the function when its turn comes, and return its result or raise its exception."""
         return self._all_cores.submit(function, *args, **kwargs).result()
 
+    def check(self) -> None:
+        """Compute something trivial.
+
+        Raises:
+            RuntimeError: the device does not work, for example after a CUDA error, or has no memory left.
+        """
+        self.run(lambda: torch.ones(1, device=self.name).add(1).item())
+
     def score(self, detector: Detector, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`."""
         return self.run(self._score, detector, images)
@@ -58,6 +66,12 @@ class Device:
             np.concatenate([part.scores for part in scored]),
             np.concatenate([part.maps for part in scored]),
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a call failed because the device or this machine has no memory left; later it may succeed."""
+    texts = ("out of memory", "ALLOC_FAILED", "DefaultCPUAllocator")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
 def resolve_device(device: str) -> str:

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, localisation, heatmaps, diagnosis and the training report."""

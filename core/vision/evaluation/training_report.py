@@ -124,8 +124,9 @@ def _warnings(manifest: Manifest) -> list[str]:
         name = max(metrics.controls, key=metrics.controls.__getitem__, default=None)
         if name is not None and metrics.controls[name] >= metrics.auroc:
             warnings.append(
-                f"A trivial score, {_CONTROLS.get(name, name)}, tells the test parts apart as well as the detector "
-                f"({metrics.controls[name]:.3f} against {metrics.auroc:.3f}): these test parts prove nothing."
+                f"A trivial score, {_CONTROLS.get(name, name)}, separates the test parts as well as the detector does "
+                f"({metrics.controls[name]:.3f} against {metrics.auroc:.3f}), so this test says nothing about the "
+                "detector."
             )
     if calibration is not None and calibration.confidence_interval[1] > 3 * calibration.false_reject_rate:
         warnings.append(

@@ -1,0 +1,1 @@
+"""Training: data set, grouping, split, augmentation, training loop and checkpoints."""

@@ -159,7 +159,10 @@ def print_metrics(metrics: Mapping[str, Any] | None) -> None:
     controls = sorted(metrics["controls"].items(), key=lambda item: -item[1])
     click.echo("Trivial controls: " + ", ".join(f"{name} {value:.3f}" for name, value in controls))
     if controls and controls[0][1] >= metrics["auroc"]:
-        click.echo(f"The control {controls[0][0]} is as good as the detector, so these test images prove nothing.")
+        click.echo(
+            f"The control {controls[0][0]} separates the test parts as well as the detector does, "
+            "so this test says nothing about the detector."
+        )
 
 
 @models.command("import")

@@ -14,7 +14,7 @@ from linewatch.cli.terminal import print_json, print_table, remark
 
 if TYPE_CHECKING:
     from core.settings import Settings
-    from core.storage.locations import ArchiveLocation
+    from core.storage.archive_location import ArchiveLocation
 
 
 _BROKER_TIMEOUT = 5.0  # seconds
@@ -176,7 +176,7 @@ def _store(settings: "Settings") -> _Finding:
 
 def _archives(settings: "Settings") -> list[_Finding]:
     """Check from this machine whether each archive root can be listed."""
-    from core.storage.archives import Archives, ArchiveUnavailable
+    from core.storage.archive_roots import Archives, ArchiveUnavailable
 
     def check(root: "ArchiveLocation") -> _Finding:
         try:

@@ -1,4 +1,4 @@
-"""Print the results of the demo's burst: speed, counts, and measure_detection quality."""
+"""Print the results of the demo's burst: speed, counts and detection quality."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -168,9 +168,8 @@ def _name(version: ModelVersion) -> str:
 def _compare_with_controls(measured: Detection) -> str:
     best = max(measured.controls, key=lambda name: measured.controls[name])
     if measured.auroc <= measured.controls[best]:
-        return (
-            f"[yellow]The detector does not beat the control '{_CONTROLS[best][0]}', so these images prove nothing.[/]"
-        )
+        control = _CONTROLS[best][0]
+        return f"[yellow]The detector does not beat the control '{control}', so this test says nothing about it.[/]"
     return "The detector beats every trivial control."
 
 

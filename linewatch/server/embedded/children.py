@@ -1,8 +1,7 @@
-"""Child processes that die with their parent, and that may run as another account.
+"""Child processes that end with their parent, and that may run as another account.
 
-On Linux the kernel itself sends each child its death signal when the parent is gone, also after SIGKILL. macOS has
-nothing like it: there, a parent that was killed with SIGKILL leaves its children behind until the next start finds
-them.
+On Linux the kernel sends each child its death signal when the parent ends, even after SIGKILL. macOS has no such
+signal: the children of a parent that was killed with SIGKILL run on until the next start finds them.
 """
 
 import ctypes
@@ -18,13 +17,13 @@ from typing import IO, TypedDict
 
 _PR_SET_PDEATHSIG = 1
 
-# Loaded here, because between fork and exec nothing may be imported or looked up.
+# Loaded on import, because nothing may be imported or looked up between fork and exec.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
 class Account:
-    """An account of the operating system that a child runs as instead of the parent's."""
+    """An account of the operating system that a child runs as."""
 
     name: str
     uid: int
@@ -33,16 +32,16 @@ class Account:
 
 @dataclass(frozen=True)
 class Command:
-    """What to start, and how it is ended.
+    """A program to start, and how to stop it.
 
     Attributes:
         argv: the program and its arguments.
-        env: the whole environment.
-        account: the account to run as; `None` is the parent's own.
-        stdin: what the child reads; never a secret on its command line, which every user can see.
-        death_signal: sent by the kernel when the parent dies.
-        stop_signals: signals of an orderly stop and the seconds that each may take; SIGKILL follows the last.
-        hard_signal: what ends it at once without harm to its data.
+        env: the complete environment.
+        account: the account to run as; None for the parent's.
+        stdin: the child's standard input. Pass secrets here: every user can read a command line.
+        death_signal: sent by the kernel when the parent ends.
+        stop_signals: the signals of an orderly stop, and the seconds that each may take; SIGKILL follows the last.
+        hard_signal: ends the child at once without damage to its data.
     """
 
     argv: tuple[str, ...]
@@ -56,9 +55,9 @@ class Command:
 
 
 def spawn(command: Command, output: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own, both its outputs joined in `output`.
+    """Start a child in a new session. Its standard output and standard error both go to `output`.
 
-    Call it from the main thread: the kernel's parent-death signal fires when the *thread* that forked ends.
+    Call it from the main thread: the kernel sends the death signal when the *thread* that forked ends.
 
     Raises:
         OSError: the program cannot be executed.
@@ -73,7 +72,7 @@ def spawn(command: Command, output: int | IO[bytes] = subprocess.PIPE) -> subpro
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # the terminal's Ctrl-C is for the parent, which stops all in order
+            start_new_session=True,  # Ctrl-C reaches only the parent, which stops the children in order
             preexec_fn=_tie_to_parent(command.death_signal),  # after setuid, which clears the signal
             **credentials(command.account),
         )
@@ -86,7 +85,7 @@ class _Credentials(TypedDict, total=False):
 
 
 def credentials(account: Account | None) -> _Credentials:
-    """The arguments of `subprocess.Popen` that make a child run as `account` and with no other group."""
+    """Return the arguments with which `subprocess.Popen` runs a child as `account`, without further groups."""
     if account is None:
         return {}
     return {"user": account.uid, "group": account.gid, "extra_groups": []}
@@ -99,29 +98,29 @@ def _tie_to_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
 
     def tie() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above could ask for the signal
+        if os.getppid() != parent:  # it ended before prctl was called
             os._exit(1)
 
     return tie
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to a child that was not waited for yet, and to all that it started in its session."""
+    """Send a signal to a child that was not waited for yet, and to all processes of its group."""
     try:
         os.killpg(process.pid, number)
-    except ProcessLookupError:  # nothing of the group is left, which is what was wanted
+    except ProcessLookupError:  # the group has ended already
         return
 
 
 def has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a child has ended, without reaping it: until then its group's number cannot be reused."""
+    """Return whether a child has ended. It is not reaped, so that the number of its group is not reused yet."""
     if process.returncode is not None:
         return True
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def describe_exit(returncode: int) -> str:
-    """`exit status 3` or `SIGKILL`."""
+    """Describe a return code, as `exit status 3` or `SIGKILL`."""
     if returncode >= 0:
         return f"exit status {returncode}"
     try:

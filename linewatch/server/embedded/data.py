@@ -1,6 +1,6 @@
 """The data directory: its owner, its folders, and the account that its servers run as.
 
-Only folders that are made here are ever given to another account; the permissions of nothing else are changed.
+Only folders that this module creates are given to another account. It changes no other permissions.
 """
 
 import fcntl
@@ -21,10 +21,10 @@ from pathlib import Path
 from linewatch.server.embedded import UpError
 from linewatch.server.embedded.children import Account, credentials
 
-# The socket's whole path has to fit into 104 bytes on macOS and 108 on Linux, with the final zero.
+# The full path of a socket must fit into 104 bytes on macOS and 108 on Linux, with the final zero.
 _LONGEST_SOCKET = 103
 _SOCKET_NAMES = (".s.PGSQL.5432", "valkey.sock")
-# Commas and quotes mean something to PostgreSQL's list of folders, the others to URLs.
+# Other characters have a meaning in PostgreSQL's list of folders (commas, quotes) or in URLs.
 _PLAIN_PATH = re.compile(r"[\w./+-]+", re.ASCII)
 
 SERVER_ACCOUNT = "linewatch"
@@ -43,19 +43,20 @@ _FIRST_BLOCKED = 'for folder in "$@"; do [ -x "$folder" ] || { printf %s "$folde
 
 
 def server_environment() -> dict[str, str]:
-    """What the servers see of the environment: `PG*` and the like would change what they do."""
+    """Return the environment of the servers, without variables such as `PG*` that would change their behaviour."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"} | kept
 
 
 def server_account(data: Path) -> Account | None:
-    """The account for the servers: this user's, or `linewatch` for root, which PostgreSQL refuses to run as.
+    """Return the account that the servers run as.
 
-    A data directory with a database keeps the account that owns it. A missing account is created: no other service
-    uses it, unlike `nobody`.
+    This is None, the current user, unless the current user is root: PostgreSQL does not run as root. Then it is the
+    owner of the database in the data directory, or else the account `linewatch`, which is created if it is missing. No
+    other service uses it, unlike `nobody`.
 
     Raises:
-        UpError: the account does not exist and cannot be created.
+        UpError: the account does not exist, or cannot be created.
     """
     if os.geteuid() != 0:
         return None
@@ -86,12 +87,12 @@ def _create_account() -> Account:
         except OSError as error:
             reason = f"{command[0]}: {error.strerror}"
             break
-        if (account := _find_account()) is not None:  # ours, or that of another process at the same moment
+        if (account := _find_account()) is not None:  # created here, or by another process at the same time
             return account
         reason = outcome.stderr.strip() or f"{command[0]} ended with {outcome.returncode}"
         time.sleep(_CREATE_PAUSE)
     raise UpError(
-        f"as root, the database server needs an account of its own, and none could be created ({reason}): "
+        f"as root, the database server needs a separate account, and none could be created ({reason}): "
         f"create a system account named {SERVER_ACCOUNT!r}, or run linewatch as an ordinary user"
     )
 
@@ -128,10 +129,10 @@ def ask_as(account: Account | None, script: str, *arguments: str) -> subprocess.
 
 
 def require_reachable(data: Path, account: Account | None) -> None:
-    """Ask, as the servers' account, whether it can enter every folder that leads to the data directory.
+    """Check that the servers' account can enter every folder on the path to the data directory.
 
     Raises:
-        UpError: names the first folder that it cannot enter; nothing was made or changed.
+        UpError: it cannot. The message names the first folder that it cannot enter. Nothing was created or changed.
     """
     if account is None:
         return
@@ -147,10 +148,10 @@ def require_reachable(data: Path, account: Account | None) -> None:
 
 
 def absolute(data: Path) -> Path:
-    """The data directory's whole path, without links.
+    """Return the absolute path of the data directory, with links resolved.
 
     Raises:
-        UpError: it starts with a `~` that means nothing here, or its links go in a circle.
+        UpError: it starts with a `~` that cannot be expanded, or its links form a loop.
     """
     try:
         return data.expanduser().resolve()
@@ -159,13 +160,13 @@ def absolute(data: Path) -> Path:
 
 
 def open_data_directory(data: Path) -> tuple[Path, Account | None]:
-    """Find, or make, the data directory for servers of an account that can reach it.
+    """Open the data directory; create it if it is missing.
 
     Returns:
         Its absolute path, and the account that its servers run as.
 
     Raises:
-        UpError: the directory cannot be made, written to, or reached by that account.
+        UpError: the directory cannot be created, written to, or reached by that account.
     """
     data = absolute(data)
     account = server_account(data)
@@ -175,38 +176,38 @@ def open_data_directory(data: Path) -> tuple[Path, Account | None]:
 
 
 def make_data_directory(data: Path) -> None:
-    """Make the data directory and the folders above it that are missing.
+    """Create the data directory and missing folders above it.
 
     Raises:
-        UpError: it cannot be made or written to.
+        UpError: it cannot be created or written to.
     """
     try:
         for folder in [*reversed(data.parents), data]:
             if folder.exists():
                 continue
             folder.mkdir()
-            # Only when root has to let the servers' account pass, and only through: listing stays with the owner.
+            # For root, the servers' account must be able to pass through; only the owner can list the folder.
             folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
         if not data.is_dir():
             raise UpError(f"{data} is not a folder: choose another --data")
         if not os.access(data, os.W_OK | os.X_OK):
             raise UpError(f"the data directory {data} cannot be written to: choose another --data")
     except OSError as error:
-        raise UpError(f"cannot make the data directory {data} ({error.strerror}): choose another --data") from error
+        raise UpError(f"cannot create the data directory {data} ({error.strerror}): choose another --data") from error
 
 
 @contextmanager
 def locked(data: Path) -> Iterator[None]:
-    """Hold the data directory for this process; the kernel lets go of it however the process ends.
+    """Lock the data directory for this process. The kernel releases the lock however the process ends.
 
     Raises:
-        UpError: another process holds it.
+        UpError: another process holds the lock.
     """
     path = data / "lock"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise UpError(f"cannot open {path} ({error.strerror}): was it made by another user?") from error
+        raise UpError(f"cannot open {path} ({error.strerror}): was it created by another user?") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,39 +225,39 @@ def locked(data: Path) -> Iterator[None]:
 
 
 def owned_folder(path: Path, account: Account | None) -> Path:
-    """Make a 0700 folder that belongs to the servers' account, or find the one that was made before.
+    """Return a 0700 folder that belongs to the servers' account; create it if it is missing.
 
     Raises:
-        UpError: what is there is not a folder of that account.
+        UpError: the path exists and is not a folder of that account.
     """
     uid = os.geteuid() if account is None else account.uid
     if not os.path.lexists(path):
-        making = path.with_name(path.name + ".making")
-        if os.path.lexists(making):
-            shutil.rmtree(making)
-        making.mkdir(mode=0o700)
+        draft = path.with_name(path.name + ".making")
+        if os.path.lexists(draft):
+            shutil.rmtree(draft)
+        draft.mkdir(mode=0o700)
         if account is not None:
-            os.chown(making, account.uid, account.gid, follow_symlinks=False)
-        making.rename(path)  # only now does it have its name, so that none is ever found with the wrong owner
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid:
-        wanted = "your own user" if account is None else f"user {account.name!r}"
+            os.chown(draft, account.uid, account.gid, follow_symlinks=False)
+        draft.rename(path)  # under its final name it always has the right owner
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid:
+        owner = "your own user" if account is None else f"user {account.name!r}"
         raise UpError(
-            f"{path} is not a folder of {wanted} (its owner has id {found.st_uid}): "
-            "run linewatch as the user who made it, or choose another --data"
+            f"{path} is not a folder of {owner} (its owner has id {status.st_uid}): "
+            "run linewatch as the user who created it, or choose another --data"
         )
     return path
 
 
 def private_folder(path: Path) -> Path:
-    """A 0700 folder of this process' own user."""
+    """Return a 0700 folder of the current user; create it if it is missing."""
     return owned_folder(path, None)
 
 
 def archive_folder(data: Path) -> Path:
-    """Where people may put images to be scored again, unless a setting names other folders; made where it is missing.
+    """Return the folder for images to re-score; create it if it is missing. A setting can name other folders.
 
-    It is theirs: they may replace it by a link, and its permissions are left alone.
+    Users own it: they may replace it with a link, and its permissions are not changed.
     """
     folder = data / "archive"
     folder.mkdir(exist_ok=True)
@@ -264,12 +265,13 @@ def archive_folder(data: Path) -> Path:
 
 
 def socket_folder(data: Path, account: Account | None) -> Path:
-    """A 0700 folder for the servers' sockets: below the data directory where the path is short and plain enough.
+    """Return a 0700 folder for the servers' sockets; create it if it is missing.
 
-    Otherwise it lies in the temporary folder under a name that follows from the data directory.
+    It is in the data directory if the path is short enough and needs no quoting. Otherwise it is in the temporary
+    folder, under a name derived from the data directory.
 
     Raises:
-        UpError: no folder will do.
+        UpError: there is no suitable folder.
     """
     name = "linewatch-" + hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
     candidates = [data / "sockets", Path(tempfile.gettempdir(), name), Path("/tmp", name)]  # noqa: S108 - see lstat
@@ -288,7 +290,7 @@ def socket_folder(data: Path, account: Account | None) -> Path:
 
 
 def kept_secret(path: Path) -> str:
-    """The random password in `path`; made, for its owner's eyes only, where it is missing."""
+    """Return the password in a file. If the file is missing, create it with a random password and mode 0600."""
     if not path.exists():
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600
         with os.fdopen(descriptor, "w") as file:

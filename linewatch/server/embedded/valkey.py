@@ -1,6 +1,6 @@
-"""The embedded Valkey server, on a Unix socket and with a password. Its data lies in `DATA/valkey`.
+"""The embedded Valkey server, on a Unix socket and with a password. Its data is in `DATA/valkey`.
 
-The queue is disposable: PostgreSQL has everything that is in it. Data that does not load is moved aside.
+The queue is disposable: everything in it is also in PostgreSQL. Data that cannot be loaded is moved aside.
 """
 
 import shutil

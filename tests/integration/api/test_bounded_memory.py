@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 
 from core.settings import Settings
 from tests.fixtures.api_process import Api, api_process
-from tests.fixtures.finished_inspections import make_recipe
+from tests.fixtures.finished_inspections import make_recipe_with_model
 from tests.fixtures.part_images import png
 
 UPLOADS = 1000
@@ -39,7 +39,7 @@ BOUND_OF_FORMS = 50_000_000  # bytes
 
 @pytest.fixture
 def api(settings: Settings, engine: Engine, tmp_path: Path) -> Iterator[Api]:
-    make_recipe(engine)
+    make_recipe_with_model(engine)
     variables = {"LINEWATCH_MAX_CONNECTIONS": str(MAX_CONNECTIONS), "LINEWATCH_CLIENT_TIMEOUT": "20"}
     with api_process(settings, output=tmp_path / "api.log", open_files=USUAL_OPEN_FILES, **variables) as api:
         yield api

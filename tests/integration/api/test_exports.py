@@ -23,51 +23,12 @@ from core.access import keys
 from core.database import create_unbounded
 from core.documents import exports
 from core.inspection.inspections import Filters
-from core.models import recipes
 from core.settings import Settings
 from linewatch.server.embedded.servers import EmbeddedServers
 from tests.fixtures.api_process import Api, api_process, running_api
+from tests.fixtures.inserted_inspections import insert_inspections
 
 MIB = 1024 * 1024
-
-
-_INSERT = text("""
-    INSERT INTO inspections (id, recipe_id, priority, part_id, lot_id, metadata, image_day, image_sha256,
-        created_at, attempt, started_at, threshold, status, anomaly_score, verdict, reasons, finished_at, timings_ms)
-    SELECT uuidv7(make_interval(secs => i)), :recipe_id, 'live', 'SN, "' || i || E'"\r\n', 'L-' || i % 2,
-        jsonb_build_object('note', repeat(md5(i::text), :times)), '2026-01-02', '\\x01',
-        now() + make_interval(secs => i), 1, now(), 0.1, 'completed', i / 7.0,
-        CASE WHEN i % 3 = 0 THEN 'review' ELSE 'ng' END, ARRAY['input_dark', 'input_size'], now(),
-        '{"score": 2.5, "total": 24.1}'
-    FROM generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS i
-""")
-
-
-def insert(engine: Engine, number: int, *, recipe: str = "ring", metadata_bytes: int = 32) -> None:
-    """Insert finished inspections of a recipe, accepted one second apart; every third has two reviews."""
-    with engine.begin() as connection:
-        connection.execute(
-            text("INSERT INTO images VALUES ('2026-01-02', '\\x01', 'image/png', 4, 3, 10) ON CONFLICT DO NOTHING")
-        )
-        recipe_id = recipes.create(connection, recipe, actor="test").id
-        for first in range(1, number + 1, 2000):  # in chunks, because of the statement timeout
-            connection.execute(
-                _INSERT,
-                {
-                    "recipe_id": recipe_id,
-                    "first": first,
-                    "last": min(number, first + 1999),
-                    "times": max(1, metadata_bytes // 32),
-                },
-            )
-        connection.execute(
-            text("""
-                INSERT INTO reviews (inspection_id, verdict, reviewer, reason, actor)
-                SELECT id, said.verdict, 'Jo', said.reason, 'test' FROM inspections,
-                    (VALUES ('ng', 'scratch'), ('ok', '=dust')) AS said(verdict, reason)
-                WHERE inspections.verdict = 'review'
-            """)
-        )
 
 
 @pytest.fixture
@@ -116,8 +77,8 @@ def as_cell(value: Any) -> str:
 
 
 def test_an_export_contains_what_the_listing_returns(http: httpx.Client, engine: Engine) -> None:
-    insert(engine, 2500)
-    insert(engine, 10, recipe="other")
+    insert_inspections(engine, 2500)
+    insert_inspections(engine, 10, recipe="other")
     expected = [flat(inspection) for inspection in listed(http, recipe="ring", lot_id="L-1")]
     assert len(expected) == 1250
     assert expected[0]["created_at"] > expected[-1]["created_at"]
@@ -140,7 +101,7 @@ def test_an_export_contains_what_the_listing_returns(http: httpx.Client, engine:
 
 
 def test_the_file_name_describes_the_content(http: httpx.Client, engine: Engine) -> None:
-    insert(engine, 1)
+    insert_inspections(engine, 1)
     for params, name in (
         ({"recipe": "ring", "format": "parquet"}, r"inspections-ring-\d{8}T\d{6}Z\.parquet"),
         ({}, r"inspections-\d{8}T\d{6}Z\.csv"),
@@ -165,14 +126,14 @@ def test_an_invalid_export_request_is_refused(http: httpx.Client) -> None:
 
 
 def test_no_page_is_read_twice_or_skipped(engine: Engine) -> None:
-    insert(engine, 25)
+    insert_inspections(engine, 25)
     newest_first = [inspection.id for page in exports.pages(engine, Filters(), size=4) for inspection in page]
     assert len(newest_first) == 25
     assert newest_first == sorted(newest_first, reverse=True)
 
 
 def test_no_transaction_is_open_between_two_pages(engine: Engine) -> None:
-    insert(engine, 10)
+    insert_inspections(engine, 10)
     pages = exports.pages(engine, Filters(), size=4)
     ids: list[UUID] = []
     for page in pages:
@@ -184,8 +145,8 @@ def test_no_transaction_is_open_between_two_pages(engine: Engine) -> None:
 
 
 def test_memory_does_not_grow_with_the_length_of_an_export(api: Api, http: httpx.Client, engine: Engine) -> None:
-    insert(engine, 12_000, metadata_bytes=4096)
-    insert(engine, 4_000, recipe="short", metadata_bytes=4096)
+    insert_inspections(engine, 12_000, metadata_bytes=4096)
+    insert_inspections(engine, 4_000, recipe="short", metadata_bytes=4096)
     process = psutil.Process(api.process.pid)
     for kind in exports.Format:
         http.get("/v1/inspections/export", params={"recipe": "short", "format": kind})
@@ -202,7 +163,7 @@ def test_memory_does_not_grow_with_the_length_of_an_export(api: Api, http: httpx
 def test_a_download_is_aborted_if_the_database_becomes_unavailable(
     settings: Settings, engine: Engine, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
-    insert(engine, 20_000, metadata_bytes=2048)  # much more than fits into socket buffers
+    insert_inspections(engine, 20_000, metadata_bytes=2048)  # much more than fits into socket buffers
     engine.dispose()
     log = tmp_path / "log"
     with api_process(settings, output=log) as api:

@@ -5,7 +5,7 @@ from itertools import product
 from api.access.authentication import PROBES
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
-from tests.integration.api.test_scopes import ROUTES, address
+from tests.fixtures.api_routes import ROUTES, address
 
 FOREIGN_HOSTS = [
     "evil.example",

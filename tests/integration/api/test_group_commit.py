@@ -16,7 +16,7 @@ from core.intake.image_decoding import Header
 from core.intake.submission import Accepted, NewInspection, StoredImage
 from core.settings import Settings
 from core.storage.image_store import Store
-from tests.fixtures.finished_inspections import make_recipe
+from tests.fixtures.finished_inspections import make_recipe_with_model
 
 HEADER = Header("image/png", 8, 8)
 
@@ -36,7 +36,7 @@ def upload(store: Store, content: bytes) -> Upload:
 
 @asynccontextmanager
 async def committing(engine: Engine, settings: Settings, store: Store) -> AsyncIterator[GroupCommit]:
-    make_recipe(engine)
+    make_recipe_with_model(engine)
     publisher = Publisher(settings, engine)
     group_commit = GroupCommit(settings, engine, store, publisher, AllowList.of(settings))
     publisher.start()

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
-from tests.fixtures.finished_inspections import make_recipe
+from tests.fixtures.finished_inspections import make_recipe_with_model
 from tests.fixtures.part_images import png
 
 CLIENT_TIMEOUT = 1.0
@@ -21,7 +21,7 @@ JSON = HEAD.format(path="/v1/recipes", type="application/json") + "\r\n"
 
 @pytest.fixture
 def http(engine: Engine, settings: Settings) -> Iterator[httpx.Client]:
-    make_recipe(engine)
+    make_recipe_with_model(engine)
     variables = {"LINEWATCH_CLIENT_TIMEOUT": str(CLIENT_TIMEOUT), "LINEWATCH_MAX_CONNECTIONS": "20"}
     with running_api(settings, **variables) as client:
         yield client

@@ -4,11 +4,11 @@ from sqlalchemy import Engine
 
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
-from tests.integration.api.test_exports import insert
+from tests.fixtures.inserted_inspections import insert_inspections
 
 
 def test_the_listing_uses_the_opc_ua_vocabulary(settings: Settings, engine: Engine) -> None:
-    insert(engine, 5)
+    insert_inspections(engine, 5)
     with running_api(settings) as http:
         plain = http.get("/v1/inspections", params={"limit": 3}).json()
         page = http.get("/v1/inspections", params={"limit": 3, "view": "opcua"}).json()

@@ -11,7 +11,7 @@ from core.access import keys
 from core.feed import feed
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
-from tests.fixtures.finished_inspections import make_recipe
+from tests.fixtures.finished_inspections import make_recipe_with_model
 from tests.fixtures.part_images import png
 
 UNKNOWN = "0193e0c8-0000-7000-8000-000000000000"
@@ -127,7 +127,7 @@ def test_refusals_match_the_openapi_document(settings: Settings, engine: Engine)
 
 
 def test_a_full_queue_matches_the_openapi_document(settings: Settings, engine: Engine) -> None:
-    make_recipe(engine)
+    make_recipe_with_model(engine)
     with running_api(settings, LINEWATCH_MAX_QUEUE_DEPTH="1") as http:
         sent = {"content": png(1), "headers": {"Content-Type": "image/png", "Idempotency-Key": "one"}}
         first, again = (http.post("/v1/inspections?recipe=ring", **sent) for _ in range(2))  # type: ignore[arg-type]

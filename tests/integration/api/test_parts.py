@@ -15,15 +15,7 @@ from core.queue import finishing
 from core.queue.finishing import Outcome
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
-from tests.integration.core.queue.test_work import claim, make_recipe, make_version, submit
-
-
-@pytest.fixture
-def recipe_id(engine: Engine) -> int:
-    with engine.begin() as connection:
-        recipe_id = make_recipe(connection)
-        make_version(connection)
-        return recipe_id
+from tests.fixtures.queued_work import claim, submit
 
 
 @pytest.fixture

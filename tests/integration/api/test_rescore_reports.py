@@ -68,7 +68,7 @@ def test_the_figures_equal_those_computed_in_python(engine: Engine, run_id: UUID
     assert built.versions_before == {1: sum(row["before_verdict"] is not None for row in rows)}
     compared = [row for row in rows if row["before_verdict"] and row["verdict"]]
     flips = Counter(f"{row['before_verdict']}_to_{row['verdict']}" for row in compared)
-    assert (built.pictures, built.compared) == (3000, len(compared))
+    assert (built.images, built.compared) == (3000, len(compared))
     assert {flip.flip: flip.count for flip in built.flips} == {
         kind: count for kind, count in flips.items() if len(set(kind.split("_to_"))) == 2
     }
@@ -81,7 +81,7 @@ def test_the_figures_equal_those_computed_in_python(engine: Engine, run_id: UUID
         first = next(row for row in rows if row["error_code"] == failure.code)
         assert (failure.example.number, failure.example.detail) == (first["number"], first["error_detail"])
     check_scores(built, rows)
-    check_places(built, rows)
+    check_stations(built, rows)
     check_agreement(built, rows, review_verdicts)
 
 
@@ -110,20 +110,21 @@ def check_scores(built: RescoreReport, rows: list[dict[str, Any]]) -> None:
     assert shift.distance == pytest.approx(float(np.abs(low - high).max()))
 
 
-def check_places(built: RescoreReport, rows: list[dict[str, Any]]) -> None:
-    assert not built.places_left_out
-    assert len(built.places) == 9
-    for place in built.places:
-        place_rows = [row for row in rows if (row["line_id"], row["station_id"]) == (place.line_id, place.station_id)]
-        moves = Counter((row["before_verdict"], row["verdict"]) for row in place_rows)
-        assert place.pictures == len(place_rows)
-        assert place.failed == sum(row["error_code"] is not None for row in place_rows)
-        assert place.compared == sum(moves[was, now] for was in VERDICTS for now in VERDICTS)
-        assert (place.ok_to_ng, place.ng_to_ok) == (moves["ok", "ng"], moves["ng", "ok"])
-        assert place.ng_before == sum(row["before_verdict"] == "ng" for row in place_rows)
-        assert place.review_after == sum(row["verdict"] == "review" for row in place_rows)
-        units = [value for row in place_rows if (value := unit(row["anomaly_score"], row["threshold"])) is not None]
-        assert place.mean_after == pytest.approx(float(np.clip(units, 0, HISTOGRAM_END).mean()))
+def check_stations(built: RescoreReport, rows: list[dict[str, Any]]) -> None:
+    assert not built.by_station_left_out
+    assert len(built.by_station) == 9
+    for station in built.by_station:
+        key = (station.line_id, station.station_id)
+        station_rows = [row for row in rows if (row["line_id"], row["station_id"]) == key]
+        moves = Counter((row["before_verdict"], row["verdict"]) for row in station_rows)
+        assert station.images == len(station_rows)
+        assert station.failed == sum(row["error_code"] is not None for row in station_rows)
+        assert station.compared == sum(moves[was, now] for was in VERDICTS for now in VERDICTS)
+        assert (station.ok_to_ng, station.ng_to_ok) == (moves["ok", "ng"], moves["ng", "ok"])
+        assert station.ng_before == sum(row["before_verdict"] == "ng" for row in station_rows)
+        assert station.review_after == sum(row["verdict"] == "review" for row in station_rows)
+        units = [value for row in station_rows if (value := unit(row["anomaly_score"], row["threshold"])) is not None]
+        assert station.mean_after == pytest.approx(float(np.clip(units, 0, HISTOGRAM_END).mean()))
 
 
 def check_agreement(built: RescoreReport, rows: list[dict[str, Any]], review_verdicts: dict[int, str]) -> None:
@@ -134,10 +135,10 @@ def check_agreement(built: RescoreReport, rows: list[dict[str, Any]], review_ver
     )
     agreed = built.agreement
     assert agreed.reviewed == len(review_verdicts)
-    for name, place in (("before", 1), ("after", 2)):
+    for name, position in (("before", 1), ("after", 2)):
         counted: Counter[tuple[str, str]] = Counter()
         for cell, number in cells.items():
-            counted[cell[0], cell[place]] += number
+            counted[cell[0], cell[position]] += number
         table = getattr(agreed, name)
         assert {(reviewed, now): n for reviewed, line in table.items() for now, n in line.items() if n} == counted
     assert agreed.new_misses == sum(
@@ -147,10 +148,10 @@ def check_agreement(built: RescoreReport, rows: list[dict[str, Any]], review_ver
 
 def test_a_run_without_results_has_a_report(engine: Engine, run_id: UUID) -> None:
     built = report.build_report(engine, run_id)
-    assert (built.pictures, built.compared, built.changed) == (0, 0, 0)
+    assert (built.images, built.compared, built.changed) == (0, 0, 0)
     assert [(flip.flip, flip.share) for flip in built.flips] == [("ok_to_ng", None), ("ng_to_ok", None)]
     assert (built.scores.before, built.scores.after, built.scores.shift) == (None, None, None)
-    assert (built.places, built.failures, built.agreement.reviewed) == ([], [], 0)
+    assert (built.by_station, built.failures, built.agreement.reviewed) == ([], [], 0)
 
 
 def test_images_without_inspections_have_no_earlier_verdict(engine: Engine, run_id: UUID) -> None:
@@ -160,7 +161,7 @@ def test_images_without_inspections_have_no_earlier_verdict(engine: Engine, run_
     ]
     write_results(engine, run_id, rows)
     built = report.build_report(engine, run_id)
-    assert (built.pictures, built.compared) == (100, 0)
+    assert (built.images, built.compared) == (100, 0)
     assert (built.scores.before, built.scores.shift, built.versions_before) == (None, None, {})
     assert built.scores.after is not None
 

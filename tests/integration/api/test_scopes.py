@@ -1,25 +1,17 @@
 """Every route with every kind of API key: only its scope passes, and nothing is a server error."""
 
-import importlib
-import pkgutil
 from collections import Counter
-from uuid import UUID
 
 import pytest
-from fastapi.routing import APIRoute
 from sqlalchemy import Engine, update
 from sqlalchemy.sql.functions import now
 
-import api.routes
 from api.access.authentication import NEED_NO_KEY, PROBES
 from core.access import keys
 from core.settings import Settings
 from core.tables import api_keys
 from tests.fixtures.api_process import running_api
-
-UNKNOWN = UUID("0193e0c8-0000-7000-8000-000000000000")
-PARAMETERS = {"name": "none", "part_id": "none", "version": 1, "number": 1}
-Route = tuple[str, str]
+from tests.fixtures.api_routes import ROUTES, Route, address
 
 # docs/operations.md: "submit images and review inspections", and "read everything, and acknowledge feed cursors".
 SUBMIT: set[Route] = {
@@ -36,20 +28,6 @@ READ_CHANGES: set[Route] = {
     ("POST", "/v1/results/acknowledge"),
     ("DELETE", "/v1/results/consumers/{name}"),
 }
-
-
-def all_routes() -> list[Route]:
-    """The method and path of every route, whether it is documented or not."""
-    found = {("GET", "/openapi.json")}
-    for module in pkgutil.walk_packages(api.routes.__path__, f"{api.routes.__name__}."):
-        router = getattr(importlib.import_module(module.name), "router", None)
-        for route in router.routes if router is not None else ():
-            assert isinstance(route, APIRoute)
-            found |= {(method, route.path.replace(":path}", "}")) for method in route.methods or ()}
-    return sorted(found)
-
-
-ROUTES = all_routes()
 OPEN = PROBES | NEED_NO_KEY
 
 
@@ -60,13 +38,6 @@ def scope_of(route: Route) -> str | None:
     if route in SUBMIT:
         return "submit"
     return "read" if route[0] == "GET" or route in READ_CHANGES else "admin"
-
-
-def address(path: str) -> str:
-    """A path with parameters that name nothing."""
-    for name in [piece.partition("}")[0] for piece in path.split("{")[1:]]:
-        path = path.replace(f"{{{name}}}", str(PARAMETERS.get(name, UNKNOWN)))
-    return path
 
 
 @pytest.fixture

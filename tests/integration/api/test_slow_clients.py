@@ -14,7 +14,7 @@ from api.connections import MAX_HEADER_BYTES
 from core.access import keys
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
-from tests.fixtures.finished_inspections import make_recipe
+from tests.fixtures.finished_inspections import make_recipe_with_model
 
 CLIENT_TIMEOUT = 2.0
 PATIENCE = 15 * CLIENT_TIMEOUT  # seconds after which a connection counts as never closed
@@ -47,7 +47,7 @@ SOCKET_BUFFERS = 8_000_000  # bytes that the kernel accepts after the api has st
 
 @pytest.fixture
 def key(engine: Engine) -> str:
-    make_recipe(engine)
+    make_recipe_with_model(engine)
     with engine.begin() as connection:
         return keys.create(connection, "camera", ["submit"], actor="test")[1]
 

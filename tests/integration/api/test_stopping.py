@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from core.settings import Settings
 from tests.fixtures.api_process import Api, api_process
-from tests.fixtures.finished_inspections import make_recipe
+from tests.fixtures.finished_inspections import make_recipe_with_model
 from tests.fixtures.part_images import png
 
 WAIT = 30
@@ -20,7 +20,7 @@ WAIT = 30
 
 @pytest.fixture
 def api(engine: Engine, settings: Settings) -> Iterator[Api]:
-    make_recipe(engine)
+    make_recipe_with_model(engine)
     with api_process(settings, output=Path(os.devnull)) as running:
         yield running
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from api.requests.uploads import FLUSH_BYTES
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
-from tests.fixtures.finished_inspections import make_recipe
+from tests.fixtures.finished_inspections import make_recipe_with_model
 from tests.fixtures.part_images import encoded, part, png
 
 EXAMPLES = 100
@@ -37,7 +37,7 @@ fuzzing = hypothesis_settings(
 
 @pytest.fixture
 def http(settings: Settings, engine: Engine) -> Iterator[httpx.Client]:
-    make_recipe(engine)
+    make_recipe_with_model(engine)
     limits = {"LINEWATCH_MAX_UPLOAD_BYTES": "1000000", "LINEWATCH_MAX_BATCH_IMAGES": "3"}
     with running_api(settings, LINEWATCH_DEFAULT_RECIPE="ring", **limits) as client:
         yield client

@@ -45,6 +45,8 @@ def test_two_workers_write_results_of_one_run_concurrently(
 def test_no_lock_is_stronger_than_needed() -> None:
     """`FOR UPDATE` is used only for rows that are deleted, in tables without references to them."""
     root = Path(__file__).parents[3]
+    for path in root.glob("core/**/*.py"):
+        assert "with_for_update()" not in path.read_text(), path
     files = {
         path.relative_to(root).as_posix() for path in root.glob("core/**/*.py") if "FOR UPDATE" in path.read_text()
     }

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -20,7 +19,6 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 import core.rescoring.tables  # noqa: F401 - adds its tables to the metadata
-import migrations
 from core import partitions
 from core.database import create_unbounded
 from core.settings import Settings
@@ -65,23 +63,37 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
 
 
 @pytest.fixture
-def older_database(servers: EmbeddedServers, settings: Settings) -> Iterator[Engine]:
-    """A database of revision 0004, with inspections in two partitions."""
+def new_database(servers: EmbeddedServers, settings: Settings) -> Iterator[Engine]:
+    """A database without tables."""
     name = f"older_{uuid4().hex[:8]}"
     with create_unbounded(settings, name="tests").connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
     engine = create_engine(servers.database_url.replace("/linewatch?", f"/{name}?"), poolclass=NullPool)
-    with engine.connect() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0004")
-    partitions.ensure(engine)
-    with engine.begin() as connection:
-        for moment in (dt.datetime.now(dt.UTC), LATER):
-            connection.execute(INSERT, {"id": partitions.first_id_of(moment)})
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def older_database(new_database: Engine) -> Engine:
+    """A database of revision 0004, with inspections in two partitions."""
+    migrate(new_database, "0004")
+    with new_database.begin() as connection:
+        for moment in (dt.datetime.now(dt.UTC), LATER):
+            connection.execute(INSERT, {"id": partitions.first_id_of(moment)})
+    return new_database
+
+
+def test_inspections_before_and_during_a_migration_enter_the_feed_once(new_database: Engine) -> None:
+    before, during = (partitions.first_id_of(LATER + dt.timedelta(hours=hour)) for hour in (1, 2))
+    for revision, inspection_id in (("0001", before), ("0002", during)):
+        migrate(new_database, revision)
+        with new_database.begin() as connection:
+            connection.execute(INSERT, {"id": inspection_id})
+            connection.execute(text("UPDATE inspections SET finished_at = now() WHERE id = :id"), {"id": inspection_id})
+    migrate(new_database)
+    with new_database.begin() as connection:
+        entries = connection.execute(text("SELECT inspection_id FROM feed_unnumbered ORDER BY 1")).scalars().all()
+    assert entries == [before, during]
 
 
 def invalid_indexes(engine: Engine) -> list[str]:

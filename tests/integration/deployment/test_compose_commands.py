@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from tests.unit.deployment.test_compose import OWN, ROOT, command, module, needs_torch
+from tests.fixtures.compose import LINEWATCH_SERVICES, ROOT, command, module, needs_torch
 
 
 def test_commands_use_modules_that_their_image_can_import() -> None:
-    without = {module(service) for service in OWN if not needs_torch(service)}
-    celery = {module(service) for service in OWN if command(service)[0] == "celery"}
+    without = {module(service) for service in LINEWATCH_SERVICES if not needs_torch(service)}
+    celery = {module(service) for service in LINEWATCH_SERVICES if command(service)[0] == "celery"}
     program = f"""
 import importlib, sys
 from celery import Celery

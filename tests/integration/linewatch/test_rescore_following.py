@@ -8,12 +8,12 @@ from core.settings import Settings
 from linewatch import Client
 from linewatch.http.transport import RECONNECTS
 from tests.fixtures.api_process import running_api
-from tests.fixtures.finished_inspections import RECIPE, make_recipe
+from tests.fixtures.finished_inspections import RECIPE, make_recipe_with_model
 from tests.fixtures.servers import free_port
 
 
 def test_a_run_is_followed_across_an_api_restart(engine: Engine, settings: Settings) -> None:
-    make_recipe(engine)
+    make_recipe_with_model(engine)
     port, stopped, waits = str(free_port()), threading.Event(), [0]
 
     def on_wait(*_: object) -> None:

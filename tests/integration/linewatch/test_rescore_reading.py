@@ -69,10 +69,10 @@ def test_results_and_flips_are_listed(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_report_is_printed_or_written(run_id: UUID, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["rescore", "report", "last"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["run"]["id"], report["pictures"], report["agreement"]["new_false_rejects"]) == (str(run_id), 8, 2)
+    assert (report["run"]["id"], report["images"], report["agreement"]["new_false_rejects"]) == (str(run_id), 8, 2)
     [output] = printed(capsys, "report", str(run_id), "--out", str(tmp_path / "report.json"))
     assert output["format"] == "json"
-    assert json.loads((tmp_path / "report.json").read_text())["pictures"] == 8
+    assert json.loads((tmp_path / "report.json").read_text())["images"] == 8
 
 
 def test_results_are_exported_to_files(run_id: UUID, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -195,8 +195,8 @@ def test_several_senders_share_the_work(engine: Engine, settings: Settings, insp
             alone.wait(300)
             eventually(lambda: delivery_states(engine), {"delivered"})
     assert sorted(request.verified()["data"]["id"] for request in alone.requests) == sorted(map(str, inspected))
-    told = [event["data"]["id"] for request in grouped.requests for event in request.verified()["data"]]
-    assert sorted(told) == sorted(map(str, inspected))
+    delivered_ids = [event["data"]["id"] for request in grouped.requests for event in request.verified()["data"]]
+    assert sorted(delivered_ids) == sorted(map(str, inspected))
     assert len({request.id for request in grouped.requests}) == len(grouped.requests)
     assert all(len(request.verified()["data"]) <= 7 for request in grouped.requests)
 

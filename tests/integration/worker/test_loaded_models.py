@@ -2,12 +2,15 @@
 
 import gc
 import io
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import torch
 from sqlalchemy import Engine
 
 from core.models import model_versions, recipes
@@ -15,8 +18,11 @@ from core.settings import Settings
 from core.storage.image_store import Store, bundle_key
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.manifest import MANIFEST, digest, verify_bundle
-from core.vision.bundle.tar import pack
+from core.vision.bundle.tar import pack, unpack
+from core.vision.errors import InvalidBundle
 from tests.fixtures.part_images import png, write_bundle
+from worker.pipeline import loaded_models
+from worker.pipeline.faults import WorkerUnfit
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
 
 SWITCHES = 100
@@ -103,8 +109,9 @@ def test_switching_versions_leaks_no_memory(
 
 
 def test_a_version_is_unavailable_while_its_bundle_is_missing(
-    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path
+    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loaded_models, "RETRY_SECONDS", 0)
     loaded, version = models(settings, engine, store, kept=1), enter(bundle)
     [tar] = store.path("models").iterdir()
     tar.rename(tar.with_suffix(".away"))
@@ -112,3 +119,50 @@ def test_a_version_is_unavailable_while_its_bundle_is_missing(
         loaded.get(version)
     tar.with_suffix(".away").rename(tar)
     assert score(loaded.get(version)) > 0
+
+
+def test_a_version_that_cannot_be_loaded_is_not_tried_for_every_minibatch(
+    settings: Settings,
+    engine: Engine,
+    store: Store,
+    enter: Enter,
+    bundle: Path,
+    another_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loaded_models, "RETRY_SECONDS", 1.0)
+    loaded, version, other = models(settings, engine, store, kept=2), enter(bundle), enter(another_bundle)
+    unpacked = []
+
+    def fail_first(*arguments: Any, **options: Any) -> dict[str, bytes]:
+        unpacked.append(time.monotonic())
+        if len(unpacked) == 1:
+            raise InvalidBundle("damaged")
+        return unpack(*arguments, **options)
+
+    monkeypatch.setattr(loaded_models, "unpack", fail_first)
+    for _ in range(3):
+        with pytest.raises(ModelUnavailable, match=f"version {version} cannot be loaded: damaged"):
+            loaded.get(version)
+    assert len(unpacked) == 1
+    assert score(loaded.get(other)) > 0  # it does not wait
+    time.sleep(1.0)
+    assert score(loaded.get(version)) > 0
+
+
+def test_a_worker_whose_device_fails_while_loading_is_unfit(
+    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, version = models(settings, engine, store, kept=1), enter(bundle)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(loaded_models, "load_detector", fail)
+    with pytest.raises(ModelUnavailable):  # the device itself works
+        loaded.get(version)
+    monkeypatch.setattr(loaded_models, "RETRY_SECONDS", 0)
+    again = models(settings, engine, store, kept=1)
+    monkeypatch.setattr(torch, "ones", fail)
+    with pytest.raises(WorkerUnfit, match="unspecified launch failure"):
+        again.get(version)

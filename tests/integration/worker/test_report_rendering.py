@@ -103,7 +103,7 @@ def test_images_of_an_archive_are_shown_by_score(
     page_text = unescape(re.sub(r"<[^>]+>", "", page))
     shown = re.findall(r"(<\d\d>\.png)no\.", page_text.replace("\n", ""))
     assert shown == [row.path for row in results[:12]]
-    for words in ("The highest scores", "has changed since", "Nothing was recorded", "image_undecodable", "broken.png"):
+    for words in ("The highest scores", "has changed since", "no earlier results", "image_undecodable", "broken.png"):
         assert words in page_text, words
 
 

@@ -14,9 +14,9 @@ from sqlalchemy import Engine, text
 from core.access import keys
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
+from tests.fixtures.inserted_inspections import insert_inspections
 from tests.fixtures.part_images import png
 from tests.fixtures.running_system import System
-from tests.integration.api.test_exports import insert
 
 
 def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
@@ -102,7 +102,7 @@ def assert_scopes_hold(http: httpx.Client, engine: Engine) -> None:
 
 
 def test_a_review_records_its_api_key(settings: Settings, engine: Engine) -> None:
-    insert(engine, 1)
+    insert_inspections(engine, 1)
     with engine.begin() as connection:
         keys_by_scope = {scope: keys.create(connection, scope, [scope], actor="test") for scope in keys.SCOPES}
         one_id = connection.execute(text("SELECT id FROM inspections")).scalar_one()

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from core.vision.evaluation.heatmap import overlay, scale_to_threshold
+from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import encoded, part, png, write_bundle
 from tests.fixtures.running_system import upload_bundle
-from tests.system.api.test_inspections import final, submit
 
 
 def heatmap_of(client: httpx.Client, inspection: dict) -> Image.Image:  # type: ignore[type-arg]

@@ -11,9 +11,9 @@ from core.vision.bundle.folder import read_folder, write_folder
 from core.vision.bundle.manifest import MANIFEST, verify_bundle
 from core.vision.input.input_checks import learn_input_ranges, measure_image
 from core.vision.input.preprocessing import prepare
+from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import encoded, part, png
 from tests.fixtures.running_system import upload_bundle
-from tests.system.api.test_inspections import final, submit
 
 
 @pytest.fixture(scope="module")

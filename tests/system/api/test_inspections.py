@@ -10,23 +10,9 @@ import httpx
 import numpy as np
 import psutil
 
+from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import encoded, part, png
 from tests.fixtures.running_system import System, upload_bundle
-
-
-def submit(client: httpx.Client, recipe: str, data: bytes, **fields: str) -> dict:  # type: ignore[type-arg]
-    answer = client.post(
-        "/v1/inspections", params={"recipe": recipe, **fields}, content=data, headers={"Content-Type": "image/png"}
-    )
-    assert answer.status_code == 202, answer.text
-    assert answer.headers["Location"] == f"/v1/inspections/{answer.json()['id']}"
-    return answer.json()  # type: ignore[no-any-return]
-
-
-def final(client: httpx.Client, inspection_id: str) -> dict:  # type: ignore[type-arg]
-    answer = client.get(f"/v1/inspections/{inspection_id}", params={"wait": 60})
-    assert answer.json()["status"] in ("completed", "failed", "cancelled"), answer.text
-    return answer.json()  # type: ignore[no-any-return]
 
 
 def test_a_raw_upload_gets_its_verdict(client: httpx.Client, recipe: str) -> None:

@@ -11,9 +11,9 @@ from sqlalchemy import Engine, text
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
 from tests.fixtures.feed_reading import commit_entries
+from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
 from tests.fixtures.running_system import System
-from tests.system.api.test_inspections import final, submit
 
 
 def page(client: httpx.Client, **params: object) -> dict:  # type: ignore[type-arg]

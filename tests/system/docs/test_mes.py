@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.feed.feed import Cursor
+from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
 from tests.fixtures.running_system import System
-from tests.system.api.test_inspections import final, submit
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "mes.md"
 PROGRAMS = re.compile(r"<!-- (\w+\.py) -->\n```python\n(.*?)```", re.DOTALL)

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from linewatch.cli import failures, run
+from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
 from tests.fixtures.running_system import System
-from tests.system.api.test_inspections import final, submit
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import httpx
 from core.settings import Settings
 from linewatch import Client
 from tests.fixtures.api_process import running_api
+from tests.fixtures.http_inspections import submit
 from tests.fixtures.part_images import png
 from tests.fixtures.servers import free_port
-from tests.system.api.test_inspections import submit
 
 
 def final_of(http: httpx.Client, seed: int) -> str:

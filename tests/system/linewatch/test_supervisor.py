@@ -83,6 +83,19 @@ def test_pauses_double_up_to_the_maximum(
     assert "ended (exit status 3)" in log.getvalue()
 
 
+def test_a_service_that_was_ready_is_restarted_soon(
+    supervisor: Supervisor, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READY_PAUSE", 0.75)
+    supervisor.add(Service("one", python(SLEEPER), is_ready=lambda pid: True))
+    for deaths in range(1, 4):
+        until(supervisor, lambda: supervisor.is_ready("one"))
+        os.kill(pid_of(supervisor, "one"), signal.SIGKILL)
+        until(supervisor, lambda: log.getvalue().count("restarting") == deaths)  # noqa: B023 - it is called at once
+    pauses = [line.split(" in ")[1] for line in log.getvalue().splitlines() if "restarting" in line]
+    assert pauses == ["0.5 s", "0.75 s", "0.75 s"]
+
+
 def test_a_long_run_resets_the_pause(supervisor: Supervisor, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE_RESET_AGE", 0.0)
     supervisor.add(Service("one", python("raise SystemExit(3)"), is_ready=lambda pid: True))
@@ -191,11 +204,11 @@ def test_stages_are_stopped_one_after_another(log: io.StringIO) -> None:
         "signal.signal(signal.SIGTERM, stop)\nprint(name, 'is up')\ntime.sleep(600)"
     )
     with Supervisor(Logs(log)) as supervisor:
-        for stage, name in ((2, "base"), (0, "door"), (1, "worker")):
+        for stage, name in ((2, "base"), (0, "api"), (1, "worker")):
             supervisor.add(Service(name, python(script.format(name=name)), stage=stage))
         until(supervisor, lambda: log.getvalue().count("is up") == 3)
     ends = [line.split("| ")[1] for line in log.getvalue().splitlines() if "has stopped" in line]
-    assert ends == ["door has stopped", "worker has stopped", "base has stopped"]
+    assert ends == ["api has stopped", "worker has stopped", "base has stopped"]
 
 
 DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf')\ntime.sleep(600)"

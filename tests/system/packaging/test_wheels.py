@@ -102,6 +102,17 @@ def test_both_wheels_have_one_top_level_package_and_share_no_file(wheels: dict[s
     assert not files[0] & files[1]
 
 
+def test_both_wheels_contain_the_licence(wheels: dict[str, Path]) -> None:
+    for wheel in map(zipfile.ZipFile, wheels.values()):
+        [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
+        assert wheel.read(name) == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_server_wheel_contains_the_pages(wheels: dict[str, Path]) -> None:
+    files = set(zipfile.ZipFile(wheels["linewatch"]).namelist())
+    assert {f"linewatch/server/lib/api/{name}" for name in ("page.html", "docs.html", "docs.js")} <= files
+
+
 def test_both_distributions_have_the_same_version() -> None:
     server, client = (
         tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (ROOT, ROOT / "linewatch")

@@ -12,9 +12,9 @@ import pytest
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.loading import load_detector
 from core.vision.train import TrainingOptions, train
+from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png, write_folder
 from tests.fixtures.running_system import System, upload_bundle
-from tests.system.api.test_inspections import final, submit
 
 PARTS = 4
 

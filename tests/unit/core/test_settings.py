@@ -1,5 +1,8 @@
 """Settings: what is accepted, what is refused, and that no secret is shown."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from core.settings import Settings, SettingsError, read_settings
@@ -44,3 +47,10 @@ def test_a_store_that_is_not_a_folder_is_refused(url: str) -> None:
 def test_no_secret_shows_when_settings_are_printed() -> None:
     shown = repr(Settings(database_url="postgresql+psycopg://u:hidden@h/d", redis_url="redis://:hidden@h"))
     assert "hidden" not in shown
+
+
+def test_the_documentation_lists_every_setting_and_no_other() -> None:
+    page = Path(__file__).parents[3].joinpath("docs", "operations.md").read_text()
+    section = page.partition("## Settings\n")[2].partition("\n## ")[0]
+    names = [cell for row in re.findall(r"^\| (`LINEWATCH_.*?) \|", section, re.MULTILINE) for cell in row.split(", ")]
+    assert sorted(names) == sorted(f"`LINEWATCH_{name.upper()}`" for name in Settings.model_fields)

@@ -1,54 +1,22 @@
 """The Dockerfile and docker-compose.yml match the code. Needs no container engine."""
 
 import re
-import shlex
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.specifiers import SpecifierSet
-from ruamel.yaml import YAML
 
 from api import services
 from core.queue.broker import IO_QUEUE, SCORING_QUEUES
 from core.settings import Settings
 from migrations.__main__ import OLDEST_SERVER
+from tests.fixtures.compose import COMPOSE, DOCUMENT, LINEWATCH_SERVICES, PASSWORD, ROOT, SERVICES, command
 from worker import dispatcher, io
 from worker.delivery import webhooks
 
-ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-COMPOSE = (ROOT / "docker-compose.yml").read_text()
 VARIABLE = re.compile(r"LINEWATCH_\w+")
-SERVERS = {"postgres", "redis"}
-PASSWORD = "secret"  # noqa: S105
-
-
-def interpolated(text: str) -> str:
-    """Return the text as Compose interpolates it if only the passwords are set."""
-    text = re.sub(r"\$\{\w+:\?[^}]*\}", PASSWORD, text)
-    return re.sub(r"\$\{\w+:-([^}]*)\}", lambda match: match[1], text)
-
-
-DOCUMENT: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(interpolated(COMPOSE))
-SERVICES = DOCUMENT["services"]
-OWN = sorted(SERVICES.keys() - SERVERS)
-
-
-def command(service: str) -> list[str]:
-    return shlex.split(SERVICES[service]["command"])
-
-
-def module(service: str) -> str:
-    """Return the import name of the module that the service runs."""
-    words = command(service)
-    if words[0] == "celery":
-        return words[words.index("-A") + 1]
-    assert words[:2] == ["python", "-m"]
-    name = words[2]
-    return f"{name}.__main__" if (ROOT / name).is_dir() else name
 
 
 def option(service: str, name: str) -> str:
@@ -66,10 +34,6 @@ def settings(service: str) -> Settings:
     return Settings.model_validate(
         {name[10:].lower(): value for name, value in environment(service).items() if VARIABLE.match(name)}
     )
-
-
-def needs_torch(service: str) -> bool:
-    return bool(SERVICES[service]["build"]["target"] == "worker")
 
 
 def instructions(name: str) -> Iterator[str]:
@@ -103,7 +67,7 @@ def test_every_variable_is_a_setting() -> None:
     assert set(VARIABLE.findall(COMPOSE + DOCKERFILE)) <= names
 
 
-@pytest.mark.parametrize("service", OWN)
+@pytest.mark.parametrize("service", LINEWATCH_SERVICES)
 def test_variables_are_valid_settings(service: str) -> None:
     service_settings = settings(service)
     volume, _, folder = SERVICES[service]["volumes"][0].partition(":")
@@ -140,7 +104,7 @@ def test_postgres_allows_the_documented_number_of_connections() -> None:
     with_four_apis = one_of_each + 3 * taken["api"]
     (most,) = re.findall(r"max_connections=(\d+)", SERVICES["postgres"]["command"])
     assert with_four_apis < int(most) - 3
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = " ".join((ROOT / "docs" / "operations.md").read_text().split())  # without its line breaks
     for name, number in taken.items():
         assert re.search(rf"{name} (takes up to )?{number}\b", page), name
     assert f"{one_of_each} with one of each, {with_four_apis} with `--scale api=4`" in page
@@ -155,7 +119,7 @@ def test_redis_requires_the_password_that_the_services_send() -> None:
     [config] = SERVICES["redis"]["configs"]
     assert command("redis")[:2] == ["redis-server", config["target"]]
     assert DOCUMENT["configs"][config["source"]]["content"].split() == ["requirepass", PASSWORD]
-    for service in OWN:
+    for service in LINEWATCH_SERVICES:
         assert settings(service).redis_url.get_secret_value() == f"redis://:{PASSWORD}@redis:6379/0"
 
 
@@ -173,7 +137,7 @@ def test_a_password_has_no_default(name: str) -> None:
 def test_all_services_wait_for_the_migrations() -> None:
     assert SERVICES["migrate"]["restart"] == "no"
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for service in set(OWN) - {"migrate"}:
+    for service in set(LINEWATCH_SERVICES) - {"migrate"}:
         assert SERVICES[service]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
 
 
@@ -184,7 +148,7 @@ def test_profiles_select_the_scoring_worker() -> None:
     assert settings("scoring-cpu").device == "cpu"
 
 
-@pytest.mark.parametrize("service", OWN)
+@pytest.mark.parametrize("service", LINEWATCH_SERVICES)
 def test_services_have_minimal_privileges(service: str) -> None:
     service_settings = SERVICES[service]
     assert service_settings["read_only"]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from linewatch import Refused
-from tests.fixtures.mock_system import CLIENTS, RUN, ScriptedServer, problem
+from tests.fixtures.mock_system import RUN, ScriptedServer, problem
 
 RUNS = "/v1/rescore-runs"
 ABSENT_OF_RESULT = """
@@ -31,16 +31,6 @@ RESULT: dict[str, Any] = {
     "reasons": [],
     "scored_at": "2026-01-01T00:00:00Z",
 }
-
-
-@pytest.fixture(params=CLIENTS)
-def client(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """`client(server)` returns a client of the scripted server; the test runs with both clients."""
-
-    def make(server: ScriptedServer) -> Any:
-        return CLIENTS[request.param]("http://system.test", transport=httpx.MockTransport(server))
-
-    return make
 
 
 def test_a_run_is_created_once_with_the_given_options(client: Callable[..., Any]) -> None:

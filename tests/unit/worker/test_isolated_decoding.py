@@ -21,7 +21,7 @@ from core.vision.evaluation.heatmap import overlay
 from core.vision.input.preprocessing import Preprocessing, prepare
 from tests.fixtures.part_images import png
 from worker.pipeline import isolated_decoding
-from worker.pipeline.isolated_decoding import IsolatedDecoder
+from worker.pipeline.isolated_decoding import IsolatedDecoder, Unfinished
 
 SQUARE = Preprocessing(width=32, height=32, scaled_decode=False)
 LIMIT = 1_000_000
@@ -116,6 +116,44 @@ def test_no_child_process_is_left_behind(image: Path) -> None:
         decoder.prepare(image)
         [child] = children()
     assert not child.is_running()
+
+
+def test_a_slow_image_is_unfinished_after_a_short_limit(
+    decoder: IsolatedDecoder, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert decoder.prepare_quickly(image).pixels.shape == (32, 32, 3)
+    monkeypatch.setattr(isolated_decoding, "QUICK_CPU_SECONDS", 0.05)
+    os.mkfifo(tmp_path / "hanging.png")
+    with pytest.raises(Unfinished):
+        decoder.prepare_quickly(tmp_path / "hanging.png")
+    (tmp_path / "broken.png").write_bytes(png(2)[:200])
+    monkeypatch.undo()
+    with pytest.raises(Undecodable) as broken:
+        decoder.prepare_quickly(tmp_path / "broken.png")
+    assert broken.value.failure is Failure.IMAGE_UNDECODABLE
+
+
+def test_a_child_inherits_no_passwords(decoder: IsolatedDecoder, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("LINEWATCH_DATABASE_URL", "LINEWATCH_REDIS_URL", "AWS_SECRET_ACCESS_KEY")
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
+    decoder.prepare(image)
+    [child] = children()
+    environment = child.environ()
+    assert "secret" not in environment.values()
+    assert environment["PATH"] == os.environ["PATH"]
+
+
+def test_an_idle_child_lives_on_after_the_limit_of_its_last_image(
+    decoder: IsolatedDecoder, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder.prepare(image)
+    [child] = children()
+    monkeypatch.setattr(isolated_decoding, "CPU_SECONDS_PER_IMAGE", 0.2)
+    decoder.prepare(image)
+    time.sleep(2 * isolated_decoding.WALL_FACTOR * 0.2 + 0.5)
+    assert children() == [child]
+    assert child.is_running()
 
 
 LIMITED = """

@@ -19,7 +19,7 @@ from core.feed.events import Callback, Event, EventType
 from core.intake import submission
 from core.intake.submission import Accepted, NewInspection, Submission
 from core.queue import batches, depths, finishing
-from tests.integration.core.queue.test_work import IMAGE, claim, make_recipe, make_version, passed
+from tests.fixtures.queued_work import IMAGE, claim, passed
 
 URL = "https://mes.plant.example/hook"
 COMPLETED = ["inspection.completed"]
@@ -214,14 +214,6 @@ def test_a_callback_goes_to_the_endpoint_of_its_origin(engine: Engine) -> None:
             with pytest.raises(Refused) as refused:
                 endpoints.callback(connection, url)
             assert refused.value.code is Code.CALLBACK_UNREGISTERED
-
-
-@pytest.fixture
-def recipe_id(engine: Engine) -> int:
-    with engine.begin() as connection:
-        recipe_id = make_recipe(connection)
-        make_version(connection)
-        return recipe_id
 
 
 def enter(connection: Connection, *callback_urls: str | None, batch_url: str | None = None) -> Accepted:

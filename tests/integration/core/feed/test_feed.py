@@ -26,7 +26,7 @@ from core.queue import finishing
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.fixtures.feed_reading import append_entries, commit_entries, cursor_refusal, read_all
-from tests.integration.core.queue.test_work import claim, make_recipe, make_version, passed, submit
+from tests.fixtures.queued_work import claim, make_recipe, make_version, passed, submit
 
 READER = consumers.Reader("key:mes", is_admin=False)
 
@@ -239,11 +239,11 @@ def test_news_concern_only_readers_of_matching_entries(engine: Engine) -> None:
         append_entries(connection, recipe_id=1)
         feed.append(connection, [(uuid4(), 2)], "reviewed")
     with engine.begin() as connection:
-        news = feed.number_and_summarise(connection, 0)
-        assert [news.concerns(of, reviews=reviews) for of in (None, 1, 2, 3) for reviews in (False, True)] == [
+        new_entries = feed.number_and_summarise(connection, 0)
+        assert [new_entries.concerns(of, reviews=reviews) for of in (None, 1, 2, 3) for reviews in (False, True)] == [
             True, True, True, True, False, True, False, False,
         ]  # fmt: skip
-        unchanged = feed.number_and_summarise(connection, news.newest)
+        unchanged = feed.number_and_summarise(connection, new_entries.newest)
         assert not unchanged.concerns(None, reviews=True)
         append_entries(connection, feed.MAX_SUMMARISED + 1)
         assert feed.number_and_summarise(connection, 0).concerns(

@@ -13,16 +13,14 @@ from sqlalchemy import ARRAY, Connection, Engine, Float, Text, literal, select, 
 from core.inspection import threshold_preview
 from core.inspection.threshold_preview import Preview
 from core.intake import submission
-from core.intake.image_decoding import Header
-from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
+from core.intake.submission import Accepted, NewInspection, Submission
 from core.models import model_versions, recipes, thresholds
 from core.models.model_versions import ModelVersion
 from core.models.verdicts import decide_verdict
 from core.queue import claiming, finishing
 from core.queue.finishing import Outcome
+from tests.fixtures.queued_work import IMAGE, MANIFEST
 
-IMAGE = StoredImage(dt.date(2026, 1, 2), b"\1" * 32, 10, Header("image/png", 4, 3))
-MANIFEST = {"threshold": {"value": 0.5, "calibration": None}, "review_threshold": None}
 LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -14,7 +14,7 @@ from core.intake.idempotency import Key
 from core.intake.submission import Accepted, NewInspection, Submission
 from core.queue import finishing
 from core.tables import idempotency_keys
-from tests.integration.core.queue.test_work import IMAGE, claim, make_recipe, make_version, passed
+from tests.fixtures.queued_work import IMAGE, claim, make_recipe, make_version, passed
 
 PROCESSES = 4
 

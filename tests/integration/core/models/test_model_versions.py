@@ -1,7 +1,7 @@
 """Model versions: ready before active, activation and rollback as a stack, every change audited."""
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select, text
 
 from core.errors import Code, Refused
 from core.models import model_versions, recipes, thresholds
@@ -22,6 +22,21 @@ def three_ready(engine: Engine) -> Engine:
             assert (version.version, version.state, new) == (number, "uploaded", True)
             assert model_versions.mark_ready(connection, version.id)
     return engine
+
+
+def uploaded_version(connection: Connection) -> int:
+    recipes.create(connection, "ring", actor="test")
+    version, _ = model_versions.register(connection, "ring", sha256=b"1" * 32, manifest=MANIFEST, actor="test")
+    connection.execute(text("UPDATE model_versions SET created_at = now() - interval '1 minute'"))
+    return version.id
+
+
+def end_leases(connection: Connection, interval: str = "-1 second") -> None:
+    """Let the leases of all checks end this long from now."""
+    connection.execute(
+        text("UPDATE model_versions SET check_until = clock_timestamp() + CAST(:interval AS interval)"),
+        {"interval": interval},
+    )
 
 
 def active(engine: Engine) -> int | None:
@@ -110,7 +125,10 @@ def test_a_version_whose_checks_kill_the_worker_is_rejected(engine: Engine) -> N
         for _ in range(20):  # the device was out of memory: that is not its fault
             assert model_versions.begin_check(connection, version.id)
             model_versions.undo_check(connection, version.id)
-        begun = [model_versions.begin_check(connection, version.id) for _ in range(model_versions.MAX_CHECKS + 2)]
+        begun = []
+        for _ in range(model_versions.MAX_CHECKS + 2):
+            begun.append(model_versions.begin_check(connection, version.id))
+            end_leases(connection)  # the worker was killed
         assert begun == [*[True] * model_versions.MAX_CHECKS, False, False]
         stored = model_versions.by_id(connection, version.id)
         assert (stored.state, stored.rejection) == ("rejected", "5 checks of this version crashed their worker")
@@ -124,6 +142,50 @@ def test_a_rejected_version_that_is_uploaded_again_gets_all_its_checks(engine: E
         version, _ = model_versions.register(connection, "ring", sha256=b"1" * 32, manifest=MANIFEST, actor="test")
         for _ in range(model_versions.MAX_CHECKS + 1):
             model_versions.begin_check(connection, version.id)
+            end_leases(connection)
         again, _ = model_versions.register(connection, "ring", sha256=b"1" * 32, manifest=MANIFEST, actor="test")
         assert (again.id, again.state) == (version.id, "uploaded")
         assert model_versions.begin_check(connection, version.id)
+
+
+def test_a_version_is_checked_by_one_worker_at_a_time(engine: Engine) -> None:
+    with engine.begin() as connection:
+        version_id = uploaded_version(connection)
+        assert model_versions.undecided(connection) == [version_id]
+        assert model_versions.begin_check(connection, version_id)
+        for _ in range(2 * model_versions.MAX_CHECKS):  # requests by others during a slow check
+            assert not model_versions.begin_check(connection, version_id)
+            assert model_versions.undecided(connection) == []
+            assert model_versions.renew_check(connection, version_id)
+        assert model_versions.mark_ready(connection, version_id)
+        assert not model_versions.renew_check(connection, version_id)
+
+
+@pytest.mark.parametrize("interval", ["-1 second", "1 hour"])
+def test_a_lease_that_expired_or_was_taken_by_a_fast_clock_is_taken_over(engine: Engine, interval: str) -> None:
+    with engine.begin() as connection:
+        version_id = uploaded_version(connection)
+        assert model_versions.begin_check(connection, version_id)
+        end_leases(connection, interval)
+        assert model_versions.undecided(connection) == [version_id]
+        assert model_versions.begin_check(connection, version_id)
+
+
+def test_a_version_that_a_fast_clock_uploaded_is_undecided(engine: Engine) -> None:
+    with engine.begin() as connection:
+        version_id = uploaded_version(connection)
+        connection.execute(text("UPDATE model_versions SET created_at = now() + interval '1 hour'"))
+        assert model_versions.undecided(connection, older_than_seconds=5) == [version_id]
+
+
+def test_a_check_that_fails_is_repeated_until_the_version_is_rejected(engine: Engine) -> None:
+    with engine.begin() as connection:
+        version_id = uploaded_version(connection)
+        for number in range(1, model_versions.MAX_CHECKS + 1):
+            assert model_versions.begin_check(connection, version_id)
+            assert model_versions.fail_check(connection, version_id, "it crashed") == (number == 5)
+        stored = model_versions.by_id(connection, version_id)
+    assert (stored.state, stored.rejection) == (
+        "rejected",
+        "5 checks of this version failed; the last one: it crashed",
+    )

@@ -14,8 +14,8 @@ from core.feed import feed
 from core.queue import bulk_share, claiming, finishing
 from core.queue.broker import LIVE_QUEUE, Task
 from core.settings import Settings
+from tests.fixtures.queued_work import make_recipe, make_version, passed, submit
 from tests.fixtures.rescoring_workers import RescoringPipeline
-from tests.integration.core.queue.test_work import make_recipe, make_version, passed, submit
 from worker.dispatcher import Dispatcher
 
 MINIBATCH = 32

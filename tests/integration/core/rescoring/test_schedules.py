@@ -17,8 +17,8 @@ from core.rescoring.requests import ScheduledRequest
 from core.rescoring.schedules import Schedule
 from core.settings import Settings
 from tests.fixtures.finished_inspections import RECIPE
+from tests.fixtures.queued_work import make_recipe
 from tests.fixtures.rescore_runs import make_versions
-from tests.integration.core.queue.test_work import make_recipe
 from worker.dispatcher import Dispatcher
 
 EVERYTHING = {"recipe": RECIPE, "source": {"where": {}}}

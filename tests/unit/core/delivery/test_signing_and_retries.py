@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from core.delivery import signing
-from core.delivery.sending import JITTER, retry_pause
+from core.delivery.retries import JITTER, retry_pause
 from core.settings import Settings
 from worker.delivery.http_sender import KEPT_CHARACTERS, parse_retry_after, printable
 

@@ -66,6 +66,13 @@ def test_scans_are_counted_in_every_kind_of_jpeg() -> None:
     assert count_scans(scan_bomb(37, 64), at_most=5) == 5
 
 
+@pytest.mark.parametrize("marker", [0x01, 0x02, 0x7F, 0xBF])
+def test_a_reserved_marker_hides_no_scans(marker: int) -> None:
+    image = scan_bomb(37, 64)
+    first = image.index(b"\xff\xda")
+    assert count_scans(image[:first] + bytes([0xFF, marker, 0xFF, 0xFF]) + image[first:], at_most=100) == 37
+
+
 def test_scans_in_a_thumbnail_or_after_the_image_are_not_counted() -> None:
     thumbnail = jpeg(16, progressive=True)
     assert count_scans(jpeg(exif=b"Exif\0\0" + thumbnail) + thumbnail, at_most=100) == 1

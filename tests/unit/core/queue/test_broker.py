@@ -16,3 +16,7 @@ def test_messages_are_not_redelivered_after_a_lost_worker() -> None:
     assert celery["worker_prefetch_multiplier"] == 1
     assert celery["broker_transport_options"]["queue_order_strategy"] == "priority"
     assert celery["result_backend"] is None
+
+
+def test_messages_cannot_control_workers() -> None:
+    assert not celery_settings(Settings())["worker_enable_remote_control"]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from core.errors import Code, Refused
 from core.rescoring.requests import RunRequest
 from core.rescoring.sources import resolve_source
-from core.storage.archives import Archives
-from core.storage.folders import Folder
+from core.storage.archive_folders import Folder
+from core.storage.archive_roots import Archives
 from core.storage.manifests import LINE_BYTES, Entry, entries
 
 

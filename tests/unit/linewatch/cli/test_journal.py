@@ -29,6 +29,17 @@ def test_the_journal_contains_accepted_and_unanswered_uploads(tmp_path: Path) ->
         assert (journal.accepted(A), journal.batches) == (None, [])
 
 
+def test_a_journal_of_an_older_version_is_continued(tmp_path: Path) -> None:
+    with opened(tmp_path, ABOUT, again=False) as journal:
+        key = journal.begin([A, C])
+    [file] = tmp_path.iterdir()
+    content = file.read_text()
+    assert content.count('"images"') == 1
+    file.write_text(content.replace('"images"', '"pictures"'))
+    with opened(tmp_path, ABOUT, again=False) as journal:
+        assert journal.unanswered == {key: [A, C]}
+
+
 def test_other_fields_use_another_journal_and_again_deletes_it(tmp_path: Path) -> None:
     with opened(tmp_path, ABOUT, again=False) as journal:
         journal.accept(journal.begin([A]), "batch", {"a.png": "1"})

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from core.vision.detectors.autoencoder import Autoencoder, AutoencoderDetector, AutoencoderSettings, augment_batch
+from core.vision.detectors.autoencoder import Autoencoder, AutoencoderDetector, AutoencoderSettings
 from core.vision.detectors.device import resolve_device
 from core.vision.input.preprocessing import Preprocessing
+from core.vision.training.augmentation import augment_batch
 
 
 def test_the_layers_have_the_indices_and_shapes_of_plain_state_dicts() -> None:

@@ -59,11 +59,15 @@ def test_training_keeps_parts_on_one_side_of_the_split_and_notes_similar_images(
             architecture="conv-autoencoder", input_size=32, device="cpu", group_by=group_by, false_reject_rate=0.1
         )
         notes: list[str | None] = []
-        material = read_training_data(tmp_path, options, lambda now: notes.append(now.note))  # noqa: B023 - called at once
-        assert material.grouping.groups == [index // 2 for index in range(60)]
-        assert material.grouping.near_duplicates == near_duplicates
+        training_data = read_training_data(
+            tmp_path,
+            options,
+            lambda now: notes.append(now.note),  # noqa: B023 - called at once
+        )
+        assert training_data.grouping.groups == [index // 2 for index in range(60)]
+        assert training_data.grouping.near_duplicates == near_duplicates
         assert any(note and "look like several shots" in note for note in notes) == (near_duplicates > 0)
-        sides = (material.parts.training, material.parts.validation, material.parts.calibration)
+        sides = (training_data.parts.training, training_data.parts.validation, training_data.parts.calibration)
         assert sum(len({index // 2 for index in side}) for side in sides) == 30
 
 

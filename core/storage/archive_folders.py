@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
 from core.intake.image_formats import has_image_suffix
-from core.storage.locations import ArchiveLocation, ArchiveUnavailable
+from core.storage.archive_location import ArchiveLocation, ArchiveUnavailable
 
 _CHUNK_NAMES = 50_000
 """Most names of a folder in memory; a larger folder is scanned once per chunk."""

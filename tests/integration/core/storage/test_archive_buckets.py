@@ -16,8 +16,8 @@ from core.errors import Code, Failure, Refused
 from core.intake.image_decoding import Undecodable
 from core.rescoring.requests import RunRequest
 from core.rescoring.sources import resolve_source
-from core.storage.archives import ArchiveLocation, Archives, ArchiveUnavailable
-from core.storage.buckets import Bucket, _store
+from core.storage.archive_buckets import Bucket, _store
+from core.storage.archive_roots import ArchiveLocation, Archives, ArchiveUnavailable
 from core.storage.manifests import entries
 from tests.fixtures.s3_server import S3Server, running_s3_server
 

@@ -8,9 +8,9 @@ from typing import Protocol, Self
 
 from core.errors import Code, Refused
 from core.settings import Settings
-from core.storage.buckets import Bucket, parts_of_url
-from core.storage.folders import Folder, inside_root, parts_of, path_of_url
-from core.storage.locations import ArchiveLocation, ArchiveUnavailable
+from core.storage.archive_buckets import Bucket, parts_of_url
+from core.storage.archive_folders import Folder, inside_root, parts_of, path_of_url
+from core.storage.archive_location import ArchiveLocation, ArchiveUnavailable
 
 __all__ = ["ArchiveLocation", "ArchiveUnavailable", "Archives"]
 

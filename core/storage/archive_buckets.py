@@ -12,7 +12,7 @@ from obstore.store import S3Store
 from core.errors import Code, Failure, Refused
 from core.intake.image_decoding import Undecodable
 from core.intake.image_formats import has_image_suffix
-from core.storage.locations import ArchiveLocation, ArchiveUnavailable
+from core.storage.archive_location import ArchiveLocation, ArchiveUnavailable
 
 if TYPE_CHECKING:
     from obstore import GetResult

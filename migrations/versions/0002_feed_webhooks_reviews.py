@@ -168,12 +168,6 @@ def upgrade() -> None:
     op.add_column("api_keys", sa.Column("requests_per_minute", sa.Integer(), nullable=True))
     op.add_column("batches", sa.Column("callback_endpoint_id", sa.Uuid(), nullable=True))
     op.add_column("batches", sa.Column("callback_url", sa.Text(), nullable=True))
-    # The inspections of the last 30 days, before anything takes an exclusive lock on their table.
-    op.execute("""
-        INSERT INTO feed_unnumbered (inspection_id, recipe_id, event)
-        SELECT id, recipe_id, 'final' FROM inspections WHERE finished_at > now() - interval '30 days'
-        ORDER BY finished_at, id
-    """)
     op.add_column("inspections", sa.Column("view", sa.Text(), nullable=True))
     op.add_column("inspections", sa.Column("callback_endpoint_id", sa.Uuid(), nullable=True))
     op.add_column("inspections", sa.Column("callback_url", sa.Text(), nullable=True))
@@ -193,12 +187,4 @@ def upgrade() -> None:
     op.execute("""
         CREATE TRIGGER enter_into_feed AFTER INSERT ON inspections REFERENCING NEW TABLE AS entered
         FOR EACH STATEMENT EXECUTE FUNCTION enter_into_feed()
-    """)
-    # Inspections that were finished since the statement above.
-    op.execute("""
-        INSERT INTO feed_unnumbered (inspection_id, recipe_id, event)
-        SELECT id, recipe_id, 'final' FROM inspections
-        WHERE finished_at > now() - interval '10 minutes'
-          AND NOT EXISTS (SELECT FROM feed_unnumbered WHERE inspection_id = inspections.id)
-        ORDER BY finished_at, id
     """)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from core.errors import Code, Failure, Refused
 from core.intake.image_decoding import Undecodable
 from core.settings import SettingsError, read_settings
-from core.storage import folders
-from core.storage.archives import ArchiveLocation, Archives, ArchiveUnavailable
-from core.storage.folders import Folder
+from core.storage import archive_folders
+from core.storage.archive_folders import Folder
+from core.storage.archive_roots import ArchiveLocation, Archives, ArchiveUnavailable
 
 MAX_BYTES = 1000
 NOBODY = 65534
@@ -77,7 +77,7 @@ def test_a_listing_resumes_after_any_name(
         except OSError:  # a file already has the name of a folder
             continue
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folders, "_CHUNK_NAMES", chunk_names)
+        patch.setattr(archive_folders, "_CHUNK_NAMES", chunk_names)
         location = Folder(root)
         whole = names_of(location)
         assert whole == sorted(whole, key=str.encode)
@@ -134,7 +134,7 @@ def test_a_link_swapped_in_after_the_check_opens_nothing_outside_the_root(
     write_files(root, "lot/1.png", "other/1.png")
     write_files(secret, "1.png", content=b"secret")
     (root / "link.png").symlink_to("lot/1.png")
-    check = folders.inside_root
+    check = archive_folders.inside_root
 
     def swap_after(root: Path, path: Path) -> list[str] | None:
         inside = check(root, path)
@@ -142,7 +142,7 @@ def test_a_link_swapped_in_after_the_check_opens_nothing_outside_the_root(
         (root / victim).symlink_to(secret / "1.png" if victim.endswith(".png") else secret)
         return inside
 
-    monkeypatch.setattr(folders, "inside_root", swap_after)
+    monkeypatch.setattr(archive_folders, "inside_root", swap_after)
     assert failure_of(Folder(root), "link.png") is Failure.IMAGE_MISSING
 
 

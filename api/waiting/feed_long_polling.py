@@ -1,4 +1,4 @@
-"""Requests that wait for new entries of the feed, with one query for all of them, at most every `PAUSE_SECONDS`.
+"""Long polls of the feed: one query checks for all waiting requests, at most every `PAUSE_SECONDS`.
 
 Only requests that new entries concern are woken. Their pages are read in separate threads, so that group commit never
 waits for readers.
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class _Waiting:
+class _LongPoll:
     """A request that waits for entries after `newest`, of one recipe or all."""
 
     newest: int
@@ -36,13 +36,13 @@ class _Waiting:
     more: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class FeedWaiters:
+class FeedLongPolls:
     """Wakes the requests that wait for new entries of the feed."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="feed")
-        self._waiting: set[_Waiting] = set()
+        self._waiting: set[_LongPoll] = set()
         self._notified = asyncio.Event()
         self._newest = 0
         self._task: asyncio.Task[None] | None = None
@@ -61,8 +61,8 @@ class FeedWaiters:
     def answer_all(self) -> None:
         """Answer all waiting requests with what is known: the process ends."""
         self.is_ending = True
-        for waiting in self._waiting:
-            waiting.more.set()
+        for poll in self._waiting:
+            poll.more.set()
 
     def notify(self) -> None:
         """Something became final: check soon."""
@@ -75,16 +75,16 @@ class FeedWaiters:
     @asynccontextmanager
     async def expecting(self, newest: int, *, recipe_id: int | None, reviews: bool) -> AsyncIterator[asyncio.Event]:
         """An event that is set once there may be entries after `newest`, the newest number when the caller read."""
-        waiting = _Waiting(newest, recipe_id, reviews)
+        poll = _LongPoll(newest, recipe_id, reviews)
         if not self._waiting:
             self._newest = newest
-        elif self._newest > newest or self.is_ending:  # the others learned of it between this one's read and its wait
-            waiting.more.set()
-        self._waiting.add(waiting)
+        elif self._newest > newest or self.is_ending:  # new entries were found since the caller's read
+            poll.more.set()
+        self._waiting.add(poll)
         try:
-            yield waiting.more
+            yield poll.more
         finally:
-            self._waiting.discard(waiting)
+            self._waiting.discard(poll)
 
     async def _follow(self) -> None:
         while True:
@@ -105,9 +105,9 @@ class FeedWaiters:
             log.warning("could not check for new entries of the feed: %s", error)
             return
         self._newest = max(self._newest, entries.newest)
-        for waiting in self._waiting:
-            if entries.newest > waiting.newest and entries.concerns(waiting.recipe_id, reviews=waiting.reviews):
-                waiting.more.set()
+        for poll in self._waiting:
+            if entries.newest > poll.newest and entries.concerns(poll.recipe_id, reviews=poll.reviews):
+                poll.more.set()
 
     def _new_entries(self, behind: int) -> NewEntries:
         with self._engine.begin() as connection:

@@ -1,0 +1,4 @@
+SwaggerUIBundle({
+  url: "openapi.json", dom_id: "#reference", deepLinking: true, validatorUrl: null, layout: "BaseLayout",
+  presets: [SwaggerUIBundle.presets.apis],
+});
