@@ -1,95 +1,31 @@
 """Minibatches: an image that kills workers takes no other with it, and claims outlive faults of the database."""
 
-import datetime as dt
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from core.inspection import inspections
-from core.intake import submission
-from core.intake.image_decoding import Header
-from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
 from core.queue import claiming, finishing
-from core.queue import leases as work_leases
 from core.queue.claiming import Claim
 from core.queue.finishing import Finished, Outcome
 from core.queue.leases import MAX_RESCUES, RESCUES_TO_SCORE_ALONE
 from core.settings import Settings
-from core.storage.image_store import image_key
 from tests.fixtures.part_images import png
-from tests.fixtures.rescoring_workers import RECIPE, RescoringPipeline
+from tests.fixtures.scoring_queue import Queue
 from worker.pipeline import leases, preparing
 from worker.pipeline.faults import WorkerUnfit
-from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
-from worker.pipeline.scoring_pipeline import ScoringPipeline
+from worker.pipeline.loaded_models import LoadedModel, ModelUnavailable
 
-DAY = dt.date(2026, 1, 2)
 DOWN = OperationalError("", {}, Exception("the database is down"))
 
 
 class Killed(BaseException):
     """In place of a signal that ends the process."""
-
-
-class Queue:
-    """A recipe with an active version, its queued inspections, and a scoring pipeline."""
-
-    def __init__(self, settings: Settings, engine: Engine, bundle: Path) -> None:
-        self.parts = RescoringPipeline(settings, engine)
-        self.parts.add_version(bundle)
-        self.engine = engine
-        parts = self.parts
-        self.models = Models(parts.settings, engine, parts.store)
-        self.pipeline = ScoringPipeline(parts.settings, engine, parts.store, self.models, parts.notifier, worker="test")
-        self.recipe_id = 0
-
-    def close(self) -> None:
-        self.pipeline.close()
-        self.parts.close()
-
-    def upload(self, number: int) -> list[UUID]:
-        """Queue inspections of distinct images, in the order of their seeds."""
-        images = []
-        for seed in range(number):
-            data = png(seed)
-            images.append(StoredImage(DAY, hashlib.sha256(data).digest(), len(data), Header("image/png", 96, 64)))
-            self.parts.store.put(image_key(DAY, images[-1].sha256), data)
-        with self.engine.begin() as connection:
-            [accepted] = submission.accept(connection, [Submission([NewInspection(image, RECIPE) for image in images])])
-        assert isinstance(accepted, Accepted)
-        self.recipe_id = accepted.recipe_ids[0]
-        return [inspection.id for inspection in accepted.inspections]
-
-    def score(self, ids: Sequence[UUID] = ()) -> None:
-        self.pipeline.score_minibatch(self.recipe_id, "live", ids)
-
-    def expire_leases(self) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(text("UPDATE work SET lease_until = now() - interval '1 s' WHERE state = 'running'"))
-            work_leases.reclaim_expired_leases(connection)
-
-    def set_rescues(self, rescues: int) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(text("UPDATE work SET rescues = :rescues"), {"rescues": rescues})
-
-    def work(self) -> dict[UUID, Any]:
-        with self.engine.begin() as connection:
-            rows = connection.execute(text("SELECT id, state, rescues, worker FROM work")).all()
-        return {row.id: row for row in rows}
-
-    def outcomes(self, ids: Sequence[UUID]) -> list[str]:
-        """The status of each inspection; its error code if it failed."""
-        with self.engine.begin() as connection:
-            found = [inspections.get(connection, inspection_id) for inspection_id in ids]
-        return [str(inspection.error_code or inspection.status) for inspection in found]
 
 
 @pytest.fixture

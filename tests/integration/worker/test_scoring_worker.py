@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from core.queue.broker import LIVE_QUEUE, Task, celery_settings, score_arguments
 from core.settings import Settings
-from tests.integration.worker.test_scoring_pipeline import Queue
+from tests.fixtures.scoring_queue import Queue
 from worker import scoring
 from worker.pipeline.faults import WorkerUnfit
 
