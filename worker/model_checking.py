@@ -40,6 +40,7 @@ from core.vision.bundle.manifest import MANIFEST, digest
 from core.vision.bundle.tar import unpack
 from core.vision.errors import InvalidBundle
 from worker.pipeline.faults import WorkerUnfit
+from worker.pipeline.isolated_decoding import INHERITED
 from worker.pipeline.leases import keep_renewed
 from worker.pipeline.loaded_models import Models
 
@@ -130,6 +131,9 @@ class ModelChecker:
         with self._engine.begin() as connection:
             if not model_versions.begin_check(connection, version_id):
                 return
+            if model_versions.is_verified(connection, version_id):  # the same files, for another recipe
+                model_versions.mark_ready(connection, version_id)
+                return
         try:
             with keep_renewed(lambda: self._renew(version_id), lease_seconds=CHECK_SECONDS):
                 self._check_in_child(version_id)
@@ -179,7 +183,8 @@ class ModelChecker:
             "wall_seconds": WALL_SECONDS,
         }
         # The child is to use one core, and to leave the memory of a GPU alone.
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment = inherited | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         with (
             self._store.path(bundle_key(sha256)).open("rb") as tar,
             subprocess.Popen(

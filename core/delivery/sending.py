@@ -93,10 +93,11 @@ class Result:
 
 
 # In flight is only a delivery with more claims than tries; its sender may still record a result.
+# `now()` is stable, so it can bound the range of an index; `clock_timestamp()` cannot.
 _RESCHEDULE = text("""
 WITH ahead AS (
     SELECT id, endpoint_id FROM deliveries
-    WHERE state = 'pending' AND scheduled_at > clock_timestamp() + make_interval(secs => :tolerance)
+    WHERE state = 'pending' AND scheduled_at > now() + make_interval(secs => :tolerance)
     ORDER BY scheduled_at DESC LIMIT :at_most
 ), locked AS (
     SELECT id FROM webhook_endpoints WHERE state = 'enabled' AND id IN (SELECT endpoint_id FROM ahead)
@@ -107,7 +108,7 @@ UPDATE deliveries SET scheduled_at = now(), next_try_at = least(
 )
 FROM ahead JOIN locked ON locked.id = ahead.endpoint_id
 WHERE deliveries.id = ahead.id AND state = 'pending'
-  AND scheduled_at > clock_timestamp() + make_interval(secs => :tolerance)
+  AND scheduled_at > now() + make_interval(secs => :tolerance)
 """)
 
 _LOCK_DUE_ENDPOINTS = text("""

@@ -201,6 +201,16 @@ def begin_check(connection: Connection, version_id: int) -> bool:
     return checks is not None
 
 
+def is_verified(connection: Connection, version_id: int) -> bool:
+    """Return whether the same bundle is already a ready version of another recipe."""
+    verified = model_versions.alias()
+    query = select(model_versions.c.id).where(
+        model_versions.c.id == version_id,
+        select(verified.c.id).where(verified.c.sha256 == model_versions.c.sha256, verified.c.state == "ready").exists(),
+    )
+    return connection.execute(query).first() is not None
+
+
 def renew_check(connection: Connection, version_id: int) -> bool:
     """Extend the lease of a check in progress. Returns False if the version was decided in the meantime."""
     renewed = connection.execute(

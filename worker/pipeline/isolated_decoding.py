@@ -44,7 +44,7 @@ MEMORY_BASE_BYTES = 768 * 1024**2
 MEMORY_BYTES_PER_PIXEL = 32
 """Decoding takes up to 20 bytes a pixel (a WebP with alpha, with the copies that Pillow makes)."""
 DEATHS_TO_BE_POISON = 2
-_INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
+INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
 """The environment variables of the child. It decodes untrusted files, so it inherits no passwords."""
 _COMPRESS_LEVEL = 1  # a third larger than Pillow's default, in a fifth of its time
 
@@ -170,7 +170,7 @@ class IsolatedDecoder:
                 [sys.executable, "-m", "worker.pipeline.isolated_decoding"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+                env={name: os.environ[name] for name in INHERITED if name in os.environ},
             )
         return self._child
 

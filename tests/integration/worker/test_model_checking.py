@@ -99,6 +99,21 @@ def test_a_good_bundle_is_ready(engine: Engine, make_checker: Callable[[], Model
     assert (stored(engine, version_id).state, stored(engine, version_id).active) == ("ready", True)
 
 
+def test_a_bundle_that_is_ready_in_another_recipe_is_not_checked_again(
+    engine: Engine, make_checker: Callable[[], ModelChecker], version_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        recipes.create(connection, "cell", actor="test")
+        first = model_versions.by_id(connection, version_id)
+        second, _ = model_versions.register(
+            connection, "cell", sha256=first.sha256, manifest=first.manifest, actor="test"
+        )
+    make_checker().check(version_id)
+    use_child(monkeypatch, "raise SystemExit(1)")
+    make_checker().check(second.id)
+    assert (stored(engine, second.id).state, stored(engine, second.id).active) == ("ready", True)
+
+
 def test_a_slow_check_is_not_repeated_and_occupies_no_slot(
     engine: Engine, make_checker: Callable[[], ModelChecker], version_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
