@@ -5,9 +5,9 @@ Images are stored under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload;
 `heatmaps/` and `reports/`. Files are written under `tmp/` first.
 """
 
-import contextlib
 import datetime as dt
 import hashlib
+import logging
 import os
 import re
 import time
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 from uuid import UUID, uuid4
+
+log = logging.getLogger(__name__)
 
 STAGING = "tmp"
 
@@ -116,7 +118,14 @@ class Store:
         target = self.path(key)
         self._make_folder(target.parent)
         staged.close()
-        staged.path.replace(target)
+        try:
+            staged.path.replace(target)
+        except FileNotFoundError:
+            if target.parent.is_dir():  # the staged file is missing
+                raise
+            self._durable_folders.clear()  # someone has removed folders
+            self._make_folder(target.parent)
+            staged.path.replace(target)
         return target.parent
 
     def sync(self, folders: Iterable[Path]) -> None:
@@ -166,10 +175,14 @@ class Store:
         limit = time.time() - older_than_seconds
         deleted = 0
         for path in self._staging.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # published or discarded in the meantime
+            try:
                 if path.stat().st_mtime < limit:
                     path.unlink()
                     deleted += 1
+            except FileNotFoundError:  # published or discarded in the meantime
+                continue
+            except OSError as error:  # not a file of ours
+                log.warning("cannot delete %s: %s", path, error.strerror)
         return deleted
 
     def _make_folder(self, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The image store: publishing, reading and sweeping files."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,34 @@ def test_old_unpublished_files_are_swept(tmp_path: Path) -> None:
     assert store.sweep(older_than_seconds=60) == 0
     assert store.sweep(older_than_seconds=-60) == 1
     assert not staged.path.exists()
+
+
+def test_what_cannot_be_deleted_keeps_nothing_else_from_being_swept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(f"file://{tmp_path}")
+    (tmp_path / "tmp" / "a-folder").mkdir()
+    for _ in range(2):
+        store.stage().close()
+    assert store.sweep(older_than_seconds=-60) == 2
+    assert "a-folder" in caplog.text
+
+
+def test_a_folder_that_was_removed_is_created_again(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}")
+    store.put("2026/01/02/x", b"1")
+    shutil.rmtree(tmp_path / "2026")
+    store.put("2026/01/02/y", b"2")
+    assert store.read("2026/01/02/y") == b"2"
+
+
+def test_a_staged_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}")
+    store.put("2026/01/02/x", b"1")
+    staged = store.stage()
+    staged.path.unlink()
+    with pytest.raises(FileNotFoundError):
+        store.publish([(staged, "2026/01/02/y")])
 
 
 @pytest.mark.parametrize(
