@@ -8,7 +8,9 @@ from typing import Any
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-OUTAGE = (RedisError, BrokerError, OSError)
+from core.database import UNUSABLE
+
+OUTAGE = (RedisError, BrokerError, OSError, *UNUSABLE)
 CHATTY = ("celery", "kombu", "httpx")
 
 
@@ -23,7 +25,7 @@ def set_up_logging(**_: Any) -> None:
 
 
 def without_traceback_of_outages(record: logging.LogRecord) -> bool:
-    """Log one line instead of a traceback if Celery reports that Redis cannot be reached: that is expected to happen.
+    """Log one line instead of a traceback if Celery reports that a server cannot be used: that is expected to happen.
 
     Celery and kombu raise further errors while they handle a lost connection, so the whole chain counts.
     """

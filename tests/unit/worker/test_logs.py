@@ -1,9 +1,10 @@
-"""Outages of Redis are one line of the log each; bugs keep their traceback."""
+"""Outages of servers are one line of the log each; bugs keep their traceback."""
 
 import logging
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from sqlalchemy.exc import OperationalError
 
 from worker.logs import without_traceback_of_outages
 
@@ -21,7 +22,10 @@ def log_line(name: str, error: Exception) -> str:
     return logging.Formatter("%(message)s").format(record)
 
 
-@pytest.mark.parametrize("error", [RedisConnectionError("closed"), ConnectionResetError("reset")])
+@pytest.mark.parametrize(
+    "error",
+    [RedisConnectionError("closed"), ConnectionResetError("reset"), OperationalError("COMMIT", {}, Exception("ended"))],
+)
 def test_an_outage_is_one_line(error: Exception) -> None:
     assert log_line("celery.worker", error) == "Error in timer (AttributeError)"
 
