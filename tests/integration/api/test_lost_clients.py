@@ -42,13 +42,22 @@ def read_to_end(connection: socket.socket) -> bytes:
     return received
 
 
-def submit(http: httpx.Client) -> httpx.Response:
+def submit(http: httpx.Client, recipe: str = "ring") -> httpx.Response:
     headers = {"Content-Type": "image/png", "Idempotency-Key": "k-1"}
-    return http.post("/v1/inspections", params={"recipe": "ring"}, content=png(1), headers=headers)
+    return http.post("/v1/inspections", params={"recipe": recipe}, content=png(1), headers=headers)
+
+
+def wait_until_the_key_is_held(http: httpx.Client) -> None:
+    """Wait until the api has begun to read an upload. Requests of an unknown recipe leave no trace of the key."""
+    deadline = time.monotonic() + 10
+    while submit(http, "unknown").json()["code"] != "idempotency_in_flight":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_key_of_an_aborted_upload_is_released(http: httpx.Client) -> None:
     with connect(http, UPLOAD + "\x89PNG") as stalled:
+        wait_until_the_key_is_held(http)
         assert submit(http).json()["code"] == "idempotency_in_flight"
         answer = read_to_end(stalled)
         assert b" 408 " in answer.splitlines()[0]
