@@ -38,6 +38,7 @@ _ENTRY_GRACE, _WORKER_GRACE = 5.0, 8.0  # seconds that a stop may take
 
 _PROBE_SECONDS = 1.0
 _IO_THREADS = 4
+_AS_ROOT = "running as root, and so do the api and the workers: in production, start it as an ordinary user"
 _ROOT_WARNING = "ignore::UserWarning:celery.platforms"
 _THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -92,6 +93,8 @@ def run(*, host: str, port: int, data: Path | None, scoring_workers: int, device
         with locked(folder):
             plan = _plan(settings, folder, account, scoring_workers)
             with Supervisor(logs) as supervisor:
+                if os.geteuid() == 0:
+                    logs.write("linewatch", _AS_ROOT)
                 _run_services(plan, supervisor)
     except ServiceError as error:
         for line in error.lines:

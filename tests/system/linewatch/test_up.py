@@ -181,6 +181,7 @@ def test_up_starts_serves_stops_and_restarts(folder: Path) -> None:
             assert status_of(f"http://127.0.0.1:{system.port}/readyz") == 200
             names = {line.split()[2] for line in system.log.read_text().splitlines() if " | " in line}
             assert {"postgres", "valkey"} <= names
+            assert ("running as root" in system.log.read_text()) == (os.geteuid() == 0)
             assert system.stop() < 30
             assert system.process.stdout is not None
             assert system.process.stdout.read() == "", "only one ready line is printed"
