@@ -1,10 +1,10 @@
 """A worker keeps the most recently used versions loaded, and releases the memory of others."""
 
 import gc
-import io
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ import pytest
 import torch
 from sqlalchemy import Engine
 
-from core.models import model_versions, recipes
+from core.models import recipes
 from core.settings import Settings
-from core.storage.image_store import Store, bundle_key
-from core.vision.bundle.folder import read_folder
-from core.vision.bundle.manifest import MANIFEST, digest, verify_bundle
-from core.vision.bundle.tar import pack, unpack
+from core.storage.image_store import Store
+from core.vision.bundle.tar import unpack
 from core.vision.errors import InvalidBundle
+from tests.fixtures.bundles import register_bundle
 from tests.fixtures.part_images import png, write_bundle
 from worker.pipeline import loaded_models
 from worker.pipeline.faults import WorkerUnfit
@@ -45,17 +44,7 @@ def enter(engine: Engine, store: Store) -> Enter:
     with engine.begin() as connection:
         recipes.create(connection, "ring", actor="test")
 
-    def entered(folder: Path) -> int:
-        files = read_folder(folder)
-        sha256 = bytes.fromhex(digest(files[MANIFEST]))
-        tar = io.BytesIO()
-        pack(folder, tar)
-        store.put(bundle_key(sha256), tar.getvalue())
-        manifest = verify_bundle(files).model_dump(mode="json")
-        with engine.begin() as connection:
-            return model_versions.register(connection, "ring", sha256=sha256, manifest=manifest, actor="test")[0].id
-
-    return entered
+    return partial(register_bundle, engine, store)
 
 
 @pytest.fixture

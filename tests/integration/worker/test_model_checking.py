@@ -1,7 +1,6 @@
 """A bundle is checked in a child process: one that hangs or crashes it is rejected, and the worker goes on."""
 
 import datetime as dt
-import io
 import subprocess
 import sys
 import threading
@@ -15,11 +14,9 @@ from sqlalchemy import Engine, text
 from core.models import model_versions, recipes
 from core.models.model_versions import MAX_CHECKS, ModelVersion
 from core.settings import Settings
-from core.storage.image_store import Store, bundle_key
-from core.vision.bundle.folder import read_folder
-from core.vision.bundle.manifest import MANIFEST, digest, verify_bundle
-from core.vision.bundle.tar import pack
+from core.storage.image_store import Store
 from core.vision.errors import InvalidBundle
+from tests.fixtures.bundles import register_bundle
 from tests.fixtures.webhook_sending import eventually
 from worker import model_checking
 from worker.model_checking import ModelChecker
@@ -66,16 +63,9 @@ def make_checker(settings: Settings, engine: Engine, store: Store) -> Iterator[C
 @pytest.fixture
 def version_id(engine: Engine, store: Store, bundle: Path) -> int:
     """An uploaded version of a recipe."""
-    files = read_folder(bundle)
-    sha256 = bytes.fromhex(digest(files[MANIFEST]))
-    tar = io.BytesIO()
-    pack(bundle, tar)
-    store.put(bundle_key(sha256), tar.getvalue())
-    manifest = verify_bundle(files).model_dump(mode="json")
     with engine.begin() as connection:
         recipes.create(connection, "ring", actor="test")
-        version, _ = model_versions.register(connection, "ring", sha256=sha256, manifest=manifest, actor="test")
-    return version.id
+    return register_bundle(engine, store, bundle)
 
 
 def stored(engine: Engine, version_id: int) -> ModelVersion:
