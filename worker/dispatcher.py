@@ -15,8 +15,6 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from core.database import UNUSABLE, create_pool
@@ -29,6 +27,7 @@ from core.queue.publishing import Publishable
 from core.rescoring import planning, schedules, slices
 from core.settings import Settings, settings_or_exit
 from worker.logs import set_up_logging
+from worker.outages import BROKER_DOWN
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,6 @@ OVERDUE_CHECK_SECONDS = 30.0
 """A model version that is not under check this long after its upload is checked in turn with live work."""
 HOUSEKEEPING_SECONDS = 600.0
 POOL_SIZE = 2
-BROKER_DOWN = (RedisError, BrokerError, OSError)
 WOKEN_AT_ONCE = 4
 """How many messages wake workers for slices. A worker continues while there are slices, so a few suffice."""
 

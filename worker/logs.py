@@ -5,12 +5,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
+from worker.outages import OUTAGE
 
-from core.database import UNUSABLE
-
-OUTAGE = (RedisError, BrokerError, OSError, *UNUSABLE)
 CHATTY = ("celery", "kombu", "httpx")
 
 

@@ -11,8 +11,6 @@ from typing import Any
 from uuid import UUID
 
 from celery import signals
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 
 from core.database import create_pool
 from core.intake.image_decoding import Undecodable
@@ -24,6 +22,7 @@ from core.storage.image_store import Store, failure_key
 from core.vision.evaluation.heatmap import scale_to_threshold
 from worker.app import Readiness, create_app, end_process
 from worker.model_checking import ModelChecker
+from worker.outages import BROKER_DOWN
 from worker.pipeline.anomaly_maps import anomaly_map as anomaly_map_of
 from worker.pipeline.faults import WorkerUnfit
 from worker.pipeline.isolated_decoding import IsolatedDecoder
@@ -157,7 +156,7 @@ def rescore(granted: int = 0) -> None:
     if may_be_more and not granted and not process.stopping.is_set():
         try:
             app.send_task(Task.RESCORE, queue=BULK_QUEUE, ignore_result=True, retry=False)
-        except (BrokerError, RedisError, OSError) as error:
+        except BROKER_DOWN as error:
             log.warning("could not publish the next slice, the dispatcher will: %s", error)
 
 
