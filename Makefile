@@ -10,7 +10,7 @@ FAULT_ARGS ?=
 SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-mqtt test-faults soak lint bench bench-feed bench-webhooks bench-exports bench-detection bench-rescoring \
+.PHONY: help demo test test-unit test-mqtt test-faults soak lint bench bench-feed bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
         bench-rescoring-rows lock clean
 
 help: ## what there is
@@ -60,6 +60,9 @@ bench-exports: $(READY) ## files of 200,000 inspections, and the memory that the
 
 bench-detection: $(READY) ## detectors on real images; BENCH_ARGS="DIR ..." adds folders in MVTec layout
 	$(BIN)/python -m benchmarks.detection $(BENCH_ARGS)
+
+bench-choices: $(READY) ## what `--architecture auto` chooses on real images; BENCH_ARGS="DIR ..." adds folders
+	$(BIN)/python -m benchmarks.choices $(BENCH_ARGS)
 
 bench-webhooks: $(READY) ## 10,000 webhooks to a receiver that fails 30 % of the time
 	$(BIN)/python -m benchmarks.webhooks $(BENCH_ARGS)

@@ -27,7 +27,7 @@ from core.vision.detectors.autoencoder import MSE, Z_MAP
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import score_dataset
 from core.vision.evaluation.metrics import Scores, auroc, controls
-from core.vision.input.preprocessing import Preprocessing
+from core.vision.input.record import Preprocessing
 from core.vision.train import TrainingOptions, train
 from core.vision.training.dataset import ImageDataset, read
 

@@ -14,7 +14,8 @@ from core.intake.image_decoding import decode
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.metrics import Scores, auroc
 from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
-from core.vision.input.preprocessing import PreparedImage, prepare
+from core.vision.input.prepared_image import PreparedImage
+from core.vision.input.preprocessing import prepare
 
 _SHIFT: Final = 0.02
 """Share of each side."""

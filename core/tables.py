@@ -61,6 +61,7 @@ recipes = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("state", Text, nullable=False, server_default="active"),
     Column("without_model", Text, nullable=False, server_default="refuse"),
+    Column("bit_depth", Text, nullable=False, server_default="auto"),
     Column(
         "active_version_id",
         BigInteger,
@@ -70,6 +71,7 @@ recipes = Table(
     Column("updated_at", Timestamp, nullable=False, server_default=NOW),
     one_of("state", "active", "archived"),
     one_of("without_model", "refuse", "wait"),
+    one_of("bit_depth", "auto", "8", "10", "12", "14", "16"),
 )
 
 model_versions = Table(
@@ -263,6 +265,7 @@ idempotency_keys = Table(
     Index(None, "created_at"),
 )
 
+# A trigger sets `recipe_id`, whichever version of the code inserts a review. It is null if the inspection was removed.
 reviews = Table(
     "reviews",
     metadata,
@@ -273,7 +276,9 @@ reviews = Table(
     Column("reason", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    Column("recipe_id", BigInteger),
     Index(None, "inspection_id", "id"),
+    Index(None, "recipe_id", "inspection_id"),
     one_of("verdict", "ok", "ng"),
 )
 

@@ -15,6 +15,7 @@ from linewatch.http.transport import OnWait, Transport, options
 from linewatch.operations import Operations
 from linewatch.operations.endpoints import EndpointChanges
 from linewatch.operations.inspections import Fields, Filters, NotSubmitted, Outcome, Submitted
+from linewatch.operations.recipes import RecipeChanges
 from linewatch.operations.rescore_runs import ResultFilters, Where
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Filters",
     "NotSubmitted",
     "Outcome",
+    "RecipeChanges",
     "ResultFilters",
     "Submitted",
     "Where",
@@ -197,7 +199,9 @@ class Client:
     # Recipes and their model versions
 
     recipes = _blocking(Operations.recipes)
+    recipe = _blocking(Operations.recipe)
     create_recipe = _blocking(Operations.create_recipe)
+    change_recipe = _blocking(Operations.change_recipe)
     model_versions = _blocking(Operations.model_versions)
     model_version = _blocking(Operations.model_version)
     upload_bundle = _blocking(Operations.upload_bundle)

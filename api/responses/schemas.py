@@ -14,6 +14,7 @@ from core.feed import consumers, feed
 from core.inspection import parts
 from core.inspection.threshold_preview import Preview
 from core.models import recipes
+from core.models.bit_depths import BitDepthChoice
 from core.rescoring import gate, runs
 from core.rescoring.documents import RescoreRun
 from core.rescoring.reports.documents import RescoreResult
@@ -194,11 +195,16 @@ class Challenger(BaseModel):
 
 
 class Recipe(BaseModel):
-    """What to inspect. `without_model`: whether images are refused or wait while there is no active version."""
+    """What to inspect.
+
+    `without_model` says whether images are refused or wait while there is no active version. `bit_depth` is for the
+    next training; scoring uses the bit depth of the active version.
+    """
 
     name: str
     state: str
     without_model: str
+    bit_depth: BitDepthChoice
     active_version: int | None
     challenger: Challenger | None
     created_at: dt.datetime

@@ -36,7 +36,7 @@ from core.documents.documents import Inspection
 from core.documents.opcua import OpcUaResult
 from core.errors import Code, Refused
 from core.inspection import inspections, reviews
-from core.inspection.inspections import Filters
+from core.inspection.inspections import Filters, Reviewed
 from core.intake.idempotency import Key
 from core.intake.image_decoding import MEDIA_TYPES, Header
 from core.intake.submission import Accepted, NewInspection, StoredImage
@@ -185,6 +185,10 @@ class ListingFilters(BaseModel):
     effective_verdict: Annotated[
         Literal["ok", "ng", "review"] | None,
         Query(description="the newest review, otherwise the machine's verdict; `review` needs a person"),
+    ] = None
+    reviewed: Annotated[
+        Reviewed | None,
+        Query(description="the verdict of the newest review; `any` if there is one, `none` if there is not"),
     ] = None
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
     since: Moment | None = None

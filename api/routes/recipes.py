@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.requests.parameters import OrLeftOut, RecipeName, RecipePath
 from api.responses.problems import refuses
@@ -11,11 +11,20 @@ from api.responses.schemas import Recipe, RecipeList
 from api.services import Actor, Context
 from core.errors import Code
 from core.models import recipes
+from core.models.bit_depths import BitDepthChoice
 from core.rescoring import challengers
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
 
 WithoutModel = Literal["refuse", "wait"]
+BitDepth = Annotated[
+    BitDepthChoice,
+    Field(
+        description="the bit depth of the camera's grey levels, which `linewatch train --recipe` uses unless it gets "
+        "another one; `auto`: found in the training images. It changes no version that is trained already: scoring "
+        "uses the bit depth of the version, and an image of another one gets `review` with the reason `input_depth`"
+    ),
+]
 
 
 class NewRecipe(BaseModel):
@@ -25,6 +34,7 @@ class NewRecipe(BaseModel):
 
     name: RecipeName
     without_model: WithoutModel = "refuse"
+    bit_depth: BitDepth = "auto"
 
 
 class RecipeChanges(BaseModel):
@@ -34,6 +44,7 @@ class RecipeChanges(BaseModel):
 
     state: OrLeftOut[Literal["active", "archived"]] = None
     without_model: OrLeftOut[WithoutModel] = None
+    bit_depth: OrLeftOut[BitDepth] = None
 
 
 @router.get("")
@@ -50,7 +61,9 @@ def list_recipes(services: Context, name: Annotated[RecipeName | None, Query()] 
 def create_recipe(new: NewRecipe, response: Response, services: Context, actor: Actor) -> Recipe:
     """Create a recipe. Until it has an active model version, images are refused or wait, as `without_model` says."""
     with services.transaction() as connection:
-        created = recipes.create(connection, new.name, without_model=new.without_model, actor=actor)
+        created = recipes.create(
+            connection, new.name, without_model=new.without_model, bit_depth=new.bit_depth, actor=actor
+        )
     response.headers["Location"] = f"/v1/recipes/{created.name}"
     return Recipe.of(created, None)
 
@@ -64,7 +77,7 @@ def get_recipe(name: RecipePath, services: Context) -> Recipe:
 
 @router.patch("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
 def change_recipe(name: RecipePath, changes: RecipeChanges, services: Context, actor: Actor) -> Recipe:
-    """Archive or reactivate a recipe, or set whether its images wait for a model version."""
+    """Archive or reactivate a recipe, set whether its images wait for a model version, or set its bit depth."""
     with services.transaction() as connection:
         values = changes.model_dump(exclude_unset=True)
         recipe = recipes.change(connection, name, actor=actor, **values) if values else recipes.get(connection, name)

@@ -54,7 +54,11 @@ class Review(BaseModel):
 
 
 class Inspection(BaseModel):
-    """One image scored for one part. Times are RFC 3339 in UTC, timings are in milliseconds."""
+    """One image scored for one part. Times are RFC 3339 in UTC, timings are in milliseconds.
+
+    `reasons` are the codes of the input checks that made the verdict `review`, such as `input_dark`, or `input_depth`
+    for an image of another bit depth than the training images.
+    """
 
     id: UUID
     status: str
@@ -163,7 +167,13 @@ class Threshold(BaseModel):
 
 
 class ModelVersion(BaseModel):
-    """An immutable trained model of a recipe."""
+    """An immutable trained model of a recipe.
+
+    `manifest` is that of its bundle. Its `metrics` are the detection on labelled images. Its `detectability` is the
+    share of synthetic defects that reach the threshold, by kind, size and contrast, with a `statement` in sentences;
+    `fit_for_use` is false if almost nothing is caught, and then `reasons` and `advice` say why and what to try. Both
+    are null if they were not measured.
+    """
 
     recipe: str
     version: int

@@ -3,8 +3,8 @@
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import (
@@ -134,6 +134,10 @@ def as_first_answered(inspection: Inspection) -> Inspection:
     )
 
 
+Reviewed = Literal["ok", "ng", "any", "none"]
+"""The verdict of the newest review, or whether there is any review."""
+
+
 @dataclass(frozen=True)
 class Filters:
     """Filters of a listing; None means any. `since` (inclusive) and `until` (exclusive) apply to `created_at`."""
@@ -146,6 +150,7 @@ class Filters:
     batch_id: UUID | None = None
     verdict: str | None = None
     effective_verdict: str | None = None
+    reviewed: Reviewed | None = None
     status: str | None = None
     since: dt.datetime | None = None
     until: dt.datetime | None = None
@@ -215,7 +220,8 @@ def _inspections(connection: Connection, rows: Sequence[Row[Any]]) -> list[Inspe
 
 # One array parameter for any number of ids, so the statement is compiled and parsed only once.
 _ANY_OF_IDS: ColumnElement[Any] = any_(bindparam("ids", type_=ARRAY(Uuid)))
-_REVIEWS_OF = select(reviews).where(reviews.c.inspection_id == _ANY_OF_IDS).order_by(reviews.c.id)
+_REVIEW_COLUMNS = [reviews.c[field.name] for field in fields(Review)]
+_REVIEWS_OF = select(*_REVIEW_COLUMNS).where(reviews.c.inspection_id == _ANY_OF_IDS).order_by(reviews.c.id)
 _BY_IDS = _joined([_in_flight().where(work.c.id == _ANY_OF_IDS), _finished().where(inspections.c.id == _ANY_OF_IDS)])
 
 
@@ -265,18 +271,25 @@ def list_page(
     return items, items[-1].id if len(rows) > limit else None
 
 
+def _recipe_id(connection: Connection, name: str | None) -> int | None:
+    """The id of a recipe, or None without a name. Raises Refused if it is unknown."""
+    if name is None:
+        return None
+    recipe_id: int | None = connection.execute(select(recipes.c.id).where(recipes.c.name == name)).scalar()
+    if recipe_id is None:
+        raise unknown_recipe(name)
+    return recipe_id
+
+
 def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any]:
     """The WHERE conditions of the filters for `work` or `inspections`. Raises Refused if the recipe is unknown."""
-    in_flight = table is work
+    in_flight, recipe_id = table is work, _recipe_id(connection, filters.recipe)
     conditions = [
         table.c[name] == value
         for name in ("part_id", "lot_id", "line_id", "station_id", "batch_id")
         if (value := getattr(filters, name)) is not None
     ]
-    if filters.recipe is not None:
-        recipe_id = connection.execute(select(recipes.c.id).where(recipes.c.name == filters.recipe)).scalar()
-        if recipe_id is None:
-            raise unknown_recipe(filters.recipe)
+    if recipe_id is not None:
         conditions.append(table.c.recipe_id == recipe_id)
     if filters.status is not None:
         conditions.append((table.c.state if in_flight else table.c.status) == filters.status)
@@ -284,6 +297,8 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
         conditions.append(literal(False) if in_flight else table.c.verdict == filters.verdict)
     if filters.effective_verdict is not None:
         conditions.append(literal(False) if in_flight else _effective(filters.effective_verdict))
+    if filters.reviewed is not None:
+        conditions.append(literal(filters.reviewed == "none") if in_flight else _reviewed(filters.reviewed, recipe_id))
     # Ids start with the time, so a time range also limits the index scan and the partitions.
     if filters.since is not None:
         conditions += [table.c.id >= _just_before(filters.since), table.c.created_at >= filters.since]
@@ -300,6 +315,21 @@ def _effective(verdict: str) -> ColumnElement[bool]:
         return and_(inspections.c.verdict == verdict, ~reviewed)
     newest = select(reviews.c.verdict).where(same_inspection).order_by(reviews.c.id.desc()).limit(1).scalar_subquery()
     return or_(and_(inspections.c.verdict == verdict, ~reviewed), newest == verdict)
+
+
+def _reviewed(verdict: Reviewed, recipe_id: int | None) -> ColumnElement[bool]:
+    """Whether the newest review of a finished inspection is this. A recipe limits which reviews are read."""
+    if verdict == "none":
+        return ~select(reviews.c.id).where(reviews.c.inspection_id == inspections.c.id).exists()
+    matching = select(reviews.c.inspection_id)
+    if recipe_id is not None:
+        matching = matching.where(reviews.c.recipe_id == recipe_id)
+    if verdict != "any":
+        newer = reviews.alias("newer")
+        same_inspection = newer.c.inspection_id == reviews.c.inspection_id
+        overruled = select(newer.c.id).where(same_inspection, newer.c.id > reviews.c.id).exists()
+        matching = matching.where(reviews.c.verdict == verdict, ~overruled)
+    return inspections.c.id.in_(matching)
 
 
 def completed_query(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:

@@ -1,4 +1,4 @@
-"""Check the header of an image, and decode it to 8-bit RGB.
+"""Check the header of an image, and decode it: to 8-bit RGB, or grey of more bits at its full depth.
 
 The files are untrusted. Nothing is decompressed before the size is known, Pillow's global limits are not changed, and
 everything that its parsers raise becomes `Refused` or `Undecodable`.
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import BinaryIO, Final, cast
 
-import numpy as np
 from PIL import (
     BmpImagePlugin,
     Image,
@@ -26,6 +25,7 @@ from PIL import (
 
 from core.errors import Code, Failure, Refused
 from core.intake.decoding_limits import BODY_READS, HEADER_READS, BoundedReads, check_scans, check_size, check_tiff
+from core.intake.deep_grey import DeepGrey, is_deep_grey, read_deep_grey, stored_and_named_bits
 
 MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -72,9 +72,26 @@ class Header:
         media_type: detected from the content, never from what the sender declared; one of the values of `MEDIA_TYPES`.
         width: pixels, as displayed, i.e. after EXIF orientation.
         height: pixels, as displayed.
+        deep_grey: whether it is grey of more than 8 bits.
     """
 
     media_type: str
+    width: int
+    height: int
+    deep_grey: bool = False
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded image.
+
+    Attributes:
+        content: mode RGB, loaded; or the levels of grey of more than 8 bits, not reduced.
+        width: of the full image, pixels, as displayed; the content may be smaller.
+        height: like `width`.
+    """
+
+    content: Image.Image | DeepGrey
     width: int
     height: int
 
@@ -109,7 +126,7 @@ def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
         width, height = _displayed_size(image)
     finally:
         file.seek(0)
-    return Header(MEDIA_TYPES[kind], width, height)
+    return Header(MEDIA_TYPES[kind], width, height, is_deep_grey(image))
 
 
 def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -146,13 +163,12 @@ def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = N
     Raises:
         Undecodable: for any fault in the data. Nothing else is raised.
     """
-    return decode_sized(data, max_pixels=max_pixels, at_least=at_least)[0]
+    content = decode_stored(data, max_pixels=max_pixels, at_least=at_least).content
+    return content.to_rgb() if isinstance(content, DeepGrey) else content
 
 
-def decode_sized(
-    data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Like `decode`, plus the full (width, height) in pixels as displayed; the decoded image may be smaller.
+def decode_stored(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = None) -> Decoded:
+    """Like `decode`, but grey of more than 8 bits is not reduced.
 
     Raises:
         Undecodable: see `decode`.
@@ -163,9 +179,9 @@ def decode_sized(
         too_large = refusal.code is Code.IMAGE_TOO_LARGE
         failure = Failure.IMAGE_TOO_LARGE if too_large else Failure.IMAGE_UNDECODABLE
         raise Undecodable(failure, refusal.detail) from refusal
-    size = _displayed_size(image)  # before a reduced decode changes it
+    width, height = _displayed_size(image)  # before a reduced decode changes it
     try:
-        return _load(image, at_least), size
+        return Decoded(_load(image, data, at_least), width, height)
     except Undecodable:
         raise
     except Image.DecompressionBombError as error:
@@ -175,67 +191,38 @@ def decode_sized(
         raise Undecodable(Failure.IMAGE_UNDECODABLE, detail) from error
 
 
-def _load(image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Image.Image:
-    """Decode a parsed image to RGB, at a reduced scale where allowed, with its orientation applied."""
+def _load(image: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> Image.Image | DeepGrey:
+    """Decode a parsed image, at a reduced scale where allowed, with its orientation applied."""
     orientation = _orientation(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        _check_scans(image)
+        check_scans(data, image.size)
         if at_least is not None:
             # Orientations 5 to 8 swap width and height.
             image.draft("RGB", at_least[::-1] if orientation >= 5 else at_least)
-    bits = _bits_per_sample(image)
     image.load()
     upright: Image.Image = image
     if orientation in _TRANSPOSE and not isinstance(image, TiffImagePlugin.TiffImageFile):
         upright = image.transpose(_TRANSPOSE[orientation])  # TIFF's loader has applied it already
-    return _to_rgb(upright, bits)
+    if is_deep_grey(upright):
+        stored_bits, named_bits = stored_and_named_bits(image, data)
+        return read_deep_grey(upright, stored_bits=stored_bits, named_bits=named_bits)
+    return _to_rgb(upright)
 
 
-def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
-    """Convert to RGB by the table of `decode`. `bits` is the depth of a grey image deeper than 8 bits."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB by the table of `decode`."""
     mode = image.mode
     if mode == "F":
         raise Undecodable(
             Failure.IMAGE_UNDECODABLE,
             "floating-point images have no standard range: store 8 or 16 bits per channel",
         )
-    if mode == "I" or mode.startswith("I;16"):
-        return _deep_grey(image, bits)
     if mode in ("P", "PA", "RGBa"):
         image = image.convert("RGBA")  # a direct conversion would blend the transparency, or warn about it
     if "transparency" in image.info:
         # Otherwise Pillow would build an alpha channel, which is dropped anyway.
         del image.info["transparency"]
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _deep_grey(image: Image.Image, bits: int) -> Image.Image:
-    """Grey of 9 to 16 bits, or 32-bit integers within 16 bits, scaled linearly to 8 bits and replicated."""
-    values = np.asarray(image)
-    full = (1 << bits) - 1
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > full:
-        detail = f"grey values must be within 0 to {full}; this image has {low} to {high}"
-        raise Undecodable(Failure.IMAGE_UNDECODABLE, detail)
-    scaled = (np.arange(full + 1, dtype=np.uint32) * 255 + full // 2) // full
-    return Image.fromarray(scaled.astype(np.uint8)[values]).convert("RGB")
-
-
-def _bits_per_sample(image: ImageFile.ImageFile) -> int:
-    """12 for a packed 12-bit TIFF, which Pillow returns as 16 bits without scaling; otherwise 16."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        stored = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE)
-        return 12 if stored in (12, (12,)) else 16
-    return 16
-
-
-def _check_scans(image: JpegImagePlugin.JpegImageFile) -> None:
-    if image.fp is None:
-        return
-    position = image.fp.tell()
-    image.fp.seek(0)
-    check_scans(image.fp.read(), image.size)
-    image.fp.seek(position)
 
 
 def _parse(file: BinaryIO, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:

@@ -10,6 +10,7 @@ from sqlalchemy.sql.functions import now
 
 from core.access import audit
 from core.errors import Code, Refused
+from core.models.bit_depths import BitDepthChoice
 from core.tables import model_versions, recipes
 
 
@@ -19,6 +20,7 @@ class Recipe:
 
     Attributes:
         without_model: what to do with uploads while no version is active: `refuse` them or let them `wait`.
+        bit_depth: what a training is asked for unless it chooses its own. Scoring uses that of the model version.
         active_version: the number of the active model version, or None.
     """
 
@@ -26,6 +28,7 @@ class Recipe:
     name: str
     state: str
     without_model: str
+    bit_depth: BitDepthChoice
     active_version_id: int | None
     active_version: int | None
     created_at: dt.datetime
@@ -37,6 +40,7 @@ _SELECT = select(
     recipes.c.name,
     recipes.c.state,
     recipes.c.without_model,
+    recipes.c.bit_depth,
     recipes.c.active_version_id,
     model_versions.c.version.label("active_version"),
     recipes.c.created_at,
@@ -45,7 +49,8 @@ _SELECT = select(
 
 
 def _recipe(row: Row[*tuple[Any, ...]]) -> Recipe:
-    return Recipe(**row._mapping)
+    bit_depth = row.bit_depth if row.bit_depth == "auto" else int(row.bit_depth)
+    return Recipe(**{**row._mapping, "bit_depth": bit_depth})
 
 
 def unknown_recipe(name: str) -> Refused:
@@ -92,14 +97,24 @@ def lock(connection: Connection, name: str) -> Recipe:
     return get(connection, name)
 
 
-def create(connection: Connection, name: str, *, without_model: str = "refuse", actor: str) -> Recipe:
+def create(
+    connection: Connection,
+    name: str,
+    *,
+    without_model: str = "refuse",
+    bit_depth: BitDepthChoice = "auto",
+    actor: str,
+) -> Recipe:
     """Create a recipe.
 
     Raises:
         Refused: RECIPE_EXISTS.
     """
     row = connection.execute(
-        upsert(recipes).values(name=name, without_model=without_model).on_conflict_do_nothing().returning(recipes.c.id)
+        upsert(recipes)
+        .values(name=name, without_model=without_model, bit_depth=str(bit_depth))
+        .on_conflict_do_nothing()
+        .returning(recipes.c.id)
     ).one_or_none()
     if row is None:
         raise Refused(Code.RECIPE_EXISTS, f"The recipe {name!r} already exists.")
@@ -107,14 +122,15 @@ def create(connection: Connection, name: str, *, without_model: str = "refuse", 
     return get(connection, name)
 
 
-def change(connection: Connection, name: str, *, actor: str, **changes: str) -> Recipe:
-    """Change `state` or `without_model` of a recipe.
+def change(connection: Connection, name: str, *, actor: str, **changes: str | int) -> Recipe:
+    """Change `state`, `without_model` or `bit_depth` of a recipe.
 
     Raises:
         Refused: RECIPE_UNKNOWN.
     """
+    values = {field: str(value) for field, value in changes.items()}
     row = connection.execute(
-        update(recipes).where(recipes.c.name == name).values(**changes, updated_at=now()).returning(recipes.c.id)
+        update(recipes).where(recipes.c.name == name).values(**values, updated_at=now()).returning(recipes.c.id)
     ).one_or_none()
     if row is None:
         raise unknown_recipe(name)

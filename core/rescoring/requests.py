@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from core.inspection.inspections import Filters
+from core.inspection.inspections import Filters, Reviewed
 from core.intake.fields import Moment, refuse_unstorable
 from core.rescoring.maintenance_windows import MaintenanceWindow
 
@@ -28,6 +28,7 @@ class Where(BaseModel):
     batch_id: UUID | None = None
     verdict: Literal["ok", "ng", "review"] | None = None
     effective_verdict: Literal["ok", "ng", "review"] | None = None
+    reviewed: Reviewed | None = None
     status: Literal["completed", "failed", "cancelled"] | None = None
     since: Moment | None = None
     until: Moment | None = None

@@ -13,12 +13,12 @@ class Progress:
 
     Attributes:
         stage: the current stage.
-        done, total: images or epochs of the stage.
+        done, total: images, input sizes and poses, or epochs of the stage.
         epoch: the epoch that has just ended, in the stage `training`.
         note: a line for people, for example the number of unreadable images.
     """
 
-    stage: Literal["reading", "training", "calibrating", "evaluating", "writing"]
+    stage: Literal["reading", "choosing", "training", "calibrating", "detectability", "evaluating", "writing"]
     done: int
     total: int
     epoch: Epoch | None = None

@@ -1,47 +1,67 @@
-"""Train a detector on a folder of good parts: read, split, fit, calibrate, evaluate, write the bundle, report."""
+"""Train a detector on a folder of good parts: read, choose, fit, calibrate, evaluate, write the bundle, report."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.vision.bundle.detectability import Detectability
 from core.vision.bundle.golden import golden_images
-from core.vision.bundle.manifest import TRAINING_CURVE, Manifest, Threshold, Training, digest, encode_json
+from core.vision.bundle.manifest import (
+    TRAINING_CURVE,
+    TRIALS,
+    Manifest,
+    Metrics,
+    Threshold,
+    Training,
+    digest,
+    encode_json,
+)
 from core.vision.bundle.writing import library_versions, write_bundle
 from core.vision.calibration.calibration import calibrate
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import resolve_device
 from core.vision.detectors.registry import detector_classes
-from core.vision.evaluation.evaluation import Evaluation, evaluate, score_dataset
+from core.vision.evaluation.comparison import LearnedFromReviews
+from core.vision.evaluation.evaluation import Evaluation, evaluate
 from core.vision.evaluation.examples import choose_examples
-from core.vision.evaluation.training_report import ReportContent, render
+from core.vision.evaluation.held_out import score_held_out
+from core.vision.evaluation.training_report import ReportContent, TrialRow, render
 from core.vision.input.input_checks import InputRanges, learn_input_ranges
 from core.vision.progress import OnProgress, Progress
+from core.vision.selection.detectability import measure_detectability
+from core.vision.selection.part_appearance import learn_appearance
+from core.vision.selection.setup import Setup, choose_setup
+from core.vision.selection.trial import Trial
 from core.vision.training.checkpoint import CheckpointFile, fingerprint
-from core.vision.training.dataset import (
-    MAX_CACHE_BYTES,
-    dataset_digest,
-)
+from core.vision.training.cross_fitted import CrossFitted
+from core.vision.training.dataset import ScannedImages, dataset_digest
 from core.vision.training.fit_interface import Checkpoint, Epoch
-from core.vision.training_data import TrainingData, read_images, read_training_data
+from core.vision.training.folds import Folds
+from core.vision.training_data import TrainingData, read_training_data
 from core.vision.training_options import TrainingOptions
 
 __all__ = ["Progress", "TrainingOptions", "train"]
 
-_MAX_TEST_CACHE_BYTES = MAX_CACHE_BYTES // 4
+_DETECTABILITY_IMAGES = 48
 
 
 @dataclass(frozen=True)
 class _TrainedDetector:
-    """A trained detector, its training curve, and its scores."""
+    """A trained detector, its training curve, the images that it was trained on, and their scores when held out."""
 
     detector: Detector
+    folds: int
     curve: list[Epoch]
+    good: ScannedImages
     held_out: NDArray[np.float64]
     threshold: Threshold
+    trials: Sequence[Trial]
     evaluation: Evaluation | None
+    detectability: Detectability
     inputs: InputRanges
 
 
@@ -54,6 +74,7 @@ def train(
     report: Path | None = None,
     checkpoints: Path | None = None,
     restart: bool = False,
+    compare: Callable[[Path], LearnedFromReviews] | None = None,
 ) -> Manifest:
     """Train on a folder in MVTec layout and write a bundle.
 
@@ -64,6 +85,7 @@ def train(
         report: the file for the report (`core.vision.evaluation.training_report`); it is overwritten.
         checkpoints: a folder for the state of an interrupted training, from which the same training continues.
         restart: whether to discard that state.
+        compare: called with the folder of the bundle once it is written; what it returns is part of the report.
 
     Returns:
         The manifest of the bundle that was written.
@@ -89,14 +111,18 @@ def train(
         progress(update)
 
     data = read_training_data(folder, options, on_progress)
-    checkpoint = _checkpoint(checkpoints, data, options, device, on_progress) if checkpoints is not None else None
+    setup = choose_setup(data, options, device, on_progress)
+    checkpoint = _checkpoint(checkpoints, data, setup, options, device, on_progress) if checkpoints else None
     if checkpoint is not None and restart:
         checkpoint.remove()
-    trained = _train_detector(data, options, device, on_progress, checkpoint)
+    good = data.prepared(setup.preprocessing, options, on_progress)
+    trained = _train_detector(data, setup, good, device, on_progress, checkpoint)
     on_progress(Progress("writing", 0, 1))
-    manifest = _write_bundle(out, data, trained, options, device)
+    manifest = _write_bundle(out, data, trained, setup.options, device)
+    learned = compare(out) if compare is not None else None
     if report is not None:
-        report.write_text(render(_report_content(data, trained, manifest, notes)), encoding="utf-8")
+        content = replace(_report_content(data, trained, manifest, notes), learned=learned)
+        report.write_text(render(content), encoding="utf-8")
     if checkpoint is not None:
         checkpoint.remove()
     on_progress(Progress("writing", 1, 1))
@@ -104,16 +130,16 @@ def train(
 
 
 def _checkpoint(
-    folder: Path, data: TrainingData, options: TrainingOptions, device: str, on_progress: OnProgress
+    folder: Path, data: TrainingData, setup: Setup, options: TrainingOptions, device: str, on_progress: OnProgress
 ) -> CheckpointFile:
-    """Return the checkpoint of this training: the same images and options, on the same kind of device."""
+    """Return the checkpoint of this training: the same images, options and setup, on the same kind of device."""
     weights = options.backbone_weights
     key = fingerprint(
         {
             "images": dataset_digest(data.root, data.good.paths, data.good.digests),
-            "parts": asdict(data.parts),
-            "preprocessing": data.preprocessing.digest,
-            "options": options.recorded(),
+            "groups": data.grouping.groups,
+            "preprocessing": setup.preprocessing.digest,
+            "options": setup.options.recorded(),
             "backbone": sha256(weights.read_bytes()).hexdigest() if weights is not None else None,
             "device": device,
             "libraries": library_versions(),
@@ -124,80 +150,107 @@ def _checkpoint(
 
 def _train_detector(
     data: TrainingData,
-    options: TrainingOptions,
+    setup: Setup,
+    good: ScannedImages,
     device: str,
     on_progress: OnProgress,
     checkpoint: Checkpoint | None,
 ) -> _TrainedDetector:
     """Fit, calibrate and evaluate a detector."""
-    good, parts = data.good, data.parts
-    detector, curve = _fit(data, options, device, on_progress, checkpoint)
-    count = len(parts.calibration)
-    held_out = score_dataset(
-        detector, good.images.subset(parts.calibration), lambda done: on_progress(Progress("calibrating", done, count))
+    options = setup.options
+    detector_class = detector_classes()[options.architecture]
+    folds = data.folds(detector_class.folds(), options.seed)
+    fitted, curve = _fit(setup, good, folds, device, on_progress, checkpoint)
+    count = len(good.paths)
+    held_out = score_held_out(
+        fitted, folds, good.images, lambda done: on_progress(Progress("calibrating", done, count))
     )
-    calibration = calibrate(
-        held_out,
-        options.false_reject_rate,
-        review_rate=options.review_rate,
-        groups=[data.grouping.groups[index] for index in parts.calibration],
-    )
+    calibration = calibrate(held_out, data.rate, review_rate=options.review_rate, groups=data.grouping.groups)
+    evaluation = _evaluation(data, good, fitted.final, calibration.threshold, options, on_progress)
+    metrics = evaluation.metrics if evaluation is not None else None
     return _TrainedDetector(
-        detector=detector,
+        detector=fitted.final,
+        folds=folds.count,
         curve=curve,
+        good=good,
         held_out=held_out,
         threshold=Threshold(value=calibration.threshold, calibration=calibration),
-        evaluation=_evaluation(data, detector, calibration.threshold, options, on_progress),
-        inputs=learn_input_ranges([good.facts[index] for index in parts.training]),
+        trials=setup.trials,
+        evaluation=evaluation,
+        detectability=_detectability(data, setup, fitted, folds, good, calibration.threshold, metrics, on_progress),
+        inputs=learn_input_ranges(good.facts),
     )
 
 
 def _fit(
-    data: TrainingData,
-    options: TrainingOptions,
+    setup: Setup,
+    good: ScannedImages,
+    folds: Folds,
     device: str,
     on_progress: OnProgress,
     checkpoint: Checkpoint | None,
-) -> tuple[Detector, list[Epoch]]:
-    curve: list[Epoch] = []
+) -> tuple[CrossFitted[Detector], list[Epoch]]:
+    options = setup.options
+    total = options.epochs * (folds.count + 1)
+    epochs: list[Epoch] = []
 
     def on_epoch(epoch: Epoch) -> None:
-        curve.append(epoch)
-        on_progress(Progress("training", epoch.number, options.epochs, epoch=epoch))
+        epochs.append(epoch)
+        on_progress(Progress("training", len(epochs), total, epoch=epoch))
 
-    on_progress(Progress("training", 0, options.epochs))
-    detector = detector_classes()[options.architecture].fit(
-        data.good.images.subset(data.parts.training),
-        data.good.images.subset(data.parts.validation),
-        data.preprocessing,
+    on_progress(Progress("training", 0, total))
+    fitted = detector_classes()[options.architecture].cross_fit(
+        good.images,
+        folds,
+        setup.preprocessing,
         options,
         device=device,
         max_pixels=options.max_pixels,
         on_epoch=on_epoch,
         checkpoint=checkpoint,
     )
-    return detector, curve
+    return fitted, [epoch for epoch in epochs if epoch.fold is None]
+
+
+def _detectability(
+    data: TrainingData,
+    setup: Setup,
+    fitted: CrossFitted[Detector],
+    folds: Folds,
+    good: ScannedImages,
+    threshold: float,
+    metrics: Metrics | None,
+    on_progress: OnProgress,
+) -> Detectability:
+    """Measure what the detector finds, with the good parts of the first fold and the detector that never saw them."""
+    chosen = folds.held_out(0)[:_DETECTABILITY_IMAGES]
+    images = [image for minibatch in good.images.subset(chosen).minibatches(len(chosen)) for image in minibatch]
+    return measure_detectability(
+        lambda images: fitted.held_out[0].score(images).scores,
+        images,
+        learn_appearance(images),
+        threshold,
+        setup.preprocessing.covered(data.typical_size),
+        metrics=metrics,
+        seed=setup.options.seed,
+        progress=lambda done, total: on_progress(Progress("detectability", done, total)),
+    )
 
 
 def _evaluation(
-    data: TrainingData, detector: Detector, threshold: float, options: TrainingOptions, on_progress: OnProgress
+    data: TrainingData,
+    known: ScannedImages,
+    detector: Detector,
+    threshold: float,
+    options: TrainingOptions,
+    on_progress: OnProgress,
 ) -> Evaluation | None:
     """Measure detection on `test/`. Returns None if it has no good or no defective images."""
-    layout = data.layout
-    if not layout.test_good or not layout.test_defective:
+    tested = data.read_test(detector.preprocessing, options, on_progress)
+    if tested is None:
         return None
-    good, defective = (
-        read_images(
-            paths,
-            data.preprocessing,
-            options,
-            on_progress,
-            stage="evaluating",
-            max_cache_bytes=_MAX_TEST_CACHE_BYTES,
-        )
-        for paths in (layout.test_good, layout.test_defective)
-    )
-    training_digests = set(data.good.digests)
+    good, defective = tested
+    training_digests = set(known.digests)
     total = len(good.paths) + len(defective.paths)
     if shared := sum(digest in training_digests for digest in (*good.digests, *defective.digests)):
         note = f"{shared} of the {total} test images are also in train/good, so the figures on test/ are too good"
@@ -207,7 +260,7 @@ def _evaluation(
         data.root,
         good,
         defective,
-        data.good.thumbnails[data.parts.training],
+        known.thumbnails,
         threshold,
         lambda done: on_progress(Progress("evaluating", done, total)),
     )
@@ -219,27 +272,25 @@ def _evaluation(
 def _write_bundle(
     out: Path, data: TrainingData, trained: _TrainedDetector, options: TrainingOptions, device: str
 ) -> Manifest:
-    good, parts = data.good, data.parts
+    good = trained.good
     calibration = trained.threshold.calibration
     return write_bundle(
         trained.detector,
         out,
-        golden=golden_images(
-            [good.paths[index] for index in parts.validation + parts.calibration], max_pixels=options.max_pixels
-        ),
-        extra_files={TRAINING_CURVE: encode_json([asdict(epoch) for epoch in trained.curve])},
+        golden=golden_images(good.paths, max_pixels=options.max_pixels),
+        extra_files={
+            TRAINING_CURVE: encode_json([asdict(epoch) for epoch in trained.curve]),
+            **({TRIALS: encode_json([trial.document() for trial in trained.trials])} if trained.trials else {}),
+        },
         threshold=trained.threshold,
         training=Training(
             training_set_digest=dataset_digest(data.root, good.paths, good.digests),
-            parts={
-                "training": len(parts.training),
-                "validation": len(parts.validation),
-                "calibration": len(parts.calibration),
-            },
+            parts={"training": len(good.paths), "calibration": len(good.paths)},
+            folds=trained.folds,
             unreadable=len(good.unreadable),
             options=options.recorded(),
             epochs=len(trained.curve),
-            best_epoch=min(trained.curve, key=lambda epoch: epoch.validation_loss).number,
+            best_epoch=len(trained.curve) or None,
             device=device,
             groups=data.grouping.count,
             near_duplicates=data.grouping.near_duplicates,
@@ -247,18 +298,18 @@ def _write_bundle(
         review_threshold=calibration.review.threshold if calibration and calibration.review else None,
         metrics=trained.evaluation.metrics if trained.evaluation else None,
         inputs=trained.inputs,
+        detectability=trained.detectability,
     )
 
 
 def _report_content(
-    data: TrainingData, trained: _TrainedDetector, manifest: Manifest, notes: list[str]
+    data: TrainingData,
+    trained: _TrainedDetector,
+    manifest: Manifest,
+    notes: list[str],
 ) -> ReportContent:
     """Collect the content of the report."""
-    root, good, evaluation = data.root, data.good, trained.evaluation
-    good_paths = [good.paths[index] for index in data.parts.calibration]
-    good_scores = trained.held_out
-    if evaluation is not None:
-        good_paths, good_scores = good_paths + evaluation.good, np.concatenate([good_scores, evaluation.good_scores])
+    root, good, evaluation = data.root, trained.good, trained.evaluation
     return ReportContent(
         folder=root.resolve().name,
         manifest=manifest,
@@ -266,7 +317,13 @@ def _report_content(
         curve=trained.curve,
         held_out=trained.held_out,
         tested=evaluation,
-        gallery=choose_examples(trained.detector, root, good_paths, good_scores, evaluation, manifest.threshold.value),
+        gallery=choose_examples(
+            trained.detector, root, good.paths, trained.held_out, evaluation, manifest.threshold.value
+        ),
         unreadable=[(path.relative_to(root).as_posix(), reason) for path, reason in good.unreadable],
         notes=notes,
+        trials=[
+            TrialRow(each.candidate.description, each.auroc, each.caught, each.test_auroc, each.milliseconds)
+            for each in trained.trials
+        ],
     )

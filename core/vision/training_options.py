@@ -2,12 +2,19 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final, Literal, get_args
 
+from core.models.bit_depths import BitDepthChoice
 from core.vision.detectors.autoencoder import MSE, Z_MAP, AutoencoderDetector
 from core.vision.detectors.backbone import BACKBONES
-from core.vision.detectors.registry import default_architecture, detector_classes
+from core.vision.detectors.registry import AUTO, default_architecture, detector_classes
 from core.vision.training.fit_interface import FitOptions
 from core.vision.training.grouping import GroupBy
+
+PoseChoice = Literal["auto", "upright", "as-is"]
+AlignmentChoice = Literal["auto", "off"]
+ChooseBy = Literal["synthetic", "test"]
+DEFAULT_RATE: Final = 0.05
 
 
 class InvalidOptions(ValueError):  # noqa: N818 - describes the fault
@@ -19,57 +26,82 @@ class TrainingOptions(FitOptions):
     """The options of `train`.
 
     Attributes:
-        architecture: a name from `core.vision.detectors.registry.detector_classes`.
+        architecture: a name from `core.vision.detectors.registry.detector_classes`; `auto` to try several of them, of
+            several input sizes, poses and poolings; see `core.vision.selection`.
         input_size: the side of the prepared image in pixels; None to let the detector choose it for the images.
         scaled_decode: see `Preprocessing`.
-        false_reject_rate: the share of good parts that the threshold may reject.
+        false_reject_rate: the share of good parts that the threshold may reject; None for 5 %, or for the smallest
+            possible share if there are fewer than 19 good parts.
         review_rate: the share of good parts that may be rejected or reviewed; None for no review.
         group_by: which images show the same part or lot (see `core.vision.training.grouping`); None to group images
             that look alike.
-        validation_share, calibration_share: shares of the good images. Calibration gets at least as many images as
-            the false-reject rate requires.
+        pose, alignment: how images are brought into one pose, see `core.vision.input.preprocessing`; `auto` to do so
+            where it helps.
+        budget_seconds: of an `auto` architecture: no further choice is tried after this time.
+        max_ms: of an `auto` architecture: the largest time to decode and score one image on one core, milliseconds.
+        choose_by: whether an `auto` architecture is chosen by synthetic defects or by the images in `test/`.
         device: `auto`, `cpu` or `cuda`.
+        bit_depth: of the images; `auto` to find it, see `core.vision.training.training_depth`.
         max_pixels: the largest accepted width times height of an image.
     """
 
     architecture: str = field(default_factory=default_architecture)
     input_size: int | None = None
     scaled_decode: bool = True
-    false_reject_rate: float = 0.05
+    false_reject_rate: float | None = None
     review_rate: float | None = None
     group_by: str | None = None
-    validation_share: float = 0.1
-    calibration_share: float = 0.25
+    pose: PoseChoice = "auto"
+    alignment: AlignmentChoice = "auto"
+    budget_seconds: float = 600.0
+    max_ms: float = 40.0
+    choose_by: ChooseBy = "synthetic"
     device: str = "auto"
+    bit_depth: BitDepthChoice = "auto"
     max_pixels: int = 64_000_000
 
     def __post_init__(self) -> None:
-        if self.architecture not in detector_classes():
+        architectures = (AUTO, *detector_classes())
+        if self.architecture not in architectures:
+            raise ValueError(f"the architecture must be one of {', '.join(architectures)}, not {self.architecture!r}")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError("epochs and the batch size must be at least 1")
+        if self.pooling is not None and not 0 <= self.pooling <= 1:
+            raise ValueError(f"the pooling must be a share from 0 to 1, not {self.pooling:g}")
+        if not self.budget_seconds > 0 or not self.max_ms > 0:
+            raise ValueError("the budget and the milliseconds per image must be more than 0")
+        self._check_choices()
+        rate = DEFAULT_RATE if self.false_reject_rate is None else self.false_reject_rate
+        if not 0 < rate < 1:
+            raise ValueError(f"the false-reject rate must be between 0 and 1, not {rate:g}")
+        if self.review_rate is not None and not rate < self.review_rate < 1:
             raise ValueError(
-                f"the architecture must be one of {', '.join(detector_classes())}, not {self.architecture!r}"
+                f"the review rate must be between the false-reject rate, {rate:g}, and 1, not {self.review_rate:g}: it "
+                "is the share of good parts that may be rejected or reviewed"
             )
-        if self.epochs < 1 or self.patience < 1 or self.batch_size < 1:
-            raise ValueError("epochs, patience and the batch size must be at least 1")
-        if not 0 < self.false_reject_rate < 1:
-            raise ValueError(f"the false-reject rate must be between 0 and 1, not {self.false_reject_rate:g}")
-        if self.review_rate is not None and not self.false_reject_rate < self.review_rate < 1:
-            raise ValueError(
-                f"the review rate must be between the false-reject rate, {self.false_reject_rate:g}, and 1, "
-                f"not {self.review_rate:g}: it is the share of good parts that may be rejected or reviewed"
-            )
-        if not 0 < self.validation_share + self.calibration_share < 1:
-            raise ValueError("the shares of validation and calibration must leave something to train on")
         if self.group_by is not None:
             GroupBy.parse(self.group_by)
         self._check_detector_options()
 
+    def _check_choices(self) -> None:
+        for name, value, allowed in (
+            ("pose", self.pose, get_args(PoseChoice)),
+            ("alignment", self.alignment, get_args(AlignmentChoice)),
+            ("choice", self.choose_by, get_args(ChooseBy)),
+            ("bit depth", self.bit_depth, get_args(BitDepthChoice)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"the {name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
+
     def _check_detector_options(self) -> None:
         """Refuse options that the detector does not have."""
         is_autoencoder = self.architecture == AutoencoderDetector.name
-        if self.backbone not in BACKBONES:
+        if self.backbone not in (None, *BACKBONES):
             raise ValueError(f"the backbone must be one of {', '.join(BACKBONES)}, not {self.backbone!r}")
-        if self.backbone_weights is not None and is_autoencoder:
-            raise ValueError(f"{self.architecture} has no backbone: the backbone weights must be omitted")
+        if is_autoencoder and (self.backbone is not None or self.backbone_weights is not None):
+            raise ValueError(f"{self.architecture} has no backbone: the backbone and its weights must be omitted")
+        if is_autoencoder and self.pooling is not None:
+            raise ValueError(f"{self.architecture} has no pooling: the option must be omitted")
         if self.backbone_weights is not None and not self.backbone_weights.is_file():
             raise ValueError(f"the backbone weights must be a file, and {self.backbone_weights} is not")
         if self.score_method is not None and not is_autoencoder:
@@ -81,5 +113,8 @@ class TrainingOptions(FitOptions):
         """Return the options for the manifest: without the device, without options that are None or that the detector
         does not have, and with only the names of files."""
         excluded = {"device", "backbone"} if self.architecture == AutoencoderDetector.name else {"device"}
-        options = {name: value for name, value in asdict(self).items() if name not in excluded and value is not None}
+        options = {**asdict(self), "backbone": self.backbone_name}
+        options = {name: value for name, value in options.items() if name not in excluded and value is not None}
+        if self.group_by is not None and (by := GroupBy.parse(self.group_by)).table is not None:
+            options["group_by"] = f"{by.table.name}:{by.column}"
         return {name: value.name if isinstance(value, Path) else value for name, value in options.items()}

@@ -23,6 +23,17 @@ AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 FOLDER_OR_FILE = click.Path(path_type=Path)
 
 
+class _BitDepth(click.Choice[str]):
+    """`auto`, or a bit depth, which becomes an int."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        chosen = super().convert(str(value), param, ctx)
+        return chosen if chosen == "auto" else int(chosen)
+
+
+bit_depth_type = _BitDepth(["auto", "8", "10", "12", "14", "16"])
+
+
 def together(options: Sequence[Callable[[Any], Any]]) -> Callable[[AnyFunction], AnyFunction]:
     """Several options as one decorator; `--help` lists them in this order."""
 
@@ -65,7 +76,13 @@ group_by_option = click.option(
     "--group-by",
     help="How images are grouped by part or lot: a pattern of file names such as 'part(\\d+)_', or FILE.csv:COLUMN.",
 )
+bit_depth_option = click.option(
+    "--bit-depth",
+    type=bit_depth_type,
+    help="The bit depth of the grey levels. [that of the recipe, or auto: found in the images]",
+)
 activate_option = click.option("--activate", is_flag=True, help="Activate the version once it is ready.")
+force_option = click.option("--force", is_flag=True, help="Activate it even if it is not fit for use.")
 data_directory_option = click.option(
     "--data",
     type=FOLDER_OR_FILE,

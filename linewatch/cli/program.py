@@ -28,6 +28,7 @@ program = CommandGroup(
         "train": "linewatch.server.commands.train:train",
         "calibrate": "linewatch.server.commands.calibrate:calibrate",
         "explain": "linewatch.server.commands.explain:explain",
+        "recipes": "linewatch.cli.commands.recipes:recipes",
         "models": "linewatch.cli.commands.models:models",
         "submit": "linewatch.cli.commands.submit:submit",
         "status": "linewatch.cli.commands.status:status",

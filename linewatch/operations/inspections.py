@@ -41,7 +41,8 @@ class Fields(TypedDict, total=False):
 class Filters(TypedDict, total=False):
     """Filters of a listing; `since` and `until` apply to the time at which an image was accepted.
 
-    `verdict` is the machine's; `effective_verdict` is that of the newest review, else the machine's.
+    `verdict` is the machine's; `effective_verdict` is that of the newest review, else the machine's. `reviewed` is the
+    verdict of the newest review: `any` if there is one, `none` if there is not.
     """
 
     recipe: str | None
@@ -52,6 +53,7 @@ class Filters(TypedDict, total=False):
     batch_id: UUID | str | None
     verdict: Literal["ok", "ng", "review"] | None
     effective_verdict: Literal["ok", "ng", "review"] | None
+    reviewed: Literal["ok", "ng", "any", "none"] | None
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None
     since: datetime | None
     until: datetime | None

@@ -1,8 +1,20 @@
-"""Recipes: create and list."""
+"""Recipes: create, change and list."""
+
+from typing import Literal, TypedDict, Unpack
 
 from linewatch.errors import Refused
 from linewatch.operations.session import Session, url_path
 from linewatch.types.results import Recipe
+
+BitDepth = Literal["auto", 8, 10, 12, 14, 16]
+
+
+class RecipeChanges(TypedDict, total=False):
+    """The fields of a recipe that can change; absent fields stay."""
+
+    state: Literal["active", "archived"]
+    without_model: Literal["refuse", "wait"]
+    bit_depth: BitDepth
 
 
 class Recipes(Session):
@@ -11,6 +23,10 @@ class Recipes(Session):
     async def recipes(self) -> list[Recipe]:
         """All recipes, by name."""
         return await self._list(Recipe, url_path("recipes"))
+
+    async def recipe(self, name: str) -> Recipe:
+        """One recipe."""
+        return await self._get(Recipe, url_path("recipes", name))
 
     async def create_recipe(self, name: str, *, exist_ok: bool = False) -> Recipe:
         """Create a recipe; with `exist_ok`, return an existing one.
@@ -25,3 +41,11 @@ class Recipes(Session):
             if not exist_ok or refused.code != "recipe_exists":
                 raise
         return await self._get(Recipe, url_path("recipes", name))
+
+    async def change_recipe(self, name: str, **changes: Unpack[RecipeChanges]) -> Recipe:
+        """Change a recipe. `bit_depth` is for the next training; model versions keep theirs.
+
+        Example:
+            lw.change_recipe("ring", bit_depth=12)
+        """
+        return await self._patch(Recipe, url_path("recipes", name), changes)

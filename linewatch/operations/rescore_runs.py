@@ -29,6 +29,7 @@ class Where(TypedDict, total=False):
     batch_id: UUID | str | None
     verdict: Verdict | None
     effective_verdict: Verdict | None
+    reviewed: Literal["ok", "ng", "any", "none"] | None
     status: Literal["completed", "failed", "cancelled"] | None
     since: datetime | str | None
     until: datetime | str | None

@@ -142,7 +142,12 @@ class Challenger(Result, frozen=True):
 
 
 class Recipe(Result, frozen=True):
-    """A recipe; `active_version` is the number of its active model version, null if it has none."""
+    """A recipe.
+
+    Attributes:
+        bit_depth: `auto`, or 8, 10, 12, 14 or 16: what the next training is asked for.
+        active_version: the number of its active model version, null if it has none.
+    """
 
     name: str
     state: str
@@ -151,6 +156,7 @@ class Recipe(Result, frozen=True):
     created_at: dt.datetime
     updated_at: dt.datetime
     challenger: Challenger | None = None
+    bit_depth: int | str = "auto"
 
 
 class Threshold(Result, frozen=True):

@@ -14,7 +14,7 @@ from core.errors import Failure
 from core.intake.image_decoding import Undecodable
 from core.storage.image_store import Store, image_key
 from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
-from core.vision.input.preprocessing import PreparedImage, SizedImage
+from core.vision.input.prepared_image import PreparedImage, SizedImage
 from worker.pipeline.faults import describe
 from worker.pipeline.isolated_decoding import Unfinished
 from worker.pipeline.loaded_models import LoadedModel
@@ -103,4 +103,5 @@ def prepare_in_child(prepare: Callable[[Path], SizedImage], path: Path, inputs: 
 
 
 def _checked(image: SizedImage, inputs: InputRanges | None) -> CheckedImage:
-    return CheckedImage(image.pixels, [] if inputs is None else failed_checks(measure_image(image), inputs))
+    failed = [] if inputs is None else failed_checks(measure_image(image), inputs)
+    return CheckedImage(image.pixels, [*image.reasons, *failed])

@@ -27,9 +27,13 @@ import numpy as np
 
 from core.errors import Failure
 from core.html.rendering import IMAGE_SIDE, jpeg
-from core.intake.image_decoding import Undecodable, decode
+from core.intake.image_decoding import Undecodable
 from core.vision.evaluation.heatmap import Heat, overlay
-from core.vision.input.preprocessing import Preprocessing, SizedImage, prepare
+from core.vision.input.bit_depth import decode_visible
+from core.vision.input.geometry import Affine
+from core.vision.input.prepared_image import SizedImage
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +105,7 @@ class IsolatedDecoder:
         Raises:
             Undecodable: see `prepare`.
         """
-        request = {"path": str(path), "heat": heat.shape, "bytes": heat.nbytes}
+        request = {**self._preparation(path), "heat": heat.shape, "bytes": heat.nbytes}
         return self._ask_twice(request, heat.tobytes(), cpu_seconds=CPU_SECONDS_PER_HEATMAP)[1]
 
     def encode_example(self, path: Path, heat: Heat | None = None) -> bytes:
@@ -111,7 +115,7 @@ class IsolatedDecoder:
             Undecodable: see `prepare`.
         """
         cells = np.empty((0, 0), np.float32) if heat is None else heat
-        request = {"path": str(path), "heat": cells.shape, "bytes": cells.nbytes, "side": IMAGE_SIDE}
+        request = {**self._preparation(path), "heat": cells.shape, "bytes": cells.nbytes, "side": IMAGE_SIDE}
         return self._ask_twice(request, cells.tobytes(), cpu_seconds=CPU_SECONDS_PER_HEATMAP)[1]
 
     def _preparation(self, path: Path) -> dict[str, Any]:
@@ -182,8 +186,9 @@ class IsolatedDecoder:
 
 
 def _sized(answer: dict[str, Any], data: bytes) -> SizedImage:
-    pixels = np.frombuffer(data, dtype=np.uint8).reshape(answer["shape"])
-    return SizedImage(pixels, answer["width"], answer["height"])
+    pixels = np.frombuffer(data, dtype=answer["dtype"]).reshape(answer["shape"])
+    placed = Affine(*answer["placed"]) if answer["placed"] is not None else None
+    return SizedImage(pixels, answer["width"], answer["height"], tuple(answer["reasons"]), placed)
 
 
 def main(requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -224,15 +229,26 @@ def _limit(request: dict[str, Any]) -> None:
 def _prepare(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     preprocessing = Preprocessing.model_validate(request["preprocessing"])
     image = prepare(Path(request["path"]).read_bytes(), preprocessing, max_pixels=request["max_pixels"])
-    answer = {"shape": image.pixels.shape, "width": image.width, "height": image.height}
+    answer = {
+        "shape": image.pixels.shape,
+        "dtype": image.pixels.dtype.name,
+        "width": image.width,
+        "height": image.height,
+        "reasons": image.reasons,
+        "placed": image.placed.coefficients if image.placed is not None else None,
+    }
     return answer, image.pixels.tobytes()
 
 
 def _draw(request: dict[str, Any], heat: bytes) -> bytes:
     """The image with its heat, if any. If the request has a `side`, the image is reduced for a report."""
     side = request.get("side")
-    at_least = None if side is None else (side, side)
-    image = decode(Path(request["path"]).read_bytes(), max_pixels=request["max_pixels"], at_least=at_least)
+    image = decode_visible(
+        Path(request["path"]).read_bytes(),
+        Preprocessing.model_validate(request["preprocessing"]).bit_depth,
+        max_pixels=request["max_pixels"],
+        at_least=None if side is None else (side, side),
+    )
     if side is not None:
         image.thumbnail((side, side))
     if heat:

@@ -25,7 +25,9 @@ from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import Device, is_out_of_memory
 from core.vision.errors import InvalidBundle
 from core.vision.input.input_checks import InputRanges
-from core.vision.input.preprocessing import PreparedImage, Preprocessing, SizedImage, prepare
+from core.vision.input.prepared_image import PreparedImage, SizedImage
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import Preprocessing
 from worker.pipeline.faults import WorkerUnfit, describe
 
 log = logging.getLogger(__name__)

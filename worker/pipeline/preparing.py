@@ -16,7 +16,7 @@ from core.intake.image_decoding import Undecodable
 from core.queue.claiming import Claim
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
-from core.vision.input.preprocessing import PreparedImage, SizedImage
+from core.vision.input.prepared_image import PreparedImage, SizedImage
 from worker.pipeline.decode_threads import DecodeThreads
 from worker.pipeline.image_loading import CheckedImage, Unprepared, prepare_here, prepare_in_child, read_stored
 from worker.pipeline.isolated_decoding import IsolatedDecoder, Unfinished

@@ -19,7 +19,7 @@ from core.settings import Settings
 from core.storage.archive_location import ArchiveLocation
 from core.storage.archive_roots import Archives
 from core.storage.image_store import Store
-from core.vision.input.preprocessing import PreparedImage
+from core.vision.input.prepared_image import PreparedImage
 from worker.pipeline.decode_threads import DecodeThreads
 from worker.pipeline.faults import describe
 from worker.pipeline.image_loading import CheckedImage, Unprepared, prepare_here, prepare_in_child, read_stored

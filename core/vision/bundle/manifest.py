@@ -12,16 +12,19 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from core.vision.bundle.detectability import Detectability
 from core.vision.calibration.record import Calibration
 from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord, Sha256
 from core.vision.errors import InvalidBundle
 from core.vision.input.input_checks import InputRanges
-from core.vision.input.preprocessing import Preprocessing
+from core.vision.input.record import Preprocessing
 from core.vision.manifest_part import ManifestPart, Rate, Score
 
 FORMAT_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 TRAINING_CURVE: Final = "training_curve.json"
+TRIALS: Final = "trials.json"
+"""What was tried before the detector was chosen: a list of `core.vision.selection.trial.Trial`."""
 
 _MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_FILES = 200
@@ -76,11 +79,13 @@ class Training(ManifestPart):
 
     Attributes:
         training_set_digest: SHA-256 over names and contents of all good images, see `core.vision.training.dataset`.
-        parts: number of images in each split.
+        parts: number of images that were used for each purpose.
+        folds: of the cross-conformal calibration, in which every image is used for training and for calibration; null
+            if images were held out for calibration instead.
         unreadable: number of images that were skipped because they could not be decoded.
         options: the training options, seed included.
-        epochs: number of epochs run.
-        best_epoch: the epoch that the weights come from, counted from 1.
+        epochs: number of epochs run; 0 for a detector that trains no network.
+        best_epoch: the epoch that the weights come from, counted from 1; null without epochs.
         device: `cpu` or `cuda`.
         groups: number of groups (parts, lots or copies) among the good images; each is on one side of the split.
         near_duplicates: number of images that were grouped with another image because they look alike.
@@ -88,10 +93,11 @@ class Training(ManifestPart):
 
     training_set_digest: Sha256
     parts: dict[Literal["training", "validation", "calibration"], int]
+    folds: Annotated[int, Field(ge=2)] | None = None
     unreadable: Annotated[int, Field(ge=0)]
     options: dict[str, bool | int | float | str]
-    epochs: Annotated[int, Field(ge=1)]
-    best_epoch: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=0)]
+    best_epoch: Annotated[int, Field(ge=1)] | None
     device: str
     groups: Annotated[int, Field(ge=1)] | None = None
     near_duplicates: Annotated[int, Field(ge=0)] = 0
@@ -111,6 +117,7 @@ class Manifest(ManifestPart):
         review_threshold: a person reviews scores between it and the threshold; null for none.
         training: null for imported weights, whose training is unknown.
         metrics: null if the training folder had no `test/`.
+        detectability: what it can find, from synthetic defects; null if it was not measured.
         libraries: the versions of the libraries that scores depend on, by name.
         inputs: ranges for the input checks; null if unknown, and then inputs are not checked.
         backbone: null for detectors without a backbone.
@@ -127,6 +134,7 @@ class Manifest(ManifestPart):
     review_threshold: Score | None = None
     training: Training | None
     metrics: Metrics | None
+    detectability: Detectability | None = None
     libraries: dict[str, str]
     inputs: InputRanges | None = None
     backbone: BackboneRecord | None = None

@@ -13,7 +13,7 @@ from torch import Tensor
 from core.vision.bundle.manifest import Manifest, Threshold
 from core.vision.bundle.writing import write_bundle
 from core.vision.detectors.autoencoder import AutoencoderDetector, AutoencoderSettings, network_from_state_dict
-from core.vision.input.preprocessing import Preprocessing
+from core.vision.input.record import Preprocessing
 
 _GOLDEN_SEEDS = (0, 1, 2)
 _PARALLEL_PREFIX = "module."

@@ -4,6 +4,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from core.vision.bundle.detectability import Detectability
 from core.vision.bundle.folder import write_folder
 from core.vision.bundle.golden import GOLDEN_TOLERANCE
 from core.vision.bundle.manifest import MANIFEST, GoldenScore, Manifest, Metrics, Threshold, Training, checksums
@@ -20,6 +21,7 @@ def write_bundle(
     threshold: Threshold,
     training: Training | None,
     metrics: Metrics | None,
+    detectability: Detectability | None = None,
     inputs: InputRanges | None = None,
     review_threshold: float | None = None,
 ) -> Manifest:
@@ -47,6 +49,7 @@ def write_bundle(
         threshold=threshold,
         training=training,
         metrics=metrics,
+        detectability=detectability,
         inputs=inputs,
         review_threshold=review_threshold,
         libraries=library_versions(),

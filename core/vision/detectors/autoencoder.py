@@ -12,6 +12,7 @@ at each pixel is compared with the mean and standard deviation that good parts h
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
@@ -26,9 +27,13 @@ from core.vision.detectors.architecture import WEIGHTS, Architecture
 from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import disable_tf32
 from core.vision.errors import InvalidBundle
-from core.vision.input.preprocessing import PreparedImage, Preprocessing
+from core.vision.input.prepared_image import PreparedImage
+from core.vision.input.record import Preprocessing
 from core.vision.training.augmentation import augment_batch
+from core.vision.training.cross_fitted import CrossFitted
+from core.vision.training.cross_training import FoldTraining, cross_train
 from core.vision.training.fit_interface import Checkpoint, Epoch, FitOptions, PreparedImages
+from core.vision.training.folds import Folds
 from core.vision.training.training_loop import TrainingLoop
 
 MSE: Final = "mse"
@@ -180,7 +185,7 @@ class AutoencoderDetector(Detector):
         self._statistics = statistics.to(device) if statistics else None
 
     @classmethod
-    def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    def input_size(cls, size: tuple[int, int], side: int | None, backbone: str) -> tuple[int, int]:
         """See `Detector.input_size`. Always a square, whatever the shape of the image."""
         side = 128 if side is None else side
         if side % 8:
@@ -188,10 +193,15 @@ class AutoencoderDetector(Detector):
         return side, side
 
     @classmethod
-    def fit(
+    def folds(cls) -> int:
+        """See `Detector.folds`."""
+        return 3
+
+    @classmethod
+    def cross_fit(
         cls,
-        training: PreparedImages,
-        validation: PreparedImages,
+        images: PreparedImages,
+        folds: Folds,
         preprocessing: Preprocessing,
         options: FitOptions,
         *,
@@ -199,8 +209,29 @@ class AutoencoderDetector(Detector):
         max_pixels: int,
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None = None,
+    ) -> CrossFitted[Self]:
+        """See `Detector.cross_fit` and `TrainingLoop`."""
+        train = partial(
+            cls._train,
+            images=images,
+            preprocessing=preprocessing,
+            options=options,
+            device=device,
+            max_pixels=max_pixels,
+        )
+        return cross_train(folds, train, options.epochs, on_epoch, checkpoint)
+
+    @classmethod
+    def _train(
+        cls,
+        task: FoldTraining,
+        *,
+        images: PreparedImages,
+        preprocessing: Preprocessing,
+        options: FitOptions,
+        device: str,
+        max_pixels: int,
     ) -> Self:
-        """See `Detector.fit` and `TrainingLoop`."""
         score = options.score_method or Z_MAP
         settings = AutoencoderSettings(width=preprocessing.width, height=preprocessing.height, score=score)
         with torch.random.fork_rng(devices=[]):
@@ -209,15 +240,15 @@ class AutoencoderDetector(Detector):
         detector = cls(network, settings, preprocessing, device=device, max_pixels=max_pixels)
 
         def epoch(random: np.random.Generator) -> Iterator[Tensor]:
-            order = random.permutation(len(training)).tolist()
-            for minibatch in training.minibatches(options.batch_size, order):
+            order = random.permutation(task.training).tolist()
+            for minibatch in images.minibatches(options.batch_size, order):
                 yield augment_batch(to_input_tensor(list(minibatch), device), random, flips=options.flips)
 
-        loop = TrainingLoop(network, options, device)
-        loop.run(epoch, lambda: detector.mean_squared_error(validation), on_epoch, checkpoint)
+        validate = task.validation(lambda chosen: detector.mean_squared_error(images, chosen))
+        TrainingLoop(network, options, device).run(epoch, validate, task.on_epoch, task.checkpoint)
         if score == Z_MAP:
             with torch.inference_mode():
-                chunks = training.minibatches(_CHUNK_SIZE[device])
+                chunks = images.minibatches(_CHUNK_SIZE[device], task.training)
                 errors = (detector.light_corrected_error(list(chunk)) for chunk in chunks)
                 detector._statistics = ErrorStatistics.from_errors(errors).to(device)
         return detector
@@ -278,12 +309,12 @@ class AutoencoderDetector(Detector):
         errors = ((target - gain * output).square() / variance).mean(dim=1, keepdim=True)
         return nn.functional.avg_pool2d(errors, 3, stride=1, padding=1, count_include_pad=False)[:, 0]
 
-    def mean_squared_error(self, images: PreparedImages) -> float:
-        """Return the mean squared error over all images."""
+    def mean_squared_error(self, images: PreparedImages, indices: Sequence[int]) -> float:
+        """Return the mean squared error over the images with these indices."""
         with torch.inference_mode():
             means = [
                 self.squared_error(list(chunk)).mean(dim=(1, 2), dtype=torch.float64)
-                for chunk in images.minibatches(_CHUNK_SIZE[self.device])
+                for chunk in images.minibatches(_CHUNK_SIZE[self.device], indices)
             ]
         return float(torch.cat(means).mean())
 

@@ -1,18 +1,20 @@
-"""The interface of every detector: fit, calibrate, score a minibatch, save and load."""
+"""The interface of every detector: fit, score a minibatch, save and load."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.vision.calibration.calibration import calibrate
-from core.vision.calibration.record import Calibration
 from core.vision.detectors.architecture import Architecture, BackboneRecord
-from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepare
+from core.vision.input.prepared_image import PreparedImage
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import Preprocessing
+from core.vision.training.cross_fitted import CrossFitted
 from core.vision.training.fit_interface import Checkpoint, Epoch, FitOptions, PreparedImages
+from core.vision.training.folds import Folds
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Detector(ABC):
             from a bundle.
     """
 
+    name: ClassVar[str]
     architecture: Architecture
     score_method: str
     preprocessing: Preprocessing
@@ -52,29 +55,22 @@ class Detector(ABC):
     backbone: BackboneRecord | None = None
 
     def prepare(self, data: bytes) -> PreparedImage:
-        """Decode and resize one encoded image: uint8, (height, width, 3). Thread-safe; Pillow releases the GIL.
+        """Decode and resize one encoded image, see `PreparedImage`. Thread-safe; Pillow releases the GIL.
 
         Raises:
             core.intake.image_decoding.Undecodable: the image cannot be decoded.
         """
         return prepare(data, self.preprocessing, max_pixels=self.max_pixels).pixels
 
-    def calibrate(self, images: Sequence[PreparedImage], false_reject_rate: float) -> Calibration:
-        """Choose a threshold from prepared images of good parts that were not used in `fit`.
-
-        Raises:
-            core.vision.calibration.calibration.SampleTooSmall: there are too few images.
-        """
-        return calibrate(self.score(images).scores, false_reject_rate)
-
     @classmethod
     @abstractmethod
-    def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    def input_size(cls, size: tuple[int, int], side: int | None, backbone: str) -> tuple[int, int]:
         """Return the (width, height) of the prepared images.
 
         Args:
             size: (width, height) of a typical image, as displayed.
             side: the requested side, pixels; None for the detector's default.
+            backbone: the name of its backbone, if it uses one.
 
         Raises:
             ValueError: the detector does not accept images of that size.
@@ -82,10 +78,15 @@ class Detector(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(
+    def folds(cls) -> int:
+        """Return the number of folds that are worth their time for this detector, at least 2."""
+
+    @classmethod
+    @abstractmethod
+    def cross_fit(
         cls,
-        training: PreparedImages,
-        validation: PreparedImages,
+        images: PreparedImages,
+        folds: Folds,
         preprocessing: Preprocessing,
         options: FitOptions,
         *,
@@ -93,12 +94,12 @@ class Detector(ABC):
         max_pixels: int,
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None = None,
-    ) -> Self:
-        """Learn what is normal from prepared images of good parts.
+    ) -> CrossFitted[Self]:
+        """Learn what is normal from prepared images of good parts: once from all, and once without each fold.
 
-        The validation images decide when to stop; the weights are those of the best epoch. On a CPU, the same
-        images, options and number of threads give the same weights, even after an interruption: a fit that finds a
-        state in its checkpoint reports the finished epochs to `on_epoch` and continues with the next one.
+        On a CPU, the same images, options and number of threads give the same weights, even after an interruption: a
+        fit that finds a state in its checkpoint reports the finished epochs to `on_epoch` and continues with the next
+        one.
         """
 
     @abstractmethod

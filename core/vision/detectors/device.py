@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from core.vision.detectors.detector import Detector, ScoredImages
-from core.vision.input.preprocessing import PreparedImage
+from core.vision.input.prepared_image import PreparedImage
 
 P = ParamSpec("P")
 T = TypeVar("T")

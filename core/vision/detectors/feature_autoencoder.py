@@ -1,37 +1,34 @@
-"""The default detector: an autoencoder on frozen features, with statistics of its residual at each position.
+"""The detector `feature-autoencoder`: an autoencoder on frozen features, with statistics of its residual.
 
 A frozen backbone separates textures and edges better than pixels do. A small convolutional autoencoder learns the
 combinations of features in good parts. Its residual is whitened with the mean and covariance that the residuals of good
-parts have at the same position. The map is the length of the whitened residual, and the score is the mean of the
-highest 2 % of the map. If parts always look alike, the scores are close to those of `feature-gaussian`; if their layout
+parts have at the same position, or, for parts without a fixed pose, at all positions. The map is the length of the
+whitened residual. If parts always look alike, the scores are close to those of `feature-gaussian`; if their layout
 varies, the autoencoder removes that variation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final, Self
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord
-from core.vision.detectors.backbone import load_pretrained
-from core.vision.detectors.detector import Detector, ScoredImages
-from core.vision.detectors.device import disable_tf32
-from core.vision.detectors.features import FeatureExtractor, FeatureSettings, input_size, pool_maps
-from core.vision.detectors.position_statistics import PositionStatistics
-from core.vision.errors import InvalidBundle
-from core.vision.input.preprocessing import PreparedImage, Preprocessing
-from core.vision.training.fit_interface import Checkpoint, Epoch, FitOptions, PreparedImages
+from core.vision.detectors.feature_detector import FeatureDetector
+from core.vision.detectors.feature_model import CrossFit, FeatureModel, FeatureSettings, with_prefix
+from core.vision.detectors.features import ChannelScale, FeatureBatch, Layers
+from core.vision.detectors.grid_features import GridSample, grid_size, to_grid
+from core.vision.detectors.position_statistics import PositionStatistics, PositionSums
+from core.vision.training.cross_fitted import CrossFitted
+from core.vision.training.cross_training import FoldTraining, cross_train
+from core.vision.training.fit_interface import FitOptions
 from core.vision.training.training_loop import TrainingLoop
 
 _STEPS_PER_EPOCH: Final = 50
 """Steps of an epoch, which is not a pass over the images here: training needs a few hundred steps for any data set."""
 _MINIBATCH_SIZE: Final = 16
+_MAX_CHANNELS: Final = 4096
 
 
 class FeatureAutoencoder(nn.Module):
@@ -64,153 +61,113 @@ class FeatureAutoencoder(nn.Module):
         return reconstructed
 
 
-class FeatureAutoencoderDetector(Detector):
-    """Scores images by the whitened residual of their features; about 1 is normal."""
+class FeatureResidual(FeatureModel):
+    """The whitened residual of an autoencoder of features; about 1 for good parts."""
 
     name: ClassVar[str] = "feature-autoencoder"
-    score_method = "whitened-residual-top-2-percent"
+    measure: ClassVar[str] = "whitened-residual"
+    folds: ClassVar[int] = 3
 
     def __init__(
         self,
-        extractor: FeatureExtractor,
+        scale: ChannelScale,
         network: FeatureAutoencoder,
         statistics: PositionStatistics,
-        settings: FeatureSettings,
-        preprocessing: Preprocessing,
-        *,
-        device: str,
-        max_pixels: int,
-        backbone: BackboneRecord | None = None,
+        grid: tuple[int, int],
     ) -> None:
-        disable_tf32(device)
-        self.architecture = Architecture(name=self.name, settings=asdict(settings))
-        self.preprocessing = preprocessing
-        self.max_pixels = max_pixels
-        self.device = device
-        self.backbone = backbone
-        self._extractor = extractor
-        self._network = network.to(device).eval().requires_grad_(False)
-        self._statistics = statistics.to(device)
-        self._grid = settings.grid
+        self._scale = scale
+        self._network = network.eval().requires_grad_(False)
+        self._statistics = statistics
+        self._grid = grid
 
     @classmethod
-    def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """See `Detector.input_size`. Keeps the image's aspect ratio; by default the area of 256 × 256 pixels."""
-        return input_size(size, side)
+    def collector(cls, settings: FeatureSettings, seed: int, device: str) -> "_ResidualCollector":
+        """See `FeatureModel.collector`."""
+        return _ResidualCollector(settings, device)
 
-    @classmethod
-    def fit(
-        cls,
-        training: PreparedImages,
-        validation: PreparedImages,
-        preprocessing: Preprocessing,
-        options: FitOptions,
-        *,
-        device: str,
-        max_pixels: int,
-        on_epoch: Callable[[Epoch], None],
-        checkpoint: Checkpoint | None = None,
-    ) -> Self:
-        """See `Detector.fit`. An epoch has 50 steps of 16 images; its losses are mean squared errors of features."""
-        disable_tf32(device)
-        backbone = load_pretrained(options.backbone, options.backbone_weights)
-        settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
-        extractor = FeatureExtractor(backbone.network, settings, device)
-        sample = extractor.sample(training, options.seed, augmented=True)
-        extractor.fit_scale(sample)
-        network = _train(extractor, sample, validation, options, device, on_epoch, checkpoint)
-        residuals = (_residual(network, features) for features in extractor.standardise_all(sample))
-        statistics = PositionStatistics.from_features(residuals)
-        return cls(
-            extractor,
-            network,
-            statistics,
-            settings,
-            preprocessing,
-            device=device,
-            max_pixels=max_pixels,
-            backbone=backbone.record,
-        )
+    def maps(self, layers: Layers) -> Tensor:
+        """See `FeatureModel.maps`."""
+        return self._statistics.distance(_residual(self._network, self._scale.apply(to_grid(layers, self._grid))))
 
-    def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
-        """See `Detector.score`. The map is the length of the whitened residual at each position of the grid."""
-        if not images:
-            return ScoredImages(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
-        with torch.inference_mode():
-            maps = self._statistics.distance(_residual(self._network, self._extractor.extract(images)))
-            return ScoredImages(pool_maps(maps).cpu().numpy(), maps.cpu().numpy())
+    def to(self, device: str) -> Self:
+        """See `FeatureModel.to`."""
+        network = copy.deepcopy(self._network).to(device)
+        return type(self)(self._scale.to(device), network, self._statistics.to(device), self._grid)
 
-    def save(self) -> dict[str, bytes]:
-        """Return `weights.safetensors`: backbone, feature scale, autoencoder and statistics of the residual."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `FeatureModel.state_dict`: the scale of the channels, the autoencoder, statistics of its residual."""
         network = {f"autoencoder.{name}": value.cpu() for name, value in self._network.state_dict().items()}
         statistics = {f"statistics.{name}": value for name, value in self._statistics.state_dict().items()}
-        return {WEIGHTS: save_tensors({**self._extractor.state_dict(), **network, **statistics})}
+        return {"center": self._scale.center.cpu(), "scale": self._scale.scale.cpu(), **network, **statistics}
 
     @classmethod
-    def load(
-        cls,
-        files: Mapping[str, bytes],
-        architecture: Architecture,
-        preprocessing: Preprocessing,
-        *,
-        device: str,
-        max_pixels: int,
-    ) -> Self:
-        """See `Detector.load`."""
-        try:
-            settings = FeatureSettings(**architecture.settings)  # type: ignore[arg-type]
-            state = load_tensors(files[WEIGHTS])
-            extractor = FeatureExtractor.from_state_dict(state, settings, device)
-            network = FeatureAutoencoder(len(state["center"]), *settings.grid)
-            network.load_state_dict(_with_prefix(state, "autoencoder."))
-            detector = cls(
-                extractor,
-                network,
-                PositionStatistics.from_state_dict(_with_prefix(state, "statistics."), *settings.grid),
-                settings,
-                preprocessing,
-                device=device,
-                max_pixels=max_pixels,
-            )
-            # Score an image now, so that weights that do not fit together fail here and not in production.
-            detector.score([np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)])
-            return detector
-        except torch.OutOfMemoryError:  # the device is at fault, not the bundle
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-            raise InvalidBundle(f"the bundle's {cls.name} cannot be built: {error}") from error
+    def from_state_dict(cls, state: Mapping[str, Tensor], settings: FeatureSettings) -> Self:
+        """See `FeatureModel.from_state_dict`."""
+        grid = grid_size(settings)
+        scale = ChannelScale(state["center"], state["scale"])
+        if len(scale.center) > _MAX_CHANNELS:  # the network is built for this number, so it is checked first
+            raise ValueError(f"the features have {len(scale.center)} channels, more than {_MAX_CHANNELS}")
+        network = FeatureAutoencoder(len(scale.center), *grid)
+        network.load_state_dict(with_prefix(state, "autoencoder."))
+        statistics = with_prefix(state, "statistics.")
+        positions = (1, 1) if len(statistics["mean"]) == 1 else grid
+        return cls(scale, network, PositionStatistics.from_state_dict(statistics, *positions), grid)
 
 
-def _train(
-    extractor: FeatureExtractor,
-    sample: Tensor,
-    validation: PreparedImages,
-    options: FitOptions,
-    device: str,
-    on_epoch: Callable[[Epoch], None],
-    checkpoint: Checkpoint | None,
-) -> FeatureAutoencoder:
-    """Train the autoencoder on a sample of features and return it with the weights of its best epoch."""
-    channels, rows, columns = sample.shape[1:]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        network = FeatureAutoencoder(channels, rows, columns)
-    mean = torch.stack([features.sum(0) for features in extractor.standardise_all(sample)]).sum(0) / len(sample)
-    network.to(device).position.data.copy_(mean)
-    held_out = extractor.sample(validation, options.seed, augmented=False)
+class _ResidualCollector:
+    """Keeps the features on the grid."""
 
-    def epoch(random: np.random.Generator) -> Iterator[Tensor]:
-        for _ in range(_STEPS_PER_EPOCH):
-            chosen = torch.from_numpy(random.integers(0, len(sample), _MINIBATCH_SIZE))
-            yield extractor.standardise(sample[chosen])
+    def __init__(self, settings: FeatureSettings, device: str) -> None:
+        self._sample = GridSample(settings)
+        self._grid = grid_size(settings)
+        self._device = device
+        self._networks: CrossFitted[FeatureAutoencoder] | None = None
 
-    def validate() -> float:
-        with torch.inference_mode():
-            residuals = (_residual(network, features) for features in extractor.standardise_all(held_out))
-            return float(torch.cat([residual.square().mean((1, 2, 3)) for residual in residuals]).mean())
+    def add(self, batch: FeatureBatch) -> None:
+        self._sample.add(batch)
 
-    TrainingLoop(network, options, device).run(epoch, validate, on_epoch, checkpoint)
-    return network
+    def fit(self, fit: CrossFit) -> CrossFitted[FeatureResidual]:
+        """Train a network for each fold and one on all images. A second call uses the same networks."""
+        scale = self._sample.scale().to(self._device)
+        networks = self._networks or cross_train(
+            fit.folds,
+            lambda task: self._train(task, scale, fit.options, fit.device),
+            fit.options.epochs,
+            fit.on_epoch,
+            fit.checkpoint,
+        )
+        self._networks = networks
+
+        def model(network: FeatureAutoencoder, images: list[int] | None) -> FeatureResidual:
+            features = self._sample.minibatches(scale, self._sample.of_images(images))
+            sums = PositionSums.of(_residual(network, each) for each in features)
+            statistics = PositionStatistics.from_sums(sums.pooled() if fit.options.any_position else sums)
+            return FeatureResidual(scale, network, statistics.to(self._device), self._grid)
+
+        held_out = [model(network, fit.folds.training(fold)) for fold, network in enumerate(networks.held_out)]
+        return CrossFitted(model(networks.final, None), held_out)
+
+    def _train(self, task: FoldTraining, scale: ChannelScale, options: FitOptions, device: str) -> FeatureAutoencoder:
+        """Train one network. An epoch has 50 steps of 16 images; its losses are mean squared errors of features."""
+        training = self._sample.of_images(task.training)
+        minibatches = self._sample.minibatches(scale, training)
+        mean = torch.stack([features.sum(0) for features in minibatches]).sum(0) / len(training)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            network = FeatureAutoencoder(*mean.shape)
+        network.to(device).position.data.copy_(mean)
+
+        def epoch(random: np.random.Generator) -> Iterator[Tensor]:
+            for _ in range(_STEPS_PER_EPOCH):
+                chosen = random.choice(training, _MINIBATCH_SIZE).tolist()
+                yield next(self._sample.minibatches(scale, chosen))
+
+        def loss(images: Sequence[int]) -> float:
+            features = self._sample.minibatches(scale, self._sample.of_images(images))
+            return float(torch.cat([_residual(network, each).square().mean((1, 2, 3)) for each in features]).mean())
+
+        TrainingLoop(network, options, device).run(epoch, task.validation(loss), task.on_epoch, task.checkpoint)
+        return network
 
 
 def _residual(network: FeatureAutoencoder, features: Tensor) -> Tensor:
@@ -220,6 +177,8 @@ def _residual(network: FeatureAutoencoder, features: Tensor) -> Tensor:
     return residual
 
 
-def _with_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names start with the prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+class FeatureAutoencoderDetector(FeatureDetector):
+    """Scores images by the whitened residual of their features; about 1 is normal."""
+
+    name: ClassVar[str] = FeatureResidual.name
+    model_class = FeatureResidual

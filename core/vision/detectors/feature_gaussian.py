@@ -1,144 +1,87 @@
-"""The baseline detector: the distance of the features at each position from those of good parts. Trains no network.
+"""The detector `feature-gaussian`: the distance of the features at each position from those of good parts.
 
 A frozen backbone gives the features of an image; good parts have a mean and a covariance at each position. The map is
-the Mahalanobis distance at each position, and the score is the mean of the highest 2 % of the map. After Defard et al.,
-"PaDiM" (ICPR 2021).
+the Mahalanobis distance at each position. After Defard et al., "PaDiM" (ICPR 2021). It trains no network.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
-import numpy as np
-import safetensors
-import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from core.vision.detectors.architecture import WEIGHTS, Architecture, BackboneRecord
-from core.vision.detectors.backbone import load_pretrained
-from core.vision.detectors.detector import Detector, ScoredImages
-from core.vision.detectors.device import disable_tf32
-from core.vision.detectors.features import FeatureExtractor, FeatureSettings, input_size, pool_maps
-from core.vision.detectors.position_statistics import PositionStatistics
-from core.vision.errors import InvalidBundle
-from core.vision.input.preprocessing import PreparedImage, Preprocessing
-from core.vision.training.fit_interface import Checkpoint, Epoch, FitOptions, PreparedImages
+from core.vision.detectors.feature_detector import FeatureDetector
+from core.vision.detectors.feature_model import CrossFit, FeatureModel, FeatureSettings, with_prefix
+from core.vision.detectors.features import ChannelScale, FeatureBatch, Layers
+from core.vision.detectors.grid_features import GridSample, grid_size, to_grid
+from core.vision.detectors.position_statistics import PositionStatistics, PositionSums
+from core.vision.training.cross_fitted import CrossFitted
 
 
-class FeatureGaussianDetector(Detector):
-    """Scores images by the distance of their features from those of good parts; about 1 is normal."""
+class FeatureGaussian(FeatureModel):
+    """A Gaussian of the features at each position; the distance of good parts is about 1."""
 
     name: ClassVar[str] = "feature-gaussian"
-    score_method = "mahalanobis-top-2-percent"
+    measure: ClassVar[str] = "mahalanobis"
 
-    def __init__(
-        self,
-        extractor: FeatureExtractor,
-        statistics: PositionStatistics,
-        settings: FeatureSettings,
-        preprocessing: Preprocessing,
-        *,
-        device: str,
-        max_pixels: int,
-        backbone: BackboneRecord | None = None,
-    ) -> None:
-        disable_tf32(device)
-        self.architecture = Architecture(name=self.name, settings=asdict(settings))
-        self.preprocessing = preprocessing
-        self.max_pixels = max_pixels
-        self.device = device
-        self.backbone = backbone
-        self._extractor = extractor
-        self._statistics = statistics.to(device)
-        self._grid = settings.grid
+    def __init__(self, scale: ChannelScale, statistics: PositionStatistics, grid: tuple[int, int]) -> None:
+        self._scale = scale
+        self._statistics = statistics
+        self._grid = grid
 
     @classmethod
-    def input_size(cls, size: tuple[int, int], side: int | None) -> tuple[int, int]:
-        """See `Detector.input_size`. Keeps the image's aspect ratio; by default the area of 256 × 256 pixels."""
-        return input_size(size, side)
+    def collector(cls, settings: FeatureSettings, seed: int, device: str) -> "_GaussianCollector":
+        """See `FeatureModel.collector`."""
+        return _GaussianCollector(settings, device)
 
-    @classmethod
-    def fit(
-        cls,
-        training: PreparedImages,
-        validation: PreparedImages,
-        preprocessing: Preprocessing,
-        options: FitOptions,
-        *,
-        device: str,
-        max_pixels: int,
-        on_epoch: Callable[[Epoch], None],
-        checkpoint: Checkpoint | None = None,
-    ) -> Self:
-        """See `Detector.fit`. One pass, so there is nothing to resume; its losses are mean scores."""
-        disable_tf32(device)
-        backbone = load_pretrained(options.backbone, options.backbone_weights)
-        settings = FeatureSettings(options.backbone, preprocessing.width, preprocessing.height)
-        extractor = FeatureExtractor(backbone.network, settings, device)
-        sample = extractor.sample(training, options.seed, augmented=True)
-        extractor.fit_scale(sample)
-        statistics = PositionStatistics.from_features(extractor.standardise_all(sample))
-        detector = cls(
-            extractor,
-            statistics,
-            settings,
-            preprocessing,
-            device=device,
-            max_pixels=max_pixels,
-            backbone=backbone.record,
-        )
-        training_loss = detector.mean_score(extractor.standardise_all(sample))
-        held_out = (extractor.extract(list(minibatch)) for minibatch in validation.minibatches(64))
-        on_epoch(Epoch(1, training_loss, detector.mean_score(held_out)))
-        return detector
+    def maps(self, layers: Layers) -> Tensor:
+        """See `FeatureModel.maps`."""
+        return self._statistics.distance(self._scale.apply(to_grid(layers, self._grid)))
 
-    def mean_score(self, minibatches: Iterator[Tensor]) -> float:
-        """Return the mean score of images from minibatches of their standardised features."""
-        return float(torch.cat([pool_maps(self._statistics.distance(features)) for features in minibatches]).mean())
+    def to(self, device: str) -> Self:
+        """See `FeatureModel.to`."""
+        return type(self)(self._scale.to(device), self._statistics.to(device), self._grid)
 
-    def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
-        """See `Detector.score`. The map is the distance at each position of the feature grid."""
-        if not images:
-            return ScoredImages(np.empty(0), np.empty((0, *self._grid), dtype=np.float32))
-        with torch.inference_mode():
-            maps = self._statistics.distance(self._extractor.extract(images))
-            return ScoredImages(pool_maps(maps).cpu().numpy(), maps.cpu().numpy())
-
-    def save(self) -> dict[str, bytes]:
-        """Return `weights.safetensors`: backbone, feature scale, and mean and whitening of each position."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `FeatureModel.state_dict`: the scale of the channels, and mean and whitening of each position."""
         statistics = {f"statistics.{name}": value for name, value in self._statistics.state_dict().items()}
-        return {WEIGHTS: save_tensors({**self._extractor.state_dict(), **statistics})}
+        return {"center": self._scale.center.cpu(), "scale": self._scale.scale.cpu(), **statistics}
 
     @classmethod
-    def load(
-        cls,
-        files: Mapping[str, bytes],
-        architecture: Architecture,
-        preprocessing: Preprocessing,
-        *,
-        device: str,
-        max_pixels: int,
-    ) -> Self:
-        """See `Detector.load`."""
-        try:
-            settings = FeatureSettings(**architecture.settings)  # type: ignore[arg-type]
-            state = load_tensors(files[WEIGHTS])
-            prefix = "statistics."
-            statistics = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            detector = cls(
-                FeatureExtractor.from_state_dict(state, settings, device),
-                PositionStatistics.from_state_dict(statistics, *settings.grid),
-                settings,
-                preprocessing,
-                device=device,
-                max_pixels=max_pixels,
-            )
-            # Score an image now, so that weights that do not fit together fail here and not in production.
-            detector.score([np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)])
-            return detector
-        except torch.OutOfMemoryError:  # the device is at fault, not the bundle
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-            raise InvalidBundle(f"the bundle's {cls.name} cannot be built: {error}") from error
+    def from_state_dict(cls, state: Mapping[str, Tensor], settings: FeatureSettings) -> Self:
+        """See `FeatureModel.from_state_dict`."""
+        grid = grid_size(settings)
+        statistics = PositionStatistics.from_state_dict(with_prefix(state, "statistics."), *grid)
+        return cls(ChannelScale(state["center"], state["scale"]), statistics, grid)
+
+
+class _GaussianCollector:
+    """Keeps the features on the grid."""
+
+    def __init__(self, settings: FeatureSettings, device: str) -> None:
+        self._sample = GridSample(settings)
+        self._grid = grid_size(settings)
+        self._device = device
+
+    def add(self, batch: FeatureBatch) -> None:
+        self._sample.add(batch)
+
+    def fit(self, fit: CrossFit) -> CrossFitted[FeatureGaussian]:
+        """The sums over a fold are subtracted from those over all images, so the folds cost little."""
+        scale = self._sample.scale().to(self._device)
+
+        def sums(images: list[int] | None) -> PositionSums:
+            return PositionSums.of(self._sample.minibatches(scale, self._sample.of_images(images)))
+
+        def model(of: PositionSums) -> FeatureGaussian:
+            return FeatureGaussian(scale, PositionStatistics.from_sums(of).to(self._device), self._grid)
+
+        everything = sums(None)
+        held_out = [model(everything.without(sums(fit.folds.held_out(fold)))) for fold in range(fit.folds.count)]
+        return CrossFitted(model(everything), held_out)
+
+
+class FeatureGaussianDetector(FeatureDetector):
+    """Scores images by the distance of their features from those of good parts; about 1 is normal."""
+
+    name: ClassVar[str] = FeatureGaussian.name
+    model_class = FeatureGaussian

@@ -5,6 +5,7 @@ towards the mean covariance of all positions, because there are always too few g
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, Self
 
 import torch
@@ -14,28 +15,32 @@ _PRIOR_IMAGES: Final = 50
 """Weight of the mean covariance of all positions, in images; 10 to 500 gave the same results on solar cells."""
 _RIDGE_SHARE: Final = 0.01
 """Share of the mean variance added to every variance, so that constant features may vary a little."""
+_POSITIONS: Final = 16
+"""Positions whose covariance is inverted at a time."""
 _MIN_RIDGE: Final = 1e-4
 """The smallest ridge, in the variance of standardised features: the noise of any camera is higher."""
 
 
-class PositionStatistics:
-    """Gaussians over C features at P = rows × columns positions.
+@dataclass(frozen=True)
+class PositionSums:
+    """Sums over features at P positions. The sums of disjoint images can be added and subtracted.
 
     Attributes:
-        mean: float32, (P, C).
-        whitening: float32, (P, C, C), lower triangular; transforms deviations from the mean into independent ones of
-            variance 1. Its values are rounded to float16, because bundles store float16.
+        count: number of features per position.
+        total: float64, (P, C).
+        products: float64, (P, C, C): the sum of the outer products.
+        rows, columns: of the grid; P is their product.
     """
 
-    def __init__(self, mean: Tensor, whitening: Tensor, rows: int, columns: int) -> None:
-        if mean.shape[0] != rows * columns or whitening.shape != (*mean.shape, mean.shape[1]):
-            raise ValueError(f"the statistics are not for {rows} × {columns} positions")
-        self.mean, self.whitening = mean, whitening
-        self._rows, self._columns = rows, columns
+    count: int
+    total: Tensor
+    products: Tensor
+    rows: int
+    columns: int
 
     @classmethod
-    def from_features(cls, minibatches: Iterable[Tensor]) -> Self:
-        """Compute the statistics of minibatches of features, each (n, C, rows, columns). Holds one in memory at a time.
+    def of(cls, minibatches: Iterable[Tensor]) -> Self:
+        """Sum over minibatches of features, each (n, C, rows, columns). Holds one in memory at a time.
 
         Raises:
             ValueError: there are no features.
@@ -50,19 +55,61 @@ class PositionStatistics:
             products = products + (flat.transpose(1, 2) @ flat).cpu().to(torch.float64)
         if count == 0:
             raise ValueError("the statistics need at least one image")
-        mean = total / count
-        covariance = (products - count * mean[:, :, None] * mean[:, None, :]) / max(count - 1, 1)
-        return cls(mean.float(), _compute_whitening(covariance, count), rows, columns)
+        return cls(count, total, products, rows, columns)
+
+    def without(self, others: "PositionSums") -> "PositionSums":
+        """Return the sums over the images that are not among the others."""
+        return PositionSums(
+            self.count - others.count,
+            self.total - others.total,
+            self.products - others.products,
+            self.rows,
+            self.columns,
+        )
+
+    def pooled(self) -> "PositionSums":
+        """Return the sums over all positions together, as those of a grid of one cell."""
+        return PositionSums(
+            self.count * len(self.total), self.total.sum(0, keepdim=True), self.products.sum(0, keepdim=True), 1, 1
+        )
+
+
+class PositionStatistics:
+    """Gaussians over C features at P = rows × columns positions, or one for all positions.
+
+    Attributes:
+        mean: float32, (P, C).
+        whitening: float32, (P, C, C), lower triangular; transforms deviations from the mean into independent ones of
+            variance 1. Its values are rounded to float16, because bundles store float16.
+    """
+
+    def __init__(self, mean: Tensor, whitening: Tensor, rows: int, columns: int) -> None:
+        if mean.shape[0] != rows * columns or whitening.shape != (*mean.shape, mean.shape[1]):
+            raise ValueError(f"the statistics are not for {rows} × {columns} positions")
+        self.mean, self.whitening = mean, whitening
+        self._rows, self._columns = rows, columns
+
+    @classmethod
+    def from_sums(cls, sums: PositionSums) -> Self:
+        """Compute the statistics of the features in the sums, at least one per position."""
+        mean = sums.total / sums.count
+        covariance = sums.products - sums.count * mean[:, :, None] * mean[:, None, :]
+        whitening = _compute_whitening(covariance / max(sums.count - 1, 1), sums.count)
+        return cls(mean.float(), whitening, sums.rows, sums.columns)
 
     def distance(self, features: Tensor) -> Tensor:
         """Return the distance of features (N, C, rows, columns) from normal: float32, (N, rows, columns).
 
         This is the Mahalanobis distance divided by √C, the root mean square of C independent deviations: about 1 for
-        good parts.
+        good parts. Statistics of a single position apply to every position.
         """
+        rows, columns = features.shape[2:]
+        if len(self.mean) == 1:
+            deviations = features.flatten(2) - self.mean[:, :, None]  # (N, C, P)
+            return (self.whitening @ deviations).square().mean(1).sqrt().reshape(-1, rows, columns)
         deviations = features.flatten(2).permute(2, 1, 0) - self.mean[:, :, None]  # (P, C, N)
         whitened = torch.bmm(self.whitening, deviations)
-        return whitened.square().mean(1).sqrt().T.reshape(-1, self._rows, self._columns)
+        return whitened.square().mean(1).sqrt().T.reshape(-1, rows, columns)
 
     def to(self, device: str) -> Self:
         """Return a copy on the device."""
@@ -99,8 +146,9 @@ def _compute_whitening(covariance: Tensor, count: int) -> Tensor:
     ridge = (_RIDGE_SHARE * shrunk.diagonal(dim1=1, dim2=2).mean(1)).clamp_min(_MIN_RIDGE)
     identity = torch.eye(covariance.shape[1], dtype=covariance.dtype)
     whitening = torch.empty(covariance.shape, dtype=torch.float32)
-    for position in range(len(covariance)):  # one at a time: a batch would take several times the memory
-        factor = torch.linalg.cholesky(shrunk[position] + ridge[position] * identity)
-        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-        whitening[position] = inverse.to(torch.float16).float()
+    for start in range(0, len(covariance), _POSITIONS):  # all at once would take several times the memory
+        chosen = slice(start, start + _POSITIONS)
+        factors = torch.linalg.cholesky(shrunk[chosen] + ridge[chosen, None, None] * identity)
+        inverses = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
+        whitening[chosen] = inverses.to(torch.float16).float()
     return whitening

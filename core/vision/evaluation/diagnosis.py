@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from core.intake.image_decoding import decode
 from core.models.verdicts import Verdict, decide_verdict, is_anomaly
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import ScoreNotFinite
 from core.vision.evaluation.heatmap import SATURATED_FROM, legend, overlay, resize_map, scale_to_threshold
+from core.vision.input.bit_depth import decode_visible
 from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
-from core.vision.input.preprocessing import PreparedImage, prepare
+from core.vision.input.map_placement import place_map
+from core.vision.input.prepared_image import PreparedImage
+from core.vision.input.preprocessing import prepare
 
 _HEIGHT, _WIDEST = 360, 720
 _MARGIN, _LINE, _SCALE_HEIGHT = 16, 22, 16
@@ -30,7 +32,7 @@ class Diagnosis:
 
     Attributes:
         score, threshold, review_threshold, verdict, is_anomaly, reasons: as in an inspection.
-        prepared: the input of the detector: uint8, (height, width, 3).
+        prepared: the input of the detector.
         panels: see `Detector.diagnosis`.
         overlay: the heatmap over the image, RGB.
     """
@@ -59,7 +61,7 @@ def diagnose(
     Args:
         data: an encoded image.
         threshold, review_threshold: see `core.models.verdicts.decide_verdict`.
-        inputs: the ranges for the input checks; None for no checks.
+        inputs: the ranges for the input checks; None checks only the bit depth.
 
     Raises:
         core.intake.image_decoding.Undecodable: the image cannot be decoded.
@@ -70,8 +72,9 @@ def diagnose(
     score = float(scored.scores[0])
     if not math.isfinite(score):
         raise ScoreNotFinite(f"the score is {score}, so there is no verdict: do not use this version for this image")
-    reasons = [] if inputs is None else failed_checks(measure_image(prepared), inputs)
-    image = decode(data, max_pixels=detector.max_pixels)
+    failed = [] if inputs is None else failed_checks(measure_image(prepared), inputs)
+    reasons = [*prepared.reasons, *failed]
+    image = decode_visible(data, detector.preprocessing.bit_depth, max_pixels=detector.max_pixels)
     return Diagnosis(
         score=score,
         threshold=threshold,
@@ -81,7 +84,7 @@ def diagnose(
         reasons=reasons,
         prepared=prepared.pixels,
         panels=detector.diagnosis(prepared.pixels),
-        overlay=overlay(image, scale_to_threshold(scored.maps[0], score, threshold)),
+        overlay=overlay(image, place_map(scale_to_threshold(scored.maps[0], score, threshold), prepared)),
     )
 
 
@@ -101,7 +104,7 @@ def draw_sheet(diagnosis: Diagnosis, title: str) -> Image.Image:
     Maps are grey, from 0 to their highest value, which is part of their name. Only the colours of the heatmap can be
     compared between images.
     """
-    panels = [("as the detector sees it", _panel(Image.fromarray(diagnosis.prepared)))]
+    panels = [("as the detector sees it", _panel(Image.fromarray(diagnosis.prepared.round().astype(np.uint8))))]
     for name, content in diagnosis.panels.items():
         panels.append(_map_panel(name, content) if content.ndim == 2 else (name, _panel(Image.fromarray(content))))
     panels.append(("where it is unlike good parts", _panel(diagnosis.overlay)))

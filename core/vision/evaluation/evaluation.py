@@ -12,10 +12,13 @@ from core.vision.bundle.manifest import Metrics
 from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.evaluation.localisation import Mask, aupro, ground_truth, pixel_auroc
 from core.vision.evaluation.metrics import Scores, auroc, auroc_interval, controls
+from core.vision.input.map_placement import place_map
+from core.vision.input.preprocessing import prepare
 from core.vision.input.thumbnails import Thumbnails
 from core.vision.training.dataset import ImageDataset, ScannedImages
 
 _MINIBATCH = 32
+AnomalyMap = NDArray[np.float32]
 _LOCALISED = 200
 """The maximum number of images of each kind whose maps are compared with masks."""
 _MAP_CELLS = 32_000_000
@@ -116,7 +119,12 @@ def evaluate(
     of_defective = _score(
         detector, defective.images, lambda done: progress(good_count + done), maps_of=list(mapped.masks)
     )
-    located = _localisation(of_good, of_defective, mapped)
+    located = _localisation(
+        detector,
+        [*(good.paths[index] for index in mapped.good), *(defective.paths[index] for index in mapped.masks)],
+        [*of_good.maps, *of_defective.maps],
+        mapped,
+    )
     good_scores, defective_scores = of_good.scores, of_defective.scores
     trivial = _controls(good, defective, known)
     return Evaluation(
@@ -180,11 +188,16 @@ def _evenly(length: int, count: int) -> list[int]:
     return [index * length // min(length, count) for index in range(min(length, count))]
 
 
-def _localisation(good: ScoredImages, defective: ScoredImages, mapped: _Mapped) -> _Located:
+def _localisation(detector: Detector, paths: list[Path], maps: Sequence[AnomalyMap], mapped: _Mapped) -> _Located:
+    """Compare the maps of good images and then those of defective ones with the masks."""
     if not mapped.masks:
         return _Located(None, None, mapped.notes)
-    maps = [*good.maps, *defective.maps]
-    masks = [*([None] * len(good.maps)), *mapped.masks.values()]
+    if detector.preprocessing.upright is not None:  # masks are of the images as sent
+        maps = [
+            place_map(each, prepare(path.read_bytes(), detector.preprocessing, max_pixels=detector.max_pixels))
+            for each, path in zip(maps, paths, strict=True)
+        ]
+    masks = [*([None] * len(mapped.good)), *mapped.masks.values()]
     try:
         return _Located(pixel_auroc(maps, masks), aupro(maps, masks), mapped.notes)
     except ValueError as error:

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.html.rendering import IMAGE_SIDE, jpeg
-from core.intake.image_decoding import decode
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import Evaluation
 from core.vision.evaluation.heatmap import overlay, scale_to_threshold
 from core.vision.evaluation.metrics import Scores
+from core.vision.input.bit_depth import decode_visible
+from core.vision.input.map_placement import place_map
+from core.vision.input.preprocessing import prepare
 
 EXAMPLES_PER_KIND: Final = 8
 """The maximum number of images of each kind."""
@@ -84,9 +86,11 @@ def choose_examples(
 def _example(detector: Detector, root: Path, path: Path, threshold: float) -> ReportExample:
     """Score an image and draw its heatmap. No side is longer than `IMAGE_SIDE` pixels."""
     data = path.read_bytes()
-    scored = detector.score([detector.prepare(data)])
+    prepared = prepare(data, detector.preprocessing, max_pixels=detector.max_pixels)
+    scored = detector.score([prepared.pixels])
     score = float(scored.scores[0])
-    image = decode(data, max_pixels=detector.max_pixels, at_least=(IMAGE_SIDE, IMAGE_SIDE))
-    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
-    hot = overlay(image, scale_to_threshold(scored.maps[0], score, threshold))
+    side = (IMAGE_SIDE, IMAGE_SIDE)
+    image = decode_visible(data, detector.preprocessing.bit_depth, max_pixels=detector.max_pixels, at_least=side)
+    image.thumbnail(side)
+    hot = overlay(image, place_map(scale_to_threshold(scored.maps[0], score, threshold), prepared))
     return ReportExample(path.relative_to(root).as_posix(), score, jpeg(image), jpeg(hot))

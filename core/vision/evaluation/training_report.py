@@ -14,6 +14,8 @@ from core.html.rendering import png
 from core.html.rendering import render as render_page
 from core.vision.bundle.manifest import Manifest
 from core.vision.calibration.record import Calibration
+from core.vision.evaluation.comparison import LearnedFromReviews
+from core.vision.evaluation.detectability_chart import detectability_chart
 from core.vision.evaluation.evaluation import Control, Evaluation
 from core.vision.evaluation.examples import ReportExamples
 from core.vision.evaluation.heatmap import legend
@@ -41,6 +43,17 @@ _MEASURES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
+class TrialRow:
+    """A row of the table of what was tried; see `core.vision.selection.trial.Trial`."""
+
+    description: str
+    auroc: float
+    caught: float
+    test_auroc: float | None
+    milliseconds: float
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """The content of the report.
 
@@ -54,6 +67,8 @@ class ReportContent:
         gallery: the images of the report.
         unreadable: name and reason for each unreadable image.
         notes: notes of the training, for people.
+        trials: what was tried before the detector was chosen, the chosen one first.
+        learned: what it learned from reviews; None if it did not.
     """
 
     folder: str
@@ -65,6 +80,8 @@ class ReportContent:
     gallery: ReportExamples = field(default_factory=ReportExamples)
     unreadable: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
+    trials: Sequence[TrialRow] = ()
+    learned: LearnedFromReviews | None = None
 
 
 def render(content: ReportContent) -> str:
@@ -90,6 +107,10 @@ def render(content: ReportContent) -> str:
         origin=_origin(content),
         options=manifest.training.options if manifest.training is not None else {},
         unreadable=content.unreadable,
+        learned=content.learned,
+        trials=content.trials,
+        detectability=manifest.detectability,
+        detectability_chart=detectability_chart(manifest.detectability) if manifest.detectability is not None else None,
         listed=_LISTED,
     )
 
@@ -173,10 +194,10 @@ def _curve(content: ReportContent) -> dict[str, Any] | None:
         ("training", "good", [epoch.training_loss for epoch in curve]),
         ("validation", "held-out", [epoch.validation_loss for epoch in curve]),
     ]
-    best = training.best_epoch
+    best = training.best_epoch or len(curve)
     drawable = all(np.isfinite(values).all() for _, _, values in lines)
     chart = curves(lines, marked=best, axis="loss") if drawable else None
-    return {"chart": chart, "best": best, "epochs": len(curve)}
+    return {"chart": chart, "epochs": len(curve)}
 
 
 def _inputs(inputs: InputRanges | None) -> dict[str, Any] | None:
@@ -203,6 +224,8 @@ def _origin(content: ReportContent) -> dict[str, object]:
             origin["Groups, near-duplicates"] = f"{training.groups}, {training.near_duplicates}"
         origin |= {"Training set, SHA-256": training.training_set_digest, "Device": training.device}
     size = f"{manifest.preprocessing.width} × {manifest.preprocessing.height} pixels"
+    if (bit_depth := manifest.preprocessing.bit_depth) is not None:
+        size += f", {bit_depth} bits"
     origin |= {"Prepared to": size, "Score": manifest.score_method}
     if (backbone := manifest.backbone) is not None:
         origin["Backbone"] = f"{backbone.name}, weights from {backbone.source}, licence: {backbone.licence}"

@@ -1,6 +1,7 @@
 """Input checks: compare the light, focus, shape and colour of an image with those of good parts.
 
-The checks find images that were taken wrongly, which no detector can score well. Their ranges are wide, so that neither
+The checks find images that were taken wrongly, which no detector can score well. One more, of the bit depth, is in
+`core.vision.input.bit_depth`. Their ranges are wide, so that neither
 a new good part nor a defect fails them: finding defects is the detector's job. An image that fails a check is marked
 for review, whatever its score.
 """
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.vision.input.preprocessing import SizedImage
+from core.vision.input.prepared_image import PreparedImage, SizedImage
 
 SATURATED: Final = "input_saturated"
 DARK: Final = "input_dark"
@@ -28,6 +29,8 @@ _TAIL = 0.005
 _DEVIATIONS = 5.0
 _SHARPNESS_DEVIATIONS = 3.0
 _MIN_SHARPNESS = 1e-6  # for the logarithm: flat images have sharpness 0
+_SATURATED_FROM, _DARK_BELOW = 254.5, 0.5  # what rounds to 255 and to 0
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue
 _FLAT = 1.0
 """An image whose mean squared difference of neighbours, in grey levels², is below this has no edges to measure."""
 
@@ -41,8 +44,8 @@ class ImageMeasurements:
         enlargement: scale factor from the original to the prepared image, the larger of both sides; below 1 if both
             sides shrink.
         brightness: mean grey (BT.601) of the prepared image, 0 to 255.
-        saturated: share of pixels with a channel at 255, 0 to 1.
-        dark: share of pixels with all channels at 0, 0 to 1.
+        saturated: share of pixels with a channel at 255, rounded, 0 to 1.
+        dark: share of pixels with all channels at 0, rounded, 0 to 1.
         sharpness: mean squared Laplacian divided by mean squared gradient, from differences of neighbours in the grey
             image at half size: about 0 for wide edges, 5 for white noise, at most 8, 0 for a flat image. Gain, offset
             and contrast of the light cancel out.
@@ -99,21 +102,28 @@ def measure_image(prepared: SizedImage) -> ImageMeasurements:
     """Measure one image. Safe to call from several threads; about a millisecond for 224 × 224 pixels."""
     pixels = prepared.pixels
     height, width, _ = pixels.shape
-    grey = Image.fromarray(pixels).convert("L")
+    grey = _grey(pixels)
     red, green, blue = (np.ascontiguousarray(pixels[:, :, channel]) for channel in range(3))
     highest = np.maximum(np.maximum(red, green), blue)
     lowest = np.minimum(np.minimum(red, green), blue)
-    bright = int(highest.sum(dtype=np.int64))
+    bright = float(highest.sum(dtype=np.float64))
     return ImageMeasurements(
         aspect=prepared.width / prepared.height,
         enlargement=max(width / prepared.width, height / prepared.height),
         brightness=float(np.asarray(grey).mean(dtype=np.float64)),
-        saturated=float((highest == 255).mean()),
-        dark=float((highest == 0).mean()),
+        saturated=float((highest >= _SATURATED_FROM).mean()),
+        dark=float((highest < _DARK_BELOW).mean()),
         # At half size the lens matters more than the sensor's noise, which a blurred lens does not reduce.
         sharpness=_sharpness(np.asarray(grey.reduce(2)).astype(np.float32)),
-        colourfulness=int((highest - lowest).sum(dtype=np.int64)) / bright if bright else 0.0,
+        colourfulness=float((highest - lowest).sum(dtype=np.float64)) / bright if bright else 0.0,
     )
+
+
+def _grey(pixels: PreparedImage) -> Image.Image:
+    """Return the luma (BT.601): of mode L for uint8, of mode F, with fractions, for float32."""
+    if pixels.dtype == np.uint8:
+        return Image.fromarray(pixels).convert("L")
+    return Image.fromarray(pixels @ np.array(_LUMA, dtype=np.float32))
 
 
 def _sharpness(grey: NDArray[np.float32]) -> float:

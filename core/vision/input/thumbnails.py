@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.vision.input.preprocessing import PreparedImage
+from core.vision.input.prepared_image import PreparedImage
 
 Thumbnails = NDArray[np.float32]
 """float32, (N, D), 0 to 255; see `make_thumbnails`."""

@@ -7,14 +7,15 @@ whole minibatches.
 """
 
 import io
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from core.vision.input.preprocessing import PreparedImage
+from core.vision.input.prepared_image import PreparedImage
 
 _SHIFT: Final = 0.012
 _DEGREES: Final = 0.75
@@ -23,7 +24,7 @@ _QUALITY: Final = (50, 90)
 
 
 def augment(image: PreparedImage, random: np.random.Generator) -> PreparedImage:
-    """Return a variant of a good part's image: uint8, (height, width, 3).
+    """Return a variant of a good part's image: of the same shape and type, 0 to 255.
 
     The image is shifted by up to 1.2 % of each side and turned by up to 0.75°; the edge is repeated. Then a third of
     the images get noise of 1 to 5 levels, and a third JPEG compression of quality 50 to 90. Stronger augmentation would
@@ -31,21 +32,43 @@ def augment(image: PreparedImage, random: np.random.Generator) -> PreparedImage:
     """
     height, width, _ = image.shape
     margin = max(round(0.05 * max(height, width)), 2)
-    padded = Image.fromarray(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     right, down = random.uniform(-_SHIFT, _SHIFT, 2) * (width, height)
-    turned = padded.rotate(
-        random.uniform(-_DEGREES, _DEGREES), Image.Resampling.BILINEAR, translate=(round(right), round(down))
-    )
-    cut = turned.crop((margin, margin, margin + width, margin + height))
+    turned = _turn(padded, random.uniform(-_DEGREES, _DEGREES), (round(right), round(down)))
+    cut = turned[margin : margin + height, margin : margin + width]
     kind = random.integers(3)
     if kind == 0:
-        noise = random.normal(0, random.uniform(*_NOISE), (height, width, 3))
-        return (np.asarray(cut) + noise).round().clip(0, 255).astype(np.uint8)
+        return _fit(cut + random.normal(0, random.uniform(*_NOISE), (height, width, 3)), image.dtype)
     if kind == 1:
-        out = io.BytesIO()
-        cut.save(out, "JPEG", quality=int(random.integers(_QUALITY[0], _QUALITY[1] + 1)))
-        cut = Image.open(out).convert("RGB")
-    return np.asarray(cut)
+        eight_bit = _fit(cut, np.dtype(np.uint8))
+        compressed = _compress(eight_bit, int(random.integers(_QUALITY[0], _QUALITY[1] + 1)))
+        return _fit(cut + (compressed - eight_bit.astype(np.float32)), image.dtype)
+    return cut
+
+
+def _turn(image: PreparedImage, degrees: float, shift: tuple[int, int]) -> PreparedImage:
+    """Turn an image around its centre and shift it by (right, down) pixels."""
+
+    def turn(part: PreparedImage) -> PreparedImage:
+        return np.asarray(Image.fromarray(part).rotate(degrees, Image.Resampling.BILINEAR, translate=shift))
+
+    if image.dtype == np.uint8:
+        return turn(image)
+    return np.stack([turn(channel) for channel in np.moveaxis(image, 2, 0)], axis=2)  # Pillow has no float RGB
+
+
+def _compress(image: PreparedImage, quality: int) -> PreparedImage:
+    """Return an uint8 image after JPEG compression."""
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=quality)
+    return np.asarray(Image.open(out).convert("RGB"))
+
+
+def _fit(values: NDArray[np.floating | np.uint8], dtype: np.dtype[Any]) -> PreparedImage:
+    """Return values as a prepared image of a type, clipped to 0 to 255, and rounded if it has no fractions."""
+    clipped = values.clip(0, 255)
+    fitted: PreparedImage = (clipped.round() if dtype == np.uint8 else clipped).astype(dtype)
+    return fitted
 
 
 def augment_batch(images: Tensor, random: np.random.Generator, *, flips: bool) -> Tensor:

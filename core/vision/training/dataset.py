@@ -24,7 +24,9 @@ from core.errors import Refused
 from core.intake.image_decoding import Undecodable, read_header
 from core.intake.image_formats import has_image_suffix
 from core.vision.input.input_checks import ImageMeasurements, measure_image
-from core.vision.input.preprocessing import PreparedImage, Preprocessing, prepare
+from core.vision.input.prepared_image import PreparedImage
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import Preprocessing
 from core.vision.input.thumbnails import make_thumbnails
 
 MAX_CACHE_BYTES: Final = 1024**3
@@ -67,6 +69,7 @@ class ImageDataset:
 
     Attributes:
         paths: the paths of the images, in order.
+        preprocessing: of the images.
     """
 
     def __init__(
@@ -78,9 +81,10 @@ class ImageDataset:
         max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
         self.paths = list(paths)
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._max_pixels = max_pixels
-        fit = 3 * preprocessing.width * preprocessing.height * len(self.paths) <= max_cache_bytes
+        image_bytes = 3 * preprocessing.width * preprocessing.height * preprocessing.dtype.itemsize
+        fit = image_bytes * len(self.paths) <= max_cache_bytes
         self._kept: dict[Path, PreparedImage] | None = {} if fit else None
 
     def __len__(self) -> int:
@@ -92,8 +96,8 @@ class ImageDataset:
         subset.paths = [self.paths[index] for index in indices]
         return subset
 
-    def minibatches(self, size: int, order: Sequence[int] | None = None) -> Iterator[NDArray[np.uint8]]:
-        """Yield all images, or those with the indices `order`, `size` at a time: uint8, (n, height, width, 3).
+    def minibatches(self, size: int, order: Sequence[int] | None = None) -> Iterator[PreparedImage]:
+        """Yield all images, or those with the indices `order`, `size` at a time: (n, height, width, 3).
 
         Raises:
             InvalidDataset: a file was deleted or has changed since it was first read.
@@ -103,7 +107,7 @@ class ImageDataset:
             for start in range(0, len(chosen), size):
                 yield np.stack([self._kept[path] for path in chosen[start : start + size]])
             return
-        with closing(_in_parallel(self._prepared, chosen)) as images:
+        with closing(in_parallel(self._prepared, chosen)) as images:
             while minibatch := list(islice(images, size)):
                 yield np.stack(minibatch)
 
@@ -116,7 +120,7 @@ class ImageDataset:
         if self._kept is not None and path in self._kept:
             return self._kept[path]
         try:
-            image = prepare(path.read_bytes(), self._preprocessing, max_pixels=self._max_pixels).pixels
+            image = prepare(path.read_bytes(), self.preprocessing, max_pixels=self._max_pixels).pixels
         except (Undecodable, OSError) as error:
             raise InvalidDataset(
                 f"{path} could be read before but not any more: leave the folder alone while it is in use"
@@ -136,6 +140,7 @@ class ScannedImages:
         deviations: float64, (N,): the standard deviation of each prepared image, 0 to 127.5.
         sizes: (width, height) of each image in pixels, as displayed.
         facts: the measurements of each image; see `core.vision.input.input_checks`.
+        reasons: for each image, `core.vision.input.preprocessing.SizedImage.reasons`.
         unreadable: path and reason for each unreadable file.
     """
 
@@ -145,6 +150,7 @@ class ScannedImages:
     deviations: NDArray[np.float64]
     sizes: list[tuple[int, int]]
     facts: list[ImageMeasurements]
+    reasons: list[tuple[str, ...]]
     unreadable: list[tuple[Path, str]]
 
     @property
@@ -160,6 +166,7 @@ class _ReadImage:
     deviation: float
     size: tuple[int, int]
     facts: ImageMeasurements
+    reasons: tuple[str, ...]
 
 
 def read_mvtec_folder(root: Path) -> Folder:
@@ -277,11 +284,12 @@ def read(
             float(prepared.pixels.std(dtype=np.float64)),
             (prepared.width, prepared.height),
             measure_image(prepared),
+            prepared.reasons,
         )
 
     readable: list[tuple[int, _ReadImage]] = []
     unreadable: list[tuple[Path, str]] = []
-    for index, result in enumerate(_in_parallel(read_image, paths)):
+    for index, result in enumerate(in_parallel(read_image, paths)):
         if isinstance(result, str):
             unreadable.append((paths[index], result))
         else:
@@ -294,11 +302,12 @@ def read(
         deviations=np.array([image.deviation for _, image in readable], dtype=np.float64),
         sizes=[image.size for _, image in readable],
         facts=[image.facts for _, image in readable],
+        reasons=[image.reasons for _, image in readable],
         unreadable=unreadable,
     )
 
 
-def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
+def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
     """Yield the results in order, computed by threads that stay a little ahead of the consumer."""
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
         waiting: deque[Future[Result]] = deque()

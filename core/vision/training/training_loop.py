@@ -1,6 +1,9 @@
-"""The training loop, with its curve, its best weights, and checkpoints to continue an interrupted training."""
+"""The training loop, with its curve, and checkpoints to continue an interrupted training.
 
-import copy
+The number of epochs is fixed and the learning rate falls to zero, so no validation images decide when to stop: every
+image can be trained on, and a held-out image has no influence on the model that scores it.
+"""
+
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -30,20 +33,19 @@ class TrainingLoop:
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, options.epochs)
         self._precision = MixedPrecision(device, mixed=options.mixed_precision)
         self.curve: list[Epoch] = []
-        self._best = copy.deepcopy(network.state_dict())
 
     def run(
         self,
         epoch: Callable[[np.random.Generator], Iterable[Tensor]],
-        validate: Callable[[], float],
+        validate: Callable[[int], float],
         on_epoch: Callable[[Epoch], None],
         checkpoint: Checkpoint | None,
     ) -> None:
-        """Train to the end, continuing from the checkpoint if it has a state, and load the best weights.
+        """Train to the end, continuing from the checkpoint if it has a state.
 
         Args:
             epoch: returns the inputs of an epoch, in minibatches; the network learns to reconstruct them.
-            validate: returns the loss on the validation images.
+            validate: returns the validation loss after the epoch with this number.
             on_epoch: called with every epoch, including those before an interruption.
             checkpoint: written after every epoch.
         """
@@ -52,21 +54,13 @@ class TrainingLoop:
             self._load_state_dict(state)
             for earlier in self.curve:
                 on_epoch(earlier)
-        while not self._ended:
+        while len(self.curve) < self._options.epochs:
             training_loss = self._train(epoch(self.random))
-            self._append(Epoch(len(self.curve) + 1, training_loss, validate()))
+            number = len(self.curve) + 1
+            self.curve.append(Epoch(number, training_loss, validate(number)))
             if checkpoint:
                 checkpoint.write(self._state_dict())
             on_epoch(self.curve[-1])
-        self._network.load_state_dict(self._best)
-
-    @property
-    def _ended(self) -> bool:
-        """Whether all epochs are done, or `patience` epochs have brought no improvement."""
-        if not self.curve:
-            return False
-        best = min(self.curve, key=lambda epoch: epoch.validation_loss)
-        return len(self.curve) >= self._options.epochs or len(self.curve) - best.number >= self._options.patience
 
     def _train(self, inputs: Iterable[Tensor]) -> float:
         self._network.train()
@@ -80,16 +74,9 @@ class TrainingLoop:
         self._network.eval()
         return float(torch.stack(losses).mean())
 
-    def _append(self, epoch: Epoch) -> None:
-        """Add an epoch to the curve, and keep its weights if they are the best so far."""
-        if all(epoch.validation_loss < earlier.validation_loss for earlier in self.curve):
-            self._best = copy.deepcopy(self._network.state_dict())
-        self.curve.append(epoch)
-
     def _state_dict(self) -> dict[str, Any]:
         return {
             "network": self._network.state_dict(),
-            "best": self._best,
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "precision": self._precision.state_dict(),
@@ -99,7 +86,6 @@ class TrainingLoop:
 
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._network.load_state_dict(state["network"])
-        self._best = state["best"]
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._precision.load_state_dict(state["precision"])

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 _PAGE = 100
 _Kind = Literal["csv", "parquet"]
 _SUFFIXES: dict[str, _Kind] = {".csv": "csv", ".parquet": "parquet"}
-_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
+moment_type = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+"""A time for `with_zone`."""
 inspection_argument = click.argument("inspection_id", metavar="ID", help="The inspection's id.")
 
 _filter_options = together(
@@ -47,12 +48,17 @@ _filter_options = together(
             help="The verdict that counts: the newest review's, else the machine's.",
         ),
         click.option(
+            "--reviewed",
+            type=click.Choice(["ok", "ng", "any", "none"]),
+            help="The newest review's verdict; any: there is a review, none: there is not.",
+        ),
+        click.option(
             "--status",
             type=click.Choice(["queued", "running", "completed", "failed", "cancelled"]),
             help="Only this status.",
         ),
-        click.option("--since", type=click.DateTime(_TIMES), help="Accepted at or after; local time without a zone."),
-        click.option("--until", type=click.DateTime(_TIMES), help="Accepted before."),
+        click.option("--since", type=moment_type, help="Accepted at or after; local time without a zone."),
+        click.option("--until", type=moment_type, help="Accepted before."),
     ]
 )
 """The filters of a listing or an export, named like those of `Client.inspections`."""
@@ -81,7 +87,7 @@ def list_inspections(limit: int, url: str, api_key: str | None, as_json: bool, *
 
     With --json, prints one JSON object per line.
     """
-    filters |= {name: _with_zone(filters[name]) for name in ("since", "until")}
+    filters |= {name: with_zone(filters[name]) for name in ("since", "until")}
     with client(url, api_key) as system:
         matching = system.inspections(page_size=min(limit, _PAGE), **filters)
         print_inspections(islice(matching, limit), as_json)
@@ -101,12 +107,12 @@ def export(out: Path, kind: _Kind | None, url: str, api_key: str | None, as_json
     """
     check(out, as_json)
     written_as = kind_of(out, kind, _SUFFIXES)
-    filters |= {name: _with_zone(filters[name]) for name in ("since", "until")}
+    filters |= {name: with_zone(filters[name]) for name in ("since", "until")}
     with client(url, api_key) as system:
         write(out, partial(system.export, format=written_as, **filters), as_json=as_json, format=written_as)
 
 
-def _with_zone(moment: datetime | None) -> datetime | None:
+def with_zone(moment: datetime | None) -> datetime | None:
     """Read a time without a zone as local time.
 
     Raises:

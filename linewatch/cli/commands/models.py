@@ -14,6 +14,7 @@ from linewatch.cli.options import (
     activate_option,
     client,
     connection_options,
+    force_option,
     recipe_option,
     system_options,
     version_option,
@@ -64,11 +65,14 @@ def active_version(system: "Client", recipe: str) -> int:
     )
 
 
-def register(system: "Client", recipe: str, bundle: Path, *, activate: bool) -> "ModelVersion":
-    """Upload a bundle and wait until its version is ready. Creates the recipe if it does not exist."""
+def register(system: "Client", recipe: str, bundle: Path, *, activate: bool, force: bool = False) -> "ModelVersion":
+    """Upload a bundle and wait until its version is ready. Creates the recipe if it does not exist.
+
+    A version that is not fit for use is activated only with `force`: call `refuse_unfit` once its result is printed.
+    """
     system.create_recipe(recipe, exist_ok=True)
     version = system.upload_bundle(recipe, bundle)
-    if activate:
+    if activate and (force or unfit_because(version.manifest) is None):
         return system.activate(recipe, version.version)
     return system.model_version(recipe, version.version)
 
@@ -77,8 +81,51 @@ def print_outcome(version: "ModelVersion") -> None:
     """Print the state of an uploaded version, and how to activate it."""
     click.echo(f"Version {version.version} of recipe {version.recipe} is {_state(version)}.")
     if not version.active:
-        command = f"linewatch models activate --recipe {version.recipe} --version {version.version}"
-        click.echo(f"To activate it: {command}")
+        click.echo(f"To activate it: {_activation(version)}")
+
+
+def _activation(version: "ModelVersion") -> str:
+    force = "" if unfit_because(version.manifest) is None else " --force"
+    return f"linewatch models activate --recipe {version.recipe} --version {version.version}{force}"
+
+
+def unfit_because(manifest: Mapping[str, Any]) -> str | None:
+    """Return why the version is not fit for use; None if it is, or if that was not measured."""
+    detectability = manifest.get("detectability")
+    if detectability is None or detectability["fit_for_use"]:
+        return None
+    return "; ".join(detectability["reasons"])
+
+
+def refuse_unfit(version: "ModelVersion") -> None:
+    """Check that a version may be activated without `--force`.
+
+    Raises:
+        CommandFailed: it is not fit for use.
+    """
+    reason = unfit_because(version.manifest)
+    if reason is None:
+        return
+    outcome, remedy = "is active, but", "to replace it, train a better one"
+    if not version.active:
+        outcome, remedy = "was not activated:", f"train a better one, or activate it with `{_activation(version)}`"
+    raise CommandFailed(
+        f"version {version.version} of recipe {version.recipe!r} {outcome} it is not fit for use, because {reason}; "
+        f"{remedy}"
+    )
+
+
+def print_detectability(detectability: Mapping[str, Any] | None) -> None:
+    """Print what a version can find and, if it is not fit for use, why, and what to try."""
+    if detectability is None:
+        return
+    for sentence in detectability["statement"]:
+        click.echo(sentence)
+    if not detectability["fit_for_use"]:
+        click.echo(f"NOT FIT FOR USE: {'; '.join(detectability['reasons'])}.")
+        click.echo("What to try:")
+        for advice in detectability["advice"]:
+            click.echo(f"- {advice}")
 
 
 def _state(version: "ModelVersion", challenger: "RescoreRun | None" = None) -> str:
@@ -139,6 +186,7 @@ def show(recipe: str, version: int | None, url: str, api_key: str | None, as_jso
         parts = ", ".join(f"{count} for {name}" for name, count in sorted(manifest["training"]["parts"].items()))
         click.echo(f"Trained on good parts: {parts}; epochs: {manifest['training']['epochs']}")
     print_metrics(manifest["metrics"])
+    print_detectability(manifest.get("detectability"))
     click.echo(f"Bundle: {shown.sha256}")
 
 
@@ -176,6 +224,7 @@ def print_metrics(metrics: Mapping[str, Any] | None) -> None:
     help="For a state dict: both sides of its input, in pixels.",
 )
 @activate_option
+@force_option
 @system_options
 def import_bundle(
     file: Path,
@@ -183,6 +232,7 @@ def import_bundle(
     threshold: float | None,
     input_size: int,
     activate: bool,
+    force: bool,
     url: str,
     api_key: str | None,
     as_json: bool,
@@ -203,12 +253,14 @@ def import_bundle(
         bundle = file
         if threshold is not None:
             bundle = _convert(file, Path(folder, "bundle"), threshold, input_size)
-        version = register(system, recipe, bundle, activate=activate)
+        version = register(system, recipe, bundle, activate=activate, force=force)
     if as_json:
         print_json(version.document)
-        return
-    print_outcome(version)
-    click.echo(f"Threshold: {threshold_text(version.threshold)}")
+    else:
+        print_outcome(version)
+        click.echo(f"Threshold: {threshold_text(version.threshold)}")
+    if activate and not force:
+        refuse_unfit(version)
 
 
 def _convert(file: Path, bundle: Path, threshold: float, input_size: int) -> Path:
@@ -220,10 +272,13 @@ def _convert(file: Path, bundle: Path, threshold: float, input_size: int) -> Pat
 @models.command()
 @recipe_option
 @click.option("--version", type=click.IntRange(min=1), required=True, help="The version to activate.")
+@force_option
 @system_options
-def activate(recipe: str, version: int, url: str, api_key: str | None, as_json: bool) -> None:
+def activate(recipe: str, version: int, force: bool, url: str, api_key: str | None, as_json: bool) -> None:
     """Activate a ready version, from the next minibatch on."""
     with client(url, api_key) as system:
+        if not force:
+            refuse_unfit(system.model_version(recipe, version))
         active = system.activate(recipe, version)
     _print_active(active, as_json)
 

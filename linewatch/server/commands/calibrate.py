@@ -179,6 +179,7 @@ def _score(tar: Path, root: Path, images: list[Path], grouping: "GroupBy | None"
 
 
 def _read(images: list[Path], detector: "Detector", progress: Any) -> "ScannedImages":
+    from core.vision.input.bit_depth import DEPTH
     from core.vision.training.dataset import InvalidDataset, read
 
     parts = read(images, detector.preprocessing, max_pixels=detector.max_pixels, progress=progress)
@@ -186,6 +187,12 @@ def _read(images: list[Path], detector: "Detector", progress: Any) -> "ScannedIm
         remark(f"Skipping {path}, which cannot be read: {reason}")
     if not parts.paths:
         raise InvalidDataset(f"none of the {len(images)} images can be read")
+    if other := [path for path, reasons in zip(parts.paths, parts.reasons, strict=True) if DEPTH in reasons]:
+        raise InvalidDataset(
+            f"{len(other)} of the {len(parts.paths)} images do not have the bit depth that the version was trained on, "
+            f"{detector.preprocessing.bit_depth}, the first is {other[0]}: such images get review, whatever "
+            "their score; leave them out, or train a version with images of their depth"
+        )
     return parts
 
 

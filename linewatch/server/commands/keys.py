@@ -1,7 +1,6 @@
 """`linewatch keys`: manage API keys. These commands access the database directly, not through the api."""
 
 import datetime as dt
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from linewatch.cli.durations import parse_duration
 from linewatch.cli.failures import WrongUse
 from linewatch.cli.groups import group
 from linewatch.cli.options import LATEST, data_directory_option, json_option
@@ -55,10 +55,6 @@ def _iso(moment: dt.datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-_DURATION = re.compile(r"([1-9]\d{0,4})([mhdw])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
 def _parse_expiry(text: str | None) -> dt.datetime | None:
     """Return when a key expires, given as a duration such as `90d` or as an RFC 3339 time.
 
@@ -67,10 +63,10 @@ def _parse_expiry(text: str | None) -> dt.datetime | None:
     """
     if text is None:
         return None
-    duration = _DURATION.fullmatch(text)
+    duration = parse_duration(text)
     moment: dt.datetime | None = None
     if duration:
-        moment = dt.datetime.now(dt.UTC) + dt.timedelta(**{_UNITS[duration[2]]: int(duration[1])})
+        moment = dt.datetime.now(dt.UTC) + duration
     else:
         with suppress(ValueError):
             moment = dt.datetime.fromisoformat(text)

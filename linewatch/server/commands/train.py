@@ -3,92 +3,54 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from linewatch.cli.cache import cache_folder
-from linewatch.cli.commands.models import describe_calibration, print_metrics, print_outcome, register
-from linewatch.cli.failures import WrongUse
-from linewatch.cli.options import (
-    FOLDER_OR_FILE,
-    activate_option,
-    client,
-    device_option,
-    false_reject_rate_option,
-    group_by_option,
-    review_rate_option,
-    system_options,
-    together,
+from linewatch.cli.commands.models import (
+    describe_calibration,
+    print_detectability,
+    print_metrics,
+    print_outcome,
+    refuse_unfit,
+    register,
 )
-from linewatch.cli.terminal import advance_to, print_json, progress_bar, remark
+from linewatch.cli.failures import WrongUse
+from linewatch.cli.options import FOLDER_OR_FILE, activate_option, client, device_option, force_option, system_options
+from linewatch.cli.terminal import print_json, remark
+from linewatch.server.commands.train_from_reviews import (
+    ReviewOptions,
+    learning_from_reviews,
+    review_options,
+    take_review_options,
+)
+from linewatch.server.commands.training_options import options, training_options
+from linewatch.server.commands.training_progress import SideFiles, train_with_progress
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from core.vision.bundle.manifest import Manifest
-    from core.vision.train import Progress, TrainingOptions
+    from core.vision.training_options import TrainingOptions
+    from linewatch.client import Client
     from linewatch.types.results import ModelVersion
-
-
-@dataclass(frozen=True)
-class SideFiles:
-    """The files that a training writes besides its bundle.
-
-    Attributes:
-        report: the path of the HTML report, or None for no report.
-        checkpoints: the folder for the state of an interrupted training, or None to keep no state.
-        restart: whether to discard that state.
-    """
-
-    report: Path | None = None
-    checkpoints: Path | None = None
-    restart: bool = False
-
-
-_training_options = together(
-    [
-        click.option(
-            "--architecture",
-            help="The detector's architecture. [feature-autoencoder, if backbone weights are installed]",
-        ),
-        click.option("--backbone", help="The pretrained network of a feature detector. [efficientnet-lite0]"),
-        click.option(
-            "--backbone-weights",
-            type=FOLDER_OR_FILE,
-            help="A file with the backbone's weights, a plain state dict. [the installed weights]",
-        ),
-        click.option("--score-method", help="How a conv-autoencoder scores: mse or z-map. [z-map]"),
-        click.option("--epochs", type=click.IntRange(min=1), help="The largest number of passes over the images."),
-        click.option(
-            "--input-size",
-            type=click.IntRange(min=8, max=4096),
-            help="Both sides of the network's input, in pixels. [chosen for the images]",
-        ),
-        false_reject_rate_option,
-        review_rate_option,
-        group_by_option,
-        click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), help="The seed of all random numbers. [0]"),
-    ]
-)
-"""The fields of `TrainingOptions` except the device. None means the default."""
 
 
 @click.command("train")
 @click.option(
     "--data",
     type=FOLDER_OR_FILE,
-    required=True,
     help="A folder with train/good/*, and with test/<type>/* to measure detection.",
 )
+@review_options
 @click.option("--recipe", "-r", help="The recipe.")
 @click.option("--out", type=FOLDER_OR_FILE, help="Only write the bundle to this folder. Needs no running system.")
-@_training_options
+@training_options
 @device_option
 @activate_option
+@force_option
 @click.option("--report", type=FOLDER_OR_FILE, help="The report to write. [OUT.html, or RECIPE-vN.html]")
 @click.option(
     "--checkpoint",
@@ -98,11 +60,12 @@ _training_options = together(
 @click.option("--restart", is_flag=True, help="Discard the state of an interrupted training and start again.")
 @system_options
 def train(
-    data: Path,
+    data: Path | None,
     recipe: str | None,
     out: Path | None,
     device: str,
     activate: bool,
+    force: bool,
     report: Path | None,
     checkpoint: Path | None,
     restart: bool,
@@ -115,33 +78,107 @@ def train(
 
     Calibrates a threshold on held-out parts, uploads the bundle as a model version of the recipe, and writes a report.
     If you interrupt it, the same command continues where it stopped.
+
+    With --from-reviews, images that the machine rejected and a person called ok join the good parts, and images that a
+    person called ng choose the detector and judge it. It says what the new version would have changed, and activates
+    nothing.
     """
+    reviews = take_review_options(training, recipe=recipe, data=data, out=out, activate=activate)
     if out is None and recipe is None:
         raise WrongUse("name the recipe with --recipe, or --out DIR to only write the bundle")
     if out is not None and activate:
         raise WrongUse("--out only writes the bundle, so there is nothing to activate: omit --activate")
-    training_options = options(device, training)
+    if force and not activate:
+        raise WrongUse("--force activates a version that is not fit for use: add --activate")
+    options(device, training)  # fail now if they are wrong
     if report is not None and not report.parent.is_dir():
         raise WrongUse(f"the folder {report.parent} for the report does not exist: create it or name another one")
-    checkpoints = _checkpoint_folder(checkpoint)
+    side_files = SideFiles(report, _checkpoint_folder(checkpoint), restart)
     if out is not None:
-        report_file = report or out.with_name(f"{out.name}.html")
-        manifest = train_with_progress(data, out, training_options, SideFiles(report_file, checkpoints, restart))
-        _print_result(manifest, None, as_json, {"out": str(out), "report": str(report_file)})
-        if not as_json:
-            command = f"linewatch models import {out} --recipe {recipe or 'NAME'}"
-            click.echo(f"The bundle is in {out}. To upload it: {command}")
+        assert data is not None  # noqa: S101 - checked with the review options
+        _train_to_folder(data, out, options(device, training), side_files, recipe, as_json=as_json)
         return
     assert recipe is not None  # noqa: S101 - checked above
-    with client(url, api_key) as system, tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
-        system.recipes()  # fail now, not after the training
+    with client(url, api_key) as system:
+        recipes = system.recipes()  # also to fail now, not after the training
+        if training["bit_depth"] is None:
+            training["bit_depth"] = {known.name: known.bit_depth for known in recipes}.get(recipe)
+        trained = _Training(recipe, data, options(device, training), side_files)
+        if reviews is None:
+            version = _train_version(system, trained, activate=activate, force=force, as_json=as_json)
+        else:
+            choice_is_open = training.get("choose_by") is None
+            version = _train_from_reviews(system, trained, reviews, choice_is_open=choice_is_open, as_json=as_json)
+    if activate and not force:
+        refuse_unfit(version)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What is trained, and for which recipe."""
+
+    recipe: str
+    data: Path | None
+    options: "TrainingOptions"
+    side_files: SideFiles
+
+
+def _train_to_folder(
+    data: Path, out: Path, options: "TrainingOptions", side_files: SideFiles, recipe: str | None, *, as_json: bool
+) -> None:
+    """Write a bundle and its report, and print the result."""
+    report = side_files.report or out.with_name(f"{out.name}.html")
+    manifest = train_with_progress(data, out, options, replace(side_files, report=report))
+    _print_result(manifest, None, as_json, {"out": str(out), "report": str(report)})
+    if not as_json:
+        command = f"linewatch models import {out} --recipe {recipe or 'NAME'}"
+        click.echo(f"The bundle is in {out}. To upload it: {command}")
+
+
+def _train_version(
+    system: "Client", training: _Training, *, activate: bool, force: bool, as_json: bool
+) -> "ModelVersion":
+    """Train, upload the version, and print the result."""
+    manifest, version, report = _train_and_register(system, training, activate=activate, force=force)
+    _print_result(manifest, version, as_json, {"report": str(report)})
+    return version
+
+
+def _train_from_reviews(
+    system: "Client", training: _Training, reviews: ReviewOptions, *, choice_is_open: bool, as_json: bool
+) -> "ModelVersion":
+    """Train on reviewed images, upload the version, and print the result and what would have changed."""
+    with learning_from_reviews(
+        system, training.recipe, reviews, training.data, training.options, choice_is_open=choice_is_open
+    ) as learning:
+        learned = replace(
+            training,
+            data=learning.folder.root,
+            options=learning.options,
+            side_files=replace(training.side_files, compare=learning.compare),
+        )
+        manifest, version, report = _train_and_register(system, learned, activate=False, force=False)
+    _print_result(manifest, version, as_json, {"report": str(report), **learning.document()})
+    if not as_json:
+        learning.print_comparison()
+    return version
+
+
+def _train_and_register(
+    system: "Client", training: _Training, *, activate: bool, force: bool
+) -> tuple["Manifest", "ModelVersion", Path]:
+    """Train and upload. Returns the manifest, the version and the path of the report."""
+    assert training.data is not None  # noqa: S101 - checked with the review options
+    with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
         bundle, draft = Path(folder, "bundle"), Path(folder, "report.html")
-        manifest = train_with_progress(data, bundle, training_options, SideFiles(draft, checkpoints, restart))
-        with _keep_on_failure(Path(folder), recipe):
-            version = register(system, recipe, bundle, activate=activate)
-        report_file = report or Path(f"{recipe}-v{version.version}.html")
-        shutil.copyfile(draft, report_file)
-    _print_result(manifest, version, as_json, {"report": str(report_file)})
+        manifest = train_with_progress(
+            training.data, bundle, training.options, replace(training.side_files, report=draft)
+        )
+        with _keep_on_failure(Path(folder), training.recipe):
+            version = register(system, training.recipe, bundle, activate=activate, force=force)
+        report = training.side_files.report or Path(f"{training.recipe}-v{version.version}.html")
+        shutil.copyfile(draft, report)
+    return manifest, version, report
 
 
 @contextmanager
@@ -165,65 +202,6 @@ def _checkpoint_folder(chosen: Path | None) -> Path | None:
     return folder
 
 
-def options(device: str, chosen: Mapping[str, Any]) -> "TrainingOptions":
-    """Return the options of a training. None means the default.
-
-    Raises:
-        WrongUse: options contradict each other, or the device does not exist.
-    """
-    from core.vision.detectors.device import resolve_device
-    from core.vision.detectors.registry import default_architecture
-    from core.vision.train import TrainingOptions
-
-    fields = {name: value for name, value in chosen.items() if value is not None}
-    fields.setdefault("architecture", default_architecture(chosen.get("backbone_weights")))
-    try:
-        return TrainingOptions(device=resolve_device(device), **fields)
-    except ValueError as error:
-        raise WrongUse(str(error)) from error
-
-
-def train_with_progress(
-    data: Path, out: Path, options: "TrainingOptions", side_files: SideFiles | None = None
-) -> "Manifest":
-    """Train with progress bars and write the bundle to `out`. Raises what `core.vision.train.train` raises."""
-    from core.vision.train import train as train_detector
-
-    side_files = side_files or SideFiles()
-    with ExitStack() as open_bars:
-        bars: dict[str, tqdm[NoReturn]] = {}
-
-        def show(progress: "Progress") -> None:
-            if progress.note:
-                remark(progress.note)
-            if progress.stage not in bars:
-                bars[progress.stage] = open_bars.enter_context(progress_bar(progress.stage))
-            bar = bars[progress.stage]
-            bar.total = progress.total
-            loss = f", loss {progress.epoch.validation_loss:.5f}" if progress.epoch else ""
-            unit = " (epochs)" if progress.stage == "training" else ""
-            bar.set_description_str(progress.stage + unit + loss, refresh=False)
-            advance_to(bar, progress.done)
-
-        try:
-            manifest = train_detector(
-                data,
-                out,
-                options,
-                show,
-                report=side_files.report,
-                checkpoints=side_files.checkpoints,
-                restart=side_files.restart,
-            )
-        except KeyboardInterrupt:
-            if side_files.checkpoints is not None and "training" in bars:
-                remark("The same command continues after the last complete epoch; with --restart it starts again.")
-            raise
-        for bar in bars.values():  # training may end before its last epoch
-            bar.update((bar.total or 0) - bar.n)
-    return manifest
-
-
 def describe_threshold(manifest: "Manifest") -> str:
     """Describe the threshold of a new bundle and what it means."""
     calibration = manifest.threshold.calibration
@@ -233,7 +211,7 @@ def describe_threshold(manifest: "Manifest") -> str:
 
 
 def _print_result(
-    manifest: "Manifest", version: "ModelVersion | None", as_json: bool, paths: Mapping[str, str]
+    manifest: "Manifest", version: "ModelVersion | None", as_json: bool, paths: Mapping[str, Any]
 ) -> None:
     if as_json:
         result = version.document if version else {"manifest": manifest.model_dump(mode="json")}
@@ -244,9 +222,10 @@ def _print_result(
     if manifest.training is not None:
         training = manifest.training
         click.echo(
-            f"Trained on {training.parts['training']} images on {training.device}; "
-            f"the weights are from epoch {training.best_epoch} of {training.epochs}."
+            f"Trained {manifest.architecture.name} at {manifest.preprocessing.width} × "
+            f"{manifest.preprocessing.height} pixels on {training.parts['training']} images on {training.device}."
         )
     click.echo(f"Threshold {describe_threshold(manifest)}.")
     print_metrics(manifest.metrics.model_dump() if manifest.metrics else None)
+    print_detectability(manifest.detectability.model_dump() if manifest.detectability else None)
     click.echo(f"The report is in {paths['report']}.")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.vision.evaluation.metrics import auroc, auroc_interval, controls
-from core.vision.input.preprocessing import Preprocessing
+from core.vision.input.record import Preprocessing
 from core.vision.train import TrainingOptions
 from core.vision.training.dataset import read
 from linewatch.cli.commands.models import describe_calibration

@@ -96,6 +96,22 @@ def test_inspections_before_and_during_a_migration_enter_the_feed_once(new_datab
     assert entries == [before, during]
 
 
+def test_reviews_before_and_during_a_migration_get_their_recipe(older_database: Engine) -> None:
+    reviewed = partitions.first_id_of(LATER)
+    insert = text("""
+        INSERT INTO reviews (inspection_id, verdict, reviewer, reason, actor) VALUES (:id, 'ok', 'Jo', 'dust', 'test')
+    """)
+    removed = partitions.first_id_of(LATER - dt.timedelta(days=1))
+    with older_database.begin() as connection:
+        for inspection_id in (reviewed, removed):
+            connection.execute(insert, {"id": inspection_id})
+    migrate(older_database)
+    with older_database.begin() as connection:
+        connection.execute(insert, {"id": reviewed})  # by an api of the previous version
+        rows = connection.execute(text("SELECT inspection_id, recipe_id FROM reviews ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [(reviewed, 1), (removed, None), (reviewed, 1)]
+
+
 def invalid_indexes(engine: Engine) -> list[str]:
     query = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid OR NOT indisready"
     with engine.connect() as connection:

@@ -18,7 +18,7 @@ from core.rescoring import slices
 from core.rescoring.slices import ImageResult
 from core.settings import Settings
 from core.storage.image_store import image_key
-from core.vision.input.preprocessing import SizedImage
+from core.vision.input.prepared_image import SizedImage
 from tests.fixtures.part_images import png
 from tests.fixtures.rescoring_workers import RescoringPipeline
 from worker.pipeline import decode_threads, image_loading

@@ -25,7 +25,7 @@ def test_every_code_block_can_be_run() -> None:
         assert {block.language for block in blocks(page)} <= set(RUNNABLE), page
 
 
-@pytest.mark.timeout(900)  # trains three models
+@pytest.mark.timeout(900)  # trains four models
 def test_the_code_blocks_run_in_order(system: System, tmp_path: Path) -> None:
     write_inputs(tmp_path)
     variables = documentation.environment(tmp_path, system.url)
@@ -52,8 +52,10 @@ def test_the_code_blocks_run_in_order(system: System, tmp_path: Path) -> None:
     assert '"is_anomaly":' in moved_over
     assert '"threshold":0.002' in moved_over
 
-    *_, overruled = printed["docs/quality.md"]
+    *_, overruled, learned = printed["docs/quality.md"]
     assert "SN-4711" in overruled
+    assert "Of the newest inspections" in learned
+    assert "To activate it: linewatch models activate --recipe ring" in learned
     assert "quality desk" in (tmp_path / "ring.csv").read_text()
 
 

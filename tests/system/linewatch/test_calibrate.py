@@ -12,6 +12,7 @@ import pytest
 from core.vision.train import TrainingOptions, train
 from linewatch import Client
 from linewatch.cli import run
+from tests.fixtures.deep_images import deep_levels, deep_png
 from tests.fixtures.part_images import png, write_folder
 from tests.fixtures.running_system import System
 
@@ -182,3 +183,14 @@ def test_the_preview_is_in_the_openapi_document(system: System, recipe: str) -> 
         f"{system.url}/v1/recipes/{recipe}/model-versions/1/threshold", json={"threshold": 1, "preview": True}
     )
     assert (shown.status_code, shown.json()["flips"], shown.json()["inspections"]) == (200, [], 0)
+
+
+def test_good_parts_of_another_bit_depth_are_refused(
+    capsys: pytest.CaptureFixture[str], lw: Client, recipe: str, tmp_path: Path
+) -> None:
+    for seed in range(20):
+        (tmp_path / f"{seed:02}.png").write_bytes(deep_png(deep_levels(seed)))
+    assert lw.model_version(recipe, 1).manifest["preprocessing"]["bit_depth"] == 8
+    assert run(["calibrate", "--recipe", recipe, "--data", str(tmp_path)]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "20 of the 20 images do not have the bit depth that the version was trained on, 8" in error

@@ -13,6 +13,7 @@ from tests.fixtures.mock_system import (
     BATCH,
     ENDPOINT,
     INSPECTION,
+    RECIPE,
     RECIPES,
     VERSION,
     ScriptedServer,
@@ -105,6 +106,7 @@ REPEATED: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
     "cancel_batch": (BATCH, lambda lw: lw.cancel_batch("x")),
     "cancel": (INSPECTION, lambda lw: lw.cancel("x")),
     "activate": (VERSION, lambda lw: lw.activate("bottle", 1)),
+    "change_recipe": (RECIPE, lambda lw: lw.change_recipe("bottle", bit_depth=12)),
     "change_endpoint": (ENDPOINT, lambda lw: lw.change_endpoint("x", state="enabled")),
 }
 SENT_ONCE: dict[str, Callable[[Any], object]] = {

@@ -61,7 +61,8 @@ def test_an_optional_field_can_be_missing() -> None:
         "created_at": "2026-01-01T00:00:00Z",
         "updated_at": "2026-01-01T00:00:00Z",
     }
-    assert Recipe.from_document(document).challenger is None
+    recipe = Recipe.from_document(document)
+    assert (recipe.challenger, recipe.bit_depth) == (None, "auto")
 
 
 @pytest.mark.parametrize(

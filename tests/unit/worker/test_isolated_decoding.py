@@ -18,7 +18,10 @@ from PIL import Image
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable, decode
 from core.vision.evaluation.heatmap import overlay
-from core.vision.input.preprocessing import Preprocessing, prepare
+from core.vision.input.bit_depth import DEPTH, decode_visible
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import Preprocessing
+from tests.fixtures.deep_images import deep_levels, deep_png
 from tests.fixtures.part_images import png
 from worker.pipeline import isolated_decoding
 from worker.pipeline.isolated_decoding import IsolatedDecoder, Unfinished
@@ -64,6 +67,27 @@ def test_a_child_draws_heatmaps(decoder: IsolatedDecoder, image: Path) -> None:
     np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
     assert decoder.prepare(image).pixels.shape == (32, 32, 3)
     assert len(children()) == 1
+
+
+def test_a_child_decodes_and_draws_deep_images(tmp_path: Path) -> None:
+    deep = SQUARE.model_copy(update={"bit_depth": 12})
+    files = {"deep.png": deep_png(deep_levels(1)), "eight.png": png(1)}
+    with IsolatedDecoder(deep, max_pixels=LIMIT) as decoder:
+        for name, data in files.items():
+            (tmp_path / name).write_bytes(data)
+            expected, prepared = prepare(data, deep, max_pixels=LIMIT), decoder.prepare(tmp_path / name)
+            np.testing.assert_array_equal(prepared.pixels, expected.pixels)
+            assert prepared.pixels.dtype == np.float32
+            assert prepared.reasons == expected.reasons
+        heat = np.zeros((4, 6), dtype=np.float32)
+        drawn = Image.open(io.BytesIO(decoder.heatmap(tmp_path / "deep.png", heat)))
+        np.testing.assert_array_equal(
+            np.asarray(drawn), np.asarray(decode_visible(files["deep.png"], 12, max_pixels=LIMIT))
+        )
+        example = Image.open(io.BytesIO(decoder.encode_example(tmp_path / "deep.png")))
+        assert abs(np.asarray(example).mean() - np.asarray(drawn).mean()) < 1
+    assert expected.reasons == (DEPTH,)
+    assert np.asarray(drawn).mean() > 80  # of 255: without the bit depth it would be almost black
 
 
 def test_a_broken_image_is_not_poison(decoder: IsolatedDecoder, image: Path, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from core.queue.claiming import Claim
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
 from core.vision.input.input_checks import ImageMeasurements, measure_image
-from core.vision.input.preprocessing import PreparedImage, Preprocessing, SizedImage, prepare
+from core.vision.input.prepared_image import PreparedImage, SizedImage
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import Preprocessing
 from tests.fixtures.part_images import png
 from worker.pipeline import decode_threads, image_loading, preparing
 from worker.pipeline.faults import WorkerUnfit

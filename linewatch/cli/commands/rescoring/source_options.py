@@ -11,6 +11,7 @@ from linewatch.cli.failures import WrongUse
 _CHOICES = {
     "verdict": ("ok", "ng", "review"),
     "effective_verdict": ("ok", "ng", "review"),
+    "reviewed": ("ok", "ng", "any", "none"),
     "status": ("completed", "failed", "cancelled"),
 }
 _SHORT = {name: f"{name}_id" for name in ("part", "lot", "line", "station", "batch")}

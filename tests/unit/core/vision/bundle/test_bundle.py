@@ -20,7 +20,7 @@ from core.vision.bundle.manifest import MANIFEST, GoldenScore, Manifest, Thresho
 from core.vision.bundle.tar import pack, unpack
 from core.vision.detectors.architecture import WEIGHTS, Architecture
 from core.vision.errors import InvalidBundle
-from core.vision.input.preprocessing import Preprocessing
+from core.vision.input.record import Preprocessing
 
 CONTENT = {WEIGHTS: b"weights", "golden/0.png": b"image", "training_curve.json": b"[]"}
 

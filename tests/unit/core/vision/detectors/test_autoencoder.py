@@ -10,7 +10,7 @@ from torch import nn
 
 from core.vision.detectors.autoencoder import Autoencoder, AutoencoderDetector, AutoencoderSettings
 from core.vision.detectors.device import resolve_device
-from core.vision.input.preprocessing import Preprocessing
+from core.vision.input.record import Preprocessing
 from core.vision.training.augmentation import augment_batch
 
 

@@ -13,7 +13,7 @@ from core.vision.bundle.folder import read_folder
 from core.vision.bundle.loading import load_detector
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import Device
-from core.vision.input.preprocessing import PreparedImage
+from core.vision.input.prepared_image import PreparedImage
 from tests.fixtures.part_images import png
 
 IMAGES = 9

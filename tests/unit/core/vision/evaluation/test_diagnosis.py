@@ -13,6 +13,7 @@ from core.vision.evaluation.evaluation import ScoreNotFinite
 from core.vision.evaluation.heatmap import overlay, scale_to_threshold
 from core.vision.input.input_checks import learn_input_ranges, measure_image
 from core.vision.input.preprocessing import prepare
+from tests.fixtures.deep_images import deep_levels, deep_png
 from tests.fixtures.part_images import encoded, part, png
 
 
@@ -57,6 +58,19 @@ def test_a_sheet_contains_every_panel(detector: AutoencoderDetector, size: tuple
     out = io.BytesIO()
     image.save(out, "PNG")
     assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 100
+
+
+def test_a_deep_image_is_shown_with_its_depth(detector: AutoencoderDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "preprocessing", detector.preprocessing.model_copy(update={"bit_depth": 12}))
+    data = deep_png(deep_levels(1))
+    diagnosis = diagnose(detector, data, threshold=1e9)
+    assert diagnosis.verdict == "ok"
+    assert diagnosis.prepared.dtype == np.float32
+    assert np.asarray(diagnosis.overlay).mean() > 60  # of 255: without the bit depth it would be almost black
+    assert np.asarray(draw_sheet(diagnosis, "a deep image")).dtype == np.uint8
+    of_8_bits = diagnose(detector, png(1), threshold=1e9)
+    assert (of_8_bits.verdict, of_8_bits.reasons) == ("review", ["input_depth"])
+    assert of_8_bits.score == pytest.approx(diagnosis.score, rel=0.05)
 
 
 def test_an_image_without_a_score(detector: AutoencoderDetector, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,9 @@ from core.vision.input.input_checks import (
     learn_input_ranges,
     measure_image,
 )
-from core.vision.input.preprocessing import Preprocessing, SizedImage, prepare
+from core.vision.input.prepared_image import SizedImage
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import Preprocessing
 from tests.fixtures.part_images import encoded
 from tests.fixtures.training_parts import make_part
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from torchvision.transforms import Compose, Resize, ToTensor
 
 from core.vision.detectors.autoencoder import to_input_tensor
-from core.vision.input.preprocessing import Preprocessing, prepare
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import Preprocessing
 
 
 def smooth_jpeg(width: int, height: int) -> bytes:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.vision.input.preprocessing import Preprocessing, prepare
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import Preprocessing
 from core.vision.input.thumbnails import make_thumbnails
 from core.vision.training.dataset import (
     ImageDataset,

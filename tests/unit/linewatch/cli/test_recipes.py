@@ -1,0 +1,103 @@
+"""`linewatch recipes`, and the bit depth of the recipe in `linewatch train`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from core.vision.training_options import TrainingOptions
+from linewatch import Client
+from linewatch.cli import run
+from linewatch.cli.failures import CommandFailed
+from tests.fixtures.mock_system import RECIPE
+
+Requests = list[httpx.Request]
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
+    """Replaces the system by one with the recipe `bottle`; the list of requests to it."""
+    sent: Requests = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        request.read()
+        sent.append(request)
+        return httpx.Response(200, json=RECIPE if request.method == "PATCH" else {"items": [RECIPE]})
+
+    def client(*_: object) -> Client:
+        return Client("http://system.test", transport=httpx.MockTransport(answer))
+
+    monkeypatch.setattr("linewatch.cli.commands.recipes.client", client)
+    monkeypatch.setattr("linewatch.server.commands.train.client", client)
+    return sent
+
+
+def test_recipes_are_listed(requests: Requests, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["recipes", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["bottle", "active", "1", "refuse", "12"]
+    assert run(["recipes", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [RECIPE]
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        (["--bit-depth", "12"], {"bit_depth": 12}),
+        (["--bit-depth", "auto", "--without-model", "wait"], {"bit_depth": "auto", "without_model": "wait"}),
+        (["--state", "archived"], {"state": "archived"}),
+    ],
+)
+def test_only_the_named_fields_are_changed(
+    requests: Requests, capsys: pytest.CaptureFixture[str], options: list[str], changes: dict[str, object]
+) -> None:
+    assert run(["recipes", "update", "--recipe", "bottle", *options]) == 0
+    assert (requests[0].method, requests[0].url.path) == ("PATCH", "/v1/recipes/bottle")
+    assert json.loads(requests[0].content) == changes
+    assert "bit depth 12" in capsys.readouterr().err
+    assert run(["recipes", "update", "--recipe", "bottle", *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == RECIPE
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainingOptions]:
+    """`trained(*arguments)` runs the command up to the training, and returns its options."""
+    chosen: list[TrainingOptions] = []
+
+    def stop(_data: Path, _out: Path, options: TrainingOptions, *_: Any, **__: Any) -> None:
+        chosen.append(options)
+        raise CommandFailed("stopped")
+
+    monkeypatch.setattr("linewatch.server.commands.train.train_with_progress", stop)
+
+    def run_command(*arguments: str) -> TrainingOptions:
+        assert run(["train", "--data", ".", "--device", "cpu", *arguments]) == 1
+        return chosen.pop()
+
+    return run_command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bit_depth"),
+    [
+        (["--recipe", "bottle"], 12),
+        (["--recipe", "bottle", "--bit-depth", "10"], 10),
+        (["--recipe", "bottle", "--bit-depth", "auto"], "auto"),
+        (["--recipe", "another"], "auto"),
+        (["--recipe", "bottle", "--out", "bundle"], "auto"),
+    ],
+    ids=["that of the recipe", "chosen", "chosen auto", "a new recipe", "without a system"],
+)
+@pytest.mark.usefixtures("requests")
+def test_a_training_takes_the_bit_depth_of_the_recipe_unless_it_gets_another(
+    trained: Callable[..., TrainingOptions],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    bit_depth: int | str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert trained(*arguments).bit_depth == bit_depth
