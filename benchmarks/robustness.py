@@ -17,9 +17,6 @@ from core.vision.input.input_checks import InputRanges, failed_checks, measure_i
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.preprocessing import prepare
 
-_SHIFT: Final = 0.02
-"""Share of each side."""
-
 Levels = NDArray[np.float32]
 
 
@@ -33,11 +30,20 @@ def _change_levels(change: Callable[[Levels], Levels]) -> Callable[[Image.Image]
     return changed
 
 
-def _shift(image: Image.Image) -> Image.Image:
-    """Shift an image by 2 % of each side, repeating the edge."""
-    right, down = round(image.width * _SHIFT), round(image.height * _SHIFT)
-    padded = np.pad(np.asarray(image), ((down, 0), (right, 0), (0, 0)), mode="edge")
-    return Image.fromarray(padded[: image.height, : image.width])
+def _apply_gamma(gamma: float) -> Callable[[Image.Image], Image.Image]:
+    """Return a function that raises the levels of an image, as shares of 255, to a power."""
+    return _change_levels(lambda levels: np.float32(255) * (levels / np.float32(255)) ** np.float32(gamma))
+
+
+def _shift(share: float) -> Callable[[Image.Image], Image.Image]:
+    """Return a function that shifts an image right and down by a share of each side, repeating the edge."""
+
+    def shifted(image: Image.Image) -> Image.Image:
+        right, down = round(image.width * share), round(image.height * share)
+        padded = np.pad(np.asarray(image), ((down, 0), (right, 0), (0, 0)), mode="edge")
+        return Image.fromarray(padded[: image.height, : image.width])
+
+    return shifted
 
 
 def _rotate(degrees: float) -> Callable[[Image.Image], Image.Image]:
@@ -70,15 +76,21 @@ def _compress(quality: int) -> Callable[[Image.Image], Image.Image]:
 
 CHANGES: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
     "as it is": lambda image: image,
+    "gain × 0.8": _change_levels(lambda levels: levels * 0.8),
     "gain × 0.9": _change_levels(lambda levels: levels * 0.9),
     "gain × 1.1": _change_levels(lambda levels: levels * 1.1),
+    "gain × 1.2": _change_levels(lambda levels: levels * 1.2),
+    "gamma 0.8": _apply_gamma(0.8),
+    "gamma 1.25": _apply_gamma(1.25),
     "offset - 10 levels": _change_levels(lambda levels: levels - 10),
     "offset + 10 levels": _change_levels(lambda levels: levels + 10),
     "blur, σ 1 pixel": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
     "blur, σ 2 pixels": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
     "JPEG, quality 90": _compress(90),
+    "JPEG, quality 70": _compress(70),
     "JPEG, quality 50": _compress(50),
-    "shift by 2 %": _shift,
+    "shift by 2 %": _shift(0.02),
+    "shift by 3 %": _shift(0.03),
     "rotation by 1°": _rotate(1),
     "rotation by 3°": _rotate(3),
     "noise, σ 5 levels": _add_noise,
@@ -87,7 +99,8 @@ CHANGES: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
 
 @dataclass(frozen=True)
 class Robustness:
-    """The results of one change. Rates are 0 to 1; `marked` is the share of good images that fail an input check."""
+    """The results of one change. Rates are 0 to 1; `marked` is the share of good images that fail an input check,
+    including those that are found while an image is prepared."""
 
     change: str
     auroc: float
@@ -126,7 +139,8 @@ def _score_changed(
         out = io.BytesIO()
         change(decode(path.read_bytes(), max_pixels=detector.max_pixels)).save(out, "BMP")
         prepared = prepare(out.getvalue(), detector.preprocessing, max_pixels=detector.max_pixels)
-        marked += bool(inputs and failed_checks(measure_image(prepared), inputs))
+        failed = failed_checks(measure_image(prepared), inputs) if inputs else []
+        marked += bool(prepared.reasons or failed)
         images.append(prepared.pixels)
     scores = [detector.score(images[start : start + 16]).scores for start in range(0, len(images), 16)]
     return np.concatenate(scores), marked / len(paths)

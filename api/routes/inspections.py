@@ -285,7 +285,10 @@ def get_image(inspection_id: UUID, services: Context) -> FileResponse:
     responses=binary("application/octet-stream") | MAP_REFUSALS,
 )
 async def get_anomaly_map(inspection_id: UUID, services: Context) -> Response:
-    """Get the anomaly map of the version that scored the image: a NumPy `.npy` file of float32, height by width."""
+    """Get the anomaly map of the version that scored the image: a NumPy `.npy` file of float32, height by width.
+
+    Its cells divide the image evenly.
+    """
     inspection = await asyncio.to_thread(_scored_inspection, services, inspection_id, "anomaly map")
     data = await on_demand.anomaly_map(services, inspection.image, inspection.version_id, inspection.sha256)
     return Response(data, media_type="application/octet-stream")

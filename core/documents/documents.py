@@ -56,8 +56,9 @@ class Review(BaseModel):
 class Inspection(BaseModel):
     """One image scored for one part. Times are RFC 3339 in UTC, timings are in milliseconds.
 
-    `reasons` are the codes of the input checks that made the verdict `review`, such as `input_dark`, or `input_depth`
-    for an image of another bit depth than the training images.
+    `reasons` are the codes of the input checks that made the verdict `review`, such as `input_dark`, `input_depth` for
+    an image of another bit depth than the training images, or `input_pose` for one without a part in the pose and size
+    of good parts.
     """
 
     id: UUID

@@ -1,7 +1,7 @@
 """Model versions: immutable trained bundles of a recipe, `uploaded → ready | rejected`.
 
 A worker checks each uploaded version: it loads the bundle and reproduces its golden scores. The first version of a
-recipe that becomes ready is activated automatically.
+recipe that becomes ready is activated automatically, unless its training found that it is not fit for use.
 """
 
 import datetime as dt
@@ -247,7 +247,7 @@ def undo_check(connection: Connection, version_id: int) -> None:
 
 
 def mark_ready(connection: Connection, version_id: int) -> bool:
-    """`uploaded → ready`; the first ready version of a recipe becomes active.
+    """`uploaded → ready`; the first ready version of a recipe becomes active, unless it is not fit for use.
 
     Returns False if the version is not `uploaded`.
     """
@@ -255,9 +255,15 @@ def mark_ready(connection: Connection, version_id: int) -> bool:
         return False
     version = by_id(connection, version_id)
     recipe = recipes.lock(connection, version.recipe)
-    if recipe.active_version_id is None:
+    if recipe.active_version_id is None and not _is_unfit(version):
         _activate(connection, recipe, version, actor="worker")
     return True
+
+
+def _is_unfit(version: ModelVersion) -> bool:
+    """Whether its training found that it is not fit for use; see `core.vision.selection.fitness`."""
+    detectability = version.manifest.get("detectability")
+    return detectability is not None and not detectability["fit_for_use"]
 
 
 def reject(connection: Connection, version_id: int, reason: str) -> bool:

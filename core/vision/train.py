@@ -29,6 +29,8 @@ from core.vision.evaluation.comparison import LearnedFromReviews
 from core.vision.evaluation.evaluation import Evaluation, evaluate
 from core.vision.evaluation.examples import choose_examples
 from core.vision.evaluation.held_out import score_held_out
+from core.vision.evaluation.similar_images import choose_similar_images
+from core.vision.evaluation.timing import time_detector
 from core.vision.evaluation.training_report import ReportContent, TrialRow, render
 from core.vision.input.input_checks import InputRanges, learn_input_ranges
 from core.vision.progress import OnProgress, Progress
@@ -95,7 +97,7 @@ def train(
         SampleTooSmall: too few good parts for the false-reject rate.
         FileExistsError: `out` exists.
         InvalidOptions: the options do not fit these images.
-        InvalidGroups: an image's part or lot cannot be determined; see `core.vision.training.grouping`.
+        InvalidGroups: an image's part or lot cannot be determined; see `core.vision.training.group_by`.
         ScoreNotFinite: a score of the detector is not a finite number.
         ValueError: the device does not exist. All of the above except FileExistsError are ValueErrors, too.
         OSError: a file cannot be read or written.
@@ -115,8 +117,8 @@ def train(
     checkpoint = _checkpoint(checkpoints, data, setup, options, device, on_progress) if checkpoints else None
     if checkpoint is not None and restart:
         checkpoint.remove()
-    good = data.prepared(setup.preprocessing, options, on_progress)
-    trained = _train_detector(data, setup, good, device, on_progress, checkpoint)
+    data = data.prepared(setup.preprocessing, options, on_progress)
+    trained = _train_detector(data, setup, device, on_progress, checkpoint)
     on_progress(Progress("writing", 0, 1))
     manifest = _write_bundle(out, data, trained, setup.options, device)
     learned = compare(out) if compare is not None else None
@@ -151,13 +153,12 @@ def _checkpoint(
 def _train_detector(
     data: TrainingData,
     setup: Setup,
-    good: ScannedImages,
     device: str,
     on_progress: OnProgress,
     checkpoint: Checkpoint | None,
 ) -> _TrainedDetector:
     """Fit, calibrate and evaluate a detector."""
-    options = setup.options
+    options, good = setup.options, data.good
     detector_class = detector_classes()[options.architecture]
     folds = data.folds(detector_class.folds(), options.seed)
     fitted, curve = _fit(setup, good, folds, device, on_progress, checkpoint)
@@ -165,7 +166,9 @@ def _train_detector(
     held_out = score_held_out(
         fitted, folds, good.images, lambda done: on_progress(Progress("calibrating", done, count))
     )
-    calibration = calibrate(held_out, data.rate, review_rate=options.review_rate, groups=data.grouping.groups)
+    calibration = calibrate(
+        held_out, data.rate, review_rate=options.review_rate, groups=data.grouping.groups, cross_fitted=True
+    )
     evaluation = _evaluation(data, good, fitted.final, calibration.threshold, options, on_progress)
     metrics = evaluation.metrics if evaluation is not None else None
     return _TrainedDetector(
@@ -246,7 +249,7 @@ def _evaluation(
     on_progress: OnProgress,
 ) -> Evaluation | None:
     """Measure detection on `test/`. Returns None if it has no good or no defective images."""
-    tested = data.read_test(detector.preprocessing, options, on_progress)
+    tested = data.read_test(detector.preprocessing, options, on_progress, stage="evaluating")
     if tested is None:
         return None
     good, defective = tested
@@ -302,6 +305,13 @@ def _write_bundle(
     )
 
 
+def _describe_time(trained: _TrainedDetector) -> str:
+    milliseconds = time_detector(trained.detector, trained.good.images)
+    return (
+        f"{milliseconds:.1f} ms to decode and score, on {'one core' if trained.detector.device == 'cpu' else 'the GPU'}"
+    )
+
+
 def _report_content(
     data: TrainingData,
     trained: _TrainedDetector,
@@ -320,10 +330,14 @@ def _report_content(
         gallery=choose_examples(
             trained.detector, root, good.paths, trained.held_out, evaluation, manifest.threshold.value
         ),
+        facts={**trained.detector.facts, "Time for one image": _describe_time(trained)},
         unreadable=[(path.relative_to(root).as_posix(), reason) for path, reason in good.unreadable],
         notes=notes,
         trials=[
             TrialRow(each.candidate.description, each.auroc, each.caught, each.test_auroc, each.milliseconds)
             for each in trained.trials
         ],
+        similar=choose_similar_images(root, data.good.paths, data.grouping, max_pixels=trained.detector.max_pixels)
+        if data.grouping.near_duplicates
+        else None,
     )

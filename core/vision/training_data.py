@@ -7,26 +7,29 @@ from typing import Literal
 
 import numpy as np
 
-from core.intake.image_decoding import decode_stored
+from core.intake.image_decoding import Undecodable, decode_stored
 from core.models.bit_depths import BitDepth
 from core.vision.calibration.calibration import SampleTooSmall, required_sample_size
 from core.vision.detectors.features import input_size
 from core.vision.input.bit_depth import DEPTH, scale
-from core.vision.input.part_mask import SIDE, shrink
+from core.vision.input.part_mask import SIDE, Channels, shrink
 from core.vision.input.part_pose import Poses, learn_poses
 from core.vision.input.record import Preprocessing
+from core.vision.input.upright import POSE
 from core.vision.progress import OnProgress, Progress
 from core.vision.training.dataset import (
     MAX_CACHE_BYTES,
     Folder,
     InvalidDataset,
     ScannedImages,
+    in_parallel,
     median_image_size,
     read,
     read_mvtec_folder,
 )
 from core.vision.training.folds import Folds, make_folds
-from core.vision.training.grouping import GroupBy, Grouping, InvalidGroups, group_parts
+from core.vision.training.group_by import GroupBy, InvalidGroups
+from core.vision.training.grouping import Grouping, group_parts
 from core.vision.training.training_depth import find_training_depth
 from core.vision.training_options import DEFAULT_RATE, InvalidOptions, TrainingOptions
 
@@ -36,6 +39,14 @@ _FEW_PARTS = 50
 _UNREADABLE_SHARE = 0.1
 _POSED = 200
 """Images that the poses are learned from."""
+_REASONS = {
+    DEPTH: "have another bit depth than the training images",
+    POSE: "cannot be brought into the pose of good parts",
+}
+
+
+Stage = Literal["reading", "choosing", "evaluating"]
+"""A stage of `core.vision.progress` in which images are read."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +78,19 @@ class TrainingData:
 
     def prepared(
         self, preprocessing: Preprocessing, options: TrainingOptions, on_progress: OnProgress
-    ) -> ScannedImages:
-        """Return the good images, prepared in this way; they are read again unless that has been done.
+    ) -> "TrainingData":
+        """Return the data with the good images prepared in this way; they are read again unless that has been done.
+
+        Images whose pose is not found are left out: a worker gives them the verdict review, whatever their score, so
+        they must not raise the threshold.
 
         Raises:
-            InvalidDataset: a file was deleted or has changed since it was first read.
+            InvalidDataset: a file was deleted or has changed since it was first read, or more than a tenth of the poses
+                are not found.
+            SampleTooSmall: the other images are too few for the false-reject rate.
         """
         if preprocessing == self.good.images.preprocessing:
-            return self.good
+            return self
         images = read_images(
             self.good.paths,
             preprocessing,
@@ -85,19 +101,29 @@ class TrainingData:
         )
         if images.digests != self.good.digests:
             raise InvalidDataset(f"images in {self.root} have changed: leave the folder alone while it is in use")
-        return replace(images, unreadable=self.good.unreadable)
+        posed = [index for index, reasons in enumerate(images.reasons) if POSE not in reasons]
+        if len(posed) < (1 - _UNREADABLE_SHARE) * len(images.paths):
+            instead = "--alignment off" if preprocessing.upright is None else "--pose as-is"
+            raise InvalidDataset(
+                f"only {len(posed)} of {len(images.paths)} good parts can be brought into one pose: "
+                f"train with {instead}"
+            )
+        return replace(
+            self,
+            good=replace(images.subset(posed), unreadable=self.good.unreadable),
+            grouping=self.grouping.subset(posed),
+            rate=self.rate if len(posed) == len(images.paths) else _false_reject_rate(len(posed), options),
+        )
 
     def read_test(
-        self, preprocessing: Preprocessing, options: TrainingOptions, on_progress: OnProgress
+        self, preprocessing: Preprocessing, options: TrainingOptions, on_progress: OnProgress, *, stage: Stage
     ) -> tuple[ScannedImages, ScannedImages] | None:
         """Return the good and the defective images in `test/`; None if it lacks either."""
         layout = self.layout
         if not layout.test_good or not layout.test_defective:
             return None
         good, defective = (
-            read_images(
-                paths, preprocessing, options, on_progress, stage="evaluating", max_cache_bytes=_MAX_TEST_CACHE_BYTES
-            )
+            read_images(paths, preprocessing, options, on_progress, stage=stage, max_cache_bytes=_MAX_TEST_CACHE_BYTES)
             for paths in (layout.test_good, layout.test_defective)
         )
         return good, defective
@@ -154,24 +180,34 @@ def _learn_poses(
     """Learn the poses of the parts from a sample of the images; None if that is not wanted or not possible.
 
     Raises:
+        InvalidDataset: a file was deleted or has changed since it was first read.
         InvalidOptions: it is demanded but not possible.
     """
     if options.pose == "as-is":
         return None
     count = min(len(paths), _POSED)
     sample = [paths[number * len(paths) // count] for number in range(count)]
-    small = []
-    for path in sample:
-        decoded = decode_stored(path.read_bytes(), max_pixels=options.max_pixels, at_least=(2 * SIDE, 2 * SIDE))
-        small.append(shrink(scale(decoded.content, bit_depth).image))
-    poses = learn_poses(small)
+
+    def read_small(path: Path) -> Channels:
+        try:
+            decoded = decode_stored(path.read_bytes(), max_pixels=options.max_pixels, at_least=(2 * SIDE, 2 * SIDE))
+        except (Undecodable, OSError) as error:
+            raise InvalidDataset(
+                f"{path} could be read before but not any more: leave the folder alone while it is in use"
+            ) from error
+        return shrink(scale(decoded.content, bit_depth).image)
+
+    poses = learn_poses(list(in_parallel(read_small, sample)))
     if poses is None and options.pose == "upright":
         raise InvalidOptions(
             "the parts cannot be brought upright: each must lie alone on an even background, and all must have about "
             "the same size; train with --pose as-is"
         )
     if poses is not None and poses.vary:
-        note = f"the parts lie in different poses: their turns have a standard deviation of {poses.deviation:.0f}°"
+        note = (
+            f"the parts lie in different poses: their turns have a standard deviation of {poses.deviation:.0f}°, their "
+            f"places one of {poses.shift:.0%} of the side of a part"
+        )
         on_progress(Progress("reading", len(paths), len(paths), note=note))
     return poses
 
@@ -223,7 +259,7 @@ def _number_notes(parts: int, rate: float) -> list[str]:
 
 def _grouping(root: Path, good: ScannedImages, options: TrainingOptions, on_progress: OnProgress) -> Grouping:
     by = GroupBy.parse(options.group_by) if options.group_by is not None else None
-    grouping = group_parts(good.paths, root, good.digests, good.thumbnails, by)
+    grouping = group_parts(good, root, by)
     for note in grouping.notes:
         on_progress(Progress("reading", len(good.paths), len(good.paths), note=note))
     if grouping.count < 2:
@@ -252,7 +288,7 @@ def read_images(
     options: TrainingOptions,
     on_progress: OnProgress,
     *,
-    stage: Literal["reading", "evaluating"],
+    stage: Stage,
     max_cache_bytes: int,
 ) -> ScannedImages:
     """Read images. Unreadable images are left out with a note.
@@ -273,10 +309,13 @@ def read_images(
         if len(images.unreadable) > _UNREADABLE_SHARE * len(paths):
             raise InvalidDataset(f"{note}; repair or remove them")
         on_progress(Progress(stage, len(paths), len(paths), note=f"{note}; they are left out"))
-    if other := [path for path, reasons in zip(images.paths, images.reasons, strict=True) if DEPTH in reasons]:
-        note = (
-            f"{len(other)} of {len(paths)} images have another bit depth than the training images, the first is "
-            f"{other[0]}: a worker gives such images the verdict review"
-        )
-        on_progress(Progress(stage, len(paths), len(paths), note=note))
+    for reason, description in _REASONS.items():
+        if failed := [path for path, reasons in zip(images.paths, images.reasons, strict=True) if reason in reasons]:
+            note = (
+                f"{len(failed)} of {len(paths)} images {description}, the first is {failed[0]}: a worker gives such "
+                "images the verdict review"
+            )
+            if reason == POSE and stage == "reading":
+                note += ", so they are left out"
+            on_progress(Progress(stage, len(paths), len(paths), note=note))
     return images

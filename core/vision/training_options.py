@@ -9,7 +9,7 @@ from core.vision.detectors.autoencoder import MSE, Z_MAP, AutoencoderDetector
 from core.vision.detectors.backbone import BACKBONES
 from core.vision.detectors.registry import AUTO, default_architecture, detector_classes
 from core.vision.training.fit_interface import FitOptions
-from core.vision.training.grouping import GroupBy
+from core.vision.training.group_by import GroupBy
 
 PoseChoice = Literal["auto", "upright", "as-is"]
 AlignmentChoice = Literal["auto", "off"]
@@ -33,7 +33,7 @@ class TrainingOptions(FitOptions):
         false_reject_rate: the share of good parts that the threshold may reject; None for 5 %, or for the smallest
             possible share if there are fewer than 19 good parts.
         review_rate: the share of good parts that may be rejected or reviewed; None for no review.
-        group_by: which images show the same part or lot (see `core.vision.training.grouping`); None to group images
+        group_by: which images show the same part or lot (see `core.vision.training.group_by`); None to group images
             that look alike.
         pose, alignment: how images are brought into one pose, see `core.vision.input.preprocessing`; `auto` to do so
             where it helps.

@@ -129,7 +129,7 @@ _FAMILIES: tuple[tuple[str, str, Callable[[Any], Failure | None]], ...] = (
     ("core.errors", "Refused", _plain),
     ("core.vision.errors", "InvalidBundle", _plain),
     ("core.vision.training.dataset", "InvalidDataset", _plain),
-    ("core.vision.training.grouping", "InvalidGroups", _wrong_use),
+    ("core.vision.training.group_by", "InvalidGroups", _wrong_use),
     ("core.vision.calibration.calibration", "SampleTooSmall", _plain),
     ("core.vision.training_options", "InvalidOptions", _wrong_use),
     ("core.vision.evaluation.evaluation", "ScoreNotFinite", _plain),

@@ -87,7 +87,7 @@ class Training(ManifestPart):
         epochs: number of epochs run; 0 for a detector that trains no network.
         best_epoch: the epoch that the weights come from, counted from 1; null without epochs.
         device: `cpu` or `cuda`.
-        groups: number of groups (parts, lots or copies) among the good images; each is on one side of the split.
+        groups: number of groups (parts, lots or copies) among the good images; each is in one fold.
         near_duplicates: number of images that were grouped with another image because they look alike.
     """
 

@@ -3,12 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.vision.calibration.record import Calibration, ReviewBand
+
+CROSS_FITTED_WORTH: Final = 0.55
+"""How much a cross-fitted score is worth, as a share of a score of one detector that has seen none of the parts. Among
+60 trainings on 100 synthetic parts with ten folds, the rejected share of fresh parts lay outside the 95 % interval of
+independent scores in 15 %, as if its deviation were 1.36 times as large."""
 
 
 class SampleTooSmall(ValueError):  # noqa: N818 - describes the fault
@@ -27,6 +32,7 @@ def calibrate(
     *,
     review_rate: float | None = None,
     groups: Sequence[int] | None = None,
+    cross_fitted: bool = False,
 ) -> Calibration:
     """Choose the threshold that rejects at most the requested share of good parts, by split conformal prediction.
 
@@ -42,13 +48,19 @@ def calibrate(
     is that of the number of independent parts that the sample is worth, with the same mean; see
     `effective_sample_size`. It is conservative: never narrower than without groups.
 
+    Scores of detectors that were fitted without the fold of the part depend on each other, and the detector in use is
+    another one, fitted to all parts. The rate stays about the same (Vovk, "Cross-Conformal Predictors", 2015), but the
+    rejected share varies more than the Beta distribution says. The interval is then that of `CROSS_FITTED_WORTH` times
+    as many parts.
+
     Args:
-        scores: of n good parts, float64, finite. The parts were used neither for training nor for early stopping.
+        scores: of n good parts, float64, finite, each by a detector that was not fitted to the part.
         false_reject_rate: the requested share, above 0 and below 1.
         confidence: of the interval, above 0 and below 1.
         review_rate: the share that may be `ng` or `review`, above the false-reject rate and below 1. The review
             threshold is chosen by the same rule. None for no review.
         groups: the part or lot of each score; None if all parts are independent.
+        cross_fitted: whether the scores come from detectors that were fitted without the fold of the part.
 
     Raises:
         SampleTooSmall: k is above n; the message says how many parts are needed.
@@ -59,6 +71,8 @@ def calibrate(
     if not np.isfinite(ascending).all():
         raise ValueError("a score of a good part is not finite: the model cannot be calibrated")
     effective = float(ascending.size) if groups is None else effective_sample_size(groups)
+    if cross_fitted:
+        effective = max(CROSS_FITTED_WORTH * effective, 1.0)
     quantile = _quantile(ascending, false_reject_rate, effective, confidence)
     review = None
     if review_rate is not None:

@@ -90,6 +90,7 @@ class Combination(FeatureModel):
     def __init__(self, members: Sequence[FeatureModel], standards: Sequence[Standard]) -> None:
         self._members = list(members)
         self._standards = list(standards)
+        self.facts = {name: fact for member in members for name, fact in member.facts.items()}
 
     @classmethod
     def collector(cls, settings: FeatureSettings, seed: int, device: str) -> "_CombinationCollector":

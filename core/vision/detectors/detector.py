@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -42,6 +43,8 @@ class Detector(ABC):
         preprocessing: the size and decoding that `prepare` uses.
         max_pixels: the largest image that `prepare` decodes.
         device: `cpu` or `cuda`.
+        aligned: whether it learns from images that are aligned, and so tolerates what they do not show.
+        facts: what else people should know of it, by name.
         backbone: the pretrained network that it was fitted on; None without one, and for a detector that was loaded
             from a bundle.
     """
@@ -52,6 +55,8 @@ class Detector(ABC):
     preprocessing: Preprocessing
     max_pixels: int
     device: str
+    aligned: ClassVar[bool] = False
+    facts: Mapping[str, str] = MappingProxyType({})
     backbone: BackboneRecord | None = None
 
     def prepare(self, data: bytes) -> PreparedImage:

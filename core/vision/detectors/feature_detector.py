@@ -37,6 +37,7 @@ class FeatureDetector(Detector):
         model_class: what it learns.
     """
 
+    aligned: ClassVar[bool] = True
     model_class: ClassVar[type[FeatureModel]]
 
     def __init__(
@@ -58,6 +59,7 @@ class FeatureDetector(Detector):
         self.max_pixels = max_pixels
         self.device = extractor.device
         self.backbone = backbone
+        self.facts = model.facts
         self._extractor = extractor
         self._model = model
         self._pooling = settings.pooling
@@ -92,7 +94,7 @@ class FeatureDetector(Detector):
         settings = FeatureSettings(options.backbone_name, preprocessing.width, preprocessing.height, pooling)
         extractor = FeatureExtractor(backbone.network, options.backbone_name, device)
         collector = cls.model_class.collector(settings, options.seed, device)
-        for batch in training_features(extractor, images, options.seed):
+        for batch in training_features(extractor, images, options.seed, preprocessing.alignment):
             collector.add(batch)
         fitted = collector.fit(CrossFit(folds, options, device, on_epoch, checkpoint))
         detector = partial(

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Protocol, Self, TypeVar
 
 from torch import Tensor
@@ -67,12 +68,14 @@ class FeatureModel(ABC):
         measure: what its map shows, for the score method.
         default_pooling: the share of cells that its score is the mean of, unless one is chosen.
         folds: the number of folds that are worth their time for this model.
+        facts: what people should know of it, by name.
     """
 
     name: ClassVar[str]
     measure: ClassVar[str]
     default_pooling: ClassVar[float] = DEFAULT_POOLING
     folds: ClassVar[int] = 10
+    facts: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     @abstractmethod

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.vision.detectors.backbone import LITE0, describe
+from core.vision.input.alignment import Alignment
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.training.augmentation import augment
 from core.vision.training.fit_interface import PreparedImages
@@ -83,19 +84,22 @@ class FeatureBatch:
     augmented: list[bool]
 
 
-def training_features(extractor: FeatureExtractor, images: PreparedImages, seed: int) -> Iterator[FeatureBatch]:
+def training_features(
+    extractor: FeatureExtractor, images: PreparedImages, seed: int, alignment: Alignment | None
+) -> Iterator[FeatureBatch]:
     """Compute the layers of all images in random order, each followed by that of an augmented copy of it.
 
     Args:
         extractor: of the backbone.
         images: prepared images of good parts.
         seed: of the order and of the augmentation; see `core.vision.training.augmentation`.
+        alignment: how the images are aligned; None if they are not.
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(images)).tolist()
     for number, minibatch in enumerate(images.minibatches(_READ_SIZE, order)):
         indices = order[number * _READ_SIZE : number * _READ_SIZE + len(minibatch)]
-        pairs = [each for image in minibatch for each in (image, augment(image, random))]
+        pairs = [each for image in minibatch for each in (image, augment(image, random, alignment))]
         repeated = [index for index in indices for _ in range(2)]
         yield FeatureBatch(extractor.layers(pairs), repeated, [False, True] * len(indices))
 

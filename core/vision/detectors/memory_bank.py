@@ -60,6 +60,8 @@ class MemoryBank(FeatureModel):
             raise ValueError("the bank, the projection and the center have shapes that do not fit together")
         self._center, self._projection, self.vectors = center, projection, vectors
         self._half_squares = vectors.square().sum(1) / 2
+        count, dimensions = vectors.shape
+        self.facts = {"Memory bank": f"{count} vectors of {dimensions} values, {vectors.nbytes / 1e6:.1f} MB in memory"}
 
     @classmethod
     def collector(cls, settings: FeatureSettings, seed: int, device: str) -> "_BankCollector":
@@ -210,7 +212,8 @@ def farthest_points(vectors: Tensor, count: int) -> Tensor:
     chosen = [index]
     farness = torch.full((len(vectors),), torch.inf, device=vectors.device)
     for _ in range(count - 1):
-        farness = torch.minimum(farness, half_squares + half_squares[index] - vectors @ vectors[index])
+        distances = torch.addmv(half_squares, vectors, vectors[index], alpha=-1).add_(half_squares[index])
+        torch.minimum(farness, distances, out=farness)
         index = int(farness.argmax())
         chosen.append(index)
     return torch.tensor(chosen, device=vectors.device)

@@ -169,7 +169,9 @@ def _choose_mapped(detector: Detector, root: Path, good: list[Path], defective: 
     """Choose images evenly, so few that all maps and masks fit in memory. Choose none if there are no masks."""
     if not (root / "ground_truth").is_dir():
         return _Mapped([], {}, [])
-    max_maps = _MAP_CELLS // (detector.preprocessing.width * detector.preprocessing.height)
+    preprocessing = detector.preprocessing
+    width, height = preprocessing.covered((1.0, 1.0))  # shares of an image; maps are put back onto the whole image
+    max_maps = int(_MAP_CELLS * width * height) // (preprocessing.width * preprocessing.height)
     count = min(_LOCALISED, max(1, max_maps // 2))
     masks, notes = {}, []
     for index in _evenly(len(defective), count):
@@ -192,9 +194,10 @@ def _localisation(detector: Detector, paths: list[Path], maps: Sequence[AnomalyM
     """Compare the maps of good images and then those of defective ones with the masks."""
     if not mapped.masks:
         return _Located(None, None, mapped.notes)
-    if detector.preprocessing.upright is not None:  # masks are of the images as sent
+    preprocessing = detector.preprocessing
+    if preprocessing.upright is not None or preprocessing.alignment is not None:  # masks are of the images as sent
         maps = [
-            place_map(each, prepare(path.read_bytes(), detector.preprocessing, max_pixels=detector.max_pixels))
+            place_map(each, prepare(path.read_bytes(), preprocessing, max_pixels=detector.max_pixels))
             for each, path in zip(maps, paths, strict=True)
         ]
     masks = [*([None] * len(mapped.good)), *mapped.masks.values()]

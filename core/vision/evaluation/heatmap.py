@@ -39,9 +39,10 @@ Heat = NDArray[np.float32]
 def scale_to_threshold(anomaly_map: NDArray[np.floating], score: float, threshold: float) -> Heat:
     """Scale an anomaly map to units of the threshold, so that its peak corresponds to the score.
 
-    The peak, the mean of the highest 2 % of the cells, becomes score / threshold. Higher values are clipped to it, so
-    that no single cell exceeds the score. NaN counts as 0, and infinity as the peak. If all cells are 0, the map has no
-    location, so every cell gets the value of the score. If the threshold is 0 or less, there is no ratio: the peak
+    The peak, the mean of the highest 2 % of the cells above 0, becomes score / threshold. Higher values are clipped to
+    it, so that no single cell exceeds the score. Cells of 0 do not count, because a map that was put back onto a larger
+    image is 0 around the part. NaN counts as 0, and infinity as the peak. If all cells are 0, the map has no location,
+    so every cell gets the value of the score. If the threshold is 0 or less, there is no ratio: the peak
     becomes 1 if the score reaches the threshold, and 0 otherwise.
 
     Args:
@@ -62,7 +63,7 @@ def scale_to_threshold(anomaly_map: NDArray[np.floating], score: float, threshol
     top = np.float32(_ratio(score, threshold))
     highest = float(np.finfo(np.float32).max)
     cells = np.nan_to_num(anomaly_map.astype(np.float64), nan=0.0, posinf=highest, neginf=0.0).clip(0, highest)
-    count = math.ceil(_PEAK_SHARE * cells.size)
+    count = max(math.ceil(_PEAK_SHARE * np.count_nonzero(cells)), 1)
     peak = min(float(np.partition(cells, cells.size - count, axis=None)[-count:].mean()), float(cells.max()))
     if peak == 0:
         return np.full(cells.shape, top)

@@ -20,6 +20,7 @@ from core.vision.evaluation.evaluation import Control, Evaluation
 from core.vision.evaluation.examples import ReportExamples
 from core.vision.evaluation.heatmap import legend
 from core.vision.evaluation.metrics import Scores
+from core.vision.evaluation.similar_images import SimilarImages
 from core.vision.input.input_checks import InputRanges
 from core.vision.training.fit_interface import Epoch
 
@@ -67,8 +68,10 @@ class ReportContent:
         gallery: the images of the report.
         unreadable: name and reason for each unreadable image.
         notes: notes of the training, for people.
+        facts: of the detector, by name.
         trials: what was tried before the detector was chosen, the chosen one first.
         learned: what it learned from reviews; None if it did not.
+        similar: the images that count as shots of the same parts because of their looks; None if there are none.
     """
 
     folder: str
@@ -80,8 +83,10 @@ class ReportContent:
     gallery: ReportExamples = field(default_factory=ReportExamples)
     unreadable: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
     trials: Sequence[TrialRow] = ()
     learned: LearnedFromReviews | None = None
+    similar: SimilarImages | None = None
 
 
 def render(content: ReportContent) -> str:
@@ -108,6 +113,7 @@ def render(content: ReportContent) -> str:
         options=manifest.training.options if manifest.training is not None else {},
         unreadable=content.unreadable,
         learned=content.learned,
+        similar=content.similar,
         trials=content.trials,
         detectability=manifest.detectability,
         detectability_chart=detectability_chart(manifest.detectability) if manifest.detectability is not None else None,
@@ -140,7 +146,11 @@ def _detection(manifest: Manifest, tested: Evaluation | None) -> dict[str, Any]:
 def _warnings(manifest: Manifest) -> list[str]:
     """Return warnings about figures that are not reliable."""
     warnings = []
-    metrics, calibration = manifest.metrics, manifest.threshold.calibration
+    metrics, calibration, training = manifest.metrics, manifest.threshold.calibration, manifest.training
+    if metrics is not None and training is not None and training.options.get("choose_by") == "test":
+        warnings.append(
+            "The detector was chosen by the images in test/, so its figures on them are too good: measure it on others."
+        )
     if metrics is not None:
         name = max(metrics.controls, key=metrics.controls.__getitem__, default=None)
         if name is not None and metrics.controls[name] >= metrics.auroc:
@@ -170,11 +180,13 @@ def _histograms(content: ReportContent) -> Markup:
 
 
 def _sample(calibration: Calibration | None) -> str:
-    """Describe the number of parts or lots in the sample; empty if it is unknown or equal to the sample size."""
-    if calibration is None or calibration.groups is None or calibration.groups == calibration.sample_size:
+    """Describe the number of parts or lots in the sample, and how many independent ones they are worth."""
+    if calibration is None:
         return ""
+    grouped = calibration.groups is not None and calibration.groups != calibration.sample_size
+    groups = f" of {calibration.groups} groups" if grouped else ""
     worth = calibration.effective_sample_size
-    return f" of {calibration.groups} groups{f', worth {worth:.0f} independent ones,' if worth is not None else ''}"
+    return groups + (f", worth {worth:.0f} independent ones," if worth is not None else "")
 
 
 def _examples(gallery: ReportExamples) -> list[tuple[str, Sequence[Any]]]:
@@ -227,6 +239,7 @@ def _origin(content: ReportContent) -> dict[str, object]:
     if (bit_depth := manifest.preprocessing.bit_depth) is not None:
         size += f", {bit_depth} bits"
     origin |= {"Prepared to": size, "Score": manifest.score_method}
+    origin |= content.facts
     if (backbone := manifest.backbone) is not None:
         origin["Backbone"] = f"{backbone.name}, weights from {backbone.source}, licence: {backbone.licence}"
     return origin

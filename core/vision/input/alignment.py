@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.vision.input.geometry import Affine, covered
-from core.vision.input.template import REACH, Grey, Motion, Template, standardise
+from core.vision.input.geometry import Affine
+from core.vision.input.prepared_image import PreparedImage
+from core.vision.input.template import REACH, Grey, Match, Motion, Templates, standardise
 
 _SHIFT_STEPS: Final = 16
 _TURN_STEPS: Final = 20
 """Shifts are rounded to 1/16 pixel and turns to 1/20 degree, so that all machines resample an image alike."""
 _RANGE: Final = 4.0
 """Standard deviations of grey levels that a reference holds, above and below the mean."""
+ROUNDING: Final = _RANGE / 127.5 / math.sqrt(12)
+"""Standard deviation of the rounding of a reference to 8 bits."""
 _MAX_SIDE: Final = 256
 _LUMA: Final = (0.299, 0.587, 0.114)
 
@@ -40,7 +43,7 @@ class Alignment(BaseModel):
         largest_shift: the largest shift that is undone, as a share of each side.
         largest_turn: the largest turn that is undone, degrees.
         smallest_match: images that match no reference so well are not aligned; see
-            `core.vision.input.template.Motion`.
+            `core.vision.input.template.Match.correlation`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -59,8 +62,9 @@ class Alignment(BaseModel):
             raise ValueError("the references must have one size")
         return self
 
-    def templates(self) -> tuple[Template, ...]:
-        """Return the templates of the references; computed once."""
+    @property
+    def templates(self) -> Templates:
+        """The references, ready for use; computed once."""
         return _templates(self)
 
 
@@ -77,32 +81,35 @@ class Aligned:
     kind: int
 
 
-def align(image: NDArray[np.uint8 | np.float32], alignment: Alignment) -> Aligned | None:
+def align(image: PreparedImage, alignment: Alignment) -> Aligned | None:
     """Find out how to align a prepared image (height, width, 3); None if that is not possible within the bounds."""
-    motion, kind = find_motion(image, alignment.templates())
+    match = find_match(image, alignment.templates)
+    motion = match.motion
     within = max(abs(motion.right), abs(motion.down)) <= alignment.largest_shift
-    if not within or abs(motion.degrees) > alignment.largest_turn or motion.match < alignment.smallest_match:
+    if not within or abs(motion.degrees) > alignment.largest_turn or match.correlation < alignment.smallest_match:
         return None
     height, width, _ = image.shape
-    columns, rows = alignment.templates()[kind].size
-    to_image = Affine.scaling(width / columns, height / rows)
-    turn = Affine.turn(round(motion.degrees * _TURN_STEPS) / _TURN_STEPS).about(columns / 2, rows / 2)
-    right, down = (
-        round(share * side * _SHIFT_STEPS) / _SHIFT_STEPS
-        for share, side in ((motion.right, width), (motion.down, height))
+    rounded = Motion(
+        round(motion.right * width * _SHIFT_STEPS) / _SHIFT_STEPS / width,
+        round(motion.down * height * _SHIFT_STEPS) / _SHIFT_STEPS / height,
+        round(motion.degrees * _TURN_STEPS) / _TURN_STEPS,
     )
-    return Aligned(Affine.shift(right, down) @ to_image @ turn @ to_image.inverse(), kind)
+    return Aligned(to_prepared(rounded, alignment, (width, height)), match.kind)
 
 
-def find_motion(image: NDArray[np.uint8 | np.float32], templates: tuple[Template, ...]) -> tuple[Motion, int]:
-    """Return the motion of an image against the template that it matches best, and the index of that template."""
-    grey = small_grey(image, templates[0].size)
-    motions = [template.find(grey) for template in templates]
-    kind = max(range(len(motions)), key=lambda index: motions[index].match)
-    return motions[kind], kind
+def to_prepared(motion: Motion, alignment: Alignment, size: tuple[int, int]) -> Affine:
+    """Return the map of a motion, from the aligned to the moved image, in prepared images of (width, height)."""
+    columns, rows = alignment.templates.size
+    to_image = Affine.scaling(size[0] / columns, size[1] / rows)
+    return to_image @ motion.affine(columns, rows) @ to_image.inverse()
 
 
-def small_grey(image: NDArray[np.uint8 | np.float32], size: tuple[int, int]) -> Grey:
+def find_match(image: PreparedImage, templates: Templates) -> Match:
+    """Return the motion of a prepared image (height, width, 3) against the template that it matches best."""
+    return templates.find(small_grey(image, templates.size))
+
+
+def small_grey(image: PreparedImage, size: tuple[int, int]) -> Grey:
     """Return a small grey copy (BT.601) of an image (height, width, 3), of the size (columns, rows)."""
     if image.dtype == np.uint8:
         grey = Image.fromarray(image).convert("L")
@@ -112,8 +119,8 @@ def small_grey(image: NDArray[np.uint8 | np.float32], size: tuple[int, int]) -> 
 
 
 def fill_uncovered(
-    image: NDArray[np.float32], alignment: Alignment, kind: int | None, is_covered: NDArray[np.bool_]
-) -> NDArray[np.float32]:
+    image: PreparedImage, alignment: Alignment, kind: int | None, is_covered: NDArray[np.bool_]
+) -> PreparedImage:
     """Fill pixels of an aligned image from a reference, whose levels are fitted to those of the other pixels.
 
     Args:
@@ -123,31 +130,24 @@ def fill_uncovered(
         is_covered: which pixels are not filled: (height, width), with at least one.
 
     Returns:
-        A new image, 0 to 255.
+        A new image of the same type, or the same one if nothing is filled.
     """
     if is_covered.all():
         return image
     if kind is None:
-        grey = standardise(small_grey(image, alignment.templates()[0].size))
-        kind = int(np.argmax([float((template.mean * grey).mean()) for template in alignment.templates()]))
+        grey = standardise(small_grey(image, alignment.templates.size))
+        kind = int((alignment.templates.means * grey).mean(axis=(1, 2)).argmax())
     height, width, channels = image.shape
     reference = _enlarged(alignment, kind, (width, height))
     known = reference[is_covered]
     spread = known - known.mean()
     filled = image.copy()
     for channel in range(channels):
-        levels = image[:, :, channel][is_covered]
+        levels = image[:, :, channel][is_covered].astype(np.float32)
         gain = max(float(spread @ (levels - levels.mean())) / max(float(spread @ spread), 1e-6), 0.0)
-        estimate = (reference[~is_covered] - known.mean()) * gain + levels.mean()
-        filled[:, :, channel][~is_covered] = estimate.clip(0, 255)
+        estimate = ((reference[~is_covered] - known.mean()) * gain + levels.mean()).clip(0, 255)
+        filled[:, :, channel][~is_covered] = estimate.round() if image.dtype == np.uint8 else estimate
     return filled
-
-
-def covered_after(motion: Motion, alignment: Alignment, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return which pixels of an aligned image of (width, height) remain if it had been moved: (height, width)."""
-    columns, rows = alignment.templates()[0].size
-    to_image = Affine.scaling(size[0] / columns, size[1] / rows)
-    return covered(to_image @ motion.affine(columns, rows) @ to_image.inverse(), size, size)
 
 
 def encode_reference(mean: Grey) -> str:
@@ -174,12 +174,12 @@ def _decode(reference: str) -> Grey:
 
 
 @lru_cache(maxsize=8)
-def _templates(alignment: Alignment) -> tuple[Template, ...]:
-    return tuple(Template(_decode(reference), np.array(alignment.noise)) for reference in alignment.references)
+def _templates(alignment: Alignment) -> Templates:
+    return Templates(np.stack([_decode(each) for each in alignment.references]), np.array(alignment.noise))
 
 
 @lru_cache(maxsize=16)
 def _enlarged(alignment: Alignment, kind: int, size: tuple[int, int]) -> Grey:
     """Return a reference in the size (width, height) of the prepared image: (height, width)."""
-    mean = Image.fromarray(alignment.templates()[kind].mean)
+    mean = Image.fromarray(alignment.templates.means[kind])
     return np.asarray(mean.resize(size, Image.Resampling.BICUBIC))

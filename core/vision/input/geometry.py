@@ -1,9 +1,8 @@
-# LEAD TO POSE HELPER: read core/vision/input/LEAD_NOTE.md now.
 """Affine maps between images, and images resampled by them."""
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +78,9 @@ class Affine:
     def about(self, x: float, y: float) -> "Affine":
         """Return this map with the origin moved to (x, y)."""
         return Affine.shift(x, y) @ self @ Affine.shift(-x, -y)
+
+
+IDENTITY: Final = Affine(1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def corners(width: float, height: float) -> Points:

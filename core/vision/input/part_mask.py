@@ -9,6 +9,8 @@ from scipy import ndimage
 
 SIDE: Final = 128
 """The longest side, in pixels, of the copy in which the part is found."""
+_MIN_SIDE: Final = 8
+"""No part is found in a copy that is narrower, of a tiny or very long image."""
 _BORDER: Final = 0.03
 """The width of the border that shows the background, as a share of the side."""
 _NOISE_FACTOR: Final = 5.0
@@ -20,7 +22,9 @@ _MIN_AREA, _MAX_AREA = 0.02, 0.95
 _MIN_EVEN: Final = 0.85
 """Share of the border that must show the background: a part may touch the border, a texture covers it."""
 _MAX_NOISE_SHARE: Final = 0.5
-"""The background may vary by at most this share of the variation within the part."""
+"""The background may vary by at most this share of the variation within the part,"""
+_FLAT_CONTRAST: Final = 20.0
+"""unless the part, a silhouette for example, differs from it by this multiple of its noise."""
 
 Channels = NDArray[np.float32]
 """float32, (3, rows, columns), 0 to 255."""
@@ -36,6 +40,8 @@ def find_part(small: Channels, *, shadow: bool) -> NDArray[np.bool_] | None:
     Returns:
         bool, (rows, columns), true on the part; None if there is no such background, or no part on it.
     """
+    if min(small.shape[1:]) < _MIN_SIDE:
+        return None
     border = _border(small.shape[1:])
     difference = _difference(small, _fit_plane(small, border))
     # 1.4826 × the median absolute deviation is the standard deviation of a normal distribution.
@@ -46,13 +52,14 @@ def find_part(small: Channels, *, shadow: bool) -> NDArray[np.bool_] | None:
         mask = _solid(smooth > max(_SHADOW * float(np.quantile(smooth[mask], _STRONG)), _MIN_DIFFERENCE))
     if not _MIN_AREA <= mask.mean() <= _MAX_AREA or (~mask[border]).mean() < _MIN_EVEN:
         return None
-    return mask if noise <= _MAX_NOISE_SHARE * float(small[:, mask].std()) else None
+    flat = float(np.median(difference[mask])) >= _FLAT_CONTRAST * noise
+    return mask if flat or noise <= _MAX_NOISE_SHARE * float(small[:, mask].std()) else None
 
 
 def shrink(image: Image.Image) -> Channels:
     """Reduce an image of mode RGB or F, 0 to 255, so that its longest side has `SIDE` pixels or fewer."""
     scale = min(1.0, SIDE / max(image.size))
-    size = (max(8, round(image.width * scale)), max(8, round(image.height * scale)))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     small = np.asarray(image.resize(size, Image.Resampling.BOX), dtype=np.float32)
     return np.stack([small] * 3) if small.ndim == 2 else np.ascontiguousarray(np.moveaxis(small, 2, 0))
 
@@ -76,14 +83,14 @@ def _fit_plane(small: Channels, border: NDArray[np.bool_]) -> Channels:
 
     Fitted twice, the second time without the pixels of a part that touches the border.
     """
-    rows, columns = (np.indices(border.shape) / max(border.shape)).astype(np.float32)
-    terms = np.stack([np.ones_like(rows), rows, columns])
+    rows, columns = np.indices(border.shape) / max(border.shape)
+    terms = np.stack([np.ones_like(rows), rows, columns])  # float64, so that all machines get the same plane
     plane = np.broadcast_to(np.median(small[:, border], axis=1)[:, None, None], small.shape)
     for _ in range(2):
         difference = _difference(small, plane)
         used = border & (difference <= 3 * np.median(difference[border]) + 1)
-        weights = np.linalg.lstsq(terms[:, used].T, small[:, used].T)[0]
-        plane = np.tensordot(weights, terms, (0, 0))
+        weights = np.linalg.lstsq(terms[:, used].T, small[:, used].T.astype(np.float64))[0]
+        plane = np.tensordot(weights, terms, (0, 0)).astype(np.float32)
     return plane
 
 

@@ -11,12 +11,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.models.bit_depths import BitDepth
+from core.vision.input.alignment import Alignment
 
 MARGIN: Final = 0.08
 """Background around the part, as a share of its length and width, on each side."""
 _DECODE_MARGIN: Final = 2
 
 Share = Annotated[float, Field(gt=0)]
+Axis = Literal["none", "area", "sides", "lines"]
 
 
 class Upright(BaseModel):
@@ -25,7 +27,8 @@ class Upright(BaseModel):
     Attributes:
         length, width: of the part, along and across its axis.
         size: the square root of its area.
-        long: whether it has a long axis.
+        axis: what is turned to the horizontal, see `core.vision.input.part_pose`; none of a round part.
+        lopsided: whether one end has more area, and is brought to the right; if not, the brighter end is.
         inside: whether it is away from the border of the image.
         shadow: whether it has a shadow, which is then left out.
     """
@@ -35,7 +38,8 @@ class Upright(BaseModel):
     length: Share
     width: Share
     size: Share
-    long: bool
+    axis: Axis
+    lopsided: bool
     inside: bool
     shadow: bool
 
@@ -58,6 +62,7 @@ class Preprocessing(BaseModel):
             every image to 8 bits, and checks no depth.
         upright: how the part is found, turned upright and cut out; None to resize the whole image. See
             `core.vision.input.part_pose`.
+        alignment: how small shifts and turns are undone; None to leave them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -68,6 +73,7 @@ class Preprocessing(BaseModel):
     scaled_decode: bool
     bit_depth: BitDepth | None = None
     upright: Upright | None = None
+    alignment: Alignment | None = None
 
     @property
     def pose(self) -> Literal["as-is", "upright"]:

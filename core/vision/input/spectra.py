@@ -22,7 +22,7 @@ _FINEST: Final = 16
 def make_spectrum(image: PreparedImage) -> NDArray[np.float16]:
     """Return the logarithms of the magnitudes of the image's coarse frequencies, less their mean: float16, (D,).
 
-    D depends only on the size of the image; it is 393 if no side is shorter than 64 pixels. A shift of the content
+    D depends only on the size of the image; it is 386 if no side is shorter than 64 pixels. A shift of the content
     changes only the phases, and a different exposure only the mean.
     """
     height, width = image.shape[:2]
@@ -43,5 +43,5 @@ def _window_and_frequencies(shape: tuple[int, int]) -> tuple[NDArray[np.float32]
     vertical, horizontal = np.meshgrid(rows, columns, indexing="ij")
     radius = np.hypot(vertical, horizontal)
     half = (vertical > 0) | ((vertical == 0) & (horizontal > 0))
-    window: NDArray[np.float32] = np.outer(np.hanning(shape[0] + 2)[1:-1], np.hanning(shape[1] + 2)[1:-1])
-    return window.astype(np.float32), half & (radius >= _COARSEST) & (radius <= _FINEST)
+    window = np.outer(np.hanning(shape[0] + 2)[1:-1], np.hanning(shape[1] + 2)[1:-1]).astype(np.float32)
+    return window, half & (radius >= _COARSEST) & (radius <= _FINEST)

@@ -40,8 +40,8 @@ def cut_out(image: Image.Image, upright: Upright, size: tuple[int, int]) -> Upri
         upright: what is known of the part.
         size: (width, height) of the result in pixels.
     """
-    pose = find_pose(shrink(image), long=upright.long, shadow=upright.shadow)
-    to_image = (pose or _in_the_middle(upright, image.size)).to_image(upright, size, image.size)
+    pose = find_pose(shrink(image), upright)
+    to_image = (pose or _in_the_middle(upright)).to_image(upright, size, image.size)
     found = pose is not None and pose.fits(upright)
     return UprightImage(resample_reduced(image, to_image, size), to_image, found)
 
@@ -59,16 +59,14 @@ def resample_reduced(image: Image.Image, to_image: Affine, size: tuple[int, int]
     return Image.fromarray(np.asarray(resampled).clip(0, 255))  # bicubic interpolation overshoots
 
 
-def _in_the_middle(upright: Upright, size: tuple[int, int]) -> Pose:
+def _in_the_middle(upright: Upright) -> Pose:
     """Return a pose in the middle of an image, as it lies."""
-    unit = math.sqrt(size[0] * size[1])
     return Pose(
-        x=size[0] / 2 / unit,
-        y=size[1] / 2 / unit,
+        x=0.5,
+        y=0.5,
         degrees=0.0,
         length=upright.length,
         width=upright.width,
         size=upright.size,
-        elongation=1.0,
         complete=False,
     )

@@ -1,6 +1,5 @@
 """Try the detectors of one input size and pose: the features of each image are computed once for all of them."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -18,6 +17,7 @@ from core.vision.detectors.features import FeatureExtractor, Layers, training_fe
 from core.vision.detectors.memory_bank import MemoryBank
 from core.vision.detectors.pooling import POOLINGS, pool_maps
 from core.vision.evaluation.metrics import auroc
+from core.vision.evaluation.timing import TIMED_IMAGES, milliseconds_per_image
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.preprocessing import prepare
 from core.vision.input.record import Preprocessing
@@ -30,8 +30,6 @@ from core.vision.training.fit_interface import FitOptions
 from core.vision.training.folds import Folds
 
 _MINIBATCH: Final = 8
-_TIMED_IMAGES: Final = 8
-_ROUNDS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class Exploration:
             task.options.backbone_name, task.options.backbone_weights, seed=task.options.seed
         )
         self._extractor = FeatureExtractor(self._backbone.network, task.options.backbone_name, task.device)
-        self._timed = [path.read_bytes() for path in task.good.paths[:_TIMED_IMAGES]]
+        self._timed = [path.read_bytes() for path in task.good.paths[:TIMED_IMAGES]]
         self._max_pixels = max_pixels
         self.milliseconds = self._time(self._timed_layers)
 
@@ -136,7 +134,7 @@ class Exploration:
         task = self._task
         settings = FeatureSettings(task.options.backbone_name, task.preprocessing.width, task.preprocessing.height)
         collectors: list[Any] = [model.collector(settings, task.options.seed, task.device) for model in models]
-        for batch in training_features(self._extractor, task.good, task.options.seed):
+        for batch in training_features(self._extractor, task.good, task.options.seed, task.preprocessing.alignment):
             for collector in collectors:
                 collector.add(batch)
         fitted: _Fitted = {}
@@ -226,21 +224,7 @@ class Exploration:
         return self._extractor.layers(prepared)
 
     def _time(self, work: Callable[[], object]) -> float:
-        """Return the time of the work for one image, on one core or on the GPU, milliseconds: the best of three."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            rounds = []
-            for _ in range(_ROUNDS):
-                started = time.perf_counter()
-                with torch.inference_mode():
-                    work()
-                if self._task.device == "cuda":
-                    torch.cuda.synchronize()
-                rounds.append(time.perf_counter() - started)
-        finally:
-            torch.set_num_threads(threads)
-        return 1000 * min(rounds) / len(self._timed)
+        return milliseconds_per_image(work, len(self._timed), self._task.device)
 
 
 def _stack(maps: Mapping[int, Tensor]) -> Tensor:

@@ -20,6 +20,7 @@ from core.vision.selection.exploration import Exploration, Task
 from core.vision.selection.part_appearance import learn_appearance
 from core.vision.selection.synthetic_defects import KINDS, PlannedDefect, plan_defects
 from core.vision.selection.trial import Trial, by_quality, choose
+from core.vision.selection.views import Views
 from core.vision.training.dataset import ImageDataset
 from core.vision.training.folds import make_folds
 from core.vision.training_data import TrainingData
@@ -63,7 +64,9 @@ def choose_setup(data: TrainingData, options: TrainingOptions, device: str, on_p
         InvalidOptions: the options do not fit the images.
     """
     if options.architecture != AUTO:
-        return Setup(options, _only_preprocessing(data, options))
+        return Setup(
+            replace(options, choose_by="synthetic"), _only_preprocessing(data, options, on_progress)
+        )  # chooses nothing
     if options.choose_by == "test" and not (data.layout.test_good and data.layout.test_defective):
         raise InvalidOptions("there are no images to choose by: add test/good and test/<type>, or choose by synthetic")
     chooser = _Chooser(data, options, device, on_progress)
@@ -82,33 +85,17 @@ def choose_setup(data: TrainingData, options: TrainingOptions, device: str, on_p
     return Setup(chosen, candidate.preprocessing, trials)
 
 
-def _only_preprocessing(data: TrainingData, options: TrainingOptions) -> Preprocessing:
+def _only_preprocessing(data: TrainingData, options: TrainingOptions, on_progress: OnProgress) -> Preprocessing:
     """Return the preprocessing with the requested size, or else the one that the detector chooses."""
     try:
         poses = data.poses
         wanted = poses is not None and (options.pose == "upright" or poses.vary)
         upright = poses.upright if poses is not None and wanted else None
-        shown = data.typical_size if upright is None else _rounded(upright.crop(data.typical_size))
-        size = detector_classes()[options.architecture].input_size(shown, options.input_size, options.backbone_name)
-        return _preprocessing(data, options, size, upright)
+        views, detector = Views(data, options, on_progress), detector_classes()[options.architecture]
+        size = detector.input_size(views.shown(upright), options.input_size, options.backbone_name)
+        return views.preprocessing(size, upright, aligned=detector.aligned)
     except ValueError as error:
         raise InvalidOptions(f"{options.architecture} does not support this image size: {error}") from error
-
-
-def _preprocessing(
-    data: TrainingData, options: TrainingOptions, size: tuple[int, int], upright: Upright | None
-) -> Preprocessing:
-    return Preprocessing(
-        width=size[0],
-        height=size[1],
-        scaled_decode=options.scaled_decode,
-        bit_depth=data.bit_depth,
-        upright=upright,
-    )
-
-
-def _rounded(size: tuple[float, float]) -> tuple[int, int]:
-    return max(round(size[0]), 1), max(round(size[1]), 1)
 
 
 class _Chooser:
@@ -119,12 +106,13 @@ class _Chooser:
         self._options = options
         self._device = device
         self._on_progress = on_progress
+        self._views = Views(data, options, on_progress)
         self._started = time.monotonic()
         self._sample = _sample(data, options.seed)
         groups = [data.grouping.groups[index] for index in self._sample]
         self._folds = make_folds(groups, _FOLDS, options.seed)
         self._defects = self._plan()
-        tested = data.read_test(data.good.images.preprocessing, options, on_progress)
+        tested = data.read_test(data.good.images.preprocessing, options, on_progress, stage="choosing")
         self._test = None if tested is None else tuple(_evenly(images.paths) for images in tested)
 
     def _plan(self) -> list[PlannedDefect]:
@@ -189,9 +177,8 @@ class _Chooser:
         if data.poses is not None and (options.pose == "upright" or data.poses.vary):
             uprights.append(data.poses.upright)
         for upright in uprights:
-            shown = data.typical_size if upright is None else _rounded(upright.crop(data.typical_size))
-            size = input_size(shown, side, options.backbone_name)
-            yield _preprocessing(data, options, size, upright)
+            size = input_size(self._views.shown(upright), side, options.backbone_name)
+            yield self._views.preprocessing(size, upright, aligned=True)
 
     def _explore(self, side: int, preprocessing: Preprocessing, options: TrainingOptions | None = None) -> Exploration:
         options = options or self._options

@@ -27,6 +27,7 @@ from core.vision.input.input_checks import ImageMeasurements, measure_image
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.preprocessing import prepare
 from core.vision.input.record import Preprocessing
+from core.vision.input.spectra import make_spectrum
 from core.vision.input.thumbnails import make_thumbnails
 
 MAX_CACHE_BYTES: Final = 1024**3
@@ -116,17 +117,40 @@ class ImageDataset:
         if self._kept is not None:
             self._kept[path] = image
 
+    def at_sizes(self, indices: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Iterator[PreparedImage]:
+        """Yield images in other sizes, as they were recorded: not prepared in any other way.
+
+        Args:
+            indices: of the images, in this order.
+            sizes: (width, height) of each, in pixels.
+
+        Raises:
+            InvalidDataset: a file was deleted or has changed since it was first read.
+        """
+
+        def read_image(wanted: tuple[int, tuple[int, int]]) -> PreparedImage:
+            index, (width, height) = wanted
+            depth = self.preprocessing.bit_depth
+            preprocessing = Preprocessing(width=width, height=height, scaled_decode=True, bit_depth=depth)
+            return self._read(self.paths[index], preprocessing)
+
+        with closing(in_parallel(read_image, zip(indices, sizes, strict=True))) as images:
+            yield from images
+
     def _prepared(self, path: Path) -> PreparedImage:
         if self._kept is not None and path in self._kept:
             return self._kept[path]
+        image = self._read(path, self.preprocessing)
+        self.keep(path, image)
+        return image
+
+    def _read(self, path: Path, preprocessing: Preprocessing) -> PreparedImage:
         try:
-            image = prepare(path.read_bytes(), self.preprocessing, max_pixels=self._max_pixels).pixels
+            return prepare(path.read_bytes(), preprocessing, max_pixels=self._max_pixels).pixels
         except (Undecodable, OSError) as error:
             raise InvalidDataset(
                 f"{path} could be read before but not any more: leave the folder alone while it is in use"
             ) from error
-        self.keep(path, image)
-        return image
 
 
 @dataclass(frozen=True)
@@ -137,6 +161,7 @@ class ScannedImages:
         images: the prepared images.
         digests: SHA-256 of each file, in hexadecimal.
         thumbnails: float32, see `core.vision.input.thumbnails.make_thumbnails`.
+        spectra: float16, see `core.vision.input.spectra.make_spectrum`.
         deviations: float64, (N,): the standard deviation of each prepared image, 0 to 127.5.
         sizes: (width, height) of each image in pixels, as displayed.
         facts: the measurements of each image; see `core.vision.input.input_checks`.
@@ -147,6 +172,7 @@ class ScannedImages:
     images: ImageDataset
     digests: list[str]
     thumbnails: NDArray[np.float32]
+    spectra: NDArray[np.float16]
     deviations: NDArray[np.float64]
     sizes: list[tuple[int, int]]
     facts: list[ImageMeasurements]
@@ -158,11 +184,27 @@ class ScannedImages:
         """The paths of the N readable images."""
         return self.images.paths
 
+    def subset(self, indices: Sequence[int]) -> "ScannedImages":
+        """Return the readable images with these indices, in this order."""
+        chosen = list(indices)
+        return ScannedImages(
+            images=self.images.subset(chosen),
+            digests=[self.digests[index] for index in chosen],
+            thumbnails=self.thumbnails[chosen],
+            spectra=self.spectra[chosen],
+            deviations=self.deviations[chosen],
+            sizes=[self.sizes[index] for index in chosen],
+            facts=[self.facts[index] for index in chosen],
+            reasons=[self.reasons[index] for index in chosen],
+            unreadable=self.unreadable,
+        )
+
 
 @dataclass(frozen=True)
 class _ReadImage:
     digest: str
     thumbnail: NDArray[np.float32]
+    spectrum: NDArray[np.float16]
     deviation: float
     size: tuple[int, int]
     facts: ImageMeasurements
@@ -281,6 +323,7 @@ def read(
         return _ReadImage(
             hashlib.sha256(data).hexdigest(),
             make_thumbnails([prepared.pixels])[0],
+            make_spectrum(prepared.pixels),
             float(prepared.pixels.std(dtype=np.float64)),
             (prepared.width, prepared.height),
             measure_image(prepared),
@@ -299,6 +342,7 @@ def read(
         images=images.subset([index for index, _ in readable]),
         digests=[image.digest for _, image in readable],
         thumbnails=np.array([image.thumbnail for _, image in readable], dtype=np.float32),
+        spectra=np.array([image.spectrum for _, image in readable], dtype=np.float16),
         deviations=np.array([image.deviation for _, image in readable], dtype=np.float64),
         sizes=[image.size for _, image in readable],
         facts=[image.facts for _, image in readable],

@@ -5,7 +5,6 @@ more than noise, and if it is also much more alike than its images are to the mo
 parts of one kind differ by no more than noise anyway, looks say nothing about which images show the same part.
 """
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,21 +13,23 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from core.vision.input.spectra import Spectra
 from core.vision.training.labels import Labels, link, merge
+from core.vision.training.looks import Looks
 from core.vision.training.neighbours import Indices, Neighbours, find_neighbours
-from core.vision.training.same_shot import Comparison, Detail, Pixels, compare, make_detail
+from core.vision.training.same_shot import Comparison, Detail, compare, make_detail
 
 STANDS_OUT: Final = 0.4
-"""A group stands out if its images differ by at most this fraction of the difference to any other image.
+"""A group stands out if its images differ by at most this fraction of their difference to any other image.
 
-Of different parts, the most alike are above 0.65 in solar cells, 0.39 in fabric, 0.34 in bottles and 0.24 in screws, of
-which those in `core.vision.training.same_shot` remain; repeated shots are below 0.46 in solar cells, mostly 0.2.
+Chosen on solar cells and drawn parts: shots with half as much noise as grain differ by 0.2 of what different parts do;
+at 0.5, a few smooth parts that happened to lie alike were grouped.
 """
 _LARGEST_SHARE: Final = 0.25
+"""A group with a larger share of the images is not believed."""
 _MOST_SHOTS: Final = 16
 """Groups are not believed if the group of an image has more images than this on average: parts in few poses look so."""
 _PER_IMAGE: Final = 3
+"""How many neighbours an image is compared with, at most."""
 _MOST_PAIRS: Final = 1500
 _ROUNDS: Final = 3
 _SAMPLE: Final = 24
@@ -36,20 +37,7 @@ _PRECISION: Final = 0.95
 _TINY: Final = 1e-9
 _CHUNK: Final = 32
 _KEPT: Final = 128
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What N images look like.
-
-    Attributes:
-        spectra: float16, (N, D); see `core.vision.input.spectra.make_spectrum`.
-        pictures: yields the images with these indices, in this order: grey, float32, (height, width), 0 to 255. All
-            have the same scale, and whatever size.
-    """
-
-    spectra: Spectra
-    pictures: Callable[[Sequence[int]], Iterator[Pixels]]
+_NO_PAIRS: Final = np.zeros((0, 2), dtype=np.intp)
 
 
 @dataclass(frozen=True)
@@ -84,20 +72,23 @@ class NearDuplicates:
 
 
 def find_near_duplicates(looks: Looks) -> NearDuplicates:
-    """Group images of different content that are near-duplicates, by single linkage."""
+    """Group images of different content that are near-duplicates, by single linkage.
+
+    At most `_MOST_PAIRS` candidates are compared, and as many pairs again in each of `_ROUNDS` rounds.
+    """
     count = len(looks.spectra)
+    if count < 2:
+        return NearDuplicates(np.arange(count, dtype=np.int32), [], 0, alike=False)
     neighbours = find_neighbours(looks.spectra)
-    candidates, fractions = neighbours.candidates(_PER_IMAGE)
-    order = _by_component(count, candidates, fractions)
-    candidates, fractions = candidates[order], fractions[order]
+    candidates, fractions = _by_component(count, *neighbours.candidates(_PER_IMAGE))
     compared = _Compared(looks, count)
     compared.add(candidates[:_MOST_PAIRS])
     compared.add_outsiders(neighbours)
     labels, doubtful = compared.groups()
-    alike = _mostly_same(compared, neighbours, labels)
+    alike = compared.mostly_same(_sample_of_different(neighbours, labels))
     labels = _extended(labels, candidates, fractions)
     sizes = np.bincount(labels)
-    if float((sizes**2).sum()) > _MOST_SHOTS * count:
+    if (sizes**2).sum() > _MOST_SHOTS * count or sizes.max() > _largest(count):
         doubtful += int(sizes[sizes > 1].sum())
         labels = np.arange(count, dtype=np.int32)
     return NearDuplicates(labels, compared.pairs_within(labels), doubtful, alike)
@@ -112,13 +103,15 @@ class _Compared:
         self._found: dict[tuple[int, int], Comparison] = {}
 
     def add(self, pairs: Indices) -> None:
-        """Compare pairs, (P, 2). Pairs that share images follow one another, so few images are read twice."""
-        new = [(int(low), int(high)) for low, high in _in_band_order(self._count, pairs)]
+        """Compare pairs, (P, 2), that have not been compared yet."""
+        ordered = _in_band_order(self._count, pairs).tolist()
+        new = [pair for pair in dict.fromkeys((low, high) for low, high in ordered) if pair not in self._found]
         kept: dict[int, Detail] = {}
-        for chunk in _chunks([pair for pair in new if pair not in self._found]):
+        for start in range(0, len(new), _CHUNK):
+            chunk = new[start : start + _CHUNK]
             missing = [index for index in dict.fromkeys(index for pair in chunk for index in pair) if index not in kept]
-            kept |= zip(missing, map(make_detail, self._looks.pictures(missing)), strict=True)
-            self._found |= {pair: compare(kept[pair[0]], kept[pair[1]]) for pair in chunk}
+            kept |= zip(missing, map(make_detail, self._looks.pixels(missing)), strict=True)
+            self._found |= {(low, high): compare(kept[low], kept[high]) for low, high in chunk}
             for index in list(kept)[: max(0, len(kept) - _KEPT)]:
                 del kept[index]
 
@@ -126,10 +119,9 @@ class _Compared:
         """Compare the images of each group with the most similar ones outside, until that changes no group."""
         for _ in range(_ROUNDS):
             before = len(self._found)
-            labels, _ = self.groups(unless_compared=True)
-            number = max(1, _MOST_PAIRS // max(1, int((np.bincount(labels) > 1).sum())))
-            outsiders = [pair for group in _members(labels)[:_MOST_PAIRS] for pair in _outsiders(group, neighbours, number)]
-            self.add(np.array(outsiders, dtype=np.intp).reshape(-1, 2))
+            groups = _groups_of_several(self.groups(unless_compared=True)[0])[:_MOST_PAIRS]
+            number = _MOST_PAIRS // max(1, len(groups))
+            self.add(np.concatenate([_NO_PAIRS, *(_outsiders(group, neighbours, number) for group in groups)]))
             if len(self._found) == before:
                 return
 
@@ -152,10 +144,11 @@ class _Compared:
             large |= too_large
         return labels, int(large.sum())
 
-    def same(self, pairs: Indices) -> NDArray[np.bool_]:
-        """Compare pairs, and return which differ by no more than noise."""
+    def mostly_same(self, pairs: Indices) -> bool:
+        """Compare pairs, and return whether at least half of them differ by no more than noise."""
         self.add(pairs)
-        return np.array([self._found[int(low), int(high)].same for low, high in pairs], dtype=bool)
+        same = [self._found[low, high].same for low, high in pairs.tolist()]
+        return len(same) > 0 and 2 * sum(same) >= len(same)
 
     def pairs_within(self, labels: Labels) -> list[Pair]:
         """Return the pairs that were compared, found the same and grouped, most similar first."""
@@ -167,52 +160,61 @@ class _Compared:
         return sorted(grouped, key=lambda pair: (-pair.similarity, pair.first, pair.second))
 
 
-def _by_component(count: int, pairs: Indices, fractions: NDArray[np.float32]) -> Indices:
-    """Return the order of the candidates: small components first, each whole, and its most similar pairs first.
+def _by_component(count: int, pairs: Indices, fractions: NDArray[np.float32]) -> tuple[Indices, NDArray[np.float32]]:
+    """Order candidates: small components first, each whole, and its most similar pairs first.
 
-    If there are too many, the first ones show up to which similarity candidates are shots of the same part.
+    So if there are too many, the first ones show up to which fraction candidates are shots of the same part.
     """
     components = link(count, pairs)[pairs[:, 0]]
     sizes = np.bincount(components, minlength=count)
     shuffled = np.random.default_rng(0).permutation(count)
-    return np.lexsort((fractions, shuffled[components], sizes[components]))
+    order = np.lexsort((fractions, shuffled[components], sizes[components]))
+    return pairs[order], fractions[order]
 
 
 def _in_band_order(count: int, pairs: Indices) -> Indices:
+    """Order pairs so that those with the same image are close together, and few images are read twice."""
     graph = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     place = np.argsort(reverse_cuthill_mckee((graph + graph.T).tocsr(), symmetric_mode=True))
     return pairs[np.argsort(place[pairs].max(axis=1), kind="stable")]
 
 
-def _chunks(pairs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    for start in range(0, len(pairs), _CHUNK):
-        yield pairs[start : start + _CHUNK]
-
-
-def _members(labels: Labels) -> list[Indices]:
-    """Return the indices of the images of each group of several."""
+def _groups_of_several(labels: Labels) -> list[Indices]:
+    """Return the indices of the images of each group that has more than one."""
     order = np.argsort(labels, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
     return [group for group in groups if len(group) > 1]
 
 
-def _outsiders(group: Indices, neighbours: Neighbours, number: int) -> list[tuple[int, int]]:
-    """Return up to `number` pairs of an image of the group and one outside, most similar first.
+def _outsiders(group: Indices, neighbours: Neighbours, number: int) -> Indices:
+    """Return up to `number` pairs, (P, 2), of an image of the group and one outside, most similar first.
 
     If all neighbours of its images are in the group, any others are taken.
     """
-    count = len(neighbours.indices)
-    near = neighbours.indices[group]
-    outside = ~np.isin(near, group) & np.isfinite(neighbours.distances[group])
-    rows, columns = np.nonzero(outside)
-    order = np.argsort(neighbours.distances[group][rows, columns], kind="stable")[:number]
-    pairs = [_ascending(int(group[row]), int(near[row, column])) for row, column in zip(rows[order], columns[order], strict=True)]
-    others = np.linspace(0, count - 1, 2 * len(group) + 2, dtype=np.intp)
-    return pairs or [_ascending(int(group[0]), int(other)) for other in others[~np.isin(others, group)][:number]]
+    near, distances = neighbours.indices[group], neighbours.distances[group]
+    rows, columns = np.nonzero(~np.isin(near, group) & np.isfinite(distances))
+    order = np.argsort(distances[rows, columns], kind="stable")[:number]
+    pairs = np.stack([group[rows], near[rows, columns]], axis=1)[order]
+    if len(pairs) == 0:
+        others = np.linspace(0, len(neighbours.indices) - 1, 2 * len(group) + 2, dtype=np.intp)
+        others = others[~np.isin(others, group)][:number]
+        pairs = np.stack([np.full_like(others, group[0]), others], axis=1)
+    return np.sort(pairs, axis=1)
 
 
-def _ascending(index: int, other: int) -> tuple[int, int]:
-    return min(index, other), max(index, other)
+def _sample_of_different(neighbours: Neighbours, labels: Labels) -> Indices:
+    """Return pairs, (P, 2), of a sample of images with the most similar image of another group."""
+    sample = np.unique(np.linspace(0, len(labels) - 1, _SAMPLE, dtype=np.intp))
+    near = neighbours.indices[sample]
+    different = (labels[near] != labels[sample][:, None]) & np.isfinite(neighbours.distances[sample])
+    found = different.any(axis=1)
+    others = near[found, different[found].argmax(axis=1)]
+    return np.sort(np.stack([sample[found], others], axis=1), axis=1)
+
+
+def _largest(count: int) -> int:
+    """Return how many of so many images can be shots of one part."""
+    return max(2, int(_LARGEST_SHARE * count))
 
 
 def _standing_out(
@@ -230,7 +232,6 @@ def _standing_out(
     Returns:
         The labels, and for each image whether it is in a group that stands out but is too large to be believed.
     """
-    largest = max(2, int(_LARGEST_SHARE * count))
     groups, clusters = np.arange(count, dtype=np.int32), np.arange(count, dtype=np.int32)
     ratios = np.full(count, np.inf)
     large = np.zeros(count, dtype=bool)
@@ -246,22 +247,11 @@ def _standing_out(
         if ratio > min(STANDS_OUT, ratios[members].min()) or not (unless_compared or len(leaving)):
             continue
         ratios[members] = ratio
-        if members.sum() <= largest:
+        if members.sum() <= _largest(count):
             groups[members] = low
         else:
             large |= members
     return groups, large
-
-
-def _mostly_same(compared: _Compared, neighbours: Neighbours, labels: Labels) -> bool:
-    """Return whether most images of a sample differ by no more than noise from the most similar one of another group."""
-    if neighbours.indices.shape[1] == 0:
-        return False
-    pairs = []
-    for index in np.unique(np.linspace(0, len(labels) - 1, _SAMPLE, dtype=np.intp)):
-        others = neighbours.indices[index][labels[neighbours.indices[index]] != labels[index]]
-        pairs += [_ascending(int(index), int(other)) for other in others[:1]]
-    return len(pairs) > 0 and float(compared.same(np.array(pairs, dtype=np.intp)).mean()) >= 0.5
 
 
 def _extended(labels: Labels, candidates: Indices, fractions: NDArray[np.float32]) -> Labels:

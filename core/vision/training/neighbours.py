@@ -20,7 +20,8 @@ common pose are above 0.8 (solar cells, magnetic tiles, synthetic parts).
 _BLOCK: Final = 512
 _EXACT: Final = 8000  # up to this many images, all distances are computed
 _CELL: Final = 2048
-_DRAWINGS: Final = 3
+_DRAWINGS: Final = 8
+_TINY: Final = np.finfo(np.float32).tiny
 
 Vectors = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -49,8 +50,8 @@ class Neighbours:
         """
         rows = np.repeat(np.arange(len(self.indices)), min(count, self.indices.shape[1]))
         columns = self.indices[:, :count].ravel()
-        usual = np.maximum(np.minimum(self.usual[rows], self.usual[columns]), np.finfo(np.float32).tiny)
-        fractions = self.distances[:, :count].ravel() / usual
+        usual = np.minimum(self.usual[rows], self.usual[columns]).clip(_TINY)
+        fractions: NDArray[np.float32] = self.distances[:, :count].ravel() / usual
         near = fractions < _ALIKE
         pairs, first = np.unique(np.sort(np.stack([rows, columns], axis=1)[near], axis=1), axis=0, return_index=True)
         return pairs, fractions[near][first]
@@ -60,7 +61,7 @@ def find_neighbours(spectra: Spectra) -> Neighbours:
     """Find the nearest neighbours of N images: exactly up to 8,000 images, otherwise nearly all of them.
 
     Above, images are compared only within cells: the images nearest to one of at most √N random ones. Cells are drawn
-    three times, because two similar images are rarely separated by all drawings. An image is compared with at most
+    eight times, because two similar images are rarely separated by all drawings. An image is compared with at most
     `_CELL` others at a time, so N images need at most N · (√N + `_CELL`) comparisons per drawing.
     """
     vectors = _standardise(spectra)
@@ -140,6 +141,4 @@ def _nearest_of(drawings: list[Neighbours]) -> Neighbours:
         distances[seen, column] = np.inf
     order = np.argsort(distances, axis=1, kind="stable")[:, :_NEIGHBOURS]
     usual = np.min([drawing.usual for drawing in drawings], axis=0)
-    return Neighbours(
-        np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1), usual
-    )
+    return Neighbours(np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1), usual)

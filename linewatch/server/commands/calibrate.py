@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from core.vision.calibration.record import Calibration
     from core.vision.detectors.detector import Detector
     from core.vision.training.dataset import ScannedImages
-    from core.vision.training.grouping import GroupBy
+    from core.vision.training.group_by import GroupBy
     from linewatch.client import Client
     from linewatch.types.results import ModelVersion, Threshold, ThresholdPreview
 
@@ -124,7 +124,7 @@ def _require_enough(count: int, rate: float) -> None:
 
 
 def _parse_grouping(group_by: str | None) -> "GroupBy | None":
-    from core.vision.training.grouping import GroupBy
+    from core.vision.training.group_by import GroupBy
 
     return None if group_by is None else GroupBy.parse(group_by)
 
@@ -170,7 +170,7 @@ def _score(tar: Path, root: Path, images: list[Path], grouping: "GroupBy | None"
     with progress_bar("reading", len(images)) as bar:
         parts = _read(images, detector, partial(advance_to, bar))
     _warn_if_trained_on(verify_bundle(files), root, parts)
-    grouped = group_parts(parts.paths, root, parts.digests, parts.thumbnails, grouping)
+    grouped = group_parts(parts, root, grouping)
     for note in grouped.notes:
         remark(f"Note: {note}")
     with progress_bar("scoring", len(parts.paths)) as bar:

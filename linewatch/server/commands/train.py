@@ -76,7 +76,8 @@ def train(
 ) -> None:
     """Train on images of good parts.
 
-    Calibrates a threshold on held-out parts, uploads the bundle as a model version of the recipe, and writes a report.
+    Calibrates a threshold on the same parts, each scored by a detector that was not trained on it, uploads the bundle
+    as a model version of the recipe, and writes a report.
     If you interrupt it, the same command continues where it stopped.
 
     With --from-reviews, images that the machine rejected and a person called ok join the good parts, and images that a

@@ -9,12 +9,11 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from core.vision.detectors.features import input_size
 from core.vision.input.record import Preprocessing
 from core.vision.training.dataset import Folder, file_digests, median_image_size, read, read_mvtec_folder
-from core.vision.training.grouping import GroupBy, group_parts
+from core.vision.training.group_by import GroupBy
+from core.vision.training.grouping import group_by_names, group_parts
 from linewatch.server.reviewed_parts.gathering import Gathered, ReviewedImage
 from linewatch.server.reviewed_parts.split import Kind, group, hold_out
 
@@ -116,7 +115,7 @@ def make_folder(
 
     Raises:
         InvalidDataset: `data` has another layout.
-        InvalidGroups: see `core.vision.training.grouping`.
+        InvalidGroups: see `core.vision.training.group_by`.
         OSError: a file cannot be read or written.
     """
     sources = _sources(gathered, data, group_by)
@@ -191,7 +190,7 @@ def _other_images(data: Path, layout: Folder, group_by: str | None) -> list[_Ima
     lots: Sequence[int | None] = [None] * len(layout.good)
     if group_by is not None:
         by = GroupBy.parse(group_by)
-        lots = group_parts(layout.good, data, digests, np.empty((len(digests), 0), np.float32), by).groups
+        lots = group_by_names(layout.good, data, digests, by).groups
     images = []
     for path, digest, lot in zip(layout.good, digests, lots, strict=True):
         name = path.relative_to(data / "train" / "good").as_posix()
@@ -227,7 +226,7 @@ def _add_keys(images: Sequence[_Image], root: Path, progress: Callable[[int, int
         progress=lambda done: progress(done, len(by_file)),
         max_cache_bytes=0,
     )
-    alike = group_parts(read_images.paths, root, read_images.digests, read_images.thumbnails, None).groups
+    alike = group_parts(read_images, root, None).groups
     labelled = [(by_file[path], label) for path, label in zip(read_images.paths, alike, strict=True)]
     with_unknown_part = {label for image, label in labelled if not image.parts}
     for image, label in labelled:

@@ -17,6 +17,7 @@ from core.vision.bundle.tar import pack
 from core.vision.train import TrainingOptions, train
 from tests.fixtures.part_images import encoded, part, png, write_folder
 from tests.fixtures.running_system import upload_bundle
+from tests.fixtures.training_parts import quick_detectability
 
 
 def packed(folder: Path) -> bytes:
@@ -44,7 +45,9 @@ def test_the_same_image_has_the_same_score_on_every_path(
     client: httpx.Client, default_recipe: str, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "parts", good=40)
-    manifest = train(folder, tmp_path / "bundle", TrainingOptions(epochs=1, device="cpu"), lambda _: None)
+    options = TrainingOptions(architecture="feature-gaussian", input_size=64, device="cpu")
+    with quick_detectability():
+        manifest = train(folder, tmp_path / "bundle", options, lambda _: None)
     version = upload_bundle(client, default_recipe, tmp_path / "bundle")
     before = client.get(f"/v1/recipes/{default_recipe}").json()["active_version"]
     client.post(f"/v1/recipes/{default_recipe}/model-versions/{version}/activate")

@@ -15,6 +15,7 @@ from linewatch.cli import run
 from tests.fixtures.deep_images import deep_levels, deep_png
 from tests.fixtures.part_images import png, write_folder
 from tests.fixtures.running_system import System
+from tests.fixtures.training_parts import quick_detectability
 
 
 @pytest.fixture
@@ -35,7 +36,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = TrainingOptions(
         architecture="conv-autoencoder", score_method="mse", input_size=32, epochs=1, device="cpu", review_rate=0.2
     )
-    train(write_folder(folder / "parts", good=40), folder / "bundle", options, lambda _: None)
+    with quick_detectability():
+        train(write_folder(folder / "parts", good=40), folder / "bundle", options, lambda _: None)
     return folder / "bundle"
 
 

@@ -20,8 +20,10 @@ from linewatch import Client, Refused
 from linewatch.cli import run
 from tests.fixtures.part_images import png, write_folder
 from tests.fixtures.running_system import System
+from tests.fixtures.training_parts import quick_detectability
 
 GOOD = 30
+QUICK = ["--architecture", "feature-gaussian", "--input-size", "32"]
 
 
 @pytest.fixture
@@ -58,8 +60,8 @@ def test_from_a_folder_of_good_parts_to_verdicts(
 ) -> None:
     recipe = f"trained-{uuid4().hex[:8]}"
     folder = write_folder(tmp_path / "parts", good=GOOD, defective=4)
-    training = ["train", "--recipe", recipe, "--data", str(folder), "--epochs", "1", "--input-size", "32"]
-    [version] = answer(capsys, *training, "--activate")
+    with quick_detectability():
+        [version] = answer(capsys, "train", "--recipe", recipe, "--data", str(folder), *QUICK, "--activate")
     assert (version["version"], version["state"], version["active"]) == (1, "ready", True)
     assert version["manifest"]["metrics"]["controls"]
     assert version["report"] == f"{recipe}-v1.html"
@@ -85,9 +87,11 @@ def test_from_a_folder_of_good_parts_to_verdicts(
 def test_a_written_bundle_can_be_registered_later(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "parts", good=GOOD)
     out = tmp_path / "bundle"
-    training = ["train", "--data", str(folder), "--epochs", "1", "--input-size", "32", "--out", str(out)]
-    [written] = answer(capsys, *training)
-    assert written["manifest"]["threshold"]["calibration"]["sample_size"] >= 19
+    training = ["train", "--data", str(folder), *QUICK, "--out", str(out)]
+    with quick_detectability():
+        [written] = answer(capsys, *training)
+    assert written["manifest"]["threshold"]["calibration"]["sample_size"] == GOOD
+    assert written["manifest"]["training"]["parts"] == {"training": GOOD, "calibration": GOOD}
     recipe = f"entered-{uuid4().hex[:8]}"
     [version] = answer(capsys, "models", "import", str(out), "--recipe", recipe)
     assert version["state"] == "ready"

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from core.vision.bundle.manifest import Manifest
 from linewatch.cli import run
 from tests.fixtures.part_images import write_folder
+from tests.fixtures.training_parts import quick_detectability
 
 SMALL = ["--architecture", "conv-autoencoder", "--score-method", "mse", "--input-size", "32", "--device", "cpu"]
 
@@ -21,6 +23,12 @@ def _empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of child processes
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_detectability() -> Iterator[None]:
+    with quick_detectability():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +59,12 @@ def test_the_report_is_written_beside_the_bundle(
     chosen = {"seed": 5, "epochs": 2, "false_reject_rate": 0.1, "input_size": 32, "architecture": "conv-autoencoder"}
     assert manifest.training.options.items() >= chosen.items()
     assert manifest.training.groups == 30
+    assert manifest.training.parts == {"training": 30, "calibration": 30}
     assert manifest.review_threshold is not None
     assert f"review from {manifest.review_threshold:.4g}</text>" in Path("made/ring.html").read_text()
     assert not list((tmp_path / "cache" / "linewatch" / "training").iterdir())
 
-    assert run(["train", "--data", str(parts), *SMALL, "--out", "named", "--report", "page.html"]) == 0
+    assert run(["train", "--data", str(parts), *SMALL, "--epochs", "1", "--out", "named", "--report", "page.html"]) == 0
     stdout = capfd.readouterr().out
     assert "The report is in page.html." in stdout
     assert "linewatch models import named" in stdout
@@ -73,8 +82,52 @@ def test_notes_are_printed_once(capfd: pytest.CaptureFixture[str], parts: Path, 
         assert remarks.count(reason) == 1
 
 
+def test_a_detector_is_chosen_within_a_budget(capfd: pytest.CaptureFixture[str], parts: Path) -> None:
+    options = ["--architecture", "auto", "--input-size", "32", "--budget", "1s", "--choose-by", "test"]
+    written, remarks = trained(capfd, "--data", str(parts), *options, "--device", "cpu", "--out", "chosen")
+    trials = json.loads(Path("chosen/trials.json").read_bytes())
+    assert f"of {len(trials)} candidates, {trials[0]['description']} was chosen" in remarks
+    manifest = written["manifest"]
+    assert manifest["architecture"]["name"] == trials[0]["architecture"]
+    assert manifest["training"]["options"].items() >= {"choose_by": "test", "budget_seconds": 1.0}.items()
+    assert "What was tried" in Path("chosen.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("good", "options", "code", "reason"),
+    [
+        (9, [*SMALL], 1, "9 good parts are too few: at least 10 are needed"),
+        (12, [*SMALL, "--false-reject-rate", "0.05"], 1, "false-reject rate of 0.05: at least 19 are needed"),
+        (12, ["--architecture", "auto", "--choose-by", "test"], 2, "there are no images to choose by: add test/good"),
+        (12, [*SMALL, "--pooling", "0.02"], 2, "conv-autoencoder has no pooling"),
+        (12, [*SMALL, "--backbone", "efficientnet-lite2"], 2, "conv-autoencoder has no backbone"),
+    ],
+    ids=["nine", "rate", "no-test", "pooling", "backbone"],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, good: int, options: list[str], code: int, reason: str
+) -> None:
+    folder = write_folder(tmp_path / "few", good=good)
+    assert run(["train", "--data", str(folder), *options, "--out", "bundle"]) == code
+    [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("linewatch: ")]
+    assert reason in line
+    assert not Path("bundle").exists()
+
+
+def test_ten_parts_are_enough_and_the_remarks_say_what_that_costs(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "few", good=10)
+    written, remarks = trained(capfd, "--data", str(folder), *SMALL, "--epochs", "1", "--out", "bundle")
+    assert "10 good parts are few" in remarks
+    assert "They allow a false-reject rate of 9.1% at best, not 5%" in remarks
+    calibration = written["manifest"]["threshold"]["calibration"]
+    assert calibration["false_reject_rate"] == pytest.approx(1 / 11)
+    assert calibration["sample_size"] == 10
+
+
 def test_the_same_command_continues_after_a_kill(parts: Path) -> None:
-    command = ["--data", str(parts), "--architecture", "conv-autoencoder", "--input-size", "64", "--device", "cpu"]
+    command = ["--data", str(parts), *SMALL, "--epochs", "3"]
     program = [sys.executable, "-m", "linewatch.cli", "train", *command, "--out", "bundle", "--checkpoint", "kept"]
 
     def written() -> list[Path]:

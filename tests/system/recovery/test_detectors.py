@@ -15,29 +15,29 @@ from core.vision.train import TrainingOptions, train
 from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png, write_folder
 from tests.fixtures.running_system import System, upload_bundle
+from tests.fixtures.training_parts import quick_detectability
 
 PARTS = 4
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One bundle per detector, by name, all trained on the same forty parts."""
+    """One bundle per detector, by name, all trained on the same twenty parts."""
     root = tmp_path_factory.mktemp("detectors")
-    folder = write_folder(root / "parts", good=40)
+    folder = write_folder(root / "parts", good=20)
     settings: dict[str, dict[str, Any]] = {
         "conv-autoencoder": {"score_method": "mse", "input_size": 32},
         "feature-gaussian": {"input_size": 64},
         "feature-autoencoder": {"input_size": 64},
+        "memory-bank": {"input_size": 64},
+        "combined-maximum": {"input_size": 64, "pooling": 0.05},
     }
     written = {}
-    for name, detector_options in settings.items():
-        written[name] = root / name
-        train(
-            folder,
-            written[name],
-            TrainingOptions(architecture=name, epochs=1, device="cpu", **detector_options),
-            lambda _: None,
-        )
+    with quick_detectability():
+        for name, detector_options in settings.items():
+            written[name] = root / name
+            options = TrainingOptions(architecture=name, epochs=1, device="cpu", **detector_options)
+            train(folder, written[name], options, lambda _: None)
     return written
 
 

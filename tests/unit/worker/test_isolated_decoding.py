@@ -20,9 +20,11 @@ from core.intake.image_decoding import Undecodable, decode
 from core.vision.evaluation.heatmap import overlay
 from core.vision.input.bit_depth import DEPTH, decode_visible
 from core.vision.input.preprocessing import prepare
-from core.vision.input.record import Preprocessing
+from core.vision.input.record import Preprocessing, Upright
+from core.vision.input.upright import POSE
 from tests.fixtures.deep_images import deep_levels, deep_png
-from tests.fixtures.part_images import png
+from tests.fixtures.part_images import encoded, png
+from tests.fixtures.posed_parts import Placement, draw_part, wedge
 from worker.pipeline import isolated_decoding
 from worker.pipeline.isolated_decoding import IsolatedDecoder, Unfinished
 
@@ -88,6 +90,28 @@ def test_a_child_decodes_and_draws_deep_images(tmp_path: Path) -> None:
         assert abs(np.asarray(example).mean() - np.asarray(drawn).mean()) < 1
     assert expected.reasons == (DEPTH,)
     assert np.asarray(drawn).mean() > 80  # of 255: without the bit depth it would be almost black
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_a_child_brings_parts_upright_like_the_worker(tmp_path: Path, bits: int) -> None:
+    upright = Upright(length=0.56, width=0.18, size=0.27, axis="area", lopsided=True, inside=True, shadow=False)
+    posed = Preprocessing(width=96, height=40, scaled_decode=True, bit_depth=bits, upright=upright)  # type: ignore[arg-type]
+    part = draw_part(wedge, Placement(70, 0.45, 0.55))
+    levels = np.asarray(part.convert("L"), dtype=np.uint16) * 16
+    empty = np.full_like(levels, 3000)
+    files = {"part": encoded(part), "empty": encoded(Image.new("RGB", (240, 200), (200, 200, 200)))}
+    if bits == 12:
+        files = {"part": deep_png(levels, significant_bits=12), "empty": deep_png(empty, significant_bits=12)}
+    with IsolatedDecoder(posed, max_pixels=LIMIT) as decoder:
+        for name, data in files.items():
+            (tmp_path / name).write_bytes(data)
+            expected, prepared = prepare(data, posed, max_pixels=LIMIT), decoder.prepare(tmp_path / name)
+            np.testing.assert_array_equal(prepared.pixels, expected.pixels)
+            assert prepared.pixels.dtype == posed.dtype
+            assert prepared.placed == expected.placed
+            assert prepared.placed is not None
+            assert prepared.reasons == expected.reasons == (() if name == "part" else (POSE,))
+            assert (prepared.width, prepared.height) == (240, 200)
 
 
 def test_a_broken_image_is_not_poison(decoder: IsolatedDecoder, image: Path, tmp_path: Path) -> None:

@@ -216,6 +216,20 @@ def test_the_pooling_can_be_chosen_and_changes_only_the_score(
     assert mean.scores[0] < default.scores[0]
 
 
+def test_an_autoencoder_may_judge_its_residual_alike_at_all_positions(folder: Path) -> None:
+    detector = cross_fitted("feature-autoencoder", folder, FitOptions(epochs=1, any_position=True)).final
+    files = detector.save()
+    mean = load_tensors(files[WEIGHTS])["statistics.mean"]
+    assert mean.shape[0] == 1
+    again = type(detector).load(
+        files, detector.architecture, detector.preprocessing, device="cpu", max_pixels=detector.max_pixels
+    )
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    first, second = detector.score([image]), again.score([image])
+    assert first.maps.shape == (1, 2, 2)  # still a map
+    np.testing.assert_allclose(second.maps, first.maps, rtol=1e-6)
+
+
 def cross_fitted(architecture: str, folder: Path, options: FitOptions) -> CrossFitted[Detector]:
     """Fit a detector to twelve parts, prepared to 32 × 32 pixels, in three folds."""
     preprocessing = Preprocessing(width=32, height=32, scaled_decode=True)

@@ -10,7 +10,8 @@ import pytest
 from core.vision.bundle.manifest import Manifest
 from core.vision.calibration.record import ReviewBand
 from core.vision.evaluation.examples import EXAMPLES_PER_KIND
-from core.vision.evaluation.training_report import ReportContent, render
+from core.vision.evaluation.similar_images import SimilarImages, SimilarPair
+from core.vision.evaluation.training_report import ReportContent, TrialRow, render
 from core.vision.train import TrainingOptions, train
 from core.vision.training.fit_interface import Epoch
 from tests.fixtures.detectability_records import ADVICE, REASON, STATEMENT, record
@@ -68,7 +69,8 @@ def test_the_report_states_the_threshold_and_its_expected_rate(trained: tuple[st
     low, high = calibration.confidence_interval
     assert f"about {calibration.expected_false_reject_rate:.1%} will be rejected" in text
     assert f"between {low:.1%} and {high:.1%}" in text
-    assert f"from {calibration.sample_size} good parts" in text
+    assert "from 30 good parts, worth 16 independent ones, scored by detectors that were not trained on them" in text
+    assert "30 training, 30 calibration" in text
     assert f"{round(metrics.recall * metrics.defective)} of {metrics.defective}" in text
     assert f"{metrics.auroc:.3f}" in text
     for control in ("darkness", "odd brightness", "contrast", "nearest thumbnail"):
@@ -91,8 +93,37 @@ def test_a_review_threshold_is_marked_and_explained(trained: tuple[str, Manifest
     text = render(ReportContent("parts", manifest, "0" * 64, [Epoch(1, 0.5, 0.4)], np.linspace(0, value * 0.99, 20)))
     assert f"review from {value / 2:.4g}</text>" in text
     assert "a person decides, for about 19.0% of good parts" in text
-    assert "from 20 good parts of 5 groups, worth 7 independent ones, that the detector" in text
+    assert "from 20 good parts of 5 groups, worth 7 independent ones, scored by detectors that were not" in text
     Page(text)
+
+
+def test_the_curve_says_what_its_validation_loss_is_measured_on(trained: tuple[str, Manifest]) -> None:
+    assert "2 epochs. The validation loss is that of networks which were trained without the images" in trained[0]
+
+
+@pytest.mark.parametrize("by_test", [False, True])
+def test_what_was_tried_is_a_table_with_the_chosen_one_first(trained: tuple[str, Manifest], by_test: bool) -> None:
+    test_auroc = 0.875 if by_test else None
+    training = trained[1].training
+    assert training is not None
+    options = {**training.options, "choose_by": "test" if by_test else "synthetic"}
+    manifest = trained[1].model_copy(update={"training": training.model_copy(update={"options": options})})
+    trials = [
+        TrialRow("memory-bank, 384 px, <upright>", 0.91, 0.5, test_auroc, 21.26),
+        TrialRow("feature-gaussian, 256 px", 0.95, 0.25, test_auroc, 50.0),
+    ]
+    text = render(ReportContent("parts", manifest, "0" * 64, [], np.array([0.01]), trials=trials))
+    Page(text)
+    assert "What was tried" in text
+    assert ("chosen by the images in test/" in text) == by_test
+    assert ("by synthetic defects on good parts alone" in text) != by_test
+    assert ("AUROC, test/" in text) == ("0.875" in text) == by_test
+    chosen, other = (row for row in text.split("<tr") if "memory-bank, 384" in row or "feature-gaussian, 256" in row)
+    assert chosen.startswith(' class="own"')
+    for shown in ("memory-bank, 384 px, &lt;upright&gt;", "0.910", "50%", "21.3"):
+        assert shown in chosen
+    assert other.startswith(">")
+    assert "What was tried" not in trained[0]
 
 
 def test_a_minimal_training_has_a_report_too(trained: tuple[str, Manifest]) -> None:
@@ -131,3 +162,19 @@ def test_a_report_without_detectability_does_not_mention_it(trained: tuple[str, 
     text = render(ReportContent("parts", manifest, "0" * 64, [], np.array([0.01])))
     assert "What it can find" not in text
     assert "<h3>Spots</h3>" not in text
+
+
+def test_similar_images_are_shown_in_pairs_with_what_to_do_if_they_show_different_parts(
+    trained: tuple[str, Manifest],
+) -> None:
+    assert "Images that count as one part" not in trained[0]
+    pair = SimilarPair(("<b>1.png", "deep/2.png"), (b"first", b"second"), 0.98765)
+    content = ReportContent(
+        "parts", trained[1], "0" * 64, [], np.array([0.01]), similar=SimilarImages(7, 3, [pair, pair])
+    )
+    text = render(content)
+    assert "<h2>Images that count as one part</h2>" in text
+    assert "7 images of good parts look like several shots of the same parts, in 3 groups" in text
+    assert "<code>--group-by '(.*)'</code>" in text
+    assert text.count("&lt;b&gt;1.png, deep/2.png<span>similarity 0.988</span>") == 2
+    assert len([source for source in Page(text).sources if source.endswith(("Zmlyc3Q=", "c2Vjb25k"))]) == 4

@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 from core.vision.calibration.calibration import SampleTooSmall, calibrate
-from core.vision.training.grouping import InvalidGroups
+from core.vision.training.dataset import InvalidDataset
+from core.vision.training.group_by import InvalidGroups
 from core.vision.training_data import MIN_PARTS, TrainingData, read_training_data
 from core.vision.training_options import InvalidOptions, TrainingOptions
+from tests.fixtures.posed_parts import write_posed_folder
 
 QUICK = {"architecture": "conv-autoencoder", "input_size": 32, "device": "cpu"}
 
@@ -96,6 +98,60 @@ def test_shots_of_a_part_are_in_one_fold_and_similar_images_are_noted(
     labels = data.folds(10, seed=0).labels
     assert labels[::2] == labels[1::2]
     assert len(data.good.paths) == 60  # none is set aside
+
+
+@pytest.fixture
+def posed(tmp_path: Path) -> Path:
+    """19 good parts in any pose, and an image that shows none, which is the first one."""
+    folder = write_posed_folder(tmp_path, good=19)
+    Image.new("RGB", (240, 200), (200, 201, 199)).save(folder / "train" / "good" / "!empty.png")
+    return folder
+
+
+def test_the_poses_of_parts_are_learned_unless_that_is_not_wanted(posed: Path) -> None:
+    data, notes = read(posed)
+    assert data.poses is not None
+    assert data.poses.vary
+    assert data.poses.upright.axis == "area"
+    assert any("the parts lie in different poses: their turns have a standard deviation of 1" in note for note in notes)
+    as_it_is, notes = read(posed, pose="as-is")
+    assert as_it_is.poses is None
+    assert not any("pose" in note for note in notes)
+
+
+def test_good_images_whose_pose_is_not_found_are_left_out(posed: Path) -> None:
+    options = TrainingOptions(**QUICK)  # type: ignore[arg-type]
+    data, _ = read(posed)
+    assert data.poses is not None
+    notes: list[str] = []
+    preprocessing = data.good.images.preprocessing.model_copy(update={"upright": data.poses.upright})
+    prepared = data.prepared(preprocessing, options, lambda update: notes.extend([update.note] if update.note else []))
+    assert len(data.good.paths) == 20
+    assert [path.name for path in prepared.good.paths] == [f"{number:03}.png" for number in range(19)]
+    assert prepared.good.digests == data.good.digests[1:]
+    assert len(prepared.good.thumbnails) == len(prepared.good.facts) == len(prepared.good.images) == 19
+    assert prepared.grouping.groups == list(range(19))
+    assert (data.rate, prepared.rate) == (0.05, 0.05)
+    assert prepared.folds(5, seed=0).count == 5
+    [note] = notes
+    assert note.startswith("1 of 20 images cannot be brought into the pose of good parts")
+    assert note.endswith("a worker gives such images the verdict review, so they are left out")
+
+
+def test_a_pose_that_few_parts_have_is_refused(posed: Path) -> None:
+    data, _ = read(posed)
+    assert data.poses is not None
+    larger = data.poses.upright.model_copy(update={"length": 2 * data.poses.upright.length})
+    preprocessing = data.good.images.preprocessing.model_copy(update={"upright": larger})
+    with pytest.raises(
+        InvalidDataset, match="only 0 of 20 good parts can be brought into one pose: train with --pose as-is"
+    ):
+        data.prepared(preprocessing, TrainingOptions(**QUICK), lambda _: None)  # type: ignore[arg-type]
+
+
+def test_images_that_are_prepared_already_are_not_read_again(posed: Path) -> None:
+    data, _ = read(posed)
+    assert data.prepared(data.good.images.preprocessing, TrainingOptions(**QUICK), lambda _: None) is data  # type: ignore[arg-type]
 
 
 def test_an_invalid_grouping_option_is_refused_before_any_work() -> None:

@@ -1,7 +1,7 @@
 """`--architecture auto`: what is tried, what is chosen, and what the bundle and the report say about it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,20 @@ HURRIED = TrainingOptions(
 )
 """In so little time, only the fits and the poolings of one input size are tried."""
 ALWAYS_TRIED = {"feature-gaussian", "memory-bank", "combined-maximum", "combined-mean"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_synthetic_defects() -> Iterator[None]:
+    """Draw a quarter of the usual synthetic defects, to be quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.vision.selection.setup._DEFECTS_PER_KIND", 6)
+        yield
+
+
+@pytest.fixture
+def _no_autoencoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no time for autoencoders, which take most of it."""
+    monkeypatch.setattr("core.vision.selection.setup._AUTOENCODER_SHARE", -1.0)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +170,7 @@ def test_with_time_a_stronger_backbone_and_autoencoders_are_tried_too(untested: 
     }
 
 
+@pytest.mark.usefixtures("_no_autoencoders")
 def test_what_the_options_fix_is_not_chosen(untested: Path) -> None:
     options = replace(HURRIED, budget_seconds=3600.0, backbone="efficientnet-lite0", pooling=0.1)
     setup, _ = chosen(untested, options)
@@ -168,18 +183,16 @@ def test_what_the_options_fix_is_not_chosen(untested: Path) -> None:
 
 
 @pytest.fixture
-def sides(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
+def _small_sides(_no_autoencoders: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small input sizes in place of 256, 384 and 512; the images have 64 pixels."""
-    small = (32, 48, 64, 128)
-    monkeypatch.setattr("core.vision.selection.setup.SIDES", small)
-    return small
+    monkeypatch.setattr("core.vision.selection.setup.SIDES", (32, 48, 64, 128))
 
 
-def sides_of(trials: tuple[Trial, ...] | Any) -> set[int]:
+def sides_of(trials: Sequence[Trial]) -> set[int]:
     return {trial.candidate.side for trial in trials}
 
 
-@pytest.mark.usefixtures("sides")
+@pytest.mark.usefixtures("_small_sides")
 def test_sizes_that_the_images_do_not_fill_are_not_tried(untested: Path) -> None:
     options = replace(HURRIED, input_size=None, budget_seconds=3600.0, backbone="efficientnet-lite0", pooling=0.0)
     setup, notes = chosen(untested, options)
@@ -188,14 +201,14 @@ def test_sizes_that_the_images_do_not_fill_are_not_tried(untested: Path) -> None
     assert setup.options.input_size == setup.trials[0].candidate.side
 
 
-@pytest.mark.usefixtures("sides")
+@pytest.mark.usefixtures("_small_sides")
 def test_what_the_budget_leaves_no_time_for_is_noted(untested: Path) -> None:
     setup, notes = chosen(untested, replace(HURRIED, input_size=None))
     assert sides_of(setup.trials) == {32}
     assert notes[:-1] == [f"there was no time left to try {side} pixels: allow more with --budget" for side in (48, 64)]
 
 
-@pytest.mark.usefixtures("sides")
+@pytest.mark.usefixtures("_small_sides")
 def test_sizes_that_take_too_long_for_an_image_are_noted_and_the_fastest_detector_is_chosen(untested: Path) -> None:
     setup, notes = chosen(untested, replace(HURRIED, input_size=None, budget_seconds=3600.0, max_ms=1e-3))
     assert sides_of(setup.trials) == {32}

@@ -65,7 +65,7 @@ def test_the_statistics_of_a_fold_equal_those_of_the_other_images_alone(
     others = [index for index in range(count) if index not in fold]
     if not fold or len(others) < 2:
         return
-    everything = PositionSums.of(features.split(minibatch))
+    everything = PositionSums.of(torch.split(features, minibatch))
     by_subtraction = PositionStatistics.from_sums(everything.without(PositionSums.of([features[fold]])))
     directly = statistics_of(features[others])
     torch.testing.assert_close(by_subtraction.mean, directly.mean, rtol=1e-4, atol=1e-4)

@@ -1,5 +1,6 @@
 """Preprocessing gives exactly the demo's pixels, and a reduced decode stays close to a full one."""
 
+import hashlib
 import io
 
 import numpy as np
@@ -10,7 +11,9 @@ from torchvision.transforms import Compose, Resize, ToTensor
 
 from core.vision.detectors.autoencoder import to_input_tensor
 from core.vision.input.preprocessing import prepare
-from core.vision.input.record import Preprocessing
+from core.vision.input.record import Preprocessing, Upright
+
+UPRIGHT = Upright(length=0.5, width=0.2, size=0.25, axis="area", lopsided=True, inside=True, shadow=False)
 
 
 def smooth_jpeg(width: int, height: int) -> bytes:
@@ -28,6 +31,18 @@ def test_preparing_equals_torchvisions_resize_and_to_tensor() -> None:
     assert prepared.dtype == np.uint8
     expected = Compose([Resize((128, 128)), ToTensor()])(Image.open(io.BytesIO(data)).convert("RGB"))
     assert np.array_equal(to_input_tensor([prepared], "cpu")[0].numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize("size", [(128, 128), (64, 200), (8, 8)])
+def test_without_a_pose_the_whole_image_is_resized_by_pillow(size: tuple[int, int]) -> None:
+    data = smooth_jpeg(300, 220)
+    preprocessing = Preprocessing(width=size[0], height=size[1], scaled_decode=False)
+    prepared = prepare(data, preprocessing, max_pixels=10**6)
+    resized = Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(prepared.pixels, np.asarray(resized))
+    assert prepared.placed is None
+    assert prepared.reasons == ()
+    assert preprocessing.pose == "as-is"
 
 
 def test_a_reduced_decode_stays_close_to_a_full_one() -> None:
@@ -56,6 +71,31 @@ def test_the_digest_differs_with_every_parameter() -> None:
     assert preprocessing.digest == Preprocessing(width=128, height=128, scaled_decode=True).digest
     assert preprocessing.digest != Preprocessing(width=128, height=128, scaled_decode=False).digest
     assert preprocessing.digest != Preprocessing(width=128, height=136, scaled_decode=True).digest
+    upright = preprocessing.model_copy(update={"upright": UPRIGHT})
+    assert upright.pose == "upright"
+    wider = upright.model_copy(update={"upright": UPRIGHT.model_copy(update={"width": 0.25})})
+    assert len({preprocessing.digest, upright.digest, wider.digest}) == 3
+
+
+def test_the_digest_of_a_bundle_from_before_the_poses_is_unchanged() -> None:
+    formula = b"height=96,resize=bilinear-antialias,scaled_decode=True,width=128"
+    preprocessing = Preprocessing(width=128, height=96, scaled_decode=True)
+    assert preprocessing.digest == hashlib.sha256(formula).hexdigest()
+    recorded = preprocessing.model_dump(mode="json", exclude={"upright", "bit_depth"})
+    assert Preprocessing.model_validate(recorded).digest == preprocessing.digest
+
+
+def test_a_pose_is_recorded_without_loss() -> None:
+    preprocessing = Preprocessing(width=128, height=96, scaled_decode=True, upright=UPRIGHT)
+    again = Preprocessing.model_validate_json(preprocessing.model_dump_json())
+    assert again == preprocessing
+    assert again.digest == preprocessing.digest
+
+
+@pytest.mark.parametrize("field", [{"length": 0.0}, {"width": -1.0}, {"size": float("inf")}, {"axis": "other"}])
+def test_an_impossible_pose_is_refused(field: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Upright.model_validate({**UPRIGHT.model_dump(), **field})
 
 
 @pytest.mark.parametrize("side", [0, -1, 5000, "128", 128.0, True])

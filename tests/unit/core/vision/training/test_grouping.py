@@ -1,83 +1,17 @@
-"""Images of one part are grouped by name or similarity, with a note."""
+"""Images of one part are grouped by name, with a note; see `test_near_duplicates` for their looks."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from core.vision.input.thumbnails import Thumbnails
-from core.vision.training import grouping
-from core.vision.training.grouping import GroupBy, Grouping, InvalidGroups, group_parts
+from core.vision.training.group_by import GroupBy, InvalidGroups
+from core.vision.training.grouping import Grouping, group_by_names
 
 ROOT = Path("/parts")
 
 
-def similar_parts(parts: int, shots: int, *, noise: float = 0.3, light: float = 4.0, seed: int = 0) -> Thumbnails:
-    """Return thumbnails of similar parts that differ in their grain, with several shots in different light."""
-    random = np.random.default_rng(seed)
-    common = 128 + 40 * np.sin(np.arange(256) / 7)
-    grain = np.repeat(random.normal(0, 3, (parts, 256)), shots, axis=0)
-    each = random.normal(0, noise, grain.shape) + random.normal(0, light, (len(grain), 1))
-    thumbnails: Thumbnails = (common + grain + each).clip(0, 255).astype(np.float32)
-    return thumbnails
-
-
-def group_by_similarity(thumbnails: Thumbnails, digests: list[str] | None = None) -> Grouping:
-    names = [f"{index:06}.png" for index in range(len(thumbnails))]
-    return group_parts([ROOT / name for name in names], ROOT, digests or names, thumbnails, None)
-
-
-@pytest.mark.parametrize("parts", [20, 400])
-def test_parts_that_look_alike_are_not_grouped(parts: int) -> None:
-    assert group_by_similarity(similar_parts(parts, 1)) == Grouping(list(range(parts)), 0, [])
-
-
-@pytest.mark.parametrize("method", ["all pairs", "cells"])
-@pytest.mark.parametrize(("parts", "shots"), [(10, 2), (60, 4), (600, 3)])
-def test_shots_of_one_part_are_grouped_and_noted(
-    parts: int, shots: int, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if method == "cells":
-        monkeypatch.setattr(grouping, "_EXACT", 8)
-    grouped = group_by_similarity(similar_parts(parts, shots))
-    assert grouped.groups == [index // shots for index in range(parts * shots)]
-    assert grouped.near_duplicates == parts * shots
-    [note] = grouped.notes
-    assert f"{parts * shots} of {parts * shots} images look like several shots" in note
-    assert f"in {parts} groups" in note
-    assert "--group-by" in note
-
-
-def test_only_some_of_many_have_a_second_shot() -> None:
-    images = similar_parts(200, 1)
-    again = images[:7] + np.random.default_rng(9).normal(0, 0.3, (7, 256)).astype(np.float32) + 5
-    grouping = group_by_similarity(np.concatenate([images, again]))
-    assert (grouping.count, grouping.near_duplicates) == (200, 14)
-    assert grouping.groups[200:] == list(range(7))
-
-
-def test_if_all_images_look_alike_none_are_grouped_and_a_note_says_so() -> None:
-    drift = np.linspace(0, 1, 100)[:, None] * np.linspace(-50, 50, 256)[None, :]
-    grouping = group_by_similarity((128 + drift).astype(np.float32))
-    assert (grouping.groups, grouping.near_duplicates) == (list(range(100)), 0)
-    assert "100 of 100 would count as one part" in grouping.notes[0]
-
-
-def test_copies_are_grouped_without_a_note() -> None:
-    images = similar_parts(40, 1)[[*range(40), 3, 3]]
-    grouping = group_by_similarity(images, [*map(str, range(40)), "3", "3"])
-    assert grouping == Grouping([*range(40), 3, 3], 0, [])
-
-
-@pytest.mark.parametrize("images", [np.zeros((0, 256)), np.zeros((1, 256)), np.zeros((5, 256)), np.zeros((5, 4))])
-def test_images_without_content_are_not_grouped(images: NDArray[np.float64]) -> None:
-    assert group_by_similarity(images.astype(np.float32)).groups == list(range(len(images)))
-
-
 def group_by_name(names: list[str], by: str, digests: list[str] | None = None) -> Grouping:
-    images = np.zeros((len(names), 4), np.float32)
-    return group_parts([ROOT / name for name in names], ROOT, digests or names, images, GroupBy.parse(by))
+    return group_by_names([ROOT / name for name in names], ROOT, digests or names, GroupBy.parse(by))
 
 
 @pytest.mark.parametrize("by", [r"part(\d+)_", r"part(?P<part>\d+)_", r"(x)?(?P<lot>part\d+)"])
@@ -95,6 +29,12 @@ def test_a_pattern_that_groups_nothing_is_noted() -> None:
     grouping = group_by_name(["1.png", "2.png"], r"(\d)")
     assert grouping.groups == [0, 1]
     assert "puts no two different images together" in grouping.notes[0]
+
+
+@pytest.mark.parametrize("by", ["(.*)", "(?P<image>.+)"])
+def test_a_pattern_that_names_each_image_groups_only_copies_without_a_note(by: str) -> None:
+    assert group_by_name(["1.png", "deep/1.png", "2.png"], by) == Grouping([0, 1, 2], 0, [])
+    assert group_by_name(["1.png", "2.png", "3.png"], by, ["x", "y", "x"]) == Grouping([0, 1, 0], 0, [])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.vision.training.dataset import InvalidDataset
-from core.vision.training.grouping import InvalidGroups
+from core.vision.training.group_by import InvalidGroups
 from linewatch.server.reviewed_parts.folder import ReviewedFolder, make_folder
 from linewatch.server.reviewed_parts.gathering import Gathered, ReviewedImage, Verdict
 from tests.fixtures.part_images import encoded, part, png, write_folder

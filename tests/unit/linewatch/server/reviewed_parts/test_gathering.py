@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.intake.image_decoding import MEDIA_TYPES
+from core.intake.image_formats import has_image_suffix
 from linewatch import Client, Refused
 from linewatch.server.reviewed_parts import stored_images as stored
 from linewatch.server.reviewed_parts.gathering import ReviewedImage, download, find, select
@@ -72,6 +74,14 @@ def test_the_newest_review_of_an_image_decides(drawn: list[tuple[str, str, list[
     for image in found.images:
         assert image.part_ids == {part for sha256, part in parts if sha256 == image.sha256}
         assert image.file_name == f"{image.inspection_id}.png"
+
+
+def test_every_format_has_a_suffix() -> None:
+    for number, media_type in enumerate(MEDIA_TYPES.values()):
+        document = reviewed(number, f"{number}", "ng", (1, "ok"))
+        document["image"]["media_type"] = media_type
+        [image] = select([Inspection.from_document(document)]).images
+        assert has_image_suffix(image.file_name)
 
 
 def test_reviewed_and_completed_inspections_of_the_recipe_are_listed() -> None:
