@@ -36,6 +36,9 @@ RESULTS: Final = Path(__file__).parent / "results"
 DETECTORS: Final = (
     ("feature-autoencoder", None),
     ("feature-gaussian", None),
+    ("memory-bank", None),
+    ("combined-maximum", None),
+    ("combined-mean", None),
     ("conv-autoencoder", Z_MAP),
     ("conv-autoencoder", MSE),
 )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.vision.input.geometry import Affine
+from core.vision.input.geometry import IDENTITY, Affine
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.template import REACH, Grey, Match, Motion, Templates, standardise
 
@@ -40,8 +40,9 @@ class Alignment(BaseModel):
         references: the mean of each kind of good part: 8-bit grey PNG, base64. All have one size and cover the whole
             prepared image; their pixels are square in the image as sent.
         noise: see `core.vision.input.template.noise_power`.
-        largest_shift: the largest shift that is undone, as a share of each side.
-        largest_turn: the largest turn that is undone, degrees.
+        smallest_shift, smallest_turn: an image is left as it is if its shift, as a share of each side, and its turn, in
+            degrees, are at most these. Detectors tolerate them, and resampling would blur the image a little.
+        largest_shift, largest_turn: the largest ones that are undone.
         smallest_match: images that match no reference so well are not aligned; see
             `core.vision.input.template.Match.correlation`.
     """
@@ -52,6 +53,8 @@ class Alignment(BaseModel):
         tuple[Annotated[str, Field(max_length=20_000)], ...], Field(min_length=1, max_length=4, strict=False)
     ]
     noise: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2, max_length=256, strict=False)]
+    smallest_shift: Annotated[float, Field(ge=0)]
+    smallest_turn: Annotated[float, Field(ge=0)]
     largest_shift: Annotated[float, Field(ge=0, le=REACH)]
     largest_turn: Annotated[float, Field(ge=0, le=6)]
     smallest_match: Annotated[float, Field(ge=-1, le=1)]
@@ -85,9 +88,12 @@ def align(image: PreparedImage, alignment: Alignment) -> Aligned | None:
     """Find out how to align a prepared image (height, width, 3); None if that is not possible within the bounds."""
     match = find_match(image, alignment.templates)
     motion = match.motion
-    within = max(abs(motion.right), abs(motion.down)) <= alignment.largest_shift
-    if not within or abs(motion.degrees) > alignment.largest_turn or match.correlation < alignment.smallest_match:
+    shift, turn = max(abs(motion.right), abs(motion.down)), abs(motion.degrees)
+    within = shift <= alignment.largest_shift and turn <= alignment.largest_turn
+    if not within or match.correlation < alignment.smallest_match:
         return None
+    if shift <= alignment.smallest_shift and turn <= alignment.smallest_turn:
+        return Aligned(IDENTITY, match.kind)
     height, width, _ = image.shape
     rounded = Motion(
         round(motion.right * width * _SHIFT_STEPS) / _SHIFT_STEPS / width,

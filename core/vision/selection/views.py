@@ -1,9 +1,11 @@
 """The views of the images that a detector may be shown: the whole image or the part, upright, each aligned or not."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from core.vision.detectors.features import input_size
-from core.vision.input.alignment import Alignment
+from core.vision.input.alignment import Alignment, align
+from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.record import Preprocessing, Upright
 from core.vision.progress import OnProgress, Progress
 from core.vision.training.alignment_learning import learn_alignment
@@ -13,6 +15,8 @@ from core.vision.training_options import TrainingOptions
 
 _ALIGNED: Final = 200
 """Good parts that the alignment is learned from."""
+_MIN_ALIGNED: Final = 0.97
+"""Share of them that must be aligned."""
 
 
 class Views:
@@ -52,10 +56,22 @@ class Views:
             size = input_size(shown, None)
             preprocessing = self.preprocessing(size, upright, aligned=False)
             images = ImageDataset(sample, preprocessing, max_pixels=self._options.max_pixels)
-            learned = learn_alignment([each for batch in images.minibatches(32) for each in batch], shown)
+            prepared = [each for batch in images.minibatches(32) for each in batch]
+            learned = learn_alignment(prepared, shown)
             self._on_progress(Progress("choosing", 0, 1, note=learned.note))
-            self._alignments[upright] = learned.alignment
+            self._alignments[upright] = self._usable(learned.alignment, prepared)
         return self._alignments[upright]
+
+    def _usable(self, alignment: Alignment | None, images: Sequence[PreparedImage]) -> Alignment | None:
+        """Return the alignment, or None if too many good parts cannot be aligned, which would all be reviewed."""
+        if alignment is None:
+            return None
+        aligned = sum(align(image, alignment) is not None for image in images)
+        if aligned >= _MIN_ALIGNED * len(images):
+            return alignment
+        note = f"images are not aligned, because only {aligned} of {len(images)} good parts can be"
+        self._on_progress(Progress("choosing", 0, 1, note=note))
+        return None
 
 
 def _rounded(size: tuple[float, float]) -> tuple[int, int]:

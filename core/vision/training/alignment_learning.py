@@ -14,7 +14,7 @@ from core.vision.input.geometry import Affine, resample
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.template import Grey, Motion, Templates, noise_power, resample_grey, standardise
 
-_MAX_IMAGES: Final = 160
+_MAX_IMAGES: Final = 120
 _MIN_IMAGES: Final = 10
 _FLAT: Final = 1e-3
 _SIDE: Final = 64
@@ -35,7 +35,10 @@ _LARGEST_ERROR: Final = (0.003, 0.3)
 """Median error of the shift, as a share of the side, and of the turn, in degrees, with which alignment is of use."""
 _FOUND_WITHIN: Final = 0.03
 """Largest error of a shift, as a share of the side, with which it counts as found."""
-_MISSED_SHARE: Final = 0.02
+_MISSED_SHARE: Final = 0.05
+_SMALLEST_MOTION: Final = (0.01, 0.75)
+"""Shift and turn. Training images are augmented by a little more. When images were resampled for smaller ones, too, the
+AUROC on the development half of elpv poly was 0.005 lower."""
 _LARGEST_MOTION: Final = (0.05, 5.0)
 _MATCH_SHARE: Final = 0.5
 """Images must match at least half as well as the worst hundredth of good parts. Defects match less than good parts."""
@@ -79,10 +82,10 @@ class _Kinds:
 
 
 def learn_alignment(images: Sequence[PreparedImage], image_size: tuple[int, int]) -> AlignmentLearning:
-    """Learn how to align images from prepared images of good parts, at most 160 of them.
+    """Learn how to align images from prepared images of good parts, at most 120 of them.
 
     The references are means of aligned images, found in rounds. First they are learned from every other image, and
-    known shifts, up to 4 % of each side, and turns, up to 4°, of the remaining images must be found again: 98 % of
+    known shifts, up to 4 % of each side, and turns, up to 4°, of the remaining images must be found again: 95 % of
     them, and with a median error of at most 0.3 % and 0.3°. Then they are learned from all images.
 
     Args:
@@ -106,6 +109,8 @@ def learn_alignment(images: Sequence[PreparedImage], image_size: tuple[int, int]
     alignment = Alignment(
         references=tuple(encode_reference(mean) for mean in kinds.templates.means),
         noise=tuple((kinds.noise / kinds.noise.max()).tolist()),
+        smallest_shift=_SMALLEST_MOTION[0],
+        smallest_turn=_SMALLEST_MOTION[1],
         largest_shift=_LARGEST_MOTION[0],
         largest_turn=_LARGEST_MOTION[1],
         smallest_match=smallest,
@@ -203,8 +208,8 @@ def _test(
             match = find_match(_moved(image, known, image_size), templates)
             error = _error(start, known, match.motion, image_size)
             errors.append(error)
-            found += error[0] <= _FOUND_WITHIN and match.correlation >= smallest_match
-    shift, turn = np.median(errors, axis=0).tolist()
+            found += max(error[:2]) <= _FOUND_WITHIN and match.correlation >= smallest_match
+    shift, turn = float(np.median([error[:2] for error in errors])), float(np.median([error[2] for error in errors]))
     missed = 1 - found / len(errors)
     note = (
         f"known shifts and turns of good parts were found with a median error of {shift:.2%} of the side and "
@@ -231,11 +236,11 @@ def _scaled(motion: Motion, size: tuple[int, int], image_size: tuple[int, int]) 
     return to_prepared @ motion.affine(*image_size) @ to_prepared.inverse()
 
 
-def _error(start: Motion, known: Motion, found: Motion, image_size: tuple[int, int]) -> tuple[float, float]:
-    """Return how far a motion is from the known one after the start: the shift of the centre as a share of the side,
-    and the turn in degrees."""
+def _error(start: Motion, known: Motion, found: Motion, image_size: tuple[int, int]) -> tuple[float, float, float]:
+    """Return how far a motion is from the known one after the start: the shift of the centre right and down, as a share
+    of the side, and the turn in degrees."""
     width, height = image_size
     expected = known.affine(width, height) @ start.affine(width, height)
     middle = np.array([width / 2, height / 2])
-    shift = np.abs(found.affine(width, height).apply(middle) - expected.apply(middle)) / (width, height)
-    return float(shift.max()), abs(found.degrees - known.degrees - start.degrees)
+    right, down = np.abs(found.affine(width, height).apply(middle) - expected.apply(middle)) / (width, height)
+    return float(right), float(down), abs(found.degrees - known.degrees - start.degrees)

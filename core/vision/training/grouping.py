@@ -122,10 +122,11 @@ def _group_notes(groups: Labels, copies: Labels) -> list[str]:
 def _looks_notes(found: NearDuplicates, near: int, groups: int, count: int) -> list[str]:
     notes = []
     if near:
+        plural = "s" if groups > 1 else ""
         notes.append(
-            f"{near} of {count} images look like several shots of the same parts, in {groups} "
-            f"group{'s' if groups > 1 else ''}, and each group counts as one part: name the images of a part or lot with --group-by, or use --group-by '(.*)' if each "
-            "image shows another part"
+            f"{near} of {count} images look like several shots of the same parts, in {groups} group{plural}, and each "
+            "group counts as one part: name the images of a part or lot with --group-by, or use --group-by '(.*)' if "
+            "each image shows another part"
         )
     if found.doubtful:
         notes.append(

@@ -27,7 +27,7 @@ at 0.5, a few smooth parts that happened to lie alike were grouped.
 _LARGEST_SHARE: Final = 0.25
 """A group with a larger share of the images is not believed."""
 _MOST_SHOTS: Final = 16
-"""Groups are not believed if the group of an image has more images than this on average: parts in few poses look so."""
+"""Groups are not believed if the group of an image has more images than this on average."""
 _PER_IMAGE: Final = 3
 """How many neighbours an image is compared with, at most."""
 _MOST_PAIRS: Final = 1500
@@ -86,12 +86,11 @@ def find_near_duplicates(looks: Looks) -> NearDuplicates:
     compared.add_outsiders(neighbours)
     labels, doubtful = compared.groups()
     alike = compared.mostly_same(_sample_of_different(neighbours, labels))
-    labels = _extended(labels, candidates, fractions)
-    sizes = np.bincount(labels)
-    if (sizes**2).sum() > _MOST_SHOTS * count or sizes.max() > _largest(count):
-        doubtful += int(sizes[sizes > 1].sum())
-        labels = np.arange(count, dtype=np.int32)
-    return NearDuplicates(labels, compared.pairs_within(labels), doubtful, alike)
+    for proposed in (_extended(labels, candidates, fractions), labels):
+        if _are_believable(proposed):
+            return NearDuplicates(proposed, compared.pairs_within(proposed), doubtful, alike)
+    doubtful += sum(map(len, _groups_of_several(labels)))
+    return NearDuplicates(np.arange(count, dtype=np.int32), [], doubtful, alike)
 
 
 class _Compared:
@@ -210,6 +209,12 @@ def _sample_of_different(neighbours: Neighbours, labels: Labels) -> Indices:
     found = different.any(axis=1)
     others = near[found, different[found].argmax(axis=1)]
     return np.sort(np.stack([sample[found], others], axis=1), axis=1)
+
+
+def _are_believable(labels: Labels) -> bool:
+    """Return whether groups can be shots of the same parts: parts of the same kind in a few poses look so, too."""
+    sizes = np.bincount(labels)
+    return bool((sizes**2).sum() <= _MOST_SHOTS * len(labels) and sizes.max() <= _largest(len(labels)))
 
 
 def _largest(count: int) -> int:

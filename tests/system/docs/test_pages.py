@@ -32,7 +32,7 @@ def test_the_code_blocks_run_in_order(system: System, tmp_path: Path) -> None:
     replacements = {
         DOCUMENTED_URL: system.url,
         "/path/to/archive": str(system.data / "archive"),
-        "linewatch train": "linewatch train --epochs 1",
+        "linewatch train": "linewatch train --architecture feature-gaussian --input-size 64",
     }
     printed = {
         page: [documentation.run(block, tmp_path, variables, replacements) for block in blocks(page)] for page in PAGES

@@ -48,7 +48,7 @@ def preprocessing(alignment: Alignment | None = None, size: tuple[int, int] = SI
 
 
 @given(shifts, shifts, turns, st.integers(100, 10**6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_motion_is_found(right: float, down: float, degrees: float, seed: int) -> None:
     image = draw_plate(seed, moved=moved(right, down, degrees))
     found = find_match(image, learned().templates).motion
@@ -87,17 +87,23 @@ def test_turns_are_those_of_the_image_as_sent_even_if_the_prepared_one_is_squeez
     np.testing.assert_allclose(aligned.to_given.apply(spread), expected.apply(spread), atol=0.8)
 
 
-@given(shifts, shifts, turns)
-@settings(max_examples=15, deadline=None)
-def test_an_aligned_image_looks_like_one_that_did_not_move(right: float, down: float, degrees: float) -> None:
-    still, turned = (draw_plate(3, moved=each) for each in (None, moved(right, down, degrees)))
+@pytest.mark.parametrize("motion", [(0.04, 0, 0), (0, -0.03, 0), (0, 0, 4), (0.03, 0.02, -3), (-0.04, 0.03, 2)])
+def test_an_aligned_image_looks_like_one_that_did_not_move(motion: tuple[float, float, float]) -> None:
+    still, turned = (draw_plate(3, moved=each) for each in (None, moved(*motion)))
     expected, unaligned, aligned = (
         prepare(encoded(image), preprocessing(alignment), max_pixels=10**6).pixels.astype(int)
         for image, alignment in ((still, learned()), (turned, None), (turned, learned()))
     )
     error = np.abs(aligned - expected).mean()
-    assert error < 4
-    assert error < 0.5 * np.abs(unaligned - expected).mean() + 2
+    assert error < 3.5  # of which noise is 2.3
+    assert error < 0.6 * np.abs(unaligned - expected).mean()
+
+
+def test_a_motion_that_detectors_tolerate_is_left() -> None:
+    image = draw_plate(11, moved=moved(0.004, -0.004, 0.3))
+    prepared = prepare(encoded(image), preprocessing(learned()), max_pixels=10**6)
+    np.testing.assert_array_equal(prepared.pixels, image)
+    assert prepared.reasons == ()
 
 
 def test_motions_are_rounded_so_that_all_machines_resample_alike() -> None:
