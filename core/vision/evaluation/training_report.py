@@ -12,7 +12,7 @@ from scipy import stats
 from core.html.charts import Mark, Strip, curves, histograms
 from core.html.rendering import png
 from core.html.rendering import render as render_page
-from core.vision.bundle.manifest import Manifest
+from core.vision.bundle.manifest import TRIALS, Manifest
 from core.vision.calibration.record import Calibration
 from core.vision.evaluation.comparison import LearnedFromReviews
 from core.vision.evaluation.detectability_chart import detectability_chart
@@ -147,7 +147,8 @@ def _warnings(manifest: Manifest) -> list[str]:
     """Return warnings about figures that are not reliable."""
     warnings = []
     metrics, calibration, training = manifest.metrics, manifest.threshold.calibration, manifest.training
-    if metrics is not None and training is not None and training.options.get("choose_by") == "test":
+    chosen_by = training.options.get("choose_by") if training is not None and TRIALS in manifest.files else None
+    if metrics is not None and chosen_by == "test":
         warnings.append(
             "The detector was chosen by the images in test/, so its figures on them are too good: measure it on others."
         )

@@ -64,9 +64,7 @@ def choose_setup(data: TrainingData, options: TrainingOptions, device: str, on_p
         InvalidOptions: the options do not fit the images.
     """
     if options.architecture != AUTO:
-        return Setup(
-            replace(options, choose_by="synthetic"), _only_preprocessing(data, options, on_progress)
-        )  # chooses nothing
+        return Setup(options, _only_preprocessing(data, options, on_progress))
     if options.choose_by == "test" and not (data.layout.test_good and data.layout.test_defective):
         raise InvalidOptions("there are no images to choose by: add test/good and test/<type>, or choose by synthetic")
     chooser = _Chooser(data, options, device, on_progress)

@@ -1,6 +1,5 @@
 """The views of the images that a detector may be shown: the whole image or the part, upright, each aligned or not."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from core.vision.detectors.features import input_size
@@ -13,8 +12,9 @@ from core.vision.training.dataset import ImageDataset
 from core.vision.training_data import TrainingData
 from core.vision.training_options import TrainingOptions
 
-_ALIGNED: Final = 200
-"""Good parts that the alignment is learned from."""
+_LEARNED_FROM: Final = 200
+_CHECKED: Final = 60
+"""Good parts that the alignment is learned from, and those that must then be aligned in each size."""
 _MIN_ALIGNED: Final = 0.97
 """Share of them that must be aligned."""
 
@@ -44,34 +44,39 @@ class Views:
         )
         if not aligned or self._options.alignment == "off":
             return preprocessing
-        return preprocessing.model_copy(update={"alignment": self._alignment(upright)})
+        alignment = self._alignment(upright)
+        if alignment is None or not self._is_usable(alignment, preprocessing):
+            return preprocessing
+        return preprocessing.model_copy(update={"alignment": alignment})
 
     def _alignment(self, upright: Upright | None) -> Alignment | None:
         """Return how to align a view, learned from a sample of the good parts; None if that does not work."""
         if upright not in self._alignments:
-            paths = self._data.good.paths
-            count = min(len(paths), _ALIGNED)
-            sample = [paths[number * len(paths) // count] for number in range(count)]
             shown = self.shown(upright)
-            size = input_size(shown, None)
-            preprocessing = self.preprocessing(size, upright, aligned=False)
-            images = ImageDataset(sample, preprocessing, max_pixels=self._options.max_pixels)
-            prepared = [each for batch in images.minibatches(32) for each in batch]
-            learned = learn_alignment(prepared, shown)
+            preprocessing = self.preprocessing(input_size(shown, None), upright, aligned=False)
+            learned = learn_alignment(self._sample(preprocessing, _LEARNED_FROM), shown)
             self._on_progress(Progress("choosing", 0, 1, note=learned.note))
-            self._alignments[upright] = self._usable(learned.alignment, prepared)
+            self._alignments[upright] = learned.alignment
         return self._alignments[upright]
 
-    def _usable(self, alignment: Alignment | None, images: Sequence[PreparedImage]) -> Alignment | None:
-        """Return the alignment, or None if too many good parts cannot be aligned, which would all be reviewed."""
-        if alignment is None:
-            return None
+    def _sample(self, preprocessing: Preprocessing, largest: int) -> list[PreparedImage]:
+        """Return some of the good parts, evenly chosen, prepared in this way."""
+        paths = self._data.good.paths
+        count = min(len(paths), largest)
+        sample = [paths[number * len(paths) // count] for number in range(count)]
+        images = ImageDataset(sample, preprocessing, max_pixels=self._options.max_pixels)
+        return [each for batch in images.minibatches(32) for each in batch]
+
+    def _is_usable(self, alignment: Alignment, preprocessing: Preprocessing) -> bool:
+        """Whether nearly all good parts can be aligned in this size; images that cannot be are reviewed."""
+        images = self._sample(preprocessing, _CHECKED)
         aligned = sum(align(image, alignment) is not None for image in images)
         if aligned >= _MIN_ALIGNED * len(images):
-            return alignment
-        note = f"images are not aligned, because only {aligned} of {len(images)} good parts can be"
+            return True
+        size = f"{preprocessing.width} × {preprocessing.height} pixels"
+        note = f"images of {size} are not aligned, because only {aligned} of {len(images)} good parts can be"
         self._on_progress(Progress("choosing", 0, 1, note=note))
-        return None
+        return False
 
 
 def _rounded(size: tuple[float, float]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from core.vision.bundle.manifest import TRAINING_CURVE
+from core.vision.calibration.calibration import CROSS_FITTED_WORTH
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.registry import detector_classes
 from core.vision.evaluation.evaluation import score_dataset
@@ -87,7 +88,9 @@ def test_a_training_calibrates_with_held_out_scores_of_all_good_parts(
     assert training.parts == {"training": GOOD + SHOTS, "calibration": GOOD + SHOTS}
     assert (training.groups, training.folds) == (GOOD + 1, detector_classes()[architecture].folds())
     assert (calibration.sample_size, calibration.groups) == (GOOD + SHOTS, GOOD + 1)
-    assert calibration.effective_sample_size == pytest.approx((GOOD + SHOTS) ** 2 / (GOOD + SHOTS**2))
+    assert calibration.effective_sample_size == pytest.approx(
+        CROSS_FITTED_WORTH * (GOOD + SHOTS) ** 2 / (GOOD + SHOTS**2)
+    )
     assert TRAINING_CURVE in manifest.files
     assert (training.epochs, training.best_epoch) == ((0, None) if architecture == "feature-gaussian" else (4, 4))
 

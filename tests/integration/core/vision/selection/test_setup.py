@@ -22,7 +22,14 @@ from core.vision.training_options import InvalidOptions, TrainingOptions
 from tests.fixtures.html_pages import Page
 
 HURRIED = TrainingOptions(
-    architecture="auto", input_size=32, epochs=1, device="cpu", pose="as-is", budget_seconds=1e-3, max_ms=10_000.0
+    architecture="auto",
+    input_size=32,
+    epochs=1,
+    device="cpu",
+    pose="as-is",
+    alignment="off",
+    budget_seconds=1e-3,
+    max_ms=10_000.0,
 )
 """In so little time, only the fits and the poolings of one input size are tried."""
 ALWAYS_TRIED = {"feature-gaussian", "memory-bank", "combined-maximum", "combined-mean"}
