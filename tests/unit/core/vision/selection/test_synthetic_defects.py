@@ -101,9 +101,10 @@ def test_a_scratch_darkens_by_its_width_even_below_a_pixel(width: float) -> None
 
 @given(defects().filter(lambda defect: defect.kind in ("spot", "scratch", "stain")))
 def test_a_defect_is_at_the_same_place_at_each_resolution(defect: Defect) -> None:
-    images = [np.full((side, side, 3), 120.0, np.float32) for side in (64, 192)]
+    # At 64 pixels, the centre of a scratch that the border cuts off depends on single pixels.
+    images = [np.full((side, side, 3), 120.0, np.float32) for side in (160, 480)]
     changes = [np.abs(draw(image, defect, TEXTURED).pixels - image).max(axis=2) for image in images]
-    if (changes[0] > 0).sum() < 20:
+    if (changes[0] > 0).sum() < 40:
         return
     centers = [(np.indices(change.shape) * change).sum(axis=(1, 2)) / change.sum() / len(change) for change in changes]
     assert centers[0] == pytest.approx(centers[1], abs=0.05)
