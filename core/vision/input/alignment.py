@@ -1,9 +1,9 @@
 """Alignment: undo the small shift and turn of an image against good parts, see `core.vision.input.template`.
 
-What a shifted image does not show is filled in from the mean of good parts. Detectors must be trained on such images,
-too (`core.vision.training.augmentation`): a repeated edge, or a fill that they have never seen, is an anomaly. On
-solar cells that fill their image (elpv mono, development half), a shift of 3 % whose lost strip was filled by repeating
-the edge made every good cell `ng`, and 3 % of them once the training images had such strips from the mean.
+What a shifted image does not show is filled in, and detectors that learn statistics are trained on such images, too
+(`core.vision.training.augmentation`). Measured on solar cells that fill their image (elpv, development halves,
+feature-gaussian): a shift of 3 % right and down made every good cell `ng` without alignment, as many as before on mono
+and 0.7 points more on poly with it; a turn of 3° made 9 % to 72 % of them `ng`, and again as many as before with it.
 """
 
 import base64
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.vision.input.geometry import IDENTITY, Affine
+from core.vision.input.geometry import IDENTITY, Affine, covered
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.template import REACH, Grey, Match, Motion, Templates, standardise
 
@@ -29,6 +29,8 @@ _RANGE: Final = 4.0
 """Standard deviations of grey levels that a reference holds, above and below the mean."""
 ROUNDING: Final = _RANGE / 127.5 / math.sqrt(12)
 """Standard deviation of the rounding of a reference to 8 bits."""
+_GAIN_STEP: Final = 4
+"""Every fourth row and column is enough to fit the levels of a reference."""
 _MAX_SIDE: Final = 256
 _LUMA: Final = (0.299, 0.587, 0.114)
 
@@ -125,35 +127,60 @@ def small_grey(image: PreparedImage, size: tuple[int, int]) -> Grey:
 
 
 def fill_uncovered(
-    image: PreparedImage, alignment: Alignment, kind: int | None, is_covered: NDArray[np.bool_]
+    image: PreparedImage, alignment: Alignment, kind: int | None, to_source: Affine, source_size: tuple[int, int]
 ) -> PreparedImage:
-    """Fill pixels of an aligned image from a reference, whose levels are fitted to those of the other pixels.
+    """Fill what an aligned image does not show, because it lies beyond the edge of the image that it comes from.
+
+    A pixel gets the levels of the nearest pixel that is shown, changed by as much as the reference changes between the
+    two. So a plain background stays plain, and an edge of the part that is hidden comes back.
 
     Args:
         image: (height, width, 3), 0 to 255.
         alignment: has the references.
         kind: the index of the reference; None for the one that is most like the image.
-        is_covered: which pixels are not filled: (height, width), with at least one.
+        to_source: maps pixels of the image to those of the image that it comes from.
+        source_size: (width, height) of the latter.
 
     Returns:
-        A new image of the same type, or the same one if nothing is filled.
+        A new image of the same type, or the same one if it shows everything.
     """
-    if is_covered.all():
+    height, width, channels = image.shape
+    hidden = ~covered(to_source, (width, height), source_size)
+    if not hidden.any() or hidden.all():
         return image
     if kind is None:
         grey = standardise(small_grey(image, alignment.templates.size))
         kind = int((alignment.templates.means * grey).mean(axis=(1, 2)).argmax())
-    height, width, channels = image.shape
     reference = _enlarged(alignment, kind, (width, height))
-    known = reference[is_covered]
-    spread = known - known.mean()
+    rows, columns = np.nonzero(hidden)
+    from_rows, from_columns = _nearest_shown(rows, columns, to_source, source_size, (width, height))
+    change = reference[hidden] - reference[from_rows, from_columns]
+    some = ~hidden[::_GAIN_STEP, ::_GAIN_STEP]
+    known = reference[::_GAIN_STEP, ::_GAIN_STEP][some]
+    spread = known - known.mean() if some.any() else known
     filled = image.copy()
     for channel in range(channels):
-        levels = image[:, :, channel][is_covered].astype(np.float32)
-        gain = max(float(spread @ (levels - levels.mean())) / max(float(spread @ spread), 1e-6), 0.0)
-        estimate = ((reference[~is_covered] - known.mean()) * gain + levels.mean()).clip(0, 255)
-        filled[:, :, channel][~is_covered] = estimate.round() if image.dtype == np.uint8 else estimate
+        levels = image[:, :, channel]
+        shown = levels[::_GAIN_STEP, ::_GAIN_STEP][some].astype(np.float32)
+        gain = max(float(spread @ shown) / max(float(spread @ spread), 1e-6), 0.0)
+        estimate = (levels[from_rows, from_columns] + gain * change).clip(0, 255)
+        filled[:, :, channel][hidden] = estimate.round() if image.dtype == np.uint8 else estimate
     return filled
+
+
+def _nearest_shown(
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    to_source: Affine,
+    source_size: tuple[int, int],
+    size: tuple[int, int],
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows and columns of the pixels next to these within the source, of an image of (width, height)."""
+    there = to_source.apply(np.stack([columns + 0.5, rows + 0.5], axis=-1))
+    inside = np.clip(there, 0.5, np.array(source_size) - 0.5)
+    back = to_source.inverse().apply(inside)
+    nearest = np.clip(back, 0, np.array(size) - 0.5).astype(np.intp)
+    return nearest[:, 1], nearest[:, 0]
 
 
 def encode_reference(mean: Grey) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from core.intake.image_decoding import decode_stored
 from core.vision.input.alignment import Alignment, align, fill_uncovered
 from core.vision.input.bit_depth import DEPTH, scale
-from core.vision.input.geometry import IDENTITY, Affine, covered
+from core.vision.input.geometry import IDENTITY, Affine
 from core.vision.input.prepared_image import PreparedImage, SizedImage
 from core.vision.input.record import Preprocessing
 from core.vision.input.upright import POSE, cut_out, resample_reduced
@@ -88,7 +88,7 @@ def _align(
     to_source = view.to_source @ aligned.to_given
     image = view.image if aligned.to_given == IDENTITY else resample_reduced(view.source, to_source, size)
     shown = _pixels(image, preprocessing)
-    filled = fill_uncovered(shown, alignment, aligned.kind, covered(to_source, size, view.source.size))
+    filled = fill_uncovered(shown, alignment, aligned.kind, to_source, view.source.size)
     return replace(view, image=image, to_source=to_source), filled
 
 

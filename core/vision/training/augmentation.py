@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from core.vision.input.alignment import Alignment, fill_uncovered, to_prepared
-from core.vision.input.geometry import covered
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.template import Motion
 
@@ -24,19 +23,18 @@ _SHIFT: Final = 0.012
 _DEGREES: Final = 0.75
 _NOISE: Final = (1.0, 5.0)
 _QUALITY: Final = (50, 90)
-_HIDDEN_SHARE: Final = 0.7
 _TURNED_SHARE: Final = 0.5
 
 
 def augment(image: PreparedImage, random: np.random.Generator, alignment: Alignment | None = None) -> PreparedImage:
     """Return a variant of a good part's image: of the same shape and type, 0 to 255.
 
-    If images are aligned, most of them first lose the border that a larger shift or turn would have hidden. Then the
+    If images are aligned, they first lose the border that a larger shift or turn would have hidden. Then the
     image is shifted by up to 1.2 % of each side and turned by up to 0.75°; the edge is repeated. Last, a third of the
     images get noise of 1 to 5 levels, and a third JPEG compression of quality 50 to 90. Stronger augmentation would
     hide defects.
     """
-    if alignment is not None and random.random() < _HIDDEN_SHARE:
+    if alignment is not None:
         image = _hide_border(image, random, alignment)
     height, width, _ = image.shape
     margin = max(round(0.05 * max(height, width)), 2)
@@ -62,8 +60,7 @@ def _hide_border(image: PreparedImage, random: np.random.Generator, alignment: A
     degrees = float(random.uniform(-1, 1)) * alignment.largest_turn if turned else 0.0
     height, width, _ = image.shape
     size = (width, height)
-    shown = covered(to_prepared(Motion(right, down, degrees), alignment, size), size, size)
-    return fill_uncovered(image, alignment, None, shown)
+    return fill_uncovered(image, alignment, None, to_prepared(Motion(right, down, degrees), alignment, size), size)
 
 
 def _turn(image: PreparedImage, degrees: float, shift: tuple[int, int]) -> PreparedImage:
