@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +19,31 @@ from core.vision.bundle.manifest import (
     digest,
     encode_json,
 )
-from core.vision.bundle.writing import library_versions, write_bundle
+from core.vision.bundle.writing import write_bundle
 from core.vision.calibration.calibration import calibrate
 from core.vision.detectors.detector import Detector
 from core.vision.detectors.device import resolve_device
 from core.vision.detectors.registry import detector_classes
 from core.vision.evaluation.comparison import LearnedFromReviews
-from core.vision.evaluation.evaluation import Evaluation, evaluate
+from core.vision.evaluation.evaluation import Evaluation, evaluate, score_dataset
 from core.vision.evaluation.examples import choose_examples
 from core.vision.evaluation.held_out import score_held_out
+from core.vision.evaluation.metrics import Scores
 from core.vision.evaluation.similar_images import choose_similar_images
 from core.vision.evaluation.timing import time_detector
 from core.vision.evaluation.training_report import ReportContent, TrialRow, render
 from core.vision.input.input_checks import InputRanges, learn_input_ranges
 from core.vision.progress import OnProgress, Progress
-from core.vision.selection.detectability import measure_detectability
+from core.vision.selection.detectability import HeldOutPart, Score, measure_detectability
 from core.vision.selection.part_appearance import learn_appearance
 from core.vision.selection.setup import Setup, choose_setup
 from core.vision.selection.trial import Trial
-from core.vision.training.checkpoint import CheckpointFile, fingerprint
 from core.vision.training.cross_fitted import CrossFitted
 from core.vision.training.dataset import ScannedImages, dataset_digest
 from core.vision.training.fit_interface import Checkpoint, Epoch
 from core.vision.training.folds import Folds
-from core.vision.training_data import TrainingData, read_training_data
+from core.vision.training_checkpoints import TrainingCheckpoints
+from core.vision.training_data import TestImages, TrainingData, read_training_data
 from core.vision.training_options import TrainingOptions
 
 __all__ = ["Progress", "TrainingOptions", "train"]
@@ -113,10 +113,9 @@ def train(
         progress(update)
 
     data = read_training_data(folder, options, on_progress)
-    setup = choose_setup(data, options, device, on_progress)
-    checkpoint = _checkpoint(checkpoints, data, setup, options, device, on_progress) if checkpoints else None
-    if checkpoint is not None and restart:
-        checkpoint.remove()
+    kept = TrainingCheckpoints(checkpoints, restart, data, options, device, on_progress)
+    setup = choose_setup(data, options, device, on_progress, kept.open(None))
+    checkpoint = kept.open(setup)
     data = data.prepared(setup.preprocessing, options, on_progress)
     trained = _train_detector(data, setup, device, on_progress, checkpoint)
     on_progress(Progress("writing", 0, 1))
@@ -125,29 +124,9 @@ def train(
     if report is not None:
         content = replace(_report_content(data, trained, manifest, notes), learned=learned)
         report.write_text(render(content), encoding="utf-8")
-    if checkpoint is not None:
-        checkpoint.remove()
+    kept.remove()
     on_progress(Progress("writing", 1, 1))
     return manifest
-
-
-def _checkpoint(
-    folder: Path, data: TrainingData, setup: Setup, options: TrainingOptions, device: str, on_progress: OnProgress
-) -> CheckpointFile:
-    """Return the checkpoint of this training: the same images, options and setup, on the same kind of device."""
-    weights = options.backbone_weights
-    key = fingerprint(
-        {
-            "images": dataset_digest(data.root, data.good.paths, data.good.digests),
-            "groups": data.grouping.groups,
-            "preprocessing": setup.preprocessing.digest,
-            "options": setup.options.recorded(),
-            "backbone": sha256(weights.read_bytes()).hexdigest() if weights is not None else None,
-            "device": device,
-            "libraries": library_versions(),
-        }
-    )
-    return CheckpointFile(folder, key, lambda note: on_progress(Progress("training", 0, options.epochs, note=note)))
 
 
 def _train_detector(
@@ -166,10 +145,16 @@ def _train_detector(
     held_out = score_held_out(
         fitted, folds, good.images, lambda done: on_progress(Progress("calibrating", done, count))
     )
+    tested = data.read_test(setup.preprocessing, options, on_progress, stage="evaluating")
     calibration = calibrate(
-        held_out, data.rate, review_rate=options.review_rate, groups=data.grouping.groups, cross_fitted=True
+        held_out,
+        data.rate,
+        review_rate=options.review_rate,
+        groups=data.grouping.groups,
+        cross_fitted=True,
+        defective=_choosing_scores(fitted.final, tested, options, on_progress),
     )
-    evaluation = _evaluation(data, good, fitted.final, calibration.threshold, options, on_progress)
+    evaluation = _evaluation(data, good, fitted.final, tested, calibration.threshold, on_progress)
     metrics = evaluation.metrics if evaluation is not None else None
     return _TrainedDetector(
         detector=fitted.final,
@@ -225,12 +210,16 @@ def _detectability(
     metrics: Metrics | None,
     on_progress: OnProgress,
 ) -> Detectability:
-    """Measure what the detector finds, with the good parts of the first fold and the detector that never saw them."""
-    chosen = folds.held_out(0)[:_DETECTABILITY_IMAGES]
-    images = [image for minibatch in good.images.subset(chosen).minibatches(len(chosen)) for image in minibatch]
+    """Measure what the detector finds, with good parts of all folds, each scored by the detector that never saw it."""
+    count = min(len(good.paths), _DETECTABILITY_IMAGES)
+    chosen = np.random.default_rng(setup.options.seed).permutation(len(good.paths))[:count].tolist()
+    images = [image for minibatch in good.images.minibatches(count, chosen) for image in minibatch]
+    parts = [
+        HeldOutPart(image, _scores_of(fitted.held_out[folds.labels[index]]))
+        for index, image in zip(chosen, images, strict=True)
+    ]
     return measure_detectability(
-        lambda images: fitted.held_out[0].score(images).scores,
-        images,
+        parts,
         learn_appearance(images),
         threshold,
         setup.preprocessing.covered(data.typical_size),
@@ -240,16 +229,30 @@ def _detectability(
     )
 
 
+def _scores_of(detector: Detector) -> Score:
+    return lambda images: detector.score(images).scores
+
+
+def _choosing_scores(
+    detector: Detector, tested: TestImages | None, options: TrainingOptions, on_progress: OnProgress
+) -> Scores | None:
+    """Return the scores of the defective images in `test/` if they choose the threshold, too."""
+    if options.choose_by != "test" or tested is None:
+        return None
+    _, defective = tested
+    count = len(defective.paths)
+    return score_dataset(detector, defective.images, lambda done: on_progress(Progress("calibrating", done, count)))
+
+
 def _evaluation(
     data: TrainingData,
     known: ScannedImages,
     detector: Detector,
+    tested: TestImages | None,
     threshold: float,
-    options: TrainingOptions,
     on_progress: OnProgress,
 ) -> Evaluation | None:
     """Measure detection on `test/`. Returns None if it has no good or no defective images."""
-    tested = data.read_test(detector.preprocessing, options, on_progress, stage="evaluating")
     if tested is None:
         return None
     good, defective = tested

@@ -47,6 +47,8 @@ _REASONS = {
 
 Stage = Literal["reading", "choosing", "evaluating"]
 """A stage of `core.vision.progress` in which images are read."""
+TestImages = tuple[ScannedImages, ScannedImages]
+"""The good and the defective images in `test/`."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class TrainingData:
 
     def read_test(
         self, preprocessing: Preprocessing, options: TrainingOptions, on_progress: OnProgress, *, stage: Stage
-    ) -> tuple[ScannedImages, ScannedImages] | None:
+    ) -> "TestImages | None":
         """Return the good and the defective images in `test/`; None if it lacks either."""
         layout = self.layout
         if not layout.test_good or not layout.test_defective:

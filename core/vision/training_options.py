@@ -39,7 +39,8 @@ class TrainingOptions(FitOptions):
             where it helps.
         budget_seconds: of an `auto` architecture: no further choice is tried after this time.
         max_ms: of an `auto` architecture: the largest time to decode and score one image on one core, milliseconds.
-        choose_by: whether an `auto` architecture is chosen by synthetic defects or by the images in `test/`.
+        choose_by: whether an `auto` architecture is chosen by synthetic defects or by the images in `test/`. In the
+            latter case, the threshold of any architecture is chosen by its defective images, too.
         device: `auto`, `cpu` or `cuda`.
         bit_depth: of the images; `auto` to find it, see `core.vision.training.training_depth`.
         max_pixels: the largest accepted width times height of an image.

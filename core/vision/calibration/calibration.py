@@ -33,6 +33,7 @@ def calibrate(
     review_rate: float | None = None,
     groups: Sequence[int] | None = None,
     cross_fitted: bool = False,
+    defective: NDArray[np.float64] | None = None,
 ) -> Calibration:
     """Choose the threshold that rejects at most the requested share of good parts, by split conformal prediction.
 
@@ -53,6 +54,9 @@ def calibrate(
     rejected share varies more than the Beta distribution says. The interval is then that of `CROSS_FITTED_WORTH` times
     as many parts.
 
+    With defective parts, the threshold may be higher: k is halfway between the value above and the largest one that
+    catches as many of them. So it rejects fewer good parts, and no more of these defective parts are missed.
+
     Args:
         scores: of n good parts, float64, finite, each by a detector that was not fitted to the part.
         false_reject_rate: the requested share, above 0 and below 1.
@@ -61,6 +65,7 @@ def calibrate(
             threshold is chosen by the same rule. None for no review.
         groups: the part or lot of each score; None if all parts are independent.
         cross_fitted: whether the scores come from detectors that were fitted without the fold of the part.
+        defective: float64, finite, the scores of m ≥ 1 defective parts that choose the threshold, too; None for none.
 
     Raises:
         SampleTooSmall: k is above n; the message says how many parts are needed.
@@ -73,10 +78,13 @@ def calibrate(
     effective = float(ascending.size) if groups is None else effective_sample_size(groups)
     if cross_fitted:
         effective = max(CROSS_FITTED_WORTH * effective, 1.0)
-    quantile = _quantile(ascending, false_reject_rate, effective, confidence)
+    rank = _rank(ascending, false_reject_rate)
+    if defective is not None:
+        rank = (rank + _highest_rank(ascending, rank, defective)) // 2
+    quantile = _quantile(ascending, rank, effective, confidence)
     review = None
     if review_rate is not None:
-        review_quantile = _quantile(ascending, review_rate, effective, confidence)
+        review_quantile = _quantile(ascending, _rank(ascending, review_rate), effective, confidence)
         review = ReviewBand(
             threshold=review_quantile.threshold,
             rate=review_rate,
@@ -85,7 +93,7 @@ def calibrate(
         )
     return Calibration(
         threshold=quantile.threshold,
-        percentile=100 * (1 - false_reject_rate),
+        percentile=100 * (1 - false_reject_rate if defective is None else rank / (ascending.size + 1)),
         false_reject_rate=false_reject_rate,
         expected_false_reject_rate=quantile.expected_rate,
         confidence_interval=quantile.interval,
@@ -93,6 +101,7 @@ def calibrate(
         sample_size=ascending.size,
         groups=None if groups is None else len(set(groups)),
         effective_sample_size=effective if effective < ascending.size else None,
+        defective=None if defective is None else defective.size,
         review=review,
     )
 
@@ -125,8 +134,8 @@ class _Quantile:
     interval: tuple[float, float]
 
 
-def _quantile(ascending: NDArray[np.float64], rate: float, effective: float, confidence: float) -> _Quantile:
-    """Return the threshold for one rate, from n ascending scores that are worth `effective` independent scores."""
+def _rank(ascending: NDArray[np.float64], rate: float) -> int:
+    """Return k: the threshold for this rate is just above the k-th smallest score."""
     n = ascending.size
     k = math.ceil(_without_rounding_error((n + 1) * (1 - rate)))
     if k > n:
@@ -134,12 +143,26 @@ def _quantile(ascending: NDArray[np.float64], rate: float, effective: float, con
             f"{n} good parts are too few for a false-reject rate of {rate:g}: "
             f"at least {required_sample_size(rate)} held-out good parts are needed"
         )
-    expected_rate = (n + 1 - k) / (n + 1)
+    return max(k, 1)
+
+
+def _highest_rank(ascending: NDArray[np.float64], rank: int, defective: NDArray[np.float64]) -> int:
+    """Return the largest k that catches as many defective parts as this one."""
+    caught = defective[defective >= _above(ascending, rank)]
+    return rank if caught.size == 0 else int(np.searchsorted(ascending, caught.min()))
+
+
+def _above(ascending: NDArray[np.float64], rank: int) -> float:
+    return float(np.nextafter(ascending[rank - 1], np.inf))
+
+
+def _quantile(ascending: NDArray[np.float64], rank: int, effective: float, confidence: float) -> _Quantile:
+    """Return the threshold just above a score, of n scores that are worth `effective` independent scores."""
+    expected_rate = (ascending.size + 1 - rank) / (ascending.size + 1)
     from scipy import stats  # takes a second to import, and workers do not need it
 
     low, high = stats.beta(*_beta_parameters(expected_rate, effective)).interval(confidence)
-    threshold = float(np.nextafter(ascending[max(k, 1) - 1], np.inf))
-    return _Quantile(threshold, expected_rate, (float(low), float(high)))
+    return _Quantile(_above(ascending, rank), expected_rate, (float(low), float(high)))
 
 
 def _beta_parameters(expected_rate: float, effective: float) -> tuple[float, float]:

@@ -37,6 +37,7 @@ class Calibration(ManifestPart):
         groups: number of distinct parts or lots among them; null if unknown.
         effective_sample_size: how many independent parts the sample is worth, see
             `core.vision.calibration.calibration.effective_sample_size`; null if all parts are independent.
+        defective: number of defective parts that chose the threshold, too; null for none.
         review: the band below the threshold that a person reviews; null for none.
     """
 
@@ -49,6 +50,7 @@ class Calibration(ManifestPart):
     sample_size: Annotated[int, Field(ge=1)]
     groups: Annotated[int, Field(ge=1)] | None = None
     effective_sample_size: Annotated[float, Field(ge=1)] | None = None
+    defective: Annotated[int, Field(ge=1)] | None = None
     review: ReviewBand | None = None
 
     @model_validator(mode="after")

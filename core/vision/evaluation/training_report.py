@@ -147,10 +147,11 @@ def _warnings(manifest: Manifest) -> list[str]:
     """Return warnings about figures that are not reliable."""
     warnings = []
     metrics, calibration, training = manifest.metrics, manifest.threshold.calibration, manifest.training
-    chosen_by = training.options.get("choose_by") if training is not None and TRIALS in manifest.files else None
+    chosen_by = training.options.get("choose_by") if training is not None else None
     if metrics is not None and chosen_by == "test":
+        chosen = "The detector and its threshold were" if TRIALS in manifest.files else "The threshold was"
         warnings.append(
-            "The detector was chosen by the images in test/, so its figures on them are too good: measure it on others."
+            f"{chosen} chosen by the images in test/, so the figures on them are too good: measure it on others."
         )
     if metrics is not None:
         name = max(metrics.controls, key=metrics.controls.__getitem__, default=None)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from core.vision.bundle.detectability import Detectability, DetectabilityCell, state
 from core.vision.bundle.manifest import Metrics
-from core.vision.evaluation.metrics import auroc
+from core.vision.evaluation.metrics import Scores, auroc
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.selection.fitness import Obvious, judge
 from core.vision.selection.part_appearance import PartAppearance
@@ -40,9 +39,22 @@ _OBVIOUS_KINDS: Final[tuple[Kind, ...]] = ("spot", "scratch")
 _OBVIOUS_CONTRASTS = 2
 """Obvious are the largest spots and scratches with this many of the strongest contrasts; see `fitness`."""
 
-Scores = NDArray[np.float64]
+
 Score = Callable[[Sequence[PreparedImage]], Scores]
 """Scores N prepared images: float64, (N,); higher is less normal."""
+
+
+@dataclass(frozen=True)
+class HeldOutPart:
+    """A good part and a detector that was not trained on it.
+
+    Attributes:
+        image: uint8 or float32, (height, width, 3), 0 to 255.
+        score: of that detector.
+    """
+
+    image: PreparedImage
+    score: Score
 
 
 @dataclass(frozen=True)
@@ -61,8 +73,7 @@ class _GridDefect:
 
 
 def measure_detectability(
-    score: Score,
-    images: Sequence[PreparedImage],
+    parts: Sequence[HeldOutPart],
     appearance: PartAppearance,
     threshold: float,
     covered: tuple[float, float],
@@ -75,14 +86,12 @@ def measure_detectability(
 ) -> Detectability:
     """Measure the share of synthetic defects that reach the threshold, by kind, size and contrast.
 
-    A round draws each defect into one image and scores it. The images are those that the detector accepts without a
-    defect, in random order, or all of them if it accepts none. Only the number of rounds depends on the time.
+    A round draws each defect into the image of one part and scores it. The parts are those that are accepted without a
+    defect, in random order, or all of them if none is. Only the number of rounds depends on the time.
 
     Args:
-        score: of the detector with this threshold.
-        images: prepared images of good parts that it was not trained on, at least one; uint8 or float32,
-            (height, width, 3), 0 to 255.
-        appearance: of the part in these images.
+        parts: at least one.
+        appearance: of the part in their images.
         threshold: scores at or above it are `ng`.
         covered: (width, height) in pixels of the image as sent that a prepared image shows: all of it, or the crop.
         metrics: detection on real parts, if it was measured; it counts for `fit_for_use`.
@@ -93,19 +102,20 @@ def measure_detectability(
     """
     started = time.monotonic()
     grid = _grid(appearance.side(*covered))
-    good = _score_all(score, iter(images))
-    accepted = np.flatnonzero(good < threshold) if (good < threshold).any() else np.arange(len(images))
+    good = np.concatenate([part.score([part.image]) for part in parts])
+    accepted = np.flatnonzero(good < threshold) if (good < threshold).any() else np.arange(len(parts))
     order = np.random.default_rng(seed).permutation(accepted).tolist()
     scores: list[Scores] = []
     for number in range(rounds):
         if number >= min(_MIN_ROUNDS, rounds) and time.monotonic() - started > max_seconds:
             break
-        image, donor = (images[order[(number + step) % len(order)]] for step in (0, 1))
+        part, donor = (parts[order[(number + step) % len(order)]] for step in (0, 1))
         defects = (defect.drawn_as(seed, number) for defect in grid)
         drawn = (
-            draw(image, defect, appearance, donor=donor, aspect=covered[0] / covered[1]).pixels for defect in defects
+            draw(part.image, defect, appearance, donor=donor.image, aspect=covered[0] / covered[1]).pixels
+            for defect in defects
         )
-        scores.append(_score_all(score, drawn))
+        scores.append(_score_all(part.score, drawn))
         progress(len(grid) * (number + 1), len(grid) * rounds)
     return _record(grid, np.stack(scores, axis=1), good, threshold, min(len(order), len(scores)), metrics)
 

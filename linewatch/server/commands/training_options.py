@@ -40,7 +40,7 @@ training_options = together(
         click.option(
             "--choose-by",
             type=click.Choice(["synthetic", "test"]),
-            help="auto: choose by synthetic defects on good parts, or by the images in test/. [synthetic]",
+            help="What chooses: synthetic defects on good parts, or test/, for the threshold as well. [synthetic]",
         ),
         click.option(
             "--pose",

@@ -14,9 +14,11 @@ from core.vision.bundle.loading import load_detector
 from core.vision.bundle.manifest import TRIALS, Manifest
 from core.vision.detectors.pooling import POOLINGS
 from core.vision.progress import Progress
+from core.vision.selection.exploration import Exploration, Task
 from core.vision.selection.setup import Setup, choose_setup
 from core.vision.selection.trial import EQUAL, Trial
 from core.vision.train import train
+from core.vision.training.checkpoint import CheckpointFile
 from core.vision.training_data import read_training_data
 from core.vision.training_options import InvalidOptions, TrainingOptions
 from tests.fixtures.html_pages import Page
@@ -124,6 +126,10 @@ def test_the_bundle_says_that_it_was_chosen_by_the_images_in_test(trained: tuple
     assert (options["choose_by"], options["architecture"]) == ("test", manifest.architecture.name)
     tried = json.loads(read_folder(out)[TRIALS])
     assert tried[0]["test_auroc"] > max(trial["test_auroc"] for trial in tried) - EQUAL
+    calibration, metrics = manifest.threshold.calibration, manifest.metrics
+    assert calibration is not None
+    assert metrics is not None
+    assert calibration.defective == metrics.defective
 
 
 def test_the_report_has_a_table_of_what_was_tried(trained: tuple[Path, Manifest, list[str]]) -> None:
@@ -222,3 +228,46 @@ def test_sizes_that_take_too_long_for_an_image_are_noted_and_the_fastest_detecto
     for side, note in zip((48, 64), notes[:-1], strict=True):
         assert note.startswith(f"{side} pixels were not tried, because one image takes ")
     assert setup.trials[0].milliseconds == min(trial.milliseconds for trial in setup.trials)
+
+
+class Interruption(Exception):  # noqa: N818 - not a fault
+    """Ends a choice early."""
+
+
+@pytest.mark.usefixtures("_small_sides")
+def test_an_interrupted_choice_repeats_no_trial_and_counts_the_time_that_they_took(
+    untested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(HURRIED, input_size=None, budget_seconds=3600.0, backbone="efficientnet-lite0", pooling=0.0)
+
+    def notes(_: Progress) -> None:
+        pass
+
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "choosing" and progress.done == 2:
+            raise Interruption
+
+    data = read_training_data(untested, options, notes)
+    with pytest.raises(Interruption):
+        choose_setup(data, options, "cpu", interrupt, CheckpointFile(tmp_path, "choice", print))
+    explored: list[int] = []
+
+    class Watched(Exploration):
+        def __init__(self, task: Task, *, max_pixels: int) -> None:
+            explored.append(task.side)
+            super().__init__(task, max_pixels=max_pixels)
+
+    monkeypatch.setattr("core.vision.selection.setup.Exploration", Watched)
+    continued = choose_setup(data, options, "cpu", notes, CheckpointFile(tmp_path, "choice", print))
+    assert explored == [64]
+    explored.clear()
+    afresh = choose_setup(data, options, "cpu", notes)
+    assert explored == [32, 48, 64]
+
+    def results(setup: Setup) -> set[tuple[str, float]]:
+        return {(trial.candidate.description, round(trial.auroc, 6)) for trial in setup.trials}
+
+    assert results(continued) == results(afresh)
+    hurried = replace(options, budget_seconds=1e-3)  # spent by the finished trials
+    kept = choose_setup(data, hurried, "cpu", notes, CheckpointFile(tmp_path, "choice", print))
+    assert sides_of(kept.trials) == {32}

@@ -177,3 +177,25 @@ def test_impossible_counts_are_refused(rejected: int, good_parts: int) -> None:
 )
 def test_the_effective_sample_size_counts_parts(groups: list[int], worth: float) -> None:
     assert effective_sample_size(groups) == pytest.approx(worth)
+
+
+@given(st.lists(finite, min_size=19, max_size=60), st.lists(finite, min_size=1, max_size=20))
+def test_defective_parts_may_only_raise_the_threshold_and_none_is_missed_for_it(
+    good: list[float], defective: list[float]
+) -> None:
+    by_good, by_both = calibrate(good), calibrate(good, defective=np.array(defective))
+    assert by_both.threshold >= by_good.threshold
+    caught = [sum(score >= each.threshold for score in defective) for each in (by_good, by_both)]
+    assert caught[0] == caught[1]
+    assert by_both.expected_false_reject_rate <= by_good.expected_false_reject_rate
+    assert by_both.percentile >= 95 - 1e-9
+    assert (by_good.defective, by_both.defective) == (None, len(defective))
+
+
+def test_the_threshold_is_halfway_to_the_lowest_score_of_a_caught_defective_part() -> None:
+    good = np.arange(1, 101, dtype=float)  # 5 % of them: above 96
+    for lowest, expected in ((97.5, 96), (99.5, 97), (500.0, 98)):
+        calibration = calibrate(good, defective=np.array([3.0, lowest, 900.0]))
+        assert calibration.threshold == np.nextafter(expected, np.inf)
+        assert calibration.expected_false_reject_rate == pytest.approx((101 - expected) / 101)
+    assert calibrate(good, defective=np.array([3.0])).threshold == calibrate(good).threshold

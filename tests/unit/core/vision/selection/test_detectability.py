@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 from core.vision.bundle.detectability import Detectability
+from core.vision.evaluation.metrics import Scores
 from core.vision.input.prepared_image import PreparedImage
-from core.vision.selection.detectability import Scores, measure_detectability
+from core.vision.selection.detectability import HeldOutPart, measure_detectability
 from core.vision.selection.part_appearance import learn_appearance
 from tests.fixtures.textured_parts import texture
 
@@ -25,8 +26,9 @@ def largest_change(images: Sequence[PreparedImage]) -> Scores:
 
 
 def measure(score: Any = largest_change, threshold: float = 25.0, **options: Any) -> Detectability:
-    options = {"images": IMAGES, "appearance": APPEARANCE, "covered": (640.0, 640.0), **options}
-    return measure_detectability(score, threshold=threshold, **options)
+    options = {"appearance": APPEARANCE, "covered": (640.0, 640.0), **options}
+    parts = [HeldOutPart(image, score) for image in options.pop("images", IMAGES)]
+    return measure_detectability(parts, threshold=threshold, **options)
 
 
 def test_an_ideal_detector_catches_what_exceeds_its_threshold() -> None:
