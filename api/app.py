@@ -73,6 +73,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     # These accept any query parameters: for clients of the old demo, probes and browsers.
     for routes in (predict, health, page, docs):
         app.include_router(routes.router)
+    app.mount("/static", page.PageFiles())
     return app
 
 

@@ -1,24 +1,61 @@
-"""`/`: the web page. It is static and uses the public api."""
+"""The web page: one document for all of its addresses, and the files that it loads. It uses only the public API.
+
+No script and no style is inline, so that the Content-Security-Policy can forbid both.
+"""
 
 from pathlib import Path
+from typing import Final
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+FOLDER: Final = Path(__file__).parent.parent / "page"
+VIEWS: Final = (
+    "/",
+    "/live",
+    "/inspections",
+    "/inspections/{inspection_id}",
+    "/thresholds",
+    "/review",
+    "/train",
+    "/models",
+    "/rescoring",
+    "/drift",
+    "/system",
+)
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
 
 router = APIRouter(include_in_schema=False)
 
-_PAGE = Path(__file__).parent.parent / "page.html"
+
+def _page() -> FileResponse:
+    """Serve the page. It chooses the view by its address."""
+    return FileResponse(FOLDER / "index.html", headers=HEADERS)
 
 
-@router.get("/", response_class=FileResponse)
-def page() -> FileResponse:
-    """Serve the web page."""
-    return FileResponse(
-        _PAGE,
-        headers={
-            "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
-            "script-src 'unsafe-inline'; frame-ancestors 'none'",
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-cache",
-        },
-    )
+for _path in VIEWS:
+    router.add_api_route(_path, _page, response_class=FileResponse, name=f"page {_path}")
+
+
+class PageFiles(StaticFiles):
+    """The files of the page. Browsers ask each time whether a file has changed, so an upgrade is seen at once."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=FOLDER)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Serve one file with the headers of the page."""
+        response = await super().get_response(path, scope)
+        response.headers.update(HEADERS)
+        return response

@@ -1,0 +1,47 @@
+/** What can be done with the selected inspections of the gallery: review them, export them, score them again. */
+
+import { useState } from "../../vendor/hooks.mjs";
+import { call } from "../api.js";
+import { html } from "../html.js";
+import { useMay } from "../session.js";
+import { t, tCode } from "../strings.js";
+import { StartRun } from "../views/start-run.js";
+import { Dialog } from "./dialog.js";
+import { ReviewForm } from "./review-form.js";
+import { showToast } from "./toast.js";
+
+/** @param {(changed: object[]) => void} onChanged called with the inspections as they are after a review. */
+export function SelectionBar({ selected, onClear, onChanged }) {
+  const [asking, setAsking] = useState(null);
+  const mayReview = useMay("submit");
+  const mayRescore = useMay("admin");
+  const review = async (verdict, reviewer, reason) => {
+    const changed = [];
+    for (const { id } of selected) {
+      changed.push(await call(`/v1/inspections/${id}/reviews`, { method: "POST", json: { verdict, reviewer, reason } }));
+    }
+    onChanged(changed);
+    showToast(t("gallery.reviewed", { count: changed.length, verdict: tCode("verdict", verdict) }));
+    setAsking(null);
+    onClear();
+  };
+  const recipes = new Set(selected.map(({ recipe }) => recipe));
+  return html`<div class="selection row" role="region" aria-label=${t("gallery.selection")}>
+    <strong>${t("gallery.selected", { count: selected.length })}</strong>
+    ${mayReview && html`<button onClick=${() => setAsking("review")}>${t("gallery.review")}</button>`}
+    <button onClick=${() => exportJson(selected)}>${t("gallery.export", { format: "JSON" })}</button>
+    ${mayRescore && recipes.size === 1 && html`<button onClick=${() => setAsking("rescore")}>${t("gallery.rescore")}</button>`}
+    <button class="plain push" onClick=${onClear}>${t("gallery.clear")}</button>
+    ${asking === "review" && html`<${Dialog} title=${t("gallery.review")} onClose=${() => setAsking(null)}><${ReviewForm} onReview=${review} /><//>`}
+    ${asking === "rescore" && html`<${StartRun} recipe=${[...recipes][0]} where=${{ ids: selected.map(({ id }) => id) }} onClose=${() => setAsking(null)} onStarted=${onClear} />`}
+  </div>`;
+}
+
+/** Save the selected inspections as a file, as the API gives them. */
+function exportJson(inspections) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(inspections, null, 1)], { type: "application/json" }));
+  link.download = "inspections.json";
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
