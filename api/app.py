@@ -29,8 +29,9 @@ from api.routes import (
     results,
     webhook_endpoints,
 )
+from api.routes.access import api_keys, audit_events, session
 from api.routes.rescoring import activations, challengers, reports, runs, schedules
-from api.services import KEY_THREADS, ROUTE_THREADS, WORK_THREADS, Services
+from api.services import ROUTE_THREADS, WORK_THREADS, Services
 from core.settings import Settings, settings
 
 DESCRIPTION = """Asynchronous visual inspection: upload images, get scores and verdicts. Accepted images are never lost.
@@ -64,11 +65,12 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    app.add_middleware(Authentication, settings=configuration, engine=services.engine, threads=KEY_THREADS)
+    app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, activations, challengers)
-    for routes in (*resources, *rescoring):
+    access = (session, api_keys, audit_events)
+    for routes in (*resources, *rescoring, *access):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.
     for routes in (predict, health, page, docs):

@@ -10,7 +10,15 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api.access.authentication import NEED_NO_KEY, PROBES, scope_needed
+from api.access.authentication import (
+    CSRF_HEADER,
+    NEED_NO_KEY,
+    PROBES,
+    SAFE_METHODS,
+    SESSION,
+    SESSION_COOKIE,
+    scope_needed,
+)
 from api.responses.problems import MEDIA_TYPE, STATUS, refuses
 from api.responses.schemas import GateNotMet, LostCursor, Problem
 from core.errors import Code
@@ -25,6 +33,19 @@ _KEY = {
     "scheme": "bearer",
     "description": "An API key, `lw_…` (`linewatch keys create`). Each operation names the scope that the key needs; "
     "`admin` includes all scopes. By default, an api on a loopback address needs no key.",
+}
+_SESSION = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": SESSION_COOKIE,
+    "description": f"The session of a browser that has signed in with an API key (`POST {SESSION}`). It has the scopes "
+    "of the key.",
+}
+_CSRF = {
+    "type": "apiKey",
+    "in": "header",
+    "name": CSRF_HEADER,
+    "description": f"The `csrf_token` of the session (`GET {SESSION}`), for methods that change something.",
 }
 _RETRY_AFTER = {"description": "Retry after this many seconds.", "schema": {"type": "integer", "minimum": 1}}
 _AUTHENTICATE = {"description": "`Bearer`.", "schema": {"type": "string"}}
@@ -52,26 +73,33 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     for model in _PROBLEMS:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         components["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
-    components["securitySchemes"] = {"key": _KEY}
+    components["securitySchemes"] = {"key": _KEY, "session": _SESSION, "csrf": _CSRF}
     for path, item in document["paths"].items():
         for method in _METHODS & item.keys():
             operation = item[method]
-            operation["security"] = [] if _is_open(path) else [{"key": [scope_needed(method.upper(), path)]}]
-            operation["responses"] = _all_responses(path, operation)
+            operation["security"] = [] if _is_open(path) else _security(method.upper(), path)
+            operation["responses"] = _all_responses(method.upper(), path, operation)
     return document
+
+
+def _security(method: str, path: str) -> list[dict[str, list[str]]]:
+    """The alternatives by which an operation is authenticated, with the scope that the key or session needs."""
+    scopes = [scope_needed(method, path)]
+    session = {"session": scopes} if method in SAFE_METHODS else {"session": scopes, "csrf": []}
+    return [{"key": scopes}, session]
 
 
 def _is_open(path: str) -> bool:
     return path in PROBES | NEED_NO_KEY
 
 
-def _all_responses(path: str, operation: Mapping[str, Any]) -> dict[str, Any]:
+def _all_responses(method: str, path: str, operation: Mapping[str, Any]) -> dict[str, Any]:
     """All responses of an operation: those that its route declares, and the errors common to its kind."""
     responses: dict[str, Any] = operation["responses"]
     declared = {status: response for status, response in responses.items() if not _is_by_fastapi(response)}
     documented = {status: response for status, response in declared.items() if int(status) < HTTPStatus.BAD_REQUEST}
     codes: dict[int, list[str]] = {}
-    for described in (declared, refuses(*_common(path, operation))):
+    for described in (declared, refuses(*_common(method, path, operation))):
         for status, response in described.items():
             if int(status) >= HTTPStatus.BAD_REQUEST:
                 codes.setdefault(int(status), []).extend(response["description"].split(", "))
@@ -86,10 +114,12 @@ def _is_by_fastapi(response: Mapping[str, Any]) -> bool:
     return schema.get("$ref", "").rpartition("/")[2] in _BY_FASTAPI
 
 
-def _common(path: str, operation: Mapping[str, Any]) -> Iterator[Code]:
+def _common(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[Code]:
     """The error codes that all operations of this kind share."""
     if path not in PROBES:
         yield Code.FOREIGN_ORIGIN
+    if method not in SAFE_METHODS and path not in PROBES | NEED_NO_KEY:
+        yield Code.CSRF_TOKEN_INVALID
     if not _is_open(path):
         yield from (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED)
     if "{" in path:

@@ -10,6 +10,9 @@ from uuid import UUID
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 
+from api.access.authentication import Identity
+from api.access.credentials import Credentials
+from api.access.sign_ins import SignInLimit
 from api.publisher import Publisher
 from api.requests.group_commit import GroupCommit
 from api.requests.idempotency import InFlight
@@ -45,6 +48,8 @@ class Services:
 
     settings: Settings
     engine: Engine
+    credentials: Credentials
+    sign_in_limit: SignInLimit
     store: Store
     publisher: Publisher
     group_commit: GroupCommit
@@ -89,6 +94,8 @@ class Services:
         return cls(
             settings,
             engine,
+            Credentials(engine, KEY_THREADS),
+            SignInLimit(),
             store,
             publisher,
             GroupCommit(settings, engine, store, publisher, allowed),
@@ -139,6 +146,11 @@ async def _actor(request: Request) -> str:
     return actor
 
 
+async def _identity(request: Request) -> Identity:
+    identity: Identity = request.state.identity
+    return identity
+
+
 async def _api_key(request: Request) -> str | None:
     """Return the prefix of the request's API key; None without authentication."""
     kind, _, prefix = request.state.actor.partition(":")
@@ -157,5 +169,6 @@ async def _is_admin(request: Request) -> bool:
 Context = Annotated[Services, Depends(_services)]
 IsAdmin = Annotated[bool, Depends(_is_admin)]
 Actor = Annotated[str, Depends(_actor)]
+RequestIdentity = Annotated[Identity, Depends(_identity)]
 ApiKey = Annotated[str | None, Depends(_api_key)]
 FeedReader = Annotated[Reader, Depends(_feed_reader)]

@@ -11,12 +11,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import sets
 from core.vision.bundle.manifest import Manifest
+from core.vision.calibration.calibration import check_expected_rate
 from core.vision.progress import Progress
 from core.vision.train import TrainingOptions, train
 from core.vision.training.dataset import read_mvtec_folder
@@ -37,6 +38,7 @@ class Choice:
         chosen: the description of the chosen candidate.
         auroc, auroc_interval, recall, false_reject_rate: on the reported images.
         promised: the expected false-reject rate, and the low and high end of its 95 % interval.
+        promise: whether the rejected good images agree with that, in words.
         statement: what it can find.
         fit_for_use: whether it is.
         seconds: of the whole training.
@@ -53,6 +55,7 @@ class Choice:
     recall: float
     false_reject_rate: float
     promised: tuple[float, float, float]
+    promise: str
     statement: list[str]
     fit_for_use: bool
     seconds: float
@@ -71,27 +74,28 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     choices: list[Choice] = []
     with tempfile.TemporaryDirectory(prefix="linewatch-bench-") as work:
-        for name, folder in _folders(arguments.folders, Path(work)):
+        for name, folder, group_by in _folders(arguments.folders, Path(work)):
             if arguments.only and name not in arguments.only:
                 continue
             reports = arguments.out / "choices"
             reports.mkdir(exist_ok=True)
-            choices.append(measure(name, folder, options, Path(work, f"{name}-bundle"), reports / f"{name}.html"))
+            grouped = replace(options, group_by=group_by)
+            choices.append(measure(name, folder, grouped, Path(work, f"{name}-bundle"), reports / f"{name}.html"))
             print(markdown(choices[-1]), flush=True)
             (arguments.out / "choices.md").write_text("\n".join(map(markdown, choices)), encoding="utf-8")
             (arguments.out / "choices.json").write_text(json.dumps([asdict(each) for each in choices], indent=1) + "\n")
 
 
-def _folders(folders: Sequence[Path], work: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the name of each set and a folder with its training and its reported images."""
+def _folders(folders: Sequence[Path], work: Path) -> Iterator[tuple[str, Path, str | None]]:
+    """Yield the name of each set, a folder with its training and its reported images, and how to group by lots."""
     for kind in ("mono", "poly"):
         for prepare in (sets.prepare_cells, sets.prepare_cells_in_any_pose):
             image_set = prepare(kind, work)
             _link(image_set.good, image_set.folder / "test" / "good")
             _link(image_set.defective, image_set.folder / "test" / "defective")
-            yield image_set.name, image_set.folder
+            yield image_set.name, image_set.folder, image_set.group_by
     for folder in folders:
-        yield folder.name, folder
+        yield folder.name, folder, None
 
 
 def _link(images: Sequence[Path], folder: Path) -> None:
@@ -119,6 +123,7 @@ def _choice(name: str, training: int, manifest: Manifest, trials: list[dict[str,
     metrics, calibration, found = manifest.metrics, manifest.threshold.calibration, manifest.detectability
     if metrics is None or calibration is None or found is None:
         raise RuntimeError(f"{name} needs images in test/good and test/<type>")
+    rejected = round(metrics.false_reject_rate * metrics.good)
     return Choice(
         set=name,
         training=training,
@@ -131,6 +136,7 @@ def _choice(name: str, training: int, manifest: Manifest, trials: list[dict[str,
         recall=metrics.recall,
         false_reject_rate=metrics.false_reject_rate,
         promised=(calibration.expected_false_reject_rate, *calibration.confidence_interval),
+        promise=check_expected_rate(calibration, rejected, metrics.good).summary,
         statement=found.statement,
         fit_for_use=found.fit_for_use,
         seconds=seconds,
@@ -151,8 +157,9 @@ def markdown(choice: Choice) -> str:
         f"## {choice.set}\n\n{counts}. Chosen: **{choice.chosen}**, after {choice.seconds:.0f} s in all.\n\n"
         f"AUROC {choice.auroc:.3f} ({choice.auroc_interval[0]:.3f} to {choice.auroc_interval[1]:.3f}), "
         f"{choice.recall:.1%} caught, {choice.false_reject_rate:.1%} of good parts rejected; promised {rate:.1%} "
-        f"({low:.1%} to {high:.1%}). The best candidate on these images is {best['description']} with "
-        f"{best['test_auroc']:.3f}, the chosen one has {chosen['test_auroc']:.3f}: "
+        f"({low:.1%} to {high:.1%}); {choice.promise}. "
+        f"The best candidate on these images is {best['description']} with {best['test_auroc']:.3f}, the chosen "
+        f"one has {chosen['test_auroc']:.3f}: "
         f"{chosen['test_auroc'] - best['test_auroc']:+.3f}.\n\n{' '.join(choice.statement)}\n\n{_HEAD}{rows}"
     )
 

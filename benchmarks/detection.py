@@ -22,7 +22,7 @@ from benchmarks.detection_results import DetectorRun, ResultRow, SetResults
 from benchmarks.robustness import Robustness, measure_robustness
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.loading import load_detector
-from core.vision.bundle.manifest import MANIFEST, Manifest, verify_bundle
+from core.vision.bundle.manifest import Manifest, verify_bundle
 from core.vision.detectors.autoencoder import MSE, Z_MAP
 from core.vision.detectors.detector import Detector
 from core.vision.evaluation.evaluation import score_dataset
@@ -101,9 +101,12 @@ def measure(
             run, detector, manifest = _train_and_test(image_set, architecture, score, seed, bundle)
             runs.append(run)
             if robust and seed == 0:
-                robustness[run.detector] = measure_robustness(
-                    detector, manifest.inputs, run.threshold, image_set.good, image_set.defective
-                )
+                robustness[run.detector] = _robustness(image_set, detector, manifest)
+                if manifest.preprocessing.alignment is not None:
+                    options = TrainingOptions(architecture=architecture, score_method=score, alignment="off")
+                    plain, plain_manifest = _train(image_set, options, Path(f"{bundle}-not-aligned"))
+                    label = f"{run.detector}, not aligned"
+                    robustness[label] = _robustness(image_set, plain, plain_manifest)
     images = {
         "trained on or calibrated with": len(list((image_set.folder / "train" / "good").rglob("*.*"))),
         "good": len(image_set.good),
@@ -114,16 +117,25 @@ def measure(
     return SetResults(image_set.name, images, rows, _controls(image_set), robustness, runs)
 
 
+def _robustness(image_set: sets.ImageSet, detector: Detector, manifest: Manifest) -> list[Robustness]:
+    threshold = manifest.threshold.value
+    return measure_robustness(detector, manifest.inputs, threshold, image_set.good, image_set.defective)
+
+
+def _train(image_set: sets.ImageSet, options: TrainingOptions, bundle: Path) -> tuple[Detector, Manifest]:
+    """Train as `linewatch train` does, and load the bundle."""
+    train(image_set.folder, bundle, options, lambda _: None)
+    files = read_folder(bundle)
+    return load_detector(files, device="auto", max_pixels=MAX_PIXELS), verify_bundle(files)
+
+
 def _train_and_test(
     image_set: sets.ImageSet, architecture: str, score: str | None, seed: int, bundle: Path
 ) -> tuple[DetectorRun, Detector, Manifest]:
     options = TrainingOptions(architecture=architecture, score_method=score, seed=seed)
     started = time.perf_counter()
-    train(image_set.folder, bundle, options, lambda _: None)
+    detector, manifest = _train(image_set, options, bundle)
     training_seconds = time.perf_counter() - started
-    files = read_folder(bundle)
-    manifest = verify_bundle(files)
-    detector = load_detector(files, device="auto", max_pixels=MAX_PIXELS)
     calibration = manifest.threshold.calibration
     if calibration is None:
         raise RuntimeError("a trained version must have a calibration")
@@ -143,7 +155,7 @@ def _train_and_test(
         expected_false_rejects=(calibration.expected_false_reject_rate, *calibration.confidence_interval),
         milliseconds=_milliseconds(detector, [*image_set.good, *image_set.defective]),
         training_seconds=training_seconds,
-        bundle_bytes=sum(len(content) for content in files.values()) + len(files[MANIFEST]),
+        bundle_bytes=sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()),
     )
     return run, detector, manifest
 

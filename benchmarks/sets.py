@@ -43,6 +43,7 @@ class ImageSet:
     defective: list[Path]
     development_good: list[Path]
     development_defective: list[Path]
+    group_by: str | None = None
 
 
 def prepare_folder(root: Path, work: Path) -> ImageSet:
@@ -70,9 +71,9 @@ def prepare_cells(kind: str, work: Path, *, blocks: bool = False) -> ImageSet:
     """
     if blocks:
         good, defective = _labelled(kind, 0), _labelled(kind, 1)
-        in_training, held_out = _split_into_blocks(good)
+        lots, held_out = _split_into_blocks(good)
         folder = work / f"elpv-{kind}-blocks"
-        _link(in_training, folder / "train" / "good")
+        _link([path for lot in lots for path in lot], folder / "train" / "good")
         return ImageSet(folder.name, folder, [path for block in held_out for path in block], defective, [], [])
     in_training, test_good, defective = _split_by_chance(kind)
     folder = work / f"elpv-{kind}"
@@ -87,18 +88,20 @@ def prepare_cells_in_any_pose(kind: str, work: Path) -> ImageSet:
     noise. A cell always gets the same pose. Pictures that `work` has already are not drawn again.
 
     Good cells are split by whole runs of consecutive numbers, because neighbours in the list come from the same solar
-    module: eight runs are for training, two for development, and two are reported on. The defective cells, and the good
-    ones within these runs, are in the half for development only if they are not reported on in the set of
+    module: eight runs are for training, two for development, and two are reported on. So new cells come from other
+    lots than those that were trained on; each run is a folder of its own, to group by. The defective cells, and the
+    good ones within these runs, are in the half for development only if they are not reported on in the set of
     `prepare_cells`, and the other way round, so nothing is chosen by a cell that any set reports on.
     """
     _, test_good, defective = _split_by_chance(kind)
-    in_training, held_out = _split_into_blocks(_labelled(kind, 0))
+    lots, held_out = _split_into_blocks(_labelled(kind, 0))
     middle = len(held_out) // 2
     development = _without([path for block in held_out[:middle] for path in block], test_good[1::2])
     reported = _without([path for block in held_out[middle:] for path in block], test_good[::2])
     folder = work / f"elpv-{kind}-any-pose"
     test = work / f"{folder.name}-test"
-    _draw_in_any_pose(in_training, folder / "train" / "good")
+    for number, lot in enumerate(lots):
+        _draw_in_any_pose(lot, folder / "train" / "good" / f"lot-{number}")
     return ImageSet(
         folder.name,
         folder,
@@ -106,6 +109,7 @@ def prepare_cells_in_any_pose(kind: str, work: Path) -> ImageSet:
         defective=_draw_in_any_pose(defective[1::2], test / "defective"),
         development_good=_draw_in_any_pose(development, test / "development_good"),
         development_defective=_draw_in_any_pose(defective[::2], test / "development_defective"),
+        group_by=r"lot-(\d+)/",
     )
 
 
@@ -120,14 +124,15 @@ def _split_by_chance(kind: str) -> tuple[list[Path], list[Path], list[Path]]:
     return shuffled_good[:training_count], shuffled_good[training_count:], shuffled_defective
 
 
-def _split_into_blocks(good: Sequence[Path]) -> tuple[list[Path], list[list[Path]]]:
-    """Return the images for training, and the runs of consecutive images that are held out."""
+def _split_into_blocks(good: Sequence[Path]) -> tuple[list[list[Path]], list[list[Path]]]:
+    """Return the runs of consecutive images for training, and those that are held out."""
     bounds = [len(good) * number // _BLOCKS for number in range(_BLOCKS + 1)]
     blocks = [list(good[start:end]) for start, end in itertools.pairwise(bounds)]
     chosen = np.random.default_rng(_SPLIT_SEED).permutation(_BLOCKS)[: round(_BLOCKS * (1 - _TRAINING_SHARE))]
     held_out = sorted(chosen.tolist())
-    in_training = [path for number, block in enumerate(blocks) if number not in held_out for path in block]
-    return in_training, [blocks[number] for number in held_out]
+    return [block for number, block in enumerate(blocks) if number not in held_out], [
+        blocks[number] for number in held_out
+    ]
 
 
 def _without(paths: Sequence[Path], excluded: Sequence[Path]) -> list[Path]:

@@ -12,6 +12,7 @@ class Code(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     FOREIGN_ORIGIN = "foreign_origin"
+    CSRF_TOKEN_INVALID = "csrf_token_invalid"  # noqa: S105 - a code
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     RECIPE_UNKNOWN = "recipe_unknown"
@@ -19,6 +20,8 @@ class Code(StrEnum):
     RECIPE_WITHOUT_MODEL = "recipe_without_model"
     MODEL_NOT_READY = "model_not_ready"
     INVALID_TRANSITION = "invalid_transition"
+    OWN_API_KEY = "own_api_key"
+    LAST_ADMIN_KEY = "last_admin_key"
     UPLOAD_TOO_LARGE = "upload_too_large"
     IMAGE_TOO_LARGE = "image_too_large"
     TOO_MANY_IMAGES = "too_many_images"

@@ -252,6 +252,20 @@ api_keys = Table(
     Column("requests_per_minute", Integer),
 )
 
+# Sign-ins of browsers with an API key. `expires_at` moves on while a session is used.
+sessions = Table(
+    "sessions",
+    metadata,
+    _id(),
+    Column("token_sha256", LargeBinary, nullable=False, unique=True),
+    Column("key_id", BigInteger, ForeignKey("api_keys.id"), nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    Column("last_used_at", Timestamp, nullable=False, server_default=NOW),
+    Column("expires_at", Timestamp, nullable=False),
+    Index(None, "key_id"),
+    Index(None, "expires_at"),
+)
+
 # The first use of each Idempotency-Key. A repeated request with the same key gets the same subjects.
 idempotency_keys = Table(
     "idempotency_keys",
@@ -412,4 +426,9 @@ audit_events = Table(
     Column("subject", Text, nullable=False),
     Column("detail", JSONB, nullable=False),
     Index(None, "subject", "id"),
+    Index(None, "at", "id"),
+    Index(None, "actor", "at", "id"),
+    Index(None, "action", "at", "id"),
+    Index(None, "actor", "action", "at", "id"),
+    Index(None, "subject", "at", "id"),
 )

@@ -7,6 +7,7 @@ from functools import partial
 from sqlalchemy import Engine
 
 from core import partitions
+from core.access import sessions
 from core.delivery import deliveries
 from core.feed import feed
 from core.intake import idempotency
@@ -34,6 +35,7 @@ class Housekeeping:
             "unfinished uploads": self._delete_unfinished_uploads,
             "entries of the feed": partial(self._delete_old, partial(feed.expire, days=settings.feed_days)),
             "finished deliveries": partial(self._delete_old, deliveries.delete_old),
+            "sessions": partial(self._delete_old, sessions.delete_ended),
             "idempotency keys": partial(self._delete_old, idempotency.delete_old_keys),
         }
 

@@ -7,12 +7,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, any_, delete, insert, literal, or_, select, update
 from sqlalchemy.sql.functions import now
 
 from core.access import audit
 from core.errors import Code, Refused
-from core.tables import api_keys
+from core.tables import api_keys, sessions
 
 SCOPES = ("submit", "read", "admin")
 
@@ -36,6 +36,11 @@ class Key:
     revoked_at: dt.datetime | None
     requests_per_minute: int | None
 
+    @property
+    def actor(self) -> str:
+        """The name of the key in the audit log, in reviews and so on."""
+        return actor_of(self.prefix)
+
     def allows(self, scope: str) -> bool:
         """Return whether the key has a scope; `admin` includes all."""
         return scope in self.scopes or "admin" in self.scopes
@@ -51,6 +56,11 @@ class Key:
 
 
 _COLUMNS = [api_keys.c[field.name] for field in fields(Key)]
+
+
+def actor_of(prefix: str) -> str:
+    """Return the actor of the key with this prefix."""
+    return f"key:{prefix}"
 
 
 def digest(key: str) -> bytes:
@@ -101,7 +111,7 @@ def create(
         connection,
         actor=actor,
         action="key.created",
-        subject=f"key:{prefix}",
+        subject=actor_of(prefix),
         scopes=sorted(set(scopes)),
         expires_at=expires_at.isoformat() if expires_at else None,
         requests_per_minute=requests_per_minute,
@@ -114,7 +124,7 @@ def list_all(connection: Connection) -> list[Key]:
 
 
 def revoke(connection: Connection, prefix: str, *, actor: str) -> Key:
-    """Revoke the key with this prefix. A key that is revoked already keeps its first `revoked_at`.
+    """Revoke the key with this prefix, and end its sessions. A key that is revoked already keeps its `revoked_at`.
 
     Raises:
         Refused: NOT_FOUND.
@@ -125,8 +135,43 @@ def revoke(connection: Connection, prefix: str, *, actor: str) -> Key:
     row = connection.execute(select(*_COLUMNS).where(api_keys.c.prefix == prefix)).one_or_none()
     if row is None:
         raise Refused(Code.NOT_FOUND, f"There is no key with the prefix {prefix!r}; see `linewatch keys list`.")
-    audit.record(connection, actor=actor, action="key.revoked", subject=f"key:{prefix}")
+    connection.execute(delete(sessions).where(sessions.c.key_id == row.id))
+    audit.record(connection, actor=actor, action="key.revoked", subject=actor_of(prefix))
     return Key(**row._mapping)
+
+
+def check_others_remain(connection: Connection, prefix: str, *, actor: str) -> None:
+    """Check that revoking the key with this prefix locks nobody out by accident.
+
+    It locks the usable keys with the scope `admin` until the transaction ends, so that two of them cannot revoke each
+    other. An operator of the server can revoke any key with `linewatch keys revoke`.
+
+    Raises:
+        Refused: OWN_API_KEY if the actor uses this key; LAST_ADMIN_KEY if it is the only usable key with the scope
+            `admin`.
+    """
+    if actor == actor_of(prefix):
+        raise Refused(
+            Code.OWN_API_KEY,
+            f"You are using the key {prefix!r}: revoking it would lock you out. Use another admin key to revoke it, "
+            "or `linewatch keys revoke` on the server.",
+        )
+    usable = (
+        select(api_keys.c.prefix)
+        .where(
+            literal("admin") == any_(api_keys.c.scopes),
+            api_keys.c.revoked_at.is_(None),
+            or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now()),
+        )
+        .order_by(api_keys.c.id)
+        .with_for_update(key_share=True)
+    )
+    if connection.execute(usable).scalars().all() == [prefix]:
+        raise Refused(
+            Code.LAST_ADMIN_KEY,
+            f"The key {prefix!r} is the last one with the scope 'admin'. Create another admin key first, "
+            "or use `linewatch keys revoke` on the server.",
+        )
 
 
 def note_use(connection: Connection, key_id: int) -> None:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from api.access.authentication import Authentication
+from api.access.credentials import Credentials
 from core.access import keys
 from core.settings import Settings
 
@@ -57,7 +58,8 @@ def test_a_key_is_looked_up_and_compared_by_digest(
         return hmac.compare_digest(one, other)
 
     monkeypatch.setattr(keys, "hmac", SimpleNamespace(compare_digest=compare))
-    app = Authentication(Response(), settings.model_copy(update={"auth": "on"}), engine, threads=1)
+    credentials = Credentials(engine, threads=1)
+    app = Authentication(Response(), settings.model_copy(update={"auth": "on"}), credentials)
     wrong = [changed(key, -1), changed(key, -len(secret)), key[:-1], f"{key}x", f"lw_{stored.prefix}_x"]
 
     async def ask_all() -> list[int]:
@@ -74,7 +76,8 @@ def test_a_key_is_looked_up_and_compared_by_digest(
     assert stored.prefix in str(lookups[0][1])
     assert len(compared) == len(lookups)
     assert {(type(value), len(value)) for pair in compared for value in pair} == {(bytes, DIGEST_BYTES)}
-    kept = repr(executed) + repr(vars(app))
+    kept = repr(executed) + repr([vars(part) for part in (app, credentials, credentials._keys)])
+    assert repr(keys.digest(key)) in kept
     assert [piece for piece in (secret[at : at + PIECE] for at in range(len(secret) - PIECE)) if piece in kept] == []
 
 

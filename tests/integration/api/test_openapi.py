@@ -11,6 +11,7 @@ from core.access import keys
 from core.feed import feed
 from core.settings import Settings
 from tests.fixtures.api_process import running_api
+from tests.fixtures.browsers import browser, sign_in
 from tests.fixtures.finished_inspections import make_recipe_with_model
 from tests.fixtures.part_images import png
 
@@ -70,6 +71,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", f"/v1/rescore-runs/{UNKNOWN}/activate", {"json": {"gate": {"max_missed": 0}}}, 404, "not_found"),
     ("POST", f"/v1/rescore-runs/{UNKNOWN}/activate", {"json": {"gate": {"min_reviewed_ok": 1}}}, 422, "invalid_field"),
     ("POST", f"/v1/rescore-runs/{UNKNOWN}/rollback", {}, 404, "not_found"),
+    ("POST", "/v1/session", {"json": {"api_key": "lw_x_y"}}, 401, "unauthenticated"),
+    ("POST", "/v1/session", {"json": {"api_key": "lw_x_y"}, "headers": {"Origin": "null"}}, 403, "foreign_origin"),
+    ("POST", "/v1/api-keys", {"json": {"name": "mes", "scopes": []}}, 422, "invalid_field"),
+    ("DELETE", "/v1/api-keys/{own}", {}, 409, "own_api_key"),
+    ("DELETE", "/v1/api-keys/0123456789ab", {}, 404, "not_found"),
+    ("GET", "/v1/audit-events?cursor=x", {}, 422, "invalid_cursor"),
     ("POST", "/predict", {}, 400, "malformed_request"),
 ]  # fmt: skip
 
@@ -101,7 +108,7 @@ def assert_described(document: dict[str, Any], answer: httpx.Response) -> None:
 def test_refusals_match_the_openapi_document(settings: Settings, engine: Engine) -> None:
     lost = str(feed.Cursor(1, 1, 1))
     with engine.begin() as connection:
-        _, admin = keys.create(connection, "admin", ["admin"], actor="test")
+        own, admin = keys.create(connection, "admin", ["admin"], actor="test")
         _, submit = keys.create(connection, "submit", ["submit"], actor="test")
         _, slow = keys.create(connection, "slow", ["read"], actor="test", requests_per_minute=1)
     with running_api(settings, LINEWATCH_AUTH="on", LINEWATCH_MAX_UPLOAD_BYTES="100000") as http:
@@ -113,7 +120,7 @@ def test_refusals_match_the_openapi_document(settings: Settings, engine: Engine)
             body = {"json": {**request["json"]}} if "json" in request else {}
             if "cursor" in body.get("json", {}):
                 body["json"]["cursor"] = lost
-            answer = http.request(method, path.replace("{lost}", lost), **{**request, **body})
+            answer = http.request(method, path.format(lost=lost, own=own.prefix), **{**request, **body})
             assert (answer.status_code, answer.json()["code"]) == (status, code), (path, answer.text)
             assert_described(document, answer)
 
@@ -121,7 +128,10 @@ def test_refusals_match_the_openapi_document(settings: Settings, engine: Engine)
             return http.get("/v1/recipes", headers={"Authorization": f"Bearer {key}"})
 
         answers = [ask("lw_x_y"), ask(submit), [ask(slow) for _ in range(2)][-1]]
-        assert [answer.status_code for answer in answers] == [401, 403, 429]
+        with browser(http) as page:
+            sign_in(page, admin)
+            answers.append(page.post("/v1/recipes", json={"name": "new"}, headers={"X-CSRF-Token": ""}))
+        assert [answer.status_code for answer in answers] == [401, 403, 429, 403]
         for answer in answers:
             assert_described(document, answer)
 

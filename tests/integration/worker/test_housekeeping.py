@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from core import partitions
+from core.access import keys, sessions
 from core.settings import Settings
 from core.storage.image_store import Store
 from worker.housekeeping import STALE_UPLOAD_SECONDS, Housekeeping
@@ -39,9 +40,13 @@ def test_each_job_logs_what_it_did(
                 VALUES ('local', 'old', '', '{}', '{}', now() - interval '3 days')
             """)
         )
+        key, _ = keys.create(connection, "desk", ["read"], actor="test")
+        sessions.create(connection, key, address="10.0.0.1")
+        connection.execute(text("UPDATE sessions SET expires_at = now()"))
     Housekeeping(settings, engine, store).run()
     assert not file.exists()
     assert "housekeeping of unfinished uploads: deleted 1" in caplog.text
+    assert "housekeeping of sessions: deleted 1" in caplog.text
     assert "housekeeping of idempotency keys: deleted 1" in caplog.text
 
 

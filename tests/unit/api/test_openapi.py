@@ -80,13 +80,21 @@ def test_every_route_documents_the_common_refusals(document: dict[str, Any]) -> 
         if path in PROBES | NEED_NO_KEY:
             assert operation["security"] == []
             continue
-        assert operation["security"] == [{"key": [scope_needed(method, path)]}]
+        scopes = [scope_needed(method, path)]
+        csrf: dict[str, list[str]] = {} if method == "GET" else {"csrf": []}
+        assert operation["security"] == [{"key": scopes}, {"session": scopes, **csrf}]
+        assert ("`csrf_token_invalid`" in operation["responses"]["403"]["description"]) == bool(csrf), (method, path)
         assert {"401", "403", "429", "503"} <= statuses, (method, path)
         assert ("404" in statuses) or "{" not in path, (method, path)
         takes_fields = any(parameter["in"] != "path" for parameter in operation.get("parameters", ()))
         assert ("422" in statuses) or not (takes_fields or "requestBody" in operation), (method, path)
         assert ({"400", "413"} <= statuses) or "requestBody" not in operation, (method, path)
-    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["key"]["scheme"] == "bearer"
+    assert [(schemes[name]["in"], schemes[name]["name"]) for name in ("session", "csrf")] == [
+        ("cookie", "linewatch_session"),
+        ("header", "X-CSRF-Token"),
+    ]
 
 
 def test_every_success_response_describes_its_body(document: dict[str, Any]) -> None:

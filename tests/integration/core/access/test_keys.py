@@ -1,9 +1,10 @@
 """API keys are shown once and stored hashed."""
 
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, select, text, update
 from sqlalchemy.sql.functions import now
 
 from core.access import keys
@@ -66,3 +67,40 @@ def test_unusable_keys_are_refused(engine: Engine) -> None:
 def test_unknown_scopes_are_refused(engine: Engine, scopes: list[str]) -> None:
     with engine.begin() as connection, pytest.raises(Refused, match="Scopes are submit, read, admin"):
         keys.create(connection, "mes", scopes, actor="test")
+
+
+def test_two_admin_keys_cannot_revoke_each_other_at_once(engine: Engine) -> None:
+    with engine.begin() as connection:
+        first, second = (keys.create(connection, name, ["admin"], actor="test")[0] for name in ("first", "second"))
+
+    def revoke_first() -> None:
+        with engine.begin() as connection:
+            keys.check_others_remain(connection, first.prefix, actor=second.actor)
+            keys.revoke(connection, first.prefix, actor=second.actor)
+
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with ThreadPoolExecutor(1) as pool, engine.begin() as connection:
+        keys.check_others_remain(connection, second.prefix, actor=first.actor)
+        keys.revoke(connection, second.prefix, actor=first.actor)
+        other = pool.submit(revoke_first)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as observer:
+            while observer.execute(waiting).scalar_one() == 0:
+                assert not other.done()
+        connection.commit()
+        with pytest.raises(Refused) as refused:
+            other.result(30)
+    assert refused.value.code is Code.LAST_ADMIN_KEY
+
+
+def test_expired_and_revoked_admin_keys_do_not_count(engine: Engine) -> None:
+    with engine.begin() as connection:
+        created = [keys.create(connection, name, ["admin"], actor="test")[0] for name in ("a", "b", "c", "d")]
+        keys.create(connection, "reader", ["read", "submit"], actor="test")
+        keys.revoke(connection, created[0].prefix, actor="test")
+        connection.execute(update(api_keys).where(api_keys.c.id == created[1].id).values(expires_at=now()))
+        keys.check_others_remain(connection, created[2].prefix, actor="local")
+        keys.revoke(connection, created[2].prefix, actor="local")
+        with pytest.raises(Refused, match="last one with the scope"):
+            keys.check_others_remain(connection, created[3].prefix, actor="local")
+        for other in created[:3]:
+            keys.check_others_remain(connection, other.prefix, actor="local")

@@ -14,7 +14,7 @@ def variants(image: PreparedImage, count: int = 60) -> list[PreparedImage]:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_a_variant_has_the_same_form(dtype: type) -> None:
-    image = texture(1, side=48).astype(dtype)
+    image: PreparedImage = texture(1, side=48).astype(dtype)
     for variant in variants(image):
         assert (variant.shape, variant.dtype) == (image.shape, image.dtype)
         assert variant.min() >= 0
