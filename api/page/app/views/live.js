@@ -94,5 +94,9 @@ function shiftStart() {
 
 function useShiftCounts(filter) {
   const statistics = useResource("/v1/statistics", { query: { ...filter, since: shiftStart() }, every: 5_000 });
-  return statistics.data?.totals ?? null;
+  if (!statistics.data) return null;
+  const sum = (count) => statistics.data.items.reduce((total, { totals }) => total + count(totals), 0);
+  const counts = { ok: sum(({ verdict }) => verdict.ok), ng: sum(({ verdict }) => verdict.ng), review: sum(({ verdict }) => verdict.review) };
+  const judged = counts.ok + counts.ng + counts.review;
+  return { ...counts, failed: sum(({ status }) => status.failed), ng_rate: judged ? counts.ng / judged : null };
 }

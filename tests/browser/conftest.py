@@ -1,0 +1,66 @@
+"""A real browser on a real system: Debian's `chromium`, driven by Playwright."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from tests.fixtures.running_system import System
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_MISSING = "The tests of the page need a browser. Install it: apt-get install chromium"
+DESKTOP = {"width": 1440, "height": 900}
+TABLET = {"width": 820, "height": 1180}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A browser for all tests of the process. Without one, the tests fail."""
+    executable = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.exit(_MISSING, returncode=1)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Faults:
+    """What went wrong in the browser: uncaught errors, messages of the console, and refusals of the Content Security Policy."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def watch(self, page: Page) -> None:
+        page.on("pageerror", lambda error: self.seen.append(f"error: {error}"))
+        page.on("console", self._on_message)
+
+    def _on_message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.seen.append(f"{message.type}: {message.text}")
+
+
+@pytest.fixture
+def faults() -> Faults:
+    """A test that expects a fault clears it."""
+    return Faults()
+
+
+@pytest.fixture
+def context(browser: Browser, system: System, faults: Faults) -> Iterator[BrowserContext]:
+    """A fresh browser profile at 1440 × 900, in English, whose base address is the system. Faults fail the test."""
+    options: dict[str, Any] = {"base_url": system.url, "viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
+    context = browser.new_context(**options)
+    context.set_default_timeout(15_000)
+    context.on("page", faults.watch)
+    yield context
+    context.close()
+    assert not faults.seen
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    """An empty tab."""
+    return context.new_page()
