@@ -458,6 +458,14 @@ export default {
   "model.rollback.title": "Zurücksetzen?",
   "model.rollback.text": "Die Version, die vorher aktiv war, bewertet wieder ab dem nächsten Minibatch.",
 
+  "comparison.title": "Version {a} und Version {b}",
+  "comparison.compared": { one: "Beide haben {number} Prüfung bewertet.", other: "Beide haben {number} Prüfungen bewertet." },
+  "comparison.missing": "Version {version} hat {count} der neuesten {of} nicht bewertet.",
+  "comparison.score": "Fehlende bewerten",
+  "comparison.same": "Kein Urteil unterscheidet sich.",
+  "comparison.scatter": "Werte der Version {a} gegen die der Version {b}",
+  "comparison.axes": "Werte in Schwellwerten: Version {a} nach rechts, Version {b} nach oben; über {largest} am Rand. Quadrate: Die Urteile unterscheiden sich. Gefüllt: von Menschen nachgeprüft.",
+
   "detectability.title": "Was er finden kann",
   "detectability.contrast": "Kontrast",
   "detectability.cell": "{caught} von {count} gefunden (95-%-Intervall: {low} bis {high})",

@@ -458,6 +458,14 @@ export default {
   "model.rollback.title": "Roll back?",
   "model.rollback.text": "The version that was active before scores again from the next minibatch on.",
 
+  "comparison.title": "Version {a} and version {b}",
+  "comparison.compared": { one: "Both have scored {number} inspection.", other: "Both have scored {number} inspections." },
+  "comparison.missing": "Version {version} has not scored {count} of the newest {of}.",
+  "comparison.score": "Score what is missing",
+  "comparison.same": "No verdict differs.",
+  "comparison.scatter": "Scores of version {a} against those of version {b}",
+  "comparison.axes": "Scores in units of the threshold: version {a} to the right, version {b} upwards; above {largest}, at the border. Squares: the verdicts differ. Filled: reviewed by people.",
+
   "detectability.title": "What it can find",
   "detectability.contrast": "Contrast",
   "detectability.cell": "{caught} of {count} caught (95 % interval: {low} to {high})",
