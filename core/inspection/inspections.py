@@ -53,7 +53,7 @@ class Review:
     reason: str
     actor: str
     created_at: dt.datetime
-    second_review: bool
+    second_review: bool = False
 
 
 @dataclass(frozen=True)
