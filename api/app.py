@@ -30,7 +30,7 @@ from api.routes import (
     reviews,
     webhook_endpoints,
 )
-from api.routes.rescoring import activations, challengers, reports, runs, schedules
+from api.routes.rescoring import activations, challengers, comparisons, reports, runs, schedules
 from api.services import KEY_THREADS, ROUTE_THREADS, WORK_THREADS, Services
 from core.settings import Settings, settings
 
@@ -69,7 +69,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, reviews, results, batches, parts, recipes, model_versions)
     webhooks = (webhook_endpoints, deliveries)
-    rescoring = (runs, schedules, reports, activations, challengers)
+    rescoring = (runs, schedules, reports, activations, challengers, comparisons)
     for routes in (*resources, *webhooks, *rescoring):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.

@@ -214,10 +214,12 @@ class Client:
     rollback = _blocking(Operations.rollback)
     set_threshold = _blocking(Operations.set_threshold)
     preview_threshold = _blocking(Operations.preview_threshold)
+    compare_versions = _blocking(Operations.compare_versions)
 
     # Re-scoring
 
     rescore = _blocking(Operations.rescore)
+    count_rescore = _blocking(Operations.count_rescore)
     rescore_run = _blocking(Operations.rescore_run)
     follow_run = _iterating(Operations.follow_run)
     rescore_runs = _iterating(Operations.rescore_runs)

@@ -95,6 +95,13 @@ class RunActivation(Result, frozen=True):
     model_version: ModelVersion
 
 
+class SourceCount(Result, frozen=True):
+    """The number of images in the source of a run; there may be more unless it is `exact`."""
+
+    images: int
+    exact: bool
+
+
 class RescoreRunPage(Result, frozen=True):
     """One page of a listing."""
 
