@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from core.errors import Code, Failure, Refused
+from core.errors import Code, Refused
 from core.inspection import inspections, review_queue, reviews
 from core.inspection.inspections import Filters, Review
 from core.models import recipes
 from core.models.verdicts import Verdict, effective_verdict, reviewed_verdict
-from core.queue import finishing
-from core.queue.finishing import Outcome
 from core.rescoring.reports import agreement
-from tests.fixtures.queued_work import claim, make_recipe, make_version, submit
+from tests.fixtures.finished_inspections import finish_one
+from tests.fixtures.queued_work import make_recipe, make_version
 from tests.fixtures.rescore_runs import make_completed_run
 
 MACHINE: tuple[Verdict | None, ...] = ("ok", "ng", "review", None)
@@ -75,19 +74,6 @@ class Reviewed:
         return self.effective == "review" or (self.machine is None and not self.standing)
 
 
-def inspect(connection: Connection, recipe_id: int, machine: Verdict | None) -> UUID:
-    """Finish an inspection with a verdict; without one, it fails."""
-    [inspection_id] = submit(connection, 1)
-    [mine] = claim(connection, recipe_id, [inspection_id])
-    outcome = (
-        Outcome(mine.id, mine.attempt, "failed", error_code=Failure.POISON)
-        if machine is None
-        else Outcome(mine.id, mine.attempt, "completed", anomaly_score=0.25, verdict=machine)
-    )
-    finishing.finish(connection, [outcome])
-    return inspection_id
-
-
 @pytest.fixture
 def ring(engine: Engine) -> int:
     """The id of the recipe `ring`, which has three versions."""
@@ -133,7 +119,7 @@ def apply(connection: Connection, step: Step, subjects: Sequence[Reviewed]) -> N
 def test_every_reader_follows_the_one_rule(engine: Engine, ring: int, drawn: list[Step]) -> None:
     with engine.begin() as connection:
         recipes.change(connection, "ring", actor="test", second_review=False)
-        subjects = [Reviewed(inspect(connection, ring, machine), machine) for machine in MACHINE]
+        subjects = [Reviewed(finish_one(connection, ring, machine), machine) for machine in MACHINE]
     for step in drawn:
         with engine.begin() as connection:
             apply(connection, step, subjects)
@@ -217,8 +203,8 @@ def check_agreement(engine: Engine, subjects: Sequence[Reviewed]) -> None:
 
 def test_only_the_same_person_retracts_a_review_and_only_for_a_while(engine: Engine, ring: int) -> None:
     with engine.begin() as connection:
-        subject = inspect(connection, ring, "ng")
-        other = inspect(connection, ring, "ng")
+        subject = finish_one(connection, ring, "ng")
+        other = finish_one(connection, ring, "ng")
         [review] = reviews.add(connection, subject, verdict="ok", reviewer="Jo", reason="dust", actor="key:a").reviews
 
         def refusal(inspection_id: UUID, review_id: UUID, reviewer: str, actor: str) -> Code:
@@ -237,7 +223,7 @@ def test_only_the_same_person_retracts_a_review_and_only_for_a_while(engine: Eng
 
 def test_a_retraction_is_audited_and_repeating_it_changes_nothing(engine: Engine, ring: int) -> None:
     with engine.begin() as connection:
-        subject = inspect(connection, ring, "ng")
+        subject = finish_one(connection, ring, "ng")
         [review] = reviews.add(connection, subject, verdict="ok", reviewer="Jo", reason="dust", actor="key:a").reviews
         for _ in range(2):
             retracted = reviews.retract(connection, subject, review.id, reviewer="Jo", actor="key:a")
@@ -262,7 +248,7 @@ def test_two_people_who_review_at_once_decide_together(engine: Engine, ring: int
     """The second transaction waits for the first, so that it sees its review."""
     with engine.begin() as connection:
         recipes.change(connection, "ring", actor="test", second_review=True)
-        subject = inspect(connection, ring, "ng")
+        subject = finish_one(connection, ring, "ng")
     with engine.begin() as first, engine.begin() as second:
         reviews.add(first, subject, verdict="ok", reviewer="Jo", reason="dust", actor="test")
         second.execute(text("SET LOCAL lock_timeout = '100ms'"))
