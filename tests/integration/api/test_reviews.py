@@ -100,7 +100,7 @@ def test_a_second_review_is_blind_and_a_third_decides(http: httpx.Client, engine
 
 
 def test_progress_counts_what_waits_and_who_reviewed(http: httpx.Client, engine: Engine, recipe_id: int) -> None:
-    ids = finish(engine, recipe_id, *["review"] * 5)
+    ids = finish(engine, recipe_id, "review", "review", "review", "review", "review")
     for number, reviewer in enumerate(["Jo", "Ann", "Jo"]):
         last = add_review(http, ids[number], "ok", reviewer)
     retract(http, last, "Jo")

@@ -158,7 +158,7 @@ def check_filters(connection: Connection, subjects: Sequence[Reviewed]) -> None:
 
 def is_reviewed(subject: Reviewed, wanted: str) -> bool:
     decided = reviewed_verdict(subject.standing)
-    return wanted == {None: "none"}.get(decided, decided) or (wanted == "any" and decided is not None)
+    return wanted == "none" if decided is None else wanted in ("any", decided)
 
 
 def check_queue(connection: Connection, subjects: Sequence[Reviewed]) -> None:
