@@ -27,10 +27,11 @@ from api.routes import (
     predict,
     recipes,
     results,
+    reviews,
     webhook_endpoints,
 )
 from api.routes.access import api_keys, audit_events, session
-from api.routes.rescoring import activations, challengers, reports, runs, schedules
+from api.routes.rescoring import activations, challengers, comparisons, reports, runs, schedules
 from api.services import ROUTE_THREADS, WORK_THREADS, Services
 from core.settings import Settings, settings
 
@@ -67,10 +68,11 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
-    resources = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
-    rescoring = (runs, schedules, reports, activations, challengers)
+    resources = (exports, inspections, reviews, results, batches, parts, recipes, model_versions)
+    webhooks = (webhook_endpoints, deliveries)
+    rescoring = (runs, schedules, reports, activations, challengers, comparisons)
     access = (session, api_keys, audit_events)
-    for routes in (*resources, *rescoring, *access):
+    for routes in (*resources, *webhooks, *rescoring, *access):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.
     for routes in (predict, health, page, docs):

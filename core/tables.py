@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Date,
@@ -62,6 +63,8 @@ recipes = Table(
     Column("state", Text, nullable=False, server_default="active"),
     Column("without_model", Text, nullable=False, server_default="refuse"),
     Column("bit_depth", Text, nullable=False, server_default="auto"),
+    Column("second_review", Boolean, nullable=False, server_default=text("false")),
+    Column("role", Text, nullable=False, server_default="inspection"),
     Column(
         "active_version_id",
         BigInteger,
@@ -72,6 +75,7 @@ recipes = Table(
     one_of("state", "active", "archived"),
     one_of("without_model", "refuse", "wait"),
     one_of("bit_depth", "auto", "8", "10", "12", "14", "16"),
+    one_of("role", "inspection", "reference"),
 )
 
 model_versions = Table(
@@ -279,7 +283,8 @@ idempotency_keys = Table(
     Index(None, "created_at"),
 )
 
-# A trigger sets `recipe_id`, whichever version of the code inserts a review. It is null if the inspection was removed.
+# A trigger sets `recipe_id` and `second_review`, whichever version of the code inserts a review. `recipe_id` is null if
+# the inspection was removed. `second_review` says whether the recipe asked for a second review at that time.
 reviews = Table(
     "reviews",
     metadata,
@@ -291,9 +296,31 @@ reviews = Table(
     Column("actor", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("recipe_id", BigInteger),
+    Column("second_review", Boolean, nullable=False, server_default=text("false")),
     Index(None, "inspection_id", "id"),
     Index(None, "recipe_id", "inspection_id"),
+    Index(None, "recipe_id", "id"),
+    Index(None, "reviewer", "id"),
     one_of("verdict", "ok", "ng"),
+)
+
+# A review that was retracted does not count. It is kept, and so is the retraction.
+review_retractions = Table(
+    "review_retractions",
+    metadata,
+    Column("review_id", Uuid, ForeignKey("reviews.id"), primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
+)
+
+# The inspections that wait for a person. A trigger on `inspections` adds those with the verdict `review` and those that
+# failed; a review removes them, or adds one that needs a further review.
+review_queue = Table(
+    "review_queue",
+    metadata,
+    Column("inspection_id", Uuid, primary_key=True),
+    Column("recipe_id", BigInteger, nullable=False),
+    Index(None, "recipe_id", "inspection_id"),
 )
 
 # New feed entries without a number. Once committed, they get their numbers and move to `feed`, in transactions that run

@@ -163,6 +163,10 @@ class Client:
     export = _blocking(Operations.export)
     cancel = _blocking(Operations.cancel)
     review = _blocking(Operations.review)
+    retract_review = _blocking(Operations.retract_review)
+    review_queue = _iterating(Operations.review_queue)
+    review_progress = _blocking(Operations.review_progress)
+    reviews = _iterating(Operations.reviews)
     part = _blocking(Operations.part)
     image = _blocking(Operations.image)
     anomaly_map = _blocking(Operations.anomaly_map)
@@ -210,10 +214,12 @@ class Client:
     rollback = _blocking(Operations.rollback)
     set_threshold = _blocking(Operations.set_threshold)
     preview_threshold = _blocking(Operations.preview_threshold)
+    compare_versions = _blocking(Operations.compare_versions)
 
     # Re-scoring
 
     rescore = _blocking(Operations.rescore)
+    count_rescore = _blocking(Operations.count_rescore)
     rescore_run = _blocking(Operations.rescore_run)
     follow_run = _iterating(Operations.follow_run)
     rescore_runs = _iterating(Operations.rescore_runs)

@@ -198,13 +198,16 @@ class Recipe(BaseModel):
     """What to inspect.
 
     `without_model` says whether images are refused or wait while there is no active version. `bit_depth` is for the
-    next training; scoring uses the bit depth of the active version.
+    next training; scoring uses the bit depth of the active version. With `second_review`, two people must agree on a
+    review. The `role` of a recipe that only serves to compare others with is `reference`.
     """
 
     name: str
     state: str
     without_model: str
     bit_depth: BitDepthChoice
+    second_review: bool
+    role: recipes.Role
     active_version: int | None
     challenger: Challenger | None
     created_at: dt.datetime

@@ -26,10 +26,10 @@ class _Export(ListingFilters):
 async def export_inspections(query: Annotated[_Export, Query()], services: Context) -> Download:
     """Download inspections as one file, newest first, with the filters of the listing. The size is not limited.
 
-    Each inspection is one flat row: the fields of an Inspection, the newest review, and `metadata` as JSON text. Times
-    are UTC. Inspections accepted during the download are not included. If the database becomes unavailable, or you
-    read nothing for a minute, the response ends without its last chunk. 503 `busy` while the maximum number of exports
-    is running.
+    Each inspection is one flat row: the fields of an Inspection, the decisive review, and `metadata` as JSON text.
+    Times are UTC. Inspections accepted during the download are not included. If the database becomes unavailable, or
+    you read nothing for a minute, the response ends without its last chunk. 503 `busy` while the maximum number of
+    exports is running.
     """
     name = "-".join(filter(None, ("inspections", query.recipe)))
     return await send(services, exports.pages(services.engine, query.filters()), exports.COLUMNS, query.format, name)

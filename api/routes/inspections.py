@@ -184,11 +184,11 @@ class ListingFilters(BaseModel):
     verdict: Annotated[Literal["ok", "ng", "review"] | None, Query(description="the machine's verdict")] = None
     effective_verdict: Annotated[
         Literal["ok", "ng", "review"] | None,
-        Query(description="the newest review, otherwise the machine's verdict; `review` needs a person"),
+        Query(description="what reviews decided, otherwise the machine's verdict; `review` needs a person"),
     ] = None
     reviewed: Annotated[
         Reviewed | None,
-        Query(description="the verdict of the newest review; `any` if there is one, `none` if there is not"),
+        Query(description="the verdict that reviews decided; `any` if there is a review, `none` if there is not"),
     ] = None
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
     since: Moment | None = None
@@ -257,10 +257,26 @@ class NewReview(BaseModel):
 def review_inspection(inspection_id: UUID, new: NewReview, services: Context, actor: Actor) -> Inspection:
     """Overrule the verdict of an inspection.
 
-    The machine's verdict stays; the newest review becomes the `effective_verdict`.
+    The machine's verdict stays; the newest review becomes the `effective_verdict`. If the recipe asks for a
+    `second_review`, the `effective_verdict` is `review` until two reviewers agree; if two disagree, a third decides.
     """
     with services.transaction() as connection:
         inspection = reviews.add(connection, inspection_id, **new.model_dump(), actor=actor)
+    services.publisher.notify(Finished([inspection_id], []))
+    return Inspection.of(inspection)
+
+
+@router.delete("/{inspection_id}/reviews/{review_id}", responses=refuses(Code.INVALID_TRANSITION))
+def retract_review(
+    inspection_id: UUID, review_id: UUID, reviewer: Annotated[Name, Query()], services: Context, actor: Actor
+) -> Inspection:
+    """Undo a review within 10 minutes, with the same API key and the same `reviewer` as it was added.
+
+    The review counts no longer. The retraction is recorded and audited, and the inspection is repeated in the feed and
+    in webhooks as after a review. Retracting a review again changes nothing.
+    """
+    with services.transaction() as connection:
+        inspection = reviews.retract(connection, inspection_id, review_id, reviewer=reviewer, actor=actor)
     services.publisher.notify(Finished([inspection_id], []))
     return Inspection.of(inspection)
 

@@ -12,6 +12,7 @@ from api.services import Actor, Context
 from core.errors import Code
 from core.models import recipes
 from core.models.bit_depths import BitDepthChoice
+from core.models.recipes import Role
 from core.rescoring import challengers
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
@@ -27,6 +28,19 @@ BitDepth = Annotated[
 ]
 
 
+SecondReview = Annotated[
+    bool,
+    Field(
+        description="whether a review needs a second one: the verdict is `review` until two reviewers agree; if two "
+        "disagree, a third decides. It applies to reviews that are added from now on"
+    ),
+]
+RecipeRole = Annotated[
+    Role,
+    Field(description="`reference` marks a recipe to compare others with, which judges no parts; it is only shown"),
+]
+
+
 class NewRecipe(BaseModel):
     """A recipe to create."""
 
@@ -35,6 +49,8 @@ class NewRecipe(BaseModel):
     name: RecipeName
     without_model: WithoutModel = "refuse"
     bit_depth: BitDepth = "auto"
+    second_review: SecondReview = False
+    role: RecipeRole = "inspection"
 
 
 class RecipeChanges(BaseModel):
@@ -45,6 +61,8 @@ class RecipeChanges(BaseModel):
     state: OrLeftOut[Literal["active", "archived"]] = None
     without_model: OrLeftOut[WithoutModel] = None
     bit_depth: OrLeftOut[BitDepth] = None
+    second_review: OrLeftOut[SecondReview] = None
+    role: OrLeftOut[RecipeRole] = None
 
 
 @router.get("")
@@ -61,9 +79,7 @@ def list_recipes(services: Context, name: Annotated[RecipeName | None, Query()] 
 def create_recipe(new: NewRecipe, response: Response, services: Context, actor: Actor) -> Recipe:
     """Create a recipe. Until it has an active model version, images are refused or wait, as `without_model` says."""
     with services.transaction() as connection:
-        created = recipes.create(
-            connection, new.name, without_model=new.without_model, bit_depth=new.bit_depth, actor=actor
-        )
+        created = recipes.create(connection, actor=actor, **dict(new))
     response.headers["Location"] = f"/v1/recipes/{created.name}"
     return Recipe.of(created, None)
 
@@ -77,7 +93,7 @@ def get_recipe(name: RecipePath, services: Context) -> Recipe:
 
 @router.patch("/{name}", responses=refuses(Code.RECIPE_UNKNOWN))
 def change_recipe(name: RecipePath, changes: RecipeChanges, services: Context, actor: Actor) -> Recipe:
-    """Archive or reactivate a recipe, set whether its images wait for a model version, or set its bit depth."""
+    """Change a recipe: archive or reactivate it, or change its settings."""
     with services.transaction() as connection:
         values = changes.model_dump(exclude_unset=True)
         recipe = recipes.change(connection, name, actor=actor, **values) if values else recipes.get(connection, name)

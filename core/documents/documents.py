@@ -58,7 +58,8 @@ class Inspection(BaseModel):
 
     `reasons` are the codes of the input checks that made the verdict `review`, such as `input_dark`, `input_depth` for
     an image of another bit depth than the training images, or `input_pose` for one without a part in the pose and size
-    of good parts.
+    of good parts. `effective_verdict` is the verdict that the `reviews` decided, or the machine's if there are none; it
+    is `review` as long as a person has to decide.
     """
 
     id: UUID

@@ -47,8 +47,8 @@ def attribute_column(name: str, kind: pa.DataType) -> Column:
 
 
 def _review_column(name: str, kind: pa.DataType, value: Callable[[Review], Any]) -> Column:
-    """A column of the newest review, which is the effective one."""
-    return Column(name, kind, lambda inspection: value(inspection.reviews[-1]) if inspection.reviews else None)
+    """A column of the newest review with the verdict that the reviews decided."""
+    return Column(name, kind, lambda inspection: value(review) if (review := inspection.decisive_review) else None)
 
 
 def _timing_column(name: str) -> Column:

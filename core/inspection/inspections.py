@@ -17,20 +17,21 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
+    func,
     literal,
     null,
-    or_,
     select,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
 from core.errors import Code, Refused
+from core.inspection.review_decisions import IS_STANDING, decisions
 from core.models import verdicts
 from core.models.recipes import unknown_recipe
 from core.models.verdicts import Verdict
 from core.partitions import first_id_of
-from core.tables import SUBMITTED, images, inspections, model_versions, recipes, reviews, work
+from core.tables import SUBMITTED, images, inspections, model_versions, recipes, review_queue, reviews, work
 
 MAX_PAGE = 1000
 FINAL = ("completed", "failed", "cancelled")
@@ -42,6 +43,7 @@ class Review:
 
     Attributes:
         actor: the API key of the request (`key:` and its prefix), or `local` if no keys are in use.
+        second_review: whether the recipe asked for a second review when this one was added.
     """
 
     id: UUID
@@ -51,11 +53,16 @@ class Review:
     reason: str
     actor: str
     created_at: dt.datetime
+    second_review: bool = False
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """One inspection with its image, recipe and model version."""
+    """One inspection with its image, recipe and model version.
+
+    Attributes:
+        reviews: those that were not retracted, oldest first.
+    """
 
     id: UUID
     status: str
@@ -96,8 +103,13 @@ class Inspection:
 
     @property
     def effective_verdict(self) -> Verdict | None:
-        """The verdict of the newest review, or the machine's if there is no review."""
-        return verdicts.effective_verdict(self.verdict, [review.verdict for review in self.reviews])
+        """The verdict of the reviews, or the machine's if there is no review."""
+        return verdicts.effective_verdict(self.verdict, self.reviews)
+
+    @property
+    def decisive_review(self) -> Review | None:
+        """The newest review with the verdict that the reviews decided; None while they do not decide."""
+        return decisive_review(self.reviews)
 
     @property
     def final(self) -> bool:
@@ -109,6 +121,12 @@ class Inspection:
         if self.anomaly_score is None or self.threshold is None:
             return None
         return verdicts.is_anomaly(self.anomaly_score, self.threshold)
+
+
+def decisive_review(reviews: Sequence[Review]) -> Review | None:
+    """The newest of the reviews of an inspection with the verdict that they decided; None while they do not decide."""
+    decided = verdicts.reviewed_verdict(reviews)
+    return next((review for review in reversed(reviews) if review.verdict == decided), None)
 
 
 def as_first_answered(inspection: Inspection) -> Inspection:
@@ -135,7 +153,7 @@ def as_first_answered(inspection: Inspection) -> Inspection:
 
 
 Reviewed = Literal["ok", "ng", "any", "none"]
-"""The verdict of the newest review, or whether there is any review."""
+"""The verdict that the reviews decided, or whether there is any review."""
 
 
 @dataclass(frozen=True)
@@ -221,12 +239,12 @@ def _inspections(connection: Connection, rows: Sequence[Row[Any]]) -> list[Inspe
 # One array parameter for any number of ids, so the statement is compiled and parsed only once.
 _ANY_OF_IDS: ColumnElement[Any] = any_(bindparam("ids", type_=ARRAY(Uuid)))
 _REVIEW_COLUMNS = [reviews.c[field.name] for field in fields(Review)]
-_REVIEWS_OF = select(*_REVIEW_COLUMNS).where(reviews.c.inspection_id == _ANY_OF_IDS).order_by(reviews.c.id)
+_REVIEWS_OF = select(*_REVIEW_COLUMNS).where(reviews.c.inspection_id == _ANY_OF_IDS, IS_STANDING).order_by(reviews.c.id)
 _BY_IDS = _joined([_in_flight().where(work.c.id == _ANY_OF_IDS), _finished().where(inspections.c.id == _ANY_OF_IDS)])
 
 
 def reviews_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[Review]]:
-    """The reviews of these inspections, oldest first. Inspections without reviews are left out."""
+    """The reviews of these inspections that were not retracted, oldest first. Those without reviews are left out."""
     reviews_by_id: dict[UUID, list[Review]] = defaultdict(list)
     for row in connection.execute(_REVIEWS_OF, {"ids": ids}):
         reviews_by_id[row.inspection_id].append(Review(**row._mapping))
@@ -296,7 +314,7 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
     if filters.verdict is not None:
         conditions.append(literal(False) if in_flight else table.c.verdict == filters.verdict)
     if filters.effective_verdict is not None:
-        conditions.append(literal(False) if in_flight else _effective(filters.effective_verdict))
+        conditions.append(literal(False) if in_flight else _effective(filters.effective_verdict, recipe_id))
     if filters.reviewed is not None:
         conditions.append(literal(filters.reviewed == "none") if in_flight else _reviewed(filters.reviewed, recipe_id))
     # Ids start with the time, so a time range also limits the index scan and the partitions.
@@ -307,29 +325,34 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
     return conditions
 
 
-def _effective(verdict: str) -> ColumnElement[bool]:
-    """`core.models.verdicts.effective_verdict` in SQL, for finished inspections. A review is `ok` or `ng`."""
-    same_inspection = reviews.c.inspection_id == inspections.c.id
-    reviewed = select(reviews.c.id).where(same_inspection).exists()
-    if verdict == "review":
-        return and_(inspections.c.verdict == verdict, ~reviewed)
-    newest = select(reviews.c.verdict).where(same_inspection).order_by(reviews.c.id.desc()).limit(1).scalar_subquery()
-    return or_(and_(inspections.c.verdict == verdict, ~reviewed), newest == verdict)
+def _decided() -> ColumnElement[Any]:
+    """What the reviews of a finished inspection decided; null without reviews."""
+    decided = decisions().subquery("decided")
+    return select(decided.c.verdict).where(decided.c.inspection_id == inspections.c.id).scalar_subquery()
+
+
+def _effective(verdict: str, recipe_id: int | None) -> ColumnElement[bool]:
+    """`core.models.verdicts.effective_verdict` in SQL, for finished inspections."""
+    is_effective = func.coalesce(_decided(), inspections.c.verdict) == verdict
+    if verdict != "review":
+        return is_effective
+    # All of them wait in the queue, which is much shorter than the list of inspections.
+    of_recipe = [] if recipe_id is None else [review_queue.c.recipe_id == recipe_id]
+    return and_(inspections.c.id.in_(select(review_queue.c.inspection_id).where(*of_recipe)), is_effective)
 
 
 def _reviewed(verdict: Reviewed, recipe_id: int | None) -> ColumnElement[bool]:
-    """Whether the newest review of a finished inspection is this. A recipe limits which reviews are read."""
+    """Whether this is what the reviews of a finished inspection decided. A recipe limits which reviews are read."""
     if verdict == "none":
-        return ~select(reviews.c.id).where(reviews.c.inspection_id == inspections.c.id).exists()
-    matching = select(reviews.c.inspection_id)
+        return ~select(reviews.c.id).where(reviews.c.inspection_id == inspections.c.id, IS_STANDING).exists()
+    matching = select(reviews.c.inspection_id).where(IS_STANDING)
     if recipe_id is not None:
         matching = matching.where(reviews.c.recipe_id == recipe_id)
-    if verdict != "any":
-        newer = reviews.alias("newer")
-        same_inspection = newer.c.inspection_id == reviews.c.inspection_id
-        overruled = select(newer.c.id).where(same_inspection, newer.c.id > reviews.c.id).exists()
-        matching = matching.where(reviews.c.verdict == verdict, ~overruled)
-    return inspections.c.id.in_(matching)
+    if verdict == "any":
+        return inspections.c.id.in_(matching)
+    # PostgreSQL expects this to be mostly true, as it is, unlike an equality. So it reads the newest inspections first.
+    is_decided = _decided().not_in([other for other in ("ok", "ng", "review") if other != verdict])
+    return and_(inspections.c.id.in_(matching.where(reviews.c.verdict == verdict)), is_decided)
 
 
 def completed_query(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:

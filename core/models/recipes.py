@@ -2,7 +2,7 @@
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -13,6 +13,8 @@ from core.errors import Code, Refused
 from core.models.bit_depths import BitDepthChoice
 from core.tables import model_versions, recipes
 
+Role = Literal["inspection", "reference"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -21,6 +23,9 @@ class Recipe:
     Attributes:
         without_model: what to do with uploads while no version is active: `refuse` them or let them `wait`.
         bit_depth: what a training is asked for unless it chooses its own. Scoring uses that of the model version.
+        second_review: whether two people must agree on a review (`core.models.verdicts.reviewed_verdict`). It applies
+            to reviews from now on.
+        role: `inspection`, or `reference` for a recipe to compare others with, which judges no parts.
         active_version: the number of the active model version, or None.
     """
 
@@ -29,6 +34,8 @@ class Recipe:
     state: str
     without_model: str
     bit_depth: BitDepthChoice
+    second_review: bool
+    role: Role
     active_version_id: int | None
     active_version: int | None
     created_at: dt.datetime
@@ -41,6 +48,8 @@ _SELECT = select(
     recipes.c.state,
     recipes.c.without_model,
     recipes.c.bit_depth,
+    recipes.c.second_review,
+    recipes.c.role,
     recipes.c.active_version_id,
     model_versions.c.version.label("active_version"),
     recipes.c.created_at,
@@ -103,6 +112,8 @@ def create(
     *,
     without_model: str = "refuse",
     bit_depth: BitDepthChoice = "auto",
+    second_review: bool = False,
+    role: Role = "inspection",
     actor: str,
 ) -> Recipe:
     """Create a recipe.
@@ -112,7 +123,13 @@ def create(
     """
     row = connection.execute(
         upsert(recipes)
-        .values(name=name, without_model=without_model, bit_depth=str(bit_depth))
+        .values(
+            name=name,
+            without_model=without_model,
+            bit_depth=str(bit_depth),
+            second_review=second_review,
+            role=role,
+        )
         .on_conflict_do_nothing()
         .returning(recipes.c.id)
     ).one_or_none()
@@ -123,12 +140,12 @@ def create(
 
 
 def change(connection: Connection, name: str, *, actor: str, **changes: str | int) -> Recipe:
-    """Change `state`, `without_model` or `bit_depth` of a recipe.
+    """Change `state`, `without_model`, `bit_depth`, `second_review` or `role` of a recipe.
 
     Raises:
         Refused: RECIPE_UNKNOWN.
     """
-    values = {field: str(value) for field, value in changes.items()}
+    values = {field: str(value) if field == "bit_depth" else value for field, value in changes.items()}
     row = connection.execute(
         update(recipes).where(recipes.c.name == name).values(**values, updated_at=now()).returning(recipes.c.id)
     ).one_or_none()

@@ -1,9 +1,33 @@
-"""The only place that decides verdicts. `core.models.thresholds.verdict_sql` is the same decision in SQL."""
+"""The only place that decides verdicts.
 
+Two functions have a twin in SQL: `decide_verdict` in `core.models.thresholds.verdict_sql`, and `reviewed_verdict` in
+`core.inspection.review_decisions.decisions`.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 Verdict = Literal["ok", "ng", "review"]
+
+AGREEING_REVIEWERS = 2
+"""The number of reviewers who must agree, if a recipe asks for a second review."""
+
+
+class Opinion(Protocol):
+    """The parts of a review that count for the verdict.
+
+    `second_review` says whether the recipe asked for a second review when the review was added.
+    """
+
+    @property
+    def reviewer(self) -> str: ...
+
+    @property
+    def verdict(self) -> Verdict: ...
+
+    @property
+    def second_review(self) -> bool: ...
 
 
 def decide_verdict(
@@ -28,9 +52,32 @@ def is_anomaly(anomaly_score: float, threshold: float) -> bool:
     return anomaly_score >= threshold
 
 
-def effective_verdict(machine: Verdict | None, reviewed: Sequence[Verdict]) -> Verdict | None:
-    """Return the verdict that counts: that of the last review, or the machine's if there is none."""
-    return reviewed[-1] if reviewed else machine
+def reviewed_verdict(reviews: Sequence[Opinion]) -> Verdict | None:
+    """Return the verdict of the reviews of an inspection: `ok`, `ng`, or `review` while they do not decide.
+
+    The newest review decides. But if the recipe asked for a second review when it was added, the majority decides, and
+    at least two reviewers must agree. So one review does not decide, two reviewers who agree do, and if two disagree, a
+    third decides. Of each reviewer the newest review counts; names that differ only in case are the same reviewer.
+
+    Args:
+        reviews: all that are not retracted, oldest first.
+
+    Returns:
+        None without reviews.
+    """
+    if not reviews:
+        return None
+    if not reviews[-1].second_review:
+        return reviews[-1].verdict
+    newest = {review.reviewer.casefold(): review.verdict for review in reviews}
+    [(verdict, number), *others] = Counter(newest.values()).most_common()
+    is_majority = not others or number > others[0][1]
+    return verdict if is_majority and number >= AGREEING_REVIEWERS else "review"
+
+
+def effective_verdict(machine: Verdict | None, reviews: Sequence[Opinion]) -> Verdict | None:
+    """Return the verdict that counts: that of the reviews, or the machine's if there are none."""
+    return reviewed_verdict(reviews) or machine
 
 
 def part_verdict(views: Iterable[tuple[bool, Verdict | None]]) -> Verdict | None:

@@ -4,9 +4,10 @@ All three read the source page by page, in the order of the ids, so a statement 
 archive. Inspections that were accepted after the run was created are not in its source.
 """
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import (
@@ -39,6 +40,27 @@ COMPARED_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
+class StoredSource:
+    """The stored inspections of a recipe that match filters and were accepted before a run was created."""
+
+    recipe: str
+    where: Where
+    created_at: dt.datetime
+
+    @classmethod
+    def of_run(cls, run: Run) -> Self:
+        return cls(run.recipe, Where.model_validate(run.source["where"]), run.created_at)
+
+    def select_ids(self, connection: Connection, after: UUID | None) -> Select[Any]:
+        """Select the ids after `after`, in their order."""
+        filters = self.where.filters(self.recipe)
+        until = min(filters.until or self.created_at, self.created_at)
+        conditions = inspections.conditions(connection, replace(filters, until=until), table)
+        query = select(table.c.id).where(*conditions).order_by(table.c.id)
+        return query if after is None else query.where(table.c.id > after)
+
+
+@dataclass(frozen=True)
 class CountedPage:
     """The number of inspections on a page of the source, and the last of them, or None at the end of the source."""
 
@@ -46,18 +68,11 @@ class CountedPage:
     last: UUID | None
 
 
-def _source(connection: Connection, run: Run, after: UUID | None) -> Select[Any]:
-    """Select the ids of the source after `after`, in their order."""
-    filters = Where.model_validate(run.source["where"]).filters(run.recipe)
-    until = min(filters.until or run.created_at, run.created_at)
-    conditions = inspections.conditions(connection, replace(filters, until=until), table)
-    query = select(table.c.id).where(*conditions).order_by(table.c.id)
-    return query if after is None else query.where(table.c.id > after)
-
-
-def count_page(connection: Connection, run: Run, after: UUID | None, *, at_most: int = COUNTED_AT_ONCE) -> CountedPage:
+def count_page(
+    connection: Connection, source: StoredSource, after: UUID | None, *, at_most: int = COUNTED_AT_ONCE
+) -> CountedPage:
     """Count the inspections on the next page of the source."""
-    page = _source(connection, run, after).limit(at_most).cte("page")
+    page = source.select_ids(connection, after).limit(at_most).cte("page")
     last = select(page.c.id).order_by(page.c.id.desc()).limit(1).scalar_subquery()
     row = connection.execute(select(func.count(), last).select_from(page)).one()
     return CountedPage(row[0], row[1] if row[0] == at_most else None)
@@ -88,7 +103,7 @@ def compare_page(
     No network runs and no image is read. Inspections that another version has scored are skipped; `next_ids` lists
     them later.
     """
-    page = _source(connection, run, after).limit(at_most).cte("page")
+    page = StoredSource.of_run(run).select_ids(connection, after).limit(at_most).cte("page")
     compared = _compared(run, first, page)
     inserted = insert(rescore_results).from_select([column.name for column in compared.selected_columns], compared)
     written = inserted.returning(rescore_results.c.verdict, rescore_results.c.before_verdict).cte("written")
@@ -148,7 +163,7 @@ def _threshold_column(run: Run, part: Callable[[RunThreshold], float | None]) ->
 
 def next_ids(connection: Connection, run: Run, after: UUID | None, *, at_most: int) -> list[UUID]:
     """Return the next inspections whose images the network has to score."""
-    query = _source(connection, run, after).limit(at_most)
+    query = StoredSource.of_run(run).select_ids(connection, after).limit(at_most)
     if not run.recompute:
         query = query.where(~func.coalesce(is_scored_by_version_of(run), False))
     return list(connection.execute(query).scalars())

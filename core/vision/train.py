@@ -337,7 +337,7 @@ def _report_content(
         unreadable=[(path.relative_to(root).as_posix(), reason) for path, reason in good.unreadable],
         notes=notes,
         trials=[
-            TrialRow(each.candidate.description, each.auroc, each.caught, each.test_auroc, each.milliseconds)
+            TrialRow(each.candidate.description, each.partial_auroc, each.caught, each.test_auroc, each.milliseconds)
             for each in trained.trials
         ],
         similar=choose_similar_images(root, data.good.paths, data.grouping, max_pixels=trained.detector.max_pixels)

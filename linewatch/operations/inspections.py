@@ -41,8 +41,8 @@ class Fields(TypedDict, total=False):
 class Filters(TypedDict, total=False):
     """Filters of a listing; `since` and `until` apply to the time at which an image was accepted.
 
-    `verdict` is the machine's; `effective_verdict` is that of the newest review, else the machine's. `reviewed` is the
-    verdict of the newest review: `any` if there is one, `none` if there is not.
+    `verdict` is the machine's; `effective_verdict` is what reviews decided, else the machine's. `reviewed` is what
+    reviews decided: `any` if there is a review, `none` if there is not.
     """
 
     recipe: str | None
@@ -233,6 +233,8 @@ class Inspections(Session):
         self, inspection_id: UUID | str, verdict: Literal["ok", "ng"], *, reviewer: str, reason: str
     ) -> Inspection:
         """Overrule the machine's verdict, which stays on record; `effective_verdict` becomes yours.
+
+        If the recipe asks for a second review, it is `review` until another person agrees.
 
         Example:
             inspection = lw.submit("part.png", recipe="ring", wait=30)

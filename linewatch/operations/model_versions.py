@@ -115,6 +115,18 @@ class ModelVersions(Session):
         }
         return await self._post(Threshold, url_path("recipes", recipe, "model-versions", version, "threshold"), new)
 
+    async def compare_versions(self, recipe: str, a: int, b: int, *, limit: int = 2000) -> dict[str, Any]:
+        """Two versions on the same inspections, from stored results, as JSON: pairs of scores, flips, agreement.
+
+        `missing` says which of the newest inspections have no result of a version; `rescore` them to compare more.
+
+        Args:
+            limit: the most inspections to compare, 1 to 2000; the newest.
+        """
+        path = url_path("recipes", recipe, "model-versions", a, "compare", b)
+        comparison: dict[str, Any] = await self._transport.json(Request("GET", path, {"limit": limit}))
+        return comparison
+
     async def preview_threshold(
         self,
         recipe: str,

@@ -15,6 +15,8 @@ class RecipeChanges(TypedDict, total=False):
     state: Literal["active", "archived"]
     without_model: Literal["refuse", "wait"]
     bit_depth: BitDepth
+    second_review: bool
+    role: Literal["inspection", "reference"]
 
 
 class Recipes(Session):
@@ -43,7 +45,10 @@ class Recipes(Session):
         return await self._get(Recipe, url_path("recipes", name))
 
     async def change_recipe(self, name: str, **changes: Unpack[RecipeChanges]) -> Recipe:
-        """Change a recipe. `bit_depth` is for the next training; model versions keep theirs.
+        """Change a recipe.
+
+        `bit_depth` is for the next training; model versions keep theirs. With `second_review`, two people must agree on
+        each review from now on. The role `reference` marks a recipe that only serves to compare others with.
 
         Example:
             lw.change_recipe("ring", bit_depth=12)

@@ -11,7 +11,7 @@ from uuid import UUID
 from linewatch.http.request_bodies import as_json, as_text
 from linewatch.http.transport import Request
 from linewatch.operations.session import Session, key_or_new, url_path
-from linewatch.types.rescoring import RescoreResult, RescoreResultPage, RescoreRun, RescoreRunPage
+from linewatch.types.rescoring import RescoreResult, RescoreResultPage, RescoreRun, RescoreRunPage, SourceCount
 
 Verdict = Literal["ok", "ng", "review"]
 
@@ -116,6 +116,24 @@ class RescoreRuns(Session):
         path = url_path("rescore-runs")
         run = await self._upload(RescoreRun, path, partial(as_json, document), key=key_or_new(idempotency_key))
         return await self._final_of_accepted(run, url_path("rescore-runs", run.id), wait) if wait else run
+
+    async def count_rescore(
+        self,
+        recipe: str,
+        model_version: int,
+        *,
+        where: Where | None = None,
+        folder: str | None = None,
+        manifest: str | None = None,
+    ) -> SourceCount:
+        """The number of images that a run would have; the arguments are those of `rescore`. Creates nothing.
+
+        Example:
+            counted = lw.count_rescore("ring", 1, where={"lot_id": "L-204"})
+            print(counted.images, "images" if counted.exact else "images or more")
+        """
+        document = run_request(recipe, model_version, where=where, folder=folder, manifest=manifest)
+        return await self._post(SourceCount, url_path("rescore-runs", "count"), document, harmless_twice=True)
 
     async def rescore_run(self, run_id: UUID | str, *, wait: float = 0.0) -> RescoreRun:
         """One run, as soon as it is final or after `wait` seconds."""

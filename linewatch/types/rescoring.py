@@ -95,6 +95,13 @@ class RunActivation(Result, frozen=True):
     model_version: ModelVersion
 
 
+class SourceCount(Result, frozen=True):
+    """The number of images in the source of a run; there may be more unless it is `exact`."""
+
+    images: int
+    exact: bool
+
+
 class RescoreRunPage(Result, frozen=True):
     """One page of a listing."""
 
@@ -118,7 +125,7 @@ class RescoreResult(Result, frozen=True):
         number: its position in the run's source, from 1.
         inspection_id, path: the stored inspection, or the path in the folder or manifest.
         before: null if the image has never been inspected.
-        reviewed_verdict: the verdict of the newest review of the inspection; null without a review.
+        reviewed_verdict: what the reviews of the inspection decided; null if they did not.
         flip: `ok_to_ng` and the like if the verdict has changed; else null.
     """
 

@@ -55,7 +55,7 @@ class Inspection(Result, frozen=True):
         status: `queued`, `running`, `completed`, `failed` or `cancelled`.
         view: the view, if a part has several images.
         anomaly_score, threshold, verdict: null unless completed; the verdict is `ok`, `ng` or `review`.
-        effective_verdict: the verdict of the newest of its `reviews`, else the machine's.
+        effective_verdict: what its `reviews` decided, else the machine's verdict; `review` if a person has to decide.
         timings_ms: milliseconds by the system's clock: `queue`, `load`, `decode`, `score`, and `total` from acceptance
             to the commit of the result.
     """
@@ -146,6 +146,8 @@ class Recipe(Result, frozen=True):
 
     Attributes:
         bit_depth: `auto`, or 8, 10, 12, 14 or 16: what the next training is asked for.
+        second_review: whether two people must agree on a review.
+        role: `inspection`, or `reference` for a recipe that only serves to compare others with.
         active_version: the number of its active model version, null if it has none.
     """
 
@@ -157,6 +159,8 @@ class Recipe(Result, frozen=True):
     updated_at: dt.datetime
     challenger: Challenger | None = None
     bit_depth: int | str = "auto"
+    second_review: bool = False
+    role: str = "inspection"
 
 
 class Threshold(Result, frozen=True):

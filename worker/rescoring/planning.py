@@ -109,10 +109,11 @@ class Planner:
 
     def _count_inspections(self, claim: RunClaim) -> bool:
         """Count the source. Returns whether it came to the end."""
+        source = stored_inspections.StoredSource.of_run(claim.run)
         total, after = 0, None
         while not self._stopping.is_set():
             with self._engine.begin() as connection:
-                page = stored_inspections.count_page(connection, claim.run, after)
+                page = stored_inspections.count_page(connection, source, after)
                 total, after = total + page.inspections, page.last
                 if not self._renew(connection, claim, total=None if after else total):
                     return False

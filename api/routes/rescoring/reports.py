@@ -105,7 +105,7 @@ class _Export(BaseModel):
 async def export_rescore_results(run_id: UUID, query: Annotated[_Export, Query()], services: Context) -> Download:
     """Download the results of a run as one file, in the order of its source; with `flips`, only changed verdicts.
 
-    Each result is one flat row: the fields of a RescoreResult, the newest review, and `metadata` as JSON text. Times
+    Each result is one flat row: the fields of a RescoreResult, the decisive review, and `metadata` as JSON text. Times
     are UTC. As with `/v1/inspections/export`, the response can end without its last chunk, and 503 `busy` is possible.
     """
     pages = results.pages(services.engine, run_id, flips=query.flips)

@@ -18,7 +18,7 @@ from core.errors import Code, Refused
 from core.intake import idempotency
 from core.intake.idempotency import Key, KeyedRequest, fingerprint
 from core.queue.finishing import Finished
-from core.rescoring import runs, sources
+from core.rescoring import runs, source_counts, sources
 from core.rescoring.documents import RescoreRun
 from core.rescoring.requests import RunRequest
 from core.rescoring.runs import Run
@@ -79,6 +79,30 @@ def _key_exists(services: Services, key: Key | None) -> bool:
         return False
     with services.transaction() as connection:
         return idempotency.key_exists(connection, key)
+
+
+class SourceCount(BaseModel):
+    """The number of images in a source. If it is not `exact`, counting took too long, and there may be more."""
+
+    images: int
+    exact: bool
+
+
+@router.post(
+    "/count", responses=refuses(Code.RECIPE_UNKNOWN, Code.NOT_FOUND, Code.MODEL_NOT_READY, Code.SOURCE_REFUSED)
+)
+async def count_rescore_source(request: RunRequest, services: Context) -> SourceCount:
+    """Count the images that a run with this request would have. Creates nothing.
+
+    Counting stops after 3 seconds with the number so far.
+    """
+    counted = await asyncio.to_thread(_count, services, request)
+    return SourceCount(images=counted.images, exact=counted.exact)
+
+
+def _count(services: Services, request: RunRequest) -> source_counts.SourceCount:
+    archives = Archives.of(services.settings)
+    return source_counts.count_images(services.engine, archives, sources.resolve_source(request, archives))
 
 
 class _Listing(BaseModel):

@@ -4,7 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, func, select, text
+
+from core.inspection.review_decisions import decisions
+from core.rescoring.tables import rescore_results
 
 REVIEWED = ("ok", "ng")
 BEFORE = ("ok", "ng", "review", "none")
@@ -17,25 +20,30 @@ AFTER = ("ok", "ng", "review", "failed")
 # index on the inspection would avoid the problem too, but makes writing the results slower by half.
 _DISABLE_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 _RESET_NESTED_LOOPS = text("RESET enable_nestloop")
-_CELLS = text("""
-SELECT newest.verdict AS reviewed, coalesce(result.before_verdict, 'none') AS before,
-    coalesce(result.verdict, 'failed') AS after, count(*) AS number
-FROM (SELECT DISTINCT ON (inspection_id) inspection_id, verdict FROM reviews ORDER BY inspection_id, id DESC) AS newest
-JOIN rescore_results AS result ON result.inspection_id = newest.inspection_id AND result.run_id = :run_id
-GROUP BY 1, 2, 3
-""")
+_DECIDED = decisions().subquery("decided")
+_CELLS = (
+    select(
+        _DECIDED.c.verdict.label("reviewed"),
+        func.coalesce(rescore_results.c.before_verdict, "none").label("before"),
+        func.coalesce(rescore_results.c.verdict, "failed").label("after"),
+        func.count().label("number"),
+    )
+    .join_from(_DECIDED, rescore_results, rescore_results.c.inspection_id == _DECIDED.c.inspection_id)
+    .where(rescore_results.c.run_id == bindparam("run_id"), _DECIDED.c.verdict.in_(REVIEWED))
+    .group_by("reviewed", "before", "after")
+)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Counts of the images of a run whose inspections have a review.
+    """Counts of the images of a run whose inspections people have decided by reviews.
 
     A false reject is a part that was reviewed ok and that the machine calls ng. A miss is a part that was reviewed ng
     and that the machine calls ok.
 
     Attributes:
-        cells: number of images by (reviewed, before, after): the newest review, the recorded verdict and the verdict
-            of the run, with the values of `REVIEWED`, `BEFORE` and `AFTER`.
+        cells: number of images by (reviewed, before, after): what the reviews decided, the recorded verdict and the
+            verdict of the run, with the values of `REVIEWED`, `BEFORE` and `AFTER`.
     """
 
     cells: dict[tuple[str, str, str], int]
@@ -82,7 +90,7 @@ class Agreement:
 
 
 def measure_agreement(connection: Connection, run_id: UUID) -> Agreement:
-    """Compare the results of a run with the newest reviews, as both are now."""
+    """Compare the results of a run with what reviews have decided, as both are now."""
     connection.execute(_DISABLE_NESTED_LOOPS)
     rows = connection.execute(_CELLS, {"run_id": run_id}).all()
     connection.execute(_RESET_NESTED_LOOPS)

@@ -30,7 +30,7 @@ class RescoreResult(BaseModel):
     """The result of one image of a run.
 
     `number` is its position in the source, from 1. `before` is null if the image was never inspected or has no
-    recorded verdict. `reviewed_verdict` is the newest review at the time of the request. `flip` is
+    recorded verdict. `reviewed_verdict` is what reviews had decided at the time of the request. `flip` is
     `<before>_to_<after>` if the two verdicts differ.
     """
 
@@ -139,7 +139,7 @@ class StationChanges(BaseModel):
 
 
 class ReviewedImages(BaseModel):
-    """The images that people have reviewed: the newest review against the verdicts before and after.
+    """The images that people have decided by reviews: their verdict against the verdicts before and after.
 
     A false reject was reviewed ok and is ng; a miss was reviewed ng and is ok.
     """

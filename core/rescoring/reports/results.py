@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Engine, Float, Row, and_, case, func, null, select, union_all
 
 from core.errors import Code, Refused
-from core.inspection.inspections import MAX_PAGE, Review, reviews_of
+from core.inspection.inspections import MAX_PAGE, Review, decisive_review, reviews_of
 from core.models.verdicts import Verdict
 from core.rescoring import runs
 from core.rescoring.tables import rescore_results
@@ -24,14 +24,14 @@ _IS_FLIP = _TABLE.before_verdict != _TABLE.verdict
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of one image of a run, with what was recorded before and the newest review.
+    """The result of one image of a run, with what was recorded before and the review that decided.
 
     Attributes:
         number: its position in the source, from 1.
         image_day, image_sha256: where a stored image is; an image of an archive has only the second.
         before_model_version, before_score, before_threshold, before_verdict: what was recorded for the inspection;
             nothing was recorded if there is no verdict.
-        review: the newest review of the inspection at the time of the query.
+        review: the decisive review of the inspection at the time of the query.
     """
 
     number: int
@@ -197,7 +197,4 @@ def _page(connection: Connection, rows: Sequence[Row[Any]], limit: int) -> tuple
 def _results(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunResult]:
     inspected = [row.inspection_id for row in rows if row.inspection_id is not None]
     reviews = reviews_of(connection, inspected) if inspected else {}
-    return [
-        RunResult(**row._mapping, review=reviews[row.inspection_id][-1] if row.inspection_id in reviews else None)
-        for row in rows
-    ]
+    return [RunResult(**row._mapping, review=decisive_review(reviews.get(row.inspection_id, ()))) for row in rows]

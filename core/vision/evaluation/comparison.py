@@ -17,7 +17,7 @@ class ComparedInspection:
         id: of the inspection.
         before: its recorded verdict, by the machine.
         after: the verdict of the new version.
-        reviewed: the verdict of its newest review; None without a review.
+        reviewed: the verdict that its reviews decided; None if they did not.
         trained_on: whether the new version was trained on its image, so that its verdict proves nothing.
     """
 

@@ -26,6 +26,21 @@ def auroc(good: Scores, defective: Scores) -> float:
     return float(above / (good.size * defective.size))
 
 
+def partial_auroc(good: Scores, defective: Scores, largest_rate: float) -> float:
+    """Return the mean share of defective parts found, 0 to 1, over the false-reject rates up to a largest.
+
+    It is the partial area under the curve, divided by the largest rate (McClish, Medical Decision Making 9 (1989),
+    190-195), and equals the AUROC against the good parts with the highest scores (Dodd & Pepe, Biometrics 59 (2003),
+    614-623).
+
+    Args:
+        good, defective: float64, (N,) and (M,), neither empty.
+        largest_rate: above 0, at most 1.
+    """
+    count = max(round(largest_rate * good.size), 1)
+    return auroc(np.sort(good)[-count:], defective)
+
+
 def auroc_interval(
     good: Scores, defective: Scores, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:

@@ -48,7 +48,7 @@ class TrialRow:
     """A row of the table of what was tried; see `core.vision.selection.trial.Trial`."""
 
     description: str
-    auroc: float
+    partial_auroc: float
     caught: float
     test_auroc: float | None
     milliseconds: float

@@ -16,7 +16,7 @@ from core.vision.detectors.feature_model import CrossFit, FeatureModel, FeatureS
 from core.vision.detectors.features import FeatureExtractor, Layers, training_features
 from core.vision.detectors.memory_bank import MemoryBank
 from core.vision.detectors.pooling import POOLINGS, pool_maps
-from core.vision.evaluation.metrics import auroc
+from core.vision.evaluation.metrics import auroc, partial_auroc
 from core.vision.evaluation.timing import TIMED_IMAGES, milliseconds_per_image
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.preprocessing import prepare
@@ -30,6 +30,8 @@ from core.vision.training.fit_interface import FitOptions
 from core.vision.training.folds import Folds
 
 _MINIBATCH: Final = 8
+_RATES: Final = 0.1
+"""The largest false-reject rate of the partial AUROC."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class Exploration:
         task = self._task
         good, defective = (pool_maps(each, pooling).numpy() for each in (maps.good, maps.defective))
         kinds = np.array([each.defect.kind for each in task.defects])
-        of_kinds = [auroc(good, defective[kinds == kind]) for kind in KINDS if (kinds == kind).any()]
+        by_kind = [defective[kinds == kind] for kind in KINDS if (kinds == kind).any()]
         test = None
         if maps.test is not None:
             test = auroc(*(pool_maps(each, pooling).numpy() for each in maps.test))
@@ -213,7 +215,8 @@ class Exploration:
                 pooling,
                 variant.any_position,
             ),
-            auroc=float(np.mean(of_kinds)),
+            auroc=float(np.mean([auroc(good, of_kind) for of_kind in by_kind])),
+            partial_auroc=float(np.mean([partial_auroc(good, of_kind, _RATES) for of_kind in by_kind])),
             caught=float((defective > threshold).mean()),
             test_auroc=test,
             milliseconds=milliseconds,

@@ -36,7 +36,7 @@ _ENLARGEMENT: Final = 1.5
 """An image is not tried at more than this multiple of its own size; the smallest size is always tried."""
 _SAMPLE: Final = 300
 """Good parts that are used to choose by."""
-_DEFECTS_PER_KIND: Final = 24
+_DEFECTS_PER_KIND: Final = 48
 _FOLDS: Final = 4
 _MAX_TEST_IMAGES: Final = 200
 _CHOOSING_SHARE: Final = 0.6

@@ -9,7 +9,7 @@ from core.vision.detectors.pooling import pooling_name
 from core.vision.input.record import Preprocessing
 
 EQUAL: Final = 0.005
-"""Trials whose AUROC differs by less than this are equally good; the faster one is chosen."""
+"""Trials whose quality differs by less than this are equally good; the faster one is chosen."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ class Trial:
 
     Attributes:
         candidate: what was tried.
-        auroc: of synthetic defects against good parts, each scored by a model that was not fitted on the part: the mean
-            of the AUROCs of all kinds of defects.
+        auroc: of synthetic defects against good parts, each scored by a model that was not fitted on the part: the
+            mean of the AUROCs of all kinds of defects.
+        partial_auroc: likewise, of false-reject rates up to 10 % only, see `core.vision.evaluation.metrics`. The
+            threshold lies there, so detectors are chosen by it.
         caught: share of the synthetic defects at or above the threshold for the false-reject rate.
         test_auroc: of the images in `test/`; None without any.
         milliseconds: to decode and score one image on one core, or on the GPU.
@@ -52,13 +54,14 @@ class Trial:
 
     candidate: Candidate
     auroc: float
+    partial_auroc: float
     caught: float
     test_auroc: float | None
     milliseconds: float
 
     def quality(self, *, by_test: bool) -> float:
-        """Return the AUROC that it is chosen by."""
-        return self.test_auroc if by_test and self.test_auroc is not None else self.auroc
+        """Return the AUROC or partial AUROC that it is chosen by."""
+        return self.test_auroc if by_test and self.test_auroc is not None else self.partial_auroc
 
     def document(self) -> dict[str, Any]:
         """Return the trial for JSON."""
@@ -77,13 +80,13 @@ class Trial:
 
 
 def choose(trials: Sequence[Trial], *, by_test: bool, max_ms: float) -> Trial:
-    """Choose the trial with the highest AUROC among those that are fast enough; the fastest of equally good ones.
+    """Choose the trial with the highest quality among those that are fast enough; the fastest of equally good ones.
 
     If none is fast enough, the fastest is chosen.
 
     Args:
         trials: at least one.
-        by_test: whether the AUROC is that of the images in `test/`, which each trial then has.
+        by_test: whether it is chosen by the images in `test/`, of which each trial then has the AUROC.
         max_ms: the largest time for one image, milliseconds.
     """
     fast = [trial for trial in trials if trial.milliseconds <= max_ms]
@@ -95,7 +98,7 @@ def choose(trials: Sequence[Trial], *, by_test: bool, max_ms: float) -> Trial:
 
 
 def by_quality(trials: Sequence[Trial], *, by_test: bool, max_ms: float) -> list[Trial]:
-    """Return the trials for people: the chosen one first, then by AUROC, highest first. See `choose`."""
+    """Return the trials for people: the chosen one first, then by quality, highest first. See `choose`."""
     chosen = choose(trials, by_test=by_test, max_ms=max_ms)
     others = [trial for trial in trials if trial is not chosen]
     return [chosen, *sorted(others, key=lambda trial: -trial.quality(by_test=by_test))]

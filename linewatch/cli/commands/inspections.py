@@ -45,12 +45,12 @@ _filter_options = together(
         click.option(
             "--effective-verdict",
             type=click.Choice(["ok", "ng", "review"]),
-            help="The verdict that counts: the newest review's, else the machine's.",
+            help="The verdict that counts: what reviews decided, else the machine's.",
         ),
         click.option(
             "--reviewed",
             type=click.Choice(["ok", "ng", "any", "none"]),
-            help="The newest review's verdict; any: there is a review, none: there is not.",
+            help="The verdict that reviews decided; any: there is a review, none: there is not.",
         ),
         click.option(
             "--status",
@@ -143,7 +143,8 @@ def review(
 ) -> None:
     """Overrule a verdict.
 
-    The machine's verdict stays on record; yours is the effective one from now on.
+    The machine's verdict stays on record; yours is the effective one from now on. If the recipe asks for a second
+    review, another person must agree first.
     """
     with client(url, api_key) as system:
         reviewed = system.review(inspection_id, verdict, reviewer=reviewer, reason=reason)

@@ -108,6 +108,7 @@ def _run(out: Console, requested_data: Path, port: int, *, serve: bool) -> None:
         _step(out, 2, f"Training two detectors on {len(cells.training)} good cells (2 to 3 minutes on two cores)")
         version = _active_version(out, client, cells, RECIPE, _OPTIONS)
         reference = _active_version(out, client, cells, REFERENCE, _REFERENCE_OPTIONS)
+        client.change_recipe(REFERENCE, role="reference")
         _step(out, 3, f"Submitting {len(cells.good) + len(cells.defective)} images in one request")
         burst = _run_burst(client, cells)
         reference_inspections = _split_by_truth(client, _submit(client, cells, REFERENCE).batch)

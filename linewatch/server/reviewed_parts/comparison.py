@@ -121,5 +121,6 @@ def _minibatches(downloads: Iterator[Download]) -> Iterator[list[Download]]:
 
 def _compared(inspection: "Inspection", after: Verdict, trained_on: bool) -> ComparedInspection:
     assert inspection.verdict is not None  # noqa: S101 - it is completed
-    reviewed = inspection.reviews[-1].verdict if inspection.reviews else None
+    decided = inspection.effective_verdict if inspection.reviews else None
+    reviewed = None if decided == "review" else decided
     return ComparedInspection(str(inspection.id), inspection.verdict, after, reviewed, trained_on)

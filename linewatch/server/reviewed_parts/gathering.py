@@ -29,8 +29,8 @@ class ReviewedImage:
     """An image to learn from; the same image counts once, however often it was inspected.
 
     Attributes:
-        inspection_id: the inspection with the newest review.
-        verdict: the verdict of that review.
+        inspection_id: of the inspections whose reviews decided, the one with the newest review.
+        verdict: the verdict that its reviews decided.
         sha256: of the image, in hexadecimal.
         part_ids: the parts that it was inspected for, mostly one; empty if they are unknown.
         suffix: the file suffix of its format.
@@ -88,15 +88,17 @@ def find(system: "Client", recipe: str, filters: "Filters") -> Found:
 def select(inspections: "Iterable[Inspection]") -> Found:
     """Return the images to learn from among reviewed, completed inspections.
 
-    If an image was inspected and reviewed several times, the newest of all its reviews counts.
+    If an image was inspected and reviewed several times, the inspection with the newest review counts. Inspections
+    whose reviews do not decide yet are left out.
     """
     by_image: dict[str, list[Inspection]] = defaultdict(list)
     for inspection in inspections:
-        by_image[inspection.image.sha256].append(inspection)
+        if inspection.effective_verdict in ("ok", "ng"):
+            by_image[inspection.image.sha256].append(inspection)
     images, confirmed = [], 0
     for sha256, copies in by_image.items():
         newest = max(copies, key=lambda copy: (copy.reviews[-1].created_at, copy.id))
-        verdict: Verdict = "ng" if newest.reviews[-1].verdict == "ng" else "ok"
+        verdict: Verdict = "ng" if newest.effective_verdict == "ng" else "ok"
         if verdict == "ok" and all(copy.verdict == "ok" for copy in copies):
             confirmed += 1
             continue

@@ -1,4 +1,4 @@
-"""The bit depth of a recipe: set, changed, audited; it is for trainings and changes no version."""
+"""The settings of a recipe: set, changed, audited. The bit depth is for trainings and changes no version."""
 
 from collections.abc import Iterator
 
@@ -53,3 +53,24 @@ def test_the_api_documents_what_the_bit_depth_is_for(http: httpx.Client) -> None
         described = schemas[name]["properties"]["bit_depth"]
         assert described["enum"] == ["auto", 8, 10, 12, 14, 16]
         assert "scoring uses the bit depth of the version" in described["description"]
+
+
+def test_a_recipe_has_a_role_and_may_ask_for_a_second_review(http: httpx.Client, engine: Engine) -> None:
+    def settings_of(answer: httpx.Response) -> tuple[str, bool]:
+        return answer.json()["role"], answer.json()["second_review"]
+
+    assert settings_of(http.post("/v1/recipes", json={"name": "plain"})) == ("inspection", False)
+    chosen = {"name": "chosen", "role": "reference", "second_review": True}
+    assert settings_of(http.post("/v1/recipes", json=chosen)) == ("reference", True)
+    assert settings_of(http.patch("/v1/recipes/plain", json={"role": "reference"})) == ("reference", False)
+    assert settings_of(http.patch("/v1/recipes/plain", json={"second_review": True})) == ("reference", True)
+    assert settings_of(http.patch("/v1/recipes/plain", json={"second_review": False})) == ("reference", False)
+    assert settings_of(http.get("/v1/recipes/plain")) == ("reference", False)
+    for wrong in ({"role": "other"}, {"role": None}, {"second_review": None}, {"second_review": "maybe"}):
+        answer = http.patch("/v1/recipes/plain", json=wrong)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), wrong
+    query = text("SELECT detail FROM audit_events WHERE action = 'recipe.changed' ORDER BY id")
+    with engine.connect() as connection:
+        assert connection.execute(query).scalars().all() == [
+            {"role": "reference"}, {"second_review": True}, {"second_review": False},
+        ]  # fmt: skip

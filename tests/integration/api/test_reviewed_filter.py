@@ -105,7 +105,7 @@ def test_openapi_documents_the_values(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     for path in ("/v1/inspections", "/v1/inspections/export"):
         parameters = {each["name"]: each for each in document["paths"][path]["get"]["parameters"]}
-        assert "newest review" in parameters["reviewed"]["description"]
+        assert "reviews decided" in parameters["reviewed"]["description"]
         [values] = [option["enum"] for option in parameters["reviewed"]["schema"]["anyOf"] if "enum" in option]
         assert tuple(values) == FILTERS
 

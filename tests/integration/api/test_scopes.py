@@ -20,6 +20,7 @@ SUBMIT: set[Route] = {
     ("POST", "/v1/inspections"),
     ("POST", "/v1/inspections/{inspection_id}/cancel"),
     ("POST", "/v1/inspections/{inspection_id}/reviews"),
+    ("DELETE", "/v1/inspections/{inspection_id}/reviews/{review_id}"),
     ("POST", "/v1/batches"),
     ("POST", "/v1/batches/{batch_id}/close"),
     ("POST", "/v1/batches/{batch_id}/cancel"),

@@ -37,7 +37,8 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
 
 def test_recipes_are_listed(requests: Requests, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recipes", "list"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["bottle", "active", "1", "refuse", "12"]
+    values = ["bottle", "active", "inspection", "1", "refuse", "12", "yes"]
+    assert capsys.readouterr().out.splitlines()[1].split() == values
     assert run(["recipes", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [RECIPE]
 
@@ -48,6 +49,8 @@ def test_recipes_are_listed(requests: Requests, capsys: pytest.CaptureFixture[st
         (["--bit-depth", "12"], {"bit_depth": 12}),
         (["--bit-depth", "auto", "--without-model", "wait"], {"bit_depth": "auto", "without_model": "wait"}),
         (["--state", "archived"], {"state": "archived"}),
+        (["--second-review", "--role", "reference"], {"second_review": True, "role": "reference"}),
+        (["--no-second-review"], {"second_review": False}),
     ],
 )
 def test_only_the_named_fields_are_changed(
@@ -56,7 +59,7 @@ def test_only_the_named_fields_are_changed(
     assert run(["recipes", "update", "--recipe", "bottle", *options]) == 0
     assert (requests[0].method, requests[0].url.path) == ("PATCH", "/v1/recipes/bottle")
     assert json.loads(requests[0].content) == changes
-    assert "bit depth 12" in capsys.readouterr().err
+    assert "bit depth 12, second review yes" in capsys.readouterr().err
     assert run(["recipes", "update", "--recipe", "bottle", *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == RECIPE
 

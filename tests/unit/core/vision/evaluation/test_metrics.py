@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.vision.evaluation.metrics import auroc, auroc_interval, controls
+from core.vision.evaluation.metrics import auroc, auroc_interval, controls, partial_auroc
 from core.vision.input.thumbnails import make_thumbnails
 
 scores = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=30).map(np.array)
@@ -50,3 +50,15 @@ def test_the_controls_rank_by_what_they_are_named_after() -> None:
     assert aurocs["standard_deviation"].argmax() == 1
     assert aurocs["nearest_thumbnail"][1] == pytest.approx(0, abs=1e-3)
     assert aurocs["nearest_thumbnail"][0] == pytest.approx(108, abs=3)
+
+
+@given(st.lists(st.integers(0, 50), min_size=10, max_size=60), st.lists(st.integers(0, 50), min_size=1, max_size=40))
+def test_the_partial_auroc_is_the_mean_share_found_at_low_false_reject_rates(
+    good_scores: list[int], defective_scores: list[int]
+) -> None:
+    good, defective = np.array(good_scores, float), np.array(defective_scores, float)
+    highest = sorted(good_scores)[-max(round(0.1 * len(good_scores)), 1) :]
+    shares = [np.mean((defective > score) + 0.5 * (defective == score)) for score in highest]
+    assert partial_auroc(good, defective, 0.1) == pytest.approx(np.mean(shares))
+    assert partial_auroc(good, defective, 1.0) == pytest.approx(auroc(good, defective))
+    assert partial_auroc(good, defective, 0.1) <= auroc(good, defective) + 1e-9

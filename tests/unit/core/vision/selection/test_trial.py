@@ -16,7 +16,7 @@ milliseconds = st.floats(0.1, 100)
 def trial(auroc: float, ms: float, test_auroc: float | None = None, *, side: int = 256) -> Trial:
     preprocessing = Preprocessing(width=side, height=side, scaled_decode=True)
     candidate = Candidate("memory-bank", "efficientnet-lite0", side, preprocessing, 0.005)
-    return Trial(candidate, auroc, 0.5, test_auroc, ms)
+    return Trial(candidate, auroc, auroc, 0.5, test_auroc, ms)
 
 
 trials = st.lists(st.builds(trial, rates, milliseconds, rates), min_size=1, max_size=12)

@@ -28,6 +28,7 @@ def reviewed(number: int, verdict: str, said: str, content: bytes, part_id: str 
         "id": str(UUID(int=number)),
         "status": "completed",
         "verdict": verdict,
+        "effective_verdict": said,
         "part_id": part_id,
         "reviews": [{**review, "created_at": "2026-01-01T00:00:00Z"}],
         "image": {**INSPECTION["image"], "sha256": hashlib.sha256(content).hexdigest()},

@@ -41,7 +41,8 @@ def reviewed(number: int, sha256: str, verdict: str, *history: tuple[int, str], 
         for minute, said in history
     ]
     image = {**INSPECTION["image"], "sha256": sha256}
-    return inspection(number, verdict=verdict, reviews=reviews, image=image, **fields)
+    effective = {"effective_verdict": reviews[-1]["verdict"], **fields}
+    return inspection(number, verdict=verdict, reviews=reviews, image=image, **effective)
 
 
 histories = st.lists(st.sampled_from(["ok", "ng"]), min_size=1, max_size=3)
@@ -74,6 +75,14 @@ def test_the_newest_review_of_an_image_decides(drawn: list[tuple[str, str, list[
     for image in found.images:
         assert image.part_ids == {part for sha256, part in parts if sha256 == image.sha256}
         assert image.file_name == f"{image.inspection_id}.png"
+
+
+def test_an_inspection_whose_reviews_do_not_decide_is_left_out() -> None:
+    undecided = reviewed(1, "a", "ng", (1, "ok"), effective_verdict="review")
+    decided = reviewed(2, "b", "ng", (1, "ng"), (2, "ok"), (3, "ng"), (4, "ok"), (5, "ng"), effective_verdict="ok")
+    found = select(map(Inspection.from_document, (undecided, decided)))
+    assert [(image.sha256, image.verdict) for image in found.images] == [("b", "ok")]
+    assert found.confirmed == 0
 
 
 def test_every_format_has_a_suffix() -> None:
