@@ -27,6 +27,7 @@ from api.routes import (
     predict,
     recipes,
     results,
+    statistics,
     webhook_endpoints,
 )
 from api.routes.rescoring import activations, challengers, reports, runs, schedules
@@ -66,7 +67,18 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, engine=services.engine, threads=KEY_THREADS)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
-    resources = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
+    resources = (
+        exports,
+        inspections,
+        results,
+        batches,
+        parts,
+        recipes,
+        model_versions,
+        webhook_endpoints,
+        deliveries,
+        statistics,
+    )
     rescoring = (runs, schedules, reports, activations, challengers)
     for routes in (*resources, *rescoring):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])

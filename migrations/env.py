@@ -6,6 +6,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 import core.rescoring.tables  # noqa: F401 - adds its tables to the metadata
+import core.statistics.tables  # noqa: F401 - adds its tables to the metadata
 from core.partitions import is_not_partition
 from core.tables import metadata
 

@@ -301,9 +301,9 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
         conditions.append(literal(filters.reviewed == "none") if in_flight else _reviewed(filters.reviewed, recipe_id))
     # Ids start with the time, so a time range also limits the index scan and the partitions.
     if filters.since is not None:
-        conditions += [table.c.id >= _just_before(filters.since), table.c.created_at >= filters.since]
+        conditions += [table.c.id >= just_before(filters.since), table.c.created_at >= filters.since]
     if filters.until is not None:
-        conditions += [table.c.id < _just_after(filters.until), table.c.created_at < filters.until]
+        conditions += [table.c.id < just_after(filters.until), table.c.created_at < filters.until]
     return conditions
 
 
@@ -340,7 +340,7 @@ def completed_query(recipe_id: int, version_id: int, since: dt.datetime) -> Sele
             inspections.c.recipe_id == recipe_id,
             inspections.c.model_version_id == version_id,
             inspections.c.status == "completed",
-            inspections.c.id >= _just_before(since),
+            inspections.c.id >= just_before(since),
             inspections.c.created_at >= since,
         )
         .order_by(inspections.c.id.desc())
@@ -352,11 +352,11 @@ def completed_query(recipe_id: int, version_id: int, since: dt.datetime) -> Sele
 _MARGIN = dt.timedelta(minutes=5)
 
 
-def _just_before(moment: dt.datetime) -> UUID:
+def just_before(moment: dt.datetime) -> UUID:
     return first_id_of(max(moment - _MARGIN, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)))
 
 
-def _just_after(moment: dt.datetime) -> UUID:
+def just_after(moment: dt.datetime) -> UUID:
     return first_id_of(min(max(moment, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)), _LATEST) + _MARGIN)
 
 

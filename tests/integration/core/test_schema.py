@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 import core.rescoring.tables  # noqa: F401 - adds its tables to the metadata
+import core.statistics.tables  # noqa: F401 - adds its tables to the metadata
 from core import partitions
 from core.database import create_unbounded
 from core.settings import Settings
