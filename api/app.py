@@ -28,6 +28,7 @@ from api.routes import (
     recipes,
     results,
     statistics,
+    thresholds,
     webhook_endpoints,
 )
 from api.routes.rescoring import activations, challengers, reports, runs, schedules
@@ -75,6 +76,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         parts,
         recipes,
         model_versions,
+        thresholds,
         webhook_endpoints,
         deliveries,
         statistics,

@@ -293,18 +293,6 @@ reviews = Table(
     one_of("verdict", "ok", "ng"),
 )
 
-# The final inspections whose verdict is `review` and that nobody has reviewed. Triggers on `inspections` and `reviews`
-# keep it, whichever version of the code inserts them.
-awaiting_review = Table(
-    "awaiting_review",
-    metadata,
-    Column("inspection_id", Uuid, primary_key=True),
-    Column("recipe_id", BigInteger, nullable=False),
-    Column("line_id", Text),
-    Column("station_id", Text),
-    Index(None, "recipe_id", "inspection_id"),
-)
-
 # New feed entries without a number. Once committed, they get their numbers and move to `feed`, in transactions that run
 # one at a time, so a reader that reads a number can read every smaller one (see `core.feed.feed`). A trigger on
 # `inspections` adds the entries of final inspections, whichever version of the code inserts them.

@@ -5,8 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import ARRAY, Select, func, literal, select, text
+
 from core.inspection.inspections import just_after, just_before
+from core.inspection.review_verdicts import reviewed_verdicts
 from core.statistics.counting import KEY_OF_INSPECTION, UNCOUNTED, State, ceil, floor
+from core.tables import Timestamp, inspections, reviews
 
 
 @dataclass(frozen=True)
@@ -131,20 +135,6 @@ def _other_periods(
         yield until, query.until
 
 
-def reviewed(query: Query) -> str:
-    """Return the query of the numbers of reviewed inspections by bucket, recipe, and verdict before and after."""
-    return f"""
-        SELECT {_BUCKET.format("created_at")}, recipe_id, inspections.verdict, newest.verdict AS reviewed,
-            count(*) AS number
-        FROM inspections JOIN (
-            SELECT DISTINCT ON (inspection_id) inspection_id, verdict FROM reviews
-            WHERE inspection_id >= :first AND inspection_id < :last ORDER BY inspection_id, id DESC
-        ) AS newest ON newest.inspection_id = inspections.id
-        WHERE {query.where} AND {_in_period()}
-        GROUP BY bucket, recipe_id, inspections.verdict, reviewed
-    """  # noqa: S608 - the expressions are constants
-
-
 def newest_ng(query: Query) -> str:
     """Return the query of the newest inspection of each recipe that is `ng` by the machine's verdict."""
     return f"""
@@ -156,14 +146,27 @@ def newest_ng(query: Query) -> str:
     """  # noqa: S608 - the expressions are constants
 
 
-def waiting_for_review(query: Query) -> str:
-    """Return the query of the number of inspections of each recipe that await a review, up to `:at_most`."""
-    return f"""
-        SELECT recipe_id, (
-            SELECT count(*) FROM (
-                SELECT FROM awaiting_review WHERE awaiting_review.recipe_id = _.recipe_id{query.at_place}
-                LIMIT :at_most
-            ) AS waiting
-        ) AS number
-        FROM unnest(CAST(:recipe_ids AS bigint[])) AS _(recipe_id)
-    """  # noqa: S608 - the expressions are constants
+def reviewed(query: Query) -> Select[Any]:
+    """Return the query of the numbers of reviewed inspections by bucket, recipe, and verdict before and after."""
+    first, last = just_before(query.since), just_after(query.until)
+    in_period = (reviews.c.inspection_id >= first, reviews.c.inspection_id < last)
+    newest = reviewed_verdicts(*in_period).subquery("newest")
+    bucket = func.width_bucket(inspections.c.created_at, literal(list(query.edges), ARRAY(Timestamp)))
+    places = {name: getattr(query, name) for name in ("line_id", "station_id")}
+    return (
+        select(
+            bucket.label("bucket"),
+            inspections.c.recipe_id,
+            inspections.c.verdict,
+            newest.c.verdict.label("reviewed"),
+            func.count().label("number"),
+        )
+        .join(newest, newest.c.inspection_id == inspections.c.id)
+        .where(
+            inspections.c.recipe_id.in_(query.recipe_ids),
+            inspections.c.created_at >= query.since,
+            inspections.c.created_at < query.until,
+            *(inspections.c[name] == place for name, place in places.items() if place is not None),
+        )
+        .group_by(text("1"), inspections.c.recipe_id, inspections.c.verdict, newest.c.verdict)
+    )

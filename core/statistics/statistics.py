@@ -5,17 +5,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 
 from core.errors import Code, Refused
+from core.inspection import inspections
+from core.inspection.inspections import Filters
 from core.models import recipes
 from core.models.verdicts import Verdict
 from core.statistics import counting, durations, queries
 from core.statistics.counting import CELL
 from core.statistics.queries import Query
+from core.tables import inspections as table
 
 HOUR: Final = dt.timedelta(hours=1)
 MAX_PERIOD = dt.timedelta(days=92)
@@ -128,14 +131,15 @@ def read(
     query = Query([each.id for each in listed], line_id, station_id, edges)
     _check(query)
     figures = _read_figures(connection, query)
-    waiting = _by_recipe(connection, query, queries.waiting_for_review(query))
-    newest_ng = _by_recipe(connection, query, queries.newest_ng(query))
+    newest_ng = {
+        row.recipe_id: row.id for row in connection.execute(text(queries.newest_ng(query)), query.parameters())
+    }
     return [
         RecipeStatistics(
             recipe=each.name,
             totals=_total(figures[each.id]),
             buckets=figures[each.id],
-            waiting_for_review=waiting[each.id],
+            waiting_for_review=_count_waiting(connection, each.name, line_id, station_id),
             last_ng=newest_ng.get(each.id),
         )
         for each in listed
@@ -168,7 +172,7 @@ def _read_figures(connection: Connection, query: Query) -> dict[int, list[Figure
     statement, parameters = queries.counts(query, counting.read_state(connection))
     for row in connection.execute(text(statement), parameters):
         figures[row.recipe_id][row.bucket - 1].count(row.status, row.verdict, row.duration_bin, row.number)
-    for row in connection.execute(text(queries.reviewed(query)), query.parameters()):
+    for row in connection.execute(queries.reviewed(query)):
         figures[row.recipe_id][row.bucket - 1].overrule(row.verdict, row.reviewed, row.number)
     return figures
 
@@ -184,7 +188,9 @@ def _total(buckets: Sequence[Figures]) -> Figures:
     return total
 
 
-def _by_recipe(connection: Connection, query: Query, statement: str) -> dict[int, Any]:
-    """Return the values of a query with one row for each recipe, by the id of the recipe."""
-    parameters = {**query.parameters(), "at_most": MAX_WAITING + 1}
-    return {row[0]: row[1] for row in connection.execute(text(statement), parameters)}
+def _count_waiting(connection: Connection, recipe: str, line_id: str | None, station_id: str | None) -> int:
+    """Count the inspections whose effective verdict is `review`, up to one more than `MAX_WAITING`."""
+    filters = Filters(recipe=recipe, line_id=line_id, station_id=station_id, effective_verdict="review")
+    conditions = inspections.conditions(connection, filters, table)
+    waiting = select(table.c.id).where(*conditions).limit(MAX_WAITING + 1).subquery()
+    return connection.execute(select(func.count()).select_from(waiting)).scalar_one()

@@ -1,7 +1,9 @@
-"""Counts of inspections, inspections that await a review, and who set which threshold and why"""
+"""Counts of inspections, indexes for listings, and who set which threshold and why"""
 
 import sqlalchemy as sa
 from alembic import op
+
+from migrations.online import create_index, create_plain_index
 
 revision = "0010"
 down_revision = "0008"
@@ -10,12 +12,16 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply this migration."""
+    """Apply this migration. If it is interrupted, it can be repeated."""
+    create_index("ix_inspections_ng_recipe_id_id", "inspections", "(recipe_id, id) WHERE verdict = 'ng'")
+    create_index(
+        "ix_inspections_model_version_id_id", "inspections", "(model_version_id, id) WHERE model_version_id IS NOT NULL"
+    )
+    create_plain_index("ix_reviews_reviewer_inspection_id", "reviews", "(reviewer, inspection_id)")
     op.add_column("thresholds", sa.Column("actor", sa.Text(), nullable=True))
     op.add_column("thresholds", sa.Column("reason", sa.Text(), nullable=True))
     op.add_column("thresholds", sa.Column("held_out_scores", sa.ARRAY(sa.Float(53)), nullable=True))
     _create_counts()
-    _create_awaiting_review()
 
 
 def _create_counts() -> None:
@@ -48,41 +54,3 @@ def _create_counts() -> None:
     )
     # The dispatcher counts what becomes final from here on, and then the earlier inspections, the newest first.
     op.execute("INSERT INTO inspection_counts_state (position) SELECT coalesce(max(number), 0) FROM feed")
-
-
-def _create_awaiting_review() -> None:
-    op.create_table(
-        "awaiting_review",
-        sa.Column("inspection_id", sa.Uuid(), nullable=False),
-        sa.Column("recipe_id", sa.BigInteger(), nullable=False),
-        sa.Column("line_id", sa.Text(), nullable=True),
-        sa.Column("station_id", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("inspection_id", name=op.f("pk_awaiting_review")),
-    )
-    op.create_index(
-        op.f("ix_awaiting_review_recipe_id_inspection_id"), "awaiting_review", ["recipe_id", "inspection_id"]
-    )
-    # Triggers, so that what workers and apis of the previous version insert is there, too.
-    op.execute("""
-        CREATE FUNCTION await_review() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            INSERT INTO awaiting_review (inspection_id, recipe_id, line_id, station_id)
-            SELECT id, recipe_id, line_id, station_id FROM entered WHERE verdict = 'review';
-            RETURN NULL;
-        END $$
-    """)
-    op.execute("""
-        CREATE TRIGGER await_review AFTER INSERT ON inspections REFERENCING NEW TABLE AS entered
-        FOR EACH STATEMENT EXECUTE FUNCTION await_review()
-    """)
-    op.execute("""
-        CREATE FUNCTION await_no_review() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            DELETE FROM awaiting_review WHERE inspection_id = NEW.inspection_id;
-            RETURN NULL;
-        END $$
-    """)
-    op.execute("""
-        CREATE TRIGGER await_no_review AFTER INSERT ON reviews
-        FOR EACH ROW EXECUTE FUNCTION await_no_review()
-    """)

@@ -29,7 +29,6 @@ from tests.fixtures.timed_inspections import insert_final, insert_image, insert_
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 SPAN = dt.timedelta(hours=5)
 ZONES = ("UTC", "Asia/Kathmandu")
-TABLES = "inspections, work, reviews, awaiting_review, feed, feed_unnumbered, inspection_counts, recipes CASCADE"
 
 minutes = st.integers(0, 300) | st.sampled_from([0, 15, 30, 60, 299])
 durations = st.floats(0, 600_000)
