@@ -28,6 +28,8 @@ from api.routes import (
     recipes,
     results,
     reviews,
+    statistics,
+    thresholds,
     webhook_endpoints,
 )
 from api.routes.access import api_keys, audit_events, session
@@ -68,11 +70,12 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
-    resources = (exports, inspections, reviews, results, batches, parts, recipes, model_versions)
+    resources = (exports, inspections, reviews, results, statistics, batches, parts)
+    models = (recipes, model_versions, thresholds)
     webhooks = (webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, activations, challengers, comparisons)
     access = (session, api_keys, audit_events)
-    for routes in (*resources, *webhooks, *rescoring, *access):
+    for routes in (*resources, *models, *webhooks, *rescoring, *access):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.
     for routes in (predict, health, page, docs):

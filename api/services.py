@@ -134,6 +134,12 @@ class Services:
         with self.engine.begin() as connection:
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection within one transaction whose queries all read the same state of the database."""
+        with self.engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
+            yield connection
+
 
 # Coroutines: plain functions would each wait for a thread of the plain routes.
 async def _services(request: Request) -> Services:

@@ -119,6 +119,9 @@ thresholds = Table(
     Column("review_threshold", Float(53)),
     Column("calibration", JSONB),
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    Column("actor", Text),  # null for one from before this column
+    Column("reason", Text),
+    Column("held_out_scores", ARRAY(Float(53))),  # of the good parts of its calibration, ascending
     Index(None, "model_version_id", "station_id", "id"),
     CheckConstraint("review_threshold <= threshold", name="review_below_threshold"),
 )
@@ -237,6 +240,13 @@ inspections = Table(
     Index("ix_inspections_line_id_id", "line_id", "id", postgresql_where=text("line_id IS NOT NULL")),
     Index("ix_inspections_station_id_id", "station_id", "id", postgresql_where=text("station_id IS NOT NULL")),
     Index("ix_inspections_review_id", "id", postgresql_where=text("verdict = 'review'")),
+    Index("ix_inspections_ng_recipe_id_id", "recipe_id", "id", postgresql_where=text("verdict = 'ng'")),
+    Index(
+        "ix_inspections_model_version_id_id",
+        "model_version_id",
+        "id",
+        postgresql_where=text("model_version_id IS NOT NULL"),
+    ),
     Index("ix_inspections_not_completed", "status", "id", postgresql_where=text("status <> 'completed'")),
     postgresql_partition_by="RANGE (id)",
 )
@@ -301,6 +311,7 @@ reviews = Table(
     Index(None, "recipe_id", "inspection_id"),
     Index(None, "recipe_id", "id"),
     Index(None, "reviewer", "id"),
+    Index(None, "reviewer", "inspection_id"),
     one_of("verdict", "ok", "ng"),
 )
 

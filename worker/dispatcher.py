@@ -2,7 +2,8 @@
 
 Redis may lose every message, because PostgreSQL has all the work. Within seconds the dispatcher finds expired leases,
 deadlines that have passed, rows that were never published, rows whose message was lost, and model versions that no
-worker has checked. It also numbers new entries of the feed, so that readers need not wait for that.
+worker has checked. It also numbers new entries of the feed, so that readers need not wait for that, and counts them for
+statistics.
 """
 
 import logging
@@ -26,6 +27,7 @@ from core.queue.notifications import Notifier
 from core.queue.publishing import Publishable
 from core.rescoring import planning, schedules, slices
 from core.settings import Settings, settings_or_exit
+from core.statistics import counting
 from worker.logs import set_up_logging
 from worker.outages import BROKER_DOWN
 
@@ -79,6 +81,7 @@ class Dispatcher:
             self._grant_share,
             lambda: self._every(CHECK_MODELS_SECONDS, self._request_model_checks),
             lambda: self._every(HOUSEKEEPING_SECONDS, self._request_housekeeping),
+            self._count_inspections,
         ):
             try:
                 step()
@@ -192,6 +195,10 @@ class Dispatcher:
     def _request_housekeeping(self) -> None:
         if self._redis.llen(IO_QUEUE) == 0:
             self._send(Task.HOUSEKEEPING, queue=IO_QUEUE)
+
+    def _count_inspections(self) -> None:
+        with self._engine.begin() as connection:
+            counting.count_more(connection)
 
     def _every(self, seconds: float, action: Callable[[], None]) -> None:
         now = time.monotonic()

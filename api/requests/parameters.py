@@ -49,6 +49,9 @@ OrLeftOut = Annotated[
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(refuse_unstorable)
 ]  # a name that people read
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000), AfterValidator(refuse_unstorable)
+]  # why a person decided something
 Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(refuse_unstorable)]
 Description = Annotated[str, StringConstraints(max_length=1000), AfterValidator(refuse_unstorable)]
 RecipeName = Annotated[str, StringConstraints(pattern=RECIPE_NAME)]
@@ -158,3 +161,16 @@ def decode_cursor(cursor: str | None) -> UUID | None:
         return UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
         raise Refused(Code.INVALID_CURSOR, "cursor: not a cursor of this listing.") from None
+
+
+def decode_number_cursor(cursor: str | None) -> int | None:
+    """The number of the last item before the page, of a listing whose items are numbered.
+
+    Raises:
+        Refused: INVALID_CURSOR.
+    """
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
+        raise Refused(Code.INVALID_CURSOR, "cursor: not a cursor of this listing.")
+    return int(cursor)

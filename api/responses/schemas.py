@@ -5,14 +5,13 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from core.delivery import deliveries, endpoints
 from core.documents.documents import Batch, FeedItem, Inspection, ModelVersion
 from core.documents.opcua import OpcUaResult
 from core.feed import consumers, feed
 from core.inspection import parts
-from core.inspection.threshold_preview import Preview
 from core.models import recipes
 from core.models.bit_depths import BitDepthChoice
 from core.rescoring import gate, runs
@@ -230,53 +229,6 @@ class RecipeList(BaseModel):
     """All recipes, by name."""
 
     items: list[Recipe]
-
-
-class Example(BaseModel):
-    """An inspection and its score."""
-
-    id: UUID
-    anomaly_score: float
-
-
-class Flip(BaseModel):
-    """Inspections whose verdict another threshold would have changed. `examples` are the newest of them."""
-
-    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
-
-    before: str = Field(alias="from", description="the recorded verdict")
-    after: str = Field(alias="to", description="the verdict with the other threshold")
-    count: int
-    examples: list[Example]
-
-
-class ThresholdPreview(BaseModel):
-    """The verdicts that a threshold would have changed.
-
-    `inspections` is the number of inspections compared. `truncated` is true if the period has older inspections that
-    were not compared.
-    """
-
-    threshold: float
-    review_threshold: float | None
-    station_id: str | None
-    since: dt.datetime
-    inspections: int
-    truncated: bool
-    flips: list[Flip]
-
-    @classmethod
-    def of(cls, preview: Preview, **parameters: Any) -> Self:
-        flips = [
-            Flip(
-                before=flip.before,
-                after=flip.after,
-                count=flip.count,
-                examples=[Example(id=id_, anomaly_score=score) for id_, score in flip.examples],
-            )
-            for flip in preview.flips
-        ]
-        return cls(**parameters, inspections=preview.inspections, truncated=preview.truncated, flips=flips)
 
 
 class ModelVersionList(BaseModel):

@@ -3,12 +3,12 @@
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, model_validator
 
 from api import on_demand
 from api.requests.group_commit import Upload
@@ -18,6 +18,7 @@ from api.requests.parameters import (
     Limit,
     Moment,
     Name,
+    Reason,
     RecipeName,
     UploadFields,
     View,
@@ -25,7 +26,6 @@ from api.requests.parameters import (
     decode_cursor,
     encode_cursor,
     once_each,
-    refuse_unstorable,
     upload_fields,
 )
 from api.requests.uploads import Received, is_form, is_image
@@ -172,6 +172,13 @@ async def wait_until_final(services: Services, inspection_id: UUID, wait: float)
     return await services.long_polls.final("inspection", inspection_id, wait, partial(_load, services))
 
 
+ScoreRatio = Annotated[
+    FiniteFloat,
+    AfterValidator(lambda ratio: round(ratio, 9)),
+    Query(ge=0, le=1e6, description="of the score divided by the threshold in force, inclusive"),
+]
+
+
 class ListingFilters(BaseModel):
     """The filters of a listing."""
 
@@ -191,8 +198,22 @@ class ListingFilters(BaseModel):
         Query(description="the verdict that reviews decided; `any` if there is a review, `none` if there is not"),
     ] = None
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None = None
+    model_version: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="the number; needs `recipe`")] = None
+    min_score: Annotated[FiniteFloat | None, Query(description="of the anomaly score, inclusive")] = None
+    max_score: Annotated[FiniteFloat | None, Query(description="of the anomaly score, inclusive")] = None
+    min_score_ratio: ScoreRatio | None = None
+    max_score_ratio: ScoreRatio | None = None
+    reviewer: Annotated[Name | None, Query(description="someone who has reviewed the inspection")] = None
     since: Moment | None = None
     until: Moment | None = None
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        for name in ("score", "score_ratio"):
+            low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"min_{name} must not be above max_{name}")
+        return self
 
     def filters(self) -> Filters:
         return Filters(**{name: getattr(self, name) for name in ListingFilters.model_fields})
@@ -208,7 +229,11 @@ class _Listing(ListingFilters):
 
 @router.get("", responses=refuses(Code.INVALID_CURSOR))
 def list_inspections(listing: Annotated[_Listing, Query()], services: Context) -> InspectionPage | OpcUaPage:
-    """List inspections, newest first. With `view=opcua`, in the vocabulary of OPC UA for Machine Vision."""
+    """List inspections, newest first. With `view=opcua`, in the vocabulary of OPC UA for Machine Vision.
+
+    Continue with `next_cursor` until it is null. With filters on scores or the reviewer, a page may have fewer items
+    than `limit`, even none, before that.
+    """
     with services.transaction() as connection:
         items, following = inspections.list_page(
             connection, listing.filters(), before=decode_cursor(listing.cursor), limit=listing.limit
@@ -248,9 +273,7 @@ class NewReview(BaseModel):
 
     verdict: Literal["ok", "ng"]
     reviewer: Name
-    reason: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000), AfterValidator(refuse_unstorable)
-    ]
+    reason: Reason
 
 
 @router.post("/{inspection_id}/reviews", status_code=201, responses=refuses(Code.INVALID_TRANSITION))

@@ -1,32 +1,29 @@
-"""`/v1/recipes/{name}/model-versions`: upload bundles, activate versions and set thresholds."""
+"""`/v1/recipes/{name}/model-versions`: upload bundles and activate versions."""
 
 import asyncio
-import datetime as dt
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
 from sqlalchemy import Connection
 
-from api.requests.parameters import Label, Moment, RecipePath, VersionPath
+from api.requests.parameters import RecipePath, VersionPath
 from api.responses.problems import refuses
-from api.responses.schemas import ModelVersionList, ThresholdPreview, binary
+from api.responses.schemas import ModelVersionList, binary
 from api.services import Actor, Context, Services
-from core.documents.documents import ModelVersion, Threshold
+from core.documents.documents import ModelVersion
 from core.errors import Code, Refused
-from core.inspection import threshold_preview
 from core.models import model_versions, recipes, thresholds
 from core.queue.broker import BULK_QUEUE, Task
 from core.storage.image_store import Staged, bundle_key
+from core.vision.bundle.held_out_scores import read_held_out_scores
 from core.vision.bundle.manifest import MANIFEST, Manifest, digest, verify_bundle
 from core.vision.bundle.tar import unpack
-from core.vision.calibration.record import Calibration
 from core.vision.errors import InvalidBundle
 
 router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"], responses=refuses(Code.RECIPE_UNKNOWN))
 
-_PREVIEW_PERIOD = dt.timedelta(days=30)
 _BODY = {
     "requestBody": {
         "required": True,
@@ -66,10 +63,8 @@ async def upload_model_version(
     staged = await services.receiver.in_thread(services.store.stage)
     try:
         await _receive(request, staged, services)
-        manifest, sha256 = await asyncio.to_thread(_verify, staged, services.settings.max_bundle_bytes)
-        version, new = await services.receiver.in_thread(
-            lambda: _register(services, staged, name, manifest, sha256, actor)
-        )
+        bundle = await asyncio.to_thread(_verify, staged, services.settings.max_bundle_bytes)
+        version, new = await services.receiver.in_thread(lambda: _register(services, staged, name, bundle, actor))
     finally:
         await services.receiver.in_thread(staged.discard)
     if not new:
@@ -94,22 +89,35 @@ async def _receive(request: Request, staged: Staged, services: Services) -> None
     await services.receiver.in_thread(staged.flush)
 
 
-def _verify(staged: Staged, max_bytes: int) -> tuple[Manifest, bytes]:
+@dataclass(frozen=True)
+class _Bundle:
+    """What is recorded of an uploaded bundle."""
+
+    manifest: Manifest
+    sha256: bytes
+    held_out_scores: list[float] | None
+
+
+def _verify(staged: Staged, max_bytes: int) -> _Bundle:
     staged.file.seek(0)
     try:
         files = unpack(staged.file, max_bytes=max_bytes)
-        return verify_bundle(files), bytes.fromhex(digest(files[MANIFEST]))
+        manifest = verify_bundle(files)
+        return _Bundle(manifest, bytes.fromhex(digest(files[MANIFEST])), read_held_out_scores(files, manifest))
     except InvalidBundle as error:
         raise Refused(Code.INVALID_BUNDLE, f"Invalid bundle: {error}.") from error
 
 
-def _register(
-    services: Services, staged: Staged, name: str, manifest: Manifest, sha256: bytes, actor: str
-) -> tuple[ModelVersion, bool]:
-    services.store.publish([(staged, bundle_key(sha256))])
+def _register(services: Services, staged: Staged, name: str, bundle: _Bundle, actor: str) -> tuple[ModelVersion, bool]:
+    services.store.publish([(staged, bundle_key(bundle.sha256))])
     with services.transaction() as connection:
         version, new = model_versions.register(
-            connection, name, sha256=sha256, manifest=manifest.model_dump(mode="json"), actor=actor
+            connection,
+            name,
+            sha256=bundle.sha256,
+            manifest=bundle.manifest.model_dump(mode="json"),
+            actor=actor,
+            held_out_scores=bundle.held_out_scores,
         )
         document = _document(connection, version)
     if version.state == "uploaded":
@@ -147,80 +155,3 @@ def roll_back(name: RecipePath, services: Context, actor: Actor) -> ModelVersion
     """Activate the previously active version again."""
     with services.transaction() as connection:
         return _document(connection, model_versions.rollback(connection, name, actor=actor))
-
-
-class NewThreshold(BaseModel):
-    """A threshold to set or to preview.
-
-    `calibration` is the record of its calibration; omit it for a threshold set by hand. With `preview` nothing is set.
-    The response shows what the threshold would have changed among the inspections accepted `since`, by default in the
-    last 30 days.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    threshold: FiniteFloat
-    review_threshold: FiniteFloat | None = None
-    station_id: Label | None = None
-    calibration: Calibration | None = None
-    preview: bool = False
-    since: Moment | None = None
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> "NewThreshold":
-        if self.review_threshold is not None and self.review_threshold > self.threshold:
-            raise ValueError("review_threshold must not be above threshold")
-        if self.calibration is not None and self.calibration.threshold != self.threshold:
-            raise ValueError("threshold differs from the threshold of its calibration")
-        review = self.calibration.review if self.calibration is not None else None
-        if review is not None and review.threshold != self.review_threshold:
-            raise ValueError("review_threshold differs from the review threshold of its calibration")
-        if self.since is not None and not self.preview:
-            raise ValueError("since is allowed only with preview")
-        return self
-
-
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "model": ThresholdPreview,
-        "description": "With `preview`: what it would have changed. Nothing is set.",
-    },
-    201: {"model": Threshold, "description": "The threshold is set."},
-}
-
-
-@router.post("/model-versions/{version}/threshold", status_code=201, responses=_RESPONSES, response_model=None)
-def set_threshold(
-    name: RecipePath, version: VersionPath, new: NewThreshold, services: Context, actor: Actor, response: Response
-) -> Threshold | ThresholdPreview:
-    """Set the threshold of a version. It applies to all inspections that are claimed from now on.
-
-    With `"preview": true`, nothing is set. Instead, past verdicts that it would have changed are counted, with up to 20
-    examples of each kind: at `station_id`, or at all stations without a station threshold. At most the newest 100,000
-    inspections are compared.
-    """
-    with services.transaction() as connection:
-        model_version = model_versions.get(connection, name, version)
-        if new.preview:
-            response.status_code = 200
-            return _preview(connection, model_version, new)
-        threshold = thresholds.append(
-            connection,
-            model_version,
-            threshold=new.threshold,
-            review_threshold=new.review_threshold,
-            station_id=new.station_id,
-            calibration=new.calibration.model_dump(mode="json") if new.calibration else None,
-            actor=actor,
-        )
-    return Threshold.of(threshold)
-
-
-def _preview(connection: Connection, version: model_versions.ModelVersion, new: NewThreshold) -> ThresholdPreview:
-    parameters: dict[str, Any] = {
-        "threshold": new.threshold,
-        "review_threshold": new.review_threshold,
-        "station_id": new.station_id,
-        "since": new.since or dt.datetime.now(dt.UTC) - _PREVIEW_PERIOD,
-    }
-    return ThresholdPreview.of(threshold_preview.preview(connection, version, **parameters), **parameters)

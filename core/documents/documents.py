@@ -155,13 +155,18 @@ class Batch(BaseModel):
 
 
 class Threshold(BaseModel):
-    """A threshold in force. If `station_id` is null, it applies to every station without a station threshold."""
+    """A threshold. If `station_id` is null, it applies to every station without a station threshold.
+
+    `actor` is the API key that set it: `key:` and its prefix. `reason` is why, if it was given.
+    """
 
     threshold: float
     review_threshold: float | None
     station_id: str | None
     calibration: dict[str, Any] | None
     created_at: dt.datetime
+    actor: str | None
+    reason: str | None
 
     @classmethod
     def of(cls, threshold: limits.Threshold) -> Self:

@@ -27,6 +27,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from core.errors import Code, Refused
 from core.inspection.review_decisions import IS_STANDING, decisions
+from core.inspection.scanned_filters import ScannedFilters, find_window
+from core.models import model_versions as versions
 from core.models import verdicts
 from core.models.recipes import unknown_recipe
 from core.models.verdicts import Verdict
@@ -157,8 +159,12 @@ Reviewed = Literal["ok", "ng", "any", "none"]
 
 
 @dataclass(frozen=True)
-class Filters:
-    """Filters of a listing; None means any. `since` (inclusive) and `until` (exclusive) apply to `created_at`."""
+class Filters(ScannedFilters):
+    """Filters of a listing; None means any. `since` (inclusive) and `until` (exclusive) apply to `created_at`.
+
+    Attributes:
+        model_version: the number of a version of the recipe.
+    """
 
     recipe: str | None = None
     part_id: str | None = None
@@ -170,8 +176,14 @@ class Filters:
     effective_verdict: str | None = None
     reviewed: Reviewed | None = None
     status: str | None = None
+    model_version: int | None = None
     since: dt.datetime | None = None
     until: dt.datetime | None = None
+
+    def indexed(self) -> "Filters":
+        """The filters that an index answers."""
+        names = ("recipe", "part_id", "lot_id", "line_id", "station_id", "batch_id", "model_version", "since", "until")
+        return Filters(**{name: getattr(self, name) for name in names})
 
 
 _OUTCOME_COLUMNS = (
@@ -275,18 +287,27 @@ def list_page(
 ) -> tuple[list[Inspection], UUID | None]:
     """One page, newest first, and the value of `before` for the next page; None at the end.
 
+    A page with `ScannedFilters` may have fewer items than `limit`, even none, although more follow.
+
     Raises Refused if the recipe is unknown, so that a mistyped name does not look like a recipe without inspections.
     """
     branches: list[Select[Any]] = []
+    window = None
+    if filters.scans:
+        window = find_window(connection, filters, conditions(connection, filters.indexed(), inspections), before)
     for branch, table in ((_in_flight(), work), (_finished(), inspections)):
         filtered = branch.where(*conditions(connection, filters, table))
+        if window is not None and table is inspections:
+            filtered = filtered.where(*window.conditions)
         if before is not None:
             filtered = filtered.where(table.c.id < before)
         # Each branch is sorted and limited by an index of its table before the two are merged.
         branches.append(select(filtered.order_by(table.c.id.desc()).limit(limit + 1).subquery()))
     rows = connection.execute(_joined(branches).limit(limit + 1)).all()
     items = _inspections(connection, rows[:limit])
-    return items, items[-1].id if len(rows) > limit else None
+    if len(rows) > limit:
+        return items, items[-1].id
+    return items, None if window is None else window.last
 
 
 def _recipe_id(connection: Connection, name: str | None) -> int | None:
@@ -299,8 +320,18 @@ def _recipe_id(connection: Connection, name: str | None) -> int | None:
     return recipe_id
 
 
+def _version_id(connection: Connection, recipe: str | None, number: int) -> int:
+    if recipe is None:
+        raise Refused(Code.INVALID_FIELD, "model_version: name its recipe, too.")
+    return versions.get(connection, recipe, number).id
+
+
 def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any]:
-    """The WHERE conditions of the filters for `work` or `inspections`. Raises Refused if the recipe is unknown."""
+    """The WHERE conditions of the filters for `work` or `inspections`.
+
+    Raises:
+        Refused: RECIPE_UNKNOWN; NOT_FOUND if the recipe has no such model version; INVALID_FIELD without a recipe.
+    """
     in_flight, recipe_id = table is work, _recipe_id(connection, filters.recipe)
     conditions = [
         table.c[name] == value
@@ -317,11 +348,15 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
         conditions.append(literal(False) if in_flight else _effective(filters.effective_verdict, recipe_id))
     if filters.reviewed is not None:
         conditions.append(literal(filters.reviewed == "none") if in_flight else _reviewed(filters.reviewed, recipe_id))
+    if filters.model_version is not None:
+        conditions.append(table.c.model_version_id == _version_id(connection, filters.recipe, filters.model_version))
+    if filters.scans:
+        conditions += [literal(False)] if in_flight else filters.scanned_conditions()
     # Ids start with the time, so a time range also limits the index scan and the partitions.
     if filters.since is not None:
-        conditions += [table.c.id >= _just_before(filters.since), table.c.created_at >= filters.since]
+        conditions += [table.c.id >= just_before(filters.since), table.c.created_at >= filters.since]
     if filters.until is not None:
-        conditions += [table.c.id < _just_after(filters.until), table.c.created_at < filters.until]
+        conditions += [table.c.id < just_after(filters.until), table.c.created_at < filters.until]
     return conditions
 
 
@@ -355,31 +390,16 @@ def _reviewed(verdict: Reviewed, recipe_id: int | None) -> ColumnElement[bool]:
     return and_(inspections.c.id.in_(matching.where(reviews.c.verdict == verdict)), is_decided)
 
 
-def completed_query(recipe_id: int, version_id: int, since: dt.datetime) -> Select[Any]:
-    """A query of the completed inspections of a recipe by this version, accepted since a moment, newest first."""
-    return (
-        select(inspections.c.id, inspections.c.anomaly_score, inspections.c.verdict, inspections.c.reasons)
-        .where(
-            inspections.c.recipe_id == recipe_id,
-            inspections.c.model_version_id == version_id,
-            inspections.c.status == "completed",
-            inspections.c.id >= _just_before(since),
-            inspections.c.created_at >= since,
-        )
-        .order_by(inspections.c.id.desc())
-    )
-
-
 # `created_at` is the start of the transaction, and the id is generated later within it. The margin covers the longest
 # transaction.
 _MARGIN = dt.timedelta(minutes=5)
 
 
-def _just_before(moment: dt.datetime) -> UUID:
+def just_before(moment: dt.datetime) -> UUID:
     return first_id_of(max(moment - _MARGIN, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)))
 
 
-def _just_after(moment: dt.datetime) -> UUID:
+def just_after(moment: dt.datetime) -> UUID:
     return first_id_of(min(max(moment, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)), _LATEST) + _MARGIN)
 
 

@@ -4,13 +4,12 @@ import datetime as dt
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Float, func, literal, or_, select
+from sqlalchemy import Connection, Float, Subquery, func, literal, select
 
-from core.inspection.inspections import completed_query
+from core.inspection.scored_inspections import reviewed_since, scored_query
 from core.models.model_versions import ModelVersion
 from core.models.thresholds import verdict_sql
 from core.models.verdicts import Verdict
-from core.tables import inspections, thresholds
 
 MAX_PREVIEWED = 100_000
 """Most inspections that a preview compares, newest first."""
@@ -43,11 +42,21 @@ class Preview:
         inspections: number of inspections compared.
         truncated: whether the period has older inspections that were not compared.
         flips: one for each pair of verdicts before and after.
+        reviewed: number of the reviewed inspections by the verdict of the newest review (`ok` or `ng`) and the verdict
+            by the other threshold.
     """
 
     inspections: int
     truncated: bool
     flips: list[Flip]
+    reviewed: dict[tuple[Verdict, Verdict], int]
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of the reviewed inspections for which both verdicts are the same, 0 to 1; None without reviews."""
+        total = sum(self.reviewed.values())
+        same = sum(number for (review, verdict), number in self.reviewed.items() if review == verdict)
+        return same / total if total else None
 
 
 def preview(
@@ -65,13 +74,29 @@ def preview(
     A station threshold is compared on the inspections of that station, the general threshold on those of stations
     without a station threshold.
     """
-    query = completed_query(version.recipe_id, version.id, since).where(_applies_to_station(version.id, station_id))
+    query = scored_query(version, station_id=station_id, since=since)
     count = connection.execute(select(func.count()).select_from(query.limit(at_most + 1).subquery())).scalar_one()
     compared = query.limit(at_most).subquery()
     limits = (literal(threshold, Float(53)), literal(review_threshold, Float(53)))
     after = verdict_sql(compared.c.anomaly_score, *limits, compared.c.reasons)
     before = compared.c.verdict
     verdicts = select(compared.c.id, compared.c.anomaly_score, before.label("before"), after.label("after")).subquery()
+    reviewed = reviewed_since(version, since)
+    cells = connection.execute(
+        select(reviewed.c.verdict, verdicts.c.after, func.count())
+        .join(verdicts, verdicts.c.id == reviewed.c.inspection_id)
+        .where(reviewed.c.verdict.in_(("ok", "ng")))
+        .group_by(reviewed.c.verdict, verdicts.c.after)
+    )
+    return Preview(
+        inspections=min(count, at_most),
+        truncated=count > at_most,
+        flips=_read_flips(connection, verdicts),
+        reviewed={(row[0], row[1]): row[2] for row in cells},
+    )
+
+
+def _read_flips(connection: Connection, verdicts: Subquery) -> list[Flip]:
     pair = (verdicts.c.before, verdicts.c.after)
     ranked = (
         select(
@@ -87,14 +112,4 @@ def preview(
     for row in connection.execute(examples.order_by(ranked.c.before, ranked.c.after, ranked.c.rank)):
         flip = flips.setdefault((row.before, row.after), Flip(row.before, row.after, row.number, []))
         flip.examples.append((row.id, row.anomaly_score))
-    return Preview(min(count, at_most), count > at_most, list(flips.values()))
-
-
-def _applies_to_station(version_id: int, station_id: str | None) -> ColumnElement[bool]:
-    """Whether the threshold applies to the station of an inspection."""
-    if station_id is not None:
-        return inspections.c.station_id == station_id
-    stations_with_threshold = select(thresholds.c.station_id).where(
-        thresholds.c.model_version_id == version_id, thresholds.c.station_id.is_not(None)
-    )
-    return or_(inspections.c.station_id.is_(None), inspections.c.station_id.not_in(stations_with_threshold))
+    return list(flips.values())

@@ -105,9 +105,18 @@ def by_id(connection: Connection, version_id: int) -> ModelVersion:
 
 
 def register(
-    connection: Connection, recipe: str, *, sha256: bytes, manifest: dict[str, Any], actor: str
+    connection: Connection,
+    recipe: str,
+    *,
+    sha256: bytes,
+    manifest: dict[str, Any],
+    actor: str,
+    held_out_scores: list[float] | None = None,
 ) -> tuple[ModelVersion, bool]:
     """Register a bundle as the next version of a recipe, with the thresholds in its manifest.
+
+    Args:
+        held_out_scores: of the good parts of its calibration, ascending; None if the bundle does not have them.
 
     Returns:
         The version, and whether it is new: registering the same bundle again returns the same version. A rejected
@@ -139,6 +148,8 @@ def register(
             threshold=threshold["value"],
             review_threshold=manifest.get("review_threshold"),
             calibration=threshold.get("calibration"),
+            actor=actor,
+            held_out_scores=held_out_scores,
         )
     )
     version = by_id(connection, version_id)

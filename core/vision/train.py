@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from core.vision.bundle.detectability import Detectability
 from core.vision.bundle.golden import golden_images
+from core.vision.bundle.held_out_scores import HELD_OUT_SCORES, encode_held_out_scores
 from core.vision.bundle.manifest import (
     TRAINING_CURVE,
     TRIALS,
@@ -286,6 +287,7 @@ def _write_bundle(
         golden=golden_images(good.paths, max_pixels=options.max_pixels),
         extra_files={
             TRAINING_CURVE: encode_json([asdict(epoch) for epoch in trained.curve]),
+            HELD_OUT_SCORES: encode_held_out_scores(trained.held_out.tolist()),
             **({TRIALS: encode_json([trial.document() for trial in trained.trials])} if trained.trials else {}),
         },
         threshold=trained.threshold,

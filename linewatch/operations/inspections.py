@@ -42,7 +42,8 @@ class Filters(TypedDict, total=False):
     """Filters of a listing; `since` and `until` apply to the time at which an image was accepted.
 
     `verdict` is the machine's; `effective_verdict` is what reviews decided, else the machine's. `reviewed` is what
-    reviews decided: `any` if there is a review, `none` if there is not.
+    reviews decided: `any` if there is a review, `none` if there is not. `model_version` needs `recipe`. A score ratio is
+    the score divided by the threshold in force. `reviewer` is someone who has reviewed the inspection.
     """
 
     recipe: str | None
@@ -55,6 +56,12 @@ class Filters(TypedDict, total=False):
     effective_verdict: Literal["ok", "ng", "review"] | None
     reviewed: Literal["ok", "ng", "any", "none"] | None
     status: Literal["queued", "running", "completed", "failed", "cancelled"] | None
+    model_version: int | None
+    min_score: float | None
+    max_score: float | None
+    min_score_ratio: float | None
+    max_score_ratio: float | None
+    reviewer: str | None
     since: datetime | None
     until: datetime | None
 

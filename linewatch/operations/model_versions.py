@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -98,6 +98,8 @@ class ModelVersions(Session):
         review_threshold: float | None = None,
         station_id: str | None = None,
         calibration: Mapping[str, Any] | None = None,
+        held_out_scores: Sequence[float] | None = None,
+        reason: str | None = None,
     ) -> Threshold:
         """Set the threshold of a version, for images that are scored from now on.
 
@@ -106,12 +108,17 @@ class ModelVersions(Session):
             review_threshold: scores from it up to the threshold are `review`; none by default.
             station_id: only for this station; by default for all stations without a threshold of their own.
             calibration: the calibration that `linewatch calibrate` computed; None if a person chose the threshold.
+            held_out_scores: of the good parts of the calibration, at most 20,000; previews then have the expected
+                false-reject rate of any other threshold.
+            reason: why it is set, for the history and the audit log.
         """
         new = {
             "threshold": threshold,
             "review_threshold": review_threshold,
             "station_id": station_id,
             "calibration": dict(calibration) if calibration is not None else None,
+            **({} if held_out_scores is None else {"held_out_scores": list(held_out_scores)}),
+            **({} if reason is None else {"reason": reason}),
         }
         return await self._post(Threshold, url_path("recipes", recipe, "model-versions", version, "threshold"), new)
 

@@ -169,6 +169,7 @@ class Threshold(Result, frozen=True):
     Attributes:
         station_id: null if it applies to every station without its own threshold.
         calibration: the expected false-reject rate and how it was measured; null if a person set the threshold.
+        actor, reason: who set it, and why; null if that is unknown.
     """
 
     threshold: float
@@ -176,6 +177,8 @@ class Threshold(Result, frozen=True):
     station_id: str | None
     calibration: dict[str, Any] | None
     created_at: dt.datetime
+    actor: str | None = None
+    reason: str | None = None
 
 
 class Example(Result, frozen=True):
@@ -206,6 +209,9 @@ class ThresholdPreview(Result, frozen=True):
     Attributes:
         inspections: how many were compared.
         truncated: whether older ones were left out, because there are too many.
+        reviewed: how many reviewed ones there are, by the verdict of the newest review, then by that of the threshold.
+        agreement: the share of the reviewed ones with the same verdict, 0 to 1.
+        expected_false_reject_rate: `rate`, `confidence_interval` and more; null if no scores of good parts are stored.
     """
 
     threshold: float
@@ -215,6 +221,9 @@ class ThresholdPreview(Result, frozen=True):
     inspections: int
     truncated: bool
     flips: list[Flip]
+    reviewed: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    agreement: float | None = None
+    expected_false_reject_rate: dict[str, Any] | None = None
 
 
 class ModelVersion(Result, frozen=True):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import on_demand
 from api.exports import DOWNLOAD_SLOT, FILE, FileFormat, send
-from api.requests.parameters import Label, Limit
+from api.requests.parameters import Label, Limit, decode_number_cursor
 from api.responses.downloads import Download
 from api.responses.problems import refuses
 from api.responses.schemas import RescoreResultPage, binary
@@ -58,7 +58,9 @@ def list_rescore_results(run_id: UUID, query: Annotated[_Results, Query()], serv
     filters = ResultFilters(**{name: getattr(query, name) for name in ResultFilters.__dataclass_fields__})
     with services.transaction() as connection:
         runs.get(connection, run_id)
-        page = results.list_page(connection, run_id, filters, after=_after(query.cursor), limit=query.limit)
+        page = results.list_page(
+            connection, run_id, filters, after=decode_number_cursor(query.cursor), limit=query.limit
+        )
     return _page(*page)
 
 
@@ -68,7 +70,12 @@ def list_rescore_flips(run_id: UUID, query: Annotated[_Flips, Query()], services
     with services.transaction() as connection:
         runs.get(connection, run_id)
         page = results.flips_page(
-            connection, run_id, before=query.was, verdict=query.now, after=_after(query.cursor), limit=query.limit
+            connection,
+            run_id,
+            before=query.was,
+            verdict=query.now,
+            after=decode_number_cursor(query.cursor),
+            limit=query.limit,
         )
     return _page(*page)
 
@@ -78,14 +85,6 @@ def _page(items: list[RunResult], following: int | None) -> RescoreResultPage:
         items=[RescoreResult.from_result(result) for result in items],
         next_cursor=None if following is None else str(following),
     )
-
-
-def _after(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
-        raise Refused(Code.INVALID_CURSOR, "cursor: not a cursor of this listing.")
-    return int(cursor)
 
 
 class _Report(BaseModel):

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from core.vision.calibration.expected_rate import beta_parameters
 from core.vision.calibration.record import Calibration, ReviewBand
 
 CROSS_FITTED_WORTH: Final = 0.55
@@ -161,13 +162,8 @@ def _quantile(ascending: NDArray[np.float64], rank: int, effective: float, confi
     expected_rate = (ascending.size + 1 - rank) / (ascending.size + 1)
     from scipy import stats  # takes a second to import, and workers do not need it
 
-    low, high = stats.beta(*_beta_parameters(expected_rate, effective)).interval(confidence)
+    low, high = stats.beta(*beta_parameters(expected_rate, effective)).interval(confidence)
     return _Quantile(_above(ascending, rank), expected_rate, (float(low), float(high)))
-
-
-def _beta_parameters(expected_rate: float, effective: float) -> tuple[float, float]:
-    """Return the parameters of the rejected share's Beta distribution: n + 1 - k and k for n independent parts."""
-    return expected_rate * (effective + 1), (1 - expected_rate) * (effective + 1)
 
 
 @dataclass(frozen=True)
@@ -215,7 +211,7 @@ def check_expected_rate(
     effective = good_parts
     if groups is not None:
         effective = max(1, math.floor(_without_rounding_error(effective_sample_size(groups))))
-    shape = _beta_parameters(
+    shape = beta_parameters(
         calibration.expected_false_reject_rate, calibration.effective_sample_size or calibration.sample_size
     )
     from scipy import stats  # takes a second to import, and workers do not need it

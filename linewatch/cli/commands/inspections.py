@@ -57,6 +57,12 @@ _filter_options = together(
             type=click.Choice(["queued", "running", "completed", "failed", "cancelled"]),
             help="Only this status.",
         ),
+        click.option("--model-version", type=int, help="Scored by this version of the recipe."),
+        click.option("--min-score", type=float, help="Scores from here, inclusive."),
+        click.option("--max-score", type=float, help="Scores up to here, inclusive."),
+        click.option("--min-score-ratio", type=float, help="Scores from this multiple of their threshold."),
+        click.option("--max-score-ratio", type=float, help="Scores up to this multiple of their threshold."),
+        click.option("--reviewer", help="Reviewed by this person."),
         click.option("--since", type=moment_type, help="Accepted at or after; local time without a zone."),
         click.option("--until", type=moment_type, help="Accepted before."),
     ]

@@ -51,6 +51,7 @@ _WORST = 5  # highest scores that --check lists
 @version_option
 @click.option("--station", help="Only for this station. [all stations]")
 @click.option("--check", is_flag=True, help="Only check whether the rejects match the expected rate; exit 1 if not.")
+@click.option("--reason", help="Why the threshold is set, for the history.")
 @click.option("--preview", is_flag=True, help="Only show which past verdicts the new threshold would change.")
 @device_option
 @system_options
@@ -63,6 +64,7 @@ def calibrate(
     version: int | None,
     station: str | None,
     check: bool,
+    reason: str | None,
     preview: bool,
     device: str,
     url: str,
@@ -93,7 +95,10 @@ def calibrate(
             _check(model_version, station, sample, as_json)
         else:
             calibration = _calibrate(sample, *rates)
-            _set_or_preview(system, model_version, station, calibration, only_preview=preview, as_json=as_json)
+            if preview:
+                _preview(system, model_version, station, calibration, as_json=as_json)
+            else:
+                _set(system, model_version, station, calibration, sample, reason, as_json=as_json)
 
 
 def _rates(false_reject_rate: float | None, review_rate: float | None) -> tuple[float, float | None]:
@@ -217,35 +222,54 @@ def _calibrate(sample: _Sample, rate: float, review_rate: float | None) -> "Cali
     return choose_threshold(sample.scores, rate, review_rate=review_rate, groups=sample.groups)
 
 
-def _set_or_preview(
+def _options(station: str | None, calibration: "Calibration") -> dict[str, Any]:
+    review_threshold = calibration.review.threshold if calibration.review else None
+    return {"review_threshold": review_threshold, "station_id": station}
+
+
+def _preview(
+    system: "Client", version: "ModelVersion", station: str | None, calibration: "Calibration", *, as_json: bool
+) -> None:
+    """Print the threshold, and which past verdicts it would have changed."""
+    document = calibration.model_dump(mode="json")
+    options = _options(station, calibration)
+    preview = system.preview_threshold(version.recipe, version.version, calibration.threshold, **options)
+    if as_json:
+        fields = {"recipe": version.recipe, "version": version.version}
+        print_json({**fields, "calibration": document, "preview": preview.document})
+        return
+    click.echo(f"The new threshold would be {calibration.threshold:.6g}: {describe_calibration(document)}.")
+    _print_flips(preview)
+    click.echo("Nothing was set.")
+
+
+def _set(
     system: "Client",
     version: "ModelVersion",
     station: str | None,
     calibration: "Calibration",
+    sample: _Sample,
+    reason: str | None,
     *,
-    only_preview: bool,
     as_json: bool,
 ) -> None:
-    """Set or only preview the threshold, and print which past verdicts it would have changed."""
-    options: dict[str, Any] = {
-        "review_threshold": calibration.review.threshold if calibration.review else None,
-        "station_id": station,
-    }
-    document = calibration.model_dump(mode="json")
+    """Set the threshold, and print which past verdicts it would have changed."""
+    from core.vision.calibration.expected_rate import MAX_SENT_SCORES
+
+    options = _options(station, calibration)
     preview = system.preview_threshold(version.recipe, version.version, calibration.threshold, **options)
-    fields = {"recipe": version.recipe, "version": version.version}
-    if only_preview:
-        if as_json:
-            print_json({**fields, "calibration": document, "preview": preview.document})
-            return
-        click.echo(f"The new threshold would be {calibration.threshold:.6g}: {describe_calibration(document)}.")
-        _print_flips(preview)
-        click.echo("Nothing was set.")
-        return
+    scores = sample.scores.tolist()
     threshold = system.set_threshold(
-        version.recipe, version.version, calibration.threshold, calibration=document, **options
+        version.recipe,
+        version.version,
+        calibration.threshold,
+        calibration=calibration.model_dump(mode="json"),
+        held_out_scores=scores if len(scores) <= MAX_SENT_SCORES else None,
+        reason=reason,
+        **options,
     )
     if as_json:
+        fields = {"recipe": version.recipe, "version": version.version}
         print_json({**fields, **threshold.document, "preview": preview.document})
         return
     place = f" at station {station}" if station is not None else ""

@@ -1,0 +1,1 @@
+"""Figures about many inspections: counts, rates and times to verdict."""
