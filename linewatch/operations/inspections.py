@@ -42,8 +42,8 @@ class Filters(TypedDict, total=False):
     """Filters of a listing; `since` and `until` apply to the time at which an image was accepted.
 
     `verdict` is the machine's; `effective_verdict` is what reviews decided, else the machine's. `reviewed` is what
-    reviews decided: `any` if there is a review, `none` if there is not. `model_version` needs `recipe`. A score ratio is
-    the score divided by the threshold in force. `reviewer` is someone who has reviewed the inspection.
+    reviews decided: `any` if there is a review, `none` if there is not. `model_version` needs `recipe`. A score ratio
+    is the score divided by the threshold in force. `reviewer` is someone who has reviewed the inspection.
     """
 
     recipe: str | None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests.fixtures.running_system import System
@@ -28,7 +29,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Faults:
-    """What went wrong in the browser: uncaught errors, messages of the console, and refusals of the Content Security Policy."""
+    """Uncaught errors and messages of the console, which include refusals of the Content Security Policy."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -51,7 +52,12 @@ def faults() -> Faults:
 @pytest.fixture
 def context(browser: Browser, system: System, faults: Faults) -> Iterator[BrowserContext]:
     """A fresh browser profile at 1440 × 900, in English, whose base address is the system. Faults fail the test."""
-    options: dict[str, Any] = {"base_url": system.url, "viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
+    options: dict[str, Any] = {
+        "base_url": system.url,
+        "viewport": DESKTOP,
+        "locale": "en-GB",
+        "timezone_id": "Europe/Berlin",
+    }
     context = browser.new_context(**options)
     context.set_default_timeout(15_000)
     context.on("page", faults.watch)
@@ -64,3 +70,13 @@ def context(browser: Browser, system: System, faults: Faults) -> Iterator[Browse
 def page(context: BrowserContext) -> Page:
     """An empty tab."""
     return context.new_page()
+
+
+def axe_violations(page: Page) -> list[str]:
+    """Serious and critical faults of accessibility, by axe-core."""
+    results = Axe().run(page)
+    return [
+        f"{violation['id']}: {violation['help']} {[node['target'] for node in violation['nodes']]}"
+        for violation in results.response["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]

@@ -78,7 +78,7 @@ function Trend({ figures }) {
     buckets.map((bucket) => Date.parse(bucket.since) / 1000),
     buckets.map((bucket) => (bucket.ng_rate === null ? null : bucket.ng_rate * 100)),
   ], [buckets]);
-  const series = [{ label: t("overview.ngRate"), colour: "--ng", kind: "area" }];
+  const series = [{ label: t("overview.ngRate"), colour: "--ng", kind: "bars" }];
   if (figures.totals.total === 0) return html`<p class="soft">${t("overview.noImages")}</p>`;
   return html`<div class="stack tight"><${Legend} series=${series} />
     <${Chart} time label=${t("overview.trend", { recipe: figures.recipe })} data=${data} series=${series} height=${170} format=${(value) => `${integer(value)} %`} /></div>`;
