@@ -27,9 +27,10 @@ from api.routes import (
     predict,
     recipes,
     results,
+    thumbnails,
     webhook_endpoints,
 )
-from api.routes.rescoring import activations, challengers, reports, runs, schedules
+from api.routes.rescoring import activations, challengers, history, reports, runs, schedules
 from api.services import KEY_THREADS, ROUTE_THREADS, WORK_THREADS, Services
 from core.settings import Settings, settings
 
@@ -66,8 +67,9 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, engine=services.engine, threads=KEY_THREADS)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
-    resources = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
-    rescoring = (runs, schedules, reports, activations, challengers)
+    inspected = (exports, inspections, thumbnails, results, batches, parts)
+    resources = (*inspected, recipes, model_versions, webhook_endpoints, deliveries)
+    rescoring = (runs, schedules, reports, history, activations, challengers)
     for routes in (*resources, *rescoring):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.

@@ -1,5 +1,6 @@
 """Housekeeping: create coming partitions and delete expired data. If a job fails, the others still run."""
 
+import datetime as dt
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,7 @@ from core.delivery import deliveries
 from core.feed import feed
 from core.intake import idempotency
 from core.settings import Settings
+from core.storage import thumbnails
 from core.storage.image_store import Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class Housekeeping:
         self._jobs: dict[str, Callable[[], str | None]] = {
             "partitions": self._create_partitions,
             "unfinished uploads": self._delete_unfinished_uploads,
+            "thumbnails of old images": self._delete_old_thumbnails,
             "entries of the feed": partial(self._delete_old, partial(feed.expire, days=settings.feed_days)),
             "finished deliveries": partial(self._delete_old, deliveries.delete_old),
             "idempotency keys": partial(self._delete_old, idempotency.delete_old_keys),
@@ -55,6 +58,11 @@ class Housekeeping:
     def _delete_unfinished_uploads(self) -> str | None:
         deleted = self._store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
         return f"deleted {deleted}" if deleted else None
+
+    def _delete_old_thumbnails(self) -> str | None:
+        today = dt.datetime.now(dt.UTC).date()
+        deleted = thumbnails.expire(self._store, today=today, at_most=PIECES * DELETED_AT_ONCE)
+        return f"deleted {deleted} files" if deleted else None
 
     def _delete_old(self, delete_piece: Callable[..., int]) -> str | None:
         """Delete old rows piece by piece; `delete_piece` deletes up to `at_most` and returns how many."""

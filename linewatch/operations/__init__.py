@@ -10,12 +10,23 @@ from linewatch.operations.inspections import Inspections
 from linewatch.operations.model_versions import ModelVersions
 from linewatch.operations.parts import Parts
 from linewatch.operations.recipes import Recipes
+from linewatch.operations.related_inspections import RelatedInspections
 from linewatch.operations.rescore_actions import RescoreActions
 from linewatch.operations.rescore_runs import RescoreRuns
 from linewatch.operations.rescore_schedules import RescoreSchedules
 
 
 class Operations(
-    Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints, RescoreRuns, RescoreActions, RescoreSchedules
+    Inspections,
+    RelatedInspections,
+    Batches,
+    Parts,
+    Recipes,
+    ModelVersions,
+    Feed,
+    Endpoints,
+    RescoreRuns,
+    RescoreActions,
+    RescoreSchedules,
 ):
     """All operations."""
