@@ -62,7 +62,7 @@ class Housekeeping:
     def _delete_old_thumbnails(self) -> str | None:
         today = dt.datetime.now(dt.UTC).date()
         deleted = thumbnails.expire(self._store, today=today, at_most=PIECES * DELETED_AT_ONCE)
-        return f"deleted {deleted} files" if deleted else None
+        return f"deleted {deleted}" if deleted else None
 
     def _delete_old(self, delete_piece: Callable[..., int]) -> str | None:
         """Delete old rows piece by piece; `delete_piece` deletes up to `at_most` and returns how many."""

@@ -23,14 +23,14 @@ IDLE_SECONDS = 60.0
 
 
 class ThumbnailMaker:
-    """Makes the thumbnails that were requested, the newest request first: it is what somebody looks at. Thread-safe."""
+    """Makes the thumbnails that were requested, in this order. Thread-safe."""
 
     def __init__(self, settings: Settings, store: Store, notifier: Notifier) -> None:
         self._max_pixels = settings.max_image_pixels
         self._store = store
         self._notifier = notifier
         self._changed = threading.Condition()
-        self._waiting: dict[ThumbnailSource, None] = {}  # the newest request is last
+        self._waiting: dict[ThumbnailSource, None] = {}  # in the order of the requests
         self._in_work: set[ThumbnailSource] = set()
         self._stopping = False
         self._threads = [
@@ -48,14 +48,13 @@ class ThumbnailMaker:
             thread.join(timeout=5)
 
     def request(self, images: Sequence[ThumbnailSource]) -> None:
-        """Make the thumbnails of these images soon, the first one first. Does not block."""
+        """Make the thumbnails of these images soon. Does not block. An image that waits already keeps its place."""
         with self._changed:
-            for image in reversed(images):
-                self._waiting.pop(image, None)
+            for image in images:
                 if image not in self._in_work:
-                    self._waiting[image] = None
+                    self._waiting.setdefault(image)
             while len(self._waiting) > MAX_WAITING:
-                del self._waiting[next(iter(self._waiting))]
+                self._pop_oldest()
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -76,12 +75,17 @@ class ThumbnailMaker:
         with self._changed:
             while not self._stopping:
                 if self._waiting:
-                    image, _ = self._waiting.popitem()
+                    image = self._pop_oldest()
                     self._in_work.add(image)
                     return image
                 if not self._changed.wait(IDLE_SECONDS):
                     drawer.end()
         return None
+
+    def _pop_oldest(self) -> ThumbnailSource:
+        oldest = next(iter(self._waiting))
+        del self._waiting[oldest]
+        return oldest
 
     def _make(self, drawer: ThumbnailDrawer, image: ThumbnailSource) -> None:
         """Store the thumbnail of an image, or the error next to it.
