@@ -53,8 +53,9 @@ class RelatedInspections(Session):
 
         Example:
             inspection = lw.submit("part.png", recipe="ring", wait=30)
+            lw.rescore("ring", 1, where={}, threshold=0.04, wait=60)
             for rescore in lw.rescores(inspection.id):
-                print(rescore.model.version, rescore.verdict)
+                print(rescore.run_id, rescore.threshold, rescore.verdict)
         """
         path = url_path("inspections", inspection_id, "rescores")
         async for page in self._pages(InspectionRescorePage, path, {"limit": page_size}):
