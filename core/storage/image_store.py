@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 STAGING = "tmp"
 THUMBNAILS = "thumbnails"
+GREY_SUFFIX = ".grey"
 
 _KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
 
@@ -59,7 +60,7 @@ def thumbnail_key(day: dt.date, image_sha256: bytes, bit_depth: int | None) -> s
 
 def grey_key(thumbnail: str) -> str:
     """Store key of the grey copy that belongs to a thumbnail, by which images are compared."""
-    return f"{thumbnail}.grey"
+    return f"{thumbnail}{GREY_SUFFIX}"
 
 
 def failure_key(key: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from core.models.bit_depths import BitDepth
-from core.storage.image_store import THUMBNAILS, Store, grey_key, image_key, thumbnail_key
+from core.storage.image_store import GREY_SUFFIX, THUMBNAILS, Store, grey_key, image_key, thumbnail_key
 
 KEPT_DAYS = 30
 """Thumbnails of images that were uploaded longer ago are kept for `KEPT_SECONDS` only."""
@@ -82,9 +82,11 @@ def expire(store: Store, *, today: dt.date, at_most: int) -> int:
 
 def _delete_files(folder: Path, made_before: float, at_most: int) -> int:
     deleted = 0
-    for file in folder.iterdir():
+    for file in sorted(folder.iterdir()):
         if deleted == at_most:
             break
+        if file.suffix == GREY_SUFFIX and file.with_suffix("").exists():
+            continue  # a grey copy is deleted after its thumbnail, which sorts before it
         with suppress(FileNotFoundError):  # another process has deleted it
             if file.stat().st_mtime < made_before:
                 file.unlink()

@@ -64,6 +64,15 @@ def test_thumbnails_of_old_images_are_deleted_a_day_after_they_were_made(store: 
     assert thumbnails.expire(store, today=TODAY, at_most=100) == 0
 
 
+def test_a_thumbnail_keeps_its_grey_copy(store: Store) -> None:
+    source = stored(store, KEPT_DAYS + 5, KEPT_SECONDS - 60)
+    os.utime(store.path(source.grey_key), (0, 0))
+    assert thumbnails.expire(store, today=TODAY, at_most=100) == 0
+    os.utime(store.path(source.key), (0, 0))
+    assert [thumbnails.expire(store, today=TODAY, at_most=1) for _ in range(3)] == [1, 1, 0]
+    assert not store.path(source.key).parent.exists()
+
+
 def test_a_thumbnail_can_be_stored_in_a_folder_that_was_deleted(store: Store) -> None:
     source = stored(store, KEPT_DAYS + 5, KEPT_SECONDS + 60)
     thumbnails.expire(store, today=TODAY, at_most=100)
