@@ -30,10 +30,11 @@ from api.routes import (
     reviews,
     statistics,
     thresholds,
+    thumbnails,
     webhook_endpoints,
 )
 from api.routes.access import api_keys, audit_events, session
-from api.routes.rescoring import activations, challengers, comparisons, reports, runs, schedules
+from api.routes.rescoring import activations, challengers, comparisons, history, reports, runs, schedules
 from api.services import ROUTE_THREADS, WORK_THREADS, Services
 from core.settings import Settings, settings
 
@@ -70,10 +71,10 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
-    resources = (exports, inspections, reviews, results, statistics, batches, parts)
+    resources = (exports, inspections, thumbnails, reviews, results, statistics, batches, parts)
     models = (recipes, model_versions, thresholds)
     webhooks = (webhook_endpoints, deliveries)
-    rescoring = (runs, schedules, reports, activations, challengers, comparisons)
+    rescoring = (runs, schedules, reports, history, activations, challengers, comparisons)
     access = (session, api_keys, audit_events)
     for routes in (*resources, *models, *webhooks, *rescoring, *access):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])

@@ -1,17 +1,21 @@
-"""Anomaly maps, heatmaps and run reports on demand: a worker creates them and the store caches them.
+"""Anomaly maps, heatmaps, thumbnails and run reports on demand: a worker creates them and the store caches them.
 
 The api decodes no images: an image that crashes the decoder crashes a worker's child process, not the api.
 """
 
 import asyncio
 import datetime as dt
+import math
+import time
+from collections.abc import Sequence
 from uuid import UUID
 
 from api.services import Services
 from core.errors import Code, Refused
 from core.intake.submission import StoredImage
-from core.queue.broker import Task
+from core.queue.broker import IO_QUEUE, Task
 from core.storage.image_store import Store, anomaly_map_key, failure_key, heatmap_key, image_key, report_key
+from core.storage.thumbnails import ThumbnailSource
 
 RESEND_SECONDS = 5.0
 """The task is sent again after this time, in case its message was lost."""
@@ -60,6 +64,58 @@ async def rescore_report(services: Services, run_id: UUID, digest: str) -> bytes
     """
     key = report_key(run_id, digest)
     return await _run_task(services, key, Task.RESCORE_REPORT, str(run_id), key)
+
+
+async def thumbnail(services: Services, source: ThumbnailSource) -> bytes:
+    """The thumbnail of a stored image: a JPEG, see `core.vision.evaluation.thumbnail`.
+
+    Raises:
+        Refused: NOT_FOUND if the image is no longer in the store; IMAGE_UNDECODABLE; TIMEOUT if no worker made it in
+            time.
+    """
+    data = await asyncio.to_thread(_stored_thumbnail, services.store, source)
+    if data is None:
+        if not await asyncio.to_thread(services.store.holds, source.image_key):
+            raise Refused(Code.NOT_FOUND, "The image is no longer in the store.")
+        await make_thumbnails(services, [source], seconds=services.settings.predict_timeout)
+        data = await asyncio.to_thread(_stored_thumbnail, services.store, source)
+    if data is None:
+        raise Refused(Code.TIMEOUT, "No worker made the thumbnail in time. Retry.")
+    return data
+
+
+async def make_thumbnails(services: Services, sources: Sequence[ThumbnailSource], *, seconds: float) -> None:
+    """Have a worker make thumbnails that are missing in the store, and wait for them, at most this many seconds.
+
+    The io worker makes them, so that no scoring worker is kept from live images.
+    """
+    async with services.long_polls.expecting("anomaly_map", *(source.key for source in sources)) as written:
+        sent_at = -math.inf
+        try:
+            async with asyncio.timeout(seconds):
+                while missing := await asyncio.to_thread(_missing, services.store, sources):
+                    if time.monotonic() >= sent_at + RESEND_SECONDS:
+                        messages = [source.to_message() for source in missing]
+                        services.publisher.call(Task.THUMBNAILS, messages, queue=IO_QUEUE)
+                        sent_at = time.monotonic()
+                    await _wait_at_most(written, RESEND_SECONDS)
+        except TimeoutError:
+            return
+
+
+def _missing(store: Store, sources: Sequence[ThumbnailSource]) -> list[ThumbnailSource]:
+    return [source for source in sources if not _is_finished(store, source.key)]
+
+
+def _stored_thumbnail(store: Store, source: ThumbnailSource) -> bytes | None:
+    """A thumbnail that was made before; None if it is missing. Raises Refused if it cannot be made."""
+    try:
+        return store.read(source.key)
+    except FileNotFoundError:
+        if store.holds(failure_key(source.key)):
+            detail = store.read(failure_key(source.key)).decode()
+            raise Refused(Code.IMAGE_UNDECODABLE, detail) from None
+        return None
 
 
 async def _run_task(services: Services, key: str, task: Task, *arguments: object) -> bytes:

@@ -27,6 +27,7 @@ class Code(StrEnum):
     TOO_MANY_IMAGES = "too_many_images"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     MULTIPLE_FRAMES = "multiple_frames"
+    IMAGE_UNDECODABLE = "image_undecodable"
     INVALID_FIELD = "invalid_field"
     INVALID_CURSOR = "invalid_cursor"
     CURSOR_EPOCH = "cursor_epoch"

@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     )
     feed_days: Annotated[int, Field(ge=1)] = Field(30, description="days that the feed keeps its entries")
     predict_timeout: Annotated[float, Field(gt=0)] = Field(
-        30.0, description="how long /predict and /heatmap wait for the result"
+        30.0, description="how long /predict, heatmaps and thumbnails wait for the result"
     )
 
     webhook_allow: str = Field(

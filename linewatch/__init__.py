@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Unreachable,
         WebhookInvalid,
     )
+    from linewatch.types.related import InspectionRescore, Neighbours, SimilarInspection, SimilarInspections
     from linewatch.types.rescoring import RescoreResult, RescoreRun, RunActivation
     from linewatch.types.results import (
         Batch,
@@ -37,6 +38,7 @@ _NAMES = {
     "linewatch.errors": """
         BundleRejected CursorLost GateNotMet LinewatchError Refused TimedOut Unreachable WebhookInvalid
     """,
+    "linewatch.types.related": "InspectionRescore Neighbours SimilarInspection SimilarInspections",
     "linewatch.types.rescoring": "RescoreResult RescoreRun RunActivation",
     "linewatch.types.results": """
         Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe Review Threshold
@@ -57,8 +59,10 @@ __all__ = [
     "FeedItem",
     "GateNotMet",
     "Inspection",
+    "InspectionRescore",
     "LinewatchError",
     "ModelVersion",
+    "Neighbours",
     "NotSubmitted",
     "Part",
     "Recipe",
@@ -67,6 +71,8 @@ __all__ = [
     "RescoreRun",
     "Review",
     "RunActivation",
+    "SimilarInspection",
+    "SimilarInspections",
     "Submitted",
     "Threshold",
     "ThresholdPreview",

@@ -171,6 +171,10 @@ class Client:
     image = _blocking(Operations.image)
     anomaly_map = _blocking(Operations.anomaly_map)
     heatmap = _blocking(Operations.heatmap)
+    thumbnail = _blocking(Operations.thumbnail)
+    similar = _blocking(Operations.similar)
+    neighbours = _blocking(Operations.neighbours)
+    rescores = _iterating(Operations.rescores)
 
     # Batches
 

@@ -1,5 +1,6 @@
 """Housekeeping: create coming partitions and delete expired data. If a job fails, the others still run."""
 
+import datetime as dt
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ from core.delivery import deliveries
 from core.feed import feed
 from core.intake import idempotency
 from core.settings import Settings
+from core.storage import thumbnails
 from core.storage.image_store import Store
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class Housekeeping:
         self._jobs: dict[str, Callable[[], str | None]] = {
             "partitions": self._create_partitions,
             "unfinished uploads": self._delete_unfinished_uploads,
+            "thumbnails of old images": self._delete_old_thumbnails,
             "entries of the feed": partial(self._delete_old, partial(feed.expire, days=settings.feed_days)),
             "finished deliveries": partial(self._delete_old, deliveries.delete_old),
             "sessions": partial(self._delete_old, sessions.delete_ended),
@@ -56,6 +59,11 @@ class Housekeeping:
 
     def _delete_unfinished_uploads(self) -> str | None:
         deleted = self._store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
+        return f"deleted {deleted}" if deleted else None
+
+    def _delete_old_thumbnails(self) -> str | None:
+        today = dt.datetime.now(dt.UTC).date()
+        deleted = thumbnails.expire(self._store, today=today, at_most=PIECES * DELETED_AT_ONCE)
         return f"deleted {deleted}" if deleted else None
 
     def _delete_old(self, delete_piece: Callable[..., int]) -> str | None:

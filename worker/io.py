@@ -1,11 +1,12 @@
 """The io worker: `celery -A worker.io worker --queues io --pool threads`.
 
-Its tasks plan re-scoring runs and delete old data. Separate threads send webhooks and, if configured, publish results
-over MQTT.
+Its tasks plan re-scoring runs, make thumbnails and delete old data. Separate threads send webhooks and, if configured,
+publish results over MQTT.
 """
 
 import logging
 import threading
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -17,11 +18,13 @@ from core.queue.broker import Task
 from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
 from core.storage.image_store import Store
+from core.storage.thumbnails import Message, ThumbnailSource
 from worker.app import create_app
 from worker.delivery.mqtt import Publisher
 from worker.delivery.webhooks import Sender
 from worker.housekeeping import Housekeeping
 from worker.rescoring.planning import Planner
+from worker.thumbnails.maker import ThumbnailMaker
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,9 @@ class Process:
         self.notifier = Notifier(settings())
         self.stopping = threading.Event()
         self.planner = Planner(settings(), self.engine, self.notifier, self.stopping)
-        self.housekeeping = Housekeeping(settings(), self.engine, Store(settings().store_url))
+        store = Store(settings().store_url)
+        self.thumbnails = ThumbnailMaker(settings(), store, self.notifier)
+        self.housekeeping = Housekeeping(settings(), self.engine, store)
 
 
 class _Worker:
@@ -68,6 +73,7 @@ class _Worker:
         self.sender.stop()
         if self.publisher is not None:
             self.publisher.stop()
+        self.process.thumbnails.close()
         self.process.notifier.close()
         self.process.engine.dispose()
 
@@ -90,6 +96,12 @@ signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 def plan_run(run_id: str) -> None:
     """Plan as much of a re-scoring run as there is room for slices."""
     worker.process.planner.plan(UUID(run_id))
+
+
+@app.task(name=Task.THUMBNAILS)
+def thumbnails(messages: Sequence[Message]) -> None:
+    """Request the thumbnails of stored images."""
+    worker.process.thumbnails.request([ThumbnailSource.from_message(message) for message in messages])
 
 
 @app.task(name=Task.HOUSEKEEPING)

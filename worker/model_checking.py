@@ -40,8 +40,8 @@ from core.vision.bundle.manifest import MANIFEST, digest
 from core.vision.bundle.tar import unpack
 from core.vision.errors import InvalidBundle
 from worker.pipeline.faults import WorkerUnfit
-from worker.pipeline.isolated_decoding import INHERITED
 from worker.pipeline.leases import keep_renewed
+from worker.pipeline.limited_child import INHERITED
 from worker.pipeline.loaded_models import Models
 
 log = logging.getLogger(__name__)

@@ -30,12 +30,13 @@ from api.requests.parameters import (
 )
 from api.requests.uploads import Received, is_form, is_image
 from api.responses.problems import refuses
+from api.responses.related_inspections import Neighbours
 from api.responses.schemas import InspectionPage, OpcUaPage, binary
 from api.services import Actor, ApiKey, Context, Services
 from core.documents.documents import Inspection
 from core.documents.opcua import OpcUaResult
 from core.errors import Code, Refused
-from core.inspection import inspections, reviews
+from core.inspection import inspections, neighbours, reviews
 from core.inspection.inspections import Filters, Reviewed
 from core.intake.idempotency import Key
 from core.intake.image_decoding import MEDIA_TYPES, Header
@@ -251,6 +252,18 @@ async def get_inspection(
     """Get an inspection. `wait` waits until it is final; `view=opcua` uses the vocabulary of OPC UA."""
     inspection = await wait_until_final(services, inspection_id, wait)
     return OpcUaResult.of(inspection) if view == "opcua" else Inspection.of(inspection)
+
+
+@router.get("/{inspection_id}/neighbours", responses=refuses(Code.RECIPE_UNKNOWN))
+def get_neighbours(inspection_id: UUID, listing: Annotated[ListingFilters, Query()], services: Context) -> Neighbours:
+    """Get the next newer and the next older inspection of the listing with the same filters.
+
+    On each side, the nearest 10,000 inspections are searched that have the narrowest of these filters: `part_id`,
+    `batch_id`, `lot_id`, `station_id`, `line_id`, `recipe`. The inspection itself need not pass the filters.
+    """
+    with services.transaction() as connection:
+        found = neighbours.find(connection, inspection_id, listing.filters())
+    return Neighbours(newer=found.newer, older=found.older)
 
 
 @router.post("/{inspection_id}/cancel", responses=refuses(Code.INVALID_TRANSITION))

@@ -63,16 +63,21 @@ class LongPolls:
         self.answer_all()
 
     @asynccontextmanager
-    async def expecting(self, kind: Kind, name: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set once `name` may be final. Check first inside the block, then wait, to miss nothing."""
+    async def expecting(self, kind: Kind, *names: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set once one of the names may be final.
+
+        Check first inside the block, then wait, to miss nothing.
+        """
         event = asyncio.Event()
-        self._waiting[kind, name].add(event)
+        for name in names:
+            self._waiting[kind, name].add(event)
         try:
             yield event
         finally:
-            self._waiting[kind, name].discard(event)
-            if not self._waiting[kind, name]:
-                del self._waiting[kind, name]
+            for name in names:
+                self._waiting[kind, name].discard(event)
+                if not self._waiting[kind, name]:
+                    del self._waiting[kind, name]
 
     async def final(self, kind: Kind, one: UUID, wait: float, view: Callable[[UUID], AnyEnding]) -> AnyEnding:
         """A resource once it is final, or in its current state after `wait` seconds; `view` runs in a thread."""

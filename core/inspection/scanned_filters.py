@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Uuid, and_, any_, case, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from core.inspection.review_decisions import IS_STANDING
 from core.tables import inspections, reviews
 
 SCANNED_AT_ONCE = 20_000
@@ -54,7 +55,9 @@ class ScannedFilters:
         if self.max_score_ratio is not None:
             conditions.append(score <= _times_threshold(self.max_score_ratio))
         if self.reviewer is not None:
-            by_reviewer = and_(reviews.c.inspection_id == inspections.c.id, reviews.c.reviewer == self.reviewer)
+            by_reviewer = and_(
+                reviews.c.inspection_id == inspections.c.id, reviews.c.reviewer == self.reviewer, IS_STANDING
+            )
             conditions.append(select(reviews.c.id).where(by_reviewer).exists())
         return conditions
 
@@ -96,7 +99,7 @@ def find_window(
 
 
 def _window_of_reviewer(connection: Connection, reviewer: str, before: UUID | None) -> Window:
-    query = select(reviews.c.inspection_id).distinct().where(reviews.c.reviewer == reviewer)
+    query = select(reviews.c.inspection_id).distinct().where(reviews.c.reviewer == reviewer, IS_STANDING)
     if before is not None:
         query = query.where(reviews.c.inspection_id < before)
     newest = query.order_by(reviews.c.inspection_id.desc()).limit(REVIEWED_AT_ONCE)

@@ -20,7 +20,7 @@ FINISHED_CHANNEL = "linewatch:finished"
 """Pub/sub: after a finish, the ids of the inspections and batches that became final, separated by spaces."""
 
 MAP_CHANNEL = "linewatch:anomaly-map"
-"""Pub/sub: the store key of an anomaly map or a heatmap that was just written."""
+"""Pub/sub: the store key of an anomaly map, heatmap, report or thumbnail that was just written."""
 
 SOCKET_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 2.0
@@ -35,6 +35,7 @@ class Task(StrEnum):
     RESCORE_REPORT = "linewatch.rescore_report"
     ANOMALY_MAP = "linewatch.anomaly_map"
     HEATMAP = "linewatch.heatmap"
+    THUMBNAILS = "linewatch.thumbnails"
     HOUSEKEEPING = "linewatch.housekeeping"
     PLAN_RUN = "linewatch.plan_run"
 

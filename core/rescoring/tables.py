@@ -141,6 +141,12 @@ rescore_results = Table(
         "number",
         postgresql_where=text("before_verdict <> verdict"),
     ),
+    Index(
+        "ix_rescore_results_inspection_id",
+        "inspection_id",
+        "run_id",
+        postgresql_where=text("inspection_id IS NOT NULL"),
+    ),
 )
 
 rescore_schedules = Table(

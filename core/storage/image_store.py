@@ -1,8 +1,9 @@
 """The image store: a folder in which every file is complete and durable, or does not exist.
 
 Images are stored under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload; model bundles under
-`models/<sha256>.tar`. Anomaly maps, heatmaps and reports can be regenerated; they are stored under `anomaly-maps/`,
-`heatmaps/` and `reports/`. Files are written under `tmp/` first.
+`models/<sha256>.tar`. Anomaly maps, heatmaps, reports and thumbnails can be regenerated; they are stored under
+`anomaly-maps/`, `heatmaps/`, `reports/` and `thumbnails/`, the last by the days of the images. Files are written under
+`tmp/` first.
 """
 
 import datetime as dt
@@ -11,7 +12,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,8 @@ from uuid import UUID, uuid4
 log = logging.getLogger(__name__)
 
 STAGING = "tmp"
+THUMBNAILS = "thumbnails"
+GREY_SUFFIX = ".grey"
 
 _KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
 
@@ -50,8 +53,18 @@ def report_key(run_id: UUID, digest: str) -> str:
     return f"reports/{run_id}-{digest}.html"
 
 
+def thumbnail_key(day: dt.date, image_sha256: bytes, bit_depth: int | None) -> str:
+    """Store key of the thumbnail of an image whose grey levels are scaled by this depth; None for 8-bit images."""
+    return f"{THUMBNAILS}/{image_key(day, image_sha256)}{'' if bit_depth is None else f'-{bit_depth}'}.jpg"
+
+
+def grey_key(thumbnail: str) -> str:
+    """Store key of the grey copy that belongs to a thumbnail, by which images are compared."""
+    return f"{thumbnail}{GREY_SUFFIX}"
+
+
 def failure_key(key: str) -> str:
-    """Store key of the error text if an anomaly map, heatmap or report could not be generated."""
+    """Store key of the error text if an anomaly map, heatmap, report or thumbnail could not be generated."""
     return f"{key}.failed"
 
 
@@ -135,13 +148,20 @@ class Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Write one file durably; an existing file is replaced atomically."""
-        staged = self.stage()
+        self.put_all({key: data})
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        """Write files durably, in their order: if the last one is there, so are the others."""
+        staged: list[tuple[Staged, str]] = []
         try:
-            staged.write(data)
-            staged.flush()
-            self.publish([(staged, key)])
+            for key, data in files.items():
+                staged.append((self.stage(), key))
+                staged[-1][0].write(data)
+                staged[-1][0].flush()
+            self.publish(staged)
         except BaseException:
-            staged.discard()
+            for file, _ in staged:
+                file.discard()
             raise
 
     def read(self, key: str) -> bytes:

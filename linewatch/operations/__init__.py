@@ -10,6 +10,7 @@ from linewatch.operations.inspections import Inspections
 from linewatch.operations.model_versions import ModelVersions
 from linewatch.operations.parts import Parts
 from linewatch.operations.recipes import Recipes
+from linewatch.operations.related_inspections import RelatedInspections
 from linewatch.operations.rescore_actions import RescoreActions
 from linewatch.operations.rescore_runs import RescoreRuns
 from linewatch.operations.rescore_schedules import RescoreSchedules
@@ -18,6 +19,7 @@ from linewatch.operations.reviews import Reviews
 
 class Operations(
     Inspections,
+    RelatedInspections,
     Reviews,
     Batches,
     Parts,

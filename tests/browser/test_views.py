@@ -31,8 +31,14 @@ def inspected(client: httpx.Client, recipe: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("viewport", [DESKTOP, TABLET], ids=["desktop", "tablet"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_each_view_is_accessible(
-    browser: Browser, system: System, inspected: list[dict[str, Any]], faults: Faults,
-    path: str, viewport: dict[str, int], scheme: str, tmp_path: Path,
+    browser: Browser,
+    system: System,
+    inspected: list[dict[str, Any]],
+    faults: Faults,
+    path: str,
+    viewport: dict[str, int],
+    scheme: str,
+    tmp_path: Path,
 ) -> None:
     context = browser.new_context(base_url=system.url, viewport=viewport, color_scheme=scheme, locale="en-GB")
     context.on("page", faults.watch)
@@ -46,16 +52,22 @@ def test_each_view_is_accessible(
     assert not faults.seen
 
 
-def test_the_overview_shows_the_figures_of_the_api(page: Page, client: httpx.Client, inspected: list[dict[str, Any]]) -> None:
+def test_the_overview_shows_the_figures_of_the_api(
+    page: Page, client: httpx.Client, inspected: list[dict[str, Any]]
+) -> None:
     recipe = inspected[0]["recipe"]
     page.goto(f"/?recipe={recipe}")
     panel = page.locator(".recipe-panel", has_text=recipe)
     [figures] = client.get("/v1/statistics", params={"recipe": recipe, "time_zone": "Europe/Berlin"}).json()["items"]
-    expect(panel.locator(".figure", has_text="Images today").locator("dd")).to_have_text(str(figures["totals"]["total"]))
+    expect(panel.locator(".figure", has_text="Images today").locator("dd")).to_have_text(
+        str(figures["totals"]["total"])
+    )
     ng_rate = panel.locator(".figure", has_text="NG rate")
     expect(ng_rate.locator("dd")).to_have_text(f"{round(100 * figures['totals']['ng_rate'])}%")
     expect(ng_rate.locator(".note")).to_have_text(f"{figures['totals']['verdict']['ng']} NG")
-    expect(panel.locator(".last-defect")).to_have_attribute("href", f"/inspections/{figures['last_ng']}?recipe={recipe}")
+    expect(panel.locator(".last-defect")).to_have_attribute(
+        "href", f"/inspections/{figures['last_ng']}?recipe={recipe}"
+    )
 
 
 def test_the_gallery_keeps_its_filter_in_the_address_and_reads_more(

@@ -7,9 +7,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from core.documents.documents import Error
+from core.documents.documents import Error, Model
 from core.rescoring.documents import RescoreRun
 from core.rescoring.reports.agreement import Agreement
+from core.rescoring.reports.history import Rescore
 from core.rescoring.reports.results import RunResult
 
 BINS = 60
@@ -24,6 +25,17 @@ class RecordedResult(BaseModel):
     threshold: float | None
     verdict: str
     model_version: int | None
+
+    @classmethod
+    def from_result(cls, result: RunResult) -> Self | None:
+        if result.before_verdict is None:
+            return None
+        return cls(
+            anomaly_score=result.before_score,
+            threshold=result.before_threshold,
+            verdict=result.before_verdict,
+            model_version=result.before_model_version,
+        )
 
 
 class RescoreResult(BaseModel):
@@ -61,18 +73,54 @@ class RescoreResult(BaseModel):
         fields = {name: getattr(result, name) for name in cls.model_fields if hasattr(result, name)}
         fields |= {
             "image_sha256": result.image_sha256 and result.image_sha256.hex(),
-            "before": None
-            if result.before_verdict is None
-            else RecordedResult(
-                anomaly_score=result.before_score,
-                threshold=result.before_threshold,
-                verdict=result.before_verdict,
-                model_version=result.before_model_version,
-            ),
+            "before": RecordedResult.from_result(result),
             "reviewed_verdict": result.review and result.review.verdict,
-            "error": Error(code=result.error_code, detail=result.error_detail) if result.error_code else None,
+            "error": _error(result),
         }
         return cls(**fields)
+
+
+class InspectionRescore(BaseModel):
+    """The result that a re-scoring run or a challenger has for an inspection.
+
+    `run_status` is that of the run now, `kind` is `archive` or `challenger`. `number` is the position in the source of
+    the run: `/v1/rescore-runs/{run_id}/results/{number}/heatmap` draws the result. `before` is what was recorded for
+    the inspection when the run scored it; null if it had no verdict. `flip` is `<before>_to_<after>` if the two
+    verdicts differ.
+    """
+
+    run_id: UUID
+    kind: str
+    run_status: str
+    model: Model
+    number: int
+    anomaly_score: float | None
+    threshold: float | None
+    review_threshold: float | None
+    verdict: str | None
+    before: RecordedResult | None
+    flip: str | None
+    reasons: list[str]
+    error: Error | None
+    scored_at: dt.datetime
+
+    @classmethod
+    def from_rescore(cls, rescore: Rescore) -> Self:
+        run, result = rescore.run, rescore.result
+        fields = {name: getattr(result, name) for name in cls.model_fields if hasattr(result, name)}
+        fields |= {
+            "run_id": run.id,
+            "kind": run.kind,
+            "run_status": run.state,
+            "model": Model(version=run.model_version, sha256=run.model_sha256.hex()),
+            "before": RecordedResult.from_result(result),
+            "error": _error(result),
+        }
+        return cls(**fields)
+
+
+def _error(result: RunResult) -> Error | None:
+    return Error(code=result.error_code, detail=result.error_detail) if result.error_code else None
 
 
 class FlipCount(BaseModel):

@@ -116,6 +116,23 @@ def list_page(
     return _page(connection, connection.execute(query.order_by(_TABLE.number).limit(limit + 1)).all(), limit)
 
 
+def of_inspection(
+    connection: Connection, inspection_id: UUID, *, before: UUID | None, limit: int
+) -> tuple[list[tuple[UUID, RunResult]], UUID | None]:
+    """Return one page of the results of an inspection with their runs, the newest run first.
+
+    Returns:
+        The page, and the `before` of the next page, or None at the end.
+    """
+    query = _SELECT.add_columns(_TABLE.run_id).where(_TABLE.inspection_id == inspection_id)
+    if before is not None:
+        query = query.where(_TABLE.run_id < before)
+    rows = connection.execute(query.order_by(_TABLE.run_id.desc()).limit(limit + 1)).all()
+    run_ids = [row.run_id for row in rows[:limit]]
+    found = _results(connection, rows[:limit])
+    return list(zip(run_ids, found, strict=True)), run_ids[-1] if len(rows) > limit else None
+
+
 def flips_page(
     connection: Connection,
     run_id: UUID,
@@ -197,4 +214,10 @@ def _page(connection: Connection, rows: Sequence[Row[Any]], limit: int) -> tuple
 def _results(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunResult]:
     inspected = [row.inspection_id for row in rows if row.inspection_id is not None]
     reviews = reviews_of(connection, inspected) if inspected else {}
-    return [RunResult(**row._mapping, review=decisive_review(reviews.get(row.inspection_id, ()))) for row in rows]
+    return [
+        RunResult(
+            **{name: value for name, value in row._mapping.items() if name != "run_id"},
+            review=decisive_review(reviews.get(row.inspection_id, ())),
+        )
+        for row in rows
+    ]

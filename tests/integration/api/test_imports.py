@@ -1,10 +1,13 @@
-"""The api starts without PyTorch."""
+"""The api and the io worker start without PyTorch and scipy."""
 
 import subprocess
 import sys
 
+import pytest
 
-def test_importing_the_api_imports_no_torch() -> None:
-    script = "import sys, api.app, api.__main__; print(sorted(m for m in sys.modules if 'torch' in m or 'scipy' in m))"
+
+@pytest.mark.parametrize("modules", ["api.app, api.__main__", "worker.io, worker.thumbnails.drawing"])
+def test_importing_it_imports_no_torch(modules: str) -> None:
+    script = f"import sys, {modules}; print(sorted(m for m in sys.modules if 'torch' in m or 'scipy' in m))"
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"

@@ -1,5 +1,6 @@
 """Housekeeping: a failing job does not stop the others."""
 
+import datetime as dt
 import logging
 import os
 import time
@@ -12,6 +13,7 @@ from core import partitions
 from core.access import keys, sessions
 from core.settings import Settings
 from core.storage.image_store import Store
+from core.storage.thumbnails import ThumbnailSource
 from worker.housekeeping import STALE_UPLOAD_SECONDS, Housekeeping
 
 
@@ -28,11 +30,18 @@ def stale_upload(store: Store) -> Path:
     return staged.path
 
 
+def stale_thumbnail(store: Store) -> Path:
+    source = ThumbnailSource(dt.date(2020, 1, 2), bytes(32), None)
+    store.put(source.key, b"jpeg")
+    os.utime(store.path(source.key), (0, 0))
+    return store.path(source.key)
+
+
 def test_each_job_logs_what_it_did(
     engine: Engine, settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    file = stale_upload(store)
+    file, thumbnail = stale_upload(store), stale_thumbnail(store)
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -45,8 +54,10 @@ def test_each_job_logs_what_it_did(
         connection.execute(text("UPDATE sessions SET expires_at = now()"))
     Housekeeping(settings, engine, store).run()
     assert not file.exists()
+    assert not thumbnail.exists()
     assert "housekeeping of unfinished uploads: deleted 1" in caplog.text
     assert "housekeeping of sessions: deleted 1" in caplog.text
+    assert "housekeeping of thumbnails of old images: deleted 1" in caplog.text
     assert "housekeeping of idempotency keys: deleted 1" in caplog.text
 
 

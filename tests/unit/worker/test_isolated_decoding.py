@@ -25,7 +25,7 @@ from core.vision.input.upright import POSE
 from tests.fixtures.deep_images import deep_levels, deep_png
 from tests.fixtures.part_images import encoded, png
 from tests.fixtures.posed_parts import Placement, draw_part, wedge
-from worker.pipeline import isolated_decoding
+from worker.pipeline import isolated_decoding, limited_child
 from worker.pipeline.isolated_decoding import IsolatedDecoder, Unfinished
 
 SQUARE = Preprocessing(width=32, height=32, scaled_decode=False)
@@ -133,7 +133,7 @@ def test_an_image_whose_child_dies_twice_is_poison_and_affects_no_other(
     killed: list[int] = []
 
     def kill_blocked_children() -> None:
-        while len(killed) < isolated_decoding.DEATHS_TO_BE_POISON:
+        while len(killed) < limited_child.DEATHS_TO_BE_POISON:
             for child in children():
                 if child.pid not in killed and child.status() == psutil.STATUS_SLEEPING:
                     child.kill()
@@ -199,14 +199,14 @@ def test_an_idle_child_lives_on_after_the_limit_of_its_last_image(
     [child] = children()
     monkeypatch.setattr(isolated_decoding, "CPU_SECONDS_PER_IMAGE", 0.2)
     decoder.prepare(image)
-    time.sleep(2 * isolated_decoding.WALL_FACTOR * 0.2 + 0.5)
+    time.sleep(2 * limited_child.WALL_FACTOR * 0.2 + 0.5)
     assert children() == [child]
     assert child.is_running()
 
 
 LIMITED = """
-from worker.pipeline.isolated_decoding import _limit
-_limit({{"cpu_seconds": {cpu_seconds}, "max_pixels": 1_000_000}})
+from worker.pipeline.limited_child import limit
+limit({{"cpu_seconds": {cpu_seconds}, "wall_seconds": 240, "max_pixels": 1_000_000}})
 {work}
 """
 

@@ -1,0 +1,1 @@
+"""Thumbnails of stored images, made when somebody looks at them."""
