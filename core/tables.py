@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    REAL,
     BigInteger,
     CheckConstraint,
     Column,
@@ -219,6 +220,9 @@ inspections = Table(
     Column("error_detail", Text),
     Column("finished_at", Timestamp, nullable=False, server_default=NOW),
     Column("timings_ms", JSONB, nullable=False),
+    Column("brightness", REAL),  # this and the next two: `core.vision.input.input_checks.ImageMeasurements`
+    Column("contrast", REAL),
+    Column("sharpness", REAL),
     one_of("status", "completed", "failed", "cancelled"),
     one_of("verdict", "ok", "ng", "review"),
     CheckConstraint(
@@ -412,4 +416,14 @@ audit_events = Table(
     Column("subject", Text, nullable=False),
     Column("detail", JSONB, nullable=False),
     Index(None, "subject", "id"),
+)
+
+# How many inspections lost their worker, by the time when it was noticed.
+rescues = Table(
+    "rescues",
+    metadata,
+    _id(),
+    Column("at", Timestamp, nullable=False, server_default=NOW),
+    Column("inspections", Integer, nullable=False),
+    Index(None, "at"),
 )

@@ -10,8 +10,10 @@ from core import partitions
 from core.delivery import deliveries
 from core.feed import feed
 from core.intake import idempotency
+from core.queue import leases
 from core.settings import Settings
 from core.storage.image_store import Store
+from core.system import store_usage
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class Housekeeping:
             "entries of the feed": partial(self._delete_old, partial(feed.expire, days=settings.feed_days)),
             "finished deliveries": partial(self._delete_old, deliveries.delete_old),
             "idempotency keys": partial(self._delete_old, idempotency.delete_old_keys),
+            "records of rescues": partial(self._delete_old, leases.delete_old_rescues),
+            "the size of the store": self._count_images,
         }
 
     def run(self) -> None:
@@ -55,6 +59,13 @@ class Housekeeping:
     def _delete_unfinished_uploads(self) -> str | None:
         deleted = self._store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
         return f"deleted {deleted}" if deleted else None
+
+    def _count_images(self) -> None:
+        with self._engine.begin() as connection:
+            days = store_usage.days_to_count(connection)
+        for day in days:  # each in its own transaction
+            with self._engine.begin() as connection:
+                store_usage.count_day(connection, day)
 
     def _delete_old(self, delete_piece: Callable[..., int]) -> str | None:
         """Delete old rows piece by piece; `delete_piece` deletes up to `at_most` and returns how many."""

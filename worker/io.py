@@ -20,6 +20,7 @@ from core.storage.image_store import Store
 from worker.app import create_app
 from worker.delivery.mqtt import Publisher
 from worker.delivery.webhooks import Sender
+from worker.heartbeat import Heartbeat
 from worker.housekeeping import Housekeeping
 from worker.rescoring.planning import Planner
 
@@ -37,6 +38,7 @@ class Process:
         self.stopping = threading.Event()
         self.planner = Planner(settings(), self.engine, self.notifier, self.stopping)
         self.housekeeping = Housekeeping(settings(), self.engine, Store(settings().store_url))
+        self.heartbeat = Heartbeat(settings(), "io")
 
 
 class _Worker:
@@ -60,9 +62,14 @@ class _Worker:
         if settings().mqtt_url is not None:
             self.publisher = _publisher(self.process)
             self.publisher.start()
+        self.process.heartbeat.start()
+
+    def on_ready(self, **_: Any) -> None:
+        self.process.heartbeat.set_ready()
 
     def on_shutting_down(self, **_: Any) -> None:
         self.process.stopping.set()
+        self.process.heartbeat.set_stopping()
 
     def on_shutdown(self, **_: Any) -> None:
         self.sender.stop()
@@ -70,6 +77,7 @@ class _Worker:
             self.publisher.stop()
         self.process.notifier.close()
         self.process.engine.dispose()
+        self.process.heartbeat.stop()
 
 
 def _publisher(process: Process) -> Publisher:
@@ -82,6 +90,7 @@ def _publisher(process: Process) -> Publisher:
 app = create_app("linewatch-io", settings_or_exit())
 worker = _Worker()
 signals.worker_init.connect(worker.on_init, weak=False)
+signals.worker_ready.connect(worker.on_ready, weak=False)
 signals.worker_shutting_down.connect(worker.on_shutting_down, weak=False)
 signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +15,7 @@ from api.responses.problems import refuses
 from api.responses.schemas import ModelVersionList, ThresholdPreview, binary
 from api.services import Actor, Context, Services
 from core.documents.documents import ModelVersion, Threshold
+from core.drift import held_out
 from core.errors import Code, Refused
 from core.inspection import threshold_preview
 from core.models import model_versions, recipes, thresholds
@@ -66,10 +68,8 @@ async def upload_model_version(
     staged = await services.receiver.in_thread(services.store.stage)
     try:
         await _receive(request, staged, services)
-        manifest, sha256 = await asyncio.to_thread(_verify, staged, services.settings.max_bundle_bytes)
-        version, new = await services.receiver.in_thread(
-            lambda: _register(services, staged, name, manifest, sha256, actor)
-        )
+        bundle = await asyncio.to_thread(_verify, staged, services.settings.max_bundle_bytes)
+        version, new = await services.receiver.in_thread(lambda: _register(services, staged, name, bundle, actor))
     finally:
         await services.receiver.in_thread(staged.discard)
     if not new:
@@ -94,23 +94,32 @@ async def _receive(request: Request, staged: Staged, services: Services) -> None
     await services.receiver.in_thread(staged.flush)
 
 
-def _verify(staged: Staged, max_bytes: int) -> tuple[Manifest, bytes]:
+@dataclass(frozen=True)
+class _Bundle:
+    """What is recorded of an uploaded bundle."""
+
+    manifest: Manifest
+    sha256: bytes
+    held_out_scores: list[float]
+
+
+def _verify(staged: Staged, max_bytes: int) -> _Bundle:
     staged.file.seek(0)
     try:
         files = unpack(staged.file, max_bytes=max_bytes)
-        return verify_bundle(files), bytes.fromhex(digest(files[MANIFEST]))
+        scores = held_out.parse(files.get(held_out.FILE, b"[]"))
+        return _Bundle(verify_bundle(files), bytes.fromhex(digest(files[MANIFEST])), scores)
     except InvalidBundle as error:
         raise Refused(Code.INVALID_BUNDLE, f"Invalid bundle: {error}.") from error
 
 
-def _register(
-    services: Services, staged: Staged, name: str, manifest: Manifest, sha256: bytes, actor: str
-) -> tuple[ModelVersion, bool]:
-    services.store.publish([(staged, bundle_key(sha256))])
+def _register(services: Services, staged: Staged, name: str, bundle: _Bundle, actor: str) -> tuple[ModelVersion, bool]:
+    services.store.publish([(staged, bundle_key(bundle.sha256))])
     with services.transaction() as connection:
         version, new = model_versions.register(
-            connection, name, sha256=sha256, manifest=manifest.model_dump(mode="json"), actor=actor
+            connection, name, sha256=bundle.sha256, manifest=bundle.manifest.model_dump(mode="json"), actor=actor
         )
+        held_out.keep(connection, version.id, bundle.held_out_scores)
         document = _document(connection, version)
     if version.state == "uploaded":
         services.publisher.call(Task.CHECK_MODEL, version.id, queue=BULK_QUEUE)
