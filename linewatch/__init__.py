@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Unreachable,
         WebhookInvalid,
     )
+    from linewatch.types.drift import Drift, DriftEpisode
     from linewatch.types.rescoring import RescoreResult, RescoreRun, RunActivation
     from linewatch.types.results import (
         Batch,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         Threshold,
         ThresholdPreview,
     )
+    from linewatch.types.system import System
     from linewatch.webhooks import WebhookEvent, WebhookGroup, verify_webhook
 
 _NAMES = {
@@ -37,11 +39,13 @@ _NAMES = {
     "linewatch.errors": """
         BundleRejected CursorLost GateNotMet LinewatchError Refused TimedOut Unreachable WebhookInvalid
     """,
+    "linewatch.types.drift": "Drift DriftEpisode",
     "linewatch.types.rescoring": "RescoreResult RescoreRun RunActivation",
     "linewatch.types.results": """
         Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe Review Threshold
         ThresholdPreview
     """,
+    "linewatch.types.system": "System",
     "linewatch.webhooks": "WebhookEvent WebhookGroup verify_webhook",
 }
 
@@ -53,6 +57,8 @@ __all__ = [
     "Consumer",
     "CursorLost",
     "Delivery",
+    "Drift",
+    "DriftEpisode",
     "Endpoint",
     "FeedItem",
     "GateNotMet",
@@ -68,6 +74,7 @@ __all__ = [
     "Review",
     "RunActivation",
     "Submitted",
+    "System",
     "Threshold",
     "ThresholdPreview",
     "TimedOut",

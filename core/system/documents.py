@@ -110,9 +110,9 @@ class EndpointState(BaseModel):
 class System(BaseModel):
     """The state of the running system.
 
-    `rescues` are inspections that lost their worker in the last hour and were queued again, `poison` those that failed
-    in the last hour because they ended their worker. `dispatcher_seen_at` is the last heartbeat of any dispatcher.
-    Admins get all consumers, other keys their own.
+    `rescues` are inspections that lost their worker in the last hour and were queued again. `poison` are those of the
+    last day that failed in the last hour because they ended their workers. `dispatcher_seen_at` is the last heartbeat
+    of any dispatcher. Admins get all consumers, other keys their own.
     """
 
     health: Health

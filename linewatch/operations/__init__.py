@@ -8,6 +8,7 @@ from linewatch.operations.endpoints import Endpoints
 from linewatch.operations.feed import Feed
 from linewatch.operations.inspections import Inspections
 from linewatch.operations.model_versions import ModelVersions
+from linewatch.operations.monitoring import Monitoring
 from linewatch.operations.parts import Parts
 from linewatch.operations.recipes import Recipes
 from linewatch.operations.rescore_actions import RescoreActions
@@ -16,6 +17,16 @@ from linewatch.operations.rescore_schedules import RescoreSchedules
 
 
 class Operations(
-    Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints, RescoreRuns, RescoreActions, RescoreSchedules
+    Inspections,
+    Batches,
+    Parts,
+    Recipes,
+    ModelVersions,
+    Feed,
+    Endpoints,
+    RescoreRuns,
+    RescoreActions,
+    RescoreSchedules,
+    Monitoring,
 ):
     """All operations."""

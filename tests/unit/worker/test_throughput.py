@@ -22,8 +22,8 @@ def test_the_means_are_those_of_the_last_minutes() -> None:
     assert throughput.means() == (0.75, 4.8)  # of ten seconds at least
     clock.now += 100
     throughput.note(32)
-    assert throughput.means() == (pytest.approx(80 / 96), pytest.approx(0.8))
+    assert throughput.means() == pytest.approx((80 / 96, 0.8))
     clock.now += WINDOW_SECONDS - 50
-    assert throughput.means() == (1.0, pytest.approx(32 / WINDOW_SECONDS))
+    assert throughput.means() == pytest.approx((1.0, 32 / WINDOW_SECONDS))
     clock.now += WINDOW_SECONDS
     assert throughput.means() == (None, 0.0)

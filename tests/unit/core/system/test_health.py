@@ -43,11 +43,11 @@ def queue(name: str = "live", **fields: Any) -> Queue:
 
 
 ALL = [worker("scoring"), worker("io"), worker("dispatcher")]
-LOST = {"state": "lost", "heartbeat_at": NOW - dt.timedelta(minutes=1), "heartbeat_age_s": 60.0}
+LOST: dict[str, Any] = {"state": "lost", "heartbeat_at": NOW - dt.timedelta(minutes=1), "heartbeat_age_s": 60.0}
 
 
 def health(**parts: Any) -> Health:
-    given = {"queues": [queue()], "workers": ALL, "store": STORE, "endpoints": [ENDPOINT]} | parts
+    given: dict[str, Any] = {"queues": [queue()], "workers": ALL, "store": STORE, "endpoints": [ENDPOINT]} | parts
     return assess(**given)
 
 
