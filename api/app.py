@@ -18,6 +18,7 @@ from api.routes import (
     batches,
     deliveries,
     docs,
+    drift,
     exports,
     health,
     inspections,
@@ -29,6 +30,7 @@ from api.routes import (
     results,
     reviews,
     statistics,
+    system,
     thresholds,
     thumbnails,
     webhook_endpoints,
@@ -72,11 +74,11 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, thumbnails, reviews, results, statistics, batches, parts)
-    models = (recipes, model_versions, thresholds)
+    models = (recipes, model_versions, thresholds, drift)
     webhooks = (webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, history, activations, challengers, comparisons)
-    access = (session, api_keys, audit_events)
-    for routes in (*resources, *models, *webhooks, *rescoring, *access):
+    operation = (session, api_keys, audit_events, system)
+    for routes in (*resources, *models, *webhooks, *rescoring, *operation):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.
     for routes in (predict, health, page, docs):

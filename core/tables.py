@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    REAL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -226,6 +227,9 @@ inspections = Table(
     Column("error_detail", Text),
     Column("finished_at", Timestamp, nullable=False, server_default=NOW),
     Column("timings_ms", JSONB, nullable=False),
+    Column("brightness", REAL),  # this and the next two: `core.vision.input.input_checks.ImageMeasurements`
+    Column("contrast", REAL),
+    Column("sharpness", REAL),
     one_of("status", "completed", "failed", "cancelled"),
     one_of("verdict", "ok", "ng", "review"),
     CheckConstraint(
@@ -469,4 +473,14 @@ audit_events = Table(
     Index(None, "action", "at", "id"),
     Index(None, "actor", "action", "at", "id"),
     Index(None, "subject", "at", "id"),
+)
+
+# How many inspections lost their worker, by the time when it was noticed.
+rescues = Table(
+    "rescues",
+    metadata,
+    _id(),
+    Column("at", Timestamp, nullable=False, server_default=NOW),
+    Column("inspections", Integer, nullable=False),
+    Index(None, "at"),
 )

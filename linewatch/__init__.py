@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Unreachable,
         WebhookInvalid,
     )
+    from linewatch.types.drift import Drift, DriftEpisode
     from linewatch.types.related import InspectionRescore, Neighbours, SimilarInspection, SimilarInspections
     from linewatch.types.rescoring import RescoreResult, RescoreRun, RunActivation
     from linewatch.types.results import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         Threshold,
         ThresholdPreview,
     )
+    from linewatch.types.system import System
     from linewatch.webhooks import WebhookEvent, WebhookGroup, verify_webhook
 
 _NAMES = {
@@ -38,12 +40,14 @@ _NAMES = {
     "linewatch.errors": """
         BundleRejected CursorLost GateNotMet LinewatchError Refused TimedOut Unreachable WebhookInvalid
     """,
+    "linewatch.types.drift": "Drift DriftEpisode",
     "linewatch.types.related": "InspectionRescore Neighbours SimilarInspection SimilarInspections",
     "linewatch.types.rescoring": "RescoreResult RescoreRun RunActivation",
     "linewatch.types.results": """
         Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe Review Threshold
         ThresholdPreview
     """,
+    "linewatch.types.system": "System",
     "linewatch.webhooks": "WebhookEvent WebhookGroup verify_webhook",
 }
 
@@ -55,6 +59,8 @@ __all__ = [
     "Consumer",
     "CursorLost",
     "Delivery",
+    "Drift",
+    "DriftEpisode",
     "Endpoint",
     "FeedItem",
     "GateNotMet",
@@ -74,6 +80,7 @@ __all__ = [
     "SimilarInspection",
     "SimilarInspections",
     "Submitted",
+    "System",
     "Threshold",
     "ThresholdPreview",
     "TimedOut",

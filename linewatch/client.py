@@ -251,3 +251,8 @@ class Client:
     challenger = _blocking(Operations.challenger)
     set_challenger = _blocking(Operations.set_challenger)
     end_challenger = _blocking(Operations.end_challenger)
+
+    # The state of the system and of a recipe
+
+    system = _blocking(Operations.system)
+    drift = _blocking(Operations.drift)

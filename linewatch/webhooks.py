@@ -17,10 +17,11 @@ from msgspec import ValidationError
 
 from linewatch.errors import WebhookInvalid
 from linewatch.types.base import Result
+from linewatch.types.drift import DriftEpisode
 from linewatch.types.rescoring import RescoreRun
 from linewatch.types.results import Batch, Inspection, ModelVersion
 
-_DATA: Mapping[str, type[Inspection | Batch | RescoreRun | ModelVersion]] = {
+_DATA: Mapping[str, type[Inspection | Batch | RescoreRun | ModelVersion | DriftEpisode]] = {
     "inspection.completed": Inspection,
     "inspection.failed": Inspection,
     "inspection.reviewed": Inspection,
@@ -29,6 +30,7 @@ _DATA: Mapping[str, type[Inspection | Batch | RescoreRun | ModelVersion]] = {
     "rescore_run.completed": RescoreRun,
     "rescore_run.failed": RescoreRun,
     "model.activated": ModelVersion,
+    "drift.detected": DriftEpisode,
 }
 _GROUP = "group"
 
@@ -40,13 +42,14 @@ class WebhookEvent(Result, frozen=True):
         id: the same on every attempt, so that you can detect duplicates.
         type: such as `inspection.completed`.
         timestamp: when it happened.
-        data: an `Inspection`, `Batch`, `RescoreRun` or `ModelVersion`, by `type`; the plain JSON of other types.
+        data: an `Inspection`, `Batch`, `RescoreRun`, `ModelVersion` or `DriftEpisode`, by `type`; the plain JSON of
+            other types.
     """
 
     id: str
     type: str
     timestamp: dt.datetime
-    data: Inspection | Batch | RescoreRun | ModelVersion | dict[str, Any]
+    data: Inspection | Batch | RescoreRun | ModelVersion | DriftEpisode | dict[str, Any]
 
     @property
     def events(self) -> list["WebhookEvent"]:
@@ -77,9 +80,10 @@ def verify_webhook(
         for event in verify_webhook(body, headers, secret).events:
             print(event.id, event.type, event.data)
 
-    `data` is an `Inspection` for `inspection.*`, a `Batch` for `batch.completed`, a `ModelVersion` for
-    `model.activated`. Every other type, also one that a newer system adds, has a dict with its plain JSON;
-    `endpoint.test` has an `endpoint_id` and a `message`. Check `type` before you use `data`.
+    `data` is an `Inspection` for `inspection.*`, a `Batch` for `batch.completed`, a `RescoreRun` for `rescore_run.*`, a
+    `ModelVersion` for `model.activated`, a `DriftEpisode` for `drift.detected`. Every other type, also one that a newer
+    system adds, has a dict with its plain JSON; `endpoint.test` has an `endpoint_id` and a `message`. Check `type`
+    before you use `data`.
 
     Args:
         body: the bytes as you received them: JSON that was parsed and serialised again has another signature.

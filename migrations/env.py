@@ -5,8 +5,10 @@ import time
 from alembic import context
 from sqlalchemy import Connection, text
 
+import core.drift.tables
 import core.rescoring.tables
-import core.statistics.tables  # noqa: F401 - adds its tables to the metadata
+import core.statistics.tables
+import core.system.tables  # noqa: F401 - they add their tables to the metadata
 from core.partitions import is_not_partition
 from core.tables import metadata
 

@@ -40,13 +40,19 @@ def end_process() -> None:
 
 
 class Readiness:
-    """A file that exists while the worker takes work; supervisors and probes look for it."""
+    """A file that exists while the worker takes work; supervisors and probes look for it.
+
+    Attributes:
+        is_set: whether it was last created; true before the first time.
+    """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
+        self.is_set = True
 
     def set(self, ready: bool) -> None:
         """Create or remove the file."""
+        self.is_set = ready
         if self._file is None:
             return
         if ready:

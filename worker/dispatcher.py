@@ -19,15 +19,18 @@ from celery import Celery
 from sqlalchemy import Engine
 
 from core.database import UNUSABLE, create_pool
+from core.drift import counting, episodes, report
 from core.feed import feed
-from core.models import model_versions
+from core.models import model_versions, recipes
 from core.queue import bulk_share, finishing, leases, notifications, publishing
 from core.queue.broker import BULK_QUEUE, IO_QUEUE, LIVE_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
 from core.queue.notifications import Notifier
 from core.queue.publishing import Publishable
 from core.rescoring import planning, schedules, slices
 from core.settings import Settings, settings_or_exit
-from core.statistics import counting
+from core.statistics import counting as statistics
+from core.system import workers
+from worker.heartbeat import Activity, Heartbeat
 from worker.logs import set_up_logging
 from worker.outages import BROKER_DOWN
 
@@ -38,6 +41,13 @@ CHECK_MODELS_SECONDS = 5.0
 OVERDUE_CHECK_SECONDS = 30.0
 """A model version that is not under check this long after its upload is checked in turn with live work."""
 HOUSEKEEPING_SECONDS = 600.0
+COUNT_SECONDS = 10.0
+COUNTED_PIECES = 4
+"""Finished inspections are counted in pieces, each in its own transaction, up to a limit; the rest is counted later."""
+JUDGE_SECONDS = 300.0
+REMOVE_WORKERS_SECONDS = 60.0
+UNREADY_SECONDS = 30.0
+"""Without a complete round for so long, the dispatcher is not ready."""
 POOL_SIZE = 2
 WOKEN_AT_ONCE = 4
 """How many messages wake workers for slices. A worker continues while there are slices, so a few suffice."""
@@ -57,6 +67,12 @@ class Dispatcher:
         self._newest = 0
         self._granted_uploads = False  # whether the last grant went to uploads, not to slices
         self._granted_recipe = 0  # the recipe of the last grant to uploads
+        self._unjudged: list[str] = []  # the recipes whose drift is to be judged, one in each round
+        self._rounded_at = time.monotonic()
+
+    def activity(self) -> Activity:
+        """What the dispatcher is doing, for its heartbeat."""
+        return Activity(time.monotonic() - self._rounded_at < UNREADY_SECONDS)
 
     def close(self) -> None:
         self._celery.close()
@@ -82,6 +98,10 @@ class Dispatcher:
             lambda: self._every(CHECK_MODELS_SECONDS, self._request_model_checks),
             lambda: self._every(HOUSEKEEPING_SECONDS, self._request_housekeeping),
             self._count_inspections,
+            lambda: self._every(COUNT_SECONDS, self._count_drift),
+            lambda: self._every(JUDGE_SECONDS, self._list_unjudged),
+            self._judge_drift,
+            lambda: self._every(REMOVE_WORKERS_SECONDS, self._remove_lost_workers),
         ):
             try:
                 step()
@@ -89,6 +109,7 @@ class Dispatcher:
                 raise
             except Exception:  # a bug, or data that it does not expect; the other checks must go on
                 log.exception("a check failed, trying again in the next round")
+        self._rounded_at = time.monotonic()
 
     def _reclaim_expired_leases(self) -> None:
         with self._engine.begin() as connection:
@@ -198,7 +219,33 @@ class Dispatcher:
 
     def _count_inspections(self) -> None:
         with self._engine.begin() as connection:
-            counting.count_more(connection)
+            statistics.count_more(connection)
+
+    def _count_drift(self) -> None:
+        for _ in range(COUNTED_PIECES):
+            with self._engine.begin() as connection:
+                if counting.count_finished(connection) < counting.AT_ONCE:
+                    break
+
+    def _list_unjudged(self) -> None:
+        with self._engine.begin() as connection:
+            self._unjudged = episodes.recipes_to_judge(connection)
+
+    def _judge_drift(self) -> None:
+        """Judge one recipe, so that no round takes long, however many recipes there are."""
+        if not self._unjudged:
+            return
+        name = self._unjudged.pop()
+        with self._engine.begin() as connection:
+            recipe = recipes.get(connection, name)
+            summary = report.summarise(connection, recipe)
+            begun = episodes.update(connection, recipe, summary)
+        if begun is not None:
+            log.warning("drift of recipe %s: %s", name, " ".join(summary.reasons))
+
+    def _remove_lost_workers(self) -> None:
+        with self._engine.begin() as connection:
+            workers.remove_lost(connection)
 
     def _every(self, seconds: float, action: Callable[[], None]) -> None:
         now = time.monotonic()
@@ -230,10 +277,14 @@ def main() -> None:
         signal.signal(number, lambda *_: stopping.set())
     settings = settings_or_exit()
     dispatcher = Dispatcher(settings)
+    heartbeat = Heartbeat(settings, "dispatcher", dispatcher.activity)
+    heartbeat.start()
+    heartbeat.set_ready()
     try:
         run(dispatcher, stopping, settings.dispatch_interval)
     finally:
         dispatcher.close()
+        heartbeat.stop()
 
 
 if __name__ == "__main__":

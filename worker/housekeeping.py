@@ -12,9 +12,11 @@ from core.access import sessions
 from core.delivery import deliveries
 from core.feed import feed
 from core.intake import idempotency
+from core.queue import leases
 from core.settings import Settings
 from core.storage import thumbnails
 from core.storage.image_store import Store
+from core.system import store_usage
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class Housekeeping:
             "finished deliveries": partial(self._delete_old, deliveries.delete_old),
             "sessions": partial(self._delete_old, sessions.delete_ended),
             "idempotency keys": partial(self._delete_old, idempotency.delete_old_keys),
+            "records of rescues": partial(self._delete_old, leases.delete_old_rescues),
+            "the size of the store": self._count_images,
         }
 
     def run(self) -> None:
@@ -65,6 +69,13 @@ class Housekeeping:
         today = dt.datetime.now(dt.UTC).date()
         deleted = thumbnails.expire(self._store, today=today, at_most=PIECES * DELETED_AT_ONCE)
         return f"deleted {deleted}" if deleted else None
+
+    def _count_images(self) -> None:
+        with self._engine.begin() as connection:
+            days = store_usage.days_to_count(connection)
+        for day in days:  # each in its own transaction
+            with self._engine.begin() as connection:
+                store_usage.count_day(connection, day)
 
     def _delete_old(self, delete_piece: Callable[..., int]) -> str | None:
         """Delete old rows piece by piece; `delete_piece` deletes up to `at_most` and returns how many."""

@@ -22,6 +22,7 @@ from core.storage.thumbnails import Message, ThumbnailSource
 from worker.app import create_app
 from worker.delivery.mqtt import Publisher
 from worker.delivery.webhooks import Sender
+from worker.heartbeat import Heartbeat
 from worker.housekeeping import Housekeeping
 from worker.rescoring.planning import Planner
 from worker.thumbnails.maker import ThumbnailMaker
@@ -42,6 +43,7 @@ class Process:
         store = Store(settings().store_url)
         self.thumbnails = ThumbnailMaker(settings(), store, self.notifier)
         self.housekeeping = Housekeeping(settings(), self.engine, store)
+        self.heartbeat = Heartbeat(settings(), "io")
 
 
 class _Worker:
@@ -65,9 +67,14 @@ class _Worker:
         if settings().mqtt_url is not None:
             self.publisher = _publisher(self.process)
             self.publisher.start()
+        self.process.heartbeat.start()
+
+    def on_ready(self, **_: Any) -> None:
+        self.process.heartbeat.set_ready()
 
     def on_shutting_down(self, **_: Any) -> None:
         self.process.stopping.set()
+        self.process.heartbeat.set_stopping()
 
     def on_shutdown(self, **_: Any) -> None:
         self.sender.stop()
@@ -76,6 +83,7 @@ class _Worker:
         self.process.thumbnails.close()
         self.process.notifier.close()
         self.process.engine.dispose()
+        self.process.heartbeat.stop()
 
 
 def _publisher(process: Process) -> Publisher:
@@ -88,6 +96,7 @@ def _publisher(process: Process) -> Publisher:
 app = create_app("linewatch-io", settings_or_exit())
 worker = _Worker()
 signals.worker_init.connect(worker.on_init, weak=False)
+signals.worker_ready.connect(worker.on_ready, weak=False)
 signals.worker_shutting_down.connect(worker.on_shutting_down, weak=False)
 signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,6 +20,7 @@ from core.settings import settings, settings_or_exit
 from core.storage.image_store import Store, failure_key
 from core.vision.evaluation.heatmap import scale_to_threshold
 from worker.app import Readiness, create_app, end_process
+from worker.heartbeat import Activity, Heartbeat, process_name
 from worker.model_checking import ModelChecker
 from worker.outages import BROKER_DOWN
 from worker.pipeline.anomaly_maps import anomaly_map as anomaly_map_of
@@ -52,7 +52,7 @@ class Process:
         self.readiness = Readiness(self.settings.ready_file)
         self.live_load = LiveLoad(notifications.connect(self.settings))
         self.stopping = threading.Event()
-        name = f"{socket.gethostname()}/{os.getpid()}"
+        name = process_name()
         services = (self.settings, self.engine, self.store, self.models, self.notifier)
         self.pipeline = ScoringPipeline(*services, worker=name)
         self.reporter = ReportRenderer(*services)
@@ -65,6 +65,12 @@ class Process:
             guard=worker.ended_if_unfit,
         )
         self.rescorer = Rescorer(*services, self.live_load, worker=name, stopping=self.stopping)
+        self.heartbeat = Heartbeat(self.settings, "scoring", self.activity)
+
+    def activity(self) -> Activity:
+        """What this process is doing, for its heartbeat."""
+        fill, images_per_second = self.models.throughput.means()
+        return Activity(self.readiness.is_set, self.models.device, self.models.loaded_ids, fill, images_per_second)
 
 
 class _Worker:
@@ -80,9 +86,14 @@ class _Worker:
 
     def on_init(self, **_: Any) -> None:
         log.info("scoring on %s", self.process.models.device)
+        self.process.heartbeat.start()
+
+    def on_ready(self, **_: Any) -> None:
+        self.process.heartbeat.set_ready()
 
     def on_shutting_down(self, **_: Any) -> None:
         self.process.stopping.set()
+        self.process.heartbeat.set_stopping()
 
     @contextmanager
     def ended_if_unfit(self) -> Iterator[None]:
@@ -113,11 +124,13 @@ class _Worker:
         self.process.rescorer.close()
         self.process.notifier.close()
         self.process.engine.dispose()
+        self.process.heartbeat.stop()
 
 
 app = create_app("linewatch-scoring", settings_or_exit())
 worker = _Worker()
 signals.worker_init.connect(worker.on_init, weak=False)
+signals.worker_ready.connect(worker.on_ready, weak=False)
 signals.worker_shutting_down.connect(worker.on_shutting_down, weak=False)
 signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 

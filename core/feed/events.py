@@ -20,6 +20,7 @@ class EventType(StrEnum):
     RESCORE_RUN_COMPLETED = "rescore_run.completed"
     RESCORE_RUN_FAILED = "rescore_run.failed"
     MODEL_ACTIVATED = "model.activated"
+    DRIFT_DETECTED = "drift.detected"
     ENDPOINT_TEST = "endpoint.test"
 
 
@@ -33,7 +34,7 @@ class Callback:
 
 @dataclass(frozen=True)
 class Event:
-    """An event on an inspection, batch, re-scoring run or model version: its subject.
+    """An event on an inspection, batch, re-scoring run, model version or episode of drift: its subject.
 
     Attributes:
         subject_id: the id of the subject, whose document is created when the event is sent.

@@ -24,7 +24,12 @@ _MOVED = ", ".join(f"moved.{name}" for name in SUBMITTED)
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of one claim, not yet written."""
+    """The outcome of one claim, not yet written.
+
+    Attributes:
+        brightness, contrast, sharpness: of its image, see `core.vision.input.input_checks.ImageMeasurements`; None if
+            they were not measured.
+    """
 
     id: UUID
     attempt: int
@@ -35,6 +40,9 @@ class Outcome:
     error_code: Failure | None = None
     error_detail: str | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
+    brightness: float | None = None
+    contrast: float | None = None
+    sharpness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,9 @@ WITH outcome AS (
     SELECT * FROM unnest(
         CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:statuses AS text[]), CAST(:scores AS float8[]),
         CAST(:verdicts AS text[]), CAST(:reasons AS jsonb[]), CAST(:codes AS text[]), CAST(:details AS text[]),
-        CAST(:timings AS jsonb[])
-    ) AS _(id, attempt, status, anomaly_score, verdict, reasons, error_code, error_detail, timings_ms)
+        CAST(:timings AS jsonb[]), CAST(:brightness AS real[]), CAST(:contrast AS real[]), CAST(:sharpness AS real[])
+    ) AS _(id, attempt, status, anomaly_score, verdict, reasons, error_code, error_detail, timings_ms, brightness,
+        contrast, sharpness)
 ), mine AS (
     SELECT work.id FROM work JOIN outcome ON work.id = outcome.id AND work.attempt = outcome.attempt
     WHERE work.state = 'running'
@@ -62,14 +71,15 @@ WITH outcome AS (
     DELETE FROM work USING mine WHERE work.id = mine.id RETURNING work.*
 )
 INSERT INTO inspections (
-    {_SUBMITTED}, status, anomaly_score, verdict, reasons, error_code, error_detail, timings_ms, finished_at
+    {_SUBMITTED}, status, anomaly_score, verdict, reasons, error_code, error_detail, timings_ms, finished_at,
+    brightness, contrast, sharpness
 )
 SELECT {_MOVED}, outcome.status, outcome.anomaly_score, outcome.verdict,
     ARRAY(SELECT jsonb_array_elements_text(outcome.reasons)), outcome.error_code, outcome.error_detail,
     outcome.timings_ms || jsonb_build_object(
         'total', round(extract(epoch FROM clock_timestamp() - moved.created_at) * 1000, 1)
     ),
-    clock_timestamp()
+    clock_timestamp(), outcome.brightness, outcome.contrast, outcome.sharpness
 FROM moved JOIN outcome ON outcome.id = moved.id
 RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, verdict, priority
 """)  # noqa: S608 - the column names are constants
@@ -92,6 +102,9 @@ def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
             "codes": [outcome.error_code for outcome in outcomes],
             "details": [outcome.error_detail for outcome in outcomes],
             "timings": [json.dumps(outcome.timings_ms) for outcome in outcomes],
+            "brightness": [outcome.brightness for outcome in outcomes],
+            "contrast": [outcome.contrast for outcome in outcomes],
+            "sharpness": [outcome.sharpness for outcome in outcomes],
         },
     ).all()
     events.emit(connection, [_event(row) for row in rows])

@@ -8,6 +8,7 @@ from linewatch.operations.endpoints import Endpoints
 from linewatch.operations.feed import Feed
 from linewatch.operations.inspections import Inspections
 from linewatch.operations.model_versions import ModelVersions
+from linewatch.operations.monitoring import Monitoring
 from linewatch.operations.parts import Parts
 from linewatch.operations.recipes import Recipes
 from linewatch.operations.related_inspections import RelatedInspections
@@ -30,5 +31,6 @@ class Operations(
     RescoreRuns,
     RescoreActions,
     RescoreSchedules,
+    Monitoring,
 ):
     """All operations."""

@@ -56,7 +56,7 @@ class Endpoints(Session):
         Args:
             url: an address that the system may send to (`LINEWATCH_WEBHOOK_ALLOW`).
             events: such as `inspection.completed`, `inspection.failed`, `inspection.reviewed`, `batch.completed`,
-                `model.activated`; empty for an endpoint that only receives callbacks.
+                `model.activated`, `drift.detected`; empty for an endpoint that only receives callbacks.
             recipes: only events of these recipes.
             max_group_size: how many events may come in one request.
             max_group_delay_ms: how long an event may wait for others, milliseconds.

@@ -33,6 +33,7 @@ from core.delivery.deliveries import Outcome
 from core.delivery.endpoints import Endpoint
 from core.delivery.sending import EndpointLoad, Message, Result
 from core.documents import payloads
+from core.drift import episodes as drift_episodes
 from core.queue import notifications
 from core.queue.broker import FINISHED_CHANNEL
 from core.rescoring import documents as rescoring_documents
@@ -57,6 +58,8 @@ _USER_AGENT = f"Linewatch/{version('linewatch')}"
 _MAX_WAIT_SECONDS = sending.LEASE_SECONDS - TRY_SECONDS - 5
 """A message that has waited longer than this could still be in flight when its lease expires."""
 
+LOADERS = {**payloads.LOADERS, **rescoring_documents.LOADERS, **drift_episodes.LOADERS}
+
 T = TypeVar("T")
 QueueKey = tuple[UUID, bool]
 """The id of an endpoint, and whether this is its queue of callbacks."""
@@ -80,7 +83,7 @@ def prepare(engine: Engine, held: dict[UUID, EndpointLoad]) -> PreparedBatch:
             return PreparedBatch([], POLL_SECONDS if due is None else min(max(due, 0.0), POLL_SECONDS))
     with engine.begin() as connection:
         claims = [claim for message in messages for claim in message.claims]
-        documents = payloads.load_documents(connection, claims, {**payloads.LOADERS, **rescoring_documents.LOADERS})
+        documents = payloads.load_documents(connection, claims, LOADERS)
         by_id = endpoints.by_ids(connection, {message.endpoint_id for message in messages})
     prepared: list[PreparedMessage] = []
     for message in messages:

@@ -13,7 +13,7 @@ from pathlib import Path
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
 from core.storage.image_store import Store, image_key
-from core.vision.input.input_checks import InputRanges, failed_checks, measure_image
+from core.vision.input.input_checks import ImageMeasurements, InputRanges, failed_checks, measure_image
 from core.vision.input.prepared_image import PreparedImage, SizedImage
 from worker.pipeline.faults import describe
 from worker.pipeline.isolated_decoding import Unfinished
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """A prepared image and the input checks that it failed."""
+    """A prepared image, the input checks that it failed, and its measurements; None without input checks."""
 
     pixels: PreparedImage
     reasons: list[str]
+    measured: ImageMeasurements | None
 
 
 class Unprepared(Exception):  # noqa: N818 - it names the state of the image
@@ -103,5 +104,7 @@ def prepare_in_child(prepare: Callable[[Path], SizedImage], path: Path, inputs: 
 
 
 def _checked(image: SizedImage, inputs: InputRanges | None) -> CheckedImage:
-    failed = [] if inputs is None else failed_checks(measure_image(image), inputs)
-    return CheckedImage(image.pixels, [*image.reasons, *failed])
+    if inputs is None:
+        return CheckedImage(image.pixels, [*image.reasons], None)
+    measured = measure_image(image)
+    return CheckedImage(image.pixels, [*image.reasons, *failed_checks(measured, inputs)], measured)

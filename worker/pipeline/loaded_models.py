@@ -29,6 +29,7 @@ from core.vision.input.prepared_image import PreparedImage, SizedImage
 from core.vision.input.preprocessing import prepare
 from core.vision.input.record import Preprocessing
 from worker.pipeline.faults import WorkerUnfit, describe
+from worker.pipeline.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,12 @@ class LoadedModel:
 
 
 class Models:
-    """Loads versions from the store and caches the most recently used. Thread-safe."""
+    """Loads versions from the store and caches the most recently used. Thread-safe.
+
+    Attributes:
+        throughput: of all the minibatches that are scored with them.
+        loaded_ids: the ids of the cached versions, the most recently used last; reading it never waits.
+    """
 
     def __init__(self, settings: Settings, engine: Engine, store: Store) -> None:
         self._engine = engine
@@ -128,6 +134,8 @@ class Models:
         self._failures: dict[int, tuple[float, str]] = {}
         """When each version that could not be loaded may be tried again, and why it could not."""
         self._loading = threading.Lock()
+        self.throughput = Throughput(settings.minibatch)
+        self.loaded_ids: tuple[int, ...] = ()
 
     @property
     def device(self) -> str:
@@ -148,6 +156,7 @@ class Models:
                     dropped, _ = self._loaded.popitem(last=False)
                     log.info("model version %d is unloaded", dropped)
             self._loaded.move_to_end(version_id)
+            self.loaded_ids = tuple(self._loaded)
             return self._loaded[version_id]
 
     def check(self, version_id: int) -> None:

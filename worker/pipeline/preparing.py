@@ -16,6 +16,7 @@ from core.intake.image_decoding import Undecodable
 from core.queue.claiming import Claim
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
+from core.vision.input.input_checks import ImageMeasurements
 from core.vision.input.prepared_image import PreparedImage, SizedImage
 from worker.pipeline.decode_threads import DecodeThreads
 from worker.pipeline.image_loading import CheckedImage, Unprepared, prepare_here, prepare_in_child, read_stored
@@ -32,11 +33,12 @@ GIVE_UP_SECONDS = 20.0
 
 @dataclass
 class ClaimedImage:
-    """A claim with its prepared image and the input checks that it failed, or with the failure that ends it."""
+    """A claim with its prepared image, measured and checked, or with the failure that ends it."""
 
     claim: Claim
     image: PreparedImage | None = None
     reasons: list[str] = field(default_factory=list)
+    measured: ImageMeasurements | None = None
     failure: Undecodable | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -128,7 +130,7 @@ class ImagePreparer:
             loaded = time.perf_counter()
             claimed.timings_ms["load"] = milliseconds(loaded - begun)
             image = prepare(data)
-            claimed.image, claimed.reasons = image.pixels, image.reasons
+            claimed.image, claimed.reasons, claimed.measured = image.pixels, image.reasons, image.measured
             claimed.timings_ms["decode"] = milliseconds(time.perf_counter() - loaded)
         except Undecodable as failure:
             claimed.failure = failure

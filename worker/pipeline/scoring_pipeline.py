@@ -93,7 +93,9 @@ class ScoringPipeline:
             with keep_renewed(lambda: self._renew(list(held.values())), lease_seconds=self._settings.lease_seconds):
                 model = self._models.get(version_id)
                 for group in self._preparer.groups(model, list(held.values())):
-                    self._finish(_outcomes(model, group))
+                    outcomes = _outcomes(model, group)
+                    self._models.throughput.note(sum(image.image is not None for image in group))
+                    self._finish(outcomes)
                     for image in group:
                         del held[image.claim.id]
         except ModelUnavailable:
@@ -162,7 +164,7 @@ def _completed(claimed: ClaimedImage, score: float | None) -> Outcome:
         return _failed(claimed, Failure.POISON, UNSCORABLE)
     if not math.isfinite(score):
         return _failed(claimed, Failure.SCORE_NOT_FINITE, f"The network's score is {score}.")
-    claim = claimed.claim
+    claim, measured = claimed.claim, claimed.measured
     return Outcome(
         claim.id,
         claim.attempt,
@@ -171,4 +173,7 @@ def _completed(claimed: ClaimedImage, score: float | None) -> Outcome:
         verdict=decide_verdict(score, claim.threshold, claim.review_threshold, claimed.reasons),
         reasons=claimed.reasons,
         timings_ms=claimed.timings_ms,
+        brightness=None if measured is None else measured.brightness,
+        contrast=None if measured is None else measured.contrast,
+        sharpness=None if measured is None else measured.sharpness,
     )

@@ -206,6 +206,7 @@ class Rescorer:
         prepared = [one.pixels for one in minibatch if one.pixels is not None]
         begun = time.perf_counter()
         scores = iter(model.score_each(prepared))
+        self._models.throughput.note(len(prepared))
         if prepared:
             took = (time.perf_counter() - begun) / len(prepared)
             self._seconds_per_image += 0.2 * (took - self._seconds_per_image)

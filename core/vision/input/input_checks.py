@@ -44,6 +44,7 @@ class ImageMeasurements:
         enlargement: scale factor from the original to the prepared image, the larger of both sides; below 1 if both
             sides shrink.
         brightness: mean grey (BT.601) of the prepared image, 0 to 255.
+        contrast: standard deviation of the grey levels, 0 to 127.5. No check uses it; it shows drift.
         saturated: share of pixels with a channel at 255, rounded, 0 to 1.
         dark: share of pixels with all channels at 0, rounded, 0 to 1.
         sharpness: mean squared Laplacian divided by mean squared gradient, from differences of neighbours in the grey
@@ -56,6 +57,7 @@ class ImageMeasurements:
     aspect: float
     enlargement: float
     brightness: float
+    contrast: float
     saturated: float
     dark: float
     sharpness: float
@@ -72,6 +74,8 @@ class InputRanges(BaseModel):
         aspect, brightness, colourfulness: (lowest, highest) accepted value.
         enlargement, saturated, dark: highest accepted value.
         sharpness: lowest accepted value.
+        contrast: (lowest, highest) value of images like those in training, which no check uses; null if it was not
+            measured yet when the version was trained.
         sample_size: number of images of good parts that the ranges were learned from.
     """
 
@@ -84,6 +88,7 @@ class InputRanges(BaseModel):
     dark: float
     sharpness: float
     colourfulness: Range
+    contrast: Range | None = None
     sample_size: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
@@ -92,6 +97,7 @@ class InputRanges(BaseModel):
             ("aspect", self.aspect),
             ("brightness", self.brightness),
             ("colourfulness", self.colourfulness),
+            ("contrast", self.contrast or (0.0, 0.0)),
         ):
             if low > high:
                 raise ValueError(f"the range of {name} ends before it begins: {low:g} to {high:g}")
@@ -103,6 +109,8 @@ def measure_image(prepared: SizedImage) -> ImageMeasurements:
     pixels = prepared.pixels
     height, width, _ = pixels.shape
     grey = _grey(pixels)
+    levels = np.asarray(grey, dtype=np.float32)
+    brightness = float(levels.mean(dtype=np.float64))
     red, green, blue = (np.ascontiguousarray(pixels[:, :, channel]) for channel in range(3))
     highest = np.maximum(np.maximum(red, green), blue)
     lowest = np.minimum(np.minimum(red, green), blue)
@@ -110,7 +118,8 @@ def measure_image(prepared: SizedImage) -> ImageMeasurements:
     return ImageMeasurements(
         aspect=prepared.width / prepared.height,
         enlargement=max(width / prepared.width, height / prepared.height),
-        brightness=float(np.asarray(grey).mean(dtype=np.float64)),
+        brightness=brightness,
+        contrast=math.sqrt(_mean_square(levels - np.float32(brightness))),
         saturated=float((highest >= _SATURATED_FROM).mean()),
         dark=float((highest < _DARK_BELOW).mean()),
         # At half size the lens matters more than the sensor's noise, which a blurred lens does not reduce.
@@ -168,6 +177,7 @@ def learn_input_ranges(measurements: Sequence[ImageMeasurements]) -> InputRanges
     )
     light = values("brightness")
     brightness = _widen(light, 0.25 * float(np.median(light)))
+    contrast = _widen(values("contrast"), 0.25 * float(np.median(values("contrast"))))
     # If good parts differ so much that the range would include black, the limit is a fifth of the darkest.
     darkest = max(brightness[0], float(np.quantile(light, _TAIL)) / 5)
     colourfulness = _widen(values("colourfulness"), 0.05)
@@ -179,6 +189,7 @@ def learn_input_ranges(measurements: Sequence[ImageMeasurements]) -> InputRanges
         dark=min(_widen(values("dark"), 0.05)[1], 1.0),
         sharpness=math.exp(sharpness[0]) if sharpness[0] > math.log(_MIN_SHARPNESS) else 0.0,
         colourfulness=(max(colourfulness[0], 0.0), min(colourfulness[1], 1.0)),
+        contrast=(max(contrast[0], 0.0), contrast[1]),
         sample_size=len(measurements),
     )
 

@@ -1,11 +1,18 @@
 """`linewatch status`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from linewatch.cli.commands.models import threshold_text
 from linewatch.cli.commands.webhooks import describe_state, endpoint_json
 from linewatch.cli.options import client, system_options
 from linewatch.cli.terminal import print_json, print_table
+from linewatch.errors import Refused
+
+if TYPE_CHECKING:
+    from linewatch.client import Client
+    from linewatch.types.system import Health
 
 
 @click.command("status")
@@ -13,11 +20,12 @@ from linewatch.cli.terminal import print_json, print_table
 def status(url: str, api_key: str | None, as_json: bool) -> None:
     """Show a running system and its recipes.
 
-    Also shows feed consumers that are behind, and webhook endpoints that are disabled or failing. Exits with 1 if the
-    system is not ready.
+    Also shows its health, feed consumers that are behind, and webhook endpoints that are disabled or failing. Exits
+    with 1 if the system is not ready.
     """
     with client(url, api_key) as system:
         ready = system.ready()
+        health = _health(system) if ready else None
         recipes = system.recipes() if ready else []
         consumers = system.consumers() if ready else []
         endpoints = system.endpoints() if ready else []
@@ -33,6 +41,7 @@ def status(url: str, api_key: str | None, as_json: bool) -> None:
             {
                 "url": system.url,
                 "ready": ready,
+                "health": None if health is None else health.document,
                 "recipes": [recipe.document for recipe in recipes],
                 "active_versions": [version.document for version in active.values()],
                 "consumers_behind": [consumer.document for consumer in behind],
@@ -41,6 +50,8 @@ def status(url: str, api_key: str | None, as_json: bool) -> None:
         )
     else:
         click.echo(f"{system.url} {'is ready' if ready else 'is not ready (see `linewatch doctor`)'}")
+        if health is not None:
+            click.echo(" ".join([f"Health: {health.status}.", *health.reasons]))
         if recipes:
             print_table(
                 ["recipe", "state", "version", "threshold"],
@@ -58,3 +69,13 @@ def status(url: str, api_key: str | None, as_json: bool) -> None:
             click.echo(f"Webhook endpoint {endpoint.url} ({endpoint.id}) is {describe_state(endpoint)}.")
     if not ready:
         raise click.exceptions.Exit(1)
+
+
+def _health(system: "Client") -> "Health | None":
+    """The health of the system; None if it is of an earlier version, which does not say."""
+    try:
+        return system.system().health
+    except Refused as refused:
+        if refused.code != "not_found":
+            raise
+        return None

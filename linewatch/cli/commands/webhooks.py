@@ -28,6 +28,7 @@ _EVENTS = (
     "rescore_run.completed",
     "rescore_run.failed",
     "model.activated",
+    "drift.detected",
 )
 
 _endpoint_argument = click.argument("endpoint_id", metavar="ID", help="The endpoint's id.")

@@ -47,6 +47,8 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "/v1/recipes", {"json": {"name": "empty"}}, 409, "recipe_exists"),
     ("POST", "/v1/recipes", {"json": {"name": "x" * 1024 * 1024}}, 413, "upload_too_large"),
     ("GET", "/v1/recipes/unknown", {}, 404, "recipe_unknown"),
+    ("GET", "/v1/recipes/unknown/drift", {}, 404, "recipe_unknown"),
+    ("GET", "/v1/recipes/empty/drift?since=2020-01-01T00:00:00Z", {}, 422, "invalid_field"),
     ("POST", "/v1/recipes/empty/model-versions", {"content": b"x"}, 422, "invalid_bundle"),
     ("POST", "/v1/recipes/empty/model-versions/rollback", {}, 409, "invalid_transition"),
     ("GET", "/v1/recipes/empty/model-versions/1", {}, 404, "not_found"),

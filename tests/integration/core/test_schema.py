@@ -18,8 +18,10 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+import core.drift.tables
 import core.rescoring.tables
-import core.statistics.tables  # noqa: F401 - adds its tables to the metadata
+import core.statistics.tables
+import core.system.tables  # noqa: F401 - they add their tables to the metadata
 from core import partitions
 from core.database import create_unbounded
 from core.settings import Settings

@@ -11,7 +11,7 @@ import pytest
 from linewatch import Client
 from linewatch.cli import run
 from linewatch.cli.options import WaitNotice
-from tests.fixtures.mock_system import BATCH, DELIVERY, ENDPOINT, INSPECTION, problem
+from tests.fixtures.mock_system import BATCH, DELIVERY, ENDPOINT, INSPECTION, SYSTEM, problem
 
 COMPLETED = {
     **INSPECTION,
@@ -207,22 +207,27 @@ def test_status_names_lagging_consumers_and_disabled_or_failing_endpoints(
     def items(name: str) -> Callable[[httpx.Request], httpx.Response]:
         return lambda _: httpx.Response(200, json={"items": lists[name]})
 
-    script(
-        {
-            "GET /readyz": lambda _: httpx.Response(200, json={"status": "ready"}),
-            **{f"GET /v1/{name}": items(name) for name in lists},
-        }
-    )
+    answers: Answers = {
+        "GET /readyz": lambda _: httpx.Response(200, json={"status": "ready"}),
+        "GET /v1/system": lambda _: httpx.Response(200, json=SYSTEM),
+        **{f"GET /v1/{name}": items(name) for name in lists},
+    }
+    script(answers)
     assert run(["status"]) == 0
-    _, mes, gone, failing = capsys.readouterr().out.splitlines()
+    _, health, mes, gone, failing = capsys.readouterr().out.splitlines()
+    assert health == "Health: degraded. No dispatcher is running. One worker is lost."
     assert mes.startswith("Consumer mes is 7 behind")
     assert gone.endswith("is disabled: it answered 410.")
     assert "is failing since" in failing
     assert run(["status", "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
+    assert status["health"] == SYSTEM["health"]
     assert [consumer["name"] for consumer in status["consumers_behind"]] == ["mes"]
     assert len(status["silent_endpoints"]) == 2
     assert "secret" not in status["silent_endpoints"][0]
+    script({**answers, "GET /v1/system": lambda _: problem(404, "not_found")})  # an earlier version of the system
+    assert run(["status"]) == 0
+    assert "Health" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("foreign", [httpx.Response(200, text="It works!"), httpx.Response(404), httpx.Response(401)])
