@@ -15,8 +15,11 @@ from core.settings import Settings
 from core.vision.bundle.folder import read_folder, write_folder
 from core.vision.bundle.manifest import MANIFEST, checksums
 from core.vision.bundle.tar import pack
+from core.vision.calibration.calibration import calibrate
 from tests.fixtures.api_process import running_api
 from tests.fixtures.scored_days import dispatch, good_scores, insert_scores
+
+GOOD = good_scores(123, seed=1)
 
 
 @pytest.fixture
@@ -31,6 +34,8 @@ def upload(http: httpx.Client, bundle: Path, folder: Path, content: bytes) -> ht
     files = read_folder(bundle) | {"held_out_scores.json": content}
     document = json.loads(files[MANIFEST])
     document["files"] |= checksums({"held_out_scores.json": content})
+    calibration = calibrate(GOOD)
+    document["threshold"] = {"value": calibration.threshold, "calibration": calibration.model_dump(mode="json")}
     write_folder(folder, {**files, MANIFEST: json.dumps(document).encode()})
     out = io.BytesIO()
     pack(folder, out)
@@ -52,13 +57,12 @@ def activate(engine: Engine) -> int:
 def test_they_are_kept_at_the_upload(
     http: httpx.Client, engine: Engine, settings: Settings, bundle: Path, tmp_path: Path
 ) -> None:
-    calibrated = json.loads((bundle / MANIFEST).read_text())["threshold"]["calibration"]["sample_size"]
-    content = json.dumps({"scores": good_scores(calibrated, seed=1)}).encode()
+    content = json.dumps({"scores": GOOD}).encode()
     assert upload(http, bundle, tmp_path / "first", content).status_code == 201
     assert upload(http, bundle, tmp_path / "again", content).status_code == 200
     insert_scores(engine, activate(engine), good_scores(100, seed=2))
     dispatch(settings)
-    assert [(each["source"], each["parts"]) for each in references(http)] == [("held_out_scores", calibrated)]
+    assert [(each["source"], each["parts"]) for each in references(http)] == [("held_out_scores", len(GOOD))]
 
 
 def test_a_file_without_scores_is_no_reference(
