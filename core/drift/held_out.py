@@ -1,4 +1,4 @@
-"""The scores of good parts that a detector was not fitted to, from its newest calibration: a reference of later ones."""
+"""The scores of good parts that a detector was not fitted to, from its newest calibration: the reference of drift."""
 
 from typing import Final
 
