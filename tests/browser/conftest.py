@@ -35,12 +35,12 @@ class Faults:
         self.seen: list[str] = []
 
     def watch(self, page: Page) -> None:
-        page.on("pageerror", lambda error: self.seen.append(f"error: {error}"))
+        page.on("pageerror", lambda error: self.seen.append(f"error: {error.stack}"))
         page.on("console", self._on_message)
 
     def _on_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.seen.append(f"{message.type}: {message.text}")
+            self.seen.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 
 
 @pytest.fixture

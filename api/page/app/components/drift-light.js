@@ -1,5 +1,6 @@
 /** Whether what comes in still is what the model was made for: a light with a word. */
 
+import { useMemo } from "../../vendor/hooks.mjs";
 import { useResource } from "../api.js";
 import { html } from "../html.js";
 import { href } from "../router.js";
@@ -16,7 +17,7 @@ export function Light({ light, title = "" }) {
 
 /** The light of a recipe, with a link to its reasons. */
 export function DriftLight({ recipe }) {
-  const since = new Date(Date.now() - 8 * 86_400_000).toISOString().slice(0, 10);
+  const since = useMemo(() => new Date(Date.now() - 8 * 86_400_000).toISOString(), []);
   const drift = useResource(`${recipePath(recipe)}/drift`, { query: { since }, every: 60_000 });
   if (!drift.data) return null;
   const { light, reasons } = drift.data.summary;

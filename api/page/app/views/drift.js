@@ -21,7 +21,7 @@ export function Drift({ query }) {
 
 function OfRecipe({ query }) {
   const days = PERIODS.includes(Number(query.days)) ? Number(query.days) : 30;
-  const since = new Date(Date.now() - days * 86_400_000).toISOString().slice(0, 10);
+  const since = useMemo(() => new Date(Date.now() - days * 86_400_000).toISOString(), [days]);
   const drift = useResource(`${recipePath(query.recipe)}/drift`, { query: { since, station_id: query.station_id }, every: 60_000 });
   return html`
     <div class="view-head"><h1>${t("nav.drift")}</h1><p>${t("drift.text")}</p>

@@ -150,7 +150,7 @@ function NearestGood({ inspection, query }) {
   return html`<section class="stack"><h2>${t("inspection.similar")}</h2>
     <${Resource} of=${similar}>${({ items }) => (items.length === 0
       ? html`<p class="soft">${t("inspection.similar.none")}</p>`
-      : html`<div class="strip">${items.map(({ inspection: good }) => html`<a href=${href(`/inspections/${good.id}`, query)} title=${nameOf(good)}>
+      : html`<div class="strip">${items.map((good) => html`<a href=${href(`/inspections/${good.id}`, query)} title=${nameOf(good)}>
           <img src=${thumbnailOf(good.id)} alt=${t("card.image", { name: nameOf(good) })} width="256" height="256" /></a>`)}</div>`)}<//>
   </section>`;
 }

@@ -62,9 +62,9 @@ function RecipePanel({ figures, recipe, period, since }) {
       <span class="push"><${DriftLight} recipe=${figures.recipe} /></span></header>
     <dl class="figures">
       <div class="figure"><dt>${t(`overview.images.${period}`)}</dt><dd><a href=${href("/inspections", { ...of, since })}>${integer(totals.total)}</a></dd></div>
-      <div class="figure"><dt>${t("overview.ngRate")}</dt><dd>${percent(totals.ng_rate)}</dd><span class="note">${t("overview.ngCount", { count: integer(totals.verdict.ng) })}</span></div>
+      <div class="figure"><dt>${t("overview.ngRate")}</dt><dd>${percent(totals.ng_rate)}</dd><dd class="note">${t("overview.ngCount", { count: integer(totals.verdict.ng) })}</dd></div>
       <div class="figure"><dt>${t("overview.perHour")}</dt><dd>${integer(totals.per_hour)}</dd></div>
-      <div class="figure"><dt>${t("overview.time")}</dt><dd>${duration(totals.time_to_verdict_ms?.median)}</dd><span class="note">${t("overview.p95", { time: duration(totals.time_to_verdict_ms?.p95) })}</span></div>
+      <div class="figure"><dt>${t("overview.time")}</dt><dd>${duration(totals.time_to_verdict_ms?.median)}</dd><dd class="note">${t("overview.p95", { time: duration(totals.time_to_verdict_ms?.p95) })}</dd></div>
       <div class="figure"><dt>${t("overview.waiting")}</dt><dd><a href=${href("/review", of)}>${integer(waiting.count)}${waiting.or_more ? "+" : ""}</a></dd></div>
       ${totals.status.failed > 0 && html`<div class="figure"><dt>${t("overview.failed")}</dt><dd><a href=${href("/inspections", { ...of, status: "failed", since })}>${integer(totals.status.failed)}</a></dd></div>`}
     </dl>

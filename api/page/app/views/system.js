@@ -30,11 +30,11 @@ function Parts({ system, isAdmin, onChanged }) {
   return html`
     ${health.reasons.length > 0 && html`<ul class="panel">${health.reasons.map((reason) => html`<li>${reason}</li>`)}</ul>`}
     <dl class="panel figures">
-      <div class="figure"><dt>${t("system.version")}</dt><dd class="small">${system.version}</dd><span class="note">${t("system.schema", { version: system.schema_version })}</span></div>
-      <div class="figure"><dt>${t("system.disk")}</dt><dd>${bytes(store.disk_free_bytes)}</dd><span class="note">${t("system.diskOf", { size: bytes(store.disk_bytes) })}</span></div>
-      <div class="figure"><dt>${t("system.images")}</dt><dd>${integer(store.images)}</dd><span class="note">${bytes(store.image_bytes)}</span></div>
+      <div class="figure"><dt>${t("system.version")}</dt><dd class="small">${system.version}</dd><dd class="note">${t("system.schema", { version: system.schema_version })}</dd></div>
+      <div class="figure"><dt>${t("system.disk")}</dt><dd>${bytes(store.disk_free_bytes)}</dd><dd class="note">${t("system.diskOf", { size: bytes(store.disk_bytes) })}</dd></div>
+      <div class="figure"><dt>${t("system.images")}</dt><dd>${integer(store.images)}</dd><dd class="note">${bytes(store.image_bytes)}</dd></div>
       <div class="figure"><dt>${t("system.database")}</dt><dd>${bytes(system.database_bytes)}</dd></div>
-      <div class="figure"><dt>${t("system.rescues")}</dt><dd>${integer(system.rescues)}</dd><span class="note">${t("system.poison", { count: integer(system.poison) })}</span></div>
+      <div class="figure"><dt>${t("system.rescues")}</dt><dd>${integer(system.rescues)}</dd><dd class="note">${t("system.poison", { count: integer(system.poison) })}</dd></div>
       <div class="figure"><dt>${t("system.dispatcher")}</dt><dd class="small"><${Time} at=${system.dispatcher_seen_at} only="clock" /></dd></div>
     </dl>
     <${Table} title="system.queues" head=${["queue", "waiting", "running", "oldest", "forModel", "messages"]} rows=${queues.map((each) => [

@@ -109,9 +109,9 @@ function Consequences({ preview, recipe }) {
   const people = reviewed.ok.ok + reviewed.ok.ng + reviewed.ok.review + reviewed.ng.ok + reviewed.ng.ng + reviewed.ng.review;
   return html`
     <dl class="panel figures" aria-live="polite">
-      <div class="figure"><dt>${t("thresholds.flips")}</dt><dd>${integer(flips.reduce((sum, flip) => sum + flip.count, 0))}</dd><span class="note">${t("thresholds.of", { count: integer(preview.inspections) })}</span></div>
-      <div class="figure"><dt>${t("thresholds.expected")}</dt><dd>${percent(expected?.rate)}</dd><span class="note">${expected ? t("thresholds.interval", { low: percent(expected.confidence_interval[0]), high: percent(expected.confidence_interval[1]) }) : t("thresholds.unknown")}</span></div>
-      <div class="figure"><dt>${t("thresholds.agreement")}</dt><dd>${percent(agreement)}</dd><span class="note">${t("thresholds.reviewed", { count: integer(people) })}</span></div>
+      <div class="figure"><dt>${t("thresholds.flips")}</dt><dd>${integer(flips.reduce((sum, flip) => sum + flip.count, 0))}</dd><dd class="note">${t("thresholds.of", { count: integer(preview.inspections) })}</dd></div>
+      <div class="figure"><dt>${t("thresholds.expected")}</dt><dd>${percent(expected?.rate)}</dd><dd class="note">${expected ? t("thresholds.interval", { low: percent(expected.confidence_interval[0]), high: percent(expected.confidence_interval[1]) }) : t("thresholds.unknown")}</dd></div>
+      <div class="figure"><dt>${t("thresholds.agreement")}</dt><dd>${percent(agreement)}</dd><dd class="note">${t("thresholds.reviewed", { count: integer(people) })}</dd></div>
       <div class="figure"><dt>${t("thresholds.rejectedOk")}</dt><dd>${integer(reviewed.ok.ng)}</dd></div>
       <div class="figure"><dt>${t("thresholds.missedNg")}</dt><dd>${integer(reviewed.ng.ok)}</dd></div>
     </dl>
