@@ -108,6 +108,7 @@ export default {
   "live.shift": "Zahlen der Schicht seit {time}",
 
   "gallery.export": "{format} exportieren",
+  "gallery.search": "Suchen",
   "gallery.reset": "Zurücksetzen",
   "gallery.none": "Noch keine Prüfungen",
   "gallery.none.next": "Senden Sie ein Bild, dann erscheint es hier:",

@@ -108,6 +108,7 @@ export default {
   "live.shift": "Counts of the shift since {time}",
 
   "gallery.export": "Export {format}",
+  "gallery.search": "Search",
   "gallery.reset": "Reset",
   "gallery.none": "No inspections yet",
   "gallery.none.next": "Submit an image, and it appears here:",

@@ -123,6 +123,7 @@ function Filters({ query }) {
     <input type="datetime-local" value=${toLocalInput(query[name])} onChange=${(event) => changeQuery({ [name]: fromLocalInput(event.target.value) })} /></label>`;
   const further = [...LABELS, "status", "reviewed", "reviewer", "verdict", "min_score", "max_score", "model_version"].some((name) => query[name]);
   return html`<form class="panel" role="search" onSubmit=${(event) => event.preventDefault()}>
+    <button class="visually-hidden" tabindex="-1">${t("gallery.search")}</button>
     <div class="row end">
       ${choice("effective_verdict", VERDICTS, "verdict")} ${text("part_id", "search")} ${text("lot_id", "search")} ${moment("since")} ${moment("until")}
       <button type="button" class="plain" onClick=${() => go(href("/inspections", { recipe: query.recipe }))}><${Icon} name="rotate-ccw" />${t("gallery.reset")}</button>
