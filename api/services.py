@@ -18,6 +18,7 @@ from api.requests.group_commit import GroupCommit
 from api.requests.idempotency import InFlight
 from api.requests.uploads import UploadReceiver
 from api.responses.downloads import Downloads
+from api.waiting.event_streams import EventStreams
 from api.waiting.feed_long_polling import FeedLongPolls
 from api.waiting.long_polling import FinalCheck, Kind, LongPolls
 from core.database import create_pool
@@ -40,6 +41,8 @@ EXPORT_THREADS = 2
 
 EXPORTS = 4
 """Exports that one process sends at a time. Each holds up to a row group in memory."""
+STREAMS = 100
+"""Streams of results that one process sends at a time."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Services:
     feed_long_polls: FeedLongPolls
     allowed: AllowList
     downloads: Downloads
+    event_streams: EventStreams
     probing: ThreadPoolExecutor
     """The thread of `/readyz`: long listings must not make the api look dead."""
 
@@ -105,6 +109,7 @@ class Services:
             feed_long_polls,
             allowed,
             Downloads(max_downloads=EXPORTS, threads=EXPORT_THREADS),
+            EventStreams(feed_long_polls, most=STREAMS),
             ThreadPoolExecutor(1, "probe"),
         )
 

@@ -1,4 +1,4 @@
-"""Downloads of any length. Their number is limited, and separate threads produce their chunks."""
+"""Streamed responses. The number of downloads is limited, and separate threads produce their chunks."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from core.errors import Code, Refused
 log = logging.getLogger(__name__)
 
 STALLED_SECONDS = 60.0
-"""A download is aborted if its client reads nothing for this long. This frees its slot for other clients."""
+"""A stream is aborted if its client reads nothing for this long. This frees its slot for other clients."""
 
 T = TypeVar("T")
 
@@ -61,10 +61,11 @@ class _ClientStalled(Exception):  # noqa: N818 - an event, not an error
     """The client has read nothing for `stalled_seconds`."""
 
 
-class Download(StreamingResponse):
+class Stream(StreamingResponse):
     """A streamed response. If it fails midway, it ends without the last chunk, and the reason is logged."""
 
     stalled_seconds = STALLED_SECONDS
+    noun = "stream"
 
     async def stream_response(self, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
@@ -77,6 +78,18 @@ class Download(StreamingResponse):
         try:
             await super().stream_response(send_in_time)
         except _ClientStalled:
-            log.warning("aborted a download: the client read nothing for %g seconds", self.stalled_seconds)
+            log.warning("aborted a %s: the client read nothing for %g seconds", self.noun, self.stalled_seconds)
         except UNUSABLE as error:
-            log.warning("aborted a download: database unavailable: %s", str(error).partition("\n")[0])
+            log.warning("aborted a %s: database unavailable: %s", self.noun, str(error).partition("\n")[0])
+
+
+class Download(Stream):
+    """A file that is sent while it is made."""
+
+    noun = "download"
+
+
+class EventStream(Stream):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"

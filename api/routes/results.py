@@ -2,17 +2,20 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from api.requests.parameters import Limit, Name, RecipeName, Wait
+from api.requests.parameters import Label, Limit, Name, RecipeName, Wait
+from api.responses.downloads import EventStream
 from api.responses.problems import refuses
 from api.responses.schemas import Consumer, ConsumerList, FeedPage
 from api.services import Context, FeedReader, Services
+from api.waiting.event_streams import Event, EventPage, Place
 from core.documents.documents import feed_items
 from core.errors import Code, Refused
 from core.feed import consumers, feed
@@ -84,9 +87,10 @@ async def _wait_at_most(event: asyncio.Event, seconds: float) -> bool:
 
 @dataclass(frozen=True)
 class _FeedRead:
-    """A page of the feed, the newest number of the feed when it was read, and the id of the queried recipe."""
+    """A page of the feed; whether it has as many entries as it may; the newest number of the feed; the recipe's id."""
 
     page: FeedPage
+    is_full: bool
     newest: int
     recipe_id: int | None
 
@@ -111,16 +115,78 @@ def _page(services: Services, query: _Feed, after: str | None) -> _FeedRead:
             limit=query.limit,
             recipe_id=recipe_id,
             reviews=query.include == "reviews",
-            from_oldest=after is None,
+            from_oldest=after is None or after == "oldest",
         )
         items = feed_items(connection, page)
-    return _FeedRead(FeedPage(items=items, next_cursor=str(page.next_cursor)), state.newest, recipe_id)
+    is_full = len(page.entries) == query.limit
+    return _FeedRead(FeedPage(items=items, next_cursor=str(page.next_cursor)), is_full, state.newest, recipe_id)
 
 
 def _state(services: Services) -> feed.State:
     """Number new entries, in a separate transaction: a read that fails later does not undo it."""
     with services.transaction() as connection:
         return feed.number_entries(connection)
+
+
+class _Stream(BaseModel):
+    """The query parameters of a stream."""
+
+    after: Annotated[str, Query(description="as for `GET /v1/results`; by default `now`")] = "now"
+    recipe: RecipeName | None = None
+    line_id: Label | None = None
+    station_id: Label | None = None
+    include: Annotated[
+        Literal["reviews"] | None, Query(description="`reviews` repeats an inspection whenever it is reviewed")
+    ] = None
+
+
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {EventStream.media_type: {"schema": {"type": "string"}}}, "description": "The events."}
+}
+
+
+async def _stream_slot(services: Context) -> AsyncIterator[None]:
+    """Occupy a slot until the stream ends or the client disconnects."""
+    with services.event_streams.slot():
+        yield
+
+
+@router.get(
+    "/stream",
+    response_class=EventStream,
+    responses=_EVENTS | refuses(Code.RECIPE_UNKNOWN, Code.BUSY, *_LOST),
+    dependencies=[Depends(_stream_slot)],
+)
+async def stream_results(
+    query: Annotated[_Stream, Query()],
+    services: Context,
+    last_event_id: Annotated[
+        str | None, Header(description="the `id` of the last event, instead of `after`: continue behind it")
+    ] = None,
+) -> EventStream:
+    """Stream the feed as server-sent events, as it grows: nothing is missed and nothing comes twice.
+
+    Each result is an event `inspection`, with an item of the feed as `data` and its cursor as `id`. An `id` without
+    `data` only says where to continue. A comment is sent after 15 s of silence. After 5 minutes, or when the api stops,
+    the stream ends: continue with `Last-Event-ID`, as browsers do by themselves. If the cursor is lost during the
+    stream, an event `problem` says so, and the stream ends. 503 `busy` while the maximum number of streams is open.
+    """
+    feed_query = _Feed(recipe=query.recipe, include=query.include)
+
+    def read(after: str) -> EventPage:
+        page = _page(services, feed_query, after)
+        events = [Event.of(item) for item in page.page.items]
+        return EventPage(events, page.page.next_cursor, page.is_full, page.newest, page.recipe_id)
+
+    first = await services.feed_long_polls.in_thread(lambda: read(last_event_id or query.after))
+    events = services.event_streams.stream(
+        first,
+        read,
+        (query.recipe, query.include),
+        Place(query.line_id, query.station_id),
+        reviews=query.include == "reviews",
+    )
+    return EventStream(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
 class Acknowledgement(BaseModel):

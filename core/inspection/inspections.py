@@ -26,13 +26,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from core.errors import Code, Refused
+from core.inspection.id_ranges import ALL_IDS, VERSION_ORDER, IdRange
 from core.inspection.review_decisions import IS_STANDING, decisions
-from core.inspection.scanned_filters import ScannedFilters, find_window
+from core.inspection.scanned_filters import ScannedFilters, Window, find_window
 from core.models import model_versions as versions
 from core.models import verdicts
 from core.models.recipes import unknown_recipe
 from core.models.verdicts import Verdict
-from core.partitions import first_id_of
 from core.tables import SUBMITTED, images, inspections, model_versions, recipes, review_queue, reviews, work
 
 MAX_PAGE = 1000
@@ -292,22 +292,23 @@ def list_page(
     Raises Refused if the recipe is unknown, so that a mistyped name does not look like a recipe without inspections.
     """
     branches: list[Select[Any]] = []
-    window = None
+    order = [inspections.c.id.desc()] if filters.model_version is None else VERSION_ORDER
+    window = Window(IdRange(end=before))
     if filters.scans:
-        window = find_window(connection, filters, conditions(connection, filters.indexed(), inspections), before)
-    for branch, table in ((_in_flight(), work), (_finished(), inspections)):
-        filtered = branch.where(*conditions(connection, filters, table))
-        if window is not None and table is inspections:
+        indexed = conditions(connection, filters.indexed(), inspections, ids=window.ids)
+        window = find_window(connection, filters, indexed, order, before)
+    for branch, table, newest_first in (
+        (_in_flight(), work, [work.c.id.desc()]),
+        (_finished(), inspections, order),
+    ):
+        filtered = branch.where(*conditions(connection, filters, table, ids=window.ids))
+        if table is inspections:
             filtered = filtered.where(*window.conditions)
-        if before is not None:
-            filtered = filtered.where(table.c.id < before)
         # Each branch is sorted and limited by an index of its table before the two are merged.
-        branches.append(select(filtered.order_by(table.c.id.desc()).limit(limit + 1).subquery()))
+        branches.append(select(filtered.order_by(*newest_first).limit(limit + 1).subquery()))
     rows = connection.execute(_joined(branches).limit(limit + 1)).all()
     items = _inspections(connection, rows[:limit])
-    if len(rows) > limit:
-        return items, items[-1].id
-    return items, None if window is None else window.last
+    return items, items[-1].id if len(rows) > limit else window.last
 
 
 def _recipe_id(connection: Connection, name: str | None) -> int | None:
@@ -320,14 +321,8 @@ def _recipe_id(connection: Connection, name: str | None) -> int | None:
     return recipe_id
 
 
-def _version_id(connection: Connection, recipe: str | None, number: int) -> int:
-    if recipe is None:
-        raise Refused(Code.INVALID_FIELD, "model_version: name its recipe, too.")
-    return versions.get(connection, recipe, number).id
-
-
-def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any]:
-    """The WHERE conditions of the filters for `work` or `inspections`.
+def conditions(connection: Connection, filters: Filters, table: Any, *, ids: IdRange = ALL_IDS) -> list[Any]:
+    """The WHERE conditions of the filters for `work` or `inspections`, within a range of ids.
 
     Raises:
         Refused: RECIPE_UNKNOWN; NOT_FOUND if the recipe has no such model version; INVALID_FIELD without a recipe.
@@ -338,7 +333,7 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
         for name in ("part_id", "lot_id", "line_id", "station_id", "batch_id")
         if (value := getattr(filters, name)) is not None
     ]
-    if recipe_id is not None:
+    if recipe_id is not None and filters.model_version is None:
         conditions.append(table.c.recipe_id == recipe_id)
     if filters.status is not None:
         conditions.append((table.c.state if in_flight else table.c.status) == filters.status)
@@ -348,15 +343,23 @@ def conditions(connection: Connection, filters: Filters, table: Any) -> list[Any
         conditions.append(literal(False) if in_flight else _effective(filters.effective_verdict, recipe_id))
     if filters.reviewed is not None:
         conditions.append(literal(filters.reviewed == "none") if in_flight else _reviewed(filters.reviewed, recipe_id))
-    if filters.model_version is not None:
-        conditions.append(table.c.model_version_id == _version_id(connection, filters.recipe, filters.model_version))
     if filters.scans:
         conditions += [literal(False)] if in_flight else filters.scanned_conditions()
-    # Ids start with the time, so a time range also limits the index scan and the partitions.
+    return conditions + _in_range(connection, filters, table, ids.accepted(filters.since, filters.until))
+
+
+def _in_range(connection: Connection, filters: Filters, table: Any, ids: IdRange) -> list[ColumnElement[bool]]:
+    """The conditions on the time and the model version."""
+    conditions = ids.conditions(table)
+    if filters.model_version is not None:
+        if filters.recipe is None:
+            raise Refused(Code.INVALID_FIELD, "model_version: name its recipe, too.")
+        version_id = versions.get(connection, filters.recipe, filters.model_version).id
+        conditions += [work.c.model_version_id == version_id] if table is work else ids.of_version(version_id)
     if filters.since is not None:
-        conditions += [table.c.id >= just_before(filters.since), table.c.created_at >= filters.since]
+        conditions.append(table.c.created_at >= filters.since)
     if filters.until is not None:
-        conditions += [table.c.id < just_after(filters.until), table.c.created_at < filters.until]
+        conditions.append(table.c.created_at < filters.until)
     return conditions
 
 
@@ -388,22 +391,6 @@ def _reviewed(verdict: Reviewed, recipe_id: int | None) -> ColumnElement[bool]:
     # PostgreSQL expects this to be mostly true, as it is, unlike an equality. So it reads the newest inspections first.
     is_decided = _decided().not_in([other for other in ("ok", "ng", "review") if other != verdict])
     return and_(inspections.c.id.in_(matching.where(reviews.c.verdict == verdict)), is_decided)
-
-
-# `created_at` is the start of the transaction, and the id is generated later within it. The margin covers the longest
-# transaction.
-_MARGIN = dt.timedelta(minutes=5)
-
-
-def just_before(moment: dt.datetime) -> UUID:
-    return first_id_of(max(moment - _MARGIN, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)))
-
-
-def just_after(moment: dt.datetime) -> UUID:
-    return first_id_of(min(max(moment, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)), _LATEST) + _MARGIN)
-
-
-_LATEST = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
 
 
 def which_are_final(connection: Connection, ids: Iterable[UUID]) -> set[UUID]:

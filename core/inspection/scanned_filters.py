@@ -6,11 +6,13 @@ fewer items than its limit, even none, although more follow: only a page without
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Uuid, and_, any_, case, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from core.inspection.id_ranges import IdRange
 from core.inspection.review_decisions import IS_STANDING
 from core.tables import inspections, reviews
 
@@ -72,30 +74,39 @@ class Window:
     """The inspections that one page scans.
 
     Attributes:
+        ids: their range.
+        last: after which the next page continues if this one has all that match; None if it is the last page.
         conditions: on finished inspections.
-        last: the oldest of them, after which the next page continues; None if none are left for it.
     """
 
-    conditions: Sequence[ColumnElement[bool]]
-    last: UUID | None
+    ids: IdRange
+    last: UUID | None = None
+    conditions: Sequence[ColumnElement[bool]] = ()
 
 
 def find_window(
-    connection: Connection, filters: ScannedFilters, indexed: Sequence[ColumnElement[bool]], before: UUID | None
+    connection: Connection,
+    filters: ScannedFilters,
+    indexed: Sequence[ColumnElement[bool]],
+    order: Sequence[ColumnElement[Any]],
+    before: UUID | None,
 ) -> Window:
     """Return which inspections a page scans, newest first.
 
     Args:
-        indexed: the conditions of the filters that an index answers.
+        indexed: the conditions that an index answers.
+        order: in which that index is read.
         before: only inspections with smaller ids; None for all.
     """
     if filters.reviewer is not None:
         return _window_of_reviewer(connection, filters.reviewer, before)
-    query = select(inspections.c.id).where(*indexed).order_by(inspections.c.id.desc())
-    if before is not None:
-        query = query.where(inspections.c.id < before)
+    query = select(inspections.c.id).where(*indexed).order_by(*order)
+    newest: UUID | None = connection.execute(query.limit(1)).scalar()
+    if newest is None:
+        return Window(IdRange(end=before))
     last: UUID | None = connection.execute(query.offset(SCANNED_AT_ONCE - 1).limit(1)).scalar()
-    return Window([] if last is None else [inspections.c.id >= last], last)
+    # With both ends, PostgreSQL knows how few inspections these are, even of a version that is no longer in use.
+    return Window(IdRange(last, UUID(int=newest.int + 1)), last)
 
 
 def _window_of_reviewer(connection: Connection, reviewer: str, before: UUID | None) -> Window:
@@ -104,6 +115,5 @@ def _window_of_reviewer(connection: Connection, reviewer: str, before: UUID | No
         query = query.where(reviews.c.inspection_id < before)
     newest = query.order_by(reviews.c.inspection_id.desc()).limit(REVIEWED_AT_ONCE)
     ids = list(connection.execute(newest).scalars())
-    return Window(
-        [inspections.c.id == any_(literal(ids, ARRAY(Uuid)))], ids[-1] if len(ids) == REVIEWED_AT_ONCE else None
-    )
+    last = ids[-1] if len(ids) == REVIEWED_AT_ONCE else None
+    return Window(IdRange(last, before), last, [inspections.c.id == any_(literal(ids, ARRAY(Uuid)))])

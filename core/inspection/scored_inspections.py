@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Subquery, or_, select
 
-from core.inspection.inspections import just_after, just_before
+from core.inspection.id_ranges import ALL_IDS, VERSION_ORDER, just_before
 from core.inspection.review_decisions import decisions
 from core.models.model_versions import ModelVersion
 from core.tables import inspections, reviews, thresholds
@@ -22,16 +22,14 @@ def scored_query(
         since, until: when they were accepted; until now by default.
     """
     query = select(inspections.c.id, inspections.c.anomaly_score, inspections.c.verdict, inspections.c.reasons).where(
-        inspections.c.recipe_id == version.recipe_id,
-        inspections.c.model_version_id == version.id,
+        *ALL_IDS.accepted(since, until).of_version(version.id),
         inspections.c.status == "completed",
-        inspections.c.id >= just_before(since),
         inspections.c.created_at >= since,
         _applies_to_station(version.id, station_id),
     )
     if until is not None:
-        query = query.where(inspections.c.id < just_after(until), inspections.c.created_at < until)
-    return query.order_by(inspections.c.id.desc())
+        query = query.where(inspections.c.created_at < until)
+    return query.order_by(*VERSION_ORDER)
 
 
 def _applies_to_station(version_id: int, station_id: str | None) -> ColumnElement[bool]:

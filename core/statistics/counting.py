@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from core.inspection.inspections import just_after, just_before
+from core.inspection.id_ranges import just_after, just_before
 from core.statistics.durations import BIN_SQL
 
 CELL: Final = dt.timedelta(minutes=15)

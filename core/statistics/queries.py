@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Select, func, literal, select, text
 
-from core.inspection.inspections import just_after, just_before
+from core.inspection.id_ranges import just_after, just_before
 from core.inspection.review_decisions import decisions
 from core.statistics.counting import KEY_OF_INSPECTION, UNCOUNTED, State, ceil, floor
 from core.tables import Timestamp, inspections, reviews

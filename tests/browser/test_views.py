@@ -1,12 +1,11 @@
 """The views of the page in a real browser, with the figures of the API."""
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from tests.browser.conftest import DESKTOP, TABLET, Faults, axe_violations
 from tests.fixtures.http_inspections import final, submit
@@ -41,9 +40,8 @@ def test_each_view_is_accessible(
     inspected: list[dict[str, Any]],
     faults: Faults,
     path: str,
-    viewport: dict[str, int],
-    scheme: str,
-    tmp_path: Path,
+    viewport: ViewportSize,
+    scheme: Literal["light", "dark"],
 ) -> None:
     context = browser.new_context(base_url=system.url, viewport=viewport, color_scheme=scheme, locale="en-GB")
     context.on("page", faults.watch)

@@ -36,6 +36,7 @@ def test_responses_conform_to_the_openapi_document(settings: Settings, engine: E
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"]
         command += [str(client.base_url.join("/openapi.json")), "--header", f"Authorization: Bearer {secret}"]
         command += ["--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--no-color"]
+        command += ["--exclude-path", "/v1/results/stream"]  # its response does not end
         command += ["--max-examples", str(EXAMPLES), "--seed", "1", "--suppress-health-check", "all"]
         environment = os.environ | {"SCHEMATHESIS_HOOKS": "tests.fixtures.schemathesis_hooks"}
         completed = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

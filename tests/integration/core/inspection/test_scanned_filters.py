@@ -1,7 +1,7 @@
 """A filtered listing is the unfiltered one, filtered; a page scans a limited number of inspections."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -86,7 +86,7 @@ def matches(item: Inspection, wanted: dict[str, Any]) -> bool:
     """Whether an inspection passes the filters."""
     score, threshold = item.anomaly_score, item.threshold
     has_ratio = score is not None and threshold is not None and 1e-100 <= threshold <= 1e100
-    checks = {
+    checks: dict[str, Callable[[Any], bool]] = {
         "min_score": lambda value: score is not None and score >= value,
         "max_score": lambda value: score is not None and score <= value,
         "min_score_ratio": lambda value: has_ratio and score >= value * threshold,

@@ -20,6 +20,7 @@ from core.models.verdicts import decide_verdict
 from core.queue import claiming, finishing
 from core.queue.finishing import Outcome
 from tests.fixtures.queued_work import IMAGE, MANIFEST
+from tests.fixtures.random_results import add_review
 
 LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
@@ -131,3 +132,18 @@ def test_only_inspections_of_the_version_and_period_are_compared_up_to_a_limit(
         assert (result.inspections, result.truncated, counts(result)) == (2, True, {("ok", "ng"): 2})
         other, _ = model_versions.register(connection, "ring", sha256=b"\3" * 32, manifest=MANIFEST, actor="test")
         assert preview(connection, other, 0.2).inspections == 0
+
+
+def test_reviews_are_compared_with_the_verdicts_of_the_threshold(engine: Engine, version: ModelVersion) -> None:
+    with engine.begin() as connection:
+        assert preview(connection, version, 0.2).agreement is None
+        ids = inspect(connection, 0.1, 0.3, 0.3, 0.6, 0.6)
+        for inspection_id, verdicts in zip(ids, (["ok"], ["ok"], ["ok", "ng"], ["ng"], []), strict=True):
+            for verdict in verdicts:
+                add_review(connection, inspection_id, verdict)
+        strict = preview(connection, version, 0.2)
+        assert strict.reviewed == {("ok", "ok"): 1, ("ok", "ng"): 1, ("ng", "ng"): 2}
+        assert strict.agreement == 0.75
+        lax = preview(connection, version, 0.7, review_threshold=0.5)
+        assert lax.reviewed == {("ok", "ok"): 2, ("ng", "ok"): 1, ("ng", "review"): 1}
+        assert lax.agreement == 0.5
