@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -119,8 +120,8 @@ def test_the_review_queue_is_complete_after_a_migration(older_database: Engine) 
             timings_ms, verdict, anomaly_score, error_code)
         VALUES (:id, 1, 'live', '{}', now(), '', :status, '{}', '{}', :verdict, :score, :error)
     """)
-    completed = {"status": "completed", "verdict": "review", "score": 0.5, "error": None}
-    failed = {"status": "failed", "verdict": None, "score": None, "error": "poison"}
+    completed: dict[str, Any] = {"status": "completed", "verdict": "review", "score": 0.5, "error": None}
+    failed: dict[str, Any] = {"status": "failed", "verdict": None, "score": None, "error": "poison"}
     review = text("""
         INSERT INTO reviews (inspection_id, verdict, reviewer, reason, actor) VALUES (:id, 'ok', 'Jo', 'dust', 'test')
     """)
