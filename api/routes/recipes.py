@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from api.requests.parameters import OrLeftOut, RecipeName, RecipePath
 from api.responses.problems import refuses
@@ -29,7 +29,7 @@ BitDepth = Annotated[
 
 
 SecondReview = Annotated[
-    bool,
+    StrictBool,
     Field(
         description="whether a review needs a second one: the verdict is `review` until two reviewers agree; if two "
         "disagree, a third decides. It applies to reviews that are added from now on"

@@ -19,10 +19,6 @@ class Reviews(Session):
     ) -> AsyncGenerator[WaitingInspection, None]:
         """The inspections that wait for a person, oldest first. Pages of 1 to 1000 are fetched on demand.
 
-        Example:
-            for inspection in lw.review_queue(recipe="ring", reviewer="Jo"):
-                print(inspection.id, inspection.waits_for)
-
         Args:
             reviewer: without those that this person has reviewed, because they wait for somebody else.
         """
@@ -57,10 +53,6 @@ class Reviews(Session):
         page_size: int = 100,
     ) -> AsyncGenerator[ListedReview, None]:
         """All matching reviews, newest first, including retracted ones. Pages are fetched on demand.
-
-        Example:
-            for review in lw.reviews(recipe="ring"):
-                print(review.created_at, review.reviewer, review.verdict, review.part_id)
 
         Args:
             reviewer: exactly this name.

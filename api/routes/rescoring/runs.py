@@ -128,7 +128,8 @@ def list_rescore_runs(listing: Annotated[_Listing, Query()], services: Context) 
     return RescoreRunPage(items=[RescoreRun.from_run(run) for run in items], next_cursor=encode_cursor(following))
 
 
-@router.get("/{run_id}")
+# Only a UUID: otherwise `GET /count` would be an unknown run, not a method that is not allowed.
+@router.get("/{run_id:uuid}")
 async def get_rescore_run(run_id: UUID, services: Context, wait: Wait = 0) -> RescoreRun:
     """Get a run and its progress. `wait` waits until it is final."""
     return RescoreRun.from_run(await services.long_polls.final("rescore_run", run_id, wait, partial(_load, services)))

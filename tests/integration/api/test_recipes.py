@@ -66,7 +66,13 @@ def test_a_recipe_has_a_role_and_may_ask_for_a_second_review(http: httpx.Client,
     assert settings_of(http.patch("/v1/recipes/plain", json={"second_review": True})) == ("reference", True)
     assert settings_of(http.patch("/v1/recipes/plain", json={"second_review": False})) == ("reference", False)
     assert settings_of(http.get("/v1/recipes/plain")) == ("reference", False)
-    for wrong in ({"role": "other"}, {"role": None}, {"second_review": None}, {"second_review": "maybe"}):
+    for wrong in (
+        {"role": "other"},
+        {"role": None},
+        {"second_review": None},
+        {"second_review": "yes"},
+        {"second_review": 0},
+    ):
         answer = http.patch("/v1/recipes/plain", json=wrong)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), wrong
     query = text("SELECT detail FROM audit_events WHERE action = 'recipe.changed' ORDER BY id")

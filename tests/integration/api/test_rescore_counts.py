@@ -64,6 +64,13 @@ def test_a_count_is_the_number_of_images_of_the_run(api: httpx.Client, archive: 
     assert api.get("/v1/rescore-runs").json()["items"] == []
 
 
+def test_a_count_has_no_other_method(api: httpx.Client) -> None:
+    answer = api.get(COUNT)
+    assert (answer.status_code, answer.json()["code"], answer.headers["Allow"]) == (405, "method_not_allowed", "POST")
+    malformed = api.get("/v1/rescore-runs/nonsense")
+    assert (malformed.status_code, malformed.json()["code"]) == (404, "not_found")
+
+
 def test_a_count_refuses_what_a_run_refuses(api: httpx.Client) -> None:
     for wrong, status, code in (
         (body({}), 422, "invalid_field"),

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -113,6 +114,34 @@ def test_reviews_before_and_during_a_migration_get_their_recipe(older_database: 
         connection.execute(insert, {"id": reviewed})  # by an api of the previous version
         rows = connection.execute(text("SELECT inspection_id, recipe_id FROM reviews ORDER BY id")).all()
     assert [tuple(row) for row in rows] == [(reviewed, 1), (removed, None), (reviewed, 1)]
+
+
+def test_the_review_queue_is_complete_after_a_migration(older_database: Engine) -> None:
+    """It holds earlier inspections that wait, and those that workers and apis of the previous version add or review."""
+    insert = text("""
+        INSERT INTO inspections (id, recipe_id, priority, metadata, image_day, image_sha256, status, reasons,
+            timings_ms, verdict, anomaly_score, error_code)
+        VALUES (:id, 1, 'live', '{}', now(), '', :status, '{}', '{}', :verdict, :score, :error)
+    """)
+    completed: dict[str, Any] = {"status": "completed", "verdict": "review", "score": 0.5, "error": None}
+    failed: dict[str, Any] = {"status": "failed", "verdict": None, "score": None, "error": "poison"}
+    review = text("""
+        INSERT INTO reviews (inspection_id, verdict, reviewer, reason, actor) VALUES (:id, 'ok', 'Jo', 'dust', 'test')
+    """)
+    ids = [partitions.first_id_of(LATER + dt.timedelta(minutes=minute)) for minute in range(1, 9)]
+    with older_database.begin() as connection:
+        for inspection_id, outcome in zip(ids[:4], (completed, completed, failed, completed), strict=True):
+            connection.execute(insert, {"id": inspection_id, **outcome})
+        connection.execute(review, {"id": ids[0]})
+    migrate(older_database)
+    with older_database.begin() as connection:
+        for inspection_id, outcome in zip(ids[4:], (completed, {**completed, "verdict": "ok"}, failed, completed),
+                                          strict=True):  # fmt: skip
+            connection.execute(insert, {"id": inspection_id, **outcome})
+        for inspection_id in (ids[3], ids[7]):
+            connection.execute(review, {"id": inspection_id})
+        waiting = connection.execute(text("SELECT inspection_id FROM review_queue ORDER BY 1")).scalars().all()
+    assert waiting == [ids[1], ids[4], ids[6]]
 
 
 def invalid_indexes(engine: Engine) -> list[str]:

@@ -52,8 +52,9 @@ def test_the_code_blocks_run_in_order(system: System, tmp_path: Path) -> None:
     assert '"is_anomaly":' in moved_over
     assert '"threshold":0.002' in moved_over
 
-    *_, overruled, learned = printed["docs/quality.md"]
+    *_, overruled, queue, learned = printed["docs/quality.md"]
     assert "SN-4711" in overruled
+    assert queue.split()[-1].isdecimal()
     assert "Of the newest inspections" in learned
     assert "To activate it: linewatch models activate --recipe ring" in learned
     assert "quality desk" in (tmp_path / "ring.csv").read_text()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
@@ -114,7 +114,12 @@ def apply(connection: Connection, step: Step, subjects: Sequence[Reviewed]) -> N
                 subject.changes += 1
 
 
+TWICE = [SetSecondReview(True), AddReview(1, "Straße", "ok"), AddReview(1, "STRASSE", "ok")]
+
+
 @given(steps)
+@example([*TWICE])
+@example([*TWICE, AddReview(1, "Ann", "ng"), AddReview(1, "Jo", "ng"), Retract(1, 2)])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_reader_follows_the_one_rule(engine: Engine, ring: int, drawn: list[Step]) -> None:
     with engine.begin() as connection:
