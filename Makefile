@@ -11,7 +11,7 @@ SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-mqtt test-faults soak lint bench bench-feed bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
-        bench-rescoring-rows lock clean
+        bench-rescoring-rows bench-statistics lock clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench-rescoring: $(READY) ## re-scoring of 20,000 images: rate, kills, the line 
 
 bench-rescoring-rows: $(READY) ## a million stored results with new thresholds, and planned
 	$(BIN)/python -m benchmarks.rescoring_rows $(BENCH_ARGS)
+
+bench-statistics: $(READY) ## figures, listings and histograms over a day of a million inspections (BENCH_ARGS=N)
+	$(BIN)/python -m benchmarks.statistics $(BENCH_ARGS)
 
 lock: $(READY) ## resolve the newest versions anew and pin them
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

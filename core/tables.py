@@ -244,7 +244,13 @@ inspections = Table(
     Index("ix_inspections_line_id_id", "line_id", "id", postgresql_where=text("line_id IS NOT NULL")),
     Index("ix_inspections_station_id_id", "station_id", "id", postgresql_where=text("station_id IS NOT NULL")),
     Index("ix_inspections_review_id", "id", postgresql_where=text("verdict = 'review'")),
-    Index("ix_inspections_ng_recipe_id_id", "recipe_id", "id", postgresql_where=text("verdict = 'ng'")),
+    Index(
+        "ix_inspections_not_ok_recipe_id_verdict_id",
+        "recipe_id",
+        "verdict",
+        "id",
+        postgresql_where=text("verdict <> 'ok'"),
+    ),
     Index(
         "ix_inspections_model_version_id_id",
         "model_version_id",

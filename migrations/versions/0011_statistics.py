@@ -13,7 +13,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply this migration. If it is interrupted, it can be repeated."""
-    create_index("ix_inspections_ng_recipe_id_id", "inspections", "(recipe_id, id) WHERE verdict = 'ng'")
+    create_index(
+        "ix_inspections_not_ok_recipe_id_verdict_id", "inspections", "(recipe_id, verdict, id) WHERE verdict <> 'ok'"
+    )
     create_index(
         "ix_inspections_model_version_id_id", "inspections", "(model_version_id, id) WHERE model_version_id IS NOT NULL"
     )

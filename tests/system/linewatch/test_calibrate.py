@@ -103,8 +103,12 @@ def test_a_station_gets_its_own_threshold_with_a_review_band(
 ) -> None:
     rates = ["--false-reject-rate", "0.1", "--review-rate", "0.3"]
     where = ["--station", "st-1", "--group-by", r"part(\d+)_"]
-    result = answer(capsys, "--recipe", recipe, "--data", str(fresh), *rates, *where)
-    assert result["station_id"] == "st-1"
+    result = answer(capsys, "--recipe", recipe, "--data", str(fresh), *rates, *where, "--reason", "new light")
+    assert (result["station_id"], result["reason"]) == ("st-1", "new light")
+    expected = lw.preview_threshold(recipe, 1, result["threshold"], station_id="st-1").expected_false_reject_rate
+    assert expected is not None
+    assert expected["rate"] == pytest.approx(result["calibration"]["expected_false_reject_rate"])
+    assert (expected["sample_size"], expected["effective_sample_size"]) == (40, 20)
     assert (result["calibration"]["sample_size"], result["calibration"]["groups"]) == (40, 20)
     assert result["review_threshold"] == result["calibration"]["review"]["threshold"] <= result["threshold"]
     version = lw.model_version(recipe, 1)

@@ -65,7 +65,7 @@ def read(connection: Connection, version: ModelVersion, **options: Any) -> Score
 
 
 @given(rows, st.integers(1, 30), st.sampled_from([None, "tuned"]), st.integers(0, 25), st.integers(1, 25))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_inspection_is_counted_once(
     engine: Engine, drawn: list[Any], bins: int, station: str | None, first: int, length: int
 ) -> None:

@@ -114,7 +114,10 @@ def test_every_change_is_audited_with_its_author(three_ready: Engine) -> None:
         ).all()
     assert [tuple(event) for event in events] == [
         ("model.activated", {"version": 3, "before": 1}),
-        ("threshold.set", {"version": 3, "threshold": 1.0, "review_threshold": None, "station_id": "st-1"}),
+        (
+            "threshold.set",
+            {"version": 3, "threshold": 1.0, "review_threshold": None, "station_id": "st-1", "reason": None},
+        ),
     ]
 
 

@@ -1,7 +1,9 @@
 """Statistics equal what a listing counts, whatever has been counted so far and however late inspections finish."""
 
 import datetime as dt
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -100,7 +102,7 @@ def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.lists(changes, max_size=25), st.lists(queries, min_size=2, max_size=4))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_figures_equal_those_of_a_listing(engine: Engine, few_at_once: None, made: list[Any], asked: list[Any]) -> None:
     with engine.connect() as connection:  # rolled back after each example
         insert_image(connection)
@@ -171,6 +173,44 @@ def test_everything_is_counted_in_the_end(engine: Engine, few_at_once: None) -> 
         assert (state.position, state.complete_from) == (4, counting.ALWAYS)
         number = connection.execute(text("SELECT sum(number) FROM inspection_counts")).scalar_one()
         assert number == 4
+
+
+def test_figures_are_of_one_moment_while_inspections_finish_and_are_counted(engine: Engine) -> None:
+    number = 300
+    with engine.begin() as connection:
+        insert_image(connection)
+        recipe_id = recipes.create(connection, "ring", actor="test").id
+        line = Line(connection, [recipe_id])
+        for _ in range(number):
+            line.apply(("accept", 20, 0, {}))
+    done = threading.Event()
+
+    def finish() -> None:
+        for inspection_id in line.in_flight:
+            with engine.begin() as connection:
+                finishing.finish(connection, [Outcome(inspection_id, 1, "completed", anomaly_score=0.1, verdict="ok")])
+
+    def count() -> None:
+        while not done.is_set():
+            with engine.begin() as connection:
+                feed.number_entries(connection)
+                counting.count_more(connection)
+
+    edges = [NOON, NOON + SPAN]
+    completed = 0
+    with ThreadPoolExecutor(2) as pool:
+        finisher, counter = pool.submit(finish), pool.submit(count)
+        try:
+            while completed < number:
+                with engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
+                    [figures] = statistics.read(connection, recipe="ring", line_id=None, station_id=None, edges=edges)
+                assert figures.totals.total == number
+                assert figures.totals.statuses["completed"] == figures.totals.verdicts["ok"] >= completed
+                completed = figures.totals.statuses["completed"]
+        finally:
+            done.set()
+        finisher.result()
+        counter.result()
 
 
 def test_two_processes_do_not_count_at_once(engine: Engine) -> None:

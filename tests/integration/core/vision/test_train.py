@@ -10,9 +10,11 @@ import torch
 
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.golden import check_golden
+from core.vision.bundle.held_out_scores import read_held_out_scores
 from core.vision.bundle.loading import load_detector
 from core.vision.bundle.manifest import MANIFEST, TRAINING_CURVE, TRIALS, Manifest, checksums, verify_bundle
 from core.vision.calibration.calibration import SampleTooSmall
+from core.vision.calibration.expected_rate import expected_rate
 from core.vision.detectors.architecture import WEIGHTS
 from core.vision.detectors.autoencoder import AutoencoderDetector
 from core.vision.errors import InvalidBundle
@@ -54,6 +56,11 @@ def test_the_manifest_describes_the_training(trained: tuple[Path, Manifest, list
     assert calibration is not None
     assert calibration.sample_size == 40
     assert calibration.threshold == manifest.threshold.value
+    held_out = read_held_out_scores(read_folder(out), manifest)
+    assert held_out is not None
+    rate = expected_rate(calibration, held_out, calibration.threshold)
+    assert rate.rate == pytest.approx(calibration.expected_false_reject_rate)
+    assert rate.interval == pytest.approx(calibration.confidence_interval, rel=1e-5)
     curve = json.loads((out / TRAINING_CURVE).read_bytes())
     assert [epoch["number"] for epoch in curve] == list(range(1, training.epochs + 1))
     assert training.epochs == training.best_epoch == OPTIONS.epochs
