@@ -276,6 +276,7 @@ def main() -> None:
     try:
         run(dispatcher, stopping, settings.dispatch_interval)
     finally:
+        heartbeat.request_stop()
         dispatcher.close()
         heartbeat.stop()
 
