@@ -2,7 +2,8 @@
 
 Redis may lose every message, because PostgreSQL has all the work. Within seconds the dispatcher finds expired leases,
 deadlines that have passed, rows that were never published, rows whose message was lost, and model versions that no
-worker has checked. It also numbers new entries of the feed, so that readers need not wait for that.
+worker has checked. It also numbers new entries of the feed, so that readers need not wait for that, counts finished
+inspections by day, and judges the drift of recipes.
 """
 
 import logging
