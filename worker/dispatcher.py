@@ -2,8 +2,8 @@
 
 Redis may lose every message, because PostgreSQL has all the work. Within seconds the dispatcher finds expired leases,
 deadlines that have passed, rows that were never published, rows whose message was lost, and model versions that no
-worker has checked. It also numbers new entries of the feed, so that readers need not wait for that, and counts them for
-statistics.
+worker has checked. It also numbers new entries of the feed, so that readers need not wait for that, counts them for
+statistics and by day, and judges the drift of recipes.
 """
 
 import logging
@@ -283,6 +283,7 @@ def main() -> None:
     try:
         run(dispatcher, stopping, settings.dispatch_interval)
     finally:
+        heartbeat.request_stop()
         dispatcher.close()
         heartbeat.stop()
 

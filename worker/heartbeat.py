@@ -25,7 +25,7 @@ from core.system.workers import HEARTBEAT_SECONDS
 log = logging.getLogger(__name__)
 
 _UNIT_SECONDS = 4.0
-_STOP_SECONDS = 2.0
+_STOP_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,14 @@ class Heartbeat:
         self._phase = "stopping"
         self._wake.set()
 
-    def stop(self) -> None:
-        """Remove the entry of the process, if the database answers within seconds."""
+    def request_stop(self) -> None:
+        """Begin to remove the entry of the process, without waiting for that."""
         self._stopping.set()
         self._wake.set()
+
+    def stop(self) -> None:
+        """Remove the entry of the process, if the database answers soon."""
+        self.request_stop()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 

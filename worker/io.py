@@ -77,6 +77,7 @@ class _Worker:
         self.process.heartbeat.set_stopping()
 
     def on_shutdown(self, **_: Any) -> None:
+        self.process.heartbeat.request_stop()
         self.sender.stop()
         if self.publisher is not None:
             self.publisher.stop()

@@ -118,6 +118,7 @@ class _Worker:
     def on_shutdown(self, **_: Any) -> None:
         if self._unfit.is_set():
             os._exit(1)  # waiting for stuck threads would take forever
+        self.process.heartbeat.request_stop()
         self.process.pipeline.close()
         self.process.checker.close()
         self.process.reporter.close()

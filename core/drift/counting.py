@@ -22,7 +22,8 @@ _VALUES = ", ".join(f"('{measure}', {GRIDS[measure].bin_sql(value)})" for measur
 _DAY = "CAST(part.created_at AT TIME ZONE 'UTC' AS date)"
 _KEY = f"part.recipe_id, {_DAY}, part.model_version_id, coalesce(part.station_id, '')"
 
-# One inspection by its id: a join could read all inspections.
+# One inspection by its id: a join could read all inspections. What no worker writes is left out, because it could not
+# be counted, and nothing after it either.
 _COUNT = text(f"""
 WITH position AS (
     SELECT feed_number FROM drift_state FOR UPDATE SKIP LOCKED
@@ -33,7 +34,8 @@ WITH position AS (
     SELECT inspection.* FROM entry CROSS JOIN LATERAL (
         SELECT recipe_id, created_at, model_version_id, station_id, verdict, anomaly_score, brightness, contrast,
             sharpness
-        FROM inspections WHERE id = entry.inspection_id AND status = 'completed' LIMIT 1
+        FROM inspections WHERE id = entry.inspection_id AND status = 'completed' AND model_version_id IS NOT NULL
+          AND anomaly_score > '-Infinity' AND anomaly_score < 'Infinity' LIMIT 1
     ) AS inspection
     WHERE entry.event = 'final'
 ), counted_days AS (

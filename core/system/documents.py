@@ -46,7 +46,7 @@ class LoadedVersion(BaseModel):
 class Worker(BaseModel):
     """A process that works in the background.
 
-    `state` is what it said in its last heartbeat, or `lost` if that was more than 30 seconds ago. A worker that stops
+    `state` is that of its last heartbeat, or `lost` if that was more than 30 seconds ago. A worker that stops
     in order removes its entry; that of a lost one is removed after five minutes. `unready`: a scoring worker that
     cannot load a model version, or a dispatcher that cannot use Redis.
 

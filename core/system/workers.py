@@ -15,7 +15,7 @@ REMOVED_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a worker says about itself; see `core.system.documents.Worker`.
+    """The report of a worker; see `core.system.documents.Worker`.
 
     Attributes:
         age_seconds: how long the process has been running.

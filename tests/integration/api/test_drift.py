@@ -100,6 +100,18 @@ def test_failed_and_cancelled_inspections_are_not_counted(
     assert drift(http)["days"] == []
 
 
+def test_rows_that_cannot_be_counted_hold_up_no_others(
+    http: httpx.Client, engine: Engine, settings: Settings, uploaded: Callable[..., int]
+) -> None:
+    version_id = uploaded()
+    insert_scores(engine, version_id, [float("inf"), float("-inf"), float("nan"), 0.1])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE inspections SET model_version_id = NULL WHERE anomaly_score = 0.1"))
+    insert_scores(engine, version_id, [0.0, -5.0, 1e300, 5e-324])
+    dispatch(settings)
+    assert [day["parts"] for day in drift(http)["days"]] == [4]
+
+
 def test_scores_like_the_held_out_ones_are_no_drift_and_higher_ones_are(
     http: httpx.Client, engine: Engine, settings: Settings, uploaded: Callable[..., int]
 ) -> None:

@@ -130,6 +130,7 @@ def test_measurements_of_a_known_image() -> None:
         0.5,
     )
     assert measurements.brightness == pytest.approx(112 / 2, abs=0.5)  # 0.299 · 255 + 0.701 · 51
+    assert measurements.contrast == pytest.approx(112 / 2, abs=0.5)
     assert measurements.colourfulness == pytest.approx(0.8)
 
 
@@ -152,6 +153,20 @@ def test_the_median_of_any_training_set_passes_the_learned_ranges(greys: list[in
     assert InputRanges.model_validate_json(learned.model_dump_json()) == learned
     assert failed_checks(flat(sorted(greys)[len(greys) // 2]), learned) == []
     assert set(failed_checks(flat(other), learned)) <= {"input_saturated", "input_dark", "input_bright"}
+
+
+def test_contrast_has_a_range_but_no_check(expected: InputRanges) -> None:
+    assert expected.contrast is not None
+    low, high = expected.contrast
+    assert all(low < measure_part(seed).contrast < high for seed in range(100, 120))
+    faint = toned(part(100), lambda grey: grey.mean() + (grey - grey.mean()) / 4)
+    assert measure(faint).contrast < low
+    assert failed_checks(measure(faint), expected) == []
+
+
+@pytest.mark.parametrize("grey", [0, 3, 140, 255])
+def test_a_flat_image_has_no_contrast(grey: int) -> None:
+    assert measure_image(SizedImage(np.full((64, 64, 3), grey, dtype=np.uint8), 64, 64)).contrast < 0.01
 
 
 def test_ranges_need_at_least_one_image() -> None:
