@@ -3,6 +3,7 @@
 The sets are the ELPV solar cells as they are and in any pose, and each folder in MVTec layout that you pass. The
 detector is chosen by synthetic defects on good parts alone. The reported images are `test/` of the folder that is
 trained on, so every candidate is measured on them, too; that measurement chooses nothing.
+The reports, in `results/choices/`, contain images of the sets and are not for the repository.
 """
 
 import argparse

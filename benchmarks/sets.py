@@ -35,6 +35,8 @@ class ImageSet:
         good, defective: test images that the results are reported on.
         development_good, development_defective: test images that the detectors were chosen by; empty if the set played
             no part in that choice.
+        group_by: which training images are of one lot, see `core.vision.training.group_by`; None if new images come
+            from the same lots.
     """
 
     name: str

@@ -119,7 +119,7 @@ class TrainingData:
 
     def read_test(
         self, preprocessing: Preprocessing, options: TrainingOptions, on_progress: OnProgress, *, stage: Stage
-    ) -> "TestImages | None":
+    ) -> TestImages | None:
         """Return the good and the defective images in `test/`; None if it lacks either."""
         layout = self.layout
         if not layout.test_good or not layout.test_defective:

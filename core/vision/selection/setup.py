@@ -33,7 +33,7 @@ from core.vision.training_options import InvalidOptions, TrainingOptions
 
 SIDES: Final = (256, 384, 512)
 _ENLARGEMENT: Final = 1.5
-"""An image is not tried at more than this multiple of its own size; the smallest size is always tried."""
+"""What is shown of an image is not tried at more than this multiple of its own size; the smallest size always is."""
 _SAMPLE: Final = 300
 """Good parts that are used to choose by."""
 _DEFECTS_PER_KIND: Final = 48

@@ -1,5 +1,6 @@
 """Clients that stop sending: requests end, idempotency keys are released, and connections are closed."""
 
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -47,17 +48,24 @@ def submit(http: httpx.Client, recipe: str = "ring") -> httpx.Response:
     return http.post("/v1/inspections", params={"recipe": recipe}, content=png(1), headers=headers)
 
 
-def wait_until_the_key_is_held(http: httpx.Client) -> None:
-    """Wait until the api has begun to read an upload. Requests of an unknown recipe leave no trace of the key."""
+def stalled_upload(http: httpx.Client) -> socket.socket:
+    """Begin an upload that holds its key, and send nothing more.
+
+    The key is asked for by uploads of an unknown recipe, which leave no trace of it. While one of them is being refused
+    it holds the key itself, and then it is the stalled upload that is refused: begin another one.
+    """
     deadline = time.monotonic() + 10
-    while submit(http, "unknown").json()["code"] != "idempotency_in_flight":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    while time.monotonic() < deadline:
+        stalled = connect(http, UPLOAD + "\x89PNG")
+        while not select.select([stalled], [], [], 0.01)[0]:
+            if submit(http, "unknown").json()["code"] == "idempotency_in_flight":
+                return stalled
+        stalled.close()
+    raise AssertionError("no upload holds the key")
 
 
 def test_the_key_of_an_aborted_upload_is_released(http: httpx.Client) -> None:
-    with connect(http, UPLOAD + "\x89PNG") as stalled:
-        wait_until_the_key_is_held(http)
+    with stalled_upload(http) as stalled:
         assert submit(http).json()["code"] == "idempotency_in_flight"
         answer = read_to_end(stalled)
         assert b" 408 " in answer.splitlines()[0]
