@@ -68,21 +68,9 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, engine=services.engine, threads=KEY_THREADS)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
-    resources = (
-        exports,
-        inspections,
-        results,
-        batches,
-        parts,
-        recipes,
-        model_versions,
-        thresholds,
-        webhook_endpoints,
-        deliveries,
-        statistics,
-    )
+    resources = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, activations, challengers)
-    for routes in (*resources, *rescoring):
+    for routes in (*resources, *rescoring, statistics, thresholds):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.
     for routes in (predict, health, page, docs):
