@@ -77,9 +77,11 @@ class State:
 
 
 def read_state(connection: Connection) -> State:
-    """Return how far the inspections are counted."""
-    row = connection.execute(text("SELECT position, complete_from FROM inspection_counts_state")).one()
-    return State(row.position, row.complete_from)
+    """Return how far the inspections are counted; not at all once entries that were not counted have expired."""
+    row = connection.execute(
+        text("SELECT position, complete_from, expired FROM inspection_counts_state, feed_state")
+    ).one()
+    return State(row.position, row.complete_from if row.position >= row.expired else None)
 
 
 def count_more(connection: Connection) -> None:

@@ -1,14 +1,17 @@
-"""One check of the dispatcher that fails does not keep the others from running."""
+"""A round of the dispatcher runs every check, whichever of them fails, and counts final inspections."""
 
 import json
+from collections.abc import Callable
+from uuid import UUID
 
 import pytest
 import redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from core.queue.broker import IO_QUEUE, Task
 from core.rescoring import schedules
 from core.settings import Settings
+from core.statistics import counting
 from worker.dispatcher import Dispatcher
 
 
@@ -28,3 +31,17 @@ def test_a_failing_check_does_not_stop_the_others(
     with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
         [message] = client.lrange(IO_QUEUE, 0, -1)
     assert json.loads(message)["headers"]["task"] == Task.HOUSEKEEPING
+
+
+def test_final_inspections_are_counted(engine: Engine, settings: Settings, inspect: Callable[..., list[UUID]]) -> None:
+    inspect(3)
+    dispatcher = Dispatcher(settings)
+    try:
+        dispatcher.round()
+        inspect(2)
+        dispatcher.round()
+    finally:
+        dispatcher.close()
+    with engine.begin() as connection:
+        assert counting.read_state(connection) == counting.State(5, counting.ALWAYS)
+        assert connection.execute(text("SELECT sum(number) FROM inspection_counts")).scalar_one() == 5

@@ -52,6 +52,8 @@ queries = st.tuples(
     st.sampled_from([None, "ring", "cell"]),
 ).filter(lambda query: query[0] != query[1])  # fmt: skip
 
+EVERYTHING = (0, 330, 900, "UTC", {"line_id": None, "station_id": None}, None)
+
 
 @dataclass
 class Line:
@@ -101,16 +103,18 @@ def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "BACKWARDS_AT_ONCE", 2)
 
 
-@given(st.lists(changes, max_size=25), st.lists(queries, min_size=2, max_size=4))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_figures_equal_those_of_a_listing(engine: Engine, few_at_once: None, made: list[Any], asked: list[Any]) -> None:
+@given(st.lists(changes, max_size=15), st.integers(0, 6), st.lists(changes, max_size=15), st.lists(queries, max_size=3))
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_figures_equal_those_of_a_listing(
+    engine: Engine, few_at_once: None, before: list[Any], counted: int, after: list[Any], asked: list[Any]
+) -> None:
     with engine.connect() as connection:  # rolled back after each example
         insert_image(connection)
         ids = [recipes.create(connection, name, actor="test").id for name in ("ring", "cell")]
         line = Line(connection, ids)
-        for change in made:
+        for change in (*before, *[("number",), ("count",)] * counted, *after):
             line.apply(change)
-        for query in asked:
+        for query in (EVERYTHING, *asked):
             check(connection, *query)
 
 
@@ -173,6 +177,21 @@ def test_everything_is_counted_in_the_end(engine: Engine, few_at_once: None) -> 
         assert (state.position, state.complete_from) == (4, counting.ALWAYS)
         number = connection.execute(text("SELECT sum(number) FROM inspection_counts")).scalar_one()
         assert number == 4
+
+
+def test_entries_that_expire_before_they_are_counted_are_not_lost(engine: Engine) -> None:
+    with engine.begin() as connection:
+        insert_image(connection)
+        line = Line(connection, [recipes.create(connection, name, actor="test").id for name in ("ring", "cell")])
+        line.apply(("finish", 20, 0, {}, "ok", 20.0))
+        for change in ("number", "count"):
+            line.apply((change,))
+        assert counting.read_state(connection) == counting.State(1, counting.ALWAYS)
+        line.apply(("finish", 21, 0, {}, "ng", 20.0))
+        for change in ("number", "expire", "count", "count"):
+            line.apply((change,))
+            check(connection, *EVERYTHING)
+        assert counting.read_state(connection) == counting.State(2, counting.ALWAYS)
 
 
 def test_figures_are_of_one_moment_while_inspections_finish_and_are_counted(engine: Engine) -> None:
