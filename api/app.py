@@ -27,6 +27,7 @@ from api.routes import (
     predict,
     recipes,
     results,
+    training_runs,
     webhook_endpoints,
 )
 from api.routes.rescoring import activations, challengers, reports, runs, schedules
@@ -68,7 +69,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, results, batches, parts, recipes, model_versions, webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, activations, challengers)
-    for routes in (*resources, *rescoring):
+    for routes in (*resources, *rescoring, training_runs):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.
     for routes in (predict, health, page, docs):

@@ -5,7 +5,8 @@ import time
 from alembic import context
 from sqlalchemy import Connection, text
 
-import core.rescoring.tables  # noqa: F401 - adds its tables to the metadata
+import core.rescoring.tables
+import core.training_runs.tables  # noqa: F401 - both add their tables to the metadata
 from core.partitions import is_not_partition
 from core.tables import metadata
 

@@ -1,8 +1,10 @@
 """Housekeeping: create coming partitions and delete expired data. If a job fails, the others still run."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from functools import partial
+from uuid import UUID
 
 from sqlalchemy import Engine
 
@@ -11,7 +13,8 @@ from core.delivery import deliveries
 from core.feed import feed
 from core.intake import idempotency
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.image_store import TRAININGS, Store
+from core.training_runs import runs
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ class Housekeeping:
             "entries of the feed": partial(self._delete_old, partial(feed.expire, days=settings.feed_days)),
             "finished deliveries": partial(self._delete_old, deliveries.delete_old),
             "idempotency keys": partial(self._delete_old, idempotency.delete_old_keys),
+            "folders of ended training runs": self._delete_training_folders,
         }
 
     def run(self) -> None:
@@ -55,6 +59,16 @@ class Housekeeping:
     def _delete_unfinished_uploads(self) -> str | None:
         deleted = self._store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS)
         return f"deleted {deleted}" if deleted else None
+
+    def _delete_training_folders(self) -> str | None:
+        """Delete the checkpoints of runs that ended while no worker had claimed them."""
+        folders = {path.name: path for path in self._store.path(TRAININGS).glob("*")}
+        with self._engine.begin() as connection:
+            needed = runs.which_may_continue(connection, map(UUID, folders))
+        ended = [path for name, path in folders.items() if UUID(name) not in needed]
+        for path in ended:
+            shutil.rmtree(path)
+        return f"deleted {len(ended)}" if ended else None
 
     def _delete_old(self, delete_piece: Callable[..., int]) -> str | None:
         """Delete old rows piece by piece; `delete_piece` deletes up to `at_most` and returns how many."""

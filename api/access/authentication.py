@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 PROBES = frozenset({"/healthz", "/readyz"})
 NEED_NO_KEY = frozenset({"/health", "/"})
-UPLOADS = re.compile(r"/v1/(inspections|batches|recipes/[^/]+/model-versions)|/predict|/heatmap")
+UPLOADS = re.compile(
+    r"/v1/(inspections|batches|recipes/[^/]+/(model-versions|training-runs/[^/]+/images))|/predict|/heatmap"
+)
 """Paths whose bodies are streamed to the store."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SUBMITTING = ("/v1/inspections", "/v1/batches", "/predict", "/heatmap")

@@ -18,11 +18,10 @@ from core.errors import Code, Refused
 from core.inspection import threshold_preview
 from core.models import model_versions, recipes, thresholds
 from core.queue.broker import BULK_QUEUE, Task
+from core.storage import bundles
+from core.storage.bundles import VerifiedBundle
 from core.storage.image_store import Staged, bundle_key
-from core.vision.bundle.manifest import MANIFEST, Manifest, digest, verify_bundle
-from core.vision.bundle.tar import unpack
 from core.vision.calibration.record import Calibration
-from core.vision.errors import InvalidBundle
 
 router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"], responses=refuses(Code.RECIPE_UNKNOWN))
 
@@ -66,10 +65,8 @@ async def upload_model_version(
     staged = await services.receiver.in_thread(services.store.stage)
     try:
         await _receive(request, staged, services)
-        manifest, sha256 = await asyncio.to_thread(_verify, staged, services.settings.max_bundle_bytes)
-        version, new = await services.receiver.in_thread(
-            lambda: _register(services, staged, name, manifest, sha256, actor)
-        )
+        bundle = await asyncio.to_thread(bundles.verify, staged, max_bytes=services.settings.max_bundle_bytes)
+        version, new = await services.receiver.in_thread(lambda: _register(services, bundle, name, actor))
     finally:
         await services.receiver.in_thread(staged.discard)
     if not new:
@@ -94,23 +91,10 @@ async def _receive(request: Request, staged: Staged, services: Services) -> None
     await services.receiver.in_thread(staged.flush)
 
 
-def _verify(staged: Staged, max_bytes: int) -> tuple[Manifest, bytes]:
-    staged.file.seek(0)
-    try:
-        files = unpack(staged.file, max_bytes=max_bytes)
-        return verify_bundle(files), bytes.fromhex(digest(files[MANIFEST]))
-    except InvalidBundle as error:
-        raise Refused(Code.INVALID_BUNDLE, f"Invalid bundle: {error}.") from error
-
-
-def _register(
-    services: Services, staged: Staged, name: str, manifest: Manifest, sha256: bytes, actor: str
-) -> tuple[ModelVersion, bool]:
-    services.store.publish([(staged, bundle_key(sha256))])
+def _register(services: Services, bundle: VerifiedBundle, name: str, actor: str) -> tuple[ModelVersion, bool]:
+    bundle.publish(services.store)
     with services.transaction() as connection:
-        version, new = model_versions.register(
-            connection, name, sha256=sha256, manifest=manifest.model_dump(mode="json"), actor=actor
-        )
+        version, new = bundle.register(connection, name, actor=actor)
         document = _document(connection, version)
     if version.state == "uploaded":
         services.publisher.call(Task.CHECK_MODEL, version.id, queue=BULK_QUEUE)

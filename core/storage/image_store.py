@@ -1,8 +1,9 @@
 """The image store: a folder in which every file is complete and durable, or does not exist.
 
 Images are stored under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload; model bundles under
-`models/<sha256>.tar`. Anomaly maps, heatmaps and reports can be regenerated; they are stored under `anomaly-maps/`,
-`heatmaps/` and `reports/`. Files are written under `tmp/` first.
+`models/<sha256>.tar`; reports of training runs under `training-reports/`. Anomaly maps, heatmaps and other reports can
+be regenerated; they are stored under `anomaly-maps/`, `heatmaps/` and `reports/`. Files are written under `tmp/` first.
+Training runs in progress have a folder each under `trainings/`.
 """
 
 import datetime as dt
@@ -20,6 +21,7 @@ from uuid import UUID, uuid4
 log = logging.getLogger(__name__)
 
 STAGING = "tmp"
+TRAININGS = "trainings"
 
 _KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
 
@@ -48,6 +50,16 @@ def heatmap_key(image_sha256: bytes, model_sha256: bytes, score: float, threshol
 def report_key(run_id: UUID, digest: str) -> str:
     """Store key of the HTML report of a run; the digest identifies the version of the report."""
     return f"reports/{run_id}-{digest}.html"
+
+
+def training_report_key(run_id: UUID) -> str:
+    """Store key of the HTML report of a training run."""
+    return f"training-reports/{run_id}.html"
+
+
+def training_folder_key(run_id: UUID) -> str:
+    """Store key of the folder of a training run that is in progress: its checkpoints and its drafts."""
+    return f"{TRAININGS}/{run_id}"
 
 
 def failure_key(key: str) -> str:

@@ -18,7 +18,8 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-import core.rescoring.tables  # noqa: F401 - adds its tables to the metadata
+import core.rescoring.tables
+import core.training_runs.tables  # noqa: F401 - both add their tables to the metadata
 from core import partitions
 from core.database import create_unbounded
 from core.settings import Settings
