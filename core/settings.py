@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     training_threads: Annotated[int, Field(ge=1)] | None = Field(
         None, description="threads that a training computes with; half of the cores by default"
     )
+    training_niceness: Annotated[int, Field(ge=0, le=19)] = Field(
+        19, description="how much a training gives way to other processes; 0 if it has a machine of its own"
+    )
 
     archive_roots: str = Field(
         "",

@@ -103,7 +103,7 @@ def _reviewed_images(
             label=GOOD if image.verdict == "ok" else REVIEWED_NG,
             inspection_id=image.inspection_id,
             part_ids=sorted(image.part_ids),
-            was_rejected=was_rejected,
+            was_rejected=was_rejected and image.verdict == "ok",
         )
         for image, was_rejected in chosen
         if source.defects or image.verdict == "ok"

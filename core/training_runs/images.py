@@ -57,7 +57,7 @@ class TrainingImage:
         name: of the uploaded file; None if it had none, or for an image of an inspection.
         inspection_id: None for an uploaded image.
         part_ids: the parts that it was inspected for; empty if they are unknown.
-        was_rejected: whether the machine had rejected it.
+        was_rejected: whether the machine had rejected it, though a person called it ok.
         media_type: as stored; `all_of` sets it.
     """
 

@@ -60,7 +60,8 @@ training_runs = Table(
 )
 
 # The images of a run: each once, with its label (`good`, `test/good` or `test/<type>`). An image of an inspection has
-# the inspection's id and the parts that it was inspected for; `was_rejected` says whether the machine had rejected it.
+# the inspection's id and the parts that it was inspected for; `was_rejected` says whether the machine had rejected it,
+# though a person called it ok.
 training_images = Table(
     "training_images",
     metadata,

@@ -16,7 +16,7 @@ from core.vision.reviewed_parts.split import Kind
 from core.vision.training.group_by import GroupBy, names_of_parts
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/]")
-_LONGEST_NAME = 150
+_LONGEST_NAME = 150  # bytes
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ def _place_of(image: RunImage) -> tuple[Kind, str, str]:
 def _file_name(image: RunImage) -> str:
     """The name of an uploaded file without its folders, safe on every file system, with an image suffix."""
     name = PurePosixPath((image.name or "").replace("\\", "/")).name
-    name = _UNSAFE.sub("_", name).lstrip(".")[-_LONGEST_NAME:] or image.sha256[:12]
+    name = _UNSAFE.sub("_", name).encode(errors="ignore")[-_LONGEST_NAME:].decode(errors="ignore").lstrip(".")
+    name = name or image.sha256[:12]
     return name if has_image_suffix(name) else f"{name}{image.suffix}"
 
 

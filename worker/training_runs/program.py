@@ -1,7 +1,7 @@
 """The program that trains, `python -m worker.training_runs.program REQUEST.json`: a child process of the worker.
 
-It computes with the lowest priority, so that it takes only the time that the line leaves, and it is the first to end
-if memory runs out. It knows neither the database nor Redis. It writes its progress and its outcome to standard output,
+It computes with a low priority, so that it takes the time that the line leaves, and it is the first to end if memory
+runs out. It knows neither the database nor Redis. It writes its progress and its outcome to standard output,
 one JSON object a line, and ends when its standard input does, because then its worker has ended.
 """
 
@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -31,9 +32,11 @@ from worker.training_runs.files import BUNDLE, CHECKPOINTS, REPORT
 
 log = logging.getLogger(__name__)
 
-LOWEST_PRIORITY = 19
 REPORT_SECONDS = 0.2
 """Progress is written at most this often, except for new stages, notes and epochs."""
+
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
+_OPTIONS = {"budget": "budget_seconds"}
 
 Send = Callable[[Mapping[str, Any]], None]
 
@@ -52,7 +55,7 @@ class _Reporter:
             progress.stage,
             progress.done,
             progress.total,
-            note=None if progress.note is None else without_paths(progress.note, self._folder),
+            note=None if progress.note is None else for_people(progress.note, self._folder),
             epoch=None if progress.epoch is None else asdict(progress.epoch),
         )
 
@@ -66,9 +69,10 @@ class _Reporter:
         self._send({"stage": stage, "done": done, "total": total, **further})
 
 
-def without_paths(text: str, folder: Path) -> str:
-    """Return a line for people without the path of the folder that files are in."""
-    return text.replace(f"{folder}/", "").replace(str(folder), folder.name)
+def for_people(text: str, folder: Path) -> str:
+    """Return a line without the path of a folder, and with options named as in the request, not as in the command."""
+    without_path = text.replace(f"{folder}/", "").replace(str(folder), folder.name)
+    return _OPTION.sub(lambda match: _OPTIONS.get(match[1], match[1].replace("-", "_")), without_path)
 
 
 def run_training(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def run_training(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         reason = f"{type(error).__name__}: {message}; see the log of the training worker"
         if isinstance(error, MemoryError) or is_out_of_memory(error):
             reason = f"there is too little memory for this training: {message}"
-    return {"failed": without_paths(without_paths(" ".join(reason.split()), root), Path(request["folder"]))}
+    return {"failed": for_people(for_people(" ".join(reason.split()), root), Path(request["folder"]))}
 
 
 def _train(request: Mapping[str, Any], root: Path, report: _Reporter) -> dict[str, Any]:
@@ -162,10 +166,10 @@ def _result(manifest: Manifest, comparison: Comparison | None) -> dict[str, Any]
     }
 
 
-def _yield_to_the_line() -> None:
-    """Take only the computing time that other processes leave, and be the first to end if memory runs out."""
-    os.nice(LOWEST_PRIORITY)
-    for setting, value in (("autogroup", LOWEST_PRIORITY), ("oom_score_adj", 1000)):
+def _yield_to_the_line(niceness: int) -> None:
+    """Take the computing time that other processes leave, and be the first to end if memory runs out."""
+    os.nice(niceness)
+    for setting, value in (("autogroup", niceness), ("oom_score_adj", 1000)):
         # Linux may group processes by session, and then compares the priorities of groups. Not every system has these.
         with contextlib.suppress(OSError):
             Path("/proc/self", setting).write_text(str(value))
@@ -175,7 +179,8 @@ def _end_with_parent() -> None:
     """End this process as soon as standard input does."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
@@ -186,13 +191,14 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    _yield_to_the_line()
+    request = json.loads(Path(sys.argv[1]).read_bytes())
+    _yield_to_the_line(request["niceness"])
     _end_with_parent()
 
     def send(line: Mapping[str, Any]) -> None:
         print(json.dumps(line), file=answers, flush=True)
 
-    send(run_training(json.loads(Path(sys.argv[1]).read_bytes()), send))
+    send(run_training(request, send))
 
 
 if __name__ == "__main__":

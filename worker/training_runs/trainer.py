@@ -192,6 +192,7 @@ class Trainer:
             "images": [asdict(self._image(image)) for image in used],
             "options": {"bit_depth": recipe.bit_depth, **run.options},
             "device": self._settings.training_device,
+            "niceness": self._settings.training_niceness,
             "max_pixels": self._settings.max_image_pixels,
             "past": [
                 {
