@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Threshold,
         ThresholdPreview,
     )
+    from linewatch.types.training import AddedTrainingImages, TrainingRun
     from linewatch.webhooks import WebhookEvent, WebhookGroup, verify_webhook
 
 _NAMES = {
@@ -42,10 +43,12 @@ _NAMES = {
         Batch Consumer Delivery Endpoint FeedItem Inspection ModelVersion Part Recipe Review Threshold
         ThresholdPreview
     """,
+    "linewatch.types.training": "AddedTrainingImages TrainingRun",
     "linewatch.webhooks": "WebhookEvent WebhookGroup verify_webhook",
 }
 
 __all__ = [
+    "AddedTrainingImages",
     "AsyncClient",
     "Batch",
     "BundleRejected",
@@ -71,6 +74,7 @@ __all__ = [
     "Threshold",
     "ThresholdPreview",
     "TimedOut",
+    "TrainingRun",
     "Unreachable",
     "WebhookEvent",
     "WebhookGroup",

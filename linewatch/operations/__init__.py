@@ -13,9 +13,20 @@ from linewatch.operations.recipes import Recipes
 from linewatch.operations.rescore_actions import RescoreActions
 from linewatch.operations.rescore_runs import RescoreRuns
 from linewatch.operations.rescore_schedules import RescoreSchedules
+from linewatch.operations.training_runs import TrainingRuns
 
 
 class Operations(
-    Inspections, Batches, Parts, Recipes, ModelVersions, Feed, Endpoints, RescoreRuns, RescoreActions, RescoreSchedules
+    Inspections,
+    Batches,
+    Parts,
+    Recipes,
+    ModelVersions,
+    TrainingRuns,
+    Feed,
+    Endpoints,
+    RescoreRuns,
+    RescoreActions,
+    RescoreSchedules,
 ):
     """All operations."""

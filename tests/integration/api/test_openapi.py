@@ -70,6 +70,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", f"/v1/rescore-runs/{UNKNOWN}/activate", {"json": {"gate": {"max_missed": 0}}}, 404, "not_found"),
     ("POST", f"/v1/rescore-runs/{UNKNOWN}/activate", {"json": {"gate": {"min_reviewed_ok": 1}}}, 422, "invalid_field"),
     ("POST", f"/v1/rescore-runs/{UNKNOWN}/rollback", {}, 404, "not_found"),
+    ("POST", "/v1/recipes/empty/training-runs", {"json": {"options": {"epochs": 0}}}, 422, "invalid_field"),
+    ("POST", "/v1/recipes/unknown/training-runs", {"json": {}}, 404, "recipe_unknown"),
+    ("GET", "/v1/recipes/empty/training-runs?cursor=x", {}, 422, "invalid_cursor"),
+    ("GET", f"/v1/recipes/empty/training-runs/{UNKNOWN}/report", {}, 404, "not_found"),
+    ("POST", f"/v1/recipes/empty/training-runs/{UNKNOWN}/start", {}, 404, "not_found"),
+    ("POST", f"/v1/recipes/empty/training-runs/{UNKNOWN}/images", {"content": b"x"}, 415, "unsupported_media_type"),
     ("POST", "/predict", {}, 400, "malformed_request"),
 ]  # fmt: skip
 

@@ -4,11 +4,14 @@ import json
 
 import pytest
 import redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from core.queue.broker import IO_QUEUE, Task
+from core.models import recipes
+from core.queue.broker import IO_QUEUE, TRAINING_QUEUE, Task
 from core.rescoring import schedules
 from core.settings import Settings
+from core.training_runs import claims, runs
+from core.training_runs.requests import InspectionSource, TrainingRequest
 from worker.dispatcher import Dispatcher
 
 
@@ -28,3 +31,31 @@ def test_a_failing_check_does_not_stop_the_others(
     with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
         [message] = client.lrange(IO_QUEUE, 0, -1)
     assert json.loads(message)["headers"]["task"] == Task.HOUSEKEEPING
+
+
+def test_a_training_that_waits_is_published_until_a_worker_claims_it(engine: Engine, settings: Settings) -> None:
+    with engine.begin() as connection:
+        recipes.create(connection, "ring", actor="test")
+        run = runs.create(connection, "ring", TrainingRequest(inspections=InspectionSource()), actor="test")
+    dispatcher = Dispatcher(settings)
+    with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
+
+        def messages() -> int:
+            dispatcher.round()
+            number: int = client.llen(TRAINING_QUEUE)
+            client.delete(TRAINING_QUEUE)
+            return number
+
+        try:
+            assert messages() == 0
+            with engine.begin() as connection:
+                runs.start(connection, "ring", run.id, actor="test")
+            assert [messages(), messages()] == [1, 1]
+            with engine.begin() as connection:
+                assert claims.claim(connection, worker="test", lease_seconds=60) is not None
+            assert messages() == 0
+            with engine.begin() as connection:
+                connection.execute(text("UPDATE training_runs SET lease_until = now()"))
+            assert messages() == 1
+        finally:
+            dispatcher.close()

@@ -205,10 +205,10 @@ def test_each_killed_process_is_restarted(folder: Path) -> None:
     with up(folder / "data") as system:
         system.wait_until_ready()
         direct = psutil.Process(system.process.pid).children()
-        assert len(direct) == 6, "postgres, valkey, api, scoring, io, dispatcher"
+        assert len(direct) == 7, "postgres, valkey, api, scoring, io, training, dispatcher"
         for process in direct:
             process.kill()
-        system.wait_for_log("ended (SIGKILL)", times=6)
+        system.wait_for_log("ended (SIGKILL)", times=7)
         url = f"http://127.0.0.1:{system.port}/readyz"
 
         def is_back() -> bool:
