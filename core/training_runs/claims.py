@@ -80,29 +80,36 @@ def _held(claim: Claim) -> Any:
     )
 
 
-def renew(connection: Connection, claim: Claim, *, lease_seconds: float, progress: Progress | None = None) -> bool:
-    """Extend the lease, and store the progress if there is any new.
+def renew(
+    connection: Connection,
+    claim: Claim,
+    *,
+    lease_seconds: float,
+    progress: Progress | None = None,
+    stored: Progress | None = None,
+) -> bool:
+    """Extend the lease, and store what is new since the progress that is `stored`.
 
     Returns False if the claim was lost, for example because the run was cancelled: stop the training.
     """
-    values: dict[str, Any] = {
-        "lease_until": func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds)
-    }
-    if progress is not None:
-        values |= _progress_values(progress)
+    lease = func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds)
+    values: dict[str, Any] = {"lease_until": func.clock_timestamp() + lease}
+    if progress is not None and progress != stored:
+        values |= _progress_values(progress, stored)
     return connection.execute(update(training_runs).where(_held(claim)).values(values)).rowcount > 0
 
 
-def _progress_values(progress: Progress) -> dict[str, Any]:
+def _progress_values(progress: Progress, stored: Progress | None) -> dict[str, Any]:
+    """The columns that change. Notes and the curve only grow, and may be long."""
+    values: dict[str, Any] = {}
+    if stored is None or len(progress.notes) > len(stored.notes):
+        values["notes"] = [_storable(note) for note in progress.notes[:MAX_NOTES]]
+    if stored is None or len(progress.curve) > len(stored.curve):
+        values["curve"] = [{name: _finite(value) for name, value in epoch.items()} for epoch in progress.curve]
     is_same_stage = training_runs.c.stage == progress.stage
-    return {
-        "stage": progress.stage,
-        "done": progress.done,
-        "total": progress.total,
-        "stage_started_at": case((is_same_stage, training_runs.c.stage_started_at), else_=func.clock_timestamp()),
-        "notes": [_storable(note) for note in progress.notes[:MAX_NOTES]],
-        "curve": [{name: _finite(value) for name, value in epoch.items()} for epoch in progress.curve],
-    }
+    started = case((is_same_stage, training_runs.c.stage_started_at), else_=func.clock_timestamp())
+    position = {"stage": progress.stage, "done": progress.done, "total": progress.total}
+    return {**values, **position, "stage_started_at": started}
 
 
 def _storable(note: str) -> str:

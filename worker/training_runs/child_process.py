@@ -37,7 +37,7 @@ class TrainingProcess:
         )
         self.outcome: Mapping[str, Any] | None = None
         self._lock = threading.Lock()
-        self._latest: dict[str, Any] | None = None
+        self._latest: dict[str, Any] = {}
         self._notes: list[str] = []
         self._curve: list[dict[str, Any]] = []
         assert self.process.stdout is not None  # noqa: S101 - it is a pipe
@@ -67,12 +67,12 @@ class TrainingProcess:
         return True
 
     def progress(self) -> Progress | None:
-        """Return the progress if there is any that was not returned yet."""
+        """Return the progress so far, or None if there is none yet."""
         with self._lock:
-            latest, self._latest = self._latest, None
-            if latest is None:
+            if not self._latest:
                 return None
-            return Progress(latest["stage"], latest["done"], latest["total"], list(self._notes), list(self._curve))
+            stage, done, total = (self._latest[name] for name in ("stage", "done", "total"))
+            return Progress(stage, done, total, tuple(self._notes), tuple(self._curve))
 
     def _read(self, answers: IO[bytes]) -> None:
         for line in answers:

@@ -1,8 +1,8 @@
 """The program that trains, `python -m worker.training_runs.program REQUEST.json`: a child process of the worker.
 
 It computes with a low priority, so that it takes the time that the line leaves, and it is the first to end if memory
-runs out. It knows neither the database nor Redis. It writes its progress and its outcome to standard output,
-one JSON object a line, and ends when its standard input does, because then its worker has ended.
+runs out. It knows neither the database nor Redis. It writes its progress and its outcome to standard output, one JSON
+object a line, and ends when its standard input does, because then its worker has ended.
 """
 
 import contextlib
@@ -44,9 +44,10 @@ Send = Callable[[Mapping[str, Any]], None]
 class _Reporter:
     """Sends the progress of the training."""
 
-    def __init__(self, send: Send, folder: Path) -> None:
+    def __init__(self, send: Send, *folders: Path) -> None:
+        """`folders` are left out of notes."""
         self._send = send
-        self._folder = folder
+        self._folders = folders
         self._stage = ""
         self._next = 0.0
 
@@ -55,7 +56,7 @@ class _Reporter:
             progress.stage,
             progress.done,
             progress.total,
-            note=None if progress.note is None else for_people(progress.note, self._folder),
+            note=None if progress.note is None else for_people(progress.note, *self._folders),
             epoch=None if progress.epoch is None else asdict(progress.epoch),
         )
 
@@ -69,10 +70,11 @@ class _Reporter:
         self._send({"stage": stage, "done": done, "total": total, **further})
 
 
-def for_people(text: str, folder: Path) -> str:
-    """Return a line without the path of a folder, and with options named as in the request, not as in the command."""
-    without_path = text.replace(f"{folder}/", "").replace(str(folder), folder.name)
-    return _OPTION.sub(lambda match: _OPTIONS.get(match[1], match[1].replace("-", "_")), without_path)
+def for_people(text: str, *folders: Path) -> str:
+    """Return one line without the paths of folders, inner ones first, and with options named as in the request."""
+    for folder in folders:
+        text = text.replace(f"{folder}/", "").replace(str(folder), folder.name)
+    return _OPTION.sub(lambda match: _OPTIONS.get(match[1], match[1].replace("-", "_")), " ".join(text.split()))
 
 
 def run_training(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
@@ -82,19 +84,18 @@ def run_training(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         request: `recipe`, `images`, `options`, `device`, `max_pixels`, `past` (inspections to compare with), `folder`
             (of the run) and `attempt` (the folder of this attempt).
     """
-    attempt = Path(request["attempt"])
-    root = attempt / "data" / request["recipe"]
+    root = Path(request["attempt"], "data", request["recipe"])
+    folders = (root, Path(request["folder"]))
     try:
-        return {"completed": _train(request, root, _Reporter(send, root))}
+        return {"completed": _train(request, root, _Reporter(send, *folders))}
     except (ValueError, OSError) as error:
         reason = str(error)
     except Exception as error:  # a bug, or too little memory
         log.exception("the training failed")
-        message = " ".join(str(error).split())
-        reason = f"{type(error).__name__}: {message}; see the log of the training worker"
-        if isinstance(error, MemoryError) or is_out_of_memory(error):
-            reason = f"there is too little memory for this training: {message}"
-    return {"failed": for_people(for_people(" ".join(reason.split()), root), Path(request["folder"]))}
+        reason = f"{type(error).__name__}: {error}; see the log of the training worker"
+        if is_out_of_memory(error):
+            reason = f"there is too little memory for this training: {error}"
+    return {"failed": for_people(reason, *folders)}
 
 
 def _train(request: Mapping[str, Any], root: Path, report: _Reporter) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def _prepared(past: list[dict[str, Any]], version: NewVersion) -> Iterator[Prepa
         inspection = PastInspection(one["id"], one["sha256"], one["verdict"], one["reviewed"])
         try:
             return inspection, version.prepare(Path(one["path"]).read_bytes())
-        except FileNotFoundError:
+        except OSError:
             return inspection, None
 
     yield from in_parallel(prepare, past)

@@ -25,7 +25,7 @@ from core.settings import MAX_LEASE_SECONDS, Settings
 from core.storage import bundles
 from core.storage.image_store import Store, image_key, training_folder_key, training_report_key
 from core.training_runs import claims, gathering, images, runs
-from core.training_runs.claims import Claim
+from core.training_runs.claims import Claim, Progress
 from core.training_runs.images import TrainingImage
 from core.training_runs.runs import Run
 from core.vision.bundle.tar import pack
@@ -41,6 +41,8 @@ LEASES = 3
 """The lease of a run is so many times that of inspections: a lost claim costs the work since the last checkpoint."""
 RENEW_SECONDS = 1.0
 """How often progress is stored and a cancellation is noticed."""
+PAUSE_SECONDS = 10.0
+"""The pause after a crash or a fault of the store, before the next attempt."""
 
 T = TypeVar("T")
 
@@ -111,7 +113,8 @@ class Trainer:
         except (_Crashed, OSError) as error:
             reason = str(error) if isinstance(error, _Crashed) else f"The image store cannot be used: {error}."
             log.warning("training run %s: %s", run.id, reason)
-            self._write(claims.end_crashed, claim, reason)
+            failed = self._write(claims.end_crashed, claim, reason)
+            self._stopping.wait(0 if failed else PAUSE_SECONDS)
         except _Failed as error:
             log.warning("training run %s failed: %s", run.id, error)
             self._write(claims.fail, claim, str(error))
@@ -144,9 +147,9 @@ class Trainer:
         if lost.is_set():
             raise _ClaimLost
 
-    def _renew(self, claim: Claim, progress: claims.Progress | None = None) -> bool:
+    def _renew(self, claim: Claim, progress: Progress | None = None, stored: Progress | None = None) -> bool:
         with self._engine.begin() as connection:
-            return claims.renew(connection, claim, lease_seconds=self._lease_seconds, progress=progress)
+            return claims.renew(connection, claim, lease_seconds=self._lease_seconds, progress=progress, stored=stored)
 
     def _result_of_child(self, claim: Claim, run: Run, folder: Path, attempt: Path) -> dict[str, Any]:
         """Train in a child process, and return the result that it writes."""
@@ -157,11 +160,11 @@ class Trainer:
             request = attempt / "request.json"
             request.write_text(json.dumps(self._request(run, folder, attempt)))
         with TrainingProcess(request, self._settings) as child:
+            stored: Progress | None = None
             while not child.has_ended(RENEW_SECONDS):
                 if self._stopping.is_set():
                     raise _Stopped
-                if not self._is_held(claim, child):
-                    raise _ClaimLost
+                stored = self._store_progress(claim, child.progress(), stored)
             outcome, status = child.outcome, child.process.returncode
         if outcome is None:
             raise _Crashed(f"The process of the training ended with status {status}, perhaps for lack of memory.")
@@ -170,13 +173,22 @@ class Trainer:
         result: dict[str, Any] = outcome["completed"]
         return result
 
-    def _is_held(self, claim: Claim, child: TrainingProcess) -> bool:
-        """Renew the claim and store the progress. While the database cannot be used, the training goes on."""
+    def _store_progress(self, claim: Claim, progress: Progress | None, stored: Progress | None) -> Progress | None:
+        """Renew the claim, store what is new, and return what is stored now.
+
+        While the database cannot be used, the training goes on.
+
+        Raises:
+            _ClaimLost: another worker has the run, or it was cancelled.
+        """
         try:
-            return self._renew(claim, child.progress())
+            is_held = self._renew(claim, progress, stored)
         except UNUSABLE as error:
             log.warning("the progress of training run %s cannot be stored now: %s", claim.run_id, error)
-            return True
+            return stored
+        if not is_held:
+            raise _ClaimLost
+        return progress
 
     def _request(self, run: Run, folder: Path, attempt: Path) -> dict[str, Any]:
         """The request for the child: see `worker.training_runs.program.run_training`."""

@@ -22,7 +22,7 @@ from core.training_runs.claims import MAX_RESCUES
 from tests.fixtures.rescoring_workers import RECIPE, RescoringPipeline
 from tests.fixtures.training_runs import QUICK, TrainingSite
 from tests.fixtures.webhook_sending import eventually
-from worker.training_runs import child_process
+from worker.training_runs import child_process, trainer
 
 HANGS = """
 import json, sys, time
@@ -52,6 +52,7 @@ def site(settings: Settings, engine: Engine, pipeline: RescoringPipeline) -> Ite
 @pytest.fixture
 def use_child(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """`use_child(script)` replaces the program that trains."""
+    monkeypatch.setattr(trainer, "PAUSE_SECONDS", 0.1)
     return lambda script: monkeypatch.setattr(child_process, "_COMMAND", [sys.executable, "-c", script])
 
 
@@ -181,7 +182,8 @@ def test_a_killed_training_continues_from_its_checkpoint(site: TrainingSite) -> 
         thread.join(120)
     run = site.get(run_id)
     assert (run.state, run.reason, run.attempt) == ("completed", None, 2)
-    assert any("training continues from the checkpoint" in note for note in run.notes)
+    [note] = [note for note in run.notes if note.startswith("training continues from the checkpoint checkpoints/")]
+    assert str(site.store.root) not in note
     assert len(run.curve) == 4 * 2
 
 

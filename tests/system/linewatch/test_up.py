@@ -264,9 +264,9 @@ def test_configured_servers_replace_the_embedded_ones(fake_services: Path) -> No
 
 
 def test_no_training_worker_is_started_unless_it_is_wanted(fake_services: Path) -> None:
-    servers = {"LINEWATCH_DATABASE_URL": "postgresql+psycopg://me@elsewhere/parts", "LINEWATCH_REDIS_URL": "redis://x"}
+    database, queue = "postgresql+psycopg://me@elsewhere/parts", "redis://elsewhere"
     for options, number in ((["--no-training"], 4), ([], 5)):
-        with up(fake_services, *options, **servers) as system:
+        with up(fake_services, *options, LINEWATCH_DATABASE_URL=database, LINEWATCH_REDIS_URL=queue) as system:
             system.wait_until_ready()
             assert len(system.family()) == number
             system.stop()
