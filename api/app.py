@@ -33,6 +33,7 @@ from api.routes import (
     system,
     thresholds,
     thumbnails,
+    training_runs,
     webhook_endpoints,
 )
 from api.routes.access import api_keys, audit_events, session
@@ -74,7 +75,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, thumbnails, reviews, results, statistics, batches, parts)
-    models = (recipes, model_versions, thresholds, drift)
+    models = (recipes, model_versions, thresholds, training_runs, drift)
     webhooks = (webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, history, activations, challengers, comparisons)
     operation = (session, api_keys, audit_events, system)

@@ -29,6 +29,7 @@ from core.queue import batches
 from core.rescoring import runs
 from core.settings import Settings
 from core.storage.image_store import Store, failure_key
+from core.training_runs import runs as training_runs
 
 POOL_SIZE = 24
 # There is a connection for every thread, and no kind of request waits for another kind.
@@ -85,6 +86,10 @@ class Services:
             with engine.begin() as connection:
                 return {str(id_) for id_ in runs.which_are_final(connection, map(UUID, names))}
 
+        def final_trainings(names: Iterable[str]) -> set[str]:
+            with engine.begin() as connection:
+                return {str(id_) for id_ in training_runs.which_are_final(connection, map(UUID, names))}
+
         def written_maps(names: Iterable[str]) -> set[str]:
             return {name for name in names if store.holds(name) or store.holds(failure_key(name))}
 
@@ -92,6 +97,7 @@ class Services:
             "inspection": final_inspections,
             "batch": final_batches,
             "rescore_run": final_runs,
+            "training_run": final_trainings,
             "anomaly_map": written_maps,
         }
         feed_long_polls = FeedLongPolls(engine)

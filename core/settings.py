@@ -104,6 +104,16 @@ class Settings(BaseSettings):
         None, description="a worker creates this file when it is ready for work and removes it when it is not"
     )
 
+    training_device: Literal["auto", "cpu", "cuda"] = Field(
+        "cpu", description="where training workers compute; a GPU that also scores would be shared with the line"
+    )
+    training_threads: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="threads that a training computes with; half of the cores by default"
+    )
+    training_niceness: Annotated[int, Field(ge=0, le=19)] = Field(
+        19, description="how much a training gives way to other processes; 0 if it has a machine of its own"
+    )
+
     archive_roots: str = Field(
         "",
         description="where re-scoring may read images: absolute folders and s3://bucket/prefix, comma-separated",

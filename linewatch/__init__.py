@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ThresholdPreview,
     )
     from linewatch.types.system import System
+    from linewatch.types.training import AddedTrainingImages, TrainingRun
     from linewatch.webhooks import WebhookEvent, WebhookGroup, verify_webhook
 
 _NAMES = {
@@ -48,10 +49,12 @@ _NAMES = {
         ThresholdPreview
     """,
     "linewatch.types.system": "System",
+    "linewatch.types.training": "AddedTrainingImages TrainingRun",
     "linewatch.webhooks": "WebhookEvent WebhookGroup verify_webhook",
 }
 
 __all__ = [
+    "AddedTrainingImages",
     "AsyncClient",
     "Batch",
     "BundleRejected",
@@ -84,6 +87,7 @@ __all__ = [
     "Threshold",
     "ThresholdPreview",
     "TimedOut",
+    "TrainingRun",
     "Unreachable",
     "WebhookEvent",
     "WebhookGroup",

@@ -17,6 +17,7 @@ from linewatch.operations.endpoints import EndpointChanges
 from linewatch.operations.inspections import Fields, Filters, NotSubmitted, Outcome, Submitted
 from linewatch.operations.recipes import RecipeChanges
 from linewatch.operations.rescore_runs import ResultFilters, Where
+from linewatch.operations.training_runs import TrainingInspections
 
 __all__ = [
     "AsyncClient",
@@ -29,6 +30,7 @@ __all__ = [
     "RecipeChanges",
     "ResultFilters",
     "Submitted",
+    "TrainingInspections",
     "Where",
 ]
 
@@ -219,6 +221,17 @@ class Client:
     set_threshold = _blocking(Operations.set_threshold)
     preview_threshold = _blocking(Operations.preview_threshold)
     compare_versions = _blocking(Operations.compare_versions)
+
+    # Training in a worker
+
+    create_training = _blocking(Operations.create_training)
+    add_training_images = _blocking(Operations.add_training_images)
+    start_training = _blocking(Operations.start_training)
+    training_run = _blocking(Operations.training_run)
+    follow_training = _iterating(Operations.follow_training)
+    training_runs = _iterating(Operations.training_runs)
+    cancel_training = _blocking(Operations.cancel_training)
+    download_training_report = _blocking(Operations.download_training_report)
 
     # Re-scoring
 

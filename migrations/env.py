@@ -8,7 +8,8 @@ from sqlalchemy import Connection, text
 import core.drift.tables
 import core.rescoring.tables
 import core.statistics.tables
-import core.system.tables  # noqa: F401 - they add their tables to the metadata
+import core.system.tables
+import core.training_runs.tables  # noqa: F401 - they add their tables to the metadata
 from core.partitions import is_not_partition
 from core.tables import metadata
 

@@ -1,9 +1,9 @@
 """The dispatcher publishes forgotten work. Several dispatchers may run; they skip each other's rows.
 
 Redis may lose every message, because PostgreSQL has all the work. Within seconds the dispatcher finds expired leases,
-deadlines that have passed, rows that were never published, rows whose message was lost, and model versions that no
-worker has checked. It also numbers new entries of the feed, so that readers need not wait for that, counts them for
-statistics and by day, and judges the drift of recipes.
+deadlines that have passed, rows that were never published, rows whose message was lost, training runs that wait, and
+model versions that no worker has checked. It also numbers new entries of the feed, so that readers need not wait for
+that, counts them for statistics and by day, and judges the drift of recipes.
 """
 
 import logging
@@ -23,13 +23,24 @@ from core.drift import counting, episodes, report
 from core.feed import feed
 from core.models import model_versions, recipes
 from core.queue import bulk_share, finishing, leases, notifications, publishing
-from core.queue.broker import BULK_QUEUE, IO_QUEUE, LIVE_QUEUE, SCORING_QUEUES, Task, celery_settings, score_arguments
+from core.queue.broker import (
+    BULK_QUEUE,
+    IO_QUEUE,
+    LIVE_QUEUE,
+    SCORING_QUEUES,
+    TRAINING_QUEUE,
+    Task,
+    celery_settings,
+    score_arguments,
+)
+from core.queue.finishing import Finished
 from core.queue.notifications import Notifier
 from core.queue.publishing import Publishable
 from core.rescoring import planning, schedules, slices
 from core.settings import Settings, settings_or_exit
 from core.statistics import counting as statistics
 from core.system import workers
+from core.training_runs import claims
 from worker.heartbeat import Activity, Heartbeat
 from worker.logs import set_up_logging
 from worker.outages import BROKER_DOWN
@@ -95,6 +106,7 @@ class Dispatcher:
             self._start_scheduled,
             self._keep_rescoring,
             self._grant_share,
+            self._keep_training,
             lambda: self._every(CHECK_MODELS_SECONDS, self._request_model_checks),
             lambda: self._every(HOUSEKEEPING_SECONDS, self._request_housekeeping),
             self._count_inspections,
@@ -172,6 +184,16 @@ class Dispatcher:
         if waiting and self._redis.llen(BULK_QUEUE) == 0:
             for _ in range(min(waiting, WOKEN_AT_ONCE)):
                 self._send(Task.RESCORE, queue=BULK_QUEUE)
+
+    def _keep_training(self) -> None:
+        with self._engine.begin() as connection:
+            reclaimed = claims.reclaim_expired_leases(connection)
+            queued = claims.count_queued(connection)
+        if reclaimed.queued:
+            log.warning("%d leases of training runs expired; the runs are queued again", reclaimed.queued)
+        self._notifier.finished(Finished([], [], reclaimed.failed))
+        if queued and self._redis.llen(TRAINING_QUEUE) == 0:
+            self._send(Task.TRAIN, queue=TRAINING_QUEUE)
 
     def _grant_share(self) -> None:
         """Publish the guaranteed share of bulk work to the live queue. Uploads and slices take turns."""

@@ -2,8 +2,10 @@
 
 import datetime as dt
 import logging
+import shutil
 from collections.abc import Callable
 from functools import partial
+from uuid import UUID
 
 from sqlalchemy import Engine
 
@@ -15,8 +17,9 @@ from core.intake import idempotency
 from core.queue import leases
 from core.settings import Settings
 from core.storage import thumbnails
-from core.storage.image_store import Store
+from core.storage.image_store import TRAININGS, Store
 from core.system import store_usage
+from core.training_runs import runs
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class Housekeeping:
             "idempotency keys": partial(self._delete_old, idempotency.delete_old_keys),
             "records of rescues": partial(self._delete_old, leases.delete_old_rescues),
             "the size of the store": self._count_images,
+            "folders of ended training runs": self._delete_training_folders,
         }
 
     def run(self) -> None:
@@ -76,6 +80,16 @@ class Housekeeping:
         for day in days:  # each in its own transaction
             with self._engine.begin() as connection:
                 store_usage.count_day(connection, day)
+
+    def _delete_training_folders(self) -> str | None:
+        """Delete the checkpoints of runs that ended while no worker had claimed them."""
+        folders = {path.name: path for path in self._store.path(TRAININGS).glob("*")}
+        with self._engine.begin() as connection:
+            needed = runs.which_may_continue(connection, map(UUID, folders))
+        ended = [path for name, path in folders.items() if UUID(name) not in needed]
+        for path in ended:
+            shutil.rmtree(path)
+        return f"deleted {len(ended)}" if ended else None
 
     def _delete_old(self, delete_piece: Callable[..., int]) -> str | None:
         """Delete old rows piece by piece; `delete_piece` deletes up to `at_most` and returns how many."""

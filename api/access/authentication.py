@@ -24,7 +24,9 @@ SESSION = "/v1/session"
 NEED_NO_KEY = frozenset({"/health", SESSION})
 PAGE = re.compile(r"/|/(live|inspections(/[^/]+)?|thresholds|review|train|models|rescoring|drift|system)|/static/.+")
 """The views of the page and its files. They hold no data of their own: the page gets it from the API."""
-UPLOADS = re.compile(r"/v1/(inspections|batches|recipes/[^/]+/model-versions)|/predict|/heatmap")
+UPLOADS = re.compile(
+    r"/v1/(inspections|batches|recipes/[^/]+/(model-versions|training-runs/[^/]+/images))|/predict|/heatmap"
+)
 """Paths whose bodies are streamed to the store."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SUBMITTING = ("/v1/inspections", "/v1/batches", "/predict", "/heatmap")

@@ -17,6 +17,7 @@ from core.models.bit_depths import BitDepthChoice
 from core.rescoring import gate, runs
 from core.rescoring.documents import RescoreRun
 from core.rescoring.reports.documents import RescoreResult
+from core.training_runs.documents import TrainingRun
 
 
 def binary(*media_types: str) -> dict[int | str, dict[str, Any]]:
@@ -223,6 +224,22 @@ class RescoreRunPage(BaseModel):
 
     items: list[RescoreRun]
     next_cursor: str | None
+
+
+class TrainingRunPage(BaseModel):
+    """One page of training runs. `next_cursor` is null on the last page."""
+
+    items: list[TrainingRun]
+    next_cursor: str | None
+
+
+class AddedTrainingImages(BaseModel):
+    """What was added to a training run. `images` has the number of its images of each label now."""
+
+    added: int
+    duplicates: int = Field(description="images that the run has already")
+    errors: list[BatchError]
+    images: dict[str, int]
 
 
 class RecipeList(BaseModel):

@@ -1,7 +1,6 @@
 """`/v1/recipes/{name}/model-versions`: upload bundles and activate versions."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,11 +15,9 @@ from core.documents.documents import ModelVersion
 from core.errors import Code, Refused
 from core.models import model_versions, recipes, thresholds
 from core.queue.broker import BULK_QUEUE, Task
+from core.storage import bundles
+from core.storage.bundles import VerifiedBundle
 from core.storage.image_store import Staged, bundle_key
-from core.vision.bundle.held_out_scores import read_held_out_scores
-from core.vision.bundle.manifest import MANIFEST, Manifest, digest, verify_bundle
-from core.vision.bundle.tar import unpack
-from core.vision.errors import InvalidBundle
 
 router = APIRouter(prefix="/v1/recipes/{name}", tags=["model versions"], responses=refuses(Code.RECIPE_UNKNOWN))
 
@@ -63,8 +60,8 @@ async def upload_model_version(
     staged = await services.receiver.in_thread(services.store.stage)
     try:
         await _receive(request, staged, services)
-        bundle = await asyncio.to_thread(_verify, staged, services.settings.max_bundle_bytes)
-        version, new = await services.receiver.in_thread(lambda: _register(services, staged, name, bundle, actor))
+        bundle = await asyncio.to_thread(bundles.verify, staged, max_bytes=services.settings.max_bundle_bytes)
+        version, new = await services.receiver.in_thread(lambda: _register(services, bundle, name, actor))
     finally:
         await services.receiver.in_thread(staged.discard)
     if not new:
@@ -89,36 +86,10 @@ async def _receive(request: Request, staged: Staged, services: Services) -> None
     await services.receiver.in_thread(staged.flush)
 
 
-@dataclass(frozen=True)
-class _Bundle:
-    """What is recorded of an uploaded bundle."""
-
-    manifest: Manifest
-    sha256: bytes
-    held_out_scores: list[float] | None
-
-
-def _verify(staged: Staged, max_bytes: int) -> _Bundle:
-    staged.file.seek(0)
-    try:
-        files = unpack(staged.file, max_bytes=max_bytes)
-        manifest = verify_bundle(files)
-        return _Bundle(manifest, bytes.fromhex(digest(files[MANIFEST])), read_held_out_scores(files, manifest))
-    except InvalidBundle as error:
-        raise Refused(Code.INVALID_BUNDLE, f"Invalid bundle: {error}.") from error
-
-
-def _register(services: Services, staged: Staged, name: str, bundle: _Bundle, actor: str) -> tuple[ModelVersion, bool]:
-    services.store.publish([(staged, bundle_key(bundle.sha256))])
+def _register(services: Services, bundle: VerifiedBundle, name: str, actor: str) -> tuple[ModelVersion, bool]:
+    bundle.publish(services.store)
     with services.transaction() as connection:
-        version, new = model_versions.register(
-            connection,
-            name,
-            sha256=bundle.sha256,
-            manifest=bundle.manifest.model_dump(mode="json"),
-            actor=actor,
-            held_out_scores=bundle.held_out_scores,
-        )
+        version, new = bundle.register(connection, name, actor=actor)
         document = _document(connection, version)
     if version.state == "uploaded":
         services.publisher.call(Task.CHECK_MODEL, version.id, queue=BULK_QUEUE)

@@ -18,7 +18,7 @@ from core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["inspection", "batch", "rescore_run", "anomaly_map"]
+Kind = Literal["inspection", "batch", "rescore_run", "training_run", "anomaly_map"]
 FinalCheck = Callable[[Iterable[str]], set[str]]
 """Returns which of the names are final. Runs in a thread."""
 
@@ -97,7 +97,7 @@ class LongPolls:
 
     async def _listen(self) -> None:
         async for channel, names in notifications.subscribe(self._settings, FINISHED_CHANNEL, MAP_CHANNEL):
-            kinds: tuple[Kind, ...] = ("inspection", "batch", "rescore_run")
+            kinds: tuple[Kind, ...] = ("inspection", "batch", "rescore_run", "training_run")
             if channel == MAP_CHANNEL:
                 kinds = ("anomaly_map",)
             else:  # everything final is in the feed

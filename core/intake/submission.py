@@ -247,7 +247,7 @@ def _insert(
             batch_id = new_batch_id or new.batch_id
             if batch_id is not None:
                 sizes[batch_id] += 1
-            image_rows[new.image.day, new.image.sha256] = _image_row(new.image)
+            image_rows[new.image.day, new.image.sha256] = image_row(new.image)
             callback = callbacks.get(new.callback_url or "")
             recipe_id = recipes_by_name[new.recipe].id
             row = _work_row(new, inspection_id, recipe_id, batch_id, now) | {"api_key": sub.api_key}
@@ -268,7 +268,8 @@ def _callback_columns(callback: Callback | None) -> dict[str, Any]:
     }
 
 
-def _image_row(image: StoredImage) -> dict[str, Any]:
+def image_row(image: StoredImage) -> dict[str, Any]:
+    """The row of a stored image in the table `images`."""
     return {
         "day": image.day,
         "sha256": image.sha256,

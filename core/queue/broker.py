@@ -15,6 +15,7 @@ LIVE_QUEUES = ("sync", LIVE_QUEUE)
 BULK_QUEUE = "bulk"
 SCORING_QUEUES = (*LIVE_QUEUES, BULK_QUEUE)  # in the order in which a scoring worker consumes them
 IO_QUEUE = "io"
+TRAINING_QUEUE = "training"
 
 FINISHED_CHANNEL = "linewatch:finished"
 """Pub/sub: after a finish, the ids of the inspections and batches that became final, separated by spaces."""
@@ -38,6 +39,7 @@ class Task(StrEnum):
     THUMBNAILS = "linewatch.thumbnails"
     HOUSEKEEPING = "linewatch.housekeeping"
     PLAN_RUN = "linewatch.plan_run"
+    TRAIN = "linewatch.train"
 
 
 def score_arguments(recipe_id: int, priority: str, ids: Sequence[UUID]) -> tuple[int, str, list[str]]:

@@ -2,8 +2,9 @@
 
 Images are stored under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload; model bundles under
 `models/<sha256>.tar`. Anomaly maps, heatmaps, reports and thumbnails can be regenerated; they are stored under
-`anomaly-maps/`, `heatmaps/`, `reports/` and `thumbnails/`, the last by the days of the images. Files are written under
-`tmp/` first.
+`anomaly-maps/`, `heatmaps/`, `reports/` and `thumbnails/`, the last by the days of the images. Reports of training runs
+are stored under `training-reports/`; training runs in progress have a folder each under `trainings/`. Files are written
+under `tmp/` first.
 """
 
 import datetime as dt
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 STAGING = "tmp"
 THUMBNAILS = "thumbnails"
 GREY_SUFFIX = ".grey"
+TRAININGS = "trainings"
 
 _KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
 
@@ -61,6 +63,16 @@ def thumbnail_key(day: dt.date, image_sha256: bytes, bit_depth: int | None) -> s
 def grey_key(thumbnail: str) -> str:
     """Store key of the grey copy that belongs to a thumbnail, by which images are compared."""
     return f"{thumbnail}{GREY_SUFFIX}"
+
+
+def training_report_key(run_id: UUID) -> str:
+    """Store key of the HTML report of a training run."""
+    return f"training-reports/{run_id}.html"
+
+
+def training_folder_key(run_id: UUID) -> str:
+    """Store key of the folder of a training run that is in progress: its checkpoints and its drafts."""
+    return f"{TRAININGS}/{run_id}"
 
 
 def failure_key(key: str) -> str:

@@ -24,8 +24,8 @@ class Queue(BaseModel):
     """A queue. PostgreSQL holds the work, Redis the messages that name it.
 
     `waiting` are inspections that no worker has taken, `running` those that one has, and `waiting_for_model` those of
-    recipes without an active version. They are null for a queue of other tasks, such as `io`. A message names up to a
-    minibatch of inspections; `messages` is null if Redis cannot be reached.
+    recipes without an active version; in the queue `training` they are training runs. They are null for `io`. A message
+    names up to a minibatch of inspections; `messages` is null if Redis cannot be reached.
     """
 
     name: str

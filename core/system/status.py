@@ -12,13 +12,13 @@ from core.feed import consumers
 from core.feed.consumers import Reader
 from core.partitions import first_id_of
 from core.queue import notifications
-from core.queue.broker import IO_QUEUE, SCORING_QUEUES
+from core.queue.broker import IO_QUEUE, SCORING_QUEUES, TRAINING_QUEUE
 from core.settings import Settings
 from core.system import health, store_usage, workers
 from core.system.documents import ConsumerLag, EndpointState, Queue, Store, System
 from core.system.store_usage import Disk
 
-QUEUES = (*SCORING_QUEUES, IO_QUEUE)
+QUEUES = (*SCORING_QUEUES, IO_QUEUE, TRAINING_QUEUE)
 COUNTED_DELIVERIES = 10_000
 
 
@@ -80,6 +80,13 @@ SELECT work.priority,
         WHERE work.state = 'queued' AND recipes.active_version_id IS NOT NULL
     )) AS float8) AS oldest_age
 FROM work JOIN recipes ON recipes.id = work.recipe_id GROUP BY work.priority
+UNION ALL
+SELECT 'training',
+    count(*) FILTER (WHERE state = 'queued'),
+    count(*) FILTER (WHERE state = 'running'),
+    0,
+    CAST(extract(epoch FROM clock_timestamp() - min(queued_at) FILTER (WHERE state = 'queued')) AS float8)
+FROM training_runs WHERE state IN ('queued', 'running')
 """)
 
 
@@ -88,7 +95,7 @@ def _queues(connection: Connection, messages: Mapping[str, int] | None) -> list[
     queues = []
     for name in QUEUES:
         number, row = None if messages is None else messages[name], rows.get(name)
-        if name not in SCORING_QUEUES:
+        if name == IO_QUEUE:
             unknown = dict.fromkeys(("waiting", "running", "waiting_for_model", "oldest_age_s"))
             queues.append(Queue(name=name, messages=number, **unknown))
             continue

@@ -9,6 +9,7 @@ import numpy as np
 
 from core.intake.image_decoding import Undecodable, decode_stored
 from core.models.bit_depths import BitDepth
+from core.models.training_options import DEFAULT_RATE, MIN_PARTS
 from core.vision.calibration.calibration import SampleTooSmall, required_sample_size
 from core.vision.detectors.features import input_size
 from core.vision.input.bit_depth import DEPTH, scale
@@ -31,9 +32,8 @@ from core.vision.training.folds import Folds, make_folds
 from core.vision.training.group_by import GroupBy, InvalidGroups
 from core.vision.training.grouping import Grouping, group_parts
 from core.vision.training.training_depth import find_training_depth
-from core.vision.training_options import DEFAULT_RATE, InvalidOptions, TrainingOptions
+from core.vision.training_options import InvalidOptions, TrainingOptions
 
-MIN_PARTS = 10
 _MAX_TEST_CACHE_BYTES = MAX_CACHE_BYTES // 4
 _FEW_PARTS = 50
 _UNREADABLE_SHARE = 0.1

@@ -2,19 +2,13 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final, Literal, get_args
 
 from core.models.bit_depths import BitDepthChoice
-from core.vision.detectors.autoencoder import MSE, Z_MAP, AutoencoderDetector
-from core.vision.detectors.backbone import BACKBONES
-from core.vision.detectors.registry import AUTO, default_architecture, detector_classes
+from core.models.training_options import AlignmentChoice, ChooseBy, PoseChoice, check_options
+from core.vision.detectors.autoencoder import AutoencoderDetector
+from core.vision.detectors.registry import default_architecture
 from core.vision.training.fit_interface import FitOptions
 from core.vision.training.group_by import GroupBy
-
-PoseChoice = Literal["auto", "upright", "as-is"]
-AlignmentChoice = Literal["auto", "off"]
-ChooseBy = Literal["synthetic", "test"]
-DEFAULT_RATE: Final = 0.05
 
 
 class InvalidOptions(ValueError):  # noqa: N818 - describes the fault
@@ -62,53 +56,16 @@ class TrainingOptions(FitOptions):
     max_pixels: int = 64_000_000
 
     def __post_init__(self) -> None:
-        architectures = (AUTO, *detector_classes())
-        if self.architecture not in architectures:
-            raise ValueError(f"the architecture must be one of {', '.join(architectures)}, not {self.architecture!r}")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("epochs and the batch size must be at least 1")
-        if self.pooling is not None and not 0 <= self.pooling <= 1:
-            raise ValueError(f"the pooling must be a share from 0 to 1, not {self.pooling:g}")
-        if not self.budget_seconds > 0 or not self.max_ms > 0:
-            raise ValueError("the budget and the milliseconds per image must be more than 0")
-        self._check_choices()
-        rate = DEFAULT_RATE if self.false_reject_rate is None else self.false_reject_rate
-        if not 0 < rate < 1:
-            raise ValueError(f"the false-reject rate must be between 0 and 1, not {rate:g}")
-        if self.review_rate is not None and not rate < self.review_rate < 1:
-            raise ValueError(
-                f"the review rate must be between the false-reject rate, {rate:g}, and 1, not {self.review_rate:g}: it "
-                "is the share of good parts that may be rejected or reviewed"
-            )
+        check_options(self)
+        if self.batch_size < 1:
+            raise ValueError(f"the batch size must be at least 1, not {self.batch_size}")
         if self.group_by is not None:
             GroupBy.parse(self.group_by)
-        self._check_detector_options()
-
-    def _check_choices(self) -> None:
-        for name, value, allowed in (
-            ("pose", self.pose, get_args(PoseChoice)),
-            ("alignment", self.alignment, get_args(AlignmentChoice)),
-            ("choice", self.choose_by, get_args(ChooseBy)),
-            ("bit depth", self.bit_depth, get_args(BitDepthChoice)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"the {name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
-
-    def _check_detector_options(self) -> None:
-        """Refuse options that the detector does not have."""
-        is_autoencoder = self.architecture == AutoencoderDetector.name
-        if self.backbone not in (None, *BACKBONES):
-            raise ValueError(f"the backbone must be one of {', '.join(BACKBONES)}, not {self.backbone!r}")
-        if is_autoencoder and (self.backbone is not None or self.backbone_weights is not None):
-            raise ValueError(f"{self.architecture} has no backbone: the backbone and its weights must be omitted")
-        if is_autoencoder and self.pooling is not None:
-            raise ValueError(f"{self.architecture} has no pooling: the option must be omitted")
-        if self.backbone_weights is not None and not self.backbone_weights.is_file():
-            raise ValueError(f"the backbone weights must be a file, and {self.backbone_weights} is not")
-        if self.score_method is not None and not is_autoencoder:
-            raise ValueError(f"{self.architecture} has only one score method: the option must be omitted")
-        if self.score_method not in (None, MSE, Z_MAP):
-            raise ValueError(f"the score method must be {MSE} or {Z_MAP}, not {self.score_method!r}")
+        if self.backbone_weights is not None:
+            if self.architecture == AutoencoderDetector.name:
+                raise ValueError(f"{self.architecture} has no backbone: the backbone and its weights must be omitted")
+            if not self.backbone_weights.is_file():
+                raise ValueError(f"the backbone weights must be a file, and {self.backbone_weights} is not")
 
     def recorded(self) -> dict[str, bool | int | float | str]:
         """Return the options for the manifest: without the device, without options that are None or that the detector

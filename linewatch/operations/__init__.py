@@ -16,6 +16,7 @@ from linewatch.operations.rescore_actions import RescoreActions
 from linewatch.operations.rescore_runs import RescoreRuns
 from linewatch.operations.rescore_schedules import RescoreSchedules
 from linewatch.operations.reviews import Reviews
+from linewatch.operations.training_runs import TrainingRuns
 
 
 class Operations(
@@ -26,6 +27,7 @@ class Operations(
     Parts,
     Recipes,
     ModelVersions,
+    TrainingRuns,
     Feed,
     Endpoints,
     RescoreRuns,

@@ -16,13 +16,14 @@ from linewatch.http.transport import Request, Transport
 from linewatch.types.base import Result
 from linewatch.types.rescoring import RescoreRun
 from linewatch.types.results import Batch, Inspection
+from linewatch.types.training import TrainingRun
 
 LONGEST_WAIT = 30.0  # seconds that one request waits at the server; longer waits are several
 
 _LONGEST_KEY = 255
 
 AnyResult = TypeVar("AnyResult", bound=Result)
-AnyFinal = TypeVar("AnyFinal", Inspection, Batch, RescoreRun)
+AnyFinal = TypeVar("AnyFinal", Inspection, Batch, RescoreRun, TrainingRun)
 
 
 class Page(Protocol[AnyResult]):

@@ -52,6 +52,7 @@ class _Plan:
     data: Path
     account: Account | None
     scoring_workers: int
+    training: bool
     environment: Mapping[str, str]
 
     @property
@@ -78,10 +79,13 @@ def default_data_directory() -> Path:
         raise UpError("this user has no home folder: name the data directory with --data") from error
 
 
-def run(*, host: str, port: int, data: Path | None, scoring_workers: int, device: str) -> int:
+def run(*, host: str, port: int, data: Path | None, scoring_workers: int, device: str, training: bool = True) -> int:
     """Run the system until a stop is requested. Call it from the main thread.
 
     Prints one line to standard output, `ready: http://HOST:PORT`. Everything else goes to standard error.
+
+    Args:
+        training: whether to run a training worker.
 
     Returns:
         The exit code: 0 after a requested stop, 1 after a failure, 2 for wrong use.
@@ -91,7 +95,7 @@ def run(*, host: str, port: int, data: Path | None, scoring_workers: int, device
         settings = _checked_settings(host, port, scoring_workers, device)
         folder, account = _open_data(data)
         with locked(folder):
-            plan = _plan(settings, folder, account, scoring_workers)
+            plan = _plan(settings, folder, account, scoring_workers, training)
             with Supervisor(logs) as supervisor:
                 if os.geteuid() == 0:
                     logs.write("linewatch", _AS_ROOT)
@@ -144,7 +148,7 @@ def _is_set(variable: str) -> bool:
     return bool(os.environ.get(variable))
 
 
-def _plan(settings: Settings, data: Path, account: Account | None, scoring_workers: int) -> _Plan:
+def _plan(settings: Settings, data: Path, account: Account | None, scoring_workers: int, training: bool) -> _Plan:
     port = _free_port(settings.host, settings.port)
     private_folder(data / "run")
     environment = {name: value for name, value in os.environ.items() if name != "LINEWATCH_READY_FILE"}
@@ -158,7 +162,7 @@ def _plan(settings: Settings, data: Path, account: Account | None, scoring_worke
         "LINEWATCH_DEVICE": settings.device,
         "PYTHONUNBUFFERED": "1",
     }
-    return _Plan(settings, port, data, account, scoring_workers, environment)
+    return _Plan(settings, port, data, account, scoring_workers, training, environment)
 
 
 def _free_port(host: str, port: int) -> int:
@@ -292,7 +296,10 @@ def _workers(plan: _Plan, environment: Mapping[str, str]) -> list[Service]:
         _celery(plan, scoring, name, app="worker.scoring", queues="sync,live,bulk", threads=plan.settings.scoring_slots)
         for name in plan.scoring_names
     ]
-    return [*services, _celery(plan, environment, "io", app="worker.io", queues="io", threads=_IO_THREADS)]
+    services.append(_celery(plan, environment, "io", app="worker.io", queues="io", threads=_IO_THREADS))
+    if plan.training:
+        services.append(_celery(plan, environment, "training", app="worker.training", queues="training", threads=1))
+    return services
 
 
 def _celery(plan: _Plan, environment: Mapping[str, str], name: str, *, app: str, queues: str, threads: int) -> Service:

@@ -28,6 +28,7 @@ SERVICES = {
     "scoring-1": "scoring-1@",
     "scoring-2": "scoring-2@",
     "io": "io@",
+    "training": "training@",
     "postgres": "postgres",
     "valkey": "valkey-server",
 }

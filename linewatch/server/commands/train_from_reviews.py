@@ -18,10 +18,10 @@ from linewatch.errors import LinewatchError
 
 if TYPE_CHECKING:
     from core.vision.evaluation.comparison import Comparison, LearnedFromReviews
+    from core.vision.reviewed_parts.folder import ReviewedFolder
+    from core.vision.reviewed_parts.images import Found, Gathered
     from core.vision.train import TrainingOptions
     from linewatch.client import Client, Filters
-    from linewatch.server.reviewed_parts.folder import ReviewedFolder
-    from linewatch.server.reviewed_parts.gathering import Found, Gathered
 
 _COMPARED = 500
 _FEW_OK, _FEW_NG = 20, 10
@@ -94,13 +94,14 @@ class Learning:
         return LearnedFromReviews(self.notes, self.comparison)
 
     def _comparison(self, bundle: Path) -> "Comparison":
-        from linewatch.server.reviewed_parts.comparison import NewVersion, compare, newest_completed
+        from core.vision.reviewed_parts.comparison import NewVersion, compare
+        from linewatch.server.reviewed_parts.past_inspections import newest_completed, with_images
 
         inspections = newest_completed(self.system, self.recipe, self.compared)
         version = NewVersion(bundle, device=self.options.device)
         with progress_bar("comparing", len(inspections)) as bar:
-            trained_on = self.folder.trained_on
-            return compare(self.system, inspections, version, trained_on=trained_on, progress=partial(advance_to, bar))
+            images = with_images(self.system, inspections, version.prepare)
+            return compare(images, version, trained_on=self.folder.trained_on, progress=partial(advance_to, bar))
 
     def document(self) -> dict[str, Any]:
         """Return the fields for the JSON output."""
@@ -167,7 +168,7 @@ def learning_from_reviews(
         CommandFailed: there is nothing to train on.
         InvalidDataset, InvalidGroups: see `make_folder`.
     """
-    from linewatch.server.reviewed_parts.folder import make_folder
+    from core.vision.reviewed_parts.folder import make_folder
     from linewatch.server.reviewed_parts.gathering import download, find
 
     found = find(system, recipe, reviews.filters)
@@ -212,7 +213,8 @@ def _require_images(found: "Found", recipe: str, data: Path | None) -> None:
         CommandFailed: no image has a review to learn from, or there is no good part.
     """
     if not found.images:
-        confirmed = f" ({found.confirmed} reviews confirm an ok, which teaches nothing new)" if found.confirmed else ""
+        count = len(found.confirmed)
+        confirmed = f" ({count} reviews confirm an ok, which teaches nothing new)" if count else ""
         raise CommandFailed(
             f"no matching inspection of recipe {recipe!r} has a review to learn from{confirmed}: review rejected parts "
             "and missed defects with `linewatch review` first"
@@ -233,7 +235,7 @@ def _counts(folder: "ReviewedFolder", gathered: "Gathered", found: "Found") -> d
     return {
         "reviewed_ok": folder.reviewed_ok,
         "reviewed_ng": folder.reviewed_ng,
-        "confirmed": found.confirmed,
+        "confirmed": len(found.confirmed),
         "missing": gathered.missing,
         "held_ok": folder.held_ok,
         "held_ordinary": folder.held_ordinary,
@@ -252,7 +254,7 @@ def _notes(folder: "ReviewedFolder", gathered: "Gathered", found: "Found", data:
     for count, what in (
         (folder.held_ordinary, f"of {data}/train/good held in test/good, too."),
         (gathered.missing, "skipped: no longer in the store."),
-        (found.confirmed, "not used: ok for the machine and reviewed ok."),
+        (len(found.confirmed), "not used: ok for the machine and reviewed ok."),
         (folder.overruled, f"of {data} left out: reviewed otherwise."),
         (folder.also_in_test, f"of {data}/train/good left out: also in its test."),
     ):

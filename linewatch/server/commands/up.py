@@ -25,7 +25,8 @@ from linewatch.cli.options import FOLDER_OR_FILE
     default="auto",
     help="The device that scores images.",
 )
-def up(host: str, port: int, data: Path | None, scoring_workers: int, device: str) -> None:
+@click.option("--training/--no-training", default=True, help="Whether to run a training worker. [yes]")
+def up(host: str, port: int, data: Path | None, scoring_workers: int, device: str, training: bool) -> None:
     """Run the whole system on this machine.
 
     Starts the database, the queue, the api and the workers. Prints one line, `ready: http://HOST:PORT`, once it accepts
@@ -33,4 +34,5 @@ def up(host: str, port: int, data: Path | None, scoring_workers: int, device: st
     """
     from linewatch.server.up import run
 
-    raise click.exceptions.Exit(run(host=host, port=port, data=data, scoring_workers=scoring_workers, device=device))
+    exit_code = run(host=host, port=port, data=data, scoring_workers=scoring_workers, device=device, training=training)
+    raise click.exceptions.Exit(exit_code)

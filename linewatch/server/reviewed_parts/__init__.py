@@ -1,1 +1,1 @@
-"""Learn from reviewed inspections: gather their images, split them, and compare the new version with past verdicts."""
+"""Learn from reviewed inspections of a running system: find and download their images, and compare a new version."""

@@ -85,6 +85,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("DELETE", "/v1/api-keys/{own}", {}, 409, "own_api_key"),
     ("DELETE", "/v1/api-keys/0123456789ab", {}, 404, "not_found"),
     ("GET", "/v1/audit-events?cursor=x", {}, 422, "invalid_cursor"),
+    ("POST", "/v1/recipes/empty/training-runs", {"json": {"options": {"epochs": 0}}}, 422, "invalid_field"),
+    ("POST", "/v1/recipes/unknown/training-runs", {"json": {}}, 404, "recipe_unknown"),
+    ("GET", "/v1/recipes/empty/training-runs?cursor=x", {}, 422, "invalid_cursor"),
+    ("GET", f"/v1/recipes/empty/training-runs/{UNKNOWN}/report", {}, 404, "not_found"),
+    ("POST", f"/v1/recipes/empty/training-runs/{UNKNOWN}/start", {}, 404, "not_found"),
+    ("POST", f"/v1/recipes/empty/training-runs/{UNKNOWN}/images", {"content": b"x"}, 415, "unsupported_media_type"),
     ("POST", "/predict", {}, 400, "malformed_request"),
 ]  # fmt: skip
 

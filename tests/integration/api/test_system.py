@@ -53,7 +53,7 @@ def test_a_new_system_has_nothing_but_the_api(http: httpx.Client, engine: Engine
         schema_version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
     assert document["health"]["status"] == "down"
     assert document["health"]["reasons"][0] == "No scoring worker is running: images are accepted, but not scored."
-    assert [each["name"] for each in document["queues"]] == ["sync", "live", "bulk", "io"]
+    assert [each["name"] for each in document["queues"]] == ["sync", "live", "bulk", "io", "training"]
     assert (document["workers"], document["consumers"], document["webhook_endpoints"]) == ([], [], [])
     assert (document["rescues"], document["poison"], document["dispatcher_seen_at"]) == (0, 0, None)
     assert document["schema_version"] == schema_version

@@ -22,7 +22,8 @@ from sqlalchemy.pool import NullPool
 import core.drift.tables
 import core.rescoring.tables
 import core.statistics.tables
-import core.system.tables  # noqa: F401 - they add their tables to the metadata
+import core.system.tables
+import core.training_runs.tables  # noqa: F401 - they add their tables to the metadata
 from core import partitions
 from core.database import create_unbounded
 from core.settings import Settings

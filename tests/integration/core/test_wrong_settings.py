@@ -12,6 +12,7 @@ PROCESSES = {
     "migrations": ["migrations"],
     "scoring": ["celery", "-A", "worker.scoring", "worker", "--pool", "threads"],
     "io": ["celery", "-A", "worker.io", "worker", "--pool", "threads"],
+    "training": ["celery", "-A", "worker.training", "worker", "--pool", "threads"],
 }
 
 

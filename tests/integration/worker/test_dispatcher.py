@@ -8,10 +8,13 @@ import pytest
 import redis
 from sqlalchemy import Engine, text
 
-from core.queue.broker import IO_QUEUE, Task
+from core.models import recipes
+from core.queue.broker import IO_QUEUE, TRAINING_QUEUE, Task
 from core.rescoring import schedules
 from core.settings import Settings
 from core.statistics import counting
+from core.training_runs import claims, runs
+from core.training_runs.requests import InspectionSource, TrainingRequest
 from worker.dispatcher import Dispatcher
 
 
@@ -45,3 +48,31 @@ def test_final_inspections_are_counted(engine: Engine, settings: Settings, inspe
     with engine.begin() as connection:
         assert counting.read_state(connection) == counting.State(5, counting.ALWAYS)
         assert connection.execute(text("SELECT sum(number) FROM inspection_counts")).scalar_one() == 5
+
+
+def test_a_training_that_waits_is_published_until_a_worker_claims_it(engine: Engine, settings: Settings) -> None:
+    with engine.begin() as connection:
+        recipes.create(connection, "ring", actor="test")
+        run = runs.create(connection, "ring", TrainingRequest(inspections=InspectionSource()), actor="test")
+    dispatcher = Dispatcher(settings)
+    with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
+
+        def messages() -> int:
+            dispatcher.round()
+            number: int = client.llen(TRAINING_QUEUE)
+            client.delete(TRAINING_QUEUE)
+            return number
+
+        try:
+            assert messages() == 0
+            with engine.begin() as connection:
+                runs.start(connection, "ring", run.id, actor="test")
+            assert [messages(), messages()] == [1, 1]
+            with engine.begin() as connection:
+                assert claims.claim(connection, worker="test", lease_seconds=60) is not None
+            assert messages() == 0
+            with engine.begin() as connection:
+                connection.execute(text("UPDATE training_runs SET lease_until = now()"))
+            assert messages() == 1
+        finally:
+            dispatcher.close()

@@ -11,9 +11,12 @@ from sqlalchemy import Engine, text
 
 from core import partitions
 from core.access import keys, sessions
+from core.models import recipes
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.image_store import Store, training_folder_key
 from core.storage.thumbnails import ThumbnailSource
+from core.training_runs import runs
+from core.training_runs.requests import InspectionSource, TrainingRequest
 from worker.housekeeping import STALE_UPLOAD_SECONDS, Housekeeping
 
 
@@ -86,3 +89,19 @@ def test_a_file_deleted_during_a_sweep_is_not_an_error(store: Store, monkeypatch
 
     monkeypatch.setattr(Path, "unlink", unlink_all)
     assert store.sweep(older_than_seconds=STALE_UPLOAD_SECONDS) == 1
+
+
+def test_checkpoints_are_deleted_once_their_training_has_ended(
+    engine: Engine, settings: Settings, store: Store
+) -> None:
+    with engine.begin() as connection:
+        recipes.create(connection, "ring", actor="test")
+        request = TrainingRequest(inspections=InspectionSource())
+        waiting, ended = (runs.create(connection, "ring", request, actor="test").id for _ in range(2))
+        for run_id in (waiting, ended):
+            runs.start(connection, "ring", run_id, actor="test")
+            (store.path(training_folder_key(run_id)) / "checkpoints").mkdir(parents=True)
+        runs.cancel(connection, "ring", ended, actor="test")
+    Housekeeping(settings, engine, store).run()
+    assert store.path(training_folder_key(waiting)).is_dir()
+    assert not store.path(training_folder_key(ended)).exists()

@@ -25,7 +25,7 @@ def test_every_code_block_can_be_run() -> None:
         assert {block.language for block in blocks(page)} <= set(RUNNABLE), page
 
 
-@pytest.mark.timeout(900)  # trains four models
+@pytest.mark.timeout(900)  # trains five models
 def test_the_code_blocks_run_in_order(system: System, tmp_path: Path) -> None:
     write_inputs(tmp_path)
     variables = documentation.environment(tmp_path, system.url)
@@ -33,6 +33,7 @@ def test_the_code_blocks_run_in_order(system: System, tmp_path: Path) -> None:
         DOCUMENTED_URL: system.url,
         "/path/to/archive": str(system.data / "archive"),
         "linewatch train": "linewatch train --architecture feature-gaussian --input-size 64",
+        '"architecture": "feature-gaussian"': '"architecture": "feature-gaussian", "input_size": 64',
     }
     printed = {
         page: [documentation.run(block, tmp_path, variables, replacements) for block in blocks(page)] for page in PAGES

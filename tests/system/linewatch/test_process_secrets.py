@@ -68,7 +68,7 @@ def test_no_secret_is_in_process_lists_logs_and_reports(system: System, secrets:
         accounts.add(environment.stat().st_uid)
         if environment.stat().st_uid != os.getuid():  # others run as that account, too, and may read it
             texts[f"environment of {process.pid}"] = environment.read_text()
-    assert len(family) > len(["up", "postgres", "valkey", "api", "dispatcher", "scoring", "io"])
+    assert len(family) > len(["up", "postgres", "valkey", "api", "dispatcher", "scoring", "io", "training"])
     assert len(accounts) == (2 if os.getuid() == 0 else 1)
     texts["doctor"] = run_command(system, "doctor", "--data", str(system.data))
     texts["keys"] = run_command(system, "keys", "list", "--data", str(system.data))

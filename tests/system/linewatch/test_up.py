@@ -24,7 +24,9 @@ UP = """
 import sys
 from pathlib import Path
 from linewatch.server.up import run
-sys.exit(run(host=sys.argv[2], port=int(sys.argv[3]), data=Path(sys.argv[1]), scoring_workers=1, device="cpu"))
+data, host, port, *options = sys.argv[1:]
+training = options != ["--no-training"]
+sys.exit(run(host=host, port=int(port), data=Path(data), scoring_workers=1, device="cpu", training=training))
 """
 
 # Fake services are in the data directory: it is the working folder of services, so Python finds them first.
@@ -128,13 +130,13 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def up(data: Path, *, host: str = "127.0.0.1", port: int | None = None, **changes: str) -> Iterator[Up]:
+def up(data: Path, *options: str, host: str = "127.0.0.1", port: int | None = None, **changes: str) -> Iterator[Up]:
     port = free_port() if port is None else port
     log = data.parent / "log"
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-c", UP, str(data), host, str(port)],
+            [sys.executable, "-c", UP, str(data), host, str(port), *options],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -205,10 +207,10 @@ def test_each_killed_process_is_restarted(folder: Path) -> None:
     with up(folder / "data") as system:
         system.wait_until_ready()
         direct = psutil.Process(system.process.pid).children()
-        assert len(direct) == 6, "postgres, valkey, api, scoring, io, dispatcher"
+        assert len(direct) == 7, "postgres, valkey, api, scoring, io, training, dispatcher"
         for process in direct:
             process.kill()
-        system.wait_for_log("ended (SIGKILL)", times=6)
+        system.wait_for_log("ended (SIGKILL)", times=7)
         url = f"http://127.0.0.1:{system.port}/readyz"
 
         def is_back() -> bool:
@@ -218,7 +220,7 @@ def test_each_killed_process_is_restarted(folder: Path) -> None:
                 return False
 
         wait_until(is_back)
-        wait_until(lambda: len(psutil.Process(system.process.pid).children()) == 6)
+        wait_until(lambda: len(psutil.Process(system.process.pid).children()) == 7)
         system.stop()
 
 
@@ -256,9 +258,18 @@ def test_configured_servers_replace_the_embedded_ones(fake_services: Path) -> No
         assert {"postgresql+psycopg://me@elsewhere/parts", "redis://elsewhere", "file:///elsewhere"} <= set(
             output.split()
         )
-        assert len(system.family()) == 4
+        assert len(system.family()) == 5
         system.stop()
     assert not any((fake_services / name).exists() for name in ("postgres", "valkey", "store", "archive"))
+
+
+def test_no_training_worker_is_started_unless_it_is_wanted(fake_services: Path) -> None:
+    database, queue = "postgresql+psycopg://me@elsewhere/parts", "redis://elsewhere"
+    for options, number in ((["--no-training"], 4), ([], 5)):
+        with up(fake_services, *options, LINEWATCH_DATABASE_URL=database, LINEWATCH_REDIS_URL=queue) as system:
+            system.wait_until_ready()
+            assert len(system.family()) == number
+            system.stop()
 
 
 def test_threads_are_divided_unless_they_are_configured(fake_services: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from api import services
-from core.queue.broker import IO_QUEUE, SCORING_QUEUES
+from core.queue.broker import IO_QUEUE, SCORING_QUEUES, TRAINING_QUEUE
 from core.settings import Settings
 from migrations.__main__ import OLDEST_SERVER
 from tests.fixtures.compose import COMPOSE, DOCUMENT, LINEWATCH_SERVICES, PASSWORD, ROOT, SERVICES, command
-from worker import dispatcher, io
+from worker import dispatcher, io, training
 from worker.delivery import webhooks
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -41,7 +41,7 @@ def instructions(name: str) -> Iterator[str]:
 
 
 def test_all_services_are_defined() -> None:
-    expected = {"postgres", "redis", "migrate", "api", "scoring-gpu", "scoring-cpu", "io", "dispatcher"}
+    expected = {"postgres", "redis", "migrate", "api", "scoring-gpu", "scoring-cpu", "io", "training", "dispatcher"}
     assert SERVICES.keys() == expected
 
 
@@ -49,6 +49,8 @@ def test_workers_consume_every_queue_in_order() -> None:
     for service in ("scoring-gpu", "scoring-cpu"):
         assert option(service, "--queues") == ",".join(SCORING_QUEUES)
     assert option("io", "--queues") == IO_QUEUE
+    assert option("training", "--queues") == TRAINING_QUEUE
+    assert option("training", "--concurrency") == "1"
 
 
 @pytest.mark.parametrize("service", ["scoring-gpu", "scoring-cpu"])
@@ -84,7 +86,7 @@ def test_the_api_requires_keys_and_is_published_on_loopback_only() -> None:
 
 
 def test_the_health_check_of_workers_is_the_ready_file() -> None:
-    for service in ("scoring-gpu", "scoring-cpu", "io"):
+    for service in ("scoring-gpu", "scoring-cpu", "io", "training"):
         assert SERVICES[service]["healthcheck"]["test"] == ["CMD", "test", "-f", str(settings(service).ready_file)]
 
 
@@ -98,6 +100,7 @@ def test_postgres_allows_the_documented_number_of_connections() -> None:
         "api": services.POOL_SIZE,
         "scoring worker": 2 * Settings.model_fields["scoring_slots"].default + 1,
         "io worker": io.POOL_SIZE + webhooks._DATABASE_THREADS,
+        "training worker": training.POOL_SIZE,
         "dispatcher": dispatcher.POOL_SIZE,
     }
     one_of_each = sum(taken.values())
@@ -143,9 +146,14 @@ def test_all_services_wait_for_the_migrations() -> None:
 
 def test_profiles_select_the_scoring_worker() -> None:
     profiles = {service: SERVICES[service]["profiles"] for service in SERVICES if "profiles" in SERVICES[service]}
-    assert profiles == {"scoring-gpu": ["gpu"], "scoring-cpu": ["cpu"]}
+    assert profiles == {"scoring-gpu": ["gpu"], "scoring-cpu": ["cpu"], "training": ["cpu", "gpu"]}
     assert settings("scoring-gpu").device == "cuda"
     assert settings("scoring-cpu").device == "cpu"
+
+
+def test_training_gives_way_to_scoring() -> None:
+    assert SERVICES["training"]["cpu_shares"] < 1024  # the default
+    assert settings("training").training_device == "cpu"
 
 
 @pytest.mark.parametrize("service", LINEWATCH_SERVICES)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from core.models.training_options import MIN_PARTS
 from core.vision.calibration.calibration import SampleTooSmall, calibrate
 from core.vision.training.dataset import InvalidDataset
 from core.vision.training.group_by import InvalidGroups
-from core.vision.training_data import MIN_PARTS, TrainingData, read_training_data
+from core.vision.training_data import TrainingData, read_training_data
 from core.vision.training_options import InvalidOptions, TrainingOptions
 from tests.fixtures.posed_parts import write_posed_folder
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from core.intake.image_decoding import MEDIA_TYPES
 from core.intake.image_formats import has_image_suffix
+from core.vision.reviewed_parts.images import ReviewedImage, select
 from linewatch import Client, Refused
 from linewatch.server.reviewed_parts import stored_images as stored
-from linewatch.server.reviewed_parts.gathering import ReviewedImage, download, find, select
+from linewatch.server.reviewed_parts.gathering import download, find, reviewed_inspection
 from linewatch.types.results import Inspection
 from tests.fixtures.mock_system import INSPECTION, problem
 
@@ -67,10 +68,10 @@ def test_the_newest_review_of_an_image_decides(drawn: list[tuple[str, str, list[
         rejected |= {sha256} if verdict != "ok" else set()
         parts |= {(sha256, part_id)} if part_id else set()
         inspections.append(Inspection.from_document(reviewed(number, sha256, verdict, *reviews, part_id=part_id)))
-    found = select(reversed(inspections))
+    found = select(map(reviewed_inspection, reversed(inspections)))
     used = {sha256: said for sha256, said in newest.items() if said[1] == "ng" or sha256 in rejected}
     assert {image.sha256: (image.inspection_id, image.verdict) for image in found.images} == used
-    assert found.confirmed == len(newest) - len(used)
+    assert {image.sha256 for image in found.confirmed} == newest.keys() - used.keys()
     assert found.images == sorted(found.images, key=lambda image: image.inspection_id)
     for image in found.images:
         assert image.part_ids == {part for sha256, part in parts if sha256 == image.sha256}
@@ -80,16 +81,16 @@ def test_the_newest_review_of_an_image_decides(drawn: list[tuple[str, str, list[
 def test_an_inspection_whose_reviews_do_not_decide_is_left_out() -> None:
     undecided = reviewed(1, "a", "ng", (1, "ok"), effective_verdict="review")
     decided = reviewed(2, "b", "ng", (1, "ng"), (2, "ok"), (3, "ng"), (4, "ok"), (5, "ng"), effective_verdict="ok")
-    found = select(map(Inspection.from_document, (undecided, decided)))
+    found = select(reviewed_inspection(Inspection.from_document(document)) for document in (undecided, decided))
     assert [(image.sha256, image.verdict) for image in found.images] == [("b", "ok")]
-    assert found.confirmed == 0
+    assert found.confirmed == []
 
 
 def test_every_format_has_a_suffix() -> None:
     for number, media_type in enumerate(MEDIA_TYPES.values()):
         document = reviewed(number, f"{number}", "ng", (1, "ok"))
         document["image"]["media_type"] = media_type
-        [image] = select([Inspection.from_document(document)]).images
+        [image] = select([reviewed_inspection(Inspection.from_document(document))]).images
         assert has_image_suffix(image.file_name)
 
 

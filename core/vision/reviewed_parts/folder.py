@@ -11,11 +11,11 @@ from pathlib import Path
 
 from core.vision.detectors.features import input_size
 from core.vision.input.record import Preprocessing
+from core.vision.reviewed_parts.images import Gathered, ReviewedImage
+from core.vision.reviewed_parts.split import Kind, group, hold_out
 from core.vision.training.dataset import Folder, file_digests, median_image_size, read, read_mvtec_folder
 from core.vision.training.group_by import GroupBy
 from core.vision.training.grouping import group_by_names, group_parts
-from linewatch.server.reviewed_parts.gathering import Gathered, ReviewedImage
-from linewatch.server.reviewed_parts.split import Kind, group, hold_out
 
 REVIEWED_OK, REVIEWED_NG = "reviewed-ok", "reviewed-ng"
 GROUP_COLUMN = "group"
@@ -26,8 +26,8 @@ Key = tuple[str, Hashable]
 
 
 @dataclass
-class _Image:
-    """An image of the folder to make.
+class PartImage:
+    """An image of a folder to make.
 
     Attributes:
         file: the file to move, if it was downloaded, or to link to.
@@ -87,10 +87,25 @@ class ReviewedFolder:
 
 
 @dataclass(frozen=True)
+class SplitImages:
+    """Where the images of a folder are.
+
+    Attributes:
+        group_by: see `ReviewedFolder`.
+        training: in `train/good`.
+        judging: in `test`.
+    """
+
+    group_by: str | None
+    training: list[PartImage]
+    judging: list[PartImage]
+
+
+@dataclass(frozen=True)
 class _Sources:
     """All images, and how many files of the other folder were left out; see `ReviewedFolder`."""
 
-    images: list[_Image]
+    images: list[PartImage]
     overruled: int
     also_in_test: int
 
@@ -119,37 +134,54 @@ def make_folder(
         OSError: a file cannot be read or written.
     """
     sources = _sources(gathered, data, group_by)
-    images = sources.images
-    _add_keys(images, data or root, progress)
-    groups = group([image.keys for image in images])
-    held = hold_out(groups, [image.kind for image in images], seed=seed)
-    judging = [image for image, is_held in zip(images, held, strict=True) if is_held]
-    training = [(image, number) for image, number, is_held in zip(images, groups, held, strict=True) if not is_held]
-    for image in judging:
-        _place(image, root / "test" / image.test_name)
-    for image, _ in training:
-        _place(image, root / "train" / "good" / image.train_name)
+    split = split_images(sources.images, root, seed=seed, progress=progress)
     if data is not None and (data / "ground_truth").is_dir():
         (root / "ground_truth").symlink_to((data / "ground_truth").resolve())
-    group_by = None
-    if any(image.parts for image, _ in training):
-        rows = [(f"train/good/{image.train_name}", number) for image, number in training]
-        group_by = _write_groups(root.with_name(f"{root.name}.csv"), rows)
-    good = [image for image in judging if image.kind != "test defective"]
+    good = [image for image in split.judging if image.kind != "test defective"]
     return ReviewedFolder(
         root=root,
-        group_by=group_by,
-        trained_on=frozenset(image.digest for image, _ in training),
+        group_by=split.group_by,
+        trained_on=frozenset(image.digest for image in split.training),
         reviewed_ok=sum(reviewed.verdict == "ok" for reviewed, _ in gathered.files),
         reviewed_ng=sum(reviewed.verdict == "ng" for reviewed, _ in gathered.files),
         held_ok=sum(image.downloaded for image in good),
         held_ordinary=sum(image.kind == "ordinary" for image in good),
         overruled=sources.overruled,
         also_in_test=sources.also_in_test,
-        train_good=len(training),
+        train_good=len(split.training),
         test_good=len(good),
-        test_defective=len(judging) - len(good),
+        test_defective=len(split.judging) - len(good),
     )
+
+
+def split_images(
+    images: list[PartImage], root: Path, *, seed: int, progress: Callable[[int, int], None]
+) -> SplitImages:
+    """Make a folder of images to train on and to judge with. No part is on both sides.
+
+    Writes the table of groups beside the folder if the part of any image to train on is known.
+
+    Args:
+        images: sets their `keys`.
+        root, seed, progress: see `make_folder`.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    _add_keys(images, root, progress)
+    groups = group([image.keys for image in images])
+    held = hold_out(groups, [image.kind for image in images], seed=seed)
+    judging = [image for image, is_held in zip(images, held, strict=True) if is_held]
+    training = [(image, number) for image, number, is_held in zip(images, groups, held, strict=True) if not is_held]
+    for image in judging:
+        place(image, root / "test" / image.test_name)
+    for image, _ in training:
+        place(image, root / "train" / "good" / image.train_name)
+    group_by = None
+    if any(image.parts for image, _ in training):
+        rows = [(f"train/good/{image.train_name}", number) for image, number in training]
+        group_by = _write_groups(root.with_name(f"{root.name}.csv"), rows)
+    return SplitImages(group_by, [image for image, _ in training], judging)
 
 
 def _sources(gathered: Gathered, data: Path | None, group_by: str | None) -> _Sources:
@@ -167,13 +199,13 @@ def _sources(gathered: Gathered, data: Path | None, group_by: str | None) -> _So
     return _Sources([*reviewed, *used], overruled, len(unreviewed) - len(used))
 
 
-def _reviewed_image(reviewed: ReviewedImage, file: Path, in_test: Collection[str]) -> _Image:
+def _reviewed_image(reviewed: ReviewedImage, file: Path, in_test: Collection[str]) -> PartImage:
     """A downloaded image. One reviewed ok that is also in the other folder's `test` is only for judging."""
     kind: Kind = "test good" if reviewed.sha256 in in_test else "ok"
     folder = f"good/{REVIEWED_OK}"
     if reviewed.verdict == "ng":
         kind, folder = "test defective", REVIEWED_NG
-    return _Image(
+    return PartImage(
         file,
         kind,
         reviewed.sha256,
@@ -184,7 +216,7 @@ def _reviewed_image(reviewed: ReviewedImage, file: Path, in_test: Collection[str
     )
 
 
-def _other_images(data: Path, layout: Folder, group_by: str | None) -> list[_Image]:
+def _other_images(data: Path, layout: Folder, group_by: str | None) -> list[PartImage]:
     """Return the images of another folder."""
     digests = file_digests(layout.good)
     lots: Sequence[int | None] = [None] * len(layout.good)
@@ -195,18 +227,18 @@ def _other_images(data: Path, layout: Folder, group_by: str | None) -> list[_Ima
     for path, digest, lot in zip(layout.good, digests, lots, strict=True):
         name = path.relative_to(data / "train" / "good").as_posix()
         parts: frozenset[Hashable] = frozenset() if lot is None else frozenset([("lot", lot)])
-        images.append(_Image(path, "ordinary", digest, name, f"good/train/{name}", parts))
+        images.append(PartImage(path, "ordinary", digest, name, f"good/train/{name}", parts))
     kinds: tuple[tuple[Kind, list[Path]], ...] = (
         ("test good", layout.test_good),
         ("test defective", layout.test_defective),
     )
     for kind, paths in kinds:
         for path, digest in zip(paths, file_digests(paths), strict=True):
-            images.append(_Image(path, kind, digest, "", path.relative_to(data / "test").as_posix()))
+            images.append(PartImage(path, kind, digest, "", path.relative_to(data / "test").as_posix()))
     return images
 
 
-def _add_keys(images: Sequence[_Image], root: Path, progress: Callable[[int, int], None]) -> None:
+def _add_keys(images: Sequence[PartImage], root: Path, progress: Callable[[int, int], None]) -> None:
     """Set the keys of all images: their content, their parts, and what they look like if a part is unknown.
 
     Good images that look alike belong together if the part of one of them is unknown. Two known parts are never the
@@ -214,7 +246,7 @@ def _add_keys(images: Sequence[_Image], root: Path, progress: Callable[[int, int
     """
     for image in images:
         image.keys = {("content", image.digest), *(("part", part) for part in image.parts)}
-    comparable = [image for image in images if image.kind == "ordinary" or (image.downloaded and image.kind == "ok")]
+    comparable = [image for image in images if image.kind in ("ordinary", "ok")]
     if all(image.parts for image in comparable):
         return
     by_file = {image.file: image for image in comparable}
@@ -234,7 +266,8 @@ def _add_keys(images: Sequence[_Image], root: Path, progress: Callable[[int, int
             image.keys.add(("alike", label))
 
 
-def _place(image: _Image, path: Path) -> None:
+def place(image: PartImage, path: Path) -> None:
+    """Move the file of an image to a path if it was downloaded; otherwise link to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.downloaded:
         image.file.rename(path)

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linewatch.server.reviewed_parts.split import ENOUGH_GOOD, HELD_SHARE, MAX_HELD_ORDINARY, Kind, group, hold_out
+from core.vision.reviewed_parts.split import ENOUGH_GOOD, HELD_SHARE, MAX_HELD_ORDINARY, Kind, group, hold_out
 
 kinds = st.sampled_from(["ok", "ordinary", "test good", "test defective"])
 images = st.lists(st.tuples(st.integers(0, 30), kinds), max_size=120)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.vision.reviewed_parts.folder import ReviewedFolder, make_folder
+from core.vision.reviewed_parts.images import Gathered, ReviewedImage, Verdict
 from core.vision.training.dataset import InvalidDataset
 from core.vision.training.group_by import InvalidGroups
-from linewatch.server.reviewed_parts.folder import ReviewedFolder, make_folder
-from linewatch.server.reviewed_parts.gathering import Gathered, ReviewedImage, Verdict
 from tests.fixtures.part_images import encoded, part, png, write_folder
 
 Case = tuple[Verdict, str | None, bytes]

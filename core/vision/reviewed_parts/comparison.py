@@ -1,11 +1,10 @@
 """Score the images of past inspections with a new bundle on this machine, and compare the verdicts."""
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core.intake.image_decoding import Undecodable
 from core.models.verdicts import Verdict, decide_verdict
@@ -16,28 +15,33 @@ from core.vision.evaluation.comparison import ComparedInspection, Comparison
 from core.vision.input.input_checks import failed_checks, measure_image
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.preprocessing import prepare
-from linewatch.server.reviewed_parts.stored_images import stored_images
-
-if TYPE_CHECKING:
-    from linewatch.client import Client
-    from linewatch.types.results import Inspection
 
 _MINIBATCH = 16
 _MAX_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
-class _CheckedImage:
+class PastInspection:
+    """A completed inspection to compare with.
+
+    Attributes:
+        sha256: of its image, in hexadecimal.
+        verdict: of the machine.
+        reviewed: the verdict that its reviews decided, `ok` or `ng`; None without one.
+    """
+
+    id: str
+    sha256: str
+    verdict: str
+    reviewed: str | None
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """A prepared image, and the input checks that it fails."""
+
     pixels: PreparedImage
     reasons: list[str]
-
-
-def newest_completed(system: "Client", recipe: str, at_most: int) -> "list[Inspection]":
-    """Return the newest completed inspections of a recipe, newest first."""
-    if at_most == 0:
-        return []
-    listing = system.inspections(page_size=min(at_most, 1000), recipe=recipe, status="completed")
-    return list(islice(listing, at_most))
 
 
 class NewVersion:
@@ -54,7 +58,7 @@ class NewVersion:
         self._manifest = verify_bundle(files)
         self._detector = load_detector(files, device=device, max_pixels=_MAX_PIXELS)
 
-    def prepare(self, content: bytes) -> _CheckedImage | Undecodable:
+    def prepare(self, content: bytes) -> CheckedImage | Undecodable:
         """Prepare and check an encoded image, or return why it cannot be decoded. Safe to call from several threads."""
         try:
             prepared = prepare(content, self._detector.preprocessing, max_pixels=self._detector.max_pixels)
@@ -62,9 +66,9 @@ class NewVersion:
             return error
         inputs = self._manifest.inputs
         failed = [] if inputs is None else failed_checks(measure_image(prepared), inputs)
-        return _CheckedImage(prepared.pixels, [*prepared.reasons, *failed])
+        return CheckedImage(prepared.pixels, [*prepared.reasons, *failed])
 
-    def verdicts(self, images: list[_CheckedImage]) -> list[Verdict | None]:
+    def verdicts(self, images: list[CheckedImage]) -> list[Verdict | None]:
         """Return the verdict on each image; None if its score is not finite."""
         if not images:
             return []
@@ -76,9 +80,12 @@ class NewVersion:
         ]
 
 
+Prepared = tuple[PastInspection, CheckedImage | Undecodable | None]
+"""An inspection with its image; None if the store no longer has it."""
+
+
 def compare(
-    system: "Client",
-    inspections: "list[Inspection]",
+    inspections: Iterable[Prepared],
     version: NewVersion,
     *,
     trained_on: Collection[str],
@@ -87,40 +94,28 @@ def compare(
     """Compare a new version with past inspections.
 
     Args:
-        inspections: completed ones, newest first.
+        inspections: newest first, with their images as `version.prepare` returns them.
         trained_on: SHA-256 of each image that the version was trained on, in hexadecimal.
         progress: called with the number of inspections done so far.
-
-    Raises:
-        LinewatchError: an image cannot be downloaded, though it may exist.
     """
     compared: list[ComparedInspection] = []
     missing = unscored = done = 0
-    requests = ((inspection.id, inspection) for inspection in inspections)
-    downloads = stored_images(system, requests, lambda _, content: version.prepare(content))
-    for minibatch in _minibatches(downloads):
+    for minibatch in _minibatches(iter(inspections)):
         missing += sum(image is None for _, image in minibatch)
-        images = [(inspection, image) for inspection, image in minibatch if isinstance(image, _CheckedImage)]
+        images = [(inspection, image) for inspection, image in minibatch if isinstance(image, CheckedImage)]
         verdicts = version.verdicts([image for _, image in images])
         for (inspection, _), verdict in zip(images, verdicts, strict=True):
             if verdict is not None:
-                compared.append(_compared(inspection, verdict, inspection.image.sha256 in trained_on))
+                was_seen = inspection.sha256 in trained_on
+                compared.append(
+                    ComparedInspection(inspection.id, inspection.verdict, verdict, inspection.reviewed, was_seen)
+                )
         done += len(minibatch)
         unscored = done - missing - len(compared)
         progress(done)
     return Comparison(compared, missing, unscored)
 
 
-Download = tuple["Inspection", _CheckedImage | Undecodable | None]
-
-
-def _minibatches(downloads: Iterator[Download]) -> Iterator[list[Download]]:
-    while minibatch := list(islice(downloads, _MINIBATCH)):
+def _minibatches(inspections: Iterator[Prepared]) -> Iterator[list[Prepared]]:
+    while minibatch := list(islice(inspections, _MINIBATCH)):
         yield minibatch
-
-
-def _compared(inspection: "Inspection", after: Verdict, trained_on: bool) -> ComparedInspection:
-    assert inspection.verdict is not None  # noqa: S101 - it is completed
-    decided = inspection.effective_verdict if inspection.reviews else None
-    reviewed = None if decided == "review" else decided
-    return ComparedInspection(str(inspection.id), inspection.verdict, after, reviewed, trained_on)
