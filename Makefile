@@ -10,7 +10,7 @@ FAULT_ARGS ?=
 SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-mqtt test-faults soak lint bench bench-feed bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
+.PHONY: help demo test test-unit test-mqtt test-browser test-faults soak lint bench bench-feed bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
         bench-rescoring-rows bench-statistics lock clean
 
 help: ## what there is
@@ -34,6 +34,9 @@ test-unit: $(READY) ## the tests that need no service
 
 test-mqtt: $(READY) ## results over MQTT, against a real Mosquitto (Debian's package mosquitto)
 	$(BIN)/python -m pytest tests/mqtt
+
+test-browser: $(READY) ## the page in a real browser (Debian's package chromium); writes screenshots to .screenshots/
+	$(BIN)/python -m pytest tests/browser
 
 test-faults: $(READY) ## the crash suite: faults in running systems, with recovery times (FAULT_ARGS="-k broker" for some)
 	$(BIN)/python -m pytest tests/faults $(FAULT_ARGS)
