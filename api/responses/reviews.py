@@ -75,8 +75,9 @@ class ReviewProgress(BaseModel):
 class ListedReview(BaseModel):
     """A review, with the inspection that it is about.
 
-    `verdict` is the person's, `machine_verdict` the machine's. `retracted_at` is null if the review counts. `recipe`,
-    `part_id` and `machine_verdict` may be null if the inspection was removed.
+    `verdict` is the person's, `machine_verdict` the machine's. `retracted_at` is null if the review counts.
+    `is_waiting`: whether the inspection waits for a person, for example for a second review. `recipe`, `part_id` and
+    `machine_verdict` may be null if the inspection was removed.
     """
 
     id: UUID
@@ -90,6 +91,7 @@ class ListedReview(BaseModel):
     actor: str
     created_at: dt.datetime
     retracted_at: dt.datetime | None
+    is_waiting: bool
 
     @classmethod
     def of(cls, review: reviews.ListedReview) -> Self:

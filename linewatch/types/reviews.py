@@ -55,6 +55,7 @@ class ListedReview(Result, frozen=True):
         verdict, machine_verdict: the person's and the machine's.
         recipe, part_id, machine_verdict: null also if the inspection was removed.
         retracted_at: null if the review counts.
+        is_waiting: whether the inspection waits for a person, for example for a second review.
     """
 
     id: UUID
@@ -68,6 +69,7 @@ class ListedReview(Result, frozen=True):
     actor: str
     created_at: dt.datetime
     retracted_at: dt.datetime | None
+    is_waiting: bool
 
 
 class ReviewPage(Result, frozen=True):

@@ -7,6 +7,7 @@ const integers = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
 const significant = new Intl.NumberFormat(locale, { maximumSignificantDigits: 4 });
 const days = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
 const moments = new Intl.DateTimeFormat(locale, { dateStyle: "short", timeStyle: "medium" });
+const times = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
 const clocks = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
 
 const given = (value) => value !== null && value !== undefined && !Number.isNaN(value);
@@ -46,6 +47,7 @@ export function bytes(count) {
 }
 
 export const day = (moment) => days.format(new Date(moment));
+export const time = (moment) => times.format(new Date(moment));
 export const clock = (moment) => clocks.format(new Date(moment));
 export const dateTime = (moment) => moments.format(new Date(moment));
 export const utc = (moment) => t("time.utc", { time: new Date(moment).toISOString().replace("T", " ").slice(0, 19) });

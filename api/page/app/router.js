@@ -4,6 +4,11 @@ import { useEffect, useState } from "../vendor/hooks.mjs";
 
 const CHANGED = "linewatch:address";
 
+let isBack = false;
+
+/** Whether the address is one that the person has come back to, by the browser's history. */
+export const cameBack = () => isBack;
+
 /** The path of the address, and its query as an object of strings. */
 export function readAddress() {
   return { path: location.pathname, query: Object.fromEntries(new URLSearchParams(location.search)) };
@@ -14,10 +19,14 @@ export function useAddress() {
   const [address, setAddress] = useState(readAddress);
   useEffect(() => {
     const update = () => setAddress(readAddress());
-    addEventListener("popstate", update);
+    const comeBack = () => {
+      isBack = true;
+      update();
+    };
+    addEventListener("popstate", comeBack);
     addEventListener(CHANGED, update);
     return () => {
-      removeEventListener("popstate", update);
+      removeEventListener("popstate", comeBack);
       removeEventListener(CHANGED, update);
     };
   }, []);
@@ -34,6 +43,7 @@ export function href(path, query = {}) {
 /** Go to an address. `replace` leaves no entry in the history, for a filter that is being typed. */
 export function go(address, { replace = false } = {}) {
   if (address === location.pathname + location.search) return;
+  isBack = false;
   history[replace ? "replaceState" : "pushState"](null, "", address);
   dispatchEvent(new Event(CHANGED));
 }

@@ -147,6 +147,17 @@ def test_the_list_of_reviews_says_who_reviewed_what(http: httpx.Client, engine: 
     assert (newest["reason"], newest["actor"]) == ("dust", "local")
 
 
+def test_the_list_says_whose_inspection_waits_for_another_person(
+    http: httpx.Client, engine: Engine, recipe_id: int
+) -> None:
+    http.patch("/v1/recipes/ring", json={"second_review": True}).raise_for_status()
+    [rejected] = finish(engine, recipe_id, "ng")
+    add_review(http, rejected, "ok", "Jo")
+    assert [item["is_waiting"] for item in http.get("/v1/reviews").json()["items"]] == [True]
+    add_review(http, rejected, "ok", "Ann")
+    assert [item["is_waiting"] for item in http.get("/v1/reviews").json()["items"]] == [False, False]
+
+
 def test_wrong_requests_are_refused(http: httpx.Client, engine: Engine, recipe_id: int) -> None:
     for path in (QUEUE, f"{QUEUE}/progress", "/v1/reviews"):
         unknown = http.get(path, params={"recipe": "nobody"})

@@ -27,6 +27,7 @@ REVIEW = {
     "actor": "local",
     "created_at": "2026-01-01T00:00:00Z",
     "retracted_at": None,
+    "is_waiting": False,
 }
 
 

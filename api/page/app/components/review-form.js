@@ -2,36 +2,39 @@
 
 import { useState } from "../../vendor/hooks.mjs";
 import { html } from "../html.js";
+import { rememberReviewer, rememberedReviewer } from "../reviewing.js";
 import { t } from "../strings.js";
 import { Icon } from "./icon.js";
 
-const KEPT = "linewatch:reviewer";
-
-export const rememberedReviewer = () => localStorage.getItem(KEPT) ?? "";
-export const rememberReviewer = (name) => localStorage.setItem(KEPT, name);
-
-/** @param {(verdict: string, reviewer: string, reason: string) => Promise<void>} onReview */
+/** @param {(review: {verdict: string, reviewer: string, reason: string}) => Promise<void>} onReview */
 export function ReviewForm({ onReview }) {
   const [problem, setProblem] = useState(null);
   const submit = async (event) => {
     event.preventDefault();
     const form = event.target;
-    const fields = new FormData(form);
-    rememberReviewer(fields.get("reviewer"));
+    const { reviewer, reason } = Object.fromEntries(new FormData(form));
+    rememberReviewer(reviewer);
     try {
-      await onReview(event.submitter.value, fields.get("reviewer"), fields.get("reason"));
+      await onReview({ verdict: event.submitter.value, reviewer, reason });
       form.elements.reason.value = "";
       setProblem(null);
     } catch (refusal) {
       setProblem(refusal);
     }
   };
+  const reasons = t("review.reasons").split("|");
   return html`<form class="stack" onSubmit=${submit}>
     <div class="row end">
-      <label>${t("review.name")}<input name="reviewer" required maxlength="200" size="14" autocomplete="name" value=${rememberedReviewer()} /></label>
-      <label>${t("review.reason")}<input name="reason" required maxlength="2000" size="28" list="review-reasons" /></label>
+      <label>
+        ${t("review.name")}
+        <input name="reviewer" required maxlength="200" size="14" autocomplete="name" value=${rememberedReviewer()} />
+      </label>
+      <label>
+        ${t("review.reason")}
+        <input name="reason" required maxlength="2000" size="28" list="review-reasons" />
+      </label>
     </div>
-    <datalist id="review-reasons">${t("review.reasons").split("|").map((reason) => html`<option value=${reason}></option>`)}</datalist>
+    <datalist id="review-reasons">${reasons.map((reason) => html`<option value=${reason}></option>`)}</datalist>
     <div class="row">
       <button value="ok"><${Icon} name="check" />${t("review.mark", { verdict: t("verdict.ok") })}</button>
       <button value="ng"><${Icon} name="x" />${t("review.mark", { verdict: t("verdict.ng") })}</button>

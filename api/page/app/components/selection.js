@@ -1,8 +1,8 @@
 /** What can be done with the selected inspections of the gallery: review them, export them, score them again. */
 
 import { useState } from "../../vendor/hooks.mjs";
-import { call } from "../api.js";
 import { html } from "../html.js";
+import { addReview } from "../reviewing.js";
 import { useMay } from "../session.js";
 import { t, tCode } from "../strings.js";
 import { StartRun } from "../views/start-run.js";
@@ -15,13 +15,9 @@ export function SelectionBar({ selected, onClear, onChanged }) {
   const [asking, setAsking] = useState(null);
   const mayReview = useMay("submit");
   const mayRescore = useMay("admin");
-  const review = async (verdict, reviewer, reason) => {
-    const changed = [];
-    for (const { id } of selected) {
-      changed.push(await call(`/v1/inspections/${id}/reviews`, { method: "POST", json: { verdict, reviewer, reason } }));
-    }
-    onChanged(changed);
-    showToast(t("gallery.reviewed", { count: changed.length, verdict: tCode("verdict", verdict) }));
+  const review = async (given) => {
+    for (const { id } of selected) onChanged([await addReview(id, given)]);
+    showToast(t("gallery.reviewed", { count: selected.length, verdict: tCode("verdict", given.verdict) }));
     setAsking(null);
     onClear();
   };
