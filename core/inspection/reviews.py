@@ -21,7 +21,8 @@ from core.models.verdicts import Verdict
 from core.partitions import first_id_of
 from core.tables import inspections as inspections_table
 from core.tables import recipes as recipes_table
-from core.tables import review_queue, review_retractions, reviews
+from core.tables import review_queue as waiting
+from core.tables import review_retractions, reviews
 
 RETRACTABLE_FOR = dt.timedelta(minutes=10)
 """A review can be retracted for this long."""
@@ -205,12 +206,12 @@ def _listed(review: Any) -> Any:
             inspections_table.c.part_id,
             inspections_table.c.verdict.label("machine_verdict"),
             review_retractions.c.created_at.label("retracted_at"),
-            review_queue.c.inspection_id.is_not(None).label("is_waiting"),
+            waiting.c.inspection_id.is_not(None).label("is_waiting"),
         )
         .select_from(review)
         .join(recipes_table, recipes_table.c.id == review.c.recipe_id, isouter=True)
         .join(inspections_table, inspections_table.c.id == review.c.inspection_id, isouter=True)
         .join(review_retractions, review_retractions.c.review_id == review.c.id, isouter=True)
-        .join(review_queue, review_queue.c.inspection_id == review.c.inspection_id, isouter=True)
+        .join(waiting, waiting.c.inspection_id == review.c.inspection_id, isouter=True)
         .order_by(review.c.id.desc())
     )

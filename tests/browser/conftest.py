@@ -1,13 +1,14 @@
 """A real browser on a real system: Debian's `chromium`, driven by Playwright."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
 
+from tests.browser.washer_line import line as line
 from tests.fixtures.running_system import System
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -49,27 +50,44 @@ def faults() -> Faults:
     return Faults()
 
 
+def _options(system: System) -> dict[str, Any]:
+    return {"base_url": system.url, "viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
+
+
 @pytest.fixture
-def context(browser: Browser, system: System, faults: Faults) -> Iterator[BrowserContext]:
-    """A fresh browser profile at 1440 × 900, in English, whose base address is the system. Faults fail the test."""
-    options: dict[str, Any] = {
-        "base_url": system.url,
-        "viewport": DESKTOP,
-        "locale": "en-GB",
-        "timezone_id": "Europe/Berlin",
-    }
-    context = browser.new_context(**options)
-    context.set_default_timeout(15_000)
-    context.on("page", faults.watch)
-    yield context
-    context.close()
+def open_page(browser: Browser, system: System, faults: Faults) -> Iterator[Callable[..., Page]]:
+    """`open_page(**options)` opens a tab in a fresh profile of the system with other options. Faults fail the test."""
+    contexts = []
+
+    def open_page(**options: Any) -> Page:
+        context = browser.new_context(**{**_options(system), **options})
+        context.set_default_timeout(15_000)
+        context.on("page", faults.watch)
+        contexts.append(context)
+        return context.new_page()
+
+    yield open_page
+    for context in contexts:
+        context.close()
     assert not faults.seen
 
 
 @pytest.fixture
-def page(context: BrowserContext) -> Page:
-    """An empty tab."""
-    return context.new_page()
+def page(open_page: Callable[..., Page]) -> Page:
+    """An empty tab at 1440 × 900, in English."""
+    return open_page()
+
+
+def settle(page: Page) -> None:
+    """Wait until nothing is loading, but for what follows below a list, and the visible images are drawn."""
+    expect(page.locator(".skeleton:not(.more .skeleton)")).to_have_count(0)
+    page.evaluate(
+        """() => {
+            const seen = (image) => image.getBoundingClientRect().top < innerHeight && !image.complete;
+            const drawn = (image) => new Promise((resolve) => (image.onload = image.onerror = resolve));
+            return Promise.all([...document.images].filter(seen).map(drawn));
+        }"""
+    )
 
 
 def axe_violations(page: Page) -> list[str]:

@@ -78,7 +78,7 @@ function DayChart({ title, days, series, rules, format = number }) {
 }
 
 function Days({ days }) {
-  return html`<div class="panel flush"><table><thead><tr><th>${t("drift.day")}</th><th>${t("drift.light")}</th><th>${t("model.title")}</th><th class="number">${t("drift.parts")}</th><th class="number">PSI</th><th class="number">KS</th><th class="number">${t("overview.ngRate")}</th><th>${t("drift.reasons")}</th></tr></thead>
+  return html`<div class="panel flush" tabindex="0"><table><thead><tr><th>${t("drift.day")}</th><th>${t("drift.light")}</th><th>${t("model.title")}</th><th class="number">${t("drift.parts")}</th><th class="number">PSI</th><th class="number">KS</th><th class="number">${t("overview.ngRate")}</th><th>${t("drift.reasons")}</th></tr></thead>
     <tbody>${days.toReversed().map((each) => html`<tr><td>${day(each.day)}</td><td><${Light} light=${each.light} /></td><td>${t("model.version", { version: each.model_version })}</td>
       <td class="number">${integer(each.parts)}</td><td class="number">${number(each.score_drift?.psi)}</td><td class="number">${number(each.score_drift?.ks)}</td><td class="number">${percent(each.ng_rate.share)}</td>
       <td class="soft">${each.is_reference ? t("drift.isReference") : each.reasons.join(" ")}</td></tr>`)}</tbody></table></div>`;

@@ -80,5 +80,5 @@ function More({ onVisible, cursor }) {
     observer.observe(place.current);
     return () => observer.disconnect();
   }, [cursor]);
-  return html`<div ref=${place}><${Loading} /></div>`;
+  return html`<div class="more" ref=${place}><${Loading} /></div>`;
 }

@@ -117,7 +117,7 @@ export function Facts({ inspection }) {
 
 export function Rescores({ inspection }) {
   const rescores = useResource(`/v1/inspections/${inspection.id}/rescores`);
-  return html`<${Resource} of=${rescores}>${({ items }) => items.length > 0 && html`<section class="panel flush">
+  return html`<${Resource} of=${rescores}>${({ items }) => items.length > 0 && html`<section class="panel flush" tabindex="0">
     <table>
       <caption class="visually-hidden">${t("inspection.rescores")}</caption>
       <thead><tr>

@@ -46,7 +46,7 @@ export function Keys() {
   return html`<section class="stack"><div class="row"><h2>${t("keys.title")}</h2><button onClick=${() => open("create")}><${Icon} name="plus" />${t("keys.create")}</button></div>
     <${Resource} of=${keys}>${({ items }) => (items.length === 0
       ? html`<p class="soft">${t("keys.none")}</p>`
-      : html`<div class="panel flush"><table><thead><tr>${["name", "prefix", "scopes", "since", "used", "expires"].map((name) => html`<th>${t(`keys.${name}`)}</th>`)}<th></th></tr></thead>
+      : html`<div class="panel flush" tabindex="0"><table><thead><tr>${["name", "prefix", "scopes", "since", "used", "expires"].map((name) => html`<th>${t(`keys.${name}`)}</th>`)}<th></th></tr></thead>
         <tbody>${items.map((key) => html`<tr class=${key.revoked_at ? "retracted" : ""}><td>${key.name}</td><td><code>${key.prefix}</code></td><td>${key.scopes.join(", ")}</td><td><${Time} at=${key.created_at} /></td>
           <td><${Time} at=${key.last_used_at} /></td><td><${Time} at=${key.expires_at} /></td><td>${!key.revoked_at && html`<button onClick=${() => open(key)}>${t("keys.revoke")}</button>`}</td></tr>`)}</tbody></table></div>`)}<//>
     ${asking === "create" && html`<${Dialog} title=${t("keys.create")} onClose=${() => setAsking(null)}><form class="stack" onSubmit=${create}>

@@ -64,7 +64,7 @@ function Places({ query }) {
 
 function Results({ items, filter }) {
   const titles = ["", "filter.effective_verdict", "score.title", "filter.part_id", "live.where"];
-  return html`<div class="panel flush"><table class="live">
+  return html`<div class="panel flush" tabindex="0"><table class="live">
     <thead><tr>${titles.map((title) => html`<th>${title && t(title)}</th>`)}<th class="number">${t("field.finished_at")}</th></tr></thead>
     <tbody>${items.map((each) => html`<${Row} key=${each.id} inspection=${each} query=${filter} />`)}</tbody>
   </table></div>`;

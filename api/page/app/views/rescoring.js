@@ -88,7 +88,7 @@ function Schedules({ recipe, may }) {
     <${Resource} of=${schedules}>${({ items }) => {
       const shown = items.filter((each) => !recipe || each.run.recipe === recipe);
       if (shown.length === 0) return html`<p class="soft">${t("rescoring.schedules.none")} <code>linewatch rescore --schedule</code></p>`;
-      return html`<div class="panel flush"><table><thead><tr><th>${t("rescoring.schedule")}</th><th>${t("field.recipe")}</th><th>${t("rescoring.cron")}</th><th>${t("rescoring.next")}</th><th></th></tr></thead>
+      return html`<div class="panel flush" tabindex="0"><table><thead><tr><th>${t("rescoring.schedule")}</th><th>${t("field.recipe")}</th><th>${t("rescoring.cron")}</th><th>${t("rescoring.next")}</th><th></th></tr></thead>
         <tbody>${shown.map((each) => html`<tr><td>${each.name}</td><td><a href=${href("/rescoring", { recipe: each.run.recipe })}>${each.run.recipe}</a></td><td><code>${each.cron}</code> ${each.time_zone}</td>
           <td><${Time} at=${each.next_at} /></td><td class="number">${may && html`<button onClick=${() => remove(each.id)}>${t("action.remove")}</button>`}</td></tr>`)}</tbody></table></div>`;
     }}<//></section>`;

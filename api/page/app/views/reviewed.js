@@ -19,7 +19,7 @@ export function Reviewed({ recipe, reviewer }) {
     <h2>${t("review.recent")}</h2>
     <${Resource} of=${reviews}>${({ items }) => (items.length === 0
       ? html`<p class="soft">${t("review.recent.none")}</p>`
-      : html`<div class="panel flush"><table>
+      : html`<div class="panel flush" tabindex="0"><table>
           <thead><tr>${TITLES.map((title) => html`<th>${t(title)}</th>`)}</tr></thead>
           <tbody>${items.map((each) => html`<${Row} key=${each.id} review=${each} recipe=${recipe} reviewer=${reviewer} />`)}</tbody>
         </table></div>`)}<//>

@@ -57,7 +57,7 @@ function Parts({ system, isAdmin, onChanged }) {
 function Table({ title, head, rows, empty = null }) {
   return html`<section class="stack"><h2>${t(title)}</h2>${rows.length === 0 && empty
     ? html`<p class="soft">${t(empty)}</p>`
-    : html`<div class="panel flush"><table><thead><tr>${head.map((name) => html`<th>${name && t(`system.column.${name}`)}</th>`)}</tr></thead><tbody>${rows.map((cells) => html`<tr>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`)}</tbody></table></div>`}</section>`;
+    : html`<div class="panel flush" tabindex="0"><table><thead><tr>${head.map((name) => html`<th>${name && t(`system.column.${name}`)}</th>`)}</tr></thead><tbody>${rows.map((cells) => html`<tr>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`)}</tbody></table></div>`}</section>`;
 }
 
 /** The deliveries of an endpoint that failed for good, to send again. */

@@ -143,7 +143,7 @@ function Apply({ limits, onApply }) {
 
 function History({ history, onSet }) {
   const may = useMay("admin");
-  return html`<section class="stack"><h2>${t("thresholds.history")}</h2><${Resource} of=${history}>${({ items }) => html`<div class="panel flush"><table>
+  return html`<section class="stack"><h2>${t("thresholds.history")}</h2><${Resource} of=${history}>${({ items }) => html`<div class="panel flush" tabindex="0"><table>
     <thead><tr><th class="number">${t("model.threshold")}</th><th class="number">${t("thresholds.review")}</th><th>${t("filter.station_id")}</th><th>${t("thresholds.when")}</th><th>${t("thresholds.who")}</th><th>${t("thresholds.reason")}</th><th></th></tr></thead>
     <tbody>${items.map((each) => html`<tr><td class="number">${number(each.threshold)}</td><td class="number">${number(each.review_threshold)}</td><td>${each.station_id ?? t("thresholds.allStations")}</td><td><${Time} at=${each.created_at} /></td>
       <td>${each.actor ?? "–"}</td><td>${each.reason ?? (each.calibration ? t("thresholds.calibrated") : "–")}</td>
