@@ -34,7 +34,7 @@ class Flip(BaseModel):
     examples: list[Example]
 
 
-class VerdictCounts(BaseModel):
+class VerdictsAfter(BaseModel):
     """Numbers of inspections by the verdict of a threshold."""
 
     ok: int
@@ -45,14 +45,14 @@ class VerdictCounts(BaseModel):
 class ReviewedVerdicts(BaseModel):
     """Numbers of the reviewed inspections by the verdict of the newest review, and by the verdict of the threshold."""
 
-    ok: VerdictCounts
-    ng: VerdictCounts
+    ok: VerdictsAfter
+    ng: VerdictsAfter
 
     @classmethod
     def of(cls, counts: Mapping[tuple[Verdict, Verdict], int]) -> Self:
-        def of_review(review: Verdict) -> VerdictCounts:
+        def of_review(review: Verdict) -> VerdictsAfter:
             ok, ng, undecided = (counts.get((review, verdict), 0) for verdict in ("ok", "ng", "review"))
-            return VerdictCounts(ok=ok, ng=ng, review=undecided)
+            return VerdictsAfter(ok=ok, ng=ng, review=undecided)
 
         return cls(ok=of_review("ok"), ng=of_review("ng"))
 

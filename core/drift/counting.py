@@ -26,7 +26,7 @@ _KEY = f"part.recipe_id, {_DAY}, part.model_version_id, coalesce(part.station_id
 # be counted, and nothing after it either.
 _COUNT = text(f"""
 WITH position AS (
-    SELECT feed_number FROM drift_state FOR UPDATE SKIP LOCKED
+    SELECT feed_number FROM drift_state FOR NO KEY UPDATE SKIP LOCKED
 ), entry AS (
     SELECT number, inspection_id, event, numbered_at FROM feed
     WHERE number > (SELECT feed_number FROM position) ORDER BY number LIMIT :at_most

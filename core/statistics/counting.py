@@ -58,7 +58,7 @@ _EARLIER = text("""
 _STATE = text("""
     SELECT position, complete_from, expired, greatest(expired, (SELECT max(number) FROM feed)) AS newest
     FROM inspection_counts_state, feed_state
-    FOR UPDATE OF inspection_counts_state SKIP LOCKED
+    FOR NO KEY UPDATE OF inspection_counts_state SKIP LOCKED
 """)
 
 

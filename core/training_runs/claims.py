@@ -48,7 +48,7 @@ class Reclaimed:
 
 _CLAIM = text("""
 WITH next AS (
-    SELECT id FROM training_runs WHERE state = 'queued' ORDER BY queued_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+    SELECT id FROM training_runs WHERE state = 'queued' ORDER BY queued_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE training_runs AS run SET state = 'running', attempt = attempt + 1, worker = :worker,
     lease_until = clock_timestamp() + make_interval(secs => :lease),
@@ -186,7 +186,7 @@ _RECLAIM = text("""
 WITH expired AS (
     SELECT id FROM training_runs WHERE state = 'running' AND lease_until NOT BETWEEN clock_timestamp()
         AND clock_timestamp() + make_interval(secs => :longest)
-    LIMIT 100 FOR UPDATE SKIP LOCKED
+    LIMIT 100 FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE training_runs AS run SET rescues = rescues + 1, lease_until = NULL, worker = NULL,
     state = CASE WHEN rescues + 1 < :most THEN 'queued' ELSE 'failed' END,

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, func, insert, select, text
+from sqlalchemy import Connection, Engine, create_engine, func, insert, null, select, text
 from sqlalchemy.pool import NullPool
 
 from core.tables import inspections
@@ -124,7 +124,7 @@ def _repeat(connection: Connection, age: dt.timedelta, factor: float) -> None:
         "started_at": inspections.c.started_at - age,
         "finished_at": inspections.c.finished_at - age,
         "anomaly_score": inspections.c.anomaly_score * factor,
-        "batch_id": None,
+        "batch_id": null(),
     }
     today = inspections.c.batch_id.is_not(None)
     columns = [changed.get(column.name, column) for column in inspections.c]

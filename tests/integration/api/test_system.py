@@ -191,5 +191,5 @@ def test_without_redis_the_rest_is_still_shown(settings: Settings) -> None:
     unreachable = settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:9/0")})
     with running_api(unreachable) as http:
         document = system(http)
-    assert [each["messages"] for each in document["queues"]] == [None] * 4
+    assert [each["messages"] for each in document["queues"]] == [None] * 5
     assert "Redis cannot be reached" in " ".join(document["health"]["reasons"])

@@ -57,7 +57,7 @@ def test_requests_from_the_same_origin_are_accepted(client: httpx.Client, system
 def test_the_page_has_a_content_security_policy(client: httpx.Client) -> None:
     answer = client.get("/")
     assert "<title>Linewatch</title>" in answer.text
-    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self';" in answer.headers["Content-Security-Policy"]
 
 
 def test_each_request_needs_its_scope(settings: Settings, engine: Engine) -> None:

@@ -31,7 +31,7 @@ def test_every_process_shows_what_it_does(client: httpx.Client, recipe: str) -> 
 
     def is_complete(found: dict[str, Any]) -> bool:
         loaded = [model["recipe"] for model in found.get("scoring", {}).get("models", [])]
-        return found.keys() == {"scoring", "io", "dispatcher"} and recipe in loaded
+        return found.keys() == {"scoring", "io", "training", "dispatcher"} and recipe in loaded
 
     found = eventually(workers, is_complete)
     assert {worker["state"] for worker in found.values()} == {"ready"}
@@ -40,14 +40,14 @@ def test_every_process_shows_what_it_does(client: httpx.Client, recipe: str) -> 
     assert found["scoring"]["images_per_second"] > 0
     system = client.get("/v1/system").json()
     assert system["health"]["status"] in ("ok", "degraded")  # other tests share this system
-    assert [queue["messages"] is not None for queue in system["queues"]] == [True] * 4
+    assert [queue["messages"] is not None for queue in system["queues"]] == [True] * 5
 
 
 def test_finished_inspections_are_counted_within_seconds(client: httpx.Client, recipe: str) -> None:
     for seed in range(4):
         final(client, submit(client, recipe, png(seed), station_id="a")["id"])
     [day] = eventually(
-        lambda: client.get(f"/v1/recipes/{recipe}/drift").json()["days"],
+        lambda: client.get(f"/v1/recipes/{recipe}/drift").raise_for_status().json()["days"],
         lambda days: bool(days) and days[0]["parts"] == 4,
     )
     assert sum(day["verdicts"].values()) == 4

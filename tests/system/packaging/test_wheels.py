@@ -110,10 +110,8 @@ def test_both_wheels_contain_the_licence(wheels: dict[str, Path]) -> None:
 
 def test_the_server_wheel_contains_the_pages(wheels: dict[str, Path]) -> None:
     files = set(zipfile.ZipFile(wheels["linewatch"]).namelist())
-    assert {
-        f"linewatch/server/lib/api/{name}"
-        for name in ("page/index.html", "page/app/main.js", "page/vendor/preact.js", "docs.html", "docs.js")
-    } <= files
+    page = {f"page/{name}" for name in ("index.html", "app/main.js", "strings/en.js", "vendor/preact.mjs")}
+    assert {f"linewatch/server/lib/api/{name}" for name in (*page, "docs.html", "docs.js")} <= files
 
 
 def test_both_distributions_have_the_same_version() -> None:
