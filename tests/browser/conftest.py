@@ -2,12 +2,23 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
+from tests.browser.inspected import inspected as inspected
 from tests.browser.washer_line import line as line
 from tests.fixtures.running_system import System
 
@@ -50,32 +61,46 @@ def faults() -> Faults:
     return Faults()
 
 
-def _options(system: System) -> dict[str, Any]:
-    return {"base_url": system.url, "viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
-
-
-@pytest.fixture
-def open_page(browser: Browser, system: System, faults: Faults) -> Iterator[Callable[..., Page]]:
-    """`open_page(**options)` opens a tab in a fresh profile of the system with other options. Faults fail the test."""
-    contexts = []
-
-    def open_page(**options: Any) -> Page:
-        context = browser.new_context(**{**_options(system), **options})
-        context.set_default_timeout(15_000)
-        context.on("page", faults.watch)
-        contexts.append(context)
-        return context.new_page()
-
-    yield open_page
-    for context in contexts:
-        context.close()
+@contextmanager
+def browsing(browser: Browser, url: str, faults: Faults, **options: Any) -> Iterator[BrowserContext]:
+    """A fresh browser profile at 1440 × 900, in English, whose base address is `url`. Faults fail the test."""
+    defaults = {"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
+    context = browser.new_context(base_url=url, **{**defaults, **options})
+    context.set_default_timeout(15_000)
+    context.on("page", faults.watch)
+    yield context
+    context.close()
     assert not faults.seen
 
 
 @pytest.fixture
+def open_page(browser: Browser, system: System, faults: Faults) -> Iterator[Callable[..., Page]]:
+    """`open_page(**options)` opens a tab in a fresh profile for the running system."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(browsing(browser, system.url, faults, **options)).new_page()
+
+
+@pytest.fixture
 def page(open_page: Callable[..., Page]) -> Page:
-    """An empty tab at 1440 × 900, in English."""
+    """An empty tab."""
     return open_page()
+
+
+class Clicks:
+    """Counts what a person clicks."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def click(self, locator: Locator) -> Locator:
+        locator.click()
+        self.number += 1
+        return locator
+
+
+@pytest.fixture
+def clicks() -> Clicks:
+    return Clicks()
 
 
 def settle(page: Page) -> None:

@@ -1,6 +1,6 @@
 /** The listing of inspections, read page by page. It is kept while a person looks at one of them and comes back. */
 
-import { useEffect, useRef, useState } from "../vendor/hooks.mjs";
+import { useEffect, useLayoutEffect, useRef, useState } from "../vendor/hooks.mjs";
 import { call } from "./api.js";
 import { cameBack, href } from "./router.js";
 
@@ -56,10 +56,11 @@ export function useListing(filter) {
 function useKeptPlace(state) {
   const latest = useRef(state);
   latest.current = state;
-  useEffect(() => {
+  useLayoutEffect(() => {
+    const { pathname } = location;
     if (cameBack() && left.state.key === state.key) scrollTo(0, left.scrolled);
     const remember = () => {
-      left = { state: latest.current, scrolled: scrollY };
+      if (location.pathname === pathname) left = { state: latest.current, scrolled: scrollY };
     };
     addEventListener("scroll", remember, { passive: true });
     return () => {

@@ -1,7 +1,11 @@
 /** Who reviews on this device, and what a reviewer may see of the reviews of others. */
 
 import { call } from "./api.js";
+import { replaceInListing } from "./listing.js";
 import { href } from "./router.js";
+
+/** An event: a review was added or taken back. */
+export const REVIEWED = "linewatch:reviewed";
 
 const KEPT = "linewatch:reviewer";
 
@@ -22,10 +26,17 @@ export function isBlind(inspection) {
 
 /** Add a review; the inspection as it is then. */
 export function addReview(id, { verdict, reviewer, reason }) {
-  return call(`/v1/inspections/${id}/reviews`, { method: "POST", json: { verdict, reviewer, reason } });
+  return change(`/v1/inspections/${id}/reviews`, { method: "POST", json: { verdict, reviewer, reason } });
 }
 
 /** Take back a review of one's own; the inspection as it is then. */
 export function retractReview(id, { id: reviewId, reviewer }) {
-  return call(href(`/v1/inspections/${id}/reviews/${reviewId}`, { reviewer }), { method: "DELETE" });
+  return change(href(`/v1/inspections/${id}/reviews/${reviewId}`, { reviewer }), { method: "DELETE" });
+}
+
+async function change(path, options) {
+  const inspection = await call(path, options);
+  replaceInListing([inspection]);
+  dispatchEvent(new Event(REVIEWED));
+  return inspection;
 }

@@ -1,6 +1,6 @@
 /** A grid of cards of one size. Only those near the visible part of the page are in the document, however many there are. */
 
-import { useEffect, useLayoutEffect, useRef, useState } from "../../vendor/hooks.mjs";
+import { useLayoutEffect, useRef, useState } from "../../vendor/hooks.mjs";
 import { html } from "../html.js";
 
 const AHEAD = 900; // pixels above and below the visible part
@@ -25,7 +25,7 @@ export function Grid({ items, narrowest, text, gap, children }) {
     observer.observe(place.current);
     return () => observer.disconnect();
   }, []);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const follow = () => setTop(Math.floor(-place.current.getBoundingClientRect().top / row) * row);
     follow();
     addEventListener("scroll", follow, { passive: true });

@@ -8,7 +8,6 @@ import { showToast } from "../components/toast.js";
 import { Score, Verdict } from "../components/verdict.js";
 import { bytes, duration, number, ratio } from "../format.js";
 import { html } from "../html.js";
-import { replaceInListing } from "../listing.js";
 import { recipePath } from "../components/recipe-needed.js";
 import { addReview, isBlind, retractReview } from "../reviewing.js";
 import { href } from "../router.js";
@@ -57,20 +56,17 @@ export function Reviews({ inspection, reload }) {
   const may = useMay("submit");
   const isReviewable = ["completed", "failed"].includes(inspection.status);
   const isHidden = isBlind(inspection);
-  const changed = (reviewed) => {
-    replaceInListing([reviewed]);
-    reload();
-  };
   const undo = async (review) => {
     try {
-      changed(await retractReview(inspection.id, review));
+      await retractReview(inspection.id, review);
+      reload();
     } catch (refusal) {
       showToast(refusal.message);
     }
   };
   const review = async (given) => {
     const reviewed = await addReview(inspection.id, given);
-    changed(reviewed);
+    reload();
     const action = { label: t("action.undo"), run: () => undo(reviewed.reviews.at(-1)) };
     showToast(t("review.saved", { verdict: tCode("verdict", given.verdict) }), action);
   };

@@ -1,11 +1,12 @@
 /** Who reviewed what, newest first. What waits for a second review hides the verdicts of others. */
 
+import { useEffect } from "../../vendor/hooks.mjs";
 import { useResource } from "../api.js";
 import { Resource } from "../components/states.js";
 import { Time } from "../components/time.js";
 import { Verdict } from "../components/verdict.js";
 import { html } from "../html.js";
-import { isSamePerson } from "../reviewing.js";
+import { REVIEWED, isSamePerson } from "../reviewing.js";
 import { href } from "../router.js";
 import { t } from "../strings.js";
 
@@ -15,6 +16,11 @@ const TITLES = [
 
 export function Reviewed({ recipe, reviewer }) {
   const reviews = useResource("/v1/reviews", { query: { recipe, limit: 20 }, every: 10_000 });
+  useEffect(() => {
+    const reload = () => reviews.reload();
+    addEventListener(REVIEWED, reload);
+    return () => removeEventListener(REVIEWED, reload);
+  }, [reviews.reload]);
   return html`<section class="stack">
     <h2>${t("review.recent")}</h2>
     <${Resource} of=${reviews}>${({ items }) => (items.length === 0
