@@ -31,14 +31,20 @@ function Page() {
   if (session.needed) return html`<${SignIn} onSignedIn=${reload} />`;
   return html`<${SessionContext.Provider} value=${session}>
     <${Frame} views=${VIEWS} current=${found?.view} query=${address.query} onSignedOut=${reload}>
-      ${found ? html`<${found.view.component} key=${found.view.path} query=${address.query} id=${found.id} />` : html`<${Unknown} />`}
+      ${found
+        ? html`<${found.view.component} key=${found.view.path} query=${address.query} id=${found.id} />`
+        : html`<${Unknown} />`}
     <//>
     <${Toasts} />
   <//>`;
 }
 
 function Unknown() {
-  return html`<section class="message"><h1>${t("unknown.title")}</h1><p>${t("unknown.text")}</p><a href="/">${t("nav.overview")}</a></section>`;
+  return html`<section class="message">
+    <h1>${t("unknown.title")}</h1>
+    <p>${t("unknown.text")}</p>
+    <a href="/">${t("nav.overview")}</a>
+  </section>`;
 }
 
 render(html`<${Page} />`, document.body);

@@ -8,10 +8,14 @@ import { t } from "../strings.js";
 import { Icon } from "./icon.js";
 import { recipePath } from "./recipe-needed.js";
 
-export const DRIFT_LIGHTS = { none: { look: "ok", icon: "check" }, watch: { look: "review", icon: "circle-help" }, drift: { look: "ng", icon: "triangle-alert" } };
+const LIGHTS = {
+  none: { look: "ok", icon: "check" },
+  watch: { look: "review", icon: "circle-help" },
+  drift: { look: "ng", icon: "triangle-alert" },
+};
 
 export function Light({ light, title = "" }) {
-  const { look, icon } = DRIFT_LIGHTS[light];
+  const { look, icon } = LIGHTS[light];
   return html`<span class=${`light ${look}`} title=${title}><${Icon} name=${icon} />${t(`drift.${light}`)}</span>`;
 }
 
@@ -21,5 +25,7 @@ export function DriftLight({ recipe }) {
   const drift = useResource(`${recipePath(recipe)}/drift`, { query: { since }, every: 60_000 });
   if (!drift.data) return null;
   const { light, reasons } = drift.data.summary;
-  return html`<a class="quiet" href=${href("/drift", { recipe })}><${Light} light=${light} title=${reasons.join(" ")} /></a>`;
+  return html`<a class="quiet" href=${href("/drift", { recipe })}>
+    <${Light} light=${light} title=${reasons.join(" ")} />
+  </a>`;
 }

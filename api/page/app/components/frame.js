@@ -15,7 +15,8 @@ export function Frame({ views, current, query, onSignedOut, children }) {
     <a class="skip" href="#main">${t("nav.skip")}</a>
     <nav class=${`navigation ${open ? "open" : ""}`} aria-label=${t("nav.label")}>
       <a class="brand" href=${href("/", { recipe: query.recipe })}><img src="/static/icon.svg" alt="" />Linewatch</a>
-      ${views.filter((view) => view.icon).map((view) => html`<${Item} view=${view} current=${current} recipe=${query.recipe} />`)}
+      ${views.filter((view) => view.icon).map((view) => html`
+        <${Item} view=${view} current=${current} recipe=${query.recipe} />`)}
       <div class="bottom"><${Preferences} /><${Person} onSignedOut=${onSignedOut} /></div>
     </nav>
     <div>
@@ -60,7 +61,8 @@ function Preferences() {
     dispatchEvent(new Event("linewatch:theme"));
   };
   return html`<div class="row">
-    <select aria-label=${t("preferences.language")} value=${language} onChange=${(event) => chooseLanguage(event.target.value)}>
+    <select aria-label=${t("preferences.language")} value=${language}
+      onChange=${(event) => chooseLanguage(event.target.value)}>
       ${Object.entries(LANGUAGES).map(([code, { name }]) => html`<option value=${code}>${name}</option>`)}
     </select>
     <select aria-label=${t("preferences.theme")} value=${theme} onChange=${chooseTheme}>

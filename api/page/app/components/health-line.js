@@ -5,13 +5,21 @@ import { html } from "../html.js";
 import { t } from "../strings.js";
 import { Icon } from "./icon.js";
 
-const LOOKS = { ok: { look: "ok", icon: "check" }, degraded: { look: "review", icon: "triangle-alert" }, down: { look: "ng", icon: "x" } };
+const LOOKS = {
+  ok: { look: "ok", icon: "check" },
+  degraded: { look: "review", icon: "triangle-alert" },
+  down: { look: "ng", icon: "x" },
+};
 
 export function HealthLine() {
   const system = useResource("/v1/system", { every: 10_000 });
-  if (system.problem) return html`<a class="quiet" href="/system"><span class="light ng"><${Icon} name="triangle-alert" />${system.problem.message}</span></a>`;
+  if (system.problem) return html`<${Line} look="ng" icon="triangle-alert" text=${system.problem.message} />`;
   if (!system.data) return null;
   const { status, reasons } = system.data.health;
-  const { look, icon } = LOOKS[status];
-  return html`<a class="quiet" href="/system"><span class=${`light ${look}`}><${Icon} name=${icon} />${status === "ok" ? t("health.ok") : reasons[0] ?? t(`health.${status}`)}</span></a>`;
+  const text = status === "ok" ? t("health.ok") : reasons[0] ?? t(`health.${status}`);
+  return html`<${Line} ...${LOOKS[status]} text=${text} />`;
+}
+
+function Line({ look, icon, text }) {
+  return html`<a class="quiet" href="/system"><span class=${`light ${look}`}><${Icon} name=${icon} />${text}</span></a>`;
 }

@@ -35,46 +35,78 @@ export function ScoreHistogram({ histogram, limits, onChange }) {
     onChange({ ...limits, ...others, [name]: bounded });
   };
   const lines = ["threshold", ...(limits.review_threshold === null ? [] : ["review_threshold"])];
+  const scale = (HEIGHT - 16) / highest;
   return html`<figure class="stack tight">
-    <${Legend} series=${[...STACK.map(({ verdict, colour }) => ({ label: t(`verdict.${verdict}`), colour, kind: "bars" })), { label: t("thresholds.reviewedMarks"), colour: "--ink", kind: "points" }]} />
+    <${Legend} series=${legend()} />
     <div class="histogram" ref=${place} onPointerDown=${(event) => move("threshold", toScore(event.clientX))}>
-      <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label=${t("thresholds.histogram", { count: integer(histogram.count) })}>
-        ${bins.map((bin) => html`<${Bar} bin=${bin} x=${toX(bin.low)} width=${WIDTH / bins.length} scale=${(HEIGHT - 16) / highest} />`)}
+      <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img"
+        aria-label=${t("thresholds.histogram", { count: integer(histogram.count) })}>
+        ${bins.map((bin) => html`
+          <${Bar} bin=${bin} x=${toX(bin.low)} width=${WIDTH / bins.length} scale=${scale} />`)}
       </svg>
-      ${lines.map((name) => html`<${Line} key=${name} name=${name} left=${(100 * toX(limits[name])) / WIDTH} value=${limits[name]} step=${(high - low) / STEPS} range=${[low, high]} toScore=${toScore} onMove=${(score) => move(name, score)} />`)}
+      ${lines.map((name) => html`<${Line} key=${name} name=${name} value=${limits[name]} range=${[low, high]}
+        toScore=${toScore} onMove=${(score) => move(name, score)} />`)}
     </div>
-    <div class="histogram-axis">${[0, 0.25, 0.5, 0.75, 1].map((share) => html`<span>${number(Number((low + share * (high - low)).toPrecision(3)))}${share === 1 ? "+" : ""}</span>`)}</div>
+    <${Axis} low=${low} high=${high} />
   </figure>`;
 }
 
+function legend() {
+  const verdicts = STACK.map(({ verdict, colour }) => ({ label: t(`verdict.${verdict}`), colour, kind: "bars" }));
+  return [...verdicts, { label: t("thresholds.reviewedMarks"), colour: "--ink", kind: "points" }];
+}
+
+/** The last bin holds all higher scores, so its end has a plus. */
+function Axis({ low, high }) {
+  const marks = [0, 0.25, 0.5, 0.75, 1].map((share) => number(Number((low + share * (high - low)).toPrecision(3))));
+  return html`<div class="histogram-axis">
+    ${marks.map((mark, index) => html`<span>${mark}${index === marks.length - 1 ? "+" : ""}</span>`)}
+  </div>`;
+}
+
+/** The verdicts of a bin on top of each other, and marks for what people called ok and ng. */
 function Bar({ bin, x, width, scale }) {
   let top = HEIGHT;
+  const middle = x + width / 2;
   const total = bin.ok + bin.ng + bin.review;
   return html`<g>
     ${STACK.map(({ verdict, colour }) => {
       const height = bin[verdict] * scale;
       top -= height;
-      return html`<rect x=${x + width * 0.06} y=${top} width=${width * 0.88} height=${height} style=${{ fill: `var(${colour})` }} />`;
+      const style = { fill: `var(${colour})` };
+      return html`<rect x=${x + width * 0.06} y=${top} width=${width * 0.88} height=${height} style=${style} />`;
     })}
-    ${bin.reviewed_ok > 0 && html`<circle cx=${x + width / 2} cy="6" r="4" style=${{ fill: "var(--ok)" }}><title>${t("thresholds.reviewedOk", { count: bin.reviewed_ok })}</title></circle>`}
-    ${bin.reviewed_ng > 0 && html`<rect x=${x + width / 2 - 4} y="12" width="8" height="8" style=${{ fill: "var(--ng)" }}><title>${t("thresholds.reviewedNg", { count: bin.reviewed_ng })}</title></rect>`}
-    <rect x=${x} y="0" width=${width} height=${HEIGHT} fill="transparent"><title>${number(bin.low)} – ${bin.high === null ? "" : number(bin.high)}: ${integer(total)}</title></rect>
+    ${bin.reviewed_ok > 0 && html`<circle cx=${middle} cy="6" r="4" style=${{ fill: "var(--ok)" }}>
+      <title>${t("thresholds.reviewedOk", { count: bin.reviewed_ok })}</title>
+    </circle>`}
+    ${bin.reviewed_ng > 0 && html`<rect x=${middle - 4} y="12" width="8" height="8" style=${{ fill: "var(--ng)" }}>
+      <title>${t("thresholds.reviewedNg", { count: bin.reviewed_ng })}</title>
+    </rect>`}
+    <rect x=${x} y="0" width=${width} height=${HEIGHT} fill="transparent">
+      <title>${number(bin.low)} – ${bin.high === null ? "" : number(bin.high)}: ${integer(total)}</title>
+    </rect>
   </g>`;
 }
 
 /** A line to drag; with the arrow keys too, ten steps with shift. */
-function Line({ name, left, value, step, range, toScore, onMove }) {
+function Line({ name, value, range, toScore, onMove }) {
+  const [low, high] = range;
   const onPointerDown = (event) => {
     event.stopPropagation();
     event.currentTarget.setPointerCapture(event.pointerId);
   };
-  const onPointerMove = (event) => event.currentTarget.hasPointerCapture(event.pointerId) && onMove(toScore(event.clientX));
+  const onPointerMove = (event) => {
+    if (event.currentTarget.hasPointerCapture(event.pointerId)) onMove(toScore(event.clientX));
+  };
   const onKeyDown = (event) => {
     const direction = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
     if (!direction) return;
     event.preventDefault();
-    onMove(value + direction * step * (event.shiftKey ? 10 : 1));
+    onMove(value + (direction * (event.shiftKey ? 10 : 1) * (high - low)) / STEPS);
   };
-  return html`<div class=${`histogram-line ${name}`} style=${{ left: `${Math.min(100, Math.max(0, left))}%` }} role="slider" tabindex="0" aria-label=${t(name === "threshold" ? "model.threshold" : "thresholds.review")}
-    aria-valuenow=${value} aria-valuemin=${range[0]} aria-valuemax=${range[1]} aria-valuetext=${number(value)} onPointerDown=${onPointerDown} onPointerMove=${onPointerMove} onKeyDown=${onKeyDown}><span>${number(value)}</span></div>`;
+  const left = Math.min(1, Math.max(0, (value - low) / (high - low)));
+  return html`<div class=${`histogram-line ${name}`} style=${{ left: `${100 * left}%` }} role="slider" tabindex="0"
+    aria-label=${t(name === "threshold" ? "model.threshold" : "thresholds.review")} aria-valuenow=${value}
+    aria-valuemin=${low} aria-valuemax=${high} aria-valuetext=${number(value)} onPointerDown=${onPointerDown}
+    onPointerMove=${onPointerMove} onKeyDown=${onKeyDown}><span>${number(value)}</span></div>`;
 }

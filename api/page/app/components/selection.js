@@ -22,14 +22,19 @@ export function SelectionBar({ selected, onClear, onChanged }) {
     onClear();
   };
   const recipes = new Set(selected.map(({ recipe }) => recipe));
+  const where = { ids: selected.map(({ id }) => id) };
+  const close = () => setAsking(null);
   return html`<div class="selection row" role="region" aria-label=${t("gallery.selection")}>
     <strong>${t("gallery.selected", { count: selected.length })}</strong>
     ${mayReview && html`<button onClick=${() => setAsking("review")}>${t("gallery.review")}</button>`}
     <button onClick=${() => exportJson(selected)}>${t("gallery.export", { format: "JSON" })}</button>
-    ${mayRescore && recipes.size === 1 && html`<button onClick=${() => setAsking("rescore")}>${t("gallery.rescore")}</button>`}
+    ${mayRescore && recipes.size === 1 && html`
+      <button onClick=${() => setAsking("rescore")}>${t("gallery.rescore")}</button>`}
     <button class="plain push" onClick=${onClear}>${t("gallery.clear")}</button>
-    ${asking === "review" && html`<${Dialog} title=${t("gallery.review")} onClose=${() => setAsking(null)}><${ReviewForm} onReview=${review} /><//>`}
-    ${asking === "rescore" && html`<${StartRun} recipe=${[...recipes][0]} where=${{ ids: selected.map(({ id }) => id) }} onClose=${() => setAsking(null)} onStarted=${onClear} />`}
+    ${asking === "review" && html`
+      <${Dialog} title=${t("gallery.review")} onClose=${close}><${ReviewForm} onReview=${review} /><//>`}
+    ${asking === "rescore" && html`
+      <${StartRun} recipe=${[...recipes][0]} where=${where} onClose=${close} onStarted=${onClear} />`}
   </div>`;
 }
 

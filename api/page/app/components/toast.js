@@ -28,6 +28,9 @@ export function Toasts() {
     setToast(null);
   };
   return html`<div role="status" aria-live="polite">
-    ${toast && html`<div class="toast"><span>${toast.text}</span>${toast.action && html`<button onClick=${act}>${toast.action.label}</button>`}</div>`}
+    ${toast && html`<div class="toast">
+      <span>${toast.text}</span>
+      ${toast.action && html`<button onClick=${act}>${toast.action.label}</button>`}
+    </div>`}
   </div>`;
 }

@@ -11,7 +11,9 @@ const SHAPES = { ok: "check", ng: "x", review: "circle-help", failed: "triangle-
 export const outcome = (inspection) => inspection.effective_verdict ?? inspection.status;
 
 export function Verdict({ value }) {
-  return html`<span class=${`verdict ${value}`}>${SHAPES[value] && html`<${Icon} name=${SHAPES[value]} />`}${tCode("verdict", value)}</span>`;
+  return html`<span class=${`verdict ${value}`}>
+    ${SHAPES[value] && html`<${Icon} name=${SHAPES[value]} />`}${tCode("verdict", value)}
+  </span>`;
 }
 
 /** A bar whose middle is the threshold. */
@@ -19,7 +21,9 @@ export function Score({ score, threshold, verdict }) {
   const width = threshold > 0 ? Math.min(100, (50 * score) / threshold) : 0;
   const label = t("score.label", { score: number(score), threshold: number(threshold) });
   return html`<div class="score" role="img" aria-label=${label} title=${label}>
-    <div class="track"><div class=${`value ${verdict}`} style=${{ width: `${width}%` }}></div><div class="threshold"></div></div>
+    <div class="track">
+      <div class=${`value ${verdict}`} style=${{ width: `${width}%` }}></div><div class="threshold"></div>
+    </div>
     <span class="soft small number" aria-hidden="true">${number(score)} · ${ratio(score, threshold)}</span>
   </div>`;
 }

@@ -62,12 +62,15 @@ export function ZoomableImage({ src, over, opacity, alt }) {
 
   const transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
   return html`<div class="stack">
-    <div class="zoomable" ref=${place} onPointerDown=${onPointerDown} onPointerMove=${onPointerMove} onPointerUp=${onPointerUp}
-      onPointerCancel=${onPointerUp} onDblClick=${(event) => zoom(2, event.clientX, event.clientY)}>
+    <div class="zoomable" ref=${place} onPointerDown=${onPointerDown} onPointerMove=${onPointerMove}
+      onPointerUp=${onPointerUp} onPointerCancel=${onPointerUp} onDblClick=${(event) => zoom(2, event.clientX, event.clientY)}>
       <img src=${src} alt=${alt} draggable=${false} style=${{ transform }} onError=${() => setBroken("image")} />
-      ${over && html`<img src=${over} alt="" draggable=${false} style=${{ transform, opacity }} onError=${() => setBroken("heatmap")} />`}
+      ${over && html`<img src=${over} alt="" draggable=${false} style=${{ transform, opacity }}
+        onError=${() => setBroken("heatmap")} />`}
     </div>
-    ${broken && html`<p class="light ng" role="alert"><${Icon} name="triangle-alert" />${t(`inspection.broken.${broken}`)}</p>`}
+    ${broken && html`<p class="light ng" role="alert">
+      <${Icon} name="triangle-alert" />${t(`inspection.broken.${broken}`)}
+    </p>`}
     <div class="row small soft">
       <button onClick=${() => zoom(1 / STEP)} aria-label=${t("zoom.out")}>−</button>
       <span class="number">${Math.round(view.scale * 100)} %</span>

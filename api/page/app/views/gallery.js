@@ -28,7 +28,8 @@ export function Gallery({ query }) {
       key=${inspection.id} inspection=${inspection} query=${filter} selected=${selection.ids.has(inspection.id)}
       onSelect=${(event) => selection.toggle(index, event.shiftKey)} />`}<//>
     ${!listing.ended && !listing.problem && html`<${More} onVisible=${listing.more} cursor=${listing.cursor} />`}
-    ${selected.length > 0 && html`<${SelectionBar} selected=${selected} onClear=${selection.clear} onChanged=${listing.replace} />`}
+    ${selected.length > 0 && html`
+      <${SelectionBar} selected=${selected} onClear=${selection.clear} onChanged=${listing.replace} />`}
   `;
 }
 
