@@ -11,7 +11,7 @@ SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-mqtt test-browser test-faults soak lint bench bench-feed bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
-        bench-rescoring-rows bench-statistics lock clean
+        bench-rescoring-rows bench-statistics bench-page lock clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ test-mqtt: $(READY) ## results over MQTT, against a real Mosquitto (Debian's pac
 	$(BIN)/python -m pytest tests/mqtt
 
 test-browser: $(READY) ## the page in a real browser (Debian's package chromium); writes screenshots to .screenshots/
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/browser
 
 test-faults: $(READY) ## the crash suite: faults in running systems, with recovery times (FAULT_ARGS="-k broker" for some)
 	$(BIN)/python -m pytest tests/faults $(FAULT_ARGS)
@@ -78,6 +78,9 @@ bench-rescoring-rows: $(READY) ## a million stored results with new thresholds, 
 
 bench-statistics: $(READY) ## figures, listings and histograms over a day of a million inspections (BENCH_ARGS=N)
 	$(BIN)/python -m benchmarks.statistics $(BENCH_ARGS)
+
+bench-page: $(READY) ## the page over 50,000 inspections in a real browser: server times, frame times, paints (BENCH_ARGS=N)
+	$(BIN)/python -m benchmarks.page $(BENCH_ARGS)
 
 lock: $(READY) ## resolve the newest versions anew and pin them
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
