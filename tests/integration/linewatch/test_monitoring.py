@@ -42,5 +42,5 @@ def test_drift_has_a_light_days_and_episodes(lw: Client, engine: Engine, setting
 def test_the_system_has_a_health_queues_and_workers(lw: Client) -> None:
     system = lw.system()
     assert system.health.status == "down"
-    assert [queue.name for queue in system.queues] == ["sync", "live", "bulk", "io"]
+    assert [queue.name for queue in system.queues] == ["sync", "live", "bulk", "io", "training"]
     assert system.workers == []
