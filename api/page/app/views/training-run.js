@@ -108,7 +108,7 @@ function Curve({ curve }) {
     <div class="row small"><${Legend} series=${series} />
       <span class="soft">${fold === null ? t("train.final") : t("train.fold", { number: fold + 1 })}</span></div>
     <${Chart} label=${t("train.curve")} data=${data} series=${series} height=${150} format=${number}
-      formatX=${integer} /></div>`;
+      formatX=${(epoch) => (Number.isInteger(epoch) ? integer(epoch) : "")} /></div>`;
 }
 
 function Notes({ notes }) {
