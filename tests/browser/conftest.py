@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -49,21 +50,23 @@ def faults() -> Faults:
     return Faults()
 
 
-@pytest.fixture
-def context(browser: Browser, system: System, faults: Faults) -> Iterator[BrowserContext]:
-    """A fresh browser profile at 1440 × 900, in English, whose base address is the system. Faults fail the test."""
-    options: dict[str, Any] = {
-        "base_url": system.url,
-        "viewport": DESKTOP,
-        "locale": "en-GB",
-        "timezone_id": "Europe/Berlin",
-    }
-    context = browser.new_context(**options)
+@contextmanager
+def browsing(browser: Browser, url: str, faults: Faults, **options: Any) -> Iterator[BrowserContext]:
+    """A fresh browser profile at 1440 × 900, in English, whose base address is `url`. Faults fail the test."""
+    defaults = {"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
+    context = browser.new_context(base_url=url, **{**defaults, **options})
     context.set_default_timeout(15_000)
     context.on("page", faults.watch)
     yield context
     context.close()
     assert not faults.seen
+
+
+@pytest.fixture
+def context(browser: Browser, system: System, faults: Faults) -> Iterator[BrowserContext]:
+    """A browser profile for the running system."""
+    with browsing(browser, system.url, faults) as context:
+        yield context
 
 
 @pytest.fixture

@@ -97,7 +97,8 @@ function Days({ days }) {
 }
 
 function Episodes({ episodes }) {
-  return html`<section class="stack"><h2>${t("drift.episodes")}</h2>${episodes.length === 0
+  return html`<section class="stack" aria-label=${t("drift.episodes")}>
+    <h2>${t("drift.episodes")}</h2>${episodes.length === 0
     ? html`<p class="soft">${t("drift.episodes.none")}</p>`
     : html`<ul class="panel">${episodes.map((each) => html`<li class="row" key=${each.id}>
         <${Light} light=${each.light} />
