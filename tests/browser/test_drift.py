@@ -61,7 +61,7 @@ def rows(page: Page) -> Locator:
 def shown_date(day: str) -> str:
     """A day as the page writes it in British English."""
     year, month, date = day.split("-")
-    names = "Jan Feb Mar Apr May Jun Jul Aug Sept Oct Nov Dec".split()
+    names = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sept", "Oct", "Nov", "Dec"]
     return f"{int(date)} {names[int(month) - 1]} {year}"
 
 

@@ -1,6 +1,7 @@
 /** The audit log: who changed what, and when, with filters in the address. */
 
 import { useResource } from "../api.js";
+import { FilterInput } from "../components/filter-input.js";
 import { Resource } from "../components/states.js";
 import { Time } from "../components/time.js";
 import { html } from "../html.js";
@@ -28,10 +29,10 @@ export function AuditLog({ query }) {
 function Filters({ query }) {
   const change = (name, value) => changeQuery({ [name]: value, audit_cursor: "" });
   return html`<form class="row end" onSubmit=${(event) => event.preventDefault()}>
-    ${TEXTS.map((name) => html`<label>${t(`audit.${name}`)}<input type="search" size="20" value=${query[name] ?? ""}
-      onChange=${(event) => change(name, event.target.value.trim())} /></label>`)}
-    ${MOMENTS.map((name) => html`<label>${t(`filter.${name}`)}<input type="datetime-local"
-      value=${localTime(query[name])} onChange=${(event) => change(name, utcTime(event.target.value))} /></label>`)}
+    ${TEXTS.map((name) => html`<label>${t(`audit.${name}`)}<${FilterInput} type="search" size="20"
+      value=${query[name] ?? ""} onCommit=${(value) => change(name, value)} /></label>`)}
+    ${MOMENTS.map((name) => html`<label>${t(`filter.${name}`)}<${FilterInput} type="datetime-local"
+      value=${localTime(query[name])} onCommit=${(value) => change(name, utcTime(value))} /></label>`)}
   </form>`;
 }
 

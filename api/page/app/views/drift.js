@@ -3,6 +3,7 @@
 import { useMemo } from "../../vendor/hooks.mjs";
 import { useResource } from "../api.js";
 import { Light } from "../components/drift-light.js";
+import { FilterInput } from "../components/filter-input.js";
 import { RecipeNeeded, recipePath } from "../components/recipe-needed.js";
 import { Empty, Resource } from "../components/states.js";
 import { Time } from "../components/time.js";
@@ -25,12 +26,12 @@ function OfRecipe({ query }) {
   const days = PERIODS.includes(Number(query.days)) ? Number(query.days) : 30;
   const since = useMemo(() => new Date(Date.now() - (days - 1) * DAY).toISOString(), [days]);
   const drift = useResource(`${recipePath(recipe)}/drift`, { query: { since, station_id }, every: 60_000 });
-  const chooseStation = (event) => changeQuery({ station_id: event.target.value.trim() });
+  const chooseStation = (station) => changeQuery({ station_id: station });
   return html`
     <div class="view-head"><h1>${t("nav.drift")}</h1><p>${t("drift.text")}</p>
       <div class="actions">
         <label class="inline"><span class="soft">${t("filter.station_id")}</span>
-          <input type="search" size="10" value=${station_id ?? ""} onChange=${chooseStation} /></label>
+          <${FilterInput} type="search" size="10" value=${station_id ?? ""} onCommit=${chooseStation} /></label>
         ${PERIODS.map((each) => html`<button aria-pressed=${each === days} onClick=${() => changeQuery({ days: each })}>
           ${t("drift.days", { count: each })}</button>`)}
       </div>
