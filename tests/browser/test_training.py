@@ -46,6 +46,17 @@ def choose_quick_options(page: Page, *, epochs: int = 2) -> None:
     page.get_by_label("input_size").fill("32")
 
 
+def drop(page: Page, folder: Path) -> None:
+    """Drag a folder onto the form and drop it, as a file manager does."""
+    box = page.locator(".drop").first.bounding_box()
+    assert box is not None
+    data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": box["x"] + 20, "y": box["y"] + 20, "data": data}
+        devtools.send("Input.dispatchDragEvent", event)
+
+
 def newest(client: httpx.Client, recipe: str) -> dict[str, Any]:
     """The newest training of a recipe, as the API describes it."""
     run: dict[str, Any] = client.get(f"/v1/recipes/{recipe}/training-runs", params={"limit": 1}).json()["items"][0]
@@ -146,12 +157,13 @@ def test_a_training_from_inspections_is_cancelled_after_a_question(
     assert newest(client, reviewed)["status"] == "cancelled"
 
 
-def test_an_interrupted_upload_is_continued(
+def test_a_dropped_folder_whose_upload_is_interrupted_is_continued(
     page: Page, client: httpx.Client, recipe: str, folder: Path, faults: Faults
 ) -> None:
     page.route("**/images", lambda route: route.abort(), times=1)
     page.goto(f"/train?recipe={recipe}")
-    page.get_by_label("Choose a folder").set_input_files(folder)
+    drop(page, folder)
+    expect(page.get_by_text("13 good parts, 6 test images")).to_be_visible()
     choose_quick_options(page, epochs=400)
     page.get_by_role("button", name="Start training").click()
     expect(status(page)).to_have_text("Open")

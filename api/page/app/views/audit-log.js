@@ -46,12 +46,12 @@ function localTime(moment) {
 }
 
 function Events({ events }) {
-  return html`<div class="panel flush"><table>
+  return html`<div class="panel flush" tabindex="0"><table>
     <thead><tr><th>${t("audit.at")}</th>${TEXTS.map((name) => html`<th>${t(`audit.${name}`)}</th>`)}
       <th>${t("audit.detail")}</th></tr></thead>
     <tbody>${events.map((each) => html`<tr key=${each.id}>
       <td><${Time} at=${each.at} /></td><td>${each.actor}</td><td>${each.action}</td><td>${each.subject}</td>
-      <td class="soft small">${inWords(each.detail)}</td></tr>`)}</tbody></table></div>`;
+      <td class="soft small anywhere">${inWords(each.detail)}</td></tr>`)}</tbody></table></div>`;
 }
 
 const inWords = (detail) =>

@@ -86,7 +86,7 @@ const counted = ({ count, of }) => (of === 0 ? "–" : t("drift.of", { count: in
 
 function Days({ days }) {
   const look = (column) => (column.number ? "number" : "");
-  return html`<div class="panel flush"><table>
+  return html`<div class="panel flush" tabindex="0"><table>
     <thead><tr><th>${t("drift.day")}</th><th>${t("drift.light")}</th>
       ${COLUMNS.map((column) => html`<th class=${look(column)}>${t(column.title)}</th>`)}
       <th>${t("drift.reasons")}</th></tr></thead>

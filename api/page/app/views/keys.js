@@ -49,7 +49,7 @@ export function Keys() {
 }
 
 function KeyTable({ items, onRevoke }) {
-  return html`<div class="panel flush"><table>
+  return html`<div class="panel flush" tabindex="0"><table>
     <thead><tr>${COLUMNS.map((name) => html`<th>${t(`keys.${name}`)}</th>`)}<td></td></tr></thead>
     <tbody>${items.map((key) => html`<tr key=${key.prefix} class=${key.revoked_at ? "retracted" : ""}>
       <td>${key.name}</td><td><code>${key.prefix}</code></td><td>${key.scopes.join(", ")}</td>

@@ -11,7 +11,7 @@ import { t } from "../strings.js";
 export function Table({ title, head, rows, empty = null }) {
   return html`<section class="stack" aria-label=${t(title)}><h2>${t(title)}</h2>${rows.length === 0 && empty
     ? html`<p class="soft">${t(empty)}</p>`
-    : html`<div class="panel flush"><table>
+    : html`<div class="panel flush" tabindex="0"><table>
         <thead><tr>${head.map((name) => html`<th>${t(`system.column.${name}`)}</th>`)}</tr></thead>
         <tbody>${rows.map(({ key, cells, more }) => html`
           <tr key=${key}>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>

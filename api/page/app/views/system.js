@@ -21,7 +21,7 @@ export function SystemView({ query }) {
   return html`
     <div class="view-head"><h1>${t("nav.system")}</h1><${HealthLine} /></div>
     <${Resource} of=${system}>${(data) => html`
-      ${data.health.reasons.length > 0 && html`<ul class="panel">
+      ${data.health.reasons.length > 1 && html`<ul class="panel">
         ${data.health.reasons.map((reason) => html`<li>${reason}</li>`)}</ul>`}
       <${Figures} system=${data} />
       <${Queues} queues=${data.queues} />

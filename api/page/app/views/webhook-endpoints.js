@@ -82,6 +82,6 @@ function Delivery({ delivery, onReplay }) {
     ${last && html`<div class="row small"><strong class="light ng">${tCode("outcome", last.outcome)}
       ${last.status !== null && ` ${last.status}`}</strong>
       <span class="soft"><${Time} at=${last.at} />, ${duration(last.duration_ms)}</span>
-      ${last.answer && html`<code class="answer">${last.answer}</code>`}</div>`}
+      ${last.answer && html`<code class="anywhere">${last.answer}</code>`}</div>`}
   </li>`;
 }
