@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from sqlalchemy import Engine
 
 from core.settings import Settings
-from tests.browser.conftest import Faults, browsing
+from tests.browser.conftest import Faults, axe_violations, browsing
 from tests.browser.shown_figures import shown_number, shown_percent
 from tests.fixtures.api_process import running_api
 from tests.fixtures.queued_work import make_recipe
@@ -86,6 +86,7 @@ def test_the_light_and_each_day_equal_the_api(page: Page, drifting: dict[str, An
     [episode] = page.get_by_role("region", name="Episodes").get_by_role("listitem").all()
     expect(episode).to_contain_text(found["reasons"][0])
     expect(episode).to_contain_text("– now")
+    assert axe_violations(page) == []
 
 
 def test_each_figure_has_a_chart_and_its_rule_beside_it(page: Page, drifting: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from core.access import keys
 from core.settings import Settings
-from tests.browser.conftest import Faults, browsing
+from tests.browser.conftest import Faults, axe_violations, browsing
 from tests.fixtures.api_process import running_api
 from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
@@ -104,6 +104,7 @@ def test_failed_deliveries_say_why_and_are_sent_again(
         expect(delivery).to_contain_text("inspection.completed")
         expect(delivery).to_contain_text("Refused with status 503")
         expect(delivery).to_contain_text(REASON)
+    assert axe_violations(page) == []
     deliveries.first.get_by_role("button", name="Send again").click()
     expect(page.get_by_text("1 delivery is sent again")).to_be_visible()
     expect(deliveries).to_have_count(1)

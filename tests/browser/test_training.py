@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.browser.conftest import Faults
+from tests.browser.conftest import Faults, axe_violations
 from tests.browser.shown_figures import shown_number
 from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png, write_folder
@@ -104,6 +104,8 @@ def test_a_folder_is_trained_and_activated(page: Page, client: httpx.Client, rec
     report = training(page).get_by_role("link", name="Report").get_attribute("href")
     assert report is not None
     assert f"Training on {recipe}" in client.get(report).text
+
+    assert axe_violations(page) == []
 
     training(page).get_by_role("button", name="Activate").click()
     dialog = page.get_by_role("dialog")

@@ -8,7 +8,7 @@ import { pieces, uploadPiece } from "./training-images.js";
  * Upload images of one training at a time.
  *
  * @param {string} path of the trainings of the recipe.
- * @param {() => void} onChanged called when the upload has ended or was interrupted.
+ * @param {() => Promise<void>} onChanged called when the upload has ended or was interrupted.
  * @returns {{state: object | null, begin: Function, resume: Function, stop: Function}} `state` is that of the last
  *   upload: `{id, images, sent, refused, problem, running}`, with the `id` of the training, the number of images that
  *   were `sent`, and those that were `refused`, each with `name` and `detail`.
@@ -32,8 +32,8 @@ export function useUpload(path, onChanged) {
     } catch (problem) {
       if (problem.name !== "AbortError") change({ problem });
     }
+    await onChanged(); // first, so that a started training is not shown as an open one
     change({ running: false });
-    onChanged();
   };
   return {
     state,
