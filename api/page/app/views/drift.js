@@ -85,15 +85,16 @@ const COLUMNS = [
 const counted = ({ count, of }) => (of === 0 ? "–" : t("drift.of", { count: integer(count), of: integer(of) }));
 
 function Days({ days }) {
-  const look = (column) => (column.number ? "number" : "");
+  const look = (column) => (column.number ? "number" : "whole");
   return html`<div class="panel flush" tabindex="0"><table>
     <thead><tr><th>${t("drift.day")}</th><th>${t("drift.light")}</th>
       ${COLUMNS.map((column) => html`<th class=${look(column)}>${t(column.title)}</th>`)}
       <th>${t("drift.reasons")}</th></tr></thead>
     <tbody>${days.toReversed().map((each) => html`<tr key=${`${each.day} ${each.model_version}`}>
-      <td><${DayName} of=${each.day} /></td><td><${Light} light=${each.light} /></td>
+      <td class="whole"><${DayName} of=${each.day} /></td><td class="whole"><${Light} light=${each.light} /></td>
       ${COLUMNS.map((column) => html`<td class=${look(column)}>${column.of(each)}</td>`)}
-      <td class="soft">${[each.is_reference && t("drift.isReference"), ...each.reasons].filter(Boolean).join(" ")}</td>
+      <td class="soft sentences">
+        ${[each.is_reference && t("drift.isReference"), ...each.reasons].filter(Boolean).join(" ")}</td>
     </tr>`)}</tbody></table></div>`;
 }
 

@@ -90,7 +90,9 @@ function Refused({ images }) {
 function Stage({ progress }) {
   const { stage, done, total, seconds_left: left } = progress;
   return html`<div class="stack tight"><strong>${stage === null ? t("train.begins") : tCode("stage", stage)}</strong>
-    <${Progress} done=${done ?? 0} total=${total} secondsLeft=${left} /></div>`;
+    ${total === null
+      ? html`<progress aria-label=${t("train.begins")}></progress>`
+      : html`<${Progress} done=${done} total=${total} secondsLeft=${left} />`}</div>`;
 }
 
 /** The loss by epoch: of the final training once it has begun, before that of the fold that is being trained. */
