@@ -24,7 +24,7 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 from sqlalchemy import create_engine, text
 
 from benchmarks.line import RECIPE, make_images, write_bundle
-from linewatch import Client
+from linewatch import Client, Submitted
 
 INSPECTIONS = 50_000
 IMAGES = 100
@@ -108,12 +108,11 @@ def running(folder: Path) -> Iterator[tuple[str, str]]:
 
 def prepare(url: str, database: str, folder: Path, number: int) -> None:
     """Let a worker score some images, and copy their inspections until there are `number`."""
-    images = {f"{place}.jpg": image for place, image in enumerate(make_images(IMAGES))}
     with Client(url, timeout=120) as lw:
         lw.create_recipe(RECIPE)
         lw.upload_bundle(RECIPE, write_bundle(folder / "bundle"))
-        for _ in lw.submit_many(images, recipe=RECIPE):
-            pass
+        for outcome in lw.submit_many(make_images(IMAGES), recipe=RECIPE):
+            assert isinstance(outcome, Submitted), outcome
     with httpx.Client(base_url=url) as http:
         _wait(lambda: _scored(http), IMAGES)
         engine = create_engine(database)
@@ -197,9 +196,8 @@ def report(name: str, values: Sequence[float], unit: str) -> None:
     """Print the median, the 95th percentile and the largest value."""
     ordered = sorted(values)
     p95 = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
-    print(
-        f"{name}: median {statistics.median(ordered):.4g}, p95 {p95:.4g}, max {ordered[-1]:.4g} {unit} (n={len(ordered)})"
-    )
+    median, largest = statistics.median(ordered), ordered[-1]
+    print(f"{name}: median {median:.4g}, p95 {p95:.4g}, max {largest:.4g} {unit} (n={len(ordered)})")
 
 
 def main() -> int:

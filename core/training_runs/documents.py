@@ -22,8 +22,8 @@ class TrainingProgress(BaseModel):
     """The progress of the current attempt, not older than about a second."""
 
     stage: str | None = Field(
-        description="`reading`, `choosing`, `training`, `calibrating`, `detectability`, `evaluating`, `comparing` or "
-        "`writing`; null before the first one"
+        description="`grouping`, `reading`, `choosing`, `training`, `calibrating`, `detectability`, `evaluating`, "
+        "`comparing` or `writing`; null before the first one"
     )
     done: int | None = Field(description="images, candidates or epochs of the stage that are done")
     total: int | None

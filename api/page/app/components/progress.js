@@ -14,9 +14,8 @@ export function Progress({ done, total, rate = null, secondsLeft = null }) {
   if (total) parts.push(percent(done / total));
   if (rate) parts.push(t("progress.rate", { rate: integer(rate) }));
   if (secondsLeft !== null) parts.push(t("progress.left", { time: duration(secondsLeft * 1000) }));
-  const text = parts.join(" · ");
+  const words = parts.join(" · ");
   return html`<div class="stack tight">
-    <progress value=${total ? done / total : undefined} max="1" aria-label=${text}></progress>
-    <span class="soft small number">${text}</span>
-  </div>`;
+    <progress value=${total ? done / total : undefined} max="1" aria-label=${words}></progress>
+    <span class="soft small number" aria-hidden="true">${words}</span></div>`;
 }

@@ -27,7 +27,8 @@ export function ReviewForm({ onReview }) {
     <div class="row end">
       <label>
         ${t("review.name")}
-        <input name="reviewer" required maxlength="200" size="14" autocomplete="name" value=${rememberedReviewer()} />
+        <input name="reviewer" required maxlength="200" size="14" autocomplete="name"
+          defaultValue=${rememberedReviewer()} />
       </label>
       <label>
         ${t("review.reason")}

@@ -1,5 +1,6 @@
 /** The filters of the listing of inspections, which stand in the address. */
 
+import { FilterInput } from "../components/filter-input.js";
 import { Icon } from "../components/icon.js";
 import { html } from "../html.js";
 import { changeQuery, go, href } from "../router.js";
@@ -35,17 +36,17 @@ export function Filters({ query }) {
   </form>`;
 }
 
-const change = (name) => (event) => changeQuery({ [name]: event.target.value });
+const set = (name) => (value) => changeQuery({ [name]: value });
 
 function Field({ name, type, value }) {
   return html`<label>${t(`filter.${name}`)}
-    <input type=${type} value=${value ?? ""} size="12" step="any" onChange=${change(name)} />
+    <${FilterInput} type=${type} size="12" step="any" value=${value ?? ""} onCommit=${set(name)} />
   </label>`;
 }
 
 function Choice({ name, value, values, group }) {
   return html`<label>${t(`filter.${name}`)}
-    <select value=${value ?? ""} onChange=${change(name)}>
+    <select value=${value ?? ""} onChange=${(event) => set(name)(event.target.value)}>
       <option value="">${t("filter.any")}</option>
       ${values.map((each) => html`<option value=${each}>${tCode(group, each)}</option>`)}
     </select>
@@ -54,9 +55,9 @@ function Choice({ name, value, values, group }) {
 
 /** A moment in the browser's zone. The address has it as RFC 3339 in UTC. */
 function Moment({ name, value }) {
-  const set = (event) => changeQuery({ [name]: event.target.value ? new Date(event.target.value).toISOString() : "" });
+  const commit = (local) => set(name)(local ? new Date(local).toISOString() : "");
   return html`<label>${t(`filter.${name}`)}
-    <input type="datetime-local" value=${toLocalInput(value)} onChange=${set} />
+    <${FilterInput} type="datetime-local" value=${toLocalInput(value)} onCommit=${commit} />
   </label>`;
 }
 

@@ -1,6 +1,7 @@
 /** Live: inspections as they finish, newest on top. */
 
 import { useState } from "../../vendor/hooks.mjs";
+import { FilterInput } from "../components/filter-input.js";
 import { Icon } from "../components/icon.js";
 import { nameOf, thumbnailOf } from "../components/inspection-card.js";
 import { Empty, Failure } from "../components/states.js";
@@ -51,13 +52,15 @@ export function Live({ query }) {
 
 /** Where the results come from, and when shifts begin, which the wall counts. All of it stays in the address. */
 function Places({ query }) {
-  const change = (name) => (event) => changeQuery({ [name]: event.target.value });
+  const set = (name) => (value) => changeQuery({ [name]: value });
   return html`<form class="row end" onSubmit=${(event) => event.preventDefault()}>
     ${["line_id", "station_id"].map((name) => html`<label>
-      ${t(`filter.${name}`)}<input type="search" size="12" value=${query[name] ?? ""} onChange=${change(name)} />
+      ${t(`filter.${name}`)}
+      <${FilterInput} type="search" size="12" value=${query[name] ?? ""} onCommit=${set(name)} />
     </label>`)}
     <label>
-      ${t("live.shifts")}<input size="12" value=${query.shifts ?? ""} placeholder="6, 14, 22" onChange=${change("shifts")} />
+      ${t("live.shifts")}
+      <${FilterInput} size="12" placeholder="6, 14, 22" value=${query.shifts ?? ""} onCommit=${set("shifts")} />
     </label>
   </form>`;
 }

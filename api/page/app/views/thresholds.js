@@ -2,6 +2,7 @@
 
 import { useState } from "../../vendor/hooks.mjs";
 import { call, useResource } from "../api.js";
+import { FilterInput } from "../components/filter-input.js";
 import { Icon } from "../components/icon.js";
 import { RecipeNeeded, recipePath } from "../components/recipe-needed.js";
 import { ScoreHistogram } from "../components/score-histogram.js";
@@ -43,19 +44,18 @@ function OfRecipe({ query }) {
 
 /** Which version, and which station. A station may have a threshold of its own. */
 function Choice({ ready, chosen, station }) {
-  const change = (name) => (event) => changeQuery({ [name]: event.target.value });
   const nameOf = ({ version, active }) => `${t("model.version", { version })}${active ? ` (${t("model.active")})` : ""}`;
   return html`<div class="actions row end">
     <label>
       ${t("model.title")}
-      <select value=${chosen} onChange=${change("model_version")}>
+      <select value=${chosen} onChange=${(event) => changeQuery({ model_version: event.target.value })}>
         ${ready.toReversed().map((each) => html`<option value=${each.version}>${nameOf(each)}</option>`)}
       </select>
     </label>
     <label>
       ${t("filter.station_id")}
-      <input type="search" size="10" value=${station ?? ""} placeholder=${t("thresholds.allStations")}
-        onChange=${change("station_id")} />
+      <${FilterInput} type="search" size="10" value=${station ?? ""} placeholder=${t("thresholds.allStations")}
+        onCommit=${(value) => changeQuery({ station_id: value })} />
     </label>
   </div>`;
 }
@@ -96,17 +96,20 @@ function Workbench({ recipe, version, station }) {
 const limitsOf = ({ threshold, review_threshold }) => ({ threshold, review_threshold });
 
 function Numbers({ limits, inForce, histogram, onChange }) {
-  const change = (name) => ({ target: { value } }) => onChange({ ...limits, [name]: value === "" ? null : Number(value) });
+  const set = (name) => (text) => {
+    if (text !== "") onChange({ ...limits, [name]: Number(text) });
+    else onChange(name === "threshold" ? null : { ...limits, review_threshold: null });
+  };
   const { count, truncated } = histogram;
   return html`<div class="row end">
     <label>
       ${t("model.threshold")}
-      <input type="number" step="any" value=${limits.threshold} onChange=${change("threshold")} />
+      <${FilterInput} type="number" step="any" value=${String(limits.threshold)} onCommit=${set("threshold")} />
     </label>
     <label>
       ${t("thresholds.review")}
-      <input type="number" step="any" value=${limits.review_threshold ?? ""} placeholder=${t("thresholds.none")}
-        onChange=${change("review_threshold")} />
+      <${FilterInput} type="number" step="any" value=${String(limits.review_threshold ?? "")}
+        placeholder=${t("thresholds.none")} onCommit=${set("review_threshold")} />
     </label>
     <button onClick=${() => onChange(null)}>
       <${Icon} name="rotate-ccw" />${t("thresholds.reset", { threshold: number(inForce.threshold) })}
