@@ -113,7 +113,7 @@ def prepare(url: str, database: str, folder: Path, number: int) -> None:
         lw.upload_bundle(RECIPE, write_bundle(folder / "bundle"))
         for outcome in lw.submit_many(make_images(IMAGES), recipe=RECIPE):
             assert isinstance(outcome, Submitted), outcome
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=60) as http:
         _wait(lambda: _scored(http), IMAGES)
         engine = create_engine(database)
         with engine.begin() as connection:
@@ -139,7 +139,7 @@ def _wait(count: Callable[[], int], number: int) -> None:
 def measure_listing(url: str) -> None:
     """Time each page of the gallery, from the newest inspection to the oldest, and some thumbnails."""
     pages, thumbnails, cursor = [], [], None
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=60) as http:
         while True:
             query = {"recipe": RECIPE, "limit": 60, **({"cursor": cursor} if cursor else {})}
             seconds, answer = _timed(http, "/v1/inspections", query)
