@@ -16,7 +16,7 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Where(BaseModel):
-    """Selects stored inspections, by `ids` and the filters of `GET /v1/inspections`. Only final ones are scored again."""
+    """Selects stored inspections, by `ids` and the filters of `GET /v1/inspections`. Only final ones are scored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
