@@ -15,11 +15,12 @@ export function setCsrfToken(token) {
 
 /** A refusal of the API (RFC 9457), or a request that got no answer. */
 export class Problem extends Error {
-  /** @param {{code: string, detail: string, status: number}} problem */
-  constructor({ code, detail, status }) {
+  /** @param {{code: string, detail: string, status: number}} problem further members of it are kept in `members`. */
+  constructor({ code, detail, status, ...members }) {
     super(detail);
     this.code = code;
     this.status = status;
+    this.members = members;
   }
 }
 
@@ -39,6 +40,7 @@ export async function send(path, { method = "GET", json, body, headers = {}, sig
   if (response.status === 401) dispatchEvent(new Event(SIGNED_OUT));
   const problem = await response.json().catch(() => ({}));
   throw new Problem({
+    ...problem,
     code: problem.code ?? `http_${response.status}`,
     detail: problem.detail ?? response.statusText,
     status: response.status,

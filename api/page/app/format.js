@@ -21,6 +21,12 @@ export function percent(share) {
   return new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: digits }).format(share);
 }
 
+/** A share with three significant digits, to compare it with a limit. */
+export function exactPercent(share) {
+  if (!given(share)) return dash;
+  return new Intl.NumberFormat(locale, { style: "percent", maximumSignificantDigits: 3 }).format(share);
+}
+
 /** A score as a multiple of its threshold: `1.35 ×`. */
 export const ratio = (score, threshold) => (given(score) && threshold > 0 ? `${number(Number((score / threshold).toFixed(2)))} ×` : dash);
 
