@@ -84,23 +84,23 @@ def test_a_gate_that_is_not_met_shows_its_rules_and_a_met_one_activates_until_it
     panel, dialog = panel_of(page, run), page.get_by_role("dialog")
     panel.get_by_role("button", name="Activate").click()
     expect(dialog.get_by_label("New rejects, % at most")).to_have_value("1")
-    dialog.get_by_label("Reviewed OK, at least").fill("3")
+    dialog.get_by_label("Parts reviewed OK, at least").fill("3")
     dialog.get_by_role("button", name="Activate").click()
     expect(dialog.get_by_role("alert")).to_contain_text("max_new_rejects")
     rules = dialog.get_by_role("list", name="Rules of the gate").get_by_role("listitem")
     expect(rules).to_have_count(3)
-    expect(rules.nth(0)).to_contain_text("New rejects, % at most: not met")
+    expect(rules.nth(0)).to_contain_text("New rejects: not met")
     expect(rules.nth(0)).to_contain_text("66.7% (4 of 6), at most 1%")
-    expect(rules.nth(1)).to_contain_text("Failures, % at most: met")
+    expect(rules.nth(1)).to_contain_text("Failures: met")
     expect(rules.nth(1)).to_contain_text("0% (0 of 6), at most 1%")
-    expect(rules.nth(2)).to_contain_text("Reviewed OK, at least: not met")
+    expect(rules.nth(2)).to_contain_text("Parts reviewed OK: not met")
     expect(rules.nth(2)).to_contain_text("0, at least 3")
     assert axe_violations(page) == []
     assert scored.get(f"/v1/recipes/{scored.recipe}")["active_version"] == 1
     faults.seen.clear()  # the browser reports the refusal
 
     dialog.get_by_label("New rejects, % at most").fill("66.7")
-    dialog.get_by_label("Reviewed OK, at least").fill("")
+    dialog.get_by_label("Parts reviewed OK, at least").fill("")
     dialog.get_by_role("button", name="Activate").click()
     expect(dialog).to_have_count(0)
     activation = panel.get_by_role("group", name="Activation")
@@ -187,6 +187,7 @@ def test_a_schedule_is_created_and_removed(page: Page, scored: Scored, faults: F
     expect(dialog.get_by_role("status")).to_have_text("12 images will be scored.")
     dialog.get_by_role("button", name="Create the schedule").click()
     row = page.get_by_role("row", name=name)
+    expect(row).to_be_visible()
     [schedule] = [one for one in scored.get("/v1/rescore-schedules")["items"] if one["name"] == name]
     assert (schedule["cron"], schedule["time_zone"]) == ("45 22 * * 1-5", "Europe/Berlin")
     assert schedule["run"] == {

@@ -38,7 +38,7 @@ export function ChallengerPanel({ recipe, challenger, may, onEnded }) {
       </span>
     </header>
     <${Resource} of=${run}>${({ counts, created_by: by, created_at: at }) => html`
-      <dl class="figures">${COUNTS.map((name) => html`<div class="figure">
+      <dl class="figures counts">${COUNTS.map((name) => html`<div class="figure">
         <dt>${t(`rescoring.${name}`)}</dt><dd>${integer(counts[name])}</dd></div>`)}</dl>
       <p class="soft small">${t("rescoring.started.by")} ${by}, <${Time} at=${at} /></p>`}<//>
     ${asking && html`<${Confirm} title=${t("challenger.end.title")} yes=${t("challenger.end")} onYes=${end}

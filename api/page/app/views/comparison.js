@@ -15,6 +15,7 @@ import { StartRun } from "./start-run.js";
 
 const SIDE = 360;
 const LARGEST = 3; // times the threshold; higher scores are drawn at the border
+const SMALLEST = 1.2; // times the threshold; it is always within the field
 const SHOWN_FLIPS = 24;
 
 export function Comparison({ recipe, versions: [a, b], onClose }) {
@@ -75,7 +76,9 @@ function Flip({ pair, recipe }) {
 }
 
 function Scatter({ a, b, pairs, chosen, onChoose }) {
-  const place = (ratio) => (SIDE * Math.min(LARGEST, Math.max(0, ratio ?? 0))) / LARGEST;
+  const highest = Math.max(...pairs.flatMap((pair) => [pair.a.ratio ?? 0, pair.b.ratio ?? 0]));
+  const end = Math.min(LARGEST, Math.max(SMALLEST, 1.05 * highest));
+  const place = (ratio) => (SIDE * Math.min(end, Math.max(0, ratio ?? 0))) / end;
   const at = place(1);
   const label = t("comparison.scatter", { a: a.version, b: b.version });
   return html`<figure class="stack tight">
@@ -83,6 +86,8 @@ function Scatter({ a, b, pairs, chosen, onChoose }) {
       <rect width=${SIDE} height=${SIDE} class="field" />
       <line x1=${at} x2=${at} y1="0" y2=${SIDE} />
       <line x1="0" x2=${SIDE} y1=${SIDE - at} y2=${SIDE - at} />
+      <text x=${SIDE - 6} y=${SIDE - 8} text-anchor="end">${t("model.version", { version: a.version })} →</text>
+      <text x="6" y="16">↑ ${t("model.version", { version: b.version })}</text>
       ${pairs.map((pair) => html`<${Dot} key=${pair.inspection_id} pair=${pair} chosen=${pair === chosen}
         x=${place(pair.a.ratio)} y=${SIDE - place(pair.b.ratio)} onChoose=${onChoose} />`)}
     </svg>

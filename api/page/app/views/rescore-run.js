@@ -38,7 +38,7 @@ export function Run({ run, may, onChanged }) {
       <${Actions} run=${run} may=${may} onAsk=${setAsking} onChanged=${onChanged} />
     </header>
     <${HowFar} run=${run} />
-    <dl class="figures">
+    <dl class="figures counts">
       ${names.map((name) => html`<div class="figure">
         <dt>${t(`rescoring.${name}`)}</dt><dd>${integer(counts[name])}</dd></div>`)}
     </dl>
@@ -116,7 +116,7 @@ function Flip({ result, recipe }) {
       ? html`<a href=${href(`/inspections/${id}`, { recipe })}>
           <img src=${thumbnailOf(id)} alt=${t("card.image", { name })} width="256" height="256" loading="lazy" /></a>`
       : name}
-    <span class="row"><${Verdict} value=${result.before.verdict} /> → <${Verdict} value=${result.verdict} /></span>
+    <span class="flip"><${Verdict} value=${result.before.verdict} /> → <${Verdict} value=${result.verdict} /></span>
   </li>`;
 }
 

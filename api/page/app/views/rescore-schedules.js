@@ -36,7 +36,7 @@ function Table({ schedules, may, onRemove }) {
     <tbody>${schedules.map((each) => html`<tr key=${each.id}>
       <td>${each.name}</td>
       <td><${What} run=${each.run} /></td>
-      <td><code>${each.cron}</code><br /><span class="soft small">${each.time_zone}</span></td>
+      <td><code class="cron">${each.cron}</code><br /><span class="soft small">${each.time_zone}</span></td>
       <td>${each.state === "enabled" ? html`<${Time} at=${each.next_at} />` : tCode("rescoring", each.state)}</td>
       <td><${Last} last=${each.last} /></td>
       <td class="number">${may && html`<button onClick=${() => onRemove(each)}>${t("action.remove")}</button>`}</td>

@@ -34,9 +34,9 @@ export function GateDialog({ run, onClose, onActivated }) {
     <form class="stack" onSubmit=${activate}>
       <p>${t("rescoring.activate.text")}</p>
       <div class="rules">
-        ${Object.entries(SHARES).map(([rule, proposed]) => html`<label>${t(`gate.${rule}`)}
+        ${Object.entries(SHARES).map(([rule, proposed]) => html`<label>${t("gate.most", { rule: t(`gate.${rule}`) })}
           <input name=${rule} type="number" min="0" max="100" step="any" defaultValue=${proposed} /></label>`)}
-        ${NUMBERS.map((rule) => html`<label>${t(`gate.${rule}`)}
+        ${NUMBERS.map((rule) => html`<label>${t("gate.least", { rule: t(`gate.${rule}`) })}
           <input name=${rule} type="number" min="1" step="1" /></label>`)}
       </div>
       <label class="inline"><input type="checkbox" name="confident" value="yes" />${t("gate.confident")}</label>
@@ -71,7 +71,7 @@ function Outcome({ outcome }) {
   const { rule, met, detail } = outcome;
   return html`<li class="stack tight">
     <span class=${`light ${met ? "ok" : "ng"}`}><${Icon} name=${met ? "check" : "x"} />
-      ${tCode("gate", rule)}: ${t(met ? "gate.met" : "gate.notMet")}</span>
+      ${t(met ? "gate.met" : "gate.notMet", { rule: tCode("gate", rule) })}</span>
     <span class="soft small number">${detail ?? describe(outcome)}</span>
   </li>`;
 }

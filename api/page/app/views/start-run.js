@@ -49,11 +49,11 @@ export function StartRun({ recipe, version, where = {}, onClose, onStarted }) {
   return html`<${Dialog} title=${title} onClose=${onClose}>
     <form class="stack" onSubmit=${act} onChange=${() => setCount(null)}>
       ${!recipe && html`<${RecipeField} chosen=${chosen} onChoose=${setChosen} />`}
-      <${VersionField} key=${`${chosen} ${ready.length}`} ready=${ready} chosen=${version} newest=${repeats}
-        empty=${versions.data && ready.length === 0} />
+      <${VersionField} key=${`${chosen} ${ready.length} ${repeats}`} ready=${ready} chosen=${version}
+        newest=${repeats} empty=${versions.data && ready.length === 0} />
       <${ProblemLine} problem=${versions.problem} />
       <${Filters} where=${where} />
-      <${Options} />
+      <${Options} repeats=${repeats} />
       <${Repeat} repeats=${repeats} onChange=${setRepeats} />
       ${count && html`<p role="status"><strong>${describeCount(count)}</strong></p>`}
       <${ProblemLine} problem=${problem} />
@@ -122,7 +122,7 @@ function Filters({ where }) {
   </fieldset>`;
 }
 
-function Options() {
+function Options({ repeats }) {
   const number = (name) => html`<label>${t(`rescoring.option.${name}`)}
     <input name=${name} type="number" step="any" size="8" /></label>`;
   return html`<details><summary>${t("rescoring.options")}</summary>
@@ -133,11 +133,16 @@ function Options() {
       <fieldset class="row end"><legend>${t("rescoring.window")}</legend>
         <label>${t("rescoring.window.from")}<input name="window_from" type="time" /></label>
         <label>${t("rescoring.window.to")}<input name="window_to" type="time" /></label>
+        ${!repeats && html`<${Zone} />`}
       </fieldset>
-      <label>${t("rescoring.zone")}
-        <input name="time_zone" maxlength="100" placeholder=${LOCAL_ZONE} defaultValue=${LOCAL_ZONE} /></label>
     </div>
   </details>`;
+}
+
+/** The time zone of the hours, and of the times of a schedule. */
+function Zone() {
+  return html`<label>${t("rescoring.zone")}
+    <input name="time_zone" maxlength="100" size="14" placeholder=${LOCAL_ZONE} defaultValue=${LOCAL_ZONE} /></label>`;
 }
 
 function Repeat({ repeats, onChange }) {
@@ -156,5 +161,6 @@ function Repeat({ repeats, onChange }) {
         ? html`<label>${t("rescoring.expression")}
             <input name="cron" required maxlength="200" size="16" placeholder="30 22 * * 1-5" /></label>`
         : html`<label>${t("rescoring.at")}<input name="at" type="time" required defaultValue="22:30" /></label>`}
+      <${Zone} />
     </fieldset>`}`;
 }
