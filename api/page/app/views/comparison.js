@@ -86,7 +86,7 @@ function Scatter({ a, b, pairs, chosen, onChoose }) {
       <rect width=${SIDE} height=${SIDE} class="field" />
       <line x1=${at} x2=${at} y1="0" y2=${SIDE} />
       <line x1="0" x2=${SIDE} y1=${SIDE - at} y2=${SIDE - at} />
-      <text x=${SIDE - 6} y=${SIDE - 8} text-anchor="end">${t("model.version", { version: a.version })} →</text>
+      <text x="6" y=${SIDE - 8}>${t("model.version", { version: a.version })} →</text>
       <text x="6" y="16">↑ ${t("model.version", { version: b.version })}</text>
       ${pairs.map((pair) => html`<${Dot} key=${pair.inspection_id} pair=${pair} chosen=${pair === chosen}
         x=${place(pair.a.ratio)} y=${SIDE - place(pair.b.ratio)} onChoose=${onChoose} />`)}
