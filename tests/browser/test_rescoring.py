@@ -70,6 +70,9 @@ def test_a_run_is_counted_then_started_and_its_figures_are_those_of_the_api(page
     links = [f"/inspections/{flip['inspection_id']}?recipe={scored.recipe}" for flip in flips]
     expect(panel.locator(".strip a")).to_have_count(len(flips))
     assert [link.get_attribute("href") for link in panel.locator(".strip a").all()] == links
+    with page.expect_download() as exported:
+        panel.get_by_role("link", name="Export CSV").click()
+    assert len(exported.value.path().read_text().splitlines()) == 1 + len(flips)
     assert axe_violations(page) == []
     with page.expect_popup() as opened:
         panel.get_by_role("link", name="Report").click()

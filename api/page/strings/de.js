@@ -540,6 +540,7 @@ export default {
   "rescoring.started.by": "Gestartet von",
   "rescoring.finished": "Beendet",
   "rescoring.flips": "Urteile, die sich ändern würden",
+  "rescoring.flips.first": "Die ersten {count}. Die Datei enthält alle.",
   "rescoring.activation": "Aktivierung",
   "rescoring.activated": "Version {version} aktiviert von {by}, nach Version {before}",
   "rescoring.rolledBack": "Zurückgesetzt von {by}",

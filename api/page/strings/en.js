@@ -540,6 +540,7 @@ export default {
   "rescoring.started.by": "Started by",
   "rescoring.finished": "Finished",
   "rescoring.flips": "Verdicts that would change",
+  "rescoring.flips.first": "The first {count}. The file has all of them.",
   "rescoring.activation": "Activation",
   "rescoring.activated": "Version {version} activated by {by}, after version {before}",
   "rescoring.rolledBack": "Rolled back by {by}",

@@ -98,12 +98,19 @@ function Facts({ run }) {
 /** The images whose verdict would change, read once a person opens them. */
 function Flips({ run }) {
   const [open, setOpen] = useState(false);
-  const flips = useResource(open ? `/v1/rescore-runs/${run.id}/flips` : null, { query: { limit: SHOWN_FLIPS } });
+  const path = `/v1/rescore-runs/${run.id}`;
+  const flips = useResource(open ? `${path}/flips` : null, { query: { limit: SHOWN_FLIPS } });
   return html`<details onToggle=${(event) => setOpen(event.target.open)}>
     <summary>${t("rescoring.flips")}</summary>
-    <div><${Resource} of=${flips}>${({ items }) => html`<ul class="strip">
-      ${items.map((result) => html`<${Flip} key=${result.number} result=${result} recipe=${run.recipe} />`)}
-    </ul>`}<//></div>
+    <div class="stack"><${Resource} of=${flips}>${({ items, next_cursor: more }) => html`
+      <ul class="strip">
+        ${items.map((result) => html`<${Flip} key=${result.number} result=${result} recipe=${run.recipe} />`)}
+      </ul>
+      <div class="row">
+        ${more && html`<span class="soft">${t("rescoring.flips.first", { count: integer(items.length) })}</span>`}
+        <a class="button" href=${href(`${path}/export`, { format: "csv", flips: true })} download>
+          ${t("gallery.export", { format: "CSV" })}</a>
+      </div>`}<//></div>
   </details>`;
 }
 
