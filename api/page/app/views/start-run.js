@@ -58,7 +58,7 @@ export function StartRun({ recipe, version, where = {}, onClose, onStarted }) {
       ${count && html`<p role="status"><strong>${describeCount(count)}</strong></p>`}
       <${ProblemLine} problem=${problem} />
       <div class="row">
-        <button value="count">${t("rescoring.countFirst")}</button>
+        <button value="count" disabled=${ready.length === 0}>${t("rescoring.countFirst")}</button>
         <button class="primary" value="start" disabled=${!count}>
           ${t(repeats ? "rescoring.repeat.create" : "rescoring.start")}</button>
         <button type="button" onClick=${onClose}>${t("action.back")}</button>
