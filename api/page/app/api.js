@@ -29,9 +29,10 @@ export async function send(path, { method = "GET", json, body, headers = {}, sig
   const all = { ...headers };
   if (json !== undefined) all["Content-Type"] = "application/json";
   if (UNSAFE.has(method) && csrfToken) all["X-CSRF-Token"] = csrfToken;
+  const sent = json === undefined ? body : JSON.stringify(json);
   let response;
   try {
-    response = await fetch(path, { method, headers: all, body: json === undefined ? body : JSON.stringify(json), signal });
+    response = await fetch(path, { method, headers: all, body: sent, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({ code: "unreachable", detail: String(error.message), status: 0 });
