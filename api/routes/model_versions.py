@@ -30,8 +30,9 @@ _BODY = {
 _EXISTS: dict[int | str, dict[str, Any]] = {200: {"model": ModelVersion, "description": "The version already exists."}}
 
 
-def _document(connection: Connection, version: model_versions.ModelVersion) -> ModelVersion:
-    return ModelVersion.of(version, thresholds.in_force(connection, version.id))
+def _document(services: Services, connection: Connection, version: model_versions.ModelVersion) -> ModelVersion:
+    bundle_bytes = services.store.size(bundle_key(version.sha256))
+    return ModelVersion.of(version, thresholds.in_force(connection, version.id), bundle_bytes)
 
 
 @router.get("/model-versions")
@@ -39,7 +40,7 @@ def list_model_versions(name: RecipePath, services: Context) -> ModelVersionList
     """List the versions of a recipe, newest first."""
     with services.transaction() as connection:
         versions = model_versions.list_all(connection, name)
-        return ModelVersionList(items=[_document(connection, version) for version in versions])
+        return ModelVersionList(items=[_document(services, connection, version) for version in versions])
 
 
 @router.post(
@@ -90,7 +91,7 @@ def _register(services: Services, bundle: VerifiedBundle, name: str, actor: str)
     bundle.publish(services.store)
     with services.transaction() as connection:
         version, new = bundle.register(connection, name, actor=actor)
-        document = _document(connection, version)
+        document = _document(services, connection, version)
     if version.state == "uploaded":
         services.publisher.call(Task.CHECK_MODEL, version.id, queue=BULK_QUEUE)
     return document, new
@@ -100,7 +101,7 @@ def _register(services: Services, bundle: VerifiedBundle, name: str, actor: str)
 def get_model_version(name: RecipePath, version: VersionPath, services: Context) -> ModelVersion:
     """Get a version, with its manifest and the thresholds in force."""
     with services.transaction() as connection:
-        return _document(connection, model_versions.get(connection, name, version))
+        return _document(services, connection, model_versions.get(connection, name, version))
 
 
 @router.get("/model-versions/{version}/bundle", response_class=FileResponse, responses=binary("application/x-tar"))
@@ -117,7 +118,7 @@ def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> Fil
 def activate_model_version(name: RecipePath, version: VersionPath, services: Context, actor: Actor) -> ModelVersion:
     """Activate a ready version. It scores from the next minibatch on."""
     with services.transaction() as connection:
-        return _document(connection, model_versions.activate(connection, name, version, actor=actor))
+        return _document(services, connection, model_versions.activate(connection, name, version, actor=actor))
 
 
 @router.post("/model-versions/rollback", responses=refuses(Code.INVALID_TRANSITION))
@@ -125,4 +126,4 @@ def activate_model_version(name: RecipePath, version: VersionPath, services: Con
 def roll_back(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
     """Activate the previously active version again."""
     with services.transaction() as connection:
-        return _document(connection, model_versions.rollback(connection, name, actor=actor))
+        return _document(services, connection, model_versions.rollback(connection, name, actor=actor))

@@ -179,7 +179,7 @@ class ModelVersion(BaseModel):
     `manifest` is that of its bundle. Its `metrics` are the detection on labelled images. Its `detectability` is the
     share of synthetic defects that reach the threshold, by kind, size and contrast, with a `statement` in sentences;
     `fit_for_use` is false if almost nothing is caught, and then `reasons` and `advice` say why and what to try. Both
-    are null if they were not measured.
+    are null if they were not measured. `bundle_bytes` is the size of its bundle, null if the store has none.
     """
 
     recipe: str
@@ -190,11 +190,14 @@ class ModelVersion(BaseModel):
     rejection: str | None
     manifest: dict[str, Any]
     thresholds: list[Threshold]
+    bundle_bytes: int | None
     created_at: dt.datetime
     decided_at: dt.datetime | None
 
     @classmethod
-    def of(cls, version: model_versions.ModelVersion, in_force: list[limits.Threshold]) -> Self:
+    def of(
+        cls, version: model_versions.ModelVersion, in_force: list[limits.Threshold], bundle_bytes: int | None = None
+    ) -> Self:
         return cls(
             recipe=version.recipe,
             version=version.version,
@@ -204,6 +207,7 @@ class ModelVersion(BaseModel):
             rejection=version.rejection,
             manifest=version.manifest,
             thresholds=[Threshold.of(limit) for limit in in_force],
+            bundle_bytes=bundle_bytes,
             created_at=version.created_at,
             decided_at=version.decided_at,
         )

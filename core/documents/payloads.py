@@ -72,8 +72,8 @@ def _model_version(connection: Connection, version_id: int) -> Document | None:
         return None
     version = model_versions.by_id(connection, version_id)
     in_force = thresholds.in_force(connection, version_id)
-    # Without the manifest, which may have megabytes.
-    return ModelVersion.of(version, in_force).model_dump(mode="json", exclude={"manifest"})
+    # Without the manifest, which may have megabytes, and without what only the store knows.
+    return ModelVersion.of(version, in_force).model_dump(mode="json", exclude={"manifest", "bundle_bytes"})
 
 
 def _tests(_: Connection, subjects: set[str]) -> dict[str, Document]:

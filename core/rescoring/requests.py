@@ -16,11 +16,15 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Where(BaseModel):
-    """Selects stored inspections, by the filters of `GET /v1/inspections`. Only final ones are scored again."""
+    """Selects stored inspections, by `ids` and the filters of `GET /v1/inspections`. Only final ones are scored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recipe: Annotated[str | None, Field(description="must be the recipe of the run, if given")] = None
+    ids: Annotated[
+        list[UUID] | None,
+        Field(min_length=1, max_length=1000, description="only these inspections; ids of other recipes are left out"),
+    ] = None
     part_id: _Text | None = None
     lot_id: _Text | None = None
     line_id: _Text | None = None
@@ -37,8 +41,8 @@ class Where(BaseModel):
     ] = None
 
     def filters(self, recipe: str) -> Filters:
-        """Return the filters of `core.inspection.inspections` that select the same inspections."""
-        return Filters(recipe=recipe, **self.model_dump(exclude={"recipe", "max_age_hours"}))
+        """Return the filters of `core.inspection.inspections` that select the same inspections, apart from `ids`."""
+        return Filters(recipe=recipe, **self.model_dump(exclude={"recipe", "ids", "max_age_hours"}))
 
     def resolve_age(self, now: dt.datetime) -> Self:
         """Return a copy in which `since` replaces `max_age_hours`."""

@@ -11,13 +11,16 @@ from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     CTE,
     BigInteger,
     ColumnElement,
     Connection,
     Float,
     Select,
+    Uuid,
     and_,
+    any_,
     case,
     func,
     insert,
@@ -56,6 +59,8 @@ class StoredSource:
         filters = self.where.filters(self.recipe)
         until = min(filters.until or self.created_at, self.created_at)
         conditions = inspections.conditions(connection, replace(filters, until=until), table)
+        if self.where.ids is not None:
+            conditions.append(table.c.id == any_(literal(self.where.ids, ARRAY(Uuid))))
         query = select(table.c.id).where(*conditions).order_by(table.c.id)
         return query if after is None else query.where(table.c.id > after)
 

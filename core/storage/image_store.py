@@ -190,6 +190,13 @@ class Store:
             raise ValueError(f"{key!r} is not a key of the store")
         return self.root / key
 
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes, or None if there is none."""
+        try:
+            return self.path(key).stat().st_size
+        except FileNotFoundError:
+            return None
+
     def holds(self, key: str) -> bool:
         return self.path(key).is_file()
 

@@ -1,7 +1,7 @@
 """Re-scoring runs: score archives again and see what would change."""
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,11 @@ Verdict = Literal["ok", "ng", "review"]
 class Where(TypedDict, total=False):
     """The stored inspections of a run, by the filters of `inspections`. None is the same as absent.
 
+    `ids` are 1 to 1,000 inspections; those of another recipe are left out.
     `max_age_hours` is like `since`, counted back from the creation of the run.
     """
 
+    ids: Sequence[UUID | str] | None
     part_id: str | None
     lot_id: str | None
     line_id: str | None
@@ -257,5 +259,6 @@ def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(where: Where) -> dict[str, Any]:
     """The filters as JSON."""
-    age = where.get("max_age_hours")
-    return {**as_text(where), **({} if age is None else {"max_age_hours": age})}
+    ids, age = where.get("ids"), where.get("max_age_hours")
+    others = {} if ids is None else {"ids": [str(one) for one in ids]}
+    return {**as_text(where), **others, **({} if age is None else {"max_age_hours": age})}

@@ -234,6 +234,7 @@ class ModelVersion(Result, frozen=True):
         rejection: why a worker rejected it.
         manifest: `manifest.json` of its bundle; empty in a webhook, because it may be large.
         thresholds: the thresholds in force.
+        bundle_bytes: the size of its bundle; None if the store has none, and in a webhook.
     """
 
     recipe: str
@@ -246,6 +247,7 @@ class ModelVersion(Result, frozen=True):
     created_at: dt.datetime
     decided_at: dt.datetime | None
     manifest: dict[str, Any] = msgspec.field(default_factory=dict)
+    bundle_bytes: int | None = None
 
     @property
     def threshold(self) -> Threshold:

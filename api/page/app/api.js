@@ -15,11 +15,12 @@ export function setCsrfToken(token) {
 
 /** A refusal of the API (RFC 9457), or a request that got no answer. */
 export class Problem extends Error {
-  /** @param {{code: string, detail: string, status: number}} problem */
-  constructor({ code, detail, status }) {
+  /** @param {{code: string, detail: string, status: number}} problem further members of it are kept in `members`. */
+  constructor({ code, detail, status, ...members }) {
     super(detail);
     this.code = code;
     this.status = status;
+    this.members = members;
   }
 }
 
@@ -28,9 +29,10 @@ export async function send(path, { method = "GET", json, body, headers = {}, sig
   const all = { ...headers };
   if (json !== undefined) all["Content-Type"] = "application/json";
   if (UNSAFE.has(method) && csrfToken) all["X-CSRF-Token"] = csrfToken;
+  const sent = json === undefined ? body : JSON.stringify(json);
   let response;
   try {
-    response = await fetch(path, { method, headers: all, body: json === undefined ? body : JSON.stringify(json), signal });
+    response = await fetch(path, { method, headers: all, body: sent, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({ code: "unreachable", detail: String(error.message), status: 0 });
@@ -39,6 +41,7 @@ export async function send(path, { method = "GET", json, body, headers = {}, sig
   if (response.status === 401) dispatchEvent(new Event(SIGNED_OUT));
   const problem = await response.json().catch(() => ({}));
   throw new Problem({
+    ...problem,
     code: problem.code ?? `http_${response.status}`,
     detail: problem.detail ?? response.statusText,
     status: response.status,

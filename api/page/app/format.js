@@ -22,32 +22,39 @@ export function percent(share) {
   return new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: digits }).format(share);
 }
 
+/** A share with three significant digits, to compare it with a limit. */
+export function exactPercent(share) {
+  if (!given(share)) return dash;
+  return new Intl.NumberFormat(locale, { style: "percent", maximumSignificantDigits: 3 }).format(share);
+}
+
 /** A score as a multiple of its threshold: `1.35 ×`. */
 export function ratio(score, threshold) {
   if (!given(score) || !(threshold > 0)) return dash;
   return `${number(Number((score / threshold).toFixed(2)))} ×`;
 }
 
+/** A number with its unit, one of those of `Intl.NumberFormat`. */
+function withUnit(value, unit, digits) {
+  const options = { style: "unit", unit, unitDisplay: "short", maximumFractionDigits: digits };
+  return new Intl.NumberFormat(locale, options).format(value);
+}
+
 /** Milliseconds as ms, s, min or h. */
 export function duration(milliseconds) {
   if (!given(milliseconds)) return dash;
-  if (milliseconds < 1000) return unit(milliseconds, "millisecond", milliseconds < 10 ? 1 : 0);
+  if (milliseconds < 1000) return withUnit(milliseconds, "millisecond", milliseconds < 10 ? 1 : 0);
   const seconds = milliseconds / 1000;
-  if (seconds < 90) return unit(seconds, "second", seconds < 10 ? 1 : 0);
-  if (seconds < 5400) return unit(seconds / 60, "minute", 0);
-  return seconds < 172800 ? unit(seconds / 3600, "hour", 1) : unit(seconds / 86400, "day", 1);
-}
-
-function unit(value, name, digits) {
-  const options = { style: "unit", unit: name, unitDisplay: "short", maximumFractionDigits: digits };
-  return new Intl.NumberFormat(locale, options).format(value);
+  if (seconds < 90) return withUnit(seconds, "second", seconds < 10 ? 1 : 0);
+  if (seconds < 5400) return withUnit(seconds / 60, "minute", 0);
+  return seconds < 172800 ? withUnit(seconds / 3600, "hour", 1) : withUnit(seconds / 86400, "day", 1);
 }
 
 export function bytes(count) {
   if (!given(count)) return dash;
   const units = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
   const step = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(count, 1)) / 3)));
-  return unit(count / 1000 ** step, units[step], 1);
+  return withUnit(count / 1000 ** step, units[step], 1);
 }
 
 export const day = (moment) => days.format(new Date(moment));

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from api.responses.problems import refuses
 from api.responses.schemas import GateOutcome, RunActivation
-from api.services import Actor, Context
+from api.services import Actor, Context, Services
 from core.documents.documents import ModelVersion
 from core.errors import Code
 from core.models import thresholds
@@ -16,6 +16,7 @@ from core.rescoring import activation
 from core.rescoring.activation import ActivationResult
 from core.rescoring.documents import RescoreRun
 from core.rescoring.gate import Gate
+from core.storage.image_store import bundle_key
 
 router = APIRouter(prefix="/v1/rescore-runs/{run_id}", tags=["re-scoring"])
 
@@ -28,12 +29,15 @@ class Activation(BaseModel):
     gate: Gate
 
 
-def _document(connection: Connection, result: ActivationResult, *, activated: bool) -> RunActivation:
+def _document(
+    services: Services, connection: Connection, result: ActivationResult, *, activated: bool
+) -> RunActivation:
+    bundle_bytes = services.store.size(bundle_key(result.version.sha256))
     return RunActivation(
         activated=activated,
         gate=[GateOutcome.of_rule(outcome) for outcome in result.gate],
         run=RescoreRun.from_run(result.run),
-        model_version=ModelVersion.of(result.version, thresholds.in_force(connection, result.version.id)),
+        model_version=ModelVersion.of(result.version, thresholds.in_force(connection, result.version.id), bundle_bytes),
     )
 
 
@@ -49,7 +53,7 @@ def activate_rescore_run(run_id: UUID, new: Activation, services: Context, actor
     """
     with services.transaction() as connection:
         result = activation.activate(connection, run_id, new.gate, actor=actor)
-        return _document(connection, result, activated=True)
+        return _document(services, connection, result, activated=True)
 
 
 @router.post("/rollback", responses=refuses(Code.INVALID_TRANSITION))
@@ -61,4 +65,4 @@ def roll_back_rescore_run(run_id: UUID, services: Context, actor: Actor) -> RunA
     """
     with services.transaction() as connection:
         result = activation.rollback(connection, run_id, actor=actor)
-        return _document(connection, result, activated=False)
+        return _document(services, connection, result, activated=False)

@@ -109,8 +109,13 @@ def source(of: Mapping[str, Any]) -> str:
         return f"the manifest {of['manifest']}"
     if "live" in of:
         return f"the line, a share of {of['live']['share']:.3g}"
-    asked = ", ".join(f"{name} {value}" for name, value in of.get("where", {}).items())
-    return f"the inspections with {asked}" if asked else "all inspections"
+    where = dict(of.get("where", {}))
+    ids = where.pop("ids", None)
+    selected = "all inspections" if ids is None else f"{len(ids)} selected inspection{'s' if len(ids) > 1 else ''}"
+    asked = ", ".join(f"{name} {value}" for name, value in where.items())
+    if not asked:
+        return selected
+    return f"the inspections with {asked}" if ids is None else f"{selected} with {asked}"
 
 
 def _warnings(report: RescoreReport) -> list[str]:

@@ -131,7 +131,7 @@ def test_the_same_bundle_twice_is_one_version_and_can_be_downloaded(
     assert (answer.status_code, answer.json()["version"]) == (200, 1)
     assert client.get(f"/v1/recipes/{recipe}/model-versions/1/bundle").content == packed(bundle)
     [version] = client.get(f"/v1/recipes/{recipe}/model-versions").json()["items"]
-    assert version["sha256"] == digest(read_folder(bundle)[MANIFEST])
+    assert (version["sha256"], version["bundle_bytes"]) == (digest(read_folder(bundle)[MANIFEST]), len(packed(bundle)))
 
 
 def test_a_bundle_whose_golden_score_is_not_reproduced_is_rejected(

@@ -68,6 +68,7 @@ def test_a_run_is_created_once_with_the_given_options(client: Callable[..., Any]
     ("options", "source"),
     [
         ({"where": {}}, {"where": {}}),
+        ({"where": {"ids": [UUID(RUN["id"]), "b"]}}, {"where": {"ids": [RUN["id"], "b"]}}),
         ({"folder": "/lots/a"}, {"folder": "/lots/a"}),
         ({"manifest": "m"}, {"manifest": "m"}),
     ],

@@ -1,95 +1,77 @@
-/** Re-scoring: count first, then start; progress with rate and time left; report with flips, gate and schedules. */
+/** Re-scoring: runs with their progress, newest first, and the schedules that create them. */
 
 import { useState } from "../../vendor/hooks.mjs";
 import { call, useResource } from "../api.js";
-import { Dialog } from "../components/dialog.js";
 import { Icon } from "../components/icon.js";
-import { Progress } from "../components/progress.js";
+import { ProblemLine } from "../components/problem-line.js";
 import { Empty, Resource } from "../components/states.js";
-import { Time } from "../components/time.js";
-import { showToast } from "../components/toast.js";
-import { integer } from "../format.js";
 import { html } from "../html.js";
 import { href } from "../router.js";
 import { useMay } from "../session.js";
-import { t, tCode } from "../strings.js";
+import { t } from "../strings.js";
+import { Run } from "./rescore-run.js";
+import { Schedules } from "./rescore-schedules.js";
 import { StartRun } from "./start-run.js";
 
-const ACTIONS = { queued: ["pause", "cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"] };
-const ICONS = { pause: "pause", resume: "play", cancel: "x" };
+const PATH = "/v1/rescore-runs";
+const PAGE = 20;
 
 export function Rescoring({ query }) {
-  const runs = useResource("/v1/rescore-runs", { query: { recipe: query.recipe, limit: 50 }, every: 3_000 });
+  return html`<${OfRecipe} key=${query.recipe} recipe=${query.recipe} />`;
+}
+
+function OfRecipe({ recipe }) {
+  const runs = useRuns(recipe);
+  const schedules = useResource("/v1/rescore-schedules", { every: 30_000 });
   const [starting, setStarting] = useState(false);
   const may = useMay("admin");
+  const reload = () => {
+    runs.reload();
+    schedules.reload();
+  };
   return html`
     <div class="view-head"><h1>${t("nav.rescoring")}</h1><p>${t("rescoring.text")}</p>
-      ${may && html`<div class="actions"><button class="primary" onClick=${() => setStarting(true)}><${Icon} name="plus" />${t("rescoring.start")}</button></div>`}
+      ${may && html`<div class="actions"><button class="primary" onClick=${() => setStarting(true)}>
+        <${Icon} name="plus" />${t("rescoring.start")}</button></div>`}
     </div>
-    <${Resource} of=${runs}>${({ items }) => (items.length === 0
+    <${Resource} of=${runs.newest}>${() => (runs.items.length === 0
       ? html`<${Empty} title=${t("rescoring.none")}><p>${t("rescoring.none.next")}</p><//>`
-      : items.map((run) => html`<${Run} key=${run.id} run=${run} may=${may} onChanged=${runs.reload} />`))}<//>
-    <${Schedules} recipe=${query.recipe} may=${may} />
-    ${starting && html`<${StartRun} recipe=${query.recipe} onClose=${() => setStarting(false)} onStarted=${runs.reload} />`}
+      : runs.items.map((run) => html`<${Run} key=${run.id} run=${run} may=${may} onChanged=${runs.replace} />`))}<//>
+    ${runs.more && html`<div><button onClick=${runs.more}>${t("rescoring.older")}</button></div>`}
+    <${ProblemLine} problem=${runs.problem} />
+    <${Schedules} schedules=${schedules} recipe=${recipe} may=${may} />
+    ${starting && html`<${StartRun} recipe=${recipe} onClose=${() => setStarting(false)} onStarted=${reload} />`}
   `;
 }
 
-function Run({ run, may, onChanged }) {
-  const { counts, progress, model } = run;
-  const [asking, setAsking] = useState(null);
-  const act = async (action) => {
-    setAsking(null);
+/**
+ * The runs, newest first. The newest are read again and again, older ones page by page when a person asks for them.
+ *
+ * @returns {{newest: object, items: object[], more: ?function, problem: ?Error, reload: function, replace: function}}
+ *   `more` reads a page of older runs, and is null once there are none; `replace` shows a run as it is after a change.
+ */
+function useRuns(recipe) {
+  const newest = useResource(PATH, { query: { recipe, limit: PAGE }, every: 3_000 });
+  const [older, setOlder] = useState({ items: [], cursor: null, read: false });
+  const [problem, setProblem] = useState(null);
+  const fresh = newest.data?.items ?? [];
+  const known = new Set(fresh.map(({ id }) => id));
+  const cursor = older.read ? older.cursor : newest.data?.next_cursor;
+  const more = async () => {
+    setProblem(null);
     try {
-      await call(`/v1/rescore-runs/${run.id}/${action}`, { method: "POST", json: action === "activate" ? {} : undefined });
-    } catch (problem) {
-      showToast(problem.message);
+      const page = await call(href(PATH, { recipe, limit: PAGE, cursor }));
+      // The newest are kept, too: new runs push them out of the first page.
+      const items = [...(older.read ? older.items : fresh), ...page.items];
+      setOlder({ items, cursor: page.next_cursor, read: true });
+    } catch (refusal) {
+      setProblem(refusal);
     }
-    onChanged();
   };
-  const ask = (action) => (action === "cancel" || action === "activate" ? setAsking(action) : act(action));
-  return html`<section class="panel">
-    <header class="row">
-      <span class=${`verdict ${run.status === "failed" ? "ng" : run.status === "completed" ? "ok" : ""}`}>${tCode("run", run.status)}</span>
-      <h2>${run.recipe}, ${t("model.version", { version: model.version })}</h2>
-      <span class="soft small">${run.kind === "challenger" ? t("rescoring.challenger") : describeSource(run.source)} · <${Time} at=${run.created_at} /></span>
-      <span class="push row">
-        ${may && (ACTIONS[run.status] ?? []).map((action) => html`<button onClick=${() => ask(action)}><${Icon} name=${ICONS[action]} />${t(`action.${action}`)}</button>`)}
-        ${progress.done > 0 && html`<a class="button" href=${`/v1/rescore-runs/${run.id}/report?format=html`} target="_blank" rel="noopener">${t("rescoring.report")}</a>`}
-        ${may && run.status === "completed" && !run.activation && html`<button onClick=${() => ask("activate")}>${t("action.activate")}</button>`}
-      </span>
-    </header>
-    <${Progress} done=${progress.done} total=${counts.total} rate=${run.status === "running" ? progress.rate : null} secondsLeft=${run.status === "running" ? progress.seconds_left : null} />
-    <dl class="figures">
-      ${["ok_to_ng", "ng_to_ok", "ok", "ng", "review", "failed"].map((name) => html`<div class="figure"><dt>${t(`rescoring.${name}`)}</dt><dd class="small">${integer(counts[name])}</dd></div>`)}
-    </dl>
-    ${run.reason && html`<p>${run.reason}</p>`}
-    ${asking && html`<${Dialog} title=${t(`rescoring.${asking}.title`)} onClose=${() => setAsking(null)}>
-      <p>${t(`rescoring.${asking}.text`)}</p>
-      <div class="row"><button class="primary" onClick=${() => act(asking)}>${t(`action.${asking}`)}</button><button onClick=${() => setAsking(null)}>${t("action.back")}</button></div>
-    <//>`}
-  </section>`;
-}
-
-/** What a run reads, in a few words. */
-function describeSource(source) {
-  const [kind, value] = Object.entries(source)[0] ?? ["where", {}];
-  if (kind !== "where") return `${t(`rescoring.source.${kind}`)}: ${typeof value === "string" ? value : JSON.stringify(value)}`;
-  const conditions = Object.entries(value).map(([name, each]) => `${tCode("filter", name)} ${each}`);
-  return conditions.length > 0 ? conditions.join(", ") : t("rescoring.source.everything");
-}
-
-function Schedules({ recipe, may }) {
-  const schedules = useResource("/v1/rescore-schedules", { every: 30_000 });
-  const remove = async (id) => {
-    await call(`/v1/rescore-schedules/${id}`, { method: "DELETE" });
-    schedules.reload();
+  const replace = (run) => {
+    setOlder((before) => ({ ...before, items: before.items.map((each) => (each.id === run.id ? run : each)) }));
+    newest.reload();
   };
-  return html`<section class="stack"><h2>${t("rescoring.schedules")}</h2>
-    <${Resource} of=${schedules}>${({ items }) => {
-      const shown = items.filter((each) => !recipe || each.run.recipe === recipe);
-      if (shown.length === 0) return html`<p class="soft">${t("rescoring.schedules.none")} <code>linewatch rescore --schedule</code></p>`;
-      return html`<div class="panel flush" tabindex="0"><table><thead><tr><th>${t("rescoring.schedule")}</th><th>${t("field.recipe")}</th><th>${t("rescoring.cron")}</th><th>${t("rescoring.next")}</th><th></th></tr></thead>
-        <tbody>${shown.map((each) => html`<tr><td>${each.name}</td><td><a href=${href("/rescoring", { recipe: each.run.recipe })}>${each.run.recipe}</a></td><td><code>${each.cron}</code> ${each.time_zone}</td>
-          <td><${Time} at=${each.next_at} /></td><td class="number">${may && html`<button onClick=${() => remove(each.id)}>${t("action.remove")}</button>`}</td></tr>`)}</tbody></table></div>`;
-    }}<//></section>`;
+  const items = [...fresh, ...older.items.filter(({ id }) => !known.has(id))];
+  return { newest, items, more: cursor ? more : null, problem, reload: newest.reload, replace };
 }

@@ -13,6 +13,7 @@ def test_a_file_exists_only_once_it_is_published(tmp_path: Path) -> None:
     staged = store.stage()
     staged.write(b"half of ")
     assert not store.holds("2026/01/02/x")
+    assert store.size("2026/01/02/x") is None
     staged.write(b"it")
     staged.flush()
     store.publish([(staged, "2026/01/02/x")])
