@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import Faults
 from tests.browser.washer_line import Line
 from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
@@ -133,3 +134,22 @@ def test_what_comes_from_outside_stays_text(page: Page, client: httpx.Client, re
     page.goto(f"/inspections?recipe={recipe}&lot_id=%22%3E%3Cimg%20src%3Dx%3E")
     expect(page.get_by_role("heading", name="No inspection matches")).to_be_visible()
     assert page.locator("img[src=x]").count() == 0
+
+
+def test_images_of_this_computer_are_inspected(
+    page: Page, client: httpx.Client, recipe: str, tmp_path: Path, faults: Faults
+) -> None:
+    for seed in (1, 2, 3):
+        (tmp_path / f"{seed}.png").write_bytes(png(seed))
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    page.goto("/inspections")
+    expect(page.get_by_text("choose a recipe above")).to_be_visible()
+    page.goto(f"/inspections?recipe={recipe}")
+    page.get_by_label("Choose images").set_input_files(sorted(tmp_path.iterdir()))
+    expect(page.get_by_role("alert")).to_contain_text("broken.png")
+    expect(page.locator(CARD)).to_have_count(3)
+    assert "batch_id=" in page.url
+    expect(page.locator(f"{CARD} .verdict.ok, {CARD} .verdict.ng")).to_have_count(3)
+    listed = client.get("/v1/inspections", params={"recipe": recipe}).json()["items"]
+    assert sorted(each["external_id"] for each in listed) == ["1.png", "2.png", "3.png"]
+    faults.seen.clear()  # the browser reports what was refused

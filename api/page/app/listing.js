@@ -5,6 +5,8 @@ import { call } from "./api.js";
 import { cameBack, href } from "./router.js";
 
 const PAGE = 60;
+const REREAD_EVERY = 1_000; // milliseconds, while the newest inspections are not final
+const IN_FLIGHT = new Set(["queued", "running"]);
 
 const empty = (key) => ({ key, items: [], cursor: null, ended: false, problem: null });
 
@@ -48,6 +50,20 @@ export function useListing(filter) {
   useEffect(() => {
     if (shown.items.length === 0) more();
   }, [key]);
+  const isWaiting = shown.items.slice(0, PAGE).some(({ status }) => IN_FLIGHT.has(status));
+  useEffect(() => {
+    if (!isWaiting) return undefined;
+    const reread = async () => {
+      try {
+        const { items } = await call(href("/v1/inspections", { ...filter, limit: PAGE }));
+        setState((before) => (before.key === key ? replaced(before, items) : before));
+      } catch (problem) {
+        setState((before) => (before.key === key ? { ...before, problem } : before));
+      }
+    };
+    const timer = setInterval(reread, REREAD_EVERY);
+    return () => clearInterval(timer);
+  }, [key, isWaiting]);
   useKeptPlace(shown);
   return { ...shown, more, replace: (changed) => setState((before) => replaced(before, changed)) };
 }

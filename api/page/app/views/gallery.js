@@ -3,13 +3,14 @@
 import { useEffect, useRef, useState } from "../../vendor/hooks.mjs";
 import { Grid } from "../components/grid.js";
 import { InspectionCard } from "../components/inspection-card.js";
-import { SelectionBar } from "../components/selection.js";
 import { Empty, Failure, Loading } from "../components/states.js";
 import { html } from "../html.js";
 import { useListing } from "../listing.js";
 import { go, href } from "../router.js";
 import { t } from "../strings.js";
 import { FILTERS, Filters } from "./filters.js";
+import { SelectionBar } from "./selection.js";
+import { SubmitImages } from "./submit-images.js";
 
 const CARD = { narrowest: 168, text: 142, gap: 12 }; // pixels; the height of `.card .text` in style/components.css
 
@@ -22,6 +23,7 @@ export function Gallery({ query }) {
   return html`
     <div class="view-head"><h1>${t("nav.inspections")}</h1><${Exports} filter=${filter} /></div>
     <${Filters} query=${query} />
+    <${SubmitImages} recipe=${query.recipe} />
     ${listing.problem && html`<${Failure} problem=${listing.problem} retry=${listing.more} />`}
     ${listing.ended && listing.items.length === 0 && html`<${NothingFound} isFiltered=${isFiltered} />`}
     <${Grid} items=${listing.items} ...${CARD}>${(inspection, index) => html`<${InspectionCard}

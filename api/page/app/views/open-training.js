@@ -2,11 +2,12 @@
 
 import { call } from "../api.js";
 import { Icon } from "../components/icon.js";
-import { ImageFolder } from "../components/image-folder.js";
+import { DropZone } from "../components/drop-zone.js";
 import { Progress } from "../components/progress.js";
 import { showToast } from "../components/toast.js";
 import { html } from "../html.js";
 import { t } from "../strings.js";
+import { labelled } from "./training-images.js";
 
 const FEWEST = 10;
 
@@ -37,7 +38,7 @@ export function OpenTraining({ run, path, upload, onChanged }) {
         <${Icon} name="play" />${t("train.continue")}</button>`}
       ${enough && html`<button onClick=${start}>${t("train.startAsItIs")}</button>`}
     </div>
-    ${left === 0 && html`<${ImageFolder} text=${t("train.dropAgain")}
-      onImages=${(images) => upload.begin(run.id, images)} />`}
+    ${left === 0 && html`<${DropZone} folder text=${t("train.dropAgain")}
+      onImages=${(images) => upload.begin(run.id, labelled(images))} />`}
   </div>`;
 }

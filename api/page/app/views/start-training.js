@@ -2,10 +2,11 @@
 
 import { useState } from "../../vendor/hooks.mjs";
 import { call } from "../api.js";
-import { ImageFolder } from "../components/image-folder.js";
+import { DropZone } from "../components/drop-zone.js";
 import { integer } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../strings.js";
+import { labelled } from "./training-images.js";
 
 const SOURCES = ["folder", "inspections"];
 const ARCHITECTURES = [
@@ -48,7 +49,9 @@ export function StartTraining({ path, onCreated }) {
       <span class="row">${SOURCES.map((name) => html`<button type="button" aria-pressed=${name === source}
         onClick=${() => choose(name)}>${t(`train.source.${name}`)}</button>`)}</span></header>
     ${source === "folder"
-      ? html`<${ImageFolder} text=${t("train.drop")} onImages=${setImages}><${Chosen} images=${images} /><//>`
+      ? html`<${DropZone} folder text=${t("train.drop")} onImages=${(files) => setImages(labelled(files))}>
+          <${Chosen} images=${images} />
+        <//>`
       : html`<${FromInspections} />`}
     <${Options} />
     ${problem && html`<p role="alert" class="light ng">${problem.message}</p>`}

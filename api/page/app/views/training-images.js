@@ -1,47 +1,17 @@
-/** Images of a training: read from a folder, labelled by its folders, and uploaded in pieces. */
+/** Images of a training: labelled by their folders, and uploaded in pieces. */
 
 import { call } from "../api.js";
 
 const MOST_IMAGES = 50;
 const MOST_BYTES = 32_000_000;
-const IMAGE = /\.(jpe?g|png|bmp|webp|tiff?)$/i;
 /** Statuses that are the fault of an image or its name; all others end the upload. */
 const REFUSES_IMAGES = new Set([400, 413, 415, 422]);
 
-/** The images among chosen files: `{file, path, label}`. */
-export function chosenImages(files) {
-  return labelled([...files].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
-}
-
-/** The images among dropped folders and files. */
-export async function droppedImages(transfer) {
-  const found = [];
-  const visit = async (entry, path) => {
-    if (entry.isFile) {
-      found.push({ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path });
-      return;
-    }
-    const reader = entry.createReader();
-    for (;;) {
-      const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (entries.length === 0) return;
-      for (const each of entries) await visit(each, `${path}/${each.name}`);
-    }
-  };
-  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-  for (const entry of entries) await visit(entry, entry.name);
-  return labelled(found);
-}
-
 /** Images with their labels, by the folders of the MVTec layout: `test/<type>` to judge with, all others good parts. */
-function labelled(files) {
-  return files
-    .filter(({ path }) => IMAGE.test(path) && !/(^|\/)ground_truth\//.test(path))
-    .map(({ file, path }) => ({ file, path: nameOf(path), label: labelOf(path) }));
+export function labelled(images) {
+  const parts = images.filter(({ path }) => !/(^|\/)ground_truth\//.test(path));
+  return parts.map((image) => ({ ...image, label: labelOf(image.path) }));
 }
-
-/** A name that browsers send unchanged in a form. */
-const nameOf = (path) => path.replace(/["\r\n]/g, "_");
 
 function labelOf(path) {
   const type = /(^|\/)test\/([^/]+)\//.exec(path)?.[2];

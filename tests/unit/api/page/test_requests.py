@@ -1,4 +1,4 @@
-"""The page uses only the public API."""
+"""The page uses only the public API, loads nothing from elsewhere, and imports downward."""
 
 import re
 
@@ -28,3 +28,13 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
     for path in FOLDER.rglob("*"):
         if path.suffix in {".js", ".css", ".html"} and "vendor" not in path.parts:
             assert re.findall(r"(?:https?:)?//[a-z][\w.-]*\.[a-z]{2,}/?", path.read_text()) == [], path
+
+
+def test_imports_run_downward() -> None:
+    """Views use components, and both use what lies beside them in `app`; never the other way round."""
+    for path in sorted((FOLDER / "app").rglob("*.js")):
+        imported = re.findall(r"from \"([^\"]+)\"", path.read_text())
+        if path.parent.name == "components":
+            assert not [name for name in imported if "views/" in name], path
+        if path.parent.name == "app" and path.name != "main.js":
+            assert not [name for name in imported if "views/" in name or "components/" in name], path

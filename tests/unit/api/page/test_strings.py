@@ -57,8 +57,9 @@ def test_the_languages_are_listed() -> None:
 
 
 def test_every_text_that_the_page_asks_for_exists() -> None:
-    for key in re.findall(r"\bt\(\"([^\"]+)\"", CODE):
-        assert key in ENGLISH
+    for arguments in re.findall(r"\bt\(([^()]*)", CODE):
+        for key in re.findall(r"\"([\w-]+(?:\.[\w-]+)+)\"", arguments):
+            assert key in ENGLISH
     for group in re.findall(r"\bt\(`([^`$]+)\$\{", CODE):
         assert any(key.startswith(group) for key in ENGLISH), group
 

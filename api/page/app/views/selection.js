@@ -5,10 +5,10 @@ import { html } from "../html.js";
 import { addReview } from "../reviewing.js";
 import { useMay } from "../session.js";
 import { t, tCode } from "../strings.js";
-import { StartRun } from "../views/start-run.js";
-import { Dialog } from "./dialog.js";
-import { ReviewForm } from "./review-form.js";
-import { showToast } from "./toast.js";
+import { StartRun } from "./start-run.js";
+import { Dialog } from "../components/dialog.js";
+import { ReviewForm } from "../components/review-form.js";
+import { showToast } from "../components/toast.js";
 
 /** @param {(changed: object[]) => void} onChanged called with the inspections as they are after a review. */
 export function SelectionBar({ selected, onClear, onChanged }) {
