@@ -11,7 +11,7 @@ SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-mqtt test-browser test-faults soak lint bench bench-feed bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
-        bench-rescoring-rows bench-statistics bench-page lock clean
+        bench-rescoring-rows bench-statistics bench-page vendor lock clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ bench-statistics: $(READY) ## figures, listings and histograms over a day of a m
 
 bench-page: $(READY) ## the page over 50,000 inspections in a real browser: server times, frame times, paints (BENCH_ARGS=N)
 	$(BIN)/python -m benchmarks.page $(BENCH_ARGS)
+
+vendor: ## fetch the third-party files of the page anew (needs npm)
+	bash api/page/vendor/update.sh
 
 lock: $(READY) ## resolve the newest versions anew and pin them
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
