@@ -5,6 +5,7 @@ import { html } from "../html.js";
 import { rememberReviewer, rememberedReviewer } from "../reviewing.js";
 import { t } from "../strings.js";
 import { Icon } from "./icon.js";
+import { ProblemLine } from "./problem-line.js";
 
 /** @param {(review: {verdict: string, reviewer: string, reason: string}) => Promise<void>} onReview */
 export function ReviewForm({ onReview }) {
@@ -40,6 +41,6 @@ export function ReviewForm({ onReview }) {
       <button value="ok"><${Icon} name="check" />${t("review.mark", { verdict: t("verdict.ok") })}</button>
       <button value="ng"><${Icon} name="x" />${t("review.mark", { verdict: t("verdict.ng") })}</button>
     </div>
-    ${problem && html`<p role="alert" class="light ng">${problem.message}</p>`}
+    <${ProblemLine} problem=${problem} />
   </form>`;
 }

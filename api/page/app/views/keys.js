@@ -4,6 +4,7 @@ import { useState } from "../../vendor/hooks.mjs";
 import { call, useResource } from "../api.js";
 import { Dialog } from "../components/dialog.js";
 import { Icon } from "../components/icon.js";
+import { ProblemLine } from "../components/problem-line.js";
 import { Resource } from "../components/states.js";
 import { Time } from "../components/time.js";
 import { showToast } from "../components/toast.js";
@@ -86,7 +87,7 @@ function NewKey({ onCreated, onClose }) {
     </fieldset>
     <div class="row end"><label>${t("keys.expires")}<input type="datetime-local" name="expires_at" /></label>
       <label>${t("keys.rate")}<input type="number" name="rate" min="1" max="1000000" /></label></div>
-    ${problem && html`<p role="alert" class="light ng">${problem.message}</p>`}
+    <${ProblemLine} problem=${problem} />
     <div class="row"><button class="primary">${t("keys.create")}</button>
       <button type="button" onClick=${onClose}>${t("action.back")}</button></div></form><//>`;
 }

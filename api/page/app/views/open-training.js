@@ -3,6 +3,7 @@
 import { call } from "../api.js";
 import { Icon } from "../components/icon.js";
 import { DropZone } from "../components/drop-zone.js";
+import { ProblemLine } from "../components/problem-line.js";
 import { Progress } from "../components/progress.js";
 import { showToast } from "../components/toast.js";
 import { html } from "../html.js";
@@ -30,8 +31,7 @@ export function OpenTraining({ run, path, upload, onChanged }) {
   const left = state === null ? 0 : state.images.length - state.sent;
   const enough = run.inspections !== null || (run.images.good ?? 0) >= FEWEST;
   return html`<div class="stack">
-    ${state?.problem && html`<p role="alert" class="light ng">
-      <${Icon} name="triangle-alert" />${state.problem.message}</p>`}
+    <${ProblemLine} problem=${state?.problem} />
     <p>${left > 0 ? t("train.interrupted", { count: left }) : t("train.open")}</p>
     <div class="row">
       ${left > 0 && html`<button class="primary" onClick=${upload.resume}>

@@ -3,6 +3,7 @@
 import { useState } from "../../vendor/hooks.mjs";
 import { html } from "../html.js";
 import { signIn } from "../session.js";
+import { ProblemLine } from "../components/problem-line.js";
 import { t } from "../strings.js";
 
 export function SignIn({ onSignedIn }) {
@@ -21,7 +22,7 @@ export function SignIn({ onSignedIn }) {
       <h1>${t("session.title")}</h1>
       <p class="soft">${t("session.text")}</p>
       <label>${t("session.key")}<input name="key" type="password" required autocomplete="current-password" autofocus /></label>
-      ${problem && html`<p role="alert" class="light ng">${problem.message}</p>`}
+      <${ProblemLine} problem=${problem} />
       <button class="primary">${t("session.enter")}</button>
     </form>
   </main>`;

@@ -3,6 +3,7 @@
 import { useState } from "../../vendor/hooks.mjs";
 import { call } from "../api.js";
 import { DropZone } from "../components/drop-zone.js";
+import { ProblemLine } from "../components/problem-line.js";
 import { integer } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../strings.js";
@@ -54,7 +55,7 @@ export function StartTraining({ path, onCreated }) {
         <//>`
       : html`<${FromInspections} />`}
     <${Options} />
-    ${problem && html`<p role="alert" class="light ng">${problem.message}</p>`}
+    <${ProblemLine} problem=${problem} />
     <div class="row">
       <button class="primary" disabled=${busy || lacksImages}>${t("train.start")}</button>
       ${images.length > 0 && html`<button type="button" onClick=${() => setImages([])}>${t("train.clear")}</button>`}

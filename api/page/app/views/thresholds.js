@@ -4,6 +4,7 @@ import { useState } from "../../vendor/hooks.mjs";
 import { call, useResource } from "../api.js";
 import { FilterInput } from "../components/filter-input.js";
 import { Icon } from "../components/icon.js";
+import { ProblemLine } from "../components/problem-line.js";
 import { RecipeNeeded, recipePath } from "../components/recipe-needed.js";
 import { ScoreHistogram } from "../components/score-histogram.js";
 import { Empty, Failure, Resource } from "../components/states.js";
@@ -143,6 +144,6 @@ function Apply({ limits, onApply }) {
       <button class="primary" disabled=${!limits}>${t("thresholds.apply")}</button>
     </div>
     ${!limits && html`<p class="soft small">${t("thresholds.move")}</p>`}
-    ${problem && html`<p role="alert" class="light ng">${problem.message}</p>`}
+    <${ProblemLine} problem=${problem} />
   </form>`;
 }

@@ -3,6 +3,7 @@
 import { useState } from "../../vendor/hooks.mjs";
 import { call, useResource } from "../api.js";
 import { Icon } from "../components/icon.js";
+import { ProblemLine } from "../components/problem-line.js";
 import { RecipeNeeded, recipePath } from "../components/recipe-needed.js";
 import { Empty, Resource } from "../components/states.js";
 import { html } from "../html.js";
@@ -42,7 +43,7 @@ function NewRecipe() {
     <h2>${t("train.newRecipe")}</h2>
     <div class="row end"><label>${t("train.newRecipe.name")}<input name="name" required maxlength="100" /></label>
       <button>${t("train.newRecipe.create")}</button></div>
-    ${problem && html`<p role="alert" class="light ng">${problem.message}</p>`}
+    <${ProblemLine} problem=${problem} />
   </form>`;
 }
 
