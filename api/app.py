@@ -85,6 +85,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     for routes in (predict, health, page, docs):
         app.include_router(routes.router)
     app.mount("/static", page.PageFiles())
+    app.add_exception_handler(404, page.not_found)
     return app
 
 

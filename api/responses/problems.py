@@ -115,7 +115,7 @@ def install(app: FastAPI) -> None:
     """
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(ClientDisconnect, _disconnected)
     for exception in UNUSABLE:
         app.add_exception_handler(exception, _unavailable)
@@ -154,7 +154,7 @@ def invalid_fields(faults: Any) -> Refused:
     return Refused(Code.INVALID_FIELD, "; ".join(messages))
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type only
     codes = {
         404: Code.NOT_FOUND,

@@ -6,11 +6,13 @@ No script and no style is inline, so that the Content-Security-Policy can forbid
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from api.responses import problems
 
 FOLDER: Final = Path(__file__).parent.parent / "page"
 VIEWS: Final = (
@@ -46,6 +48,16 @@ def _page() -> FileResponse:
 
 for _path in VIEWS:
     router.add_api_route(_path, _page, response_class=FileResponse, name=f"page {_path}")
+
+
+async def not_found(request: Request, error: Exception) -> Response:
+    """Answer a browser that opens an unknown address with the page, which says so; anything else with a problem."""
+    opens_page = "text/html" in request.headers.get("Accept", "") and not request.url.path.startswith(
+        ("/v1", "/static")
+    )
+    if request.method == "GET" and opens_page:
+        return FileResponse(FOLDER / "index.html", status_code=404, headers=HEADERS)
+    return await problems.http_error(request, error)
 
 
 class PageFiles(StaticFiles):

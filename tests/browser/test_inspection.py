@@ -1,12 +1,15 @@
 """One inspection: why its verdict, what surrounds it, and the task "why was SN-4711 rejected, and overrule it"."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Page, ViewportSize, expect
 
-from tests.browser.conftest import Clicks
+from tests.browser.conftest import DESKTOP, TABLET, Clicks, settle
+from tests.browser.inspected import set_threshold
 from tests.browser.shown_figures import shown_number
 from tests.browser.washer_line import Line
 from tests.fixtures.http_inspections import final, submit
@@ -115,3 +118,22 @@ def test_a_failed_inspection_says_what_is_wrong(page: Page, client: httpx.Client
     expect(page.locator("main")).to_contain_text(failed["error"]["code"])
     expect(page.locator("main")).to_contain_text(failed["error"]["detail"])
     expect(page.get_by_role("button", name="Mark NG")).to_be_visible()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, TABLET], ids=["desktop", "tablet"])
+def test_a_long_name_breaks_no_view(
+    open_page: Callable[..., Page], client: httpx.Client, recipe: str, viewport: ViewportSize
+) -> None:
+    set_threshold(client, recipe, 1e6, 1e-9)
+    name = "SN-" + "0123456789" * 19
+    inspection = final(client, submit(client, recipe, png(1), part_id=name, lot_id=name, station_id=name)["id"])
+    page = open_page(viewport=viewport)
+    page.add_init_script("localStorage.setItem('linewatch:reviewer', 'Ada Quality')")
+    for path in (f"/inspections/{inspection['id']}", "/inspections", "/review", "/live", "/"):
+        page.goto(f"{path}?recipe={recipe}")
+        settle(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    page.goto(f"/review?recipe={recipe}")
+    page.get_by_role("button", name="NG n").click()
+    expect(page.get_by_role("heading", name="Nothing waits for you")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

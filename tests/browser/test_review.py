@@ -7,6 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import TABLET
 from tests.browser.inspected import set_threshold
 from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
@@ -91,3 +92,29 @@ def test_a_second_review_is_blind(
     second.keyboard.press("n")
     expect(second.locator("tbody tr").nth(1)).to_contain_text("Real defect")
     assert effective(client, waiting[:1]) == ["ng"]
+
+
+def test_a_held_or_hasty_key_decides_one_part_only(
+    page: Page, client: httpx.Client, waiting: list[dict[str, Any]]
+) -> None:
+    begin(page, waiting[0]["recipe"], "Ada Quality")
+    expect(page.locator(".inspection h2")).to_have_text("SN-1")
+    page.evaluate(
+        """() => {
+            for (const repeat of [false, false, true, true]) document.body.dispatchEvent(
+                new KeyboardEvent("keydown", { key: "n", repeat, bubbles: true }),
+            );
+        }"""
+    )
+    expect(page.locator(".inspection h2")).to_have_text("SN-2")
+    reviews = [len(client.get(f"/v1/inspections/{each['id']}").json()["reviews"]) for each in waiting]
+    assert reviews == [1, 0, 0]
+
+
+def test_on_a_tablet_a_decision_needs_no_scrolling(
+    open_page: Callable[..., Page], waiting: list[dict[str, Any]]
+) -> None:
+    page = open_page(viewport=TABLET)
+    begin(page, waiting[0]["recipe"], "Ada Quality")
+    expect(page.get_by_role("button", name="NG n")).to_be_in_viewport(ratio=1)
+    expect(page.locator(".zoomable img").first).to_be_in_viewport()

@@ -63,6 +63,13 @@ export const clock = (moment) => clocks.format(new Date(moment));
 export const dateTime = (moment) => moments.format(new Date(moment));
 export const utc = (moment) => t("time.utc", { time: new Date(moment).toISOString().replace("T", " ").slice(0, 19) });
 
+/** A moment as an input of type `datetime-local` takes it, in the browser's zone; empty if it is none. */
+export function localInput(moment) {
+  const date = new Date(moment ?? NaN);
+  if (Number.isNaN(date.getTime())) return "";
+  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}
+
 /** Midnight of today in the browser's zone, as RFC 3339 in UTC. */
 export function startOfToday() {
   const midnight = new Date();

@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 PREACT=11.2.0 HTM=3.1.1 UPLOT=1.6.32 LUCIDE=1.62.0
-ICONS="activity boxes check chevron-left chevron-right circle-help clipboard-check gauge graduation-cap history images
-  key-round layout-dashboard log-out maximize menu pause play plus radio refresh-cw rotate-ccw search server share-2
+ICONS="boxes check chevron-left chevron-right circle-help clipboard-check graduation-cap history images
+  layout-dashboard log-out maximize menu pause play plus radio refresh-cw rotate-ccw search server share-2
   sliders-horizontal trending-up triangle-alert undo-2 upload x"
 
 work=$(mktemp -d)

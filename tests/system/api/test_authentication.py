@@ -60,6 +60,13 @@ def test_the_page_has_a_content_security_policy(client: httpx.Client) -> None:
     assert "default-src 'none'; script-src 'self'; style-src 'self';" in answer.headers["Content-Security-Policy"]
 
 
+def test_an_unknown_address_shows_the_page_to_browsers_and_a_problem_to_programs(client: httpx.Client) -> None:
+    shown = client.get("/nonsense", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (shown.status_code, "<title>Linewatch</title>" in shown.text) == (404, True)
+    for path, accept in (("/nonsense", "*/*"), ("/v1/nonsense", "text/html"), ("/static/nonsense.js", "text/html")):
+        assert_refused(client.get(path, headers={"Accept": accept}), 404, "not_found")
+
+
 def test_each_request_needs_its_scope(settings: Settings, engine: Engine) -> None:
     with running_api(settings, LINEWATCH_AUTH="on") as http:
         assert_scopes_hold(http, engine)

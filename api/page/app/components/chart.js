@@ -2,7 +2,6 @@
 
 import uPlot from "../../vendor/uplot.mjs";
 import { useEffect, useRef } from "../../vendor/hooks.mjs";
-import { day } from "../format.js";
 import { html } from "../html.js";
 import { locale } from "../strings.js";
 
@@ -124,6 +123,3 @@ export function Legend({ series }) {
       <span class=${`swatch ${kind ?? "line"}`} style=${{ color: `var(${token})` }}></span>${label}</li>`)}
   </ul>`;
 }
-
-/** A date for the x axis of days, from seconds since 1970. */
-export const dayOf = (seconds) => day(seconds * 1000);

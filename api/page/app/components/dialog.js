@@ -1,15 +1,22 @@
 /** A dialog that asks before something happens. Escape and a click on the background close it. */
 
-import { useEffect, useRef } from "../../vendor/hooks.mjs";
+import { useLayoutEffect, useRef } from "../../vendor/hooks.mjs";
 import { html } from "../html.js";
 
 export function Dialog({ title, onClose, children }) {
   const element = useRef(null);
-  useEffect(() => {
+  const pressed = useRef(null);
+  useLayoutEffect(() => {
+    const before = document.activeElement;
     element.current.showModal();
+    return () => before?.isConnected && before.focus();
   }, []);
-  const onClick = (event) => event.target === element.current && onClose();
-  return html`<dialog ref=${element} onClose=${onClose} onClick=${onClick} aria-label=${title}>
+  // A selection of text that ends outside is no click on the background.
+  const onClick = (event) => event.target === element.current && pressed.current === element.current && onClose();
+  const onPointerDown = (event) => {
+    pressed.current = event.target;
+  };
+  return html`<dialog ref=${element} onClose=${onClose} onPointerDown=${onPointerDown} onClick=${onClick} aria-label=${title}>
     <div class="stack"><h2>${title}</h2>${children}</div>
   </dialog>`;
 }

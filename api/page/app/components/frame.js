@@ -1,39 +1,59 @@
 /** The frame of every view: navigation, the recipe, the health of the system, and who is signed in. */
 
-import { useEffect, useState } from "../../vendor/hooks.mjs";
+import { useLayoutEffect, useRef, useState } from "../../vendor/hooks.mjs";
 import { useResource } from "../api.js";
 import { html } from "../html.js";
 import { changeQuery, href } from "../router.js";
-import { signOut, useMay, useSession } from "../session.js";
+import { signOut, useSession } from "../session.js";
 import { LANGUAGES, chooseLanguage, language, t } from "../strings.js";
 import { Icon } from "./icon.js";
+import { showToast } from "./toast.js";
 
 export function Frame({ views, current, query, onSignedOut, children }) {
-  const [open, setOpen] = useState(false);
-  useEffect(() => setOpen(false), [current]);
+  const menu = useMenu();
+  const items = views.filter((view) => view.icon);
   return html`<div class="frame">
     <a class="skip" href="#main">${t("nav.skip")}</a>
-    <nav class=${`navigation ${open ? "open" : ""}`} aria-label=${t("nav.label")}>
+    ${menu.open && html`<div class="backdrop" onClick=${menu.close}></div>`}
+    <nav class=${`navigation ${menu.open ? "open" : ""}`} aria-label=${t("nav.label")} ref=${menu.place} onClick=${menu.onClick}>
+      <button class="plain menu-button" onClick=${menu.close}><${Icon} name="x" />${t("action.close")}</button>
       <a class="brand" href=${href("/", { recipe: query.recipe })}><img src="/static/icon.svg" alt="" />Linewatch</a>
-      ${views.filter((view) => view.icon).map((view) => html`
-        <${Item} view=${view} current=${current} recipe=${query.recipe} />`)}
+      ${items.map((view) => html`<${Item} view=${view} current=${current} recipe=${query.recipe} />`)}
       <div class="bottom"><${Preferences} /><${Person} onSignedOut=${onSignedOut} /></div>
     </nav>
     <div>
       <header class="top">
-        <button class="menu-button" aria-expanded=${open} onClick=${() => setOpen(!open)}>
+        <button class="menu-button" aria-expanded=${menu.open} onClick=${menu.show} ref=${menu.button}>
           <${Icon} name="menu" /><span class="visually-hidden">${t("nav.label")}</span>
         </button>
-        <${RecipePicker} recipe=${query.recipe} />
+        ${current?.path !== "/system" && html`<${RecipePicker} recipe=${query.recipe} />`}
       </header>
       <main id="main" tabindex="-1">${children}</main>
     </div>
   </div>`;
 }
 
+/** The navigation of a narrow screen: it opens by a button, and closes by Escape, a link, its button, or outside of it. */
+function useMenu() {
+  const [open, setOpen] = useState(false);
+  const place = useRef(null);
+  const button = useRef(null);
+  const close = () => {
+    setOpen(false);
+    button.current?.focus();
+  };
+  useLayoutEffect(() => {
+    if (!open) return undefined;
+    place.current.querySelector("a.item")?.focus();
+    const onKey = (event) => event.key === "Escape" && close();
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, [open]);
+  const onClick = (event) => event.target.closest("a") && setOpen(false);
+  return { open, show: () => setOpen(true), close, onClick, place, button };
+}
+
 function Item({ view, current, recipe }) {
-  const may = useMay(view.scope ?? "read");
-  if (!may) return null;
   const here = view === current || view.icon === current?.within;
   return html`<a class="item" href=${href(view.path, { recipe })} aria-current=${here ? "page" : undefined}>
     <${Icon} name=${view.icon} />${t(view.title)}
@@ -77,8 +97,12 @@ function Person({ onSignedOut }) {
   const session = useSession();
   if (session.auth === "off") return html`<span class="soft">${t("session.off")}</span>`;
   const leave = async () => {
-    await signOut();
-    onSignedOut();
+    try {
+      await signOut();
+      onSignedOut();
+    } catch (problem) {
+      showToast(problem.message);
+    }
   };
   return html`<div class="row">
     <span class="soft">${t("session.as", { name: session.name ?? session.actor })}</span>

@@ -10,11 +10,13 @@ import { ProblemLine } from "./problem-line.js";
 /** @param {(review: {verdict: string, reviewer: string, reason: string}) => Promise<void>} onReview */
 export function ReviewForm({ onReview }) {
   const [problem, setProblem] = useState(null);
+  const [busy, setBusy] = useState(false);
   const submit = async (event) => {
     event.preventDefault();
     const form = event.target;
     const { reviewer, reason } = Object.fromEntries(new FormData(form));
     rememberReviewer(reviewer);
+    setBusy(true);
     try {
       await onReview({ verdict: event.submitter.value, reviewer, reason });
       form.elements.reason.value = "";
@@ -22,6 +24,7 @@ export function ReviewForm({ onReview }) {
     } catch (refusal) {
       setProblem(refusal);
     }
+    setBusy(false);
   };
   const reasons = t("review.reasons").split("|");
   return html`<form class="stack" onSubmit=${submit}>
@@ -38,8 +41,8 @@ export function ReviewForm({ onReview }) {
     </div>
     <datalist id="review-reasons">${reasons.map((reason) => html`<option value=${reason}></option>`)}</datalist>
     <div class="row">
-      <button value="ok"><${Icon} name="check" />${t("review.mark", { verdict: t("verdict.ok") })}</button>
-      <button value="ng"><${Icon} name="x" />${t("review.mark", { verdict: t("verdict.ng") })}</button>
+      <button value="ok" disabled=${busy}><${Icon} name="check" />${t("review.mark", { verdict: t("verdict.ok") })}</button>
+      <button value="ng" disabled=${busy}><${Icon} name="x" />${t("review.mark", { verdict: t("verdict.ng") })}</button>
     </div>
     <${ProblemLine} problem=${problem} />
   </form>`;

@@ -18,6 +18,11 @@ export function ZoomableImage({ src, over, opacity, alt }) {
   const place = useRef(null);
   const [view, setView] = useState(START);
   const [broken, setBroken] = useState(null);
+  const [attempt, setAttempt] = useState(0);
+  const retry = () => {
+    setBroken(null);
+    setAttempt(attempt + 1);
+  };
   const pointers = useRef(new Map());
 
   const zoom = (factor, clientX, clientY) => {
@@ -64,12 +69,14 @@ export function ZoomableImage({ src, over, opacity, alt }) {
   return html`<div class="stack">
     <div class="zoomable" ref=${place} onPointerDown=${onPointerDown} onPointerMove=${onPointerMove}
       onPointerUp=${onPointerUp} onPointerCancel=${onPointerUp} onDblClick=${(event) => zoom(2, event.clientX, event.clientY)}>
-      <img src=${src} alt=${alt} draggable=${false} style=${{ transform }} onError=${() => setBroken("image")} />
-      ${over && html`<img src=${over} alt="" draggable=${false} style=${{ transform, opacity }}
-        onError=${() => setBroken("heatmap")} />`}
+      <img key=${`image ${attempt}`} src=${src} alt=${alt} draggable=${false} style=${{ transform }}
+        onError=${() => setBroken("image")} />
+      ${over && broken !== "heatmap" && html`<img key=${`heatmap ${attempt}`} src=${over} alt="" draggable=${false}
+        style=${{ transform, opacity }} onError=${() => setBroken("heatmap")} />`}
     </div>
     ${broken && html`<p class="light ng" role="alert">
       <${Icon} name="triangle-alert" />${t(`inspection.broken.${broken}`)}
+      <button onClick=${retry}>${t("action.retry")}</button>
     </p>`}
     <div class="row small soft">
       <button onClick=${() => zoom(1 / STEP)} aria-label=${t("zoom.out")}>−</button>

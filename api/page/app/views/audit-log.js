@@ -4,6 +4,7 @@ import { useResource } from "../api.js";
 import { FilterInput } from "../components/filter-input.js";
 import { Resource } from "../components/states.js";
 import { Time } from "../components/time.js";
+import { localInput } from "../format.js";
 import { html } from "../html.js";
 import { changeQuery } from "../router.js";
 import { t } from "../strings.js";
@@ -32,18 +33,11 @@ function Filters({ query }) {
     ${TEXTS.map((name) => html`<label>${t(`audit.${name}`)}<${FilterInput} type="search" size="20"
       value=${query[name] ?? ""} onCommit=${(value) => change(name, value)} /></label>`)}
     ${MOMENTS.map((name) => html`<label>${t(`filter.${name}`)}<${FilterInput} type="datetime-local"
-      value=${localTime(query[name])} onCommit=${(value) => change(name, utcTime(value))} /></label>`)}
+      value=${localInput(query[name])} onCommit=${(value) => change(name, utcTime(value))} /></label>`)}
   </form>`;
 }
 
 const utcTime = (local) => (local ? new Date(local).toISOString() : "");
-
-/** A moment as `datetime-local` takes it, in the browser's zone; empty if it is none. */
-function localTime(moment) {
-  const time = new Date(moment ?? "");
-  if (Number.isNaN(time.getTime())) return "";
-  return new Date(time.getTime() - time.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
-}
 
 function Events({ events }) {
   return html`<div class="panel flush" tabindex="0"><table>

@@ -2,6 +2,7 @@
 
 import { FilterInput } from "../components/filter-input.js";
 import { Icon } from "../components/icon.js";
+import { localInput } from "../format.js";
 import { html } from "../html.js";
 import { changeQuery, go, href } from "../router.js";
 import { t, tCode } from "../strings.js";
@@ -57,12 +58,6 @@ function Choice({ name, value, values, group }) {
 function Moment({ name, value }) {
   const commit = (local) => set(name)(local ? new Date(local).toISOString() : "");
   return html`<label>${t(`filter.${name}`)}
-    <${FilterInput} type="datetime-local" value=${toLocalInput(value)} onCommit=${commit} />
+    <${FilterInput} type="datetime-local" value=${localInput(value)} onCommit=${commit} />
   </label>`;
-}
-
-function toLocalInput(moment) {
-  const date = new Date(moment ?? NaN);
-  if (Number.isNaN(date.getTime())) return "";
-  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }

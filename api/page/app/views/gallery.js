@@ -25,13 +25,14 @@ export function Gallery({ query }) {
     <${Filters} query=${query} />
     <${SubmitImages} recipe=${query.recipe} />
     ${listing.problem && html`<${Failure} problem=${listing.problem} retry=${listing.more} />`}
-    ${listing.ended && listing.items.length === 0 && html`<${NothingFound} isFiltered=${isFiltered} />`}
+    ${listing.ended && listing.items.length === 0 && html`<${NothingFound} isFiltered=${isFiltered} recipe=${query.recipe} />`}
     <${Grid} items=${listing.items} ...${CARD}>${(inspection, index) => html`<${InspectionCard}
       key=${inspection.id} inspection=${inspection} query=${filter} selected=${selection.ids.has(inspection.id)}
       onSelect=${(event) => selection.toggle(index, event.shiftKey)} />`}<//>
     ${!listing.ended && !listing.problem && html`<${More} onVisible=${listing.more} cursor=${listing.cursor} />`}
     ${selected.length > 0 && html`
-      <${SelectionBar} selected=${selected} onClear=${selection.clear} onChanged=${listing.replace} />`}
+      <${SelectionBar} selected=${selected} onClear=${selection.clear} onDeselect=${selection.remove}
+        onChanged=${listing.replace} />`}
   `;
 }
 
@@ -43,7 +44,7 @@ function Exports({ filter }) {
     </a>`)}</div>`;
 }
 
-function NothingFound({ isFiltered }) {
+function NothingFound({ isFiltered, recipe }) {
   if (isFiltered) {
     return html`<${Empty} title=${t("gallery.nothing")}>
       <p>${t("gallery.nothing.filter")}</p>
@@ -52,7 +53,7 @@ function NothingFound({ isFiltered }) {
   }
   return html`<${Empty} title=${t("gallery.none")}>
     <p>${t("gallery.none.next")}</p>
-    <code>linewatch submit part.jpg --recipe NAME --wait</code>
+    <code>linewatch submit part.jpg --recipe ${recipe ?? "NAME"} --wait</code>
   <//>`;
 }
 
@@ -69,7 +70,8 @@ function useSelection(items) {
     last.current = index;
     setIds(changed);
   };
-  return { ids, toggle, clear: () => setIds(new Set()) };
+  const remove = (id) => setIds((before) => new Set([...before].filter((each) => each !== id)));
+  return { ids, toggle, remove, clear: () => setIds(new Set()) };
 }
 
 /** Reads more once it comes near the visible part of the page, until it is far below it. */

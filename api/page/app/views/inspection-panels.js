@@ -21,6 +21,7 @@ export function Why({ inspection }) {
   return html`<section class="panel">
     <header><h2>${t("inspection.why")}</h2></header>
     ${error && html`<p><strong>${error.detail ?? error.code}</strong> <code class="soft">${error.code}</code></p>`}
+    ${inspection.finished_at === null && html`<p>${t("inspection.because.waiting")}</p>`}
     ${score !== null && html`
       <${Score} score=${score} threshold=${threshold} verdict=${verdict} />
       <p>${t(because, values)} ${reasons.map((reason) => tCode("reason", reason)).join(" ")}</p>`}

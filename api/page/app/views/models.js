@@ -36,7 +36,8 @@ function OfRecipe({ recipe, query }) {
   return html`
     <div class="view-head"><h1>${t("nav.models")}</h1>
       <div class="actions">
-        <a class="button" href=${href("/train", { recipe })}><${Icon} name="plus" />${t("model.train")}</a>
+        ${may && html`<a class="button" href=${href("/train", { recipe })}>
+          <${Icon} name="plus" />${t("model.train")}</a>`}
         ${may && versions.data?.items.length > 1 && html`<button onClick=${() => setAsking({ action: "rollback" })}>
           <${Icon} name="undo-2" />${t("action.rollback")}</button>`}
       </div>
@@ -46,7 +47,7 @@ function OfRecipe({ recipe, query }) {
     ${compared && html`<${Comparison} key=${query.compare} recipe=${recipe} versions=${compared}
       onClose=${() => changeQuery({ compare: "" })} />`}
     <${Resource} of=${versions}>${({ items }) => (items.length === 0
-      ? html`<${NoVersion} recipe=${recipe} />`
+      ? html`<${NoVersion} recipe=${recipe} may=${may} />`
       : html`<${Versions} items=${items} compared=${compared} may=${may} challenger=${challenger}
           trainings=${trainings.data?.items ?? []}
           onAsk=${(action, version) => setAsking({ action, version })} />`)}<//>

@@ -35,7 +35,7 @@ function OfRecipe({ recipe }) {
         <${Icon} name="plus" />${t("rescoring.start")}</button></div>`}
     </div>
     <${Resource} of=${runs.newest}>${() => (runs.items.length === 0
-      ? html`<${Empty} title=${t("rescoring.none")}><p>${t("rescoring.none.next")}</p><//>`
+      ? html`<${Empty} title=${t("rescoring.none")}>${may && html`<p>${t("rescoring.none.next")}</p>`}<//>`
       : runs.items.map((run) => html`<${Run} key=${run.id} run=${run} may=${may} onChanged=${runs.replace} />`))}<//>
     ${runs.more && html`<div><button onClick=${runs.more}>${t("rescoring.older")}</button></div>`}
     <${ProblemLine} problem=${runs.problem} />

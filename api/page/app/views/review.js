@@ -1,6 +1,6 @@
 /** Review queue: one image at a time, by keys alone, with undo, progress, and who reviewed what. */
 
-import { useState } from "../../vendor/hooks.mjs";
+import { useRef, useState } from "../../vendor/hooks.mjs";
 import { useResource } from "../api.js";
 import { Icon } from "../components/icon.js";
 import { nameOf } from "../components/inspection-card.js";
@@ -50,7 +50,10 @@ function WhoAreYou({ onKnown }) {
 function useDecisions({ reviewer, onChanged }) {
   const [done, setDone] = useState([]); // {inspection, review}
   const [problem, setProblem] = useState(null);
+  const busy = useRef(false); // one decision at a time, so that each is about the image that is shown
   const attempt = async (action) => {
+    if (busy.current) return;
+    busy.current = true;
     try {
       await action();
       setProblem(null);
@@ -58,6 +61,7 @@ function useDecisions({ reviewer, onChanged }) {
     } catch (refusal) {
       setProblem(refusal);
     }
+    busy.current = false;
   };
   const decide = (inspection, verdict, reason) => attempt(async () => {
     const given = { verdict, reviewer, reason: reason || t("review.reason.default") };
@@ -79,9 +83,13 @@ function Queue({ recipe, reviewer, onLeave }) {
   const queue = useResource("/v1/review-queue", { query: { ...query, limit: 20 }, every: 20_000 });
   const since = startOfToday();
   const progress = useResource("/v1/review-queue/progress", { query: { ...query, since }, every: 20_000 });
+  const onChanged = () => {
+    queue.reload();
+    progress.reload();
+  };
   const [skipped, setSkipped] = useState([]);
   const mayReview = useMay("submit");
-  const { done, problem, decide, undo } = useDecisions({ reviewer, onChanged: () => (queue.reload(), progress.reload()) });
+  const { done, problem, decide, undo } = useDecisions({ reviewer, onChanged });
   const finished = new Set([...done.map(({ inspection }) => inspection.id), ...skipped]);
   const [current, next] = queue.data?.items.filter(({ id }) => !finished.has(id)) ?? [];
   const skip = () => setSkipped((before) => [...before, current.id]);

@@ -31,7 +31,7 @@ export function ReviewedImage({ inspection, next, onDecide, onUndo, onSkip }) {
   const base = `/v1/inspections/${inspection.id}`;
   const over = inspection.status === "completed" ? `${base}/heatmap` : null;
   const alt = t("card.image", { name: nameOf(inspection) });
-  return html`<div class="inspection">
+  return html`<div class="inspection deciding">
     <section class="panel"><${ZoomableImage} src=${`${base}/image`} over=${over} opacity=${heat ? 1 : 0} alt=${alt} /></section>
     <section class="panel">
       <${Findings} inspection=${inspection} />

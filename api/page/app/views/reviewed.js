@@ -36,7 +36,7 @@ function Row({ review, recipe, reviewer }) {
   const isHidden = review.is_waiting && !review.retracted_at && !isSamePerson(review.reviewer, reviewer);
   const link = href(`/inspections/${review.inspection_id}`, { recipe });
   return html`<tr class=${review.retracted_at ? "retracted" : ""}>
-    <td><a href=${link}>${review.part_id ?? review.inspection_id.slice(-12)}</a></td>
+    <td><a class="name" href=${link} title=${review.part_id}>${review.part_id ?? review.inspection_id.slice(-12)}</a></td>
     <td>${review.machine_verdict && html`<${Verdict} value=${review.machine_verdict} />`}</td>
     <td>${isHidden ? t("review.hidden") : html`<${Verdict} value=${review.verdict} />`}</td>
     <td>${review.reviewer}</td>

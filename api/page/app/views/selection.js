@@ -11,12 +11,15 @@ import { ReviewForm } from "../components/review-form.js";
 import { showToast } from "../components/toast.js";
 
 /** @param {(changed: object[]) => void} onChanged called with the inspections as they are after a review. */
-export function SelectionBar({ selected, onClear, onChanged }) {
+export function SelectionBar({ selected, onClear, onDeselect, onChanged }) {
   const [asking, setAsking] = useState(null);
   const mayReview = useMay("submit");
   const mayRescore = useMay("admin");
   const review = async (given) => {
-    for (const { id } of selected) onChanged([await addReview(id, given)]);
+    for (const { id } of selected) {
+      onChanged([await addReview(id, given)]);
+      onDeselect(id); // after a refusal, only the others are reviewed again
+    }
     showToast(t("gallery.reviewed", { count: selected.length, verdict: tCode("verdict", given.verdict) }));
     setAsking(null);
     onClear();

@@ -66,7 +66,7 @@ function OfRecipe({ recipe, cursor, may }) {
     <${WorkerNeeded} />
     ${may && html`<${StartTraining} path=${path} onCreated=${begin} />`}
     <${Resource} of=${runs}>${({ items, next_cursor: next }) => (items.length === 0
-      ? html`<${Empty} title=${t("train.none")}><p>${t("train.none.next")}</p><//>`
+      ? html`<${Empty} title=${t("train.none")}>${may && html`<p>${t("train.none.next")}</p>`}<//>`
       : html`${items.map((run) => html`<${TrainingRun} key=${run.id} run=${run} ...${common} />`)}
         <${Pages} cursor=${cursor} next=${next} />`)}<//>
   `;
