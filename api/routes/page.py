@@ -52,10 +52,8 @@ for _path in VIEWS:
 
 async def not_found(request: Request, error: Exception) -> Response:
     """Answer a browser that opens an unknown address with the page, which says so; anything else with a problem."""
-    opens_page = "text/html" in request.headers.get("Accept", "") and not request.url.path.startswith(
-        ("/v1", "/static")
-    )
-    if request.method == "GET" and opens_page:
+    wants_page = request.method == "GET" and "text/html" in request.headers.get("Accept", "")
+    if wants_page and not request.url.path.startswith(("/v1", "/static")):
         return FileResponse(FOLDER / "index.html", status_code=404, headers=HEADERS)
     return await problems.http_error(request, error)
 

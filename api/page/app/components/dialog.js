@@ -6,17 +6,25 @@ import { html } from "../html.js";
 export function Dialog({ title, onClose, children }) {
   const element = useRef(null);
   const pressed = useRef(null);
+  const isGone = useRef(false);
   useLayoutEffect(() => {
+    const { current: dialog } = element;
     const before = document.activeElement;
-    element.current.showModal();
-    return () => before?.isConnected && before.focus();
+    dialog.showModal();
+    return () => {
+      isGone.current = true;
+      dialog.close(); // as long as it is open, nothing else can have the focus
+      if (before?.isConnected) before.focus();
+    };
   }, []);
+  const onEnd = () => isGone.current || onClose();
   // A selection of text that ends outside is no click on the background.
   const onClick = (event) => event.target === element.current && pressed.current === element.current && onClose();
   const onPointerDown = (event) => {
     pressed.current = event.target;
   };
-  return html`<dialog ref=${element} onClose=${onClose} onPointerDown=${onPointerDown} onClick=${onClick} aria-label=${title}>
+  return html`<dialog ref=${element} onClose=${onEnd} onPointerDown=${onPointerDown} onClick=${onClick}
+    aria-label=${title}>
     <div class="stack"><h2>${title}</h2>${children}</div>
   </dialog>`;
 }

@@ -55,9 +55,12 @@ function OfRecipe({ recipe, query }) {
   `;
 }
 
-function NoVersion({ recipe }) {
-  return html`<${Empty} title=${t("model.none")}><p>${t("model.none.next")}</p>
-    <a class="button" href=${href("/train", { recipe })}>${t("model.train")}</a><//>`;
+function NoVersion({ recipe, may }) {
+  return html`<${Empty} title=${t("model.none")}>
+    ${may && html`
+      <p>${t("model.none.next")}</p>
+      <a class="button" href=${href("/train", { recipe })}>${t("model.train")}</a>`}
+  <//>`;
 }
 
 /** The two versions of the address, like `2,1`; null if it does not name two. */
