@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import Faults, axe_violations
+from tests.browser.conftest import Faults, axe_violations, check_on_every_screen
 from tests.browser.inspected import set_threshold
 from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
@@ -109,6 +109,13 @@ def test_the_wall_says_so_when_the_system_stops_answering_and_recovers(
         api.resume()
     expect(wall).to_have_class(re.compile(rf"\b{inspection['verdict']}\b"))
     expect(wall).not_to_contain_text("No signal")
+
+
+def test_a_rejected_part_on_the_wall_shows_its_heatmap(page: Page, client: httpx.Client, recipe: str) -> None:
+    set_threshold(client, recipe, 1e-9)
+    final(client, submit(client, recipe, png(3), part_id="SN-bad")["id"])
+    page.goto(f"/live?recipe={recipe}&wall=1")
+    check_on_every_screen(page, "wall-ng", ".wall.ng img[src$='/heatmap']", ".wall dd >> text=/[0-9]/")
 
 
 def test_the_wall_names_a_poll_that_fails(page: Page, client: httpx.Client, recipe: str, faults: Faults) -> None:
