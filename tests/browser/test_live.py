@@ -104,6 +104,7 @@ def test_the_wall_says_so_when_the_system_stops_answering_and_recovers(
         expect(wall).to_contain_text("The system does not answer")
         expect(wall).to_have_class("wall offline")
         expect(wall.locator("img")).to_have_css("opacity", "0.3")
+        check_on_every_screen(page, "wall-offline", ".wall.offline img")
         expect(wall.locator(f"time[datetime='{inspection['finished_at']}']")).to_be_visible()
     finally:
         api.resume()

@@ -125,7 +125,7 @@ function Named({ inspection, verdict, isOld }) {
 function Measured({ inspection }) {
   const score = { score: number(inspection.anomaly_score), threshold: number(inspection.threshold) };
   return html`<div class="stack tight">
-    <p>${t("field.finished_at")}: <${Time} at=${inspection.finished_at} /></p>
+    <p class="wall-time">${t("field.finished_at")}: <${Time} at=${inspection.finished_at} /></p>
     ${inspection.anomaly_score !== null && html`<p class="soft">${t("score.label", score)}</p>`}
   </div>`;
 }
