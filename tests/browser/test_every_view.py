@@ -94,7 +94,7 @@ def test_a_view_shows_that_it_loads(page: Page, line: Line, path: str) -> None:
     page.goto(f"{path}?recipe={line.recipe}")
     expect(page.locator(".skeleton").first).to_be_visible()
     for route in held:
-        route.abort()
+        route.continue_()
     page.unroute_all(behavior="ignoreErrors")
 
 
