@@ -3,7 +3,8 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -26,6 +27,9 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _MISSING = "The tests of the page need a browser. Install it: apt-get install chromium"
 DESKTOP: ViewportSize = {"width": 1440, "height": 900}
 TABLET: ViewportSize = {"width": 820, "height": 1180}
+SCREENS = {"desktop": DESKTOP, "tablet": TABLET}
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+SCREENSHOTS = Path(__file__).parents[2] / ".screenshots"
 
 
 @pytest.fixture(scope="session")
@@ -103,16 +107,37 @@ def clicks() -> Clicks:
     return Clicks()
 
 
-def settle(page: Page) -> None:
-    """Wait until nothing is loading, but for what follows below a list, and the visible images are drawn."""
+def settle(page: Page, *contents: str) -> None:
+    """Wait for what these selectors find, until nothing else loads, and until the images on the screen are drawn.
+
+    What follows below a list may still load.
+    """
+    for selector in contents:
+        expect(page.locator(selector).first).to_be_visible(timeout=15_000)
     expect(page.locator(".skeleton:not(.more .skeleton)")).to_have_count(0)
-    page.evaluate(
-        """() => {
-            const seen = (image) => image.getBoundingClientRect().top < innerHeight && !image.complete;
-            const drawn = (image) => new Promise((resolve) => (image.onload = image.onerror = resolve));
-            return Promise.all([...document.images].filter(seen).map(drawn));
-        }"""
+    page.wait_for_function(
+        """() => [...document.images].every((image) => {
+            const { top, bottom, width } = image.getBoundingClientRect();
+            const isOnScreen = width > 0 && bottom > 0 && top < innerHeight;
+            return !isOnScreen || (image.complete && image.naturalWidth > 0);
+        })"""
     )
+
+
+def check_on_every_screen(page: Page, name: str, *contents: str) -> None:
+    """Check what the page shows on each screen in each colour scheme, and keep a screenshot of it.
+
+    It has what `contents` select, no fault of accessibility, and nothing wider than the screen.
+    """
+    SCREENSHOTS.mkdir(exist_ok=True)
+    for screen, viewport in SCREENS.items():
+        page.set_viewport_size(viewport)
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            settle(page, *contents)
+            page.screenshot(path=SCREENSHOTS / f"{name}-{screen}-{scheme}.png")
+            assert axe_violations(page) == []
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def axe_violations(page: Page) -> list[str]:

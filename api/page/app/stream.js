@@ -7,18 +7,20 @@ import { href } from "./router.js";
 const FIRST = 20; // results from before the view was opened
 const DRAWN_EVERY = 100; // milliseconds; a burst is drawn at once
 const REOPENED_AFTER = 3_000; // milliseconds
+const UNREAD = { loading: true, problem: null };
 
 /**
  * The newest results, newest first, at most `keep`.
  *
- * @returns {{items: object[], connected: boolean, waiting: number, problem: Problem | null}} `waiting` counts the results
- *   that arrived while paused; `problem` is why those from before could not be read.
+ * @returns {{items: object[], connection: "connecting" | "open" | "lost", loading: boolean, waiting: number,
+ *   problem: Problem | null}} `loading` until the listing of earlier results has been read; `problem` is why it could
+ *   not be read, which is tried again; `waiting` counts the results that arrived while paused.
  */
 export function useResults(query, { keep, paused }) {
   const [items, setItems] = useState([]);
-  const [connected, setConnected] = useState(false);
+  const [connection, setConnection] = useState("connecting");
+  const [earlier, setEarlier] = useState(UNREAD);
   const [waiting, setWaiting] = useState(0);
-  const [problem, setProblem] = useState(null);
   const held = useRef([]); // arrived and not drawn yet, oldest first
   const isPaused = useRef(paused);
   isPaused.current = paused;
@@ -33,31 +35,64 @@ export function useResults(query, { keep, paused }) {
   };
   useEffect(() => {
     setItems([]);
-    setProblem(null);
+    setEarlier(UNREAD);
+    setConnection("connecting");
     held.current = [];
-    let timer = null;
+    let drawing = null;
     const onResult = (inspection) => {
       held.current = [...held.current.slice(1 - keep), inspection];
-      timer ??= setTimeout(() => {
-        timer = null;
+      drawing ??= setTimeout(() => {
+        drawing = null;
         draw();
       }, DRAWN_EVERY);
     };
-    const aborter = new AbortController();
-    const filter = { ...query, status: "completed", limit: FIRST };
-    call(href("/v1/inspections", filter), { signal: aborter.signal }).then(
-      (first) => setItems((before) => withoutRepeats([...before, ...first.items]).slice(0, keep)),
-      (refusal) => refusal.name === "AbortError" || setProblem(refusal),
-    );
-    const close = openStream(query, { onResult, onConnected: setConnected });
+    const readEarlier = followEarlier(query, {
+      onRead: (read) => {
+        setEarlier({ loading: false, problem: null });
+        setItems((before) => newestFirst(withoutRepeats([...before, ...read])).slice(0, keep));
+      },
+      onProblem: (problem) => setEarlier({ loading: false, problem }),
+    });
+    const close = openStream(query, {
+      onResult,
+      onOpen: () => {
+        setConnection("open");
+        readEarlier.now(); // what finished before the stream was open
+      },
+      onLost: () => setConnection((before) => (before === "connecting" ? before : "lost")),
+    });
     return () => {
-      clearTimeout(timer);
-      aborter.abort();
+      clearTimeout(drawing);
+      readEarlier.close();
       close();
     };
   }, [address]);
   useEffect(draw, [paused]);
-  return { items, connected, waiting, problem };
+  return { items, connection, ...earlier, waiting };
+}
+
+/** Read the listing of earlier results now, and after a problem again until it has been read. */
+function followEarlier(query, { onRead, onProblem }) {
+  const path = href("/v1/inspections", { ...query, status: "completed", limit: FIRST });
+  const aborter = new AbortController();
+  let timer = null;
+  const now = async () => {
+    clearTimeout(timer);
+    try {
+      onRead((await call(path, { signal: aborter.signal })).items);
+    } catch (problem) {
+      if (problem.name === "AbortError") return;
+      onProblem(problem);
+      clearTimeout(timer);
+      timer = setTimeout(now, REOPENED_AFTER);
+    }
+  };
+  now();
+  const close = () => {
+    clearTimeout(timer);
+    aborter.abort();
+  };
+  return { now, close };
 }
 
 /**
@@ -66,7 +101,7 @@ export function useResults(query, { keep, paused }) {
  *
  * @returns {() => void} closes the stream.
  */
-function openStream(query, { onResult, onConnected }) {
+function openStream(query, { onResult, onOpen, onLost }) {
   let source = null;
   let timer = null;
   let place = null;
@@ -75,10 +110,10 @@ function openStream(query, { onResult, onConnected }) {
     source = new EventSource(href("/v1/results/stream", { ...query, after: place }));
     source.onopen = () => {
       answered = true;
-      onConnected(true);
+      onOpen();
     };
     source.onerror = () => {
-      onConnected(false);
+      onLost();
       if (source.readyState !== EventSource.CLOSED) return;
       if (!answered) place = null;
       timer = setTimeout(open, REOPENED_AFTER);
@@ -99,3 +134,6 @@ function withoutRepeats(inspections) {
   const seen = new Set();
   return inspections.filter(({ id }) => !seen.has(id) && seen.add(id));
 }
+
+const newestFirst = (inspections) => inspections.toSorted((one, other) => finishedAt(other) - finishedAt(one));
+const finishedAt = (inspection) => Date.parse(inspection.finished_at ?? inspection.created_at);

@@ -4,7 +4,7 @@ import { useState } from "../../vendor/hooks.mjs";
 import { FilterInput } from "../components/filter-input.js";
 import { Icon } from "../components/icon.js";
 import { nameOf, thumbnailOf } from "../components/inspection-card.js";
-import { Empty, Failure } from "../components/states.js";
+import { Empty, Failure, Loading } from "../components/states.js";
 import { Time } from "../components/time.js";
 import { Score, Verdict, outcome } from "../components/verdict.js";
 import { html } from "../html.js";
@@ -15,25 +15,28 @@ import { t } from "../strings.js";
 import { Wall } from "./wall.js";
 
 const KEPT = 60;
+const CONNECTIONS = {
+  connecting: { look: "other", word: "live.connecting" },
+  open: { look: "ok", word: "live.connected" },
+  lost: { look: "review", word: "live.reconnecting" },
+};
 
 export function Live({ query }) {
   const [paused, setPaused] = useState(false);
   const filter = { recipe: query.recipe, line_id: query.line_id, station_id: query.station_id };
-  const results = useResults(filter, { keep: KEPT, paused });
+  const isWall = query.wall === "1";
+  const results = useResults(filter, { keep: KEPT, paused: paused && !isWall });
+  const connection = CONNECTIONS[results.connection];
   const pause = () => setPaused(!paused);
   const showWall = (shown) => changeQuery({ wall: shown ? "1" : "" });
-  const isWall = query.wall === "1";
   useKeys({ p: pause, " ": pause, f: () => showWall(!isWall), Escape: () => showWall(false) });
   if (isWall) {
-    return html`<${Wall} inspection=${results.items[0]} filter=${filter} shifts=${query.shifts} connected=${results.connected}
-      onClose=${() => showWall(false)} />`;
+    return html`<${Wall} results=${results} filter=${filter} shifts=${query.shifts} onClose=${() => showWall(false)} />`;
   }
   return html`
     <div class="view-head">
       <h1>${t("nav.live")}</h1>
-      <span class=${`light ${results.connected ? "ok" : "review"}`} role="status">
-        ${t(results.connected ? "live.connected" : "live.connecting")}
-      </span>
+      <span class=${`light ${connection.look}`} role="status">${t(connection.word)}</span>
       <div class="actions">
         <button aria-pressed=${paused} onClick=${pause}>
           <${Icon} name=${paused ? "play" : "pause"} />
@@ -43,10 +46,7 @@ export function Live({ query }) {
       </div>
     </div>
     <${Places} query=${query} />
-    ${results.problem && html`<${Failure} problem=${results.problem} />`}
-    ${results.items.length === 0
-      ? html`<${Empty} title=${t("live.none")}><p>${t("live.none.next")}</p><//>`
-      : html`<${Results} items=${results.items} filter=${filter} />`}
+    <${Listed} results=${results} filter=${filter} />
   `;
 }
 
@@ -63,6 +63,23 @@ function Places({ query }) {
       <${FilterInput} size="12" placeholder="6, 14, 22" value=${query.shifts ?? ""} onCommit=${set("shifts")} />
     </label>
   </form>`;
+}
+
+function Listed({ results: { items, loading, problem }, filter }) {
+  if (items.length === 0 && loading) return html`<${Loading} />`;
+  if (items.length === 0 && !problem) return html`<${NothingYet} recipe=${filter.recipe} />`;
+  return html`
+    ${problem && html`<${Failure} problem=${problem} />`}
+    ${items.length > 0 && html`<${Results} items=${items} filter=${filter} />`}
+  `;
+}
+
+function NothingYet({ recipe }) {
+  return html`<${Empty} title=${t("live.none")}>
+    <p>${t("live.none.next")}</p>
+    <a class="button" href=${href("/inspections", { recipe })}>${t("live.none.submit")}</a>
+    <code>linewatch submit part.jpg --recipe ${recipe ?? "NAME"} --wait</code>
+  <//>`;
 }
 
 function Results({ items, filter }) {
