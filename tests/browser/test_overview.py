@@ -31,8 +31,10 @@ def test_every_figure_is_that_of_the_api(page: Page, client: httpx.Client, line:
     expect(panel.locator(".last-defect")).to_have_attribute(
         "href", f"/inspections/{figures['last_ng']}?recipe={line.recipe}"
     )
-    drift = client.get(f"/v1/recipes/{line.recipe}/drift").json()["summary"]["light"]
-    expect(panel.locator(".light").first).to_have_text({"none": "No drift", "watch": "Watch", "drift": "Drift"}[drift])
+    drift = client.get(f"/v1/recipes/{line.recipe}/drift").json()["summary"]
+    light = drift["light"] if drift["day"] else "not judged"
+    lights = {"none": "No drift", "watch": "Watch", "drift": "Drift", "not judged": "Not judged"}
+    expect(panel.locator(".light").first).to_have_text(lights[light])
     reasons = client.get("/v1/system").json()["health"]["reasons"]
     expect(page.locator(".view-head .light")).to_have_text(reasons[0] if reasons else "Everything works")
 
@@ -57,3 +59,4 @@ def test_a_reference_comes_last_and_is_marked(page: Page, client: httpx.Client, 
     last = page.locator(".recipe-panel").last
     expect(last).to_contain_text("a-reference")
     expect(last.locator(".verdict").first).to_have_text("Reference")
+    expect(last.locator(".light")).to_have_text("Not judged")

@@ -252,6 +252,7 @@ export default {
 
   "drift.text": "Ob die Bilder jedes Tages noch die sind, für die das Modell gemacht wurde. Tage zählen nach UTC.",
   "drift.none": "Keine Drift",
+  "drift.notJudged": "Nicht beurteilt",
   "drift.watch": "Beobachten",
   "drift.drift": "Drift",
   "drift.days": { one: "{count} Tag", other: "{count} Tage" },

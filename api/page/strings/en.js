@@ -252,6 +252,7 @@ export default {
 
   "drift.text": "Whether the images of each day still are what the model was made for. Days are in UTC.",
   "drift.none": "No drift",
+  "drift.notJudged": "Not judged",
   "drift.watch": "Watch",
   "drift.drift": "Drift",
   "drift.days": { one: "{count} day", other: "{count} days" },
