@@ -19,7 +19,7 @@ def test_every_figure_is_that_of_the_api(page: Page, client: httpx.Client, line:
     expected = {
         "Images in 30 days": f"{totals['total']:,}",
         "NG rate": shown_percent(totals["ng_rate"]),
-        "Images per hour": f"{round(totals['per_hour']):,}",
+        "Images per hour, on average": f"{round(totals['per_hour']):,}",
         "Waiting for review": str(figures["waiting_for_review"]["count"]),
     }
     for title, value in expected.items():
@@ -60,3 +60,5 @@ def test_a_reference_comes_last_and_is_marked(page: Page, client: httpx.Client, 
     expect(last).to_contain_text("a-reference")
     expect(last.locator(".verdict").first).to_have_text("Reference")
     expect(last.locator(".light")).to_have_text("Not judged")
+    expect(last).not_to_contain_text("within")
+    expect(last.get_by_role("link", name="Train a detector")).to_have_attribute("href", "/train?recipe=a-reference")

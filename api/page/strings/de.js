@@ -237,7 +237,7 @@ export default {
   "overview.images.month": "Bilder in 30 Tagen",
   "overview.ngRate": "NG-Quote",
   "overview.ngCount": "{count} NG",
-  "overview.perHour": "Bilder pro Stunde",
+  "overview.perHour": "Bilder pro Stunde im Mittel",
   "overview.time": "Zeit bis zum Urteil",
   "overview.p95": "95 % innerhalb von {time}",
   "overview.waiting": "Warten auf Nachprüfung",
@@ -247,6 +247,8 @@ export default {
   "overview.trend": "NG-Quote von {recipe} im Lauf der Zeit",
   "overview.noImages": "Keine Bilder in dieser Zeit.",
   "overview.noDefect": "Kein Fehler in dieser Zeit.",
+  "overview.noDetector": "Es hat noch keinen Detektor.",
+  "overview.train": "Detektor trainieren",
   "overview.last": "Letzter Fehler",
   "overview.lastDefect": "Heatmap von {name}",
 
