@@ -30,6 +30,12 @@ def shown_ratio(score: float, threshold: float) -> str:
     return f"{'<' if score < threshold else '>'} 1 ×"
 
 
+def shown_duration(milliseconds: float) -> str:
+    """Milliseconds in ms or, from 1000 to below 90,000, in seconds."""
+    value, unit = (milliseconds, "ms") if milliseconds < 1000 else (milliseconds / 1000, "sec")
+    return f"{_plain(_rounded(Decimal(repr(value)), int(value < 10)))} {unit}"
+
+
 def shown_percent(share: float | None) -> str:
     """A share in percent, with a decimal if it is small; a dash for none."""
     if share is None:

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Page, expect
 
-from tests.browser.shown_figures import shown_percent
+from tests.browser.shown_figures import shown_duration, shown_percent
 from tests.browser.washer_line import Line
 
 
@@ -26,8 +26,8 @@ def test_every_figure_is_that_of_the_api(page: Page, client: httpx.Client, line:
         expect(panel.locator(".figure", has_text=title).locator("dd").first).to_have_text(value)
     expect(panel.locator(".figure", has_text="NG rate").locator(".note")).to_have_text(f"{totals['verdict']['ng']} NG")
     time = panel.locator(".figure", has_text="Time to verdict")
-    expect(time.locator("dd").first).to_have_text(f"{round(totals['time_to_verdict_ms']['median'])} ms")
-    expect(time.locator(".note")).to_contain_text(f"{round(totals['time_to_verdict_ms']['p95'])} ms")
+    expect(time.locator("dd").first).to_contain_text(shown_duration(totals["time_to_verdict_ms"]["median"]))
+    expect(time.locator(".note")).to_contain_text(shown_duration(totals["time_to_verdict_ms"]["p95"]))
     expect(panel.locator(".last-defect")).to_have_attribute(
         "href", f"/inspections/{figures['last_ng']}?recipe={line.recipe}"
     )
