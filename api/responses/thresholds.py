@@ -97,8 +97,8 @@ class ThresholdPreview(BaseModel):
     flips: list[Flip]
     reviewed: ReviewedVerdicts
     agreement: float | None = Field(
-        description="share of the reviewed inspections that the threshold judges like the newest review, 0 to 1; null "
-        "without any"
+        description="share of the reviewed inspections that the threshold judges like the newest review, 0 to 1, "
+        "without those that would go to review; null without any"
     )
     expected_false_reject_rate: ExpectedFalseRejectRate | None = Field(
         description="of good parts, by the newest calibration whose scores are stored; null without one"

@@ -15,6 +15,7 @@ from core.documents.documents import ModelVersion
 from core.errors import Code, Refused
 from core.models import model_versions, recipes, thresholds
 from core.queue.broker import BULK_QUEUE, Task
+from core.rescoring import activation
 from core.storage import bundles
 from core.storage.bundles import VerifiedBundle
 from core.storage.image_store import Staged, bundle_key
@@ -116,9 +117,9 @@ def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> Fil
 
 @router.post("/model-versions/{version}/activate", responses=refuses(Code.MODEL_NOT_READY))
 def activate_model_version(name: RecipePath, version: VersionPath, services: Context, actor: Actor) -> ModelVersion:
-    """Activate a ready version. It scores from the next minibatch on."""
+    """Activate a ready version. It scores from the next minibatch on, and is no challenger any more."""
     with services.transaction() as connection:
-        return _document(services, connection, model_versions.activate(connection, name, version, actor=actor))
+        return _document(services, connection, activation.activate_version(connection, name, version, actor=actor))
 
 
 @router.post("/model-versions/rollback", responses=refuses(Code.INVALID_TRANSITION))
@@ -126,4 +127,4 @@ def activate_model_version(name: RecipePath, version: VersionPath, services: Con
 def roll_back(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
     """Activate the previously active version again."""
     with services.transaction() as connection:
-        return _document(services, connection, model_versions.rollback(connection, name, actor=actor))
+        return _document(services, connection, activation.roll_back_version(connection, name, actor=actor))

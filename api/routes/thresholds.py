@@ -1,7 +1,7 @@
 """`/v1/recipes/{name}/model-versions/{version}/threshold` and what helps to choose one: previews, scores, history."""
 
 import datetime as dt
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -35,7 +35,29 @@ router = APIRouter(
 _PERIOD = dt.timedelta(days=30)
 
 
-class NewThreshold(BaseModel):
+class _Limits(BaseModel):
+    """A threshold, and where it applies."""
+
+    threshold: FiniteFloat
+    review_threshold: FiniteFloat | None = None
+    station_id: Label | None = None
+    since: Moment | None = None
+
+    @model_validator(mode="after")
+    def _are_in_order(self) -> Self:
+        if self.review_threshold is not None and self.review_threshold > self.threshold:
+            raise ValueError("review_threshold must not be above threshold")
+        return self
+
+
+class _Preview(_Limits):
+    """The query of a preview."""
+
+    station_id: Annotated[Label | None, Query(description="by default all stations without a station threshold")] = None
+    since: Annotated[Moment | None, Query(description="by default 30 days ago")] = None
+
+
+class NewThreshold(_Limits):
     """A threshold to set or to preview.
 
     `calibration` is the record of its calibration; omit it for a threshold set by hand. `held_out_scores` are those of
@@ -46,19 +68,13 @@ class NewThreshold(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    threshold: FiniteFloat
-    review_threshold: FiniteFloat | None = None
-    station_id: Label | None = None
     calibration: Calibration | None = None
     held_out_scores: Annotated[list[FiniteFloat], Field(max_length=MAX_SENT_SCORES)] | None = None
     reason: Annotated[Reason | None, Field(description="why it is set, for the history and the audit log")] = None
     preview: bool = False
-    since: Moment | None = None
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> "NewThreshold":
-        if self.review_threshold is not None and self.review_threshold > self.threshold:
-            raise ValueError("review_threshold must not be above threshold")
+    def _is_consistent(self) -> Self:
         if self.calibration is not None and self.calibration.threshold != self.threshold:
             raise ValueError("threshold differs from the threshold of its calibration")
         review = self.calibration.review if self.calibration is not None else None
@@ -89,8 +105,7 @@ def set_threshold(
     """Set the threshold of a version. It applies to all inspections that are claimed from now on.
 
     With `"preview": true`, nothing is set. Instead, past verdicts that it would have changed are counted, with up to 20
-    examples of each kind: at `station_id`, or at all stations without a station threshold. At most the newest 100,000
-    inspections are compared. The preview also has the agreement with reviews, and the false-reject rate to expect.
+    examples of each kind, as by `GET …/threshold-preview`, which needs the scope `read` only.
     """
     if new.preview:
         response.status_code = 200
@@ -112,25 +127,38 @@ def set_threshold(
     return Threshold.of(threshold)
 
 
-def _preview(connection: Connection, version: model_versions.ModelVersion, new: NewThreshold) -> ThresholdPreview:
+@router.get("/threshold-preview")
+def preview_threshold(
+    name: RecipePath, version: VersionPath, query: Annotated[_Preview, Query()], services: Context
+) -> ThresholdPreview:
+    """Preview a threshold: count the past verdicts that it would have changed, with up to 20 examples of each kind.
+
+    They are those at `station_id`, or at all stations without a station threshold; at most the newest 100,000
+    inspections are compared. The preview also has the agreement with reviews, and the false-reject rate to expect.
+    """
+    with services.snapshot() as connection:
+        return _preview(connection, model_versions.get(connection, name, version), query)
+
+
+def _preview(connection: Connection, version: model_versions.ModelVersion, limits: _Limits) -> ThresholdPreview:
     parameters: dict[str, Any] = {
-        "threshold": new.threshold,
-        "review_threshold": new.review_threshold,
-        "station_id": new.station_id,
-        "since": new.since or dt.datetime.now(dt.UTC) - _PERIOD,
+        "threshold": limits.threshold,
+        "review_threshold": limits.review_threshold,
+        "station_id": limits.station_id,
+        "since": limits.since or dt.datetime.now(dt.UTC) - _PERIOD,
     }
     preview = threshold_preview.preview(connection, version, **parameters)
-    return ThresholdPreview.of(preview, _expected_rate(connection, version, new), **parameters)
+    return ThresholdPreview.of(preview, _expected_rate(connection, version, limits), **parameters)
 
 
 def _expected_rate(
-    connection: Connection, version: model_versions.ModelVersion, new: NewThreshold
+    connection: Connection, version: model_versions.ModelVersion, limits: _Limits
 ) -> ExpectedFalseRejectRate | None:
-    sample = thresholds.newest_held_out_scores(connection, version.id, new.station_id)
+    sample = thresholds.newest_held_out_scores(connection, version.id, limits.station_id)
     if sample is None:
         return None
     calibration = Calibration.model_validate(sample.calibration)
-    return ExpectedFalseRejectRate.of(expected_rate(calibration, sample.scores, new.threshold), calibration)
+    return ExpectedFalseRejectRate.of(expected_rate(calibration, sample.scores, limits.threshold), calibration)
 
 
 class _History(BaseModel):

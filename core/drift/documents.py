@@ -91,7 +91,8 @@ class DriftDay(BaseModel):
     """The inspections of one day (UTC, by `created_at`) that one model version has completed.
 
     A day on which another version was activated has an entry for each of them. `is_reference` is true for the days
-    whose scores or ng rate are the reference: they are not compared with themselves.
+    whose scores or ng rate are the reference: they are not compared with themselves. `judged` is false for a day with
+    too few parts; its light is then `none`.
     """
 
     day: dt.date
@@ -99,6 +100,7 @@ class DriftDay(BaseModel):
     parts: int
     verdicts: dict[str, int]
     light: Light
+    judged: bool
     reasons: list[str]
     is_reference: bool
     scores: Quantiles

@@ -89,7 +89,7 @@ def _summary(recipe: Recipe, judged: list[DriftDay], today: dt.date, station_id:
         (
             day
             for day in reversed(judged)
-            if day.model_version == recipe.active_version and day.parts >= MIN_PARTS and day.day >= today - LOOK_BACK
+            if day.model_version == recipe.active_version and day.judged and day.day >= today - LOOK_BACK
         ),
         None,
     )
@@ -146,7 +146,8 @@ def _judge(counts: DayCounts, expected: Expectation, reviewed: Mapping[tuple[str
     )
     inputs, input_findings = judging.judge_inputs(counts.histograms, expected.version.inputs)
     light, reasons = judging.worst([score_finding, ng_finding, *input_findings])
-    if counts.parts < MIN_PARTS:
+    judged = counts.parts >= MIN_PARTS
+    if not judged:
         light, reasons = "none", [f"Not judged: {counts.parts} parts are fewer than {MIN_PARTS}."]
     return DriftDay(
         day=counts.day,
@@ -154,6 +155,7 @@ def _judge(counts: DayCounts, expected: Expectation, reviewed: Mapping[tuple[str
         parts=counts.parts,
         verdicts=counts.verdicts,
         light=light,
+        judged=judged,
         reasons=reasons,
         is_reference=is_reference,
         scores=judging.quantiles(counts.histograms["score"], "score"),

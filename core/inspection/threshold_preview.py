@@ -53,9 +53,13 @@ class Preview:
 
     @property
     def agreement(self) -> float | None:
-        """The share of the reviewed inspections for which both verdicts are the same, 0 to 1; None without reviews."""
-        total = sum(self.reviewed.values())
-        same = sum(number for (review, verdict), number in self.reviewed.items() if review == verdict)
+        """The share of the reviewed inspections for which both verdicts are the same, 0 to 1.
+
+        Inspections that would go to review are left out: the threshold judges neither way. None without others.
+        """
+        judged = {pair: number for pair, number in self.reviewed.items() if pair[1] != "review"}
+        total = sum(judged.values())
+        same = sum(number for (review, verdict), number in judged.items() if review == verdict)
         return same / total if total else None
 
 

@@ -1,4 +1,4 @@
-"""Activation of a run, if it meets a gate, and its rollback.
+"""Activation of a version, and of a run if it meets a gate, and their rollback.
 
 An activation makes the run's model version the active one, with the thresholds of the run. It and the rollback are one
 transaction each, which locks the recipe, as every activation does, and the run.
@@ -33,8 +33,31 @@ class ActivationResult:
     gate: list[RuleOutcome]
 
 
+def activate_version(connection: Connection, recipe: str, version: int, *, actor: str) -> ModelVersion:
+    """Make a ready version the active one, and end its challenger if it has one.
+
+    Raises:
+        Refused: as `model_versions.activate`.
+    """
+    activated = model_versions.activate(connection, recipe, version, actor=actor)
+    challengers.end_of_active(connection, recipe, activated.id, actor=actor)
+    return activated
+
+
+def roll_back_version(connection: Connection, recipe: str, *, actor: str) -> ModelVersion:
+    """Activate the version that was active before the current one, and end its challenger if it has one.
+
+    Raises:
+        Refused: as `model_versions.rollback`.
+    """
+    activated = model_versions.rollback(connection, recipe, actor=actor)
+    challengers.end_of_active(connection, recipe, activated.id, actor=actor)
+    return activated
+
+
 def activate(connection: Connection, run_id: UUID, wanted: Gate, *, actor: str) -> ActivationResult:
-    """Activate the version of a run, and set the run's own threshold if it has one. Ends a challenger.
+    """Activate the version of a run, and set the run's own threshold if it has one. Ends a challenger
+    of this version.
 
     Raises:
         Refused: and nothing changes. GATE_NOT_MET, with the outcome of every rule as `gate`; INVALID_TRANSITION if the
@@ -67,8 +90,7 @@ def activate(connection: Connection, run_id: UUID, wanted: Gate, *, actor: str) 
     }
     _store(connection, run, activation)
     _record(connection, run, "rescore_run.activated", actor, activation)
-    if run.kind == "challenger" and not run.final:
-        challengers.end(connection, run.recipe, actor=actor)
+    challengers.end_of_active(connection, run.recipe, version.id, actor=actor)
     return ActivationResult(runs.get(connection, run_id), version, outcomes)
 
 
@@ -96,7 +118,7 @@ def rollback(connection: Connection, run_id: UUID, *, actor: str) -> ActivationR
         actor,
     )
     if activation["version_before"] != run.model_version:
-        version = model_versions.rollback(connection, run.recipe, actor=actor)
+        version = roll_back_version(connection, run.recipe, actor=actor)
     activation = activation | {"state": "rolled_back", "rolled_back_by": actor, "rolled_back_at": _now(connection)}
     _store(connection, run, activation)
     _record(connection, run, "rescore_run.rolled_back", actor, activation)

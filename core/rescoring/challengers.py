@@ -115,6 +115,13 @@ def end(connection: Connection, recipe: str, *, actor: str) -> Run:
     return runs.get(connection, challenger.id)
 
 
+def end_of_active(connection: Connection, recipe: str, version_id: int, *, actor: str) -> None:
+    """End the challenger of a recipe if it is this version, which has just become the active one."""
+    challenger = find(connection, recipe)
+    if challenger is not None and challenger.model_version_id == version_id:
+        end(connection, recipe, actor=actor)
+
+
 def next_inspections(
     connection: Connection, run: Run, cursor: dict[str, Any], at_most: int
 ) -> tuple[list[UUID], dict[str, Any], bool]:

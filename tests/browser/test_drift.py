@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from core.settings import Settings
 from tests.browser.conftest import Faults, axe_violations, browsing
@@ -112,6 +112,18 @@ def test_a_station_and_a_period_are_kept_in_the_address(page: Page) -> None:
     page.get_by_label("Station").fill("elsewhere")
     page.get_by_label("Station").press("Enter")
     expect(page.get_by_text("No part of the station elsewhere was counted")).to_be_visible()
+
+
+def test_too_few_parts_are_shown_as_not_judged(page: Page, engine: Engine, settings: Settings) -> None:
+    with engine.begin() as connection:
+        version_id = connection.execute(text("SELECT active_version_id FROM recipes")).scalar_one()
+    insert_scores(engine, version_id, good_scores(48, seed=7), days_ago=0, station_id="c")
+    dispatch(settings)
+    page.goto("/drift?recipe=ring")
+    expect(rows(page).first.locator(".light.other")).to_have_text("Not judged")
+    expect(rows(page).first).to_contain_text("48 parts are fewer than 50")
+    page.goto("/drift?recipe=ring&station_id=c")
+    expect(page.get_by_label("Light", exact=True).locator(".light.other")).to_have_text("Not judged")
 
 
 def test_west_of_greenwich_a_day_has_the_same_date(

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.browser.conftest import DESKTOP, TABLET, Clicks, settle
 from tests.browser.inspected import set_threshold
-from tests.browser.shown_figures import shown_number
+from tests.browser.shown_figures import shown_apart, shown_number, shown_ratio
 from tests.browser.washer_line import Line
 from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
@@ -64,8 +64,10 @@ def test_every_figure_is_that_of_the_api(page: Page, client: httpx.Client, line:
     inspection = client.get(f"/v1/inspections/{line.rejected['id']}").json()
     page.goto(f"/inspections/{inspection['id']}?recipe={line.recipe}")
     main = page.locator("main")
-    score, threshold = shown_number(inspection["anomaly_score"]), shown_number(inspection["threshold"])
-    expect(main).to_contain_text(f"The score {score} reaches the threshold {threshold}")
+    limits = inspection["anomaly_score"], inspection["threshold"]
+    score, threshold = shown_apart(*limits)
+    ratio = shown_ratio(*limits)
+    expect(main).to_contain_text(f"The score {score} reaches the threshold {threshold} ({ratio})")
     facts = page.locator(".facts")
     for name in ("id", "recipe", "part_id", "lot_id", "line_id", "station_id", "batch_id", "priority"):
         expect(facts).to_contain_text(str(inspection[name]))

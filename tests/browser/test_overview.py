@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Page, expect
 
-from tests.browser.shown_figures import shown_percent
+from tests.browser.shown_figures import shown_duration, shown_percent
 from tests.browser.washer_line import Line
 
 
@@ -19,20 +19,22 @@ def test_every_figure_is_that_of_the_api(page: Page, client: httpx.Client, line:
     expected = {
         "Images in 30 days": f"{totals['total']:,}",
         "NG rate": shown_percent(totals["ng_rate"]),
-        "Images per hour": f"{round(totals['per_hour']):,}",
+        "Images per hour, on average": f"{round(totals['per_hour']):,}",
         "Waiting for review": str(figures["waiting_for_review"]["count"]),
     }
     for title, value in expected.items():
         expect(panel.locator(".figure", has_text=title).locator("dd").first).to_have_text(value)
     expect(panel.locator(".figure", has_text="NG rate").locator(".note")).to_have_text(f"{totals['verdict']['ng']} NG")
     time = panel.locator(".figure", has_text="Time to verdict")
-    expect(time.locator("dd").first).to_have_text(f"{round(totals['time_to_verdict_ms']['median'])} ms")
-    expect(time.locator(".note")).to_contain_text(f"{round(totals['time_to_verdict_ms']['p95'])} ms")
+    expect(time.locator("dd").first).to_contain_text(shown_duration(totals["time_to_verdict_ms"]["median"]))
+    expect(time.locator(".note")).to_contain_text(shown_duration(totals["time_to_verdict_ms"]["p95"]))
     expect(panel.locator(".last-defect")).to_have_attribute(
         "href", f"/inspections/{figures['last_ng']}?recipe={line.recipe}"
     )
-    drift = client.get(f"/v1/recipes/{line.recipe}/drift").json()["summary"]["light"]
-    expect(panel.locator(".light").first).to_have_text({"none": "No drift", "watch": "Watch", "drift": "Drift"}[drift])
+    drift = client.get(f"/v1/recipes/{line.recipe}/drift").json()["summary"]
+    light = drift["light"] if drift["day"] else "not judged"
+    lights = {"none": "No drift", "watch": "Watch", "drift": "Drift", "not judged": "Not judged"}
+    expect(panel.locator(".light").first).to_have_text(lights[light])
     reasons = client.get("/v1/system").json()["health"]["reasons"]
     expect(page.locator(".view-head .light")).to_have_text(reasons[0] if reasons else "Everything works")
 
@@ -57,3 +59,6 @@ def test_a_reference_comes_last_and_is_marked(page: Page, client: httpx.Client, 
     last = page.locator(".recipe-panel").last
     expect(last).to_contain_text("a-reference")
     expect(last.locator(".verdict").first).to_have_text("Reference")
+    expect(last.locator(".light")).to_have_text("Not judged")
+    expect(last).not_to_contain_text("within")
+    expect(last.get_by_role("link", name="Train a detector")).to_have_attribute("href", "/train?recipe=a-reference")

@@ -17,6 +17,7 @@ def test_a_threshold_is_moved_applied_with_a_reason_and_undone(
     page.goto(f"/thresholds?recipe={recipe}")
     number = page.get_by_role("spinbutton", name="Threshold", exact=True)
     expect(page.get_by_role("button", name="Apply")).to_be_disabled()
+    expect(page.locator(".figure dt").first).to_have_text("Recorded verdicts that the limits in force would change")
     lowest = min(each["anomaly_score"] for each in inspected)
     number.fill(str(lowest / 2))
     number.press("Enter")
@@ -45,13 +46,13 @@ def test_the_line_is_dragged_and_moved_by_keys_and_every_figure_is_that_of_the_a
     start = float(slider.get_attribute("aria-valuenow") or "nan")
     box = slider.bounding_box()
     assert box is not None
-    with page.expect_response(lambda response: "preview" in (response.request.post_data or "")):
+    with page.expect_response("**/threshold-preview?**"):
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 80)
         page.mouse.down()
         page.mouse.move(box["x"] + 150, box["y"] + 80, steps=4)
         page.mouse.up()
     slider.focus()
-    with page.expect_response(lambda response: "preview" in (response.request.post_data or "")) as response:
+    with page.expect_response("**/threshold-preview?**") as response:
         page.keyboard.press("Shift+ArrowRight")
     moved = float(slider.get_attribute("aria-valuenow") or "nan")
     assert moved > start
@@ -60,6 +61,7 @@ def test_the_line_is_dragged_and_moved_by_keys_and_every_figure_is_that_of_the_a
         "Verdicts that would change": f"{sum(flip['count'] for flip in preview['flips']):,}",
         "Expected": shown_percent(preview["expected_false_reject_rate"]["rate"]),
         "Agreement": shown_percent(preview["agreement"]),
+        "Would go to review": str(sum(of_review["review"] for of_review in preview["reviewed"].values())),
     }
     for title, value in figures.items():
         expect(page.locator(".figure", has_text=title).locator("dd").first).to_have_text(value)

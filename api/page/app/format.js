@@ -5,6 +5,7 @@ import { locale, t } from "./strings.js";
 const dash = "–";
 const integers = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
 const significant = new Intl.NumberFormat(locale, { maximumSignificantDigits: 4 });
+const MOST_DIGITS = 8; // of numbers that are shown beside each other
 const days = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
 const moments = new Intl.DateTimeFormat(locale, { dateStyle: "short", timeStyle: "medium" });
 const times = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
@@ -14,6 +15,31 @@ const given = (value) => value !== null && value !== undefined && !Number.isNaN(
 
 export const integer = (value) => (given(value) ? integers.format(value) : dash);
 export const number = (value) => (given(value) ? significant.format(value) : dash);
+
+/** Numbers beside each other: with four significant digits, or as many more as it takes to tell different ones apart. */
+export function apart(...values) {
+  const different = new Set(values.filter(given)).size;
+  for (let digits = 4; ; digits += 1) {
+    const format = new Intl.NumberFormat(locale, { maximumSignificantDigits: digits });
+    const texts = values.map((value) => (given(value) ? format.format(value) : dash));
+    const isEach = new Set(texts.filter((_, index) => given(values[index]))).size === different;
+    if (isEach || digits === MOST_DIGITS) return texts;
+  }
+}
+
+/** As many decimals as it takes to tell numbers apart that are a hundredth of `range` apart. */
+export const decimalsOf = (range) => (range > 0 ? Math.min(20, Math.max(0, 2 - Math.floor(Math.log10(range)))) : 2);
+
+/** A number on an axis that covers `range`. */
+export function numberIn(value, range) {
+  return new Intl.NumberFormat(locale, { maximumFractionDigits: decimalsOf(range) }).format(value);
+}
+
+/** A share, 0 to 1, in percent, on an axis that covers `range`, a share too. */
+export function percentIn(share, range) {
+  const maximumFractionDigits = decimalsOf(100 * range);
+  return new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits }).format(share);
+}
 
 /** A share, 0 to 1, in percent; with decimals where it is small. */
 export function percent(share) {
@@ -28,10 +54,19 @@ export function exactPercent(share) {
   return new Intl.NumberFormat(locale, { style: "percent", maximumSignificantDigits: 3 }).format(share);
 }
 
-/** A score as a multiple of its threshold: `1.35 ×`. */
+/**
+ * A score as a multiple of its threshold, with two decimals: `1.35 ×`. Next to the threshold it has as many more as it
+ * takes to show on which side it is: `0.996 ×`.
+ */
 export function ratio(score, threshold) {
   if (!given(score) || !(threshold > 0)) return dash;
-  return `${number(Number((score / threshold).toFixed(2)))} ×`;
+  for (let digits = 2; digits <= MOST_DIGITS; digits += 1) {
+    const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+    const format = new Intl.NumberFormat(locale, options);
+    const text = format.format(score / threshold);
+    if (score === threshold || text !== format.format(1)) return `${text} ×`;
+  }
+  return `${score < threshold ? "<" : ">"} 1 ×`;
 }
 
 /** A number with its unit, one of those of `Intl.NumberFormat`. */
@@ -70,9 +105,12 @@ export function localInput(moment) {
   return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }
 
-/** Midnight of today in the browser's zone, as RFC 3339 in UTC. */
-export function startOfToday() {
+/** Midnight of a day in the browser's zone, as RFC 3339 in UTC. Days have 23 or 25 hours when the clocks change. */
+export function startOfDay(daysAgo) {
   const midnight = new Date();
   midnight.setHours(0, 0, 0, 0);
+  midnight.setDate(midnight.getDate() - daysAgo);
   return midnight.toISOString();
 }
+
+export const startOfToday = () => startOfDay(0);

@@ -138,6 +138,7 @@ def test_scores_like_the_held_out_ones_are_no_drift_and_higher_ones_are(
     assert today["reasons"][0].startswith("The scores have moved: PSI ")
     assert document["summary"]["day"] == today["day"]
     assert document["summary"]["psi"] == today["score_drift"]["psi"]
+    assert today["judged"]
     scores_rule = next(rule for rule in document["rules"] if rule["judges"] == "scores")
     assert "0.25" in scores_rule["rule"]
     assert "Siddiqi" in scores_rule["source"]
@@ -150,7 +151,7 @@ def test_few_parts_are_not_judged(
     insert_scores(engine, version_id, good_scores(49, seed=2, factor=10))
     dispatch(settings)
     document = drift(http)
-    assert document["days"][0]["light"] == "none"
+    assert (document["days"][0]["light"], document["days"][0]["judged"]) == ("none", False)
     assert document["days"][0]["reasons"] == ["Not judged: 49 parts are fewer than 50."]
     assert document["summary"]["day"] is None
 

@@ -83,3 +83,29 @@ def test_a_challenger_is_started_shown_and_ended(api: httpx.Client) -> None:
     assert api.delete(CHALLENGER).status_code == 404
     active_one = api.put(CHALLENGER, json={"model_version": 1, "share": 0.25})
     assert (active_one.status_code, active_one.json()["code"]) == (409, "invalid_transition")
+
+
+@pytest.mark.parametrize("way", ["activate", "rollback", "another run"])
+def test_a_challenger_that_becomes_the_active_version_ends(engine: Engine, api: httpx.Client, way: str) -> None:
+    run_id = make_completed_run(engine, [ResultGroup("ok", "ok", "ok", 100)])  # of version 2
+    paths = {
+        "activate": f"/v1/recipes/{RECIPE}/model-versions/2/activate",
+        "rollback": f"/v1/recipes/{RECIPE}/model-versions/rollback",
+        "another run": f"/v1/rescore-runs/{run_id}/activate",
+    }
+    if way == "rollback":
+        for version in (2, 1, 3):
+            api.post(f"/v1/recipes/{RECIPE}/model-versions/{version}/activate").raise_for_status()
+    challenging = 1 if way == "rollback" else 2
+    challenger = api.put(CHALLENGER, json={"model_version": challenging, "share": 0.25}).raise_for_status().json()
+    answer = api.post(paths[way], json=GATE if way == "another run" else None)
+    assert (answer.status_code, active(api)) == (200, challenging), answer.text
+    assert api.get(CHALLENGER).status_code == 404
+    assert api.get(f"/v1/recipes/{RECIPE}").json()["challenger"] is None
+    assert api.get(f"/v1/rescore-runs/{challenger['id']}").json()["status"] == "completed"
+
+
+def test_another_version_that_is_activated_leaves_the_challenger(api: httpx.Client) -> None:
+    challenger = api.put(CHALLENGER, json={"model_version": 2, "share": 0.25}).raise_for_status().json()
+    api.post(f"/v1/recipes/{RECIPE}/model-versions/3/activate").raise_for_status()
+    assert api.get(CHALLENGER).json()["id"] == challenger["id"]

@@ -57,6 +57,10 @@ def upload(http: httpx.Client, bundle: Path, folder: Path, *, with_scores: bool)
 def preview(http: httpx.Client, threshold: float, **fields: Any) -> dict[str, Any]:
     new = {"threshold": threshold, "preview": True, **fields}
     document: dict[str, Any] = http.post(f"{VERSION}/threshold", json=new).raise_for_status().json()
+    read: dict[str, Any] = (
+        http.get(f"{VERSION}/threshold-preview", params={"threshold": threshold, **fields}).raise_for_status().json()
+    )
+    assert read | {"since": None} == document | {"since": None}
     return document
 
 
@@ -198,6 +202,10 @@ def test_wrong_requests_are_refused(http: httpx.Client, bundle: Path, tmp_path: 
         answer = http.post(f"{VERSION}/threshold", json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), body
     for path, params, status in (
+        (f"{VERSION}/threshold-preview", {}, 422),
+        (f"{VERSION}/threshold-preview", {"threshold": "1", "review_threshold": "2"}, 422),
+        (f"{VERSION}/threshold-preview", {"threshold": "nan"}, 422),
+        ("/v1/recipes/ring/model-versions/9/threshold-preview", {"threshold": "1"}, 404),
         (f"{VERSION}/scores", {"bins": "0"}, 422),
         (f"{VERSION}/scores", {"bins": "201"}, 422),
         (f"{VERSION}/scores", {"since": NOW.isoformat(), "until": NOW.isoformat()}, 422),

@@ -23,7 +23,7 @@ function Chart({ kind, cells }) {
   const at = (size, contrast) => cells.find((cell) => cell.size_px === size && cell.contrast_percent === contrast);
   return html`<table class="detectability"><caption>${tCode("defect", kind)}</caption>
     <thead><tr><th>${t("detectability.contrast")}</th>${sizes.map((size) => html`<th class="number">${integer(size)} px</th>`)}</tr></thead>
-    <tbody>${contrasts.map((contrast) => html`<tr><th>${contrast === null ? "–" : `${integer(contrast)} %`}</th>
+    <tbody>${contrasts.map((contrast) => html`<tr><th>${contrast === null ? "–" : percent(contrast / 100)}</th>
       ${sizes.map((size) => html`<${Cell} cell=${at(size, contrast)} />`)}</tr>`)}</tbody></table>`;
 }
 

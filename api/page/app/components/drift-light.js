@@ -12,11 +12,14 @@ const LIGHTS = {
   none: { look: "ok", icon: "check" },
   watch: { look: "review", icon: "circle-help" },
   drift: { look: "ng", icon: "triangle-alert" },
+  notJudged: { look: "other", icon: "circle-help" },
 };
 
-export function Light({ light, title = "" }) {
-  const { look, icon } = LIGHTS[light];
-  return html`<span class=${`light ${look}`} title=${title}><${Icon} name=${icon} />${t(`drift.${light}`)}</span>`;
+/** `judged` is false for a day or a recipe with too few parts: the API's light is then `none`, which says nothing. */
+export function Light({ light, judged = true, title = "" }) {
+  const name = judged ? light : "notJudged";
+  const { look, icon } = LIGHTS[name];
+  return html`<span class=${`light ${look}`} title=${title}><${Icon} name=${icon} />${t(`drift.${name}`)}</span>`;
 }
 
 /** The light of a recipe, with a link to its reasons. */
@@ -24,8 +27,8 @@ export function DriftLight({ recipe }) {
   const since = useMemo(() => new Date(Date.now() - 8 * 86_400_000).toISOString(), []);
   const drift = useResource(`${recipePath(recipe)}/drift`, { query: { since }, every: 60_000 });
   if (!drift.data) return null;
-  const { light, reasons } = drift.data.summary;
+  const { day, light, reasons } = drift.data.summary;
   return html`<a class="quiet" href=${href("/drift", { recipe })}>
-    <${Light} light=${light} title=${reasons.join(" ")} />
+    <${Light} light=${light} judged=${day !== null} title=${reasons.join(" ")} />
   </a>`;
 }

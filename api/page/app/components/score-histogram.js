@@ -1,7 +1,7 @@
 /** A histogram of scores by verdict, with the threshold and the review threshold as lines to drag. */
 
 import { useRef } from "../../vendor/hooks.mjs";
-import { integer, number } from "../format.js";
+import { decimalsOf, integer, numberIn } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../strings.js";
 import { Legend } from "./chart.js";
@@ -29,7 +29,7 @@ export function ScoreHistogram({ histogram, limits, onChange }) {
     return low + ((clientX - box.x) / box.width) * (high - low);
   };
   const move = (name, score) => {
-    const value = Number(Math.min(high, Math.max(low, score)).toPrecision(5));
+    const value = Number(Math.min(high, Math.max(low, score)).toFixed(decimalsOf(width)));
     const others = name === "threshold" && limits.review_threshold > value ? { review_threshold: value } : {};
     const bounded = name === "review_threshold" ? Math.min(value, limits.threshold) : value;
     onChange({ ...limits, ...others, [name]: bounded });
@@ -44,7 +44,7 @@ export function ScoreHistogram({ histogram, limits, onChange }) {
         ${bins.map((bin) => html`
           <${Bar} bin=${bin} x=${toX(bin.low)} width=${WIDTH / bins.length} scale=${scale} />`)}
       </svg>
-      ${lines.map((name) => html`<${Line} key=${name} name=${name} value=${limits[name]} range=${[low, high]}
+      ${lines.map((name) => html`<${Line} key=${name} name=${name} value=${limits[name]} range=${[low, high]} step=${width}
         toScore=${toScore} onMove=${(score) => move(name, score)} />`)}
     </div>
     <${Axis} low=${low} high=${high} />
@@ -58,7 +58,7 @@ function legend() {
 
 /** The last bin holds all higher scores, so its end has a plus. */
 function Axis({ low, high }) {
-  const marks = [0, 0.25, 0.5, 0.75, 1].map((share) => number(Number((low + share * (high - low)).toPrecision(3))));
+  const marks = [0, 0.25, 0.5, 0.75, 1].map((share) => numberIn(low + share * (high - low), high - low));
   return html`<div class="histogram-axis">
     ${marks.map((mark, index) => html`<span>${mark}${index === marks.length - 1 ? "+" : ""}</span>`)}
   </div>`;
@@ -83,14 +83,15 @@ function Bar({ bin, x, width, scale }) {
       <title>${t("thresholds.reviewedNg", { count: bin.reviewed_ng })}</title>
     </rect>`}
     <rect x=${x} y="0" width=${width} height=${HEIGHT} fill="transparent">
-      <title>${number(bin.low)} – ${bin.high === null ? "" : number(bin.high)}: ${integer(total)}</title>
+      <title>${numberIn(bin.low, width)} – ${bin.high === null ? "" : numberIn(bin.high, width)}: ${integer(total)}</title>
     </rect>
   </g>`;
 }
 
-/** A line to drag; with the arrow keys too, ten steps with shift. */
-function Line({ name, value, range, toScore, onMove }) {
+/** A line to drag, in a histogram with bins of the width `step`; with the arrow keys too, ten steps with shift. */
+function Line({ name, value, range, step, toScore, onMove }) {
   const [low, high] = range;
+  const shown = numberIn(value, step);
   const onPointerDown = (event) => {
     event.stopPropagation();
     event.currentTarget.setPointerCapture(event.pointerId);
@@ -107,6 +108,6 @@ function Line({ name, value, range, toScore, onMove }) {
   const left = Math.min(1, Math.max(0, (value - low) / (high - low)));
   return html`<div class=${`histogram-line ${name}`} style=${{ left: `${100 * left}%` }} role="slider" tabindex="0"
     aria-label=${t(name === "threshold" ? "model.threshold" : "thresholds.review")} aria-valuenow=${value}
-    aria-valuemin=${low} aria-valuemax=${high} aria-valuetext=${number(value)} onPointerDown=${onPointerDown}
-    onPointerMove=${onPointerMove} onKeyDown=${onKeyDown}><span>${number(value)}</span></div>`;
+    aria-valuemin=${low} aria-valuemax=${high} aria-valuetext=${shown} onPointerDown=${onPointerDown}
+    onPointerMove=${onPointerMove} onKeyDown=${onKeyDown}><span>${shown}</span></div>`;
 }

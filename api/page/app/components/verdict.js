@@ -1,6 +1,6 @@
 /** A verdict or a status as colour, word and shape, and a score against its threshold. */
 
-import { number, ratio } from "../format.js";
+import { apart, ratio } from "../format.js";
 import { html } from "../html.js";
 import { t, tCode } from "../strings.js";
 import { Icon } from "./icon.js";
@@ -19,11 +19,12 @@ export function Verdict({ value }) {
 /** A bar whose middle is the threshold. */
 export function Score({ score, threshold, verdict }) {
   const width = threshold > 0 ? Math.min(100, (50 * score) / threshold) : 0;
-  const label = t("score.label", { score: number(score), threshold: number(threshold) });
+  const [shown, limit] = apart(score, threshold);
+  const label = t("score.label", { score: shown, threshold: limit });
   return html`<div class="score" role="img" aria-label=${label} title=${label}>
     <div class="track">
       <div class=${`value ${verdict}`} style=${{ width: `${width}%` }}></div><div class="threshold"></div>
     </div>
-    <span class="soft small number" aria-hidden="true">${number(score)} · ${ratio(score, threshold)}</span>
+    <span class="soft small number" aria-hidden="true">${shown} · ${ratio(score, threshold)}</span>
   </div>`;
 }

@@ -6,7 +6,7 @@ import { thumbnailOf } from "../components/inspection-card.js";
 import { recipePath } from "../components/recipe-needed.js";
 import { Resource } from "../components/states.js";
 import { Verdict } from "../components/verdict.js";
-import { integer, number, percent } from "../format.js";
+import { integer, number, percent, ratio } from "../format.js";
 import { html } from "../html.js";
 import { href } from "../router.js";
 import { useMay } from "../session.js";
@@ -110,6 +110,6 @@ function Chosen({ pair, a, b, recipe }) {
       <img class="chosen-picture" src=${thumbnailOf(pair.inspection_id)} alt=${t("comparison.open")} width="120"
         height="120" /></a>
     <div class="stack tight">${[[a, pair.a], [b, pair.b]].map(([{ version }, result]) => html`<span class="row">
-      ${t("model.version", { version })}: ${number(result.ratio)} × <${Verdict} value=${result.verdict} />
+      ${t("model.version", { version })}: ${ratio(result.ratio, 1)} <${Verdict} value=${result.verdict} />
     </span>`)}</div></div>`;
 }

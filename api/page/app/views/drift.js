@@ -58,7 +58,7 @@ function Summary({ drift }) {
   const { summary, rules } = drift;
   const reasons = summary.reasons.length > 0 ? summary.reasons : [t(summary.day ? "drift.fine" : "drift.tooFew")];
   return html`<section class="panel" aria-label=${t("drift.light")}>
-    <header><${Light} light=${summary.light} />
+    <header><${Light} light=${summary.light} judged=${summary.day !== null} />
       ${summary.day && html`<span class="small"><${DayName} of=${summary.day} />,${" "}
         ${t("model.version", { version: summary.model_version })},${" "}
         ${t("drift.partCount", { count: summary.parts, number: integer(summary.parts) })},${" "}
@@ -91,7 +91,7 @@ function Days({ days }) {
       ${COLUMNS.map((column) => html`<th class=${look(column)}>${t(column.title)}</th>`)}
       <th>${t("drift.reasons")}</th></tr></thead>
     <tbody>${days.toReversed().map((each) => html`<tr key=${`${each.day} ${each.model_version}`}>
-      <td class="whole"><${DayName} of=${each.day} /></td><td class="whole"><${Light} light=${each.light} /></td>
+      <td class="whole"><${DayName} of=${each.day} /></td><td class="whole"><${Light} light=${each.light} judged=${each.judged} /></td>
       ${COLUMNS.map((column) => html`<td class=${look(column)}>${column.of(each)}</td>`)}
       <td class="soft sentences">
         ${[each.is_reference && t("drift.isReference"), ...each.reasons].filter(Boolean).join(" ")}</td>

@@ -6,7 +6,7 @@ import { Resource } from "../components/states.js";
 import { Time } from "../components/time.js";
 import { showToast } from "../components/toast.js";
 import { Score, Verdict } from "../components/verdict.js";
-import { bytes, duration, number, ratio } from "../format.js";
+import { apart, bytes, duration, number, ratio } from "../format.js";
 import { html } from "../html.js";
 import { recipePath } from "../components/recipe-needed.js";
 import { addReview, isBlind, retractReview } from "../reviewing.js";
@@ -15,9 +15,10 @@ import { useMay } from "../session.js";
 import { t, tCode } from "../strings.js";
 
 export function Why({ inspection }) {
-  const { anomaly_score: score, threshold, review_threshold: review, verdict, reasons, error, model } = inspection;
+  const { anomaly_score: score, threshold, verdict, reasons, error, model } = inspection;
   const because = `inspection.because.${score >= threshold ? "ng" : verdict}`;
-  const values = { score: number(score), threshold: number(threshold), review: number(review), ratio: ratio(score, threshold) };
+  const [shown, limit] = apart(score, threshold);
+  const values = { score: shown, threshold: limit, ratio: ratio(score, threshold) };
   return html`<section class="panel">
     <header><h2>${t("inspection.why")}</h2></header>
     ${error && html`<p><strong>${error.detail ?? error.code}</strong> <code class="soft">${error.code}</code></p>`}
@@ -48,7 +49,7 @@ function InForce({ inspection }) {
     return html`<p class="soft small">${t("inspection.inForce.same")}</p>`;
   }
   return html`<p class="soft small">
-    ${t("inspection.inForce", { version: version(active), threshold: number(threshold) })}${" "}
+    ${t("inspection.inForce", { version: version(active), threshold: apart(threshold, inspection.threshold)[0] })}${" "}
     <a href=${href("/thresholds", { recipe: inspection.recipe })}>${t("nav.thresholds")}</a>
   </p>`;
 }

@@ -44,11 +44,9 @@ function OfRecipe({ recipe, query }) {
     </div>
     ${challenger && html`<${ChallengerPanel} key=${challenger.run_id} recipe=${recipe} challenger=${challenger}
       may=${may} onEnded=${changed} />`}
-    ${compared && html`<${Comparison} key=${query.compare} recipe=${recipe} versions=${compared}
-      onClose=${() => changeQuery({ compare: "" })} />`}
     <${Resource} of=${versions}>${({ items }) => (items.length === 0
       ? html`<${NoVersion} recipe=${recipe} may=${may} />`
-      : html`<${Versions} items=${items} compared=${compared} may=${may} challenger=${challenger}
+      : html`<${Versions} recipe=${recipe} items=${items} compared=${compared} may=${may} challenger=${challenger}
           trainings=${trainings.data?.items ?? []}
           onAsk=${(action, version) => setAsking({ action, version })} />`)}<//>
     <${Question} recipe=${recipe} asking=${asking} onClose=${() => setAsking(null)} onChanged=${changed} />
@@ -91,7 +89,7 @@ function Question({ recipe, asking, onClose, onChanged }) {
   <//>`;
 }
 
-function Versions({ items, compared, onAsk, ...others }) {
+function Versions({ recipe, items, compared, onAsk, ...others }) {
   const [chosen, setChosen] = useState(compared ?? []);
   const choose = (version) => setChosen((before) => (before.includes(version)
     ? before.filter((each) => each !== version)
@@ -100,8 +98,10 @@ function Versions({ items, compared, onAsk, ...others }) {
     ${items.length > 1 && html`<div class="row">
       <button disabled=${chosen.length !== 2} onClick=${() => changeQuery({ compare: chosen.join(",") })}>
         ${t("model.compare")}</button>
-      <span class="soft small">${t("model.compare.text")}</span>
+      ${chosen.length !== 2 && html`<span class="soft small">${t("model.compare.text")}</span>`}
     </div>`}
+    ${compared && html`<${Comparison} key=${compared.join()} recipe=${recipe} versions=${compared}
+      onClose=${() => changeQuery({ compare: "" })} />`}
     ${items.map((version) => html`<${Version} key=${version.version} version=${version} ...${others}
       chosen=${chosen.includes(version.version)} onChoose=${items.length > 1 ? () => choose(version.version) : null}
       onAsk=${(action) => onAsk(action, version)} />`)}`;

@@ -4,18 +4,17 @@ import { useResource } from "../api.js";
 import { HealthLine } from "../components/health-line.js";
 import { RecipeNeeded } from "../components/recipe-needed.js";
 import { Resource } from "../components/states.js";
-import { startOfToday } from "../format.js";
+import { startOfDay } from "../format.js";
 import { html } from "../html.js";
 import { changeQuery } from "../router.js";
 import { t } from "../strings.js";
 import { RecipePanel } from "./recipe-panel.js";
 
-const DAY = 86_400_000;
 /** Periods by name: when they begin, and their buckets. */
 const PERIODS = {
-  today: { since: startOfToday, bucket: "hour" },
-  week: { since: () => new Date(new Date(startOfToday()) - 6 * DAY).toISOString(), bucket: "day" },
-  month: { since: () => new Date(new Date(startOfToday()) - 29 * DAY).toISOString(), bucket: "day" },
+  today: { since: () => startOfDay(0), bucket: "hour" },
+  week: { since: () => startOfDay(6), bucket: "day" },
+  month: { since: () => startOfDay(29), bucket: "day" },
 };
 const timeZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 

@@ -8,7 +8,7 @@ import { nameOf } from "../components/inspection-card.js";
 import { Resource } from "../components/states.js";
 import { Time } from "../components/time.js";
 import { Verdict, outcome } from "../components/verdict.js";
-import { duration, integer, percent } from "../format.js";
+import { duration, integer, percent, percentIn } from "../format.js";
 import { html } from "../html.js";
 import { href } from "../router.js";
 import { t } from "../strings.js";
@@ -27,6 +27,9 @@ export function RecipePanel({ figures, recipe, period, since }) {
       <${Trend} figures=${figures} />
       <${LastDefect} id=${figures.last_ng} query=${of} />
     </div>
+    ${recipe.active_version === null && html`<p class="row">
+      <span class="soft">${t("overview.noDetector")}</span>
+      <a class="button" href=${href("/train", of)}>${t("overview.train")}</a></p>`}
   </section>`;
 }
 
@@ -46,7 +49,7 @@ function Figures({ figures, period, since }) {
     <div class="figure"><dt>${t("overview.perHour")}</dt><dd>${integer(totals.per_hour)}</dd></div>
     <div class="figure">
       <dt>${t("overview.time")}</dt><dd>${duration(time?.median)}</dd>
-      <dd class="note">${t("overview.p95", { time: duration(time?.p95) })}</dd>
+      ${time && html`<dd class="note">${t("overview.p95", { time: duration(time.p95) })}</dd>`}
     </div>
     <div class="figure">
       <dt>${t("overview.waiting")}</dt>
@@ -62,14 +65,14 @@ function Trend({ figures }) {
   const { recipe, buckets, totals } = figures;
   const data = useMemo(() => [
     buckets.map((bucket) => Date.parse(bucket.since) / 1000),
-    buckets.map((bucket) => (bucket.ng_rate === null ? null : bucket.ng_rate * 100)),
+    buckets.map((bucket) => (bucket.ng_rate)),
   ], [buckets]);
   const series = [{ label: t("overview.ngRate"), colour: "--ng", kind: "bars" }];
   if (totals.total === 0) return html`<p class="soft">${t("overview.noImages")}</p>`;
   return html`<div class="stack tight">
     <${Legend} series=${series} />
     <${Chart} time label=${t("overview.trend", { recipe })} data=${data} series=${series} height=${170}
-      format=${(value) => `${integer(value)} %`} />
+      format=${(share, _, marks) => percentIn(share, marks.at(-1) - marks[0])} />
   </div>`;
 }
 

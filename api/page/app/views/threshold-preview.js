@@ -20,8 +20,7 @@ export function usePreview(path, station, limits) {
     if (!limits) return undefined;
     const turn = ++latest.current;
     const read = async () => {
-      const json = { ...limits, station_id: station, preview: true };
-      const state = await call(`${path}/threshold`, { method: "POST", json }).then(
+      const state = await call(href(`${path}/threshold-preview`, { ...limits, station_id: station })).then(
         (data) => ({ data, problem: null }),
         (problem) => ({ data: null, problem }),
       );
@@ -33,23 +32,28 @@ export function usePreview(path, station, limits) {
   return state;
 }
 
-export function Consequences({ preview, recipe }) {
-  const { flips, reviewed, agreement, inspections } = preview;
-  const people = ["ok", "ng"].flatMap((verdict) => Object.values(reviewed[verdict])).reduce((sum, each) => sum + each, 0);
+/** `moved` is false for the limits in force: they change verdicts that were recorded under earlier ones. */
+export function Consequences({ preview, recipe, moved }) {
+  const { flips, reviewed: { ok, ng }, agreement, inspections } = preview;
+  const [decided, undecided] = [ok.ok + ok.ng + ng.ok + ng.ng, ok.review + ng.review];
   const flipped = flips.reduce((sum, flip) => sum + flip.count, 0);
   return html`
     <dl class="panel figures" aria-live="polite">
       <div class="figure">
-        <dt>${t("thresholds.flips")}</dt><dd>${integer(flipped)}</dd>
+        <dt>${t(moved ? "thresholds.flips" : "thresholds.flips.inForce")}</dt><dd>${integer(flipped)}</dd>
         <dd class="note">${t("thresholds.of", { count: integer(inspections) })}</dd>
       </div>
       <${Expected} expected=${preview.expected_false_reject_rate} />
       <div class="figure">
         <dt>${t("thresholds.agreement")}</dt><dd>${percent(agreement)}</dd>
-        <dd class="note">${t("thresholds.reviewed", { count: integer(people) })}</dd>
+        <dd class="note">${t("thresholds.reviewed", { count: integer(decided) })}</dd>
       </div>
-      <div class="figure"><dt>${t("thresholds.rejectedOk")}</dt><dd>${integer(reviewed.ok.ng)}</dd></div>
-      <div class="figure"><dt>${t("thresholds.missedNg")}</dt><dd>${integer(reviewed.ng.ok)}</dd></div>
+      <div class="figure"><dt>${t("thresholds.rejectedOk")}</dt><dd>${integer(ok.ng)}</dd></div>
+      <div class="figure"><dt>${t("thresholds.missedNg")}</dt><dd>${integer(ng.ok)}</dd></div>
+      <div class="figure">
+        <dt>${t("thresholds.toReview")}</dt><dd>${integer(undecided)}</dd>
+        <dd class="note">${t("thresholds.reviewed", { count: integer(decided + undecided) })}</dd>
+      </div>
     </dl>
     ${flips.map((flip) => html`<${Flip} key=${`${flip.from} ${flip.to}`} flip=${flip} recipe=${recipe} />`)}`;
 }

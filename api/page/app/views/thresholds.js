@@ -89,7 +89,7 @@ function Workbench({ recipe, version, station }) {
       <${Numbers} limits=${shown} inForce=${inForce} histogram=${histogram} onChange=${setLimits} />
     </section>
     ${preview.problem && html`<${Failure} problem=${preview.problem} />`}
-    ${preview.data && html`<${Consequences} preview=${preview.data} recipe=${recipe} />`}
+    ${preview.data && html`<${Consequences} preview=${preview.data} recipe=${recipe} moved=${limits !== null} />`}
     <${Apply} limits=${limits} onApply=${apply} />
     <${ThresholdHistory} history=${history} onSet=${apply} />`}<//>`;
 }

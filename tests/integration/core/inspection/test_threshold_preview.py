@@ -146,4 +146,7 @@ def test_reviews_are_compared_with_the_verdicts_of_the_threshold(engine: Engine,
         assert strict.agreement == 0.75
         lax = preview(connection, version, 0.7, review_threshold=0.5)
         assert lax.reviewed == {("ok", "ok"): 2, ("ng", "ok"): 1, ("ng", "review"): 1}
-        assert lax.agreement == 0.5
+        assert lax.agreement == pytest.approx(2 / 3)
+        undecided = preview(connection, version, 0.7, review_threshold=0.05)
+        assert undecided.reviewed == {("ok", "review"): 2, ("ng", "review"): 2}
+        assert undecided.agreement is None
