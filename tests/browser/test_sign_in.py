@@ -99,7 +99,7 @@ def test_a_session_that_ends_leads_to_the_sign_in_and_back(
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="System", level=1)).to_be_visible()
         context.clear_cookies()
-        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=15_000)  # with the next poll
         page.get_by_label("API key").fill(key_of["read"])
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="System", level=1)).to_be_visible()

@@ -30,7 +30,7 @@ export function useUpload(path, onChanged) {
       }
       await call(`${path}/${upload.id}/start`, { method: "POST", signal });
     } catch (problem) {
-      if (problem.name !== "AbortError") change({ problem });
+      change({ running: false, problem: problem.name === "AbortError" ? null : problem });
     }
     await onChanged(); // first, so that a started training is not shown as an open one
     change({ running: false });
