@@ -40,12 +40,14 @@ class DriftDay(Result, frozen=True):
 
     Attributes:
         verdicts: number of parts by the machine's verdict.
+        judged: whether there were enough parts; without it, `light` says nothing.
     """
 
     day: dt.date
     model_version: int
     parts: int
     verdicts: dict[str, int]
+    judged: bool
     light: str
     reasons: list[str]
 

@@ -43,6 +43,7 @@ def line(system: System) -> Iterator[Line]:
         _review(client)
         _ok(client.post("/v1/results/acknowledge", json={"consumer": "mes", "cursor": "now"}))
         rejected = _listed(client, effective_verdict="ng", reviewed="none", lot_id="L-204")[0]
+        _wait_for_days(client)
         yield Line(RECIPE, rejected)
 
 
@@ -111,7 +112,7 @@ def _add_history(system: System) -> None:
     engine: Engine = create_engine(url, poolclass=NullPool)
     with engine.begin() as connection:
         for days in range(1, DAYS + 1):
-            _repeat(connection, dt.timedelta(days=days, hours=days % 3), 1.12 - 0.012 * days)
+            _repeat(connection, dt.timedelta(days=days), 1.12 - 0.012 * days)
         connection.execute(
             text("UPDATE activations SET activated_at = activated_at - :age"), {"age": dt.timedelta(days=DAYS + 1)}
         )
@@ -127,10 +128,10 @@ def _repeat(connection: Connection, age: dt.timedelta, factor: float) -> None:
         "batch_id": null(),
     }
     today = inspections.c.batch_id.is_not(None)
+    chosen = func.mod(func.abs(func.hashtext(inspections.c.part_id.concat(str(age)))), 10) < 8  # other parts each day
+    names = [column.name for column in inspections.c]
     columns = [changed.get(column.name, column) for column in inspections.c]
-    connection.execute(
-        insert(inspections).from_select([column.name for column in inspections.c], select(*columns).where(today))
-    )
+    connection.execute(insert(inspections).from_select(names, select(*columns).where(today, chosen)))
 
 
 def _set_threshold(client: httpx.Client) -> None:
@@ -146,6 +147,14 @@ def _rescore(client: httpx.Client) -> None:
     run = _ok(client.post("/v1/rescore-runs", json={"recipe": RECIPE, "model_version": 2, "source": source}))
     done = _ok(client.get(f"/v1/rescore-runs/{run['id']}", params={"wait": 60}))
     assert done["status"] == "completed", done
+
+
+def _wait_for_days(client: httpx.Client) -> None:
+    """Wait until the dispatcher has counted all days."""
+    deadline = time.monotonic() + _PATIENCE
+    while len(_ok(client.get(f"/v1/recipes/{RECIPE}/drift"))["days"]) <= DAYS:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def _review(client: httpx.Client) -> None:
