@@ -144,7 +144,8 @@ def _active_version(out: Console, client: Client, cells: Cells, recipe: str, opt
     with tempfile.TemporaryDirectory(prefix="linewatch-") as folder:
         bundle = Path(folder, "bundle")
         manifest = train_with_progress(cells.folder, bundle, options)
-        version = register(client, recipe, bundle, activate=True)
+        # By force, because the reference is not fit for use: it is there to be compared with.
+        version = register(client, recipe, bundle, activate=True, force=True)
     out.print(_describe_training(manifest, version, time.monotonic() - started))
     return version
 
