@@ -118,7 +118,6 @@ def prepare(url: str, database: str, folder: Path, number: int) -> None:
         engine = create_engine(database)
         with engine.begin() as connection:
             connection.execute(_COPY, {"number": number - IMAGES, "images": IMAGES})
-            connection.execute(text("ANALYZE"))  # as autovacuum does within a minute
         engine.dispose()
         _wait(lambda: _scored(http), number)
 
