@@ -32,12 +32,20 @@ SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 SCREENSHOTS = Path(__file__).parents[2] / ".screenshots"
 
 
+def _executable() -> str | None:
+    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+
+
+def pytest_configure() -> None:
+    """Fail at the start, before processes for the tests are started: they could not show why."""
+    if _executable() is None:
+        raise pytest.UsageError(_MISSING)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A browser for all tests of the process. Without one, the tests fail."""
-    executable = next((path for name in _NAMES if (path := shutil.which(name))), None)
-    if executable is None:
-        pytest.exit(_MISSING, returncode=1)
+    """A browser for all tests of the process."""
+    executable = _executable()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield browser
