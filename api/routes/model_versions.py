@@ -31,9 +31,14 @@ _BODY = {
 _EXISTS: dict[int | str, dict[str, Any]] = {200: {"model": ModelVersion, "description": "The version already exists."}}
 
 
-def _document(services: Services, connection: Connection, version: model_versions.ModelVersion) -> ModelVersion:
-    bundle_bytes = services.store.size(bundle_key(version.sha256))
-    return ModelVersion.of(version, thresholds.in_force(connection, version.id), bundle_bytes)
+def _document(connection: Connection, version: model_versions.ModelVersion) -> ModelVersion:
+    return ModelVersion.of(version, thresholds.in_force(connection, version.id))
+
+
+def _with_size(services: Services, document: ModelVersion) -> ModelVersion:
+    """Add the size of the bundle, which the store knows. Call it after the transaction."""
+    size = services.store.size(bundle_key(bytes.fromhex(document.sha256)))
+    return document.model_copy(update={"bundle_bytes": size})
 
 
 @router.get("/model-versions")
@@ -41,7 +46,8 @@ def list_model_versions(name: RecipePath, services: Context) -> ModelVersionList
     """List the versions of a recipe, newest first."""
     with services.transaction() as connection:
         versions = model_versions.list_all(connection, name)
-        return ModelVersionList(items=[_document(services, connection, version) for version in versions])
+        documents = [_document(connection, version) for version in versions]
+    return ModelVersionList(items=[_with_size(services, document) for document in documents])
 
 
 @router.post(
@@ -92,17 +98,18 @@ def _register(services: Services, bundle: VerifiedBundle, name: str, actor: str)
     bundle.publish(services.store)
     with services.transaction() as connection:
         version, new = bundle.register(connection, name, actor=actor)
-        document = _document(services, connection, version)
+        document = _document(connection, version)
     if version.state == "uploaded":
         services.publisher.call(Task.CHECK_MODEL, version.id, queue=BULK_QUEUE)
-    return document, new
+    return _with_size(services, document), new
 
 
 @router.get("/model-versions/{version}")
 def get_model_version(name: RecipePath, version: VersionPath, services: Context) -> ModelVersion:
     """Get a version, with its manifest and the thresholds in force."""
     with services.transaction() as connection:
-        return _document(services, connection, model_versions.get(connection, name, version))
+        document = _document(connection, model_versions.get(connection, name, version))
+    return _with_size(services, document)
 
 
 @router.get("/model-versions/{version}/bundle", response_class=FileResponse, responses=binary("application/x-tar"))
@@ -119,7 +126,8 @@ def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> Fil
 def activate_model_version(name: RecipePath, version: VersionPath, services: Context, actor: Actor) -> ModelVersion:
     """Activate a ready version. It scores from the next minibatch on, and is no challenger any more."""
     with services.transaction() as connection:
-        return _document(services, connection, activation.activate_version(connection, name, version, actor=actor))
+        document = _document(connection, activation.activate_version(connection, name, version, actor=actor))
+    return _with_size(services, document)
 
 
 @router.post("/model-versions/rollback", responses=refuses(Code.INVALID_TRANSITION))
@@ -127,4 +135,5 @@ def activate_model_version(name: RecipePath, version: VersionPath, services: Con
 def roll_back(name: RecipePath, services: Context, actor: Actor) -> ModelVersion:
     """Activate the previously active version again."""
     with services.transaction() as connection:
-        return _document(services, connection, activation.roll_back_version(connection, name, actor=actor))
+        document = _document(connection, activation.roll_back_version(connection, name, actor=actor))
+    return _with_size(services, document)
