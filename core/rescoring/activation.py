@@ -56,8 +56,7 @@ def roll_back_version(connection: Connection, recipe: str, *, actor: str) -> Mod
 
 
 def activate(connection: Connection, run_id: UUID, wanted: Gate, *, actor: str) -> ActivationResult:
-    """Activate the version of a run, and set the run's own threshold if it has one. Ends a challenger
-    of this version.
+    """Activate the version of a run, and set the run's own threshold if it has one. Ends a challenger of it.
 
     Raises:
         Refused: and nothing changes. GATE_NOT_MET, with the outcome of every rule as `gate`; INVALID_TRANSITION if the

@@ -4,7 +4,6 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection
 
 from api.responses.problems import refuses
 from api.responses.schemas import GateOutcome, RunActivation
@@ -12,6 +11,7 @@ from api.services import Actor, Context, Services
 from core.documents.documents import ModelVersion
 from core.errors import Code
 from core.models import thresholds
+from core.models.thresholds import Threshold
 from core.rescoring import activation
 from core.rescoring.activation import ActivationResult
 from core.rescoring.documents import RescoreRun
@@ -30,14 +30,15 @@ class Activation(BaseModel):
 
 
 def _document(
-    services: Services, connection: Connection, result: ActivationResult, *, activated: bool
+    services: Services, result: ActivationResult, in_force: list[Threshold], *, activated: bool
 ) -> RunActivation:
+    """Call it after the transaction: it asks the store for the size of the bundle."""
     bundle_bytes = services.store.size(bundle_key(result.version.sha256))
     return RunActivation(
         activated=activated,
         gate=[GateOutcome.of_rule(outcome) for outcome in result.gate],
         run=RescoreRun.from_run(result.run),
-        model_version=ModelVersion.of(result.version, thresholds.in_force(connection, result.version.id), bundle_bytes),
+        model_version=ModelVersion.of(result.version, in_force, bundle_bytes),
     )
 
 
@@ -53,7 +54,8 @@ def activate_rescore_run(run_id: UUID, new: Activation, services: Context, actor
     """
     with services.transaction() as connection:
         result = activation.activate(connection, run_id, new.gate, actor=actor)
-        return _document(services, connection, result, activated=True)
+        in_force = thresholds.in_force(connection, result.version.id)
+    return _document(services, result, in_force, activated=True)
 
 
 @router.post("/rollback", responses=refuses(Code.INVALID_TRANSITION))
@@ -65,4 +67,5 @@ def roll_back_rescore_run(run_id: UUID, services: Context, actor: Actor) -> RunA
     """
     with services.transaction() as connection:
         result = activation.rollback(connection, run_id, actor=actor)
-        return _document(services, connection, result, activated=False)
+        in_force = thresholds.in_force(connection, result.version.id)
+    return _document(services, result, in_force, activated=False)
