@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import BinaryIO, Final, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
     Image,
@@ -64,6 +66,13 @@ _TRANSPOSE: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
 )
 
 
+JpegDecoder = Callable[[bytes], NDArray[np.uint8] | None]
+"""Decodes a JPEG, RGB or grey, or returns None if it cannot; Pillow then does, or says why it cannot either.
+
+The pixels are RGB, (height, width, 3), as stored, the same as Pillow's: the orientation is not applied.
+"""
+
+
 @dataclass(frozen=True)
 class Header:
     """Media type and size of an image, from its header.
@@ -86,12 +95,13 @@ class Decoded:
     """A decoded image.
 
     Attributes:
-        content: mode RGB, loaded; or the levels of grey of more than 8 bits, not reduced.
+        content: mode RGB, loaded; or the levels of grey of more than 8 bits, not reduced; or RGB pixels, uint8,
+            (height, width, 3), if they are from a `JpegDecoder`.
         width: of the full image, pixels, as displayed; the content may be smaller.
         height: like `width`.
     """
 
-    content: Image.Image | DeepGrey
+    content: Image.Image | DeepGrey | NDArray[np.uint8]
     width: int
     height: int
 
@@ -164,11 +174,19 @@ def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = N
         Undecodable: for any fault in the data. Nothing else is raised.
     """
     content = decode_stored(data, max_pixels=max_pixels, at_least=at_least).content
-    return content.to_rgb() if isinstance(content, DeepGrey) else content
+    if isinstance(content, DeepGrey):
+        return content.to_rgb()
+    assert isinstance(content, Image.Image)  # noqa: S101 - no other decoder was given
+    return content
 
 
-def decode_stored(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = None) -> Decoded:
+def decode_stored(
+    data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = None, jpeg_decoder: JpegDecoder | None = None
+) -> Decoded:
     """Like `decode`, but grey of more than 8 bits is not reduced.
+
+    Args:
+        jpeg_decoder: decodes JPEGs at full size; Pillow decodes everything else.
 
     Raises:
         Undecodable: see `decode`.
@@ -181,7 +199,7 @@ def decode_stored(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | N
         raise Undecodable(failure, refusal.detail) from refusal
     width, height = _displayed_size(image)  # before a reduced decode changes it
     try:
-        return Decoded(_load(image, data, at_least), width, height)
+        return Decoded(_load(image, data, at_least, jpeg_decoder), width, height)
     except Undecodable:
         raise
     except Image.DecompressionBombError as error:
@@ -191,14 +209,23 @@ def decode_stored(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | N
         raise Undecodable(Failure.IMAGE_UNDECODABLE, detail) from error
 
 
-def _load(image: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> Image.Image | DeepGrey:
+def _load(
+    image: ImageFile.ImageFile,
+    data: bytes,
+    at_least: tuple[int, int] | None,
+    jpeg_decoder: JpegDecoder | None,
+) -> Image.Image | DeepGrey | NDArray[np.uint8]:
     """Decode a parsed image, at a reduced scale where allowed, with its orientation applied."""
     orientation = _orientation(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         check_scans(data, image.size)
+        full_size = image.size
         if at_least is not None:
             # Orientations 5 to 8 swap width and height.
             image.draft("RGB", at_least[::-1] if orientation >= 5 else at_least)
+        is_plain = image.size == full_size and image.mode in ("RGB", "L")
+        if jpeg_decoder is not None and is_plain and (pixels := jpeg_decoder(data)) is not None:
+            return _turn(pixels, orientation)
     image.load()
     upright: Image.Image = image
     if orientation in _TRANSPOSE and not isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -207,6 +234,17 @@ def _load(image: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | N
         stored_bits, named_bits = stored_and_named_bits(image, data)
         return read_deep_grey(upright, stored_bits=stored_bits, named_bits=named_bits)
     return _to_rgb(upright)
+
+
+def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Apply an EXIF orientation, without a copy."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from core.models.bit_depths import BitDepth
 from core.models.training_options import DEFAULT_RATE, MIN_PARTS
 from core.vision.calibration.calibration import SampleTooSmall, required_sample_size
 from core.vision.detectors.features import input_size
-from core.vision.input.bit_depth import DEPTH, scale
+from core.vision.input.bit_depth import DEPTH, scale, to_image
 from core.vision.input.part_mask import SIDE, Channels, shrink
 from core.vision.input.part_pose import Poses, learn_poses
 from core.vision.input.record import Preprocessing
@@ -197,7 +197,7 @@ def _learn_poses(
             raise InvalidDataset(
                 f"{path} could be read before but not any more: leave the folder alone while it is in use"
             ) from error
-        return shrink(scale(decoded.content, bit_depth).image)
+        return shrink(to_image(scale(decoded.content, bit_depth).image))
 
     poses = learn_poses(list(in_parallel(read_small, sample)))
     if poses is None and options.pose == "upright":

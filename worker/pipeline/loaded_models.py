@@ -21,6 +21,7 @@ from core.vision.bundle.golden import check_golden
 from core.vision.bundle.loading import load_detector
 from core.vision.bundle.manifest import MANIFEST, digest, verify_bundle
 from core.vision.bundle.tar import unpack
+from core.vision.detectors.compiled_network import NotCompiled
 from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import Device, is_out_of_memory
 from core.vision.errors import InvalidBundle
@@ -167,9 +168,7 @@ class Models:
             core.intake.image_decoding.Undecodable: a golden image cannot be decoded.
             WorkerUnfit: the device is at fault.
         """
-        files = self._files(version_id)
-        loaded = self._loaded_on_device(files)
-        self._run(check_golden, loaded, files)
+        self._loaded_on_device(self._files(version_id))
 
     def _load_unless_failed(self, version_id: int) -> LoadedModel:
         retry_at, why = self._failures.get(version_id, (-math.inf, ""))
@@ -189,13 +188,26 @@ class Models:
             loaded = self._loaded_on_device(files)
         except WorkerUnfit:
             raise
-        except (InvalidBundle, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
+        except (InvalidBundle, Undecodable, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
             raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
         log.info("loaded model version %d on %s", version_id, self.device)
         return LoadedModel(loaded, verify_bundle(files).inputs, self._device)
 
     def _loaded_on_device(self, files: dict[str, bytes]) -> Detector:
-        return self._run(load_detector, files, device=self._device.name, max_pixels=self._max_pixels)
+        """A detector that reproduces its golden scores, compiled if it then does, too."""
+        try:
+            return self._run(self._load_and_check, files, compiled=True)
+        except (NotCompiled, InvalidBundle) as error:
+            loaded = self._run(self._load_and_check, files, compiled=False)
+            log.warning("a model version runs without being compiled: %s", error)
+            return loaded
+
+    def _load_and_check(self, files: dict[str, bytes], *, compiled: bool) -> Detector:
+        detector = load_detector(files, device=self._device.name, max_pixels=self._max_pixels)
+        if compiled:
+            detector.compile()
+        check_golden(detector, files)
+        return detector
 
     def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function on the device. Raises WorkerUnfit instead of RuntimeError if the device is at fault."""

@@ -114,6 +114,18 @@ class Detector(ABC):
         Other images in the call change a score by at most 1e-5, relative.
         """
 
+    @abstractmethod
+    def compile(self) -> None:
+        """Compile the network for the cores of this machine, which takes about a second.
+
+        On a GPU, and without OpenVINO, nothing happens.
+
+        Scores then differ by about 1e-6, relative. The number of cores is torch's number of threads.
+
+        Raises:
+            core.vision.detectors.compiled_network.NotCompiled: it cannot be compiled; it scores without that.
+        """
+
     def diagnosis(self, image: PreparedImage) -> dict[str, NDArray[Any]]:
         """Return the panels that explain the score of an image, by name, in display order.
 

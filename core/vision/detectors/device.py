@@ -16,12 +16,11 @@ T = TypeVar("T")
 
 
 class Device:
-    """Runs calls from all threads one after another. Thread-safe.
+    """Runs calls on a device. Thread-safe.
 
-    On a CPU, a minibatch is divided among the cores, and each core scores its part on its own. That takes a fifth less
-    time than sharing every layer among the cores, which then wait for the slowest at each layer (two cores,
-    EfficientNet-lite0, 256 pixels), and gains more when another process takes a core for a moment. When there are fewer
-    images than cores, the cores share each layer, to keep latency low.
+    On a GPU, calls from all threads run one after another. On a CPU, a minibatch is divided among the cores, and each
+    core scores its part on its own. That takes less time than sharing every layer among the cores, which then wait for
+    the slowest at each layer, and more so when another process takes a core for a moment.
 
     Attributes:
         name: `cpu` or `cuda`.
@@ -37,12 +36,12 @@ class Device:
         cores = torch.get_num_threads()
         self._parts = cores if self.name == "cpu" else 1
         # torch keeps the number of threads that share a layer for each calling thread.
-        self._single_core = ThreadPoolExecutor(self._parts, "core", torch.set_num_threads, (1,))
-        self._all_cores = ThreadPoolExecutor(1, "device", torch.set_num_threads, (cores,))
+        self._each_core = ThreadPoolExecutor(self._parts, "core", torch.set_num_threads, (1,))
+        self._device = ThreadPoolExecutor(1, "device", torch.set_num_threads, (cores,))
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function when its turn comes, and return its result or raise its exception."""
-        return self._all_cores.submit(function, *args, **kwargs).result()
+        return self._device.submit(function, *args, **kwargs).result()
 
     def check(self) -> None:
         """Compute something trivial.
@@ -54,14 +53,12 @@ class Device:
 
     def score(self, detector: Detector, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`."""
-        return self.run(self._score, detector, images)
-
-    def _score(self, detector: Detector, images: Sequence[PreparedImage]) -> ScoredImages:
-        if self._parts == 1 or len(images) < self._parts:
-            return detector.score(images)
-        bounds = [len(images) * part // self._parts for part in range(self._parts + 1)]
+        if self.name != "cpu":
+            return self.run(detector.score, images)
+        number = min(self._parts, len(images)) or 1
+        bounds = [len(images) * part // number for part in range(number + 1)]
         parts = [images[start:end] for start, end in itertools.pairwise(bounds)]
-        scored = list(self._single_core.map(detector.score, parts))
+        scored = list(self._each_core.map(detector.score, parts))
         return ScoredImages(
             np.concatenate([part.scores for part in scored]),
             np.concatenate([part.maps for part in scored]),

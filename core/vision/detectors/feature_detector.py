@@ -107,6 +107,10 @@ class FeatureDetector(Detector):
         )
         return CrossFitted(detector(fitted.final), [detector(model) for model in fitted.held_out])
 
+    def compile(self) -> None:
+        """See `Detector.compile`."""
+        self._extractor.compile((self.preprocessing.width, self.preprocessing.height))
+
     def score(self, images: Sequence[PreparedImage]) -> ScoredImages:
         """See `Detector.score`. The map has one cell for each cell of the model's grid."""
         if not images:

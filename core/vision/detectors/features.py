@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.vision.detectors.backbone import LITE0, describe
+from core.vision.detectors.compiled_network import IS_AVAILABLE, CompiledNetwork
 from core.vision.input.alignment import Alignment
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.training.augmentation import augment
@@ -51,7 +52,13 @@ class FeatureExtractor:
     def __init__(self, network: nn.Module, backbone: str, device: str) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
+        self._run: Callable[[Tensor], Layers] = self.network
         self._spread = describe(backbone).spread
+
+    def compile(self, size: tuple[int, int]) -> None:
+        """Compile the network for images of this (width, height); see `Detector.compile`."""
+        if self.device == "cpu" and IS_AVAILABLE:
+            self._run = CompiledNetwork(self.network, (3, size[1], size[0]), cores=torch.get_num_threads())
 
     def layers(self, images: Sequence[PreparedImage]) -> Layers:
         """Compute the layers for N prepared images of one size, at least one; on the device."""
@@ -65,8 +72,7 @@ class FeatureExtractor:
         center = levels.mean((1, 2, 3), keepdim=True)
         spread = levels.std((1, 2, 3), keepdim=True).clamp_min(_MIN_DEVIATION)
         normalised = ((levels - center) / spread * self._spread).contiguous(memory_format=torch.channels_last)
-        layers: Layers = self.network(normalised)
-        return layers
+        return self._run(normalised)
 
 
 @dataclass(frozen=True)

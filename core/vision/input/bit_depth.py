@@ -56,7 +56,11 @@ class DepthEvidence:
 EIGHT_BITS: Final = DepthEvidence(named=8, smallest=8)
 
 
-def depth_evidence(content: Image.Image | DeepGrey) -> DepthEvidence:
+Content = Image.Image | DeepGrey | NDArray[np.uint8]
+"""See `core.intake.image_decoding.Decoded`."""
+
+
+def depth_evidence(content: Content) -> DepthEvidence:
     """Return what is known about the depth of an image; see `core.intake.image_decoding.Decoded.content`."""
     if not isinstance(content, DeepGrey):
         return EIGHT_BITS
@@ -80,15 +84,16 @@ class Scaled:
     """An image whose levels are scaled to 0 to 255.
 
     Attributes:
-        image: mode RGB, or, for deep grey of a detector that was trained on more than 8 bits, mode F.
+        image: mode RGB, or, for deep grey of a detector that was trained on more than 8 bits, mode F; or RGB pixels,
+            uint8, (height, width, 3).
         fits: whether it has the depth of the training images, or that depth is unknown.
     """
 
-    image: Image.Image
+    image: Image.Image | NDArray[np.uint8]
     fits: bool
 
 
-def scale(content: Image.Image | DeepGrey, trained: BitDepth | None) -> Scaled:
+def scale(content: Content, trained: BitDepth | None) -> Scaled:
     """Scale an image by its own depth, so that one of another depth than trained on is comparable, too.
 
     Args:
@@ -105,6 +110,11 @@ def scale(content: Image.Image | DeepGrey, trained: BitDepth | None) -> Scaled:
     return Scaled(image, fits=depth == trained)
 
 
+def to_image(pixels: Image.Image | NDArray[np.uint8]) -> Image.Image:
+    """Return an image as Pillow's, which pixels are copied to."""
+    return pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.ascontiguousarray(pixels))
+
+
 def decode_visible(
     data: bytes, trained: BitDepth | None, *, max_pixels: int, at_least: tuple[int, int] | None = None
 ) -> Image.Image:
@@ -119,5 +129,5 @@ def decode_visible(
     """
     content = decode_stored(data, max_pixels=max_pixels, at_least=at_least).content
     if not isinstance(content, DeepGrey):
-        return content
+        return to_image(content)
     return content.to_rgb(None if trained is None else depth_evidence(content).depth(trained))

@@ -6,14 +6,17 @@ Training, calibration, scoring and re-scoring all call `prepare`. Its parameters
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from core.intake.image_decoding import decode_stored
 from core.vision.input.alignment import Alignment, align, fill_uncovered
-from core.vision.input.bit_depth import DEPTH, scale
+from core.vision.input.bit_depth import DEPTH, scale, to_image
 from core.vision.input.geometry import IDENTITY, Affine
+from core.vision.input.jpeg_decoding import decode_full_jpeg
 from core.vision.input.prepared_image import PreparedImage, SizedImage
-from core.vision.input.record import Preprocessing
+from core.vision.input.record import PILLOW, Preprocessing, Upright
+from core.vision.input.resizing import resize
 from core.vision.input.upright import POSE, cut_out, resample_reduced
 
 
@@ -27,17 +30,23 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Si
         core.intake.image_decoding.Undecodable: the bytes cannot be decoded as an image.
     """
     size = (preprocessing.width, preprocessing.height)
-    decoded = decode_stored(data, max_pixels=max_pixels, at_least=preprocessing.decoded_size)
+    decoded = decode_stored(
+        data, max_pixels=max_pixels, at_least=preprocessing.decoded_size, jpeg_decoder=decode_full_jpeg
+    )
     scaled = scale(decoded.content, preprocessing.bit_depth)
     reasons = () if scaled.fits else (DEPTH,)
     if preprocessing.upright is None and preprocessing.alignment is None:
-        image = scaled.image.resize(size, Image.Resampling.BILINEAR)
-        return SizedImage(_pixels(image, preprocessing), decoded.width, decoded.height, reasons)
-    view = _resize(scaled.image, size) if preprocessing.upright is None else _cut_out(scaled.image, preprocessing)
+        pixels = _pixels(_resized(scaled.image, size, preprocessing), preprocessing)
+        return SizedImage(pixels, decoded.width, decoded.height, reasons)
+    if preprocessing.upright is None:
+        view = _resized_view(scaled.image, size, preprocessing)
+    else:
+        view = _cut_out(to_image(scaled.image), preprocessing, preprocessing.upright)
     pixels = _pixels(view.image, preprocessing)
     if preprocessing.alignment is not None:
         view, pixels = _align(view, pixels, preprocessing, preprocessing.alignment)
-    to_original = Affine.scaling(decoded.width / scaled.image.width, decoded.height / scaled.image.height)
+    scaled_width, scaled_height = _size(scaled.image)
+    to_original = Affine.scaling(decoded.width / scaled_width, decoded.height / scaled_height)
     return SizedImage(
         pixels,
         decoded.width,
@@ -45,6 +54,20 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Si
         reasons if view.found else (*reasons, POSE),
         to_original @ view.source_to_decoded @ view.to_source,
     )
+
+
+def _size(image: Image.Image | NDArray[np.uint8]) -> tuple[int, int]:
+    """Return the (width, height) of an image in pixels."""
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
+
+def _resized(
+    image: Image.Image | NDArray[np.uint8], size: tuple[int, int], preprocessing: Preprocessing
+) -> Image.Image | NDArray[np.uint8]:
+    """Resize an image as the preprocessing says; grey of mode F is always resized by Pillow."""
+    if preprocessing.resize == PILLOW or (isinstance(image, Image.Image) and image.mode == "F"):
+        return to_image(image).resize(size, Image.Resampling.BILINEAR)
+    return resize(image, size)
 
 
 @dataclass(frozen=True)
@@ -66,14 +89,14 @@ class _View:
     found: bool
 
 
-def _resize(image: Image.Image, size: tuple[int, int]) -> _View:
-    resized = image.resize(size, Image.Resampling.BILINEAR)
-    return _View(resized, resized, IDENTITY, Affine.scaling(image.width / size[0], image.height / size[1]), True)
+def _resized_view(image: Image.Image | NDArray[np.uint8], size: tuple[int, int], preprocessing: Preprocessing) -> _View:
+    resized = to_image(_resized(image, size, preprocessing))
+    width, height = _size(image)
+    return _View(resized, resized, IDENTITY, Affine.scaling(width / size[0], height / size[1]), True)
 
 
-def _cut_out(image: Image.Image, preprocessing: Preprocessing) -> _View:
-    assert preprocessing.upright is not None  # noqa: S101 - the caller has checked it
-    part = cut_out(image, preprocessing.upright, (preprocessing.width, preprocessing.height))
+def _cut_out(image: Image.Image, preprocessing: Preprocessing, upright: Upright) -> _View:
+    part = cut_out(image, upright, (preprocessing.width, preprocessing.height))
     return _View(part.image, image, part.to_image, IDENTITY, part.found)
 
 
@@ -92,9 +115,9 @@ def _align(
     return replace(view, image=image, to_source=to_source), filled
 
 
-def _pixels(image: Image.Image, preprocessing: Preprocessing) -> PreparedImage:
+def _pixels(image: Image.Image | NDArray[np.uint8], preprocessing: Preprocessing) -> PreparedImage:
     """Return the pixels of an image of mode RGB, or F for grey."""
     values = np.asarray(image)
-    if image.mode == "F":
+    if values.ndim == 2:
         values = np.repeat(values[:, :, np.newaxis], 3, axis=2)
     return values.astype(preprocessing.dtype, copy=False)

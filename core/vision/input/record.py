@@ -13,11 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.models.bit_depths import BitDepth
 from core.vision.input.alignment import Alignment
 
+PILLOW: Final = "bilinear-antialias"
+"""Pillow's resize."""
 MARGIN: Final = 0.08
 """Background around the part, as a share of its length and width, on each side."""
 _DECODE_MARGIN: Final = 2
 
 Share = Annotated[float, Field(gt=0)]
+ResizeMethod = Literal["bilinear-antialias", "bilinear-antialias-torch"]
 Axis = Literal["none", "area", "sides", "lines"]
 
 
@@ -54,8 +57,9 @@ class Preprocessing(BaseModel):
 
     Attributes:
         width, height: of the prepared image, pixels; the aspect ratio is not kept.
-        resize: `bilinear-antialias` is Pillow's BILINEAR, whose filter widens when an image shrinks; torchvision's
-            `Resize` does the same to a Pillow image.
+        resize: a bilinear filter that widens when an image shrinks. `bilinear-antialias-torch` is torch's
+            `interpolate` of 8-bit levels. `bilinear-antialias` is Pillow's BILINEAR, which bundles from before the
+            other one have. They differ by at most a level. Deep grey and turned parts are always resized by Pillow.
         scaled_decode: whether a JPEG is decoded at a reduced scale, never below twice the prepared size. That is
             faster and changes scores slightly, so training and scoring must use the same value.
         bit_depth: of the training images, see `core.vision.input.bit_depth`. Old bundles do not have it: None reduces
@@ -69,7 +73,7 @@ class Preprocessing(BaseModel):
 
     width: Annotated[int, Field(ge=8, le=4096)]
     height: Annotated[int, Field(ge=8, le=4096)]
-    resize: Literal["bilinear-antialias"] = "bilinear-antialias"
+    resize: ResizeMethod = "bilinear-antialias-torch"
     scaled_decode: bool
     bit_depth: BitDepth | None = None
     upright: Upright | None = None

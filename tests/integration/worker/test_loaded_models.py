@@ -16,7 +16,11 @@ from sqlalchemy import Engine
 from core.models import recipes
 from core.settings import Settings
 from core.storage.image_store import Store
+from core.vision.bundle.loading import load_detector
 from core.vision.bundle.tar import unpack
+from core.vision.detectors.autoencoder import AutoencoderDetector
+from core.vision.detectors.compiled_network import CompiledNetwork
+from core.vision.detectors.detector import Detector
 from core.vision.errors import InvalidBundle
 from tests.fixtures.bundles import register_bundle
 from tests.fixtures.part_images import png, write_bundle
@@ -155,3 +159,29 @@ def test_a_worker_whose_device_fails_while_loading_is_unfit(
     monkeypatch.setattr(torch, "ones", fail)
     with pytest.raises(WorkerUnfit, match="unspecified launch failure"):
         again.get(version)
+
+
+def test_a_version_whose_compiled_network_does_not_reproduce_its_golden_scores_runs_without_being_compiled(
+    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = enter(bundle)
+    compiled = score(models(settings, engine, store, kept=1).get(version))
+    monkeypatch.setattr(CompiledNetwork, "__call__", lambda self, images: [torch.zeros_like(images)])
+    assert score(models(settings, engine, store, kept=1).get(version)) == pytest.approx(compiled, rel=1e-5)
+
+
+def test_a_version_that_does_not_reproduce_its_golden_scores_is_unavailable(
+    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded_models, "load_detector", _load_changed)
+    with pytest.raises(ModelUnavailable, match="golden score"):
+        models(settings, engine, store, kept=1).get(enter(bundle))
+
+
+def _load_changed(files: dict[str, bytes], **options: Any) -> Detector:
+    """Load a detector, and change its weights."""
+    detector = load_detector(files, **options)
+    assert isinstance(detector, AutoencoderDetector)
+    with torch.no_grad():
+        next(detector.network.parameters()).mul_(1.5)
+    return detector

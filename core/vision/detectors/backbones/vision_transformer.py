@@ -102,7 +102,7 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (N, 3, height, width), of mean 0 and standard deviation about 1, to layers with cells of 14 pixels."""
         patches = self.patch_embed(x)
-        rows, columns = patches.shape[2:]
+        rows, columns = (int(side) for side in patches.shape[2:])  # fixed when the network is compiled
         class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
         tokens = (patches + self._position(rows, columns)).flatten(2).transpose(1, 2)
         tokens = torch.cat([class_token, tokens], dim=1)

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from core.intake.deep_grey import DeepGrey
 from core.intake.image_decoding import decode, decode_stored
 from core.models.bit_depths import BIT_DEPTHS, BitDepth
-from core.vision.input.bit_depth import DEPTH, decode_visible, depth_evidence, scale, scale_levels
+from core.vision.input.bit_depth import DEPTH, decode_visible, depth_evidence, scale, scale_levels, to_image
 from core.vision.input.input_checks import measure_image
 from core.vision.input.prepared_image import SizedImage
 from core.vision.input.preprocessing import prepare
-from core.vision.input.record import Preprocessing
+from core.vision.input.record import PILLOW, Preprocessing
 from tests.fixtures.deep_images import Levels, deep_levels, deep_png, deep_tiff, packed_tiff
 from tests.fixtures.part_images import encoded, part, png
 
@@ -91,7 +91,7 @@ def test_every_image_is_scaled_within_0_to_255(level: int, named: int | None, tr
     depth = depth_evidence(content).depth(trained)
     assert depth in BIT_DEPTHS
     assert level <= 2**depth - 1
-    image = scale(content, trained).image
+    image = to_image(scale(content, trained).image)
     assert image.mode == ("RGB" if trained == 8 else "F")
     assert np.abs(np.asarray(image) - level * 255 / (2**depth - 1)).max() <= (0.5 if trained == 8 else 1e-4)
 
@@ -189,7 +189,8 @@ def test_8_bits_are_prepared_as_without_a_bit_depth() -> None:
 
 def test_the_digest_without_a_bit_depth_is_that_of_old_bundles() -> None:
     old = "a9b62f32cfbeeb331212a47e7c1582baa452af7a29f130473ea94fcfa087e1b3"
-    assert preprocessing(None, width=128, height=128).digest == old
+    before = Preprocessing(width=128, height=128, resize=PILLOW, scaled_decode=True, bit_depth=None)
+    assert before.digest == old
     assert len({preprocessing(depth).digest for depth in (None, *BIT_DEPTHS)}) == 6
 
 
