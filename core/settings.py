@@ -89,7 +89,9 @@ class Settings(BaseSettings):
         "recipes get 503 waiting_queue_full",
     )
 
-    minibatch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="images that a worker scores at once")
+    minibatch: Annotated[int, Field(ge=1, le=1024)] = Field(
+        32, description="images that a message names and a worker scores at once; a worker with a GPU may take more"
+    )
     lease_seconds: Annotated[float, Field(ge=1, le=MAX_LEASE_SECONDS)] = Field(
         6.0, description="seconds without a renewal after which the claims of a worker go to another worker"
     )
@@ -98,7 +100,9 @@ class Settings(BaseSettings):
         2,
         description="minibatches in flight per scoring process: one is scored while the others load or finish",
     )
-    decode_threads: Annotated[int, Field(ge=1)] = 4
+    decode_threads: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="threads of a scoring process that decode images; by default one for each of its cores"
+    )
     models_kept: Annotated[int, Field(ge=1)] = Field(3, description="model versions that a worker keeps loaded")
     ready_file: Path | None = Field(
         None, description="a worker creates this file when it is ready for work and removes it when it is not"

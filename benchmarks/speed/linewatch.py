@@ -49,8 +49,10 @@ class System:
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             while connection.execute(text("SELECT EXISTS (SELECT FROM work)")).scalar_one():
                 time.sleep(_POLL_SECONDS)
-            newest = text("SELECT extract(epoch FROM max(finished_at)) FROM (SELECT finished_at FROM inspections "
-                          "ORDER BY id DESC LIMIT 1000) AS _")
+            newest = text(
+                "SELECT extract(epoch FROM max(finished_at)) FROM (SELECT finished_at FROM inspections "
+                "ORDER BY id DESC LIMIT 1000) AS _"
+            )
             return float(connection.execute(newest).scalar_one())
 
 

@@ -39,7 +39,7 @@ KINDS: Final = (JPEG, PNG, LARGE_JPEG)
 
 
 def make_scenes(kind: Kind) -> list[bytes]:
-    """Return a few encoded pictures. A number after the end of the image, where no decoder reads, makes more of them."""
+    """Return a few encoded pictures. A number after the end of one, where no decoder reads, makes another of it."""
     return [_encode(kind, seed) for seed in range(_SCENES)]
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+import torch
+
 from worker.pipeline.faults import WorkerUnfit
 
 P = ParamSpec("P")
@@ -17,8 +19,9 @@ MAX_STUCK = 3
 class DecodeThreads:
     """A thread pool whose threads can be replaced. Thread-safe."""
 
-    def __init__(self, number: int, name: str) -> None:
-        self._number = number
+    def __init__(self, number: int | None, name: str) -> None:
+        """`number` is that of the threads; None for one for each core."""
+        self._number = number or torch.get_num_threads()
         self._name = name
         self._changing = threading.Lock()
         self._threads = self._new_threads()
@@ -57,4 +60,4 @@ class DecodeThreads:
         self._threads.shutdown()
 
     def _new_threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._number, thread_name_prefix=self._name)
+        return ThreadPoolExecutor(self._number, self._name, torch.set_num_threads, (1,))

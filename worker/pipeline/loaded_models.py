@@ -30,6 +30,7 @@ from core.vision.input.prepared_image import PreparedImage, SizedImage
 from core.vision.input.preprocessing import prepare
 from core.vision.input.record import Preprocessing
 from worker.pipeline.faults import WorkerUnfit, describe
+from worker.pipeline.minibatch_size import find_minibatch_size
 from worker.pipeline.throughput import Throughput
 
 log = logging.getLogger(__name__)
@@ -51,12 +52,14 @@ class LoadedModel:
 
     Attributes:
         inputs: the ranges of the input checks; None without input checks.
+        minibatch: the number of images that it should score at once.
     """
 
-    def __init__(self, loaded: Detector, inputs: InputRanges | None, device: Device) -> None:
+    def __init__(self, loaded: Detector, inputs: InputRanges | None, device: Device, minibatch: int) -> None:
         self._detector = loaded
         self._device = device
         self.inputs = inputs
+        self.minibatch = minibatch
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -122,6 +125,7 @@ class Models:
     Attributes:
         throughput: of all the minibatches that are scored with them.
         loaded_ids: the ids of the cached versions, the most recently used last; reading it never waits.
+        minibatch: the number of images to score at once with the version that was used last; likewise.
     """
 
     def __init__(self, settings: Settings, engine: Engine, store: Store) -> None:
@@ -135,7 +139,8 @@ class Models:
         self._failures: dict[int, tuple[float, str]] = {}
         """When each version that could not be loaded may be tried again, and why it could not."""
         self._loading = threading.Lock()
-        self.throughput = Throughput(settings.minibatch)
+        self.minibatch = self._smallest_minibatch = settings.minibatch
+        self.throughput = Throughput()
         self.loaded_ids: tuple[int, ...] = ()
 
     @property
@@ -158,6 +163,7 @@ class Models:
                     log.info("model version %d is unloaded", dropped)
             self._loaded.move_to_end(version_id)
             self.loaded_ids = tuple(self._loaded)
+            self.minibatch = self._loaded[version_id].minibatch
             return self._loaded[version_id]
 
     def check(self, version_id: int) -> None:
@@ -190,8 +196,15 @@ class Models:
             raise
         except (InvalidBundle, Undecodable, OSError, RuntimeError) as error:  # RuntimeError: also out of device memory
             raise ModelUnavailable(f"model version {version_id} cannot be loaded: {error}") from error
-        log.info("loaded model version %d on %s", version_id, self.device)
-        return LoadedModel(loaded, verify_bundle(files).inputs, self._device)
+        smallest = self._smallest_minibatch
+        minibatch = smallest if self.device == "cpu" else self._run(self._find_minibatch_size, loaded)
+        log.info("loaded model version %d on %s, in minibatches of %d", version_id, self.device, minibatch)
+        return LoadedModel(loaded, verify_bundle(files).inputs, self._device, minibatch)
+
+    def _find_minibatch_size(self, detector: Detector) -> int:
+        preprocessing = detector.preprocessing
+        blank = np.zeros((preprocessing.height, preprocessing.width, 3), preprocessing.dtype)
+        return find_minibatch_size(lambda number: detector.score([blank] * number), self._smallest_minibatch)
 
     def _loaded_on_device(self, files: dict[str, bytes]) -> Detector:
         """A detector that reproduces its golden scores, compiled if it then does, too."""

@@ -49,7 +49,7 @@ class ScoringPipeline:
             ModelUnavailable: the claims were released.
             worker.pipeline.faults.WorkerUnfit: this process must end; the claims were released or are finished.
         """
-        claims = self._claim(recipe_id, priority, ids, at_most=self._settings.minibatch)
+        claims = self._claim(recipe_id, priority, ids, at_most=self._models.minibatch)
         suspects = [claim for claim in claims if claim.rescues >= RESCUES_TO_SCORE_ALONE]
         if suspects:
             self._release(suspects, None)
@@ -94,7 +94,7 @@ class ScoringPipeline:
                 model = self._models.get(version_id)
                 for group in self._preparer.groups(model, list(held.values())):
                     outcomes = _outcomes(model, group)
-                    self._models.throughput.note(sum(image.image is not None for image in group))
+                    self._models.throughput.note(sum(one.image is not None for one in group), model.minibatch)
                     self._finish(outcomes)
                     for image in group:
                         del held[image.claim.id]

@@ -12,23 +12,22 @@ _SLOT_SECONDS = 10.0
 class Throughput:
     """Counts minibatches in slots of ten seconds. Thread-safe."""
 
-    def __init__(self, minibatch: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`minibatch` is the largest number of images in a minibatch, `clock` returns seconds."""
-        self._minibatch = minibatch
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` returns seconds."""
         self._clock = clock
         self._began = clock()
-        self._slots: deque[list[int]] = deque()  # number of the slot, minibatches, images
+        self._slots: deque[list[int]] = deque()  # number of the slot, room in minibatches, images
         self._counting = threading.Lock()
 
-    def note(self, images: int) -> None:
-        """Count a minibatch; one without images does not count."""
+    def note(self, images: int, minibatch: int) -> None:
+        """Count images that were scored at once, of at most `minibatch`; none do not count."""
         if not images:
             return
         slot = int(self._clock() / _SLOT_SECONDS)
         with self._counting:
             if not self._slots or self._slots[-1][0] != slot:
                 self._slots.append([slot, 0, 0])
-            self._slots[-1][1] += 1
+            self._slots[-1][1] += max(minibatch, images)
             self._slots[-1][2] += images
             self._forget()
 
@@ -36,9 +35,9 @@ class Throughput:
         """Return the mean fill of the minibatches, 0 to 1, or None without any, and the images per second."""
         with self._counting:
             self._forget()
-            minibatches, images = (sum(slot[index] for slot in self._slots) for index in (1, 2))
+            room, images = (sum(slot[index] for slot in self._slots) for index in (1, 2))
         seconds = min(max(self._clock() - self._began, _SLOT_SECONDS), WINDOW_SECONDS)
-        return images / (minibatches * self._minibatch) if minibatches else None, images / seconds
+        return images / room if room else None, images / seconds
 
     def _forget(self) -> None:
         oldest = int((self._clock() - WINDOW_SECONDS) / _SLOT_SECONDS)

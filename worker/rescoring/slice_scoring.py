@@ -174,10 +174,10 @@ class Rescorer:
         model = self._models.get(run.model_version_id)
         done: list[ImageResult] = []
         written = time.monotonic()
-        ahead = 0 if self._models.device == "cpu" else AHEAD * self._settings.minibatch
+        ahead = 0 if self._models.device == "cpu" else AHEAD * model.minibatch
         with self._reader.reading(run, model, subjects, suspect=claim.rescues > 0, ahead=ahead) as images:
             while True:
-                size = 1 if alone else self._minibatch(suspect=claim.rescues > 0)
+                size = 1 if alone else self._minibatch(model, suspect=claim.rescues > 0)
                 if not may_continue():
                     break
                 minibatch = images.take(size)
@@ -196,17 +196,17 @@ class Rescorer:
         with self._granting:
             self._granted = max(0, self._granted - images)
 
-    def _minibatch(self, *, suspect: bool) -> int:
+    def _minibatch(self, model: LoadedModel, *, suspect: bool) -> int:
         if suspect:  # each image may take its decoder's whole limit, one after another
             return LEAST_MINIBATCH
         step = QUIET_STEP_SECONDS if self._live_load.quiet_seconds() > QUIET_AFTER_SECONDS else STEP_SECONDS
-        return min(self._settings.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_per_image)))
+        return min(model.minibatch, max(LEAST_MINIBATCH, int(step / self._seconds_per_image)))
 
     def _scored(self, run: Run, model: LoadedModel, minibatch: Sequence[ReadImage]) -> list[ImageResult]:
         prepared = [one.pixels for one in minibatch if one.pixels is not None]
         begun = time.perf_counter()
         scores = iter(model.score_each(prepared))
-        self._models.throughput.note(len(prepared))
+        self._models.throughput.note(len(prepared), model.minibatch)
         if prepared:
             took = (time.perf_counter() - begun) / len(prepared)
             self._seconds_per_image += 0.2 * (took - self._seconds_per_image)

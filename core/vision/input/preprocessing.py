@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.intake.image_decoding import decode_stored
+from core.intake.image_decoding import Decoded
 from core.vision.input.alignment import Alignment, align, fill_uncovered
 from core.vision.input.bit_depth import DEPTH, scale, to_image
+from core.vision.input.decoding import decode
 from core.vision.input.geometry import IDENTITY, Affine
-from core.vision.input.jpeg_decoding import decode_full_jpeg
 from core.vision.input.prepared_image import PreparedImage, SizedImage
 from core.vision.input.record import PILLOW, Preprocessing, Upright
 from core.vision.input.resizing import resize
@@ -29,10 +29,12 @@ def prepare(data: bytes, preprocessing: Preprocessing, *, max_pixels: int) -> Si
     Raises:
         core.intake.image_decoding.Undecodable: the bytes cannot be decoded as an image.
     """
+    return prepare_decoded(decode(data, preprocessing, max_pixels=max_pixels), preprocessing)
+
+
+def prepare_decoded(decoded: Decoded, preprocessing: Preprocessing) -> SizedImage:
+    """The second half of `prepare`: resize an image that `core.vision.input.decoding.decode` has decoded."""
     size = (preprocessing.width, preprocessing.height)
-    decoded = decode_stored(
-        data, max_pixels=max_pixels, at_least=preprocessing.decoded_size, jpeg_decoder=decode_full_jpeg
-    )
     scaled = scale(decoded.content, preprocessing.bit_depth)
     reasons = () if scaled.fits else (DEPTH,)
     if preprocessing.upright is None and preprocessing.alignment is None:

@@ -47,7 +47,7 @@ def image(tmp_path: Path) -> Path:
 
 def children() -> list[psutil.Process]:
     """Return the decoding child processes of this process."""
-    return [child for child in psutil.Process().children() if "worker.pipeline.isolated_decoding" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "worker.pipeline.decoding_child" in child.cmdline()]
 
 
 def test_a_child_decodes_like_the_worker(decoder: IsolatedDecoder, image: Path) -> None:
