@@ -30,6 +30,7 @@ from linewatch.server.embedded.data import (
 from linewatch.server.embedded.postgres import Postgres
 from linewatch.server.embedded.valkey import Valkey
 from linewatch.server.logs import Logs
+from linewatch.server.scoring_workers import plan_scoring_workers
 from linewatch.server.supervisor import Service, ServiceError, Supervisor
 
 # Stages of a stop: first api and dispatcher, which bring new work; then the workers, which finish theirs; then servers.
@@ -40,24 +41,23 @@ _PROBE_SECONDS = 1.0
 _IO_THREADS = 4
 _AS_ROOT = "running as root, and so do the api and the workers: in production, start it as an ordinary user"
 _ROOT_WARNING = "ignore::UserWarning:celery.platforms"
-_THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The checked options of `up`, and the environment of the services."""
+    """The checked options of `up`, and the environment of the services.
+
+    Attributes:
+        scoring_workers: what is set for each of them, by name.
+    """
 
     settings: Settings
     port: int
     data: Path
     account: Account | None
-    scoring_workers: int
+    scoring_workers: Mapping[str, Mapping[str, str]]
     training: bool
     environment: Mapping[str, str]
-
-    @property
-    def scoring_names(self) -> list[str]:
-        return [f"scoring-{number}" for number in range(1, self.scoring_workers + 1)]
 
     def ready_file(self, name: str) -> Path:
         return self.data / "run" / f"{name}.ready"
@@ -79,12 +79,15 @@ def default_data_directory() -> Path:
         raise UpError("this user has no home folder: name the data directory with --data") from error
 
 
-def run(*, host: str, port: int, data: Path | None, scoring_workers: int, device: str, training: bool = True) -> int:
+def run(
+    *, host: str, port: int, data: Path | None, scoring_workers: int | None, device: str, training: bool = True
+) -> int:
     """Run the system until a stop is requested. Call it from the main thread.
 
     Prints one line to standard output, `ready: http://HOST:PORT`. Everything else goes to standard error.
 
     Args:
+        scoring_workers: how many to run; None for as many as fit the machine.
         training: whether to run a training worker.
 
     Returns:
@@ -119,8 +122,8 @@ def _print_error(line: str, exit_code: int) -> int:
     return exit_code
 
 
-def _checked_settings(host: str, port: int, scoring_workers: int, device: str) -> Settings:
-    if scoring_workers < 1:
+def _checked_settings(host: str, port: int, scoring_workers: int | None, device: str) -> Settings:
+    if scoring_workers is not None and scoring_workers < 1:
         raise UpError("--scoring-workers must be 1 or more", exit_code=2)
     try:
         settings = read_settings(host=host, port=port, device=device)
@@ -148,7 +151,9 @@ def _is_set(variable: str) -> bool:
     return bool(os.environ.get(variable))
 
 
-def _plan(settings: Settings, data: Path, account: Account | None, scoring_workers: int, training: bool) -> _Plan:
+def _plan(
+    settings: Settings, data: Path, account: Account | None, scoring_workers: int | None, training: bool
+) -> _Plan:
     port = _free_port(settings.host, settings.port)
     private_folder(data / "run")
     environment = {name: value for name, value in os.environ.items() if name != "LINEWATCH_READY_FILE"}
@@ -162,7 +167,9 @@ def _plan(settings: Settings, data: Path, account: Account | None, scoring_worke
         "LINEWATCH_DEVICE": settings.device,
         "PYTHONUNBUFFERED": "1",
     }
-    return _Plan(settings, port, data, account, scoring_workers, training, environment)
+    planned = plan_scoring_workers(scoring_workers, settings.device, environment)
+    by_name = {f"scoring-{number}": variables for number, variables in enumerate(planned, start=1)}
+    return _Plan(settings, port, data, account, by_name, training, environment)
 
 
 def _free_port(host: str, port: int) -> int:
@@ -197,7 +204,7 @@ def _run_services(plan: _Plan, supervisor: Supervisor) -> None:
     services = [*_api_services(plan, servers), *_workers(plan, servers)]
     for service in services:
         supervisor.add(service)
-    if not supervisor.run_until(lambda: supervisor.is_ready("api", *plan.scoring_names)):
+    if not supervisor.run_until(lambda: supervisor.is_ready("api", *plan.scoring_workers)):
         return
     sys.stdout.write(f"ready: {_url(plan.settings.host, plan.port)}\n")
     sys.stdout.flush()
@@ -290,11 +297,10 @@ def _api_services(plan: _Plan, environment: Mapping[str, str]) -> list[Service]:
 
 
 def _workers(plan: _Plan, environment: Mapping[str, str]) -> list[Service]:
-    threads = str(max(1, _cores() // plan.scoring_workers))
-    scoring = dict.fromkeys(_THREAD_SETTINGS, threads) | dict(environment)
+    slots = plan.settings.scoring_slots
     services = [
-        _celery(plan, scoring, name, app="worker.scoring", queues="sync,live,bulk", threads=plan.settings.scoring_slots)
-        for name in plan.scoring_names
+        _celery(plan, {**environment, **own}, name, app="worker.scoring", queues="sync,live,bulk", threads=slots)
+        for name, own in plan.scoring_workers.items()
     ]
     services.append(_celery(plan, environment, "io", app="worker.io", queues="io", threads=_IO_THREADS))
     if plan.training:
@@ -320,12 +326,6 @@ def _celery(plan: _Plan, environment: Mapping[str, str], name: str, *, app: str,
         return build_command()
 
     return Service(name, command, is_ready=lambda pid: ready_file.exists(), stage=_WORKERS)
-
-
-def _cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _is_ready(host: str, port: int) -> bool:

@@ -17,7 +17,11 @@ from linewatch.cli.options import FOLDER_OR_FILE
     help="The port to listen on; 0 picks a free one.",
 )
 @click.option("--data", type=FOLDER_OR_FILE, help="The data directory. [linewatch in the user's data folder]")
-@click.option("--scoring-workers", type=click.IntRange(min=1), default=1, help="How many scoring workers to run.")
+@click.option(
+    "--scoring-workers",
+    type=click.IntRange(min=1),
+    help="How many scoring workers to run.  [default: one for each GPU, or for every 8 cores]",
+)
 @click.option(
     "--device",
     envvar="LINEWATCH_DEVICE",
@@ -26,7 +30,7 @@ from linewatch.cli.options import FOLDER_OR_FILE
     help="The device that scores images.",
 )
 @click.option("--training/--no-training", default=True, help="Whether to run a training worker. [yes]")
-def up(host: str, port: int, data: Path | None, scoring_workers: int, device: str, training: bool) -> None:
+def up(host: str, port: int, data: Path | None, scoring_workers: int | None, device: str, training: bool) -> None:
     """Run the whole system on this machine.
 
     Starts the database, the queue, the api and the workers. Prints one line, `ready: http://HOST:PORT`, once it accepts
