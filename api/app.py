@@ -38,6 +38,7 @@ from api.routes import (
 )
 from api.routes.access import api_keys, audit_events, session
 from api.routes.rescoring import activations, challengers, comparisons, history, reports, runs, schedules
+from api.routes.whole_uploads import WholeUploads
 from api.services import ROUTE_THREADS, WORK_THREADS, Services
 from core.settings import Settings, settings
 
@@ -71,6 +72,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.services = services
+    app.router.routes.append(WholeUploads(services))
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.

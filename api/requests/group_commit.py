@@ -5,7 +5,6 @@ needs few transactions. A 202 is sent only after the images are stored and synce
 """
 
 import asyncio
-import errno
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -13,26 +12,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
 from api.publisher import Publisher
+from api.requests.image_storing import AnyUpload, ImageStoring, Stored
 from api.requests.queue_limits import QueueLimits
 from api.responses.problems import database_unavailable
 from core.database import UNUSABLE
 from core.delivery import endpoints
 from core.delivery.allowed_targets import CHECK_SECONDS, AllowList, Origin
-from core.errors import Code, Refused
+from core.errors import Refused
 from core.intake import idempotency, submission
 from core.intake.idempotency import Key
-from core.intake.submission import Accepted, NewInspection, Submission
+from core.intake.submission import Accepted, Submission
 from core.models import recipes
 from core.queue import depths
 from core.queue.depths import Depths
 from core.settings import Settings
-from core.storage.image_store import Staged, Store, image_key
+from core.storage.image_store import Store
 
 log = logging.getLogger(__name__)
 
@@ -46,18 +45,10 @@ LOOKUP_THREADS = 2
 
 
 @dataclass(frozen=True)
-class Upload:
-    """An image that was received and flushed to stable storage, with its fields."""
-
-    staged: Staged
-    new: NewInspection
-
-
-@dataclass(frozen=True)
 class _PendingRequest:
     """The uploads of one request, its idempotency key, its rejected parts, and a future for the result."""
 
-    uploads: Sequence[Upload]
+    uploads: Sequence[AnyUpload]
     as_batch: bool
     callback_url: str | None
     key: Key | None
@@ -65,9 +56,8 @@ class _PendingRequest:
     errors: Sequence[Mapping[str, Any]]
     accepted: asyncio.Future[Accepted]
 
-    def submission(self) -> Submission:
-        inspections = [upload.new for upload in self.uploads]
-        plain = Submission(inspections, self.as_batch, self.callback_url, api_key=self.api_key)
+    def submission(self, stored: Stored) -> Submission:
+        plain = Submission(stored.inspections, self.as_batch, self.callback_url, api_key=self.api_key)
         return plain if self.key is None else plain.with_key(self.key, self.errors)
 
 
@@ -78,7 +68,7 @@ class GroupCommit:
         self, settings: Settings, engine: Engine, store: Store, publisher: Publisher, allowed: AllowList
     ) -> None:
         self._engine = engine
-        self._store = store
+        self._storing = ImageStoring(store, max_pixels=settings.max_image_pixels)
         self._publisher = publisher
         self._limits = QueueLimits(settings)
         self._allowed = allowed
@@ -100,6 +90,7 @@ class GroupCommit:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
         self._committing.shutdown()
+        self._storing.stop()
 
     async def check(self, recipe: str, priority: str, key: Key | None = None, *, api_key: str | None = None) -> None:
         """Reject an upload before its body is read, if it cannot be accepted. The commit checks again.
@@ -153,7 +144,7 @@ class GroupCommit:
 
     async def submit(
         self,
-        uploads: Sequence[Upload],
+        uploads: Sequence[AnyUpload],
         *,
         as_batch: bool = False,
         callback_url: str | None = None,
@@ -170,7 +161,7 @@ class GroupCommit:
             errors: rejected parts of the request. They are stored with the key, to be repeated in later responses.
         """
         accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        await self._arriving.put(_PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted))
+        self._arriving.put_nowait(_PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted))
         return await accepted
 
     def _check_recipe(self, name: str) -> bool:
@@ -242,41 +233,28 @@ class GroupCommit:
 
     def _commit(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
         """Store the images and insert the rows. A request whose images cannot be stored does not affect the others."""
-        failures: dict[int, Exception] = {}
-        folders: set[Path] = set()
-        for number, pending in enumerate(group):
-            try:
-                folders |= {self._move(upload) for upload in pending.uploads}
-            except OSError as error:
-                failures[number] = store_refusal(error)
-            except Exception as error:  # a bug; the other requests of the group are accepted
-                log.exception("could not store an image")
-                failures[number] = error
-        stored = [pending for number, pending in enumerate(group) if number not in failures]
-        try:
-            self._store.sync(folders)
-        except OSError as error:
-            return [store_refusal(error)] * len(group)
-        inserted = iter(self._insert(stored) if stored else ())
-        return [failures[number] if number in failures else next(inserted) for number in range(len(group))]
+        stored = self._storing.store([pending.uploads for pending in group])
+        submissions = [
+            pending.submission(result)
+            for pending, result in zip(group, stored, strict=True)
+            if isinstance(result, Stored)
+        ]
+        inserted = iter(self._insert(submissions) if submissions else ())
+        return [next(inserted) if isinstance(result, Stored) else result for result in stored]
 
-    def _move(self, upload: Upload) -> Path:
-        return self._store.move(upload.staged, image_key(upload.new.image.day, upload.new.image.sha256))
-
-    def _insert(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
+    def _insert(self, submissions: Sequence[Submission]) -> Sequence[Accepted | Exception]:
         try:
-            submissions = [pending.submission() for pending in group]
             with self._engine.begin() as connection:
                 return submission.accept(connection, submissions)
         except UNUSABLE as error:
-            log.warning("could not commit a group of %d requests: %s", len(group), error)
-            return [database_unavailable()] * len(group)
+            log.warning("could not commit a group of %d requests: %s", len(submissions), error)
+            return [database_unavailable()] * len(submissions)
         except Exception as error:
-            if len(group) == 1:
+            if len(submissions) == 1:
                 log.exception("could not insert an upload")
                 return [error]
             # One request is at fault. Insert each one separately.
-            return [result for pending in group for result in self._insert([pending])]
+            return [result for each in submissions for result in self._insert([each])]
 
 
 def _set_result(accepted: asyncio.Future[Accepted], result: Accepted | Exception) -> None:
@@ -286,13 +264,3 @@ def _set_result(accepted: asyncio.Future[Accepted], result: Accepted | Exception
         accepted.set_result(result)
     else:
         accepted.set_exception(result)
-
-
-def store_refusal(error: OSError) -> Refused:
-    """The error for a failed write to the image store."""
-    log.error("could not write to the image store: %s", error)
-    if isinstance(error, FileNotFoundError):
-        return Refused(Code.STORE_UNAVAILABLE, "The received image was lost before it was stored. Send it again.")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Refused(Code.STORE_FULL, "The image store is full. Nothing was accepted.")
-    return Refused(Code.STORE_UNAVAILABLE, "The image store cannot be written. Nothing was accepted. Retry later.")

@@ -134,24 +134,45 @@ class Store:
         """Create a file to receive data."""
         return Staged(self._staging / uuid4().hex)
 
+    def stage_whole(self, data: bytes) -> Path:
+        """Write a file at once and sync it. Returns its path, to be moved to its key or unlinked."""
+        path = self._staging / uuid4().hex
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        return path
+
     def publish(self, staged: Iterable[tuple[Staged, str]]) -> None:
         """Move flushed files to their keys, durably: each file is renamed, each folder synced once."""
         self.sync({self.move(staged_file, key) for staged_file, key in staged})
 
     def move(self, staged: Staged, key: str) -> Path:
         """Move one flushed file to its key. Returns its folder, which the caller must sync to make this durable."""
-        target = self.path(key)
-        self._make_folder(target.parent)
         staged.close()
+        return self.move_path(staged.path, key)
+
+    def move_path(self, staged: Path, key: str) -> Path:
+        """Move the file of `stage_whole`, as `move` does."""
+        target = self.path(key)
+        folder = target.parent
+        self._make_folder(folder)
         try:
-            staged.path.replace(target)
+            staged.replace(target)
         except FileNotFoundError:
-            if target.parent.is_dir():  # the staged file is missing
+            if folder.is_dir():  # the staged file is missing
                 raise
             self._durable_folders.clear()  # someone has removed folders
-            self._make_folder(target.parent)
-            staged.path.replace(target)
-        return target.parent
+            self._make_folder(folder)
+            staged.replace(target)
+        return folder
 
     def sync(self, folders: Iterable[Path]) -> None:
         """Make the entries of folders durable."""

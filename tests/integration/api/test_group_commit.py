@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Engine
 
 from api.publisher import Publisher
-from api.requests.group_commit import GroupCommit, Upload
+from api.requests.group_commit import GroupCommit
+from api.requests.image_storing import Upload
 from core.delivery.allowed_targets import AllowList
 from core.errors import Code, Refused
 from core.intake.image_decoding import Header
