@@ -1,6 +1,7 @@
 """The api application: routes, authentication and services."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -57,9 +58,12 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="work"))
         anyio.to_thread.current_default_thread_limiter().total_tokens = ROUTE_THREADS
         await services.start()
+        # What exists now stays until the end. Without this, the garbage collector goes through it again and again.
+        gc.freeze()
         try:
             yield
         finally:
+            gc.unfreeze()
             await services.stop()
 
     app = DocumentedApp(

@@ -1,12 +1,15 @@
 """Group commit: concurrent uploads share one transaction, and then one message.
 
 While a group is being committed, further uploads form the next group. So a single upload does not wait, and a burst
-needs few transactions. A 202 is sent only after the images are stored and synced and the rows are committed.
+needs few transactions; a group that follows one with several requests waits some milliseconds for more of them. A 202
+is sent only after the images are stored and synced and the rows are committed.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -37,6 +40,8 @@ log = logging.getLogger(__name__)
 
 GROUP_IMAGES = 256
 """A group takes no further requests once it has this many images."""
+LINGER_SECONDS = 0.005
+"""The time that a group waits for further requests if the last group had several. A lone upload does not wait."""
 
 DEPTH_SECONDS = 1.0
 RECIPE_SECONDS = 1.0
@@ -76,7 +81,10 @@ class GroupCommit:
         self._callbacks: dict[Origin, float] = {}  # a cache: the expiry of a check
         # Separate threads: a slow name lookup does not delay uploads without a callback.
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
-        self._arriving: asyncio.Queue[_PendingRequest] = asyncio.Queue()
+        self._arrived: deque[_PendingRequest] = deque()
+        self._has_arrived = asyncio.Event()
+        self._has_minibatch = asyncio.Event()
+        self._minibatch = settings.minibatch
         self._tasks: list[asyncio.Task[None]] = []
         # A separate thread: a commit never waits for one.
         self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
@@ -161,7 +169,10 @@ class GroupCommit:
             errors: rejected parts of the request. They are stored with the key, to be repeated in later responses.
         """
         accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self._arriving.put_nowait(_PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted))
+        self._arrived.append(_PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted))
+        self._has_arrived.set()
+        if len(self._arrived) >= self._minibatch:
+            self._has_minibatch.set()
         return await accepted
 
     def _check_recipe(self, name: str) -> bool:
@@ -203,12 +214,9 @@ class GroupCommit:
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     async def _commit_groups(self) -> None:
+        group: list[_PendingRequest] = []
         while True:
-            group = [await self._arriving.get()]
-            images = len(group[0].uploads)
-            while images < GROUP_IMAGES and not self._arriving.empty():
-                group.append(self._arriving.get_nowait())
-                images += len(group[-1].uploads)
+            group = await self._next_group(linger=len(group) > 1)
             try:
                 results = await asyncio.get_running_loop().run_in_executor(self._committing, self._commit, group)
             except Exception as error:  # a bug; this loop must not end
@@ -219,6 +227,22 @@ class GroupCommit:
                 if isinstance(result, Accepted) and not result.replayed:
                     self._count_accepted(result, pending.api_key)
             self._publish([result for result in results if isinstance(result, Accepted) and not result.replayed])
+
+    async def _next_group(self, *, linger: bool) -> list[_PendingRequest]:
+        await self._has_arrived.wait()
+        if linger:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_minibatch.wait(), LINGER_SECONDS)
+        group: list[_PendingRequest] = []
+        images = 0
+        while self._arrived and (not group or images < GROUP_IMAGES):
+            group.append(self._arrived.popleft())
+            images += len(group[-1].uploads)
+        if not self._arrived:
+            self._has_arrived.clear()
+        if len(self._arrived) < self._minibatch:
+            self._has_minibatch.clear()
+        return group
 
     def _count_accepted(self, accepted: Accepted, api_key: str | None) -> None:
         for inspection in accepted.inspections:

@@ -125,6 +125,7 @@ class UploadReceiver:
         self.store = store
         self.max_pixels = settings.max_image_pixels
         self._max_bytes = settings.max_upload_bytes
+        self.max_whole_bytes = min(FLUSH_BYTES, self._max_bytes)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="receive")
 
     def stop(self) -> None:
@@ -146,7 +147,7 @@ class UploadReceiver:
             raise Refused(Code.UPLOAD_TOO_LARGE, f"The image must not be larger than {self._max_bytes} bytes.")
 
     async def whole(self, request: Request) -> bytes:
-        """Receive an image of at most `FLUSH_BYTES` that is the whole body, into memory."""
+        """Receive an image of at most `max_whole_bytes` that is the whole body, into memory."""
         stream = request.stream()
         try:
             chunks = [chunk async for chunk in stream]

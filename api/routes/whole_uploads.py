@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from api.requests.idempotency import has_wrong_key, set_replayed
 from api.requests.image_storing import WholeUpload
 from api.requests.parameters import UploadFields, once_each, upload_fields
-from api.requests.uploads import FLUSH_BYTES, declared_size, is_image
+from api.requests.uploads import declared_size, is_image
 from api.routes.inspections import new_inspection
 from api.services import Services, api_key_of
 from core.documents.documents import Inspection
@@ -37,7 +37,8 @@ class WholeUploads(BaseRoute):
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != self.path_format:
             return Match.NONE, {}
         request = Request(scope)
-        if not is_image(request) or not 0 < declared_size(request) <= FLUSH_BYTES or has_wrong_key(request.headers):
+        is_whole = 0 < declared_size(request) <= self._services.receiver.max_whole_bytes
+        if not is_whole or not is_image(request) or has_wrong_key(request.headers):
             return Match.NONE, {}
         try:
             fields = _fields(scope["query_string"])

@@ -31,7 +31,7 @@ _KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
 
 def image_key(day: dt.date, sha256: bytes) -> str:
     """Store key of an image."""
-    return f"{day:%Y/%m/%d}/{sha256.hex()}"
+    return f"{day.year:04}/{day.month:02}/{day.day:02}/{sha256.hex()}"
 
 
 def bundle_key(sha256: bytes) -> str:
