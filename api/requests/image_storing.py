@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from api.requests.store_refusals import store_refusal
 from core.errors import Refused
 from core.intake.image_decoding import read_header
 from core.intake.submission import NewInspection, StoredImage
-from core.storage.image_store import Staged, Store, image_key
+from core.storage.image_store import Staged, Store, WholeFile, image_key
 
 log = logging.getLogger(__name__)
 
@@ -49,28 +50,97 @@ class Stored:
     folders: frozenset[Path]
 
 
+class _Draft:
+    """The images of one request while they are stored: the files, those to sync, and the first error."""
+
+    def __init__(self) -> None:
+        self.files: list[tuple[Staged | WholeFile, NewInspection]] = []
+        self.unsynced: list[WholeFile] = []
+        self.folders: set[Path] = set()
+        self.error: Exception | None = None
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        """Run a step unless an earlier one failed. An error fails only this request."""
+        if self.error is not None:
+            return
+        try:
+            step()
+        except OSError as error:
+            self.error = store_refusal(error)
+        except Refused as refused:
+            self.error = refused
+        except Exception as error:  # a bug; the other requests of the group are accepted
+            log.exception("could not store an image")
+            self.error = error
+
+    def sync(self) -> None:
+        """Sync and close the new files, all of them even if one fails."""
+        for file in self.unsynced:
+            try:
+                file.sync()
+            except OSError as error:
+                self.error = store_refusal(error)
+
+    def result(self) -> Stored | Exception:
+        if self.error is not None:
+            for file, _ in self.files:
+                if isinstance(file, WholeFile):
+                    file.discard()
+            return self.error
+        return Stored([new for _, new in self.files], frozenset(self.folders))
+
+
 class ImageStoring:
     """Stores images. Only one thread may call it."""
 
     def __init__(self, store: Store, *, max_pixels: int) -> None:
         self._store = store
         self._max_pixels = max_pixels
-        self._threads = ThreadPoolExecutor(THREADS - 1, thread_name_prefix="store")
+        self._threads = ThreadPoolExecutor(THREADS - 1, thread_name_prefix="sync")
 
     def stop(self) -> None:
         self._threads.shutdown()
 
     def store(self, requests: Sequence[Sequence[AnyUpload]]) -> list[Stored | Exception]:
         """Store the images of each request. One whose images cannot be stored does not affect the others."""
-        size = max(SHARE, -(-len(requests) // THREADS))
-        shares = [requests[start : start + size] for start in range(0, len(requests), size)]
-        others = [self._threads.submit(self._store_share, share) for share in shares[1:]]
-        results = self._store_share(shares[0])
-        for other in others:
-            results += other.result()
-        return self._sync(results)
+        drafts = [self._write(uploads) for uploads in requests]
+        self._sync_files([draft for draft in drafts if draft.unsynced])
+        for draft in drafts:
+            draft.attempt(partial(self._move, draft))
+        return self._sync_folders([draft.result() for draft in drafts])
 
-    def _sync(self, results: list[Stored | Exception]) -> list[Stored | Exception]:
+    def _write(self, uploads: Sequence[AnyUpload]) -> _Draft:
+        draft = _Draft()
+        for upload in uploads:
+            draft.attempt(partial(self._write_one, draft, upload))
+        return draft
+
+    def _write_one(self, draft: _Draft, upload: AnyUpload) -> None:
+        if isinstance(upload, Upload):
+            draft.files.append((upload.staged, upload.new))
+            return
+        content = upload.content
+        header = read_header(io.BytesIO(content), max_pixels=self._max_pixels)
+        sha256 = hashlib.sha256(content).digest()
+        new = upload.new(StoredImage(dt.datetime.now(dt.UTC).date(), sha256, len(content), header))
+        file = self._store.stage_whole(content)
+        draft.files.append((file, new))
+        draft.unsynced.append(file)
+
+    def _sync_files(self, drafts: Sequence[_Draft]) -> None:
+        size = max(SHARE, -(-len(drafts) // THREADS))
+        others = [
+            self._threads.submit(_sync_share, drafts[start : start + size]) for start in range(size, len(drafts), size)
+        ]
+        _sync_share(drafts[:size])
+        for other in others:
+            other.result()
+
+    def _move(self, draft: _Draft) -> None:
+        for file, new in draft.files:
+            draft.folders.add(self._store.move(file, image_key(new.image.day, new.image.sha256)))
+
+    def _sync_folders(self, results: list[Stored | Exception]) -> list[Stored | Exception]:
         """Make the moves durable."""
         try:
             self._store.sync({folder for result in results if isinstance(result, Stored) for folder in result.folders})
@@ -78,33 +148,7 @@ class ImageStoring:
             return [store_refusal(error)] * len(results)
         return results
 
-    def _store_share(self, requests: Sequence[Sequence[AnyUpload]]) -> list[Stored | Exception]:
-        return [self._store_request(uploads) for uploads in requests]
 
-    def _store_request(self, uploads: Sequence[AnyUpload]) -> Stored | Exception:
-        try:
-            stored = [self._store_upload(upload) for upload in uploads]
-        except OSError as error:
-            return store_refusal(error)
-        except Refused as refused:
-            return refused
-        except Exception as error:  # a bug; the other requests of the group are accepted
-            log.exception("could not store an image")
-            return error
-        return Stored([new for new, _ in stored], frozenset(folder for _, folder in stored))
-
-    def _store_upload(self, upload: AnyUpload) -> tuple[NewInspection, Path]:
-        if isinstance(upload, Upload):
-            key = image_key(upload.new.image.day, upload.new.image.sha256)
-            return upload.new, self._store.move(upload.staged, key)
-        content = upload.content
-        header = read_header(io.BytesIO(content), max_pixels=self._max_pixels)
-        sha256 = hashlib.sha256(content).digest()
-        image = StoredImage(dt.datetime.now(dt.UTC).date(), sha256, len(content), header)
-        new = upload.new(image)
-        staged = self._store.stage_whole(content)
-        try:
-            return new, self._store.move_path(staged, image_key(image.day, sha256))
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
+def _sync_share(drafts: Sequence[_Draft]) -> None:
+    for draft in drafts:
+        draft.sync()

@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -121,6 +122,25 @@ class Staged:
         self._path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class WholeFile:
+    """A file that was written at once, and is not published yet."""
+
+    path: Path
+    descriptor: int
+
+    def sync(self) -> None:
+        """Sync the content to disk, and close the file."""
+        try:
+            os.fsync(self.descriptor)
+        finally:
+            os.close(self.descriptor)
+
+    def discard(self) -> None:
+        """Delete the file unless it has been published."""
+        self.path.unlink(missing_ok=True)
+
+
 class Store:
     """A store in a folder, addressed as `file:///absolute/path`."""
 
@@ -134,44 +154,39 @@ class Store:
         """Create a file to receive data."""
         return Staged(self._staging / uuid4().hex)
 
-    def stage_whole(self, data: bytes) -> Path:
-        """Write a file at once and sync it. Returns its path, to be moved to its key or unlinked."""
+    def stage_whole(self, data: bytes) -> WholeFile:
+        """Write a file at once. It must be synced, then moved to its key or discarded."""
         path = self._staging / uuid4().hex
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        file = WholeFile(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         try:
             rest = memoryview(data)
             while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
+                rest = rest[os.write(file.descriptor, rest) :]
         except BaseException:
-            path.unlink(missing_ok=True)
+            os.close(file.descriptor)
+            file.discard()
             raise
-        finally:
-            os.close(descriptor)
-        return path
+        return file
 
     def publish(self, staged: Iterable[tuple[Staged, str]]) -> None:
         """Move flushed files to their keys, durably: each file is renamed, each folder synced once."""
         self.sync({self.move(staged_file, key) for staged_file, key in staged})
 
-    def move(self, staged: Staged, key: str) -> Path:
+    def move(self, staged: Staged | WholeFile, key: str) -> Path:
         """Move one flushed file to its key. Returns its folder, which the caller must sync to make this durable."""
-        staged.close()
-        return self.move_path(staged.path, key)
-
-    def move_path(self, staged: Path, key: str) -> Path:
-        """Move the file of `stage_whole`, as `move` does."""
+        if isinstance(staged, Staged):
+            staged.close()
         target = self.path(key)
         folder = target.parent
         self._make_folder(folder)
         try:
-            staged.replace(target)
+            staged.path.replace(target)
         except FileNotFoundError:
             if folder.is_dir():  # the staged file is missing
                 raise
             self._durable_folders.clear()  # someone has removed folders
             self._make_folder(folder)
-            staged.replace(target)
+            staged.path.replace(target)
         return folder
 
     def sync(self, folders: Iterable[Path]) -> None:
