@@ -1,6 +1,7 @@
 """The api application: routes, authentication and services."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ from api.routes import (
 )
 from api.routes.access import api_keys, audit_events, session
 from api.routes.rescoring import activations, challengers, comparisons, history, reports, runs, schedules
+from api.routes.whole_uploads import WholeUploads
 from api.services import ROUTE_THREADS, WORK_THREADS, Services
 from core.settings import Settings, settings
 
@@ -56,9 +58,12 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="work"))
         anyio.to_thread.current_default_thread_limiter().total_tokens = ROUTE_THREADS
         await services.start()
+        # What exists now stays until the end. Without this, the garbage collector goes through it again and again.
+        gc.freeze()
         try:
             yield
         finally:
+            gc.unfreeze()
             await services.stop()
 
     app = DocumentedApp(
@@ -71,6 +76,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.services = services
+    app.router.routes.append(WholeUploads(services))
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.

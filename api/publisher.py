@@ -1,6 +1,7 @@
 """Publishes messages after the commit, in a separate thread: requests never wait for Redis.
 
-A message that cannot be published is dropped. Its rows are in PostgreSQL, and the dispatcher publishes them later.
+A message that cannot be published is dropped. Its rows are in PostgreSQL, marked as unpublished, and the dispatcher
+publishes them later.
 """
 
 import logging
@@ -131,13 +132,16 @@ class Publisher:
         for start in range(0, len(ids), self._minibatch):
             minibatch = ids[start : start + self._minibatch]
             if not self._send(Task.SCORE, score_arguments(recipe_id, priority, minibatch), priority):
+                self._mark_unpublished(ids[start:])
                 return
-            try:
-                with self._engine.begin() as connection:
-                    publishing.mark_published(connection, minibatch)
-            except SQLAlchemyError as error:
-                # The dispatcher publishes them a second time, which is harmless.
-                log.warning("could not mark %d inspections as published: %s", len(minibatch), error)
+
+    def _mark_unpublished(self, ids: list[UUID]) -> None:
+        try:
+            with self._engine.begin() as connection:
+                publishing.mark_unpublished(connection, ids)
+        except SQLAlchemyError as error:
+            # They count as published and lost, which the dispatcher finds some seconds later.
+            log.warning("could not mark %d inspections as unpublished: %s", len(ids), error)
 
     def _send(self, task: Task, arguments: Sequence[Any], queue: str) -> bool:
         try:

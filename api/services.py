@@ -170,7 +170,12 @@ async def _identity(request: Request) -> Identity:
 
 async def _api_key(request: Request) -> str | None:
     """Return the prefix of the request's API key; None without authentication."""
-    kind, _, prefix = request.state.actor.partition(":")
+    return api_key_of(request.state.actor)
+
+
+def api_key_of(actor: str) -> str | None:
+    """Return the prefix of the API key of an actor; None without authentication."""
+    kind, _, prefix = actor.partition(":")
     return prefix if kind == "key" else None
 
 

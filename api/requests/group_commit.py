@@ -1,43 +1,47 @@
 """Group commit: concurrent uploads share one transaction, and then one message.
 
 While a group is being committed, further uploads form the next group. So a single upload does not wait, and a burst
-needs few transactions. A 202 is sent only after the images are stored and synced and the rows are committed.
+needs few transactions; a group that follows one with several requests waits some milliseconds for more of them. A 202
+is sent only after the images are stored and synced and the rows are committed.
 """
 
 import asyncio
-import errno
+import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
 from api.publisher import Publisher
+from api.requests.image_storing import AnyUpload, ImageStoring, Stored
 from api.requests.queue_limits import QueueLimits
 from api.responses.problems import database_unavailable
 from core.database import UNUSABLE
 from core.delivery import endpoints
 from core.delivery.allowed_targets import CHECK_SECONDS, AllowList, Origin
-from core.errors import Code, Refused
+from core.errors import Refused
 from core.intake import idempotency, submission
 from core.intake.idempotency import Key
-from core.intake.submission import Accepted, NewInspection, Submission
+from core.intake.submission import Accepted, Submission
 from core.models import recipes
 from core.queue import depths
 from core.queue.depths import Depths
 from core.settings import Settings
-from core.storage.image_store import Staged, Store, image_key
+from core.storage.image_store import Store
 
 log = logging.getLogger(__name__)
 
 GROUP_IMAGES = 256
 """A group takes no further requests once it has this many images."""
+LINGER_SECONDS = 0.005
+"""The time that a group waits for further requests if the last group had several. A lone upload does not wait."""
 
 DEPTH_SECONDS = 1.0
 RECIPE_SECONDS = 1.0
@@ -46,18 +50,10 @@ LOOKUP_THREADS = 2
 
 
 @dataclass(frozen=True)
-class Upload:
-    """An image that was received and flushed to stable storage, with its fields."""
-
-    staged: Staged
-    new: NewInspection
-
-
-@dataclass(frozen=True)
 class _PendingRequest:
     """The uploads of one request, its idempotency key, its rejected parts, and a future for the result."""
 
-    uploads: Sequence[Upload]
+    uploads: Sequence[AnyUpload]
     as_batch: bool
     callback_url: str | None
     key: Key | None
@@ -65,9 +61,8 @@ class _PendingRequest:
     errors: Sequence[Mapping[str, Any]]
     accepted: asyncio.Future[Accepted]
 
-    def submission(self) -> Submission:
-        inspections = [upload.new for upload in self.uploads]
-        plain = Submission(inspections, self.as_batch, self.callback_url, api_key=self.api_key)
+    def submission(self, stored: Stored) -> Submission:
+        plain = Submission(stored.inspections, self.as_batch, self.callback_url, api_key=self.api_key)
         return plain if self.key is None else plain.with_key(self.key, self.errors)
 
 
@@ -78,7 +73,7 @@ class GroupCommit:
         self, settings: Settings, engine: Engine, store: Store, publisher: Publisher, allowed: AllowList
     ) -> None:
         self._engine = engine
-        self._store = store
+        self._storing = ImageStoring(store, max_pixels=settings.max_image_pixels)
         self._publisher = publisher
         self._limits = QueueLimits(settings)
         self._allowed = allowed
@@ -86,7 +81,10 @@ class GroupCommit:
         self._callbacks: dict[Origin, float] = {}  # a cache: the expiry of a check
         # Separate threads: a slow name lookup does not delay uploads without a callback.
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
-        self._arriving: asyncio.Queue[_PendingRequest] = asyncio.Queue()
+        self._arrived: deque[_PendingRequest] = deque()
+        self._has_arrived = asyncio.Event()
+        self._has_minibatch = asyncio.Event()
+        self._minibatch = settings.minibatch
         self._tasks: list[asyncio.Task[None]] = []
         # A separate thread: a commit never waits for one.
         self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
@@ -100,6 +98,7 @@ class GroupCommit:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
         self._committing.shutdown()
+        self._storing.stop()
 
     async def check(self, recipe: str, priority: str, key: Key | None = None, *, api_key: str | None = None) -> None:
         """Reject an upload before its body is read, if it cannot be accepted. The commit checks again.
@@ -153,7 +152,7 @@ class GroupCommit:
 
     async def submit(
         self,
-        uploads: Sequence[Upload],
+        uploads: Sequence[AnyUpload],
         *,
         as_batch: bool = False,
         callback_url: str | None = None,
@@ -170,7 +169,10 @@ class GroupCommit:
             errors: rejected parts of the request. They are stored with the key, to be repeated in later responses.
         """
         accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        await self._arriving.put(_PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted))
+        self._arrived.append(_PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted))
+        self._has_arrived.set()
+        if len(self._arrived) >= self._minibatch:
+            self._has_minibatch.set()
         return await accepted
 
     def _check_recipe(self, name: str) -> bool:
@@ -212,12 +214,9 @@ class GroupCommit:
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     async def _commit_groups(self) -> None:
+        group: list[_PendingRequest] = []
         while True:
-            group = [await self._arriving.get()]
-            images = len(group[0].uploads)
-            while images < GROUP_IMAGES and not self._arriving.empty():
-                group.append(self._arriving.get_nowait())
-                images += len(group[-1].uploads)
+            group = await self._next_group(linger=len(group) > 1)
             try:
                 results = await asyncio.get_running_loop().run_in_executor(self._committing, self._commit, group)
             except Exception as error:  # a bug; this loop must not end
@@ -228,6 +227,22 @@ class GroupCommit:
                 if isinstance(result, Accepted) and not result.replayed:
                     self._count_accepted(result, pending.api_key)
             self._publish([result for result in results if isinstance(result, Accepted) and not result.replayed])
+
+    async def _next_group(self, *, linger: bool) -> list[_PendingRequest]:
+        await self._has_arrived.wait()
+        if linger:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_minibatch.wait(), LINGER_SECONDS)
+        group: list[_PendingRequest] = []
+        images = 0
+        while self._arrived and (not group or images < GROUP_IMAGES):
+            group.append(self._arrived.popleft())
+            images += len(group[-1].uploads)
+        if not self._arrived:
+            self._has_arrived.clear()
+        if len(self._arrived) < self._minibatch:
+            self._has_minibatch.clear()
+        return group
 
     def _count_accepted(self, accepted: Accepted, api_key: str | None) -> None:
         for inspection in accepted.inspections:
@@ -242,41 +257,28 @@ class GroupCommit:
 
     def _commit(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
         """Store the images and insert the rows. A request whose images cannot be stored does not affect the others."""
-        failures: dict[int, Exception] = {}
-        folders: set[Path] = set()
-        for number, pending in enumerate(group):
-            try:
-                folders |= {self._move(upload) for upload in pending.uploads}
-            except OSError as error:
-                failures[number] = store_refusal(error)
-            except Exception as error:  # a bug; the other requests of the group are accepted
-                log.exception("could not store an image")
-                failures[number] = error
-        stored = [pending for number, pending in enumerate(group) if number not in failures]
-        try:
-            self._store.sync(folders)
-        except OSError as error:
-            return [store_refusal(error)] * len(group)
-        inserted = iter(self._insert(stored) if stored else ())
-        return [failures[number] if number in failures else next(inserted) for number in range(len(group))]
+        stored = self._storing.store([pending.uploads for pending in group])
+        submissions = [
+            pending.submission(result)
+            for pending, result in zip(group, stored, strict=True)
+            if isinstance(result, Stored)
+        ]
+        inserted = iter(self._insert(submissions) if submissions else ())
+        return [next(inserted) if isinstance(result, Stored) else result for result in stored]
 
-    def _move(self, upload: Upload) -> Path:
-        return self._store.move(upload.staged, image_key(upload.new.image.day, upload.new.image.sha256))
-
-    def _insert(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
+    def _insert(self, submissions: Sequence[Submission]) -> Sequence[Accepted | Exception]:
         try:
-            submissions = [pending.submission() for pending in group]
             with self._engine.begin() as connection:
                 return submission.accept(connection, submissions)
         except UNUSABLE as error:
-            log.warning("could not commit a group of %d requests: %s", len(group), error)
-            return [database_unavailable()] * len(group)
+            log.warning("could not commit a group of %d requests: %s", len(submissions), error)
+            return [database_unavailable()] * len(submissions)
         except Exception as error:
-            if len(group) == 1:
+            if len(submissions) == 1:
                 log.exception("could not insert an upload")
                 return [error]
             # One request is at fault. Insert each one separately.
-            return [result for pending in group for result in self._insert([pending])]
+            return [result for each in submissions for result in self._insert([each])]
 
 
 def _set_result(accepted: asyncio.Future[Accepted], result: Accepted | Exception) -> None:
@@ -286,13 +288,3 @@ def _set_result(accepted: asyncio.Future[Accepted], result: Accepted | Exception
         accepted.set_result(result)
     else:
         accepted.set_exception(result)
-
-
-def store_refusal(error: OSError) -> Refused:
-    """The error for a failed write to the image store."""
-    log.error("could not write to the image store: %s", error)
-    if isinstance(error, FileNotFoundError):
-        return Refused(Code.STORE_UNAVAILABLE, "The received image was lost before it was stored. Send it again.")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Refused(Code.STORE_FULL, "The image store is full. Nothing was accepted.")
-    return Refused(Code.STORE_UNAVAILABLE, "The image store cannot be written. Nothing was accepted. Retry later.")

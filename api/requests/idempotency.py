@@ -1,22 +1,26 @@
 """The header `Idempotency-Key`: its format, and one request at a time for each key."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
+from starlette.datastructures import Headers
 
 from core.errors import Code, Refused
 from core.intake import idempotency
 from core.intake.idempotency import Key
 
+_MAX_LENGTH = 255
+_PATTERN = r"^[\x21-\x7e]+$"
 _Header = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
+        max_length=_MAX_LENGTH,
+        pattern=_PATTERN,
         description="A name for this request, in visible ASCII. If you send the same request again under the same key "
         "within 24 hours, it changes nothing and gets the first response, with `Idempotency-Replayed: true`.",
     ),
@@ -31,6 +35,12 @@ async def _only_one(request: Request, idempotency_key: _Header = None) -> str | 
 
 
 IdempotencyKey = Annotated[str | None, Depends(_only_one)]
+
+
+def has_wrong_key(headers: Headers) -> bool:
+    """Whether `IdempotencyKey` refuses these headers."""
+    keys = headers.getlist("Idempotency-Key")
+    return len(keys) > 1 or any(len(key) > _MAX_LENGTH or not re.fullmatch(_PATTERN, key) for key in keys)
 
 
 def replays(status: int) -> dict[int | str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Receives images. They are streamed to the store and checked while they arrive; none is held in memory whole."""
+"""Receives images. They are streamed to the store and checked while they arrive; only small ones are held in memory."""
 
 import asyncio
 import datetime as dt
@@ -12,7 +12,7 @@ from fastapi import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from api.requests.group_commit import store_refusal
+from api.requests.store_refusals import store_refusal
 from core.errors import Code, Refused
 from core.intake.image_decoding import read_header
 from core.intake.submission import StoredImage
@@ -20,6 +20,7 @@ from core.settings import Settings
 from core.storage.image_store import Staged, Store
 
 FLUSH_BYTES = 256 * 1024
+"""The most of an image that is held in memory."""
 FIELD_BYTES = 64 * 1024
 ITEMS_BYTES = 4 * 1024 * 1024
 MAX_FIELDS = 64
@@ -124,6 +125,7 @@ class UploadReceiver:
         self.store = store
         self.max_pixels = settings.max_image_pixels
         self._max_bytes = settings.max_upload_bytes
+        self.max_whole_bytes = min(FLUSH_BYTES, self._max_bytes)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="receive")
 
     def stop(self) -> None:
@@ -144,13 +146,23 @@ class UploadReceiver:
         if size > self._max_bytes:
             raise Refused(Code.UPLOAD_TOO_LARGE, f"The image must not be larger than {self._max_bytes} bytes.")
 
+    async def whole(self, request: Request) -> bytes:
+        """Receive an image of at most `max_whole_bytes` that is the whole body, into memory."""
+        stream = request.stream()
+        try:
+            chunks = [chunk async for chunk in stream]
+        except Refused as refused:
+            await _drain(request, stream, refused)
+            raise
+        return b"".join(chunks)
+
     @asynccontextmanager
     async def raw(self, request: Request) -> AsyncIterator[Received]:
         """Receive an image that is the whole body. It is discarded if the request fails."""
         stream = request.stream()
         incoming = _IncomingImage(self)
         try:
-            self.check_size(_declared_size(request))
+            self.check_size(declared_size(request))
             async for chunk in stream:
                 await incoming.feed(chunk)
             yield await incoming.finish(None)
@@ -280,7 +292,7 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _declared_size(request: Request) -> int:
+def declared_size(request: Request) -> int:
     declared = request.headers.get("content-length", "0")
     return int(declared) if declared.isdigit() else 0
 
@@ -300,7 +312,7 @@ async def _drain(request: Request, stream: AsyncIterator[bytes], error: BaseExce
     """
     if not isinstance(error, Refused | MultipartError):
         return
-    if _declared_size(request) > DRAIN_BYTES or "expect" in request.headers:
+    if declared_size(request) > DRAIN_BYTES or "expect" in request.headers:
         return
     try:
         async with asyncio.timeout(DRAIN_SECONDS):

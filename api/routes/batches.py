@@ -7,8 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
-from api.requests.group_commit import Upload
 from api.requests.idempotency import IdempotencyKey, replays, set_replayed
+from api.requests.image_storing import Upload
 from api.requests.parameters import UploadFields, Wait, items_of_files, once_each, parse_json, upload_fields
 from api.requests.uploads import Form, Received, RefusedPart, is_form
 from api.responses.problems import STATUS, refuses
@@ -120,7 +120,7 @@ def _uploads(services: Services, form: Form) -> list[Upload]:
 
 def _upload(services: Services, received: Received, common: Mapping[str, Any], item: Mapping[str, Any]) -> Upload:
     fields = upload_fields({"external_id": received.file_name or None, **common, **item})
-    return Upload(received.staged, new_inspection(services, received, fields))
+    return Upload(received.staged, new_inspection(services, received.image, fields))
 
 
 def _error(part: RefusedPart) -> BatchError:

@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter
 from sqlalchemy import text
 
-from api.requests.group_commit import store_refusal
+from api.requests.store_refusals import store_refusal
 from api.responses.problems import refuses
 from api.services import Context, Services
 from core.errors import Code, Refused

@@ -11,8 +11,8 @@ from fastapi.responses import FileResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, model_validator
 
 from api import on_demand
-from api.requests.group_commit import Upload
 from api.requests.idempotency import IdempotencyKey, replays, set_replayed
+from api.requests.image_storing import Upload
 from api.requests.parameters import (
     Label,
     Limit,
@@ -28,7 +28,7 @@ from api.requests.parameters import (
     once_each,
     upload_fields,
 )
-from api.requests.uploads import Received, is_form, is_image
+from api.requests.uploads import is_form, is_image
 from api.responses.problems import refuses
 from api.responses.related_inspections import Neighbours
 from api.responses.schemas import InspectionPage, OpcUaPage, binary
@@ -96,15 +96,10 @@ IMMUTABLE = {
 }
 
 
-def new_inspection(services: Services, received: Received, fields: UploadFields) -> NewInspection:
-    """An inspection of a received image. Without a recipe in the fields, it gets the default recipe."""
-    further = fields.model_dump(exclude={"recipe", "external_id"})
-    return NewInspection(
-        image=received.image,
-        recipe=fields.recipe or services.settings.default_recipe,
-        external_id=fields.external_id,
-        **further,
-    )
+def new_inspection(services: Services, image: StoredImage, fields: UploadFields) -> NewInspection:
+    """An inspection of a stored image. Without a recipe in the fields, it gets the default recipe."""
+    values = dict(fields)
+    return NewInspection(image=image, **{**values, "recipe": fields.recipe or services.settings.default_recipe})
 
 
 @router.post(
@@ -143,7 +138,7 @@ async def _submit_raw(request: Request, services: Services, key: Key | None, api
     await services.group_commit.check(recipe, fields.priority or "live", key, api_key=api_key)
     await services.group_commit.check_callbacks([fields.callback_url], key)
     async with services.receiver.raw(request) as received:
-        new = new_inspection(services, received, fields)
+        new = new_inspection(services, received.image, fields)
         return await services.group_commit.submit([Upload(received.staged, new)], key=key, api_key=api_key)
 
 
@@ -152,7 +147,7 @@ async def _submit_form(request: Request, services: Services, key: Key | None, ap
         values = once_each([*request.query_params.multi_items(), *form.fields.items()])
         received = form.single_image("image")
         fields = upload_fields({"external_id": received.file_name or None, **values})
-        new = new_inspection(services, received, fields)
+        new = new_inspection(services, received.image, fields)
         await services.group_commit.check(new.recipe, new.priority, key, api_key=api_key)
         await services.group_commit.check_callbacks([new.callback_url], key)
         return await services.group_commit.submit([Upload(received.staged, new)], key=key, api_key=api_key)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from PIL import Image
 
 from api import on_demand
-from api.requests.group_commit import Upload
+from api.requests.image_storing import Upload
 from api.requests.uploads import Received, is_form
 from api.responses.problems import refuses
 from api.responses.schemas import Prediction, binary

@@ -131,27 +131,26 @@ def decisive_review(reviews: Sequence[Review]) -> Review | None:
     return next((review for review in reversed(reviews) if review.verdict == decided), None)
 
 
+_RESULTS = ("anomaly_score", "threshold", "review_threshold", "verdict", "error_code", "error_detail")
+_OF_CLAIM = ("model_version_id", "model_version", "model_sha256", "started_at", "finished_at")
+_QUEUED: dict[str, Any] = {
+    **dict.fromkeys((*_RESULTS, *_OF_CLAIM)),
+    "status": "queued",
+    "reasons": [],
+    "attempt": 0,
+    "timings_ms": {},
+    "reviews": (),
+}
+
+
+def queued(**submitted: Any) -> Inspection:
+    """An inspection that was just accepted, from its other attributes."""
+    return Inspection(**submitted, **_QUEUED)
+
+
 def as_first_answered(inspection: Inspection) -> Inspection:
     """The inspection in its state at acceptance, regardless of later changes."""
-    return replace(
-        inspection,
-        status="queued",
-        anomaly_score=None,
-        threshold=None,
-        review_threshold=None,
-        verdict=None,
-        model_version_id=None,
-        model_version=None,
-        model_sha256=None,
-        reasons=[],
-        error_code=None,
-        error_detail=None,
-        attempt=0,
-        started_at=None,
-        finished_at=None,
-        timings_ms={},
-        reviews=(),
-    )
+    return replace(inspection, **_QUEUED)
 
 
 Reviewed = Literal["ok", "ng", "any", "none"]

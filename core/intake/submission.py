@@ -8,22 +8,21 @@ from itertools import islice
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, text
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Connection, text
 
 from core.delivery import endpoints
 from core.errors import Code, Refused
 from core.feed.events import Callback
 from core.inspection import inspections
 from core.inspection.inspections import Inspection
-from core.intake import idempotency
+from core.intake import idempotency, insertion
 from core.intake.idempotency import Key, KeyedRequest, KeyedResult, fingerprint
 from core.intake.image_decoding import Header
+from core.intake.insertion import Inserted
 from core.models import recipes
 from core.models.recipes import Recipe
 from core.queue import batches
 from core.queue.batches import Batch
-from core.tables import images, work
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,10 @@ class Accepted:
 
 
 def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Accepted | Refused]:
-    """Insert the submissions. A refused submission inserts nothing and does not affect the others."""
+    """Insert the submissions. A refused submission inserts nothing and does not affect the others.
+
+    The inspections are marked as published; the caller must publish them after the commit.
+    """
     new_ids, now = _new_ids(connection, submissions)
     outcomes = idempotency.insert_keys(
         connection, [(sub.keyed_request, subjects) for sub, subjects in zip(submissions, new_ids, strict=True)]
@@ -140,8 +142,8 @@ def accept(connection: Connection, submissions: Sequence[Submission]) -> list[Ac
             outcomes[number] = refused
             refused_keys += [sub.keyed_request.key] if sub.keyed_request else []
     idempotency.delete_keys(connection, refused_keys)
-    _insert(connection, plan, recipes_by_name, callbacks, now)
-    return _answers(connection, submissions, outcomes, recipes_by_name)
+    inserted = _insert(connection, plan, recipes_by_name, callbacks, now)
+    return _answers(connection, submissions, outcomes, recipes_by_name, inserted)
 
 
 def _answers(
@@ -149,26 +151,28 @@ def _answers(
     submissions: Sequence[Submission],
     outcomes: Sequence[KeyedResult | Refused],
     recipes_by_name: Mapping[str, Recipe],
+    inserted: Mapping[UUID, Inspection],
 ) -> list[Accepted | Refused]:
-    """The answer to each submission. First answers and replays are both built from the stored rows."""
+    """The answer to each submission. Those of replays are read from the stored rows."""
     sizes: dict[UUID, int] = {}
-    ids: list[UUID] = []
+    replayed: list[UUID] = []
     for sub, outcome in zip(submissions, outcomes, strict=True):
         if isinstance(outcome, KeyedResult):
-            ids += outcome.subjects[sub.as_batch :]
+            if outcome.replayed:
+                replayed += outcome.subjects[sub.as_batch :]
             if sub.as_batch:
                 sizes[outcome.subjects[0]] = len(outcome.subjects) - 1
-    stored = inspections.by_ids(connection, ids) if ids else {}
-    answered_batches = batches.as_first_answered(connection, sizes)
+    stored = inspections.by_ids(connection, replayed) if replayed else {}
+    answered_batches = batches.as_first_answered(connection, sizes) if sizes else {}
 
     def answer(sub: Submission, outcome: KeyedResult) -> Accepted:
-        return Accepted(
-            [inspections.as_first_answered(stored[subject]) for subject in outcome.subjects[sub.as_batch :]],
-            [] if outcome.replayed else [recipes_by_name[new.recipe].id for new in sub.inspections],
-            answered_batches[outcome.subjects[0]] if sub.as_batch else None,
-            outcome.detail,
-            outcome.replayed,
-        )
+        subjects = outcome.subjects[sub.as_batch :]
+        batch = answered_batches[outcome.subjects[0]] if sub.as_batch else None
+        if outcome.replayed:
+            first_answers = [inspections.as_first_answered(stored[subject]) for subject in subjects]
+            return Accepted(first_answers, [], batch, outcome.detail, replayed=True)
+        recipe_ids = [recipes_by_name[new.recipe].id for new in sub.inspections]
+        return Accepted([inserted[subject] for subject in subjects], recipe_ids, batch, outcome.detail, replayed=False)
 
     return [
         outcome if isinstance(outcome, Refused) else answer(sub, outcome)
@@ -231,12 +235,13 @@ def _new_ids(connection: Connection, submissions: Sequence[Submission]) -> tuple
 def _insert(
     connection: Connection,
     plan: Sequence[tuple[Submission, list[UUID]]],
-    recipes_by_name: dict[str, Recipe],
-    callbacks: dict[str, Callback],
+    recipes_by_name: Mapping[str, Recipe],
+    callbacks: Mapping[str, Callback],
     now: dt.datetime,
-) -> None:
-    image_rows: dict[tuple[dt.date, bytes], dict[str, Any]] = {}
-    work_rows: list[dict[str, Any]] = []
+) -> dict[UUID, Inspection]:
+    """Insert the accepted submissions. Returns their inspections by id."""
+    queued: dict[UUID, tuple[NewInspection, UUID | None]] = {}
+    rows: list[dict[str, Any]] = []
     sizes: Counter[UUID] = Counter()
     for sub, subjects in plan:
         new_batch_id = subjects[0] if sub.as_batch else None
@@ -247,32 +252,26 @@ def _insert(
             batch_id = new_batch_id or new.batch_id
             if batch_id is not None:
                 sizes[batch_id] += 1
-            image_rows[new.image.day, new.image.sha256] = image_row(new.image)
+            queued[inspection_id] = new, batch_id
             callback = callbacks.get(new.callback_url or "")
             recipe_id = recipes_by_name[new.recipe].id
-            row = _work_row(new, inspection_id, recipe_id, batch_id, now) | {"api_key": sub.api_key}
-            work_rows.append(row | _callback_columns(callback))
-    if work_rows:
-        # Sorted, so two groups with the same images cannot deadlock.
-        ordered = [image_rows[key] for key in sorted(image_rows)]
-        connection.execute(upsert(images).on_conflict_do_nothing(), ordered)
-        connection.execute(insert(work), work_rows)
+            rows.append(_row(new, inspection_id, recipe_id, batch_id, sub.api_key, callback, now))
+    inserted = insertion.insert(connection, rows) if rows else {}
     if sizes:
         batches.add_to_totals(connection, sizes)
-
-
-def _callback_columns(callback: Callback | None) -> dict[str, Any]:
     return {
-        "callback_endpoint_id": callback.endpoint_id if callback else None,
-        "callback_url": callback.url if callback else None,
+        inspection_id: _queued(inspection_id, new, batch_id, inserted[inspection_id], now)
+        for inspection_id, (new, batch_id) in queued.items()
     }
 
 
 def image_row(image: StoredImage) -> dict[str, Any]:
     """The row of a stored image in the table `images`."""
+    return {"day": image.day, "sha256": image.sha256, **_image_columns(image)}
+
+
+def _image_columns(image: StoredImage) -> dict[str, Any]:
     return {
-        "day": image.day,
-        "sha256": image.sha256,
         "media_type": image.header.media_type,
         "width": image.header.width,
         "height": image.header.height,
@@ -280,10 +279,17 @@ def image_row(image: StoredImage) -> dict[str, Any]:
     }
 
 
-def _work_row(
-    new: NewInspection, inspection_id: UUID, recipe_id: int, batch_id: UUID | None, now: dt.datetime
+def _row(
+    new: NewInspection,
+    inspection_id: UUID,
+    recipe_id: int,
+    batch_id: UUID | None,
+    api_key: str | None,
+    callback: Callback | None,
+    now: dt.datetime,
 ) -> dict[str, Any]:
-    return {
+    """The row for `insertion.insert`, without the columns that are null: they need not be sent."""
+    row = {
         "id": inspection_id,
         "recipe_id": recipe_id,
         "priority": new.priority,
@@ -296,8 +302,40 @@ def _work_row(
         "station_id": new.station_id,
         "metadata": new.metadata,
         "captured_at": new.captured_at,
-        "created_at": now,
         "deadline_at": None if new.deadline_ms is None else now + dt.timedelta(milliseconds=new.deadline_ms),
+        "callback_endpoint_id": None if callback is None else callback.endpoint_id,
+        "callback_url": None if callback is None else callback.url,
         "image_day": new.image.day,
         "image_sha256": new.image.sha256,
+        "api_key": api_key,
+        **_image_columns(new.image),
     }
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _queued(
+    inspection_id: UUID, new: NewInspection, batch_id: UUID | None, inserted: Inserted, now: dt.datetime
+) -> Inspection:
+    """A new inspection, as `inspections.by_ids` would read it from its row."""
+    return inspections.queued(
+        id=inspection_id,
+        recipe=new.recipe,
+        priority=new.priority,
+        batch_id=batch_id,
+        external_id=new.external_id,
+        part_id=new.part_id,
+        view=new.view,
+        lot_id=new.lot_id,
+        line_id=new.line_id,
+        station_id=new.station_id,
+        metadata=inserted.metadata,
+        image_day=new.image.day,
+        image_sha256=new.image.sha256,
+        image_media_type=new.image.header.media_type,
+        image_width=new.image.header.width,
+        image_height=new.image.header.height,
+        image_bytes=new.image.size,
+        captured_at=inserted.captured_at,
+        deadline_at=inserted.deadline_at,
+        created_at=now,
+    )

@@ -4,7 +4,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import ARRAY, Connection, Row, Text, any_, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.functions import now
 
@@ -57,6 +57,10 @@ _SELECT = select(
 ).join_from(recipes, model_versions, recipes.c.active_version_id == model_versions.c.id, isouter=True)
 
 
+# One array parameter for any number of names, so the statement is compiled and parsed only once.
+_BY_NAMES = _SELECT.where(recipes.c.name == any_(bindparam("names", type_=ARRAY(Text))))
+
+
 def _recipe(row: Row[*tuple[Any, ...]]) -> Recipe:
     bit_depth = row.bit_depth if row.bit_depth == "auto" else int(row.bit_depth)
     return Recipe(**{**row._mapping, "bit_depth": bit_depth})
@@ -88,7 +92,7 @@ def get(connection: Connection, name: str) -> Recipe:
 
 def by_names(connection: Connection, names: set[str]) -> dict[str, Recipe]:
     """Return the recipes with these names; unknown names are left out."""
-    rows = connection.execute(_SELECT.where(recipes.c.name.in_(names)))
+    rows = connection.execute(_BY_NAMES, {"names": list(names)})
     return {row.name: _recipe(row) for row in rows}
 
 

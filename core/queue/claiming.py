@@ -68,7 +68,7 @@ RETURNING work.id, work.attempt, work.model_version_id, work.threshold, work.rev
     coalesce(work.deadline_at < clock_timestamp(), false) AS overdue
 """
 
-# Wait for rows that the publisher is just marking as published; skipping them would waste the message.
+# Wait for rows that are just being marked; skipping them would waste the message.
 _NAMED = text(_CLAIM.format(which="id = ANY(CAST(:ids AS uuid[]))", locked=""))
 _OLDEST = text(_CLAIM.format(which="priority = :priority", locked="SKIP LOCKED"))
 

@@ -1,4 +1,8 @@
-"""Find queued inspections that a message should name, and mark those that one does name."""
+"""Find queued inspections that a message should name.
+
+An inspection is inserted with `published_at` set, because its message follows the commit at once. If the message cannot
+be sent, the mark is removed; if the sender is killed first, the message counts as lost.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,16 +80,16 @@ def take_with_lost_message(
     return [Publishable(**row._mapping) for row in rows]
 
 
-def mark_published(connection: Connection, ids: Sequence[UUID]) -> None:
-    """Mark rows as published; rows that are just being claimed are skipped."""
+def mark_unpublished(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Mark rows whose message could not be sent, for `take_unpublished`; rows that are locked are skipped."""
     connection.execute(
         text("""
             WITH waiting AS (
                 SELECT id FROM work
-                WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' AND published_at IS NULL
+                WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
                 ORDER BY id FOR UPDATE SKIP LOCKED
             )
-            UPDATE work SET published_at = clock_timestamp() FROM waiting WHERE work.id = waiting.id
+            UPDATE work SET published_at = NULL FROM waiting WHERE work.id = waiting.id
         """),
         {"ids": list(ids)},
     )

@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -31,7 +32,7 @@ _KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
 
 def image_key(day: dt.date, sha256: bytes) -> str:
     """Store key of an image."""
-    return f"{day:%Y/%m/%d}/{sha256.hex()}"
+    return f"{day.year:04}/{day.month:02}/{day.day:02}/{sha256.hex()}"
 
 
 def bundle_key(sha256: bytes) -> str:
@@ -121,6 +122,25 @@ class Staged:
         self._path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class WholeFile:
+    """A file that was written at once, and is not published yet."""
+
+    path: Path
+    descriptor: int
+
+    def sync(self) -> None:
+        """Sync the content to disk, and close the file."""
+        try:
+            os.fsync(self.descriptor)
+        finally:
+            os.close(self.descriptor)
+
+    def discard(self) -> None:
+        """Delete the file unless it has been published."""
+        self.path.unlink(missing_ok=True)
+
+
 class Store:
     """A store in a folder, addressed as `file:///absolute/path`."""
 
@@ -134,24 +154,40 @@ class Store:
         """Create a file to receive data."""
         return Staged(self._staging / uuid4().hex)
 
+    def stage_whole(self, data: bytes) -> WholeFile:
+        """Write a file at once. It must be synced, then moved to its key or discarded."""
+        path = self._staging / uuid4().hex
+        file = WholeFile(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(file.descriptor, rest) :]
+        except BaseException:
+            os.close(file.descriptor)
+            file.discard()
+            raise
+        return file
+
     def publish(self, staged: Iterable[tuple[Staged, str]]) -> None:
         """Move flushed files to their keys, durably: each file is renamed, each folder synced once."""
         self.sync({self.move(staged_file, key) for staged_file, key in staged})
 
-    def move(self, staged: Staged, key: str) -> Path:
+    def move(self, staged: Staged | WholeFile, key: str) -> Path:
         """Move one flushed file to its key. Returns its folder, which the caller must sync to make this durable."""
+        if isinstance(staged, Staged):
+            staged.close()
         target = self.path(key)
-        self._make_folder(target.parent)
-        staged.close()
+        folder = target.parent
+        self._make_folder(folder)
         try:
             staged.path.replace(target)
         except FileNotFoundError:
-            if target.parent.is_dir():  # the staged file is missing
+            if folder.is_dir():  # the staged file is missing
                 raise
             self._durable_folders.clear()  # someone has removed folders
-            self._make_folder(target.parent)
+            self._make_folder(folder)
             staged.path.replace(target)
-        return target.parent
+        return folder
 
     def sync(self, folders: Iterable[Path]) -> None:
         """Make the entries of folders durable."""

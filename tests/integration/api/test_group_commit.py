@@ -2,21 +2,25 @@
 
 import asyncio
 import datetime as dt
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from sqlalchemy import Engine
 
 from api.publisher import Publisher
-from api.requests.group_commit import GroupCommit, Upload
+from api.requests.group_commit import GroupCommit
+from api.requests.image_storing import Upload, WholeUpload
 from core.delivery.allowed_targets import AllowList
 from core.errors import Code, Refused
 from core.intake.image_decoding import Header
 from core.intake.submission import Accepted, NewInspection, StoredImage
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.image_store import Store, WholeFile, image_key
 from tests.fixtures.finished_inspections import make_recipe_with_model
+from tests.fixtures.part_images import png
 
 HEADER = Header("image/png", 8, 8)
 
@@ -61,6 +65,45 @@ def test_a_swept_image_fails_only_its_own_request(engine: Engine, settings: Sett
     assert [isinstance(result, Accepted) for result in results] == [True, True, False, True, True]
     assert isinstance(results[2], Refused)
     assert results[2].code is Code.STORE_UNAVAILABLE
+
+
+def test_whole_images_are_stored_or_fail_alone(engine: Engine, settings: Settings, store: Store) -> None:
+    contents = [png(number) for number in range(12)]
+    contents[5] = b"no image"
+
+    async def run() -> list[Accepted | BaseException]:
+        async with committing(engine, settings, store) as group_commit:
+            uploads = [WholeUpload(content, partial(NewInspection, recipe="ring")) for content in contents]
+            return await asyncio.gather(*(group_commit.submit([item]) for item in uploads), return_exceptions=True)
+
+    results = asyncio.run(run())
+    refused = results.pop(5)
+    del contents[5]
+    assert isinstance(refused, Refused)
+    assert refused.code is Code.UNSUPPORTED_MEDIA_TYPE
+    for content, result in zip(contents, results, strict=True):
+        assert isinstance(result, Accepted)
+        [inspection] = result.inspections
+        assert store.read(image_key(inspection.image_day, inspection.image_sha256)) == content
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_file_behind(
+    engine: Engine, settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: WholeFile) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(WholeFile, "sync", fail)
+
+    async def run() -> None:
+        async with committing(engine, settings, store) as group_commit:
+            with pytest.raises(Refused) as refused:
+                await group_commit.submit([WholeUpload(png(1), partial(NewInspection, recipe="ring"))])
+            assert refused.value.code is Code.STORE_FULL
+
+    asyncio.run(run())
+    assert list((store.root / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("method", ["move", "sync"])

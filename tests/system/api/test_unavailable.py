@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from api.requests.group_commit import store_refusal
+from api.requests.store_refusals import store_refusal
 from core.inspection import inspections
 from core.inspection.inspections import Filters
 from core.settings import Settings

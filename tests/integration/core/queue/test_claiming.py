@@ -14,11 +14,11 @@ from core.queue.claiming import Claim
 from tests.fixtures.queued_work import claim, make_version, submit
 
 
-def test_a_claim_waits_for_rows_that_are_being_marked_as_published(engine: Engine, recipe_id: int) -> None:
+def test_a_claim_waits_for_rows_that_are_being_marked_as_unpublished(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 2)
     with ThreadPoolExecutor(1) as worker, engine.begin() as api:
-        publishing.mark_published(api, ids)
+        publishing.mark_unpublished(api, ids)
 
         def take() -> list[Claim]:
             with engine.begin() as connection:

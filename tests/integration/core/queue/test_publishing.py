@@ -12,6 +12,7 @@ def test_inspections_waiting_for_a_model_are_published_once_it_is_ready(engine: 
     with engine.begin() as connection:
         recipe_id = make_recipe(connection, without_model="wait")
         ids = submit(connection, 1)
+        publishing.mark_unpublished(connection, ids)
         connection.execute(text("UPDATE work SET created_at = now() - interval '1 minute'"))
         assert claim(connection, recipe_id, ids) == []
         assert publishing.take_unpublished(connection, at_most=10) == []
@@ -22,6 +23,7 @@ def test_inspections_waiting_for_a_model_are_published_once_it_is_ready(engine: 
 def test_unpublished_rows_are_taken_once(engine: Engine, recipe_id: int) -> None:
     with engine.begin() as connection:
         ids = submit(connection, 3)
+        publishing.mark_unpublished(connection, ids)
         assert publishing.take_unpublished(connection, at_most=10) == []  # the api may still publish them
         connection.execute(text("UPDATE work SET created_at = now() - interval '1 minute'"))
     with engine.begin() as first, engine.begin() as second:
