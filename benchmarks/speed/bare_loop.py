@@ -22,12 +22,13 @@ from benchmarks.speed.contender import environment
 from benchmarks.speed.cores import CORES
 from benchmarks.speed.cpu import usage
 from benchmarks.speed.images import Kind, make_scenes
+from benchmarks.speed.results import BARE_LOOP
 from benchmarks.speed.run import Run
 from core.vision.bundle.folder import read_folder
 from core.vision.bundle.loading import load_detector
 from core.vision.detectors.detector import Detector
 
-NAME: Final = "bare loop"
+NAME: Final = BARE_LOOP
 MINIBATCHES: Final = (1, 4, 8, 16)
 _MAX_PIXELS: Final = 64_000_000
 _WARM_UP_SECONDS: Final = 1.0

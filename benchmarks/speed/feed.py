@@ -17,14 +17,9 @@ _LIMIT_SECONDS: Final = 300.0
 
 
 @contextmanager
-def follow(port: int, pause: float) -> Iterator[VerdictTimes]:
-    """Follow the feed while the block runs.
-
-    Args:
-        pause: the seconds between a page and the next request: with none, a page has few results, and costs as much
-            as a full one.
-    """
-    follower = _Follower(port, pause)
+def follow(port: int) -> Iterator[VerdictTimes]:
+    """Follow the feed while the block runs."""
+    follower = _Follower(port)
     follower.start()
     try:
         yield follower.times
@@ -33,11 +28,10 @@ def follow(port: int, pause: float) -> Iterator[VerdictTimes]:
 
 
 class _Follower(threading.Thread):
-    def __init__(self, port: int, pause: float) -> None:
+    def __init__(self, port: int) -> None:
         super().__init__(name="feed")
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_WAIT_SECONDS + 10)
         self._cursor = self._page("now", wait=0)["next_cursor"]  # before the first image is sent
-        self._pause = pause
         self._read: dict[str, float] = {}
         self._changed = threading.Condition()
         self._ending = threading.Event()
@@ -55,7 +49,6 @@ class _Follower(threading.Thread):
                     self._read.update((item["id"], now) for item in page["items"])
                     self._changed.notify_all()
                 self._cursor = page["next_cursor"]
-                self._ending.wait(self._pause)
         except Exception as error:  # noqa: BLE001 - raised by the thread that waits for the verdicts
             with self._changed:
                 self._failure = error

@@ -20,17 +20,12 @@ RECIPE: Final = "bench"
 
 
 @contextmanager
-def running(bundle: Path, *, feed_pause: float, arguments: tuple[str, ...] = ()) -> Iterator[Contender]:
-    """Run a system whose recipe scores with this bundle, in a temporary folder.
-
-    Args:
-        feed_pause: see `feed.follow`.
-        arguments: of `linewatch up`.
-    """
+def running(bundle: Path) -> Iterator[Contender]:
+    """Run a system whose recipe scores with this bundle, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
-        with EmbeddedServers(folder / "servers") as servers, _up(servers, folder, arguments) as (url, process):
+        with EmbeddedServers(folder / "servers") as servers, _up(servers, folder) as (url, process):
             with Client(url, timeout=120) as lw:
                 lw.create_recipe(RECIPE, exist_ok=True)
                 lw.upload_bundle(RECIPE, bundle)
@@ -38,16 +33,14 @@ def running(bundle: Path, *, feed_pause: float, arguments: tuple[str, ...] = ())
             yield Contender(
                 Target(port, f"/v1/inspections?recipe={RECIPE}"),
                 {process.pid: "supervisor", servers.postgres.pid: "PostgreSQL", servers.valkey.pid: "Valkey"},
-                partial(feed.follow, port, feed_pause),
+                partial(feed.follow, port),
             )
 
 
 @contextmanager
-def _up(
-    servers: EmbeddedServers, folder: Path, arguments: tuple[str, ...]
-) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def _up(servers: EmbeddedServers, folder: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Run `linewatch up`. Yields its address and its process."""
-    command = [sys.executable, "-m", "linewatch.cli", "up", "--port", "0", "--data", str(folder / "data"), *arguments]
+    command = [sys.executable, "-m", "linewatch.cli", "up", "--port", "0", "--data", str(folder / "data")]
     variables = environment(LINEWATCH_DATABASE_URL=servers.database_url, LINEWATCH_REDIS_URL=servers.redis_url)
     with (
         (folder / "log").open("w") as log,

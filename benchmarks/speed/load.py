@@ -136,7 +136,9 @@ class _Requests:
             self._before, self._after = start.encode(), f"\r\n--{_BOUNDARY}--\r\n".encode()
             media_type = f"multipart/form-data; boundary={_BOUNDARY}"
         self._first = load.first
-        self._head = f"POST {load.target.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {media_type}\r\nContent-Length: "
+        self._head = (
+            f"POST {load.target.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {media_type}\r\nContent-Length: "
+        )
 
     def parts(self, number: int) -> list[bytes]:
         """Return the request with this image of the load."""

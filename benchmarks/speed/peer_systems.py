@@ -26,7 +26,9 @@ from core.queue.broker import broker_url
 from linewatch.server.embedded.servers import EmbeddedServers
 from tests.fixtures.servers import free_port
 
-PYTHON: Final = Path(".bench/bin/python").absolute()
+FOLDER: Final = Path(".bench").absolute()
+"""The virtual environment of the peers; `make bench` creates it."""
+_PYTHON: Final = FOLDER / "bin/python"
 _READY_SECONDS: Final = 60.0
 _END_SECONDS: Final = 10.0
 _LIMIT_SECONDS: Final = 300.0
@@ -91,11 +93,11 @@ def _times_of_results(client: "redis.Redis", sent: Sent) -> list[float]:
         if time.monotonic() > deadline:
             raise TimeoutError("results of tasks are missing")
         time.sleep(_POLL_SECONDS)
-    return [_done_at(json.loads(result)) for result in client.mget(keys)]
+    return [_done_at(json.loads(result or "{}")) for result in client.mget(keys)]
 
 
 def _done_at(result: Mapping[str, Any]) -> float:
-    if result["status"] != "SUCCESS":
+    if result.get("status") != "SUCCESS":
         raise RuntimeError(f"a task failed: {result}")
     return dt.datetime.fromisoformat(result["date_done"]).timestamp()
 
@@ -114,7 +116,7 @@ def _process(
         inputs.write(stdin)
         inputs.seek(0)
         process = subprocess.Popen(
-            [PYTHON, *arguments],
+            [_PYTHON, *arguments],
             stdin=inputs,
             stdout=log,
             stderr=log,

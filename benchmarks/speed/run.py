@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 from benchmarks.speed.contender import Contender
@@ -21,14 +21,12 @@ class Run:
         seconds: from the first image sent, or due, to the last verdict.
         cpu_ms: CPU milliseconds per image by process.
         memory_bytes: proportional set size by process, at the end.
-        latencies: seconds from when each image was due to its verdict.
     """
 
     images: int
     seconds: float
     cpu_ms: dict[str, float]
     memory_bytes: dict[str, int]
-    latencies: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -42,8 +40,12 @@ class Run:
         return cls(images, seconds, cpu, {name: used.memory_bytes for name, used in after.items()})
 
 
-def run(contender: Contender, load: Load) -> Run:
-    """Send a load and wait for all verdicts."""
+def run(contender: Contender, load: Load) -> tuple[Run, list[float]]:
+    """Send a load and wait for all verdicts.
+
+    Returns:
+        The run, and for each image the seconds from when it was due to its verdict.
+    """
     with contender.follow() as verdict_times:
         before, own_before = usage(contender.roots), time.process_time()
         sent = send(load)
@@ -52,5 +54,4 @@ def run(contender: Contender, load: Load) -> Run:
         after = usage(contender.roots)
     figures = Run.of_usage(load.number, max(verdicts) - min(sent.due), before, after)
     figures.cpu_ms[LOAD_GENERATOR] = (sent.cpu_seconds + own_seconds) / load.number * 1000
-    figures.latencies.extend(verdict - due for verdict, due in zip(verdicts, sent.due, strict=True))
-    return figures
+    return figures, [verdict - due for verdict, due in zip(verdicts, sent.due, strict=True)]
