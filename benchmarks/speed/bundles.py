@@ -16,7 +16,7 @@ def write_reference_bundle(folder: Path) -> Path:
 
 
 def train_default_bundle(folder: Path) -> Path:
-    """Train what `linewatch train` usually chooses, a feature autoencoder on EfficientNet-lite0, on a few synthetic parts."""
+    """Train a feature autoencoder on EfficientNet-lite0, the first choice of `auto`, on a few synthetic parts."""
     parts = write_folder(folder.with_name("parts"), good=_PARTS)
     options = TrainingOptions(
         architecture=FeatureAutoencoderDetector.name, epochs=_EPOCHS, alignment="off", pose="as-is"
