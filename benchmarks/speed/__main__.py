@@ -7,7 +7,7 @@ rotates, so that each ratio comes from runs that are close in time.
 import argparse
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,20 +50,24 @@ QUICK: Final = Plan(alternations=1, run_seconds=4.0, latency_seconds=4.0, burst=
 
 
 def main() -> None:
-    """Measure, and write the results."""
+    """Measure, and write the results; `render` writes the tables and the chart anew from `speed.json`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
-    parser.add_argument("extent", nargs="?", choices=("full", "quick"), default="full")
+    parser.add_argument("extent", nargs="?", choices=("full", "quick", "render"), default="full")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    results = measure(FULL if arguments.extent == "full" else QUICK)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    report.write(results, arguments.out)
+    if arguments.extent == "render":
+        report.write(report.read(arguments.out), arguments.out)
+        return
+    for results in measure(FULL if arguments.extent == "full" else QUICK):
+        report.write(results, arguments.out)
     print(report.render_markdown(results))
 
 
-def measure(plan: Plan) -> Results:
-    """Run all contenders."""
+def measure(plan: Plan) -> Iterator[Results]:
+    """Run all contenders. Yields the results so far whenever a cell is complete."""
     started = time.monotonic()
+    cells: list[Cell] = []
     with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -73,18 +77,23 @@ def measure(plan: Plan) -> Results:
             _say("tuning LitServe")
             tuning = tune_litserve(reference, JPEG)
         starts = _starts(reference, tuning)
-        cells = [_measure_cell("JPEG 900², reference network", reference, JPEG, starts, plan, plan.alternations)]
+        cells.append(_measure_cell("JPEG 900², reference network", reference, JPEG, starts, plan, plan.alternations))
         latencies = _measure_latencies(starts, cells[0], plan)
-        if plan.is_complete:
-            cells += [
-                _measure_cell(f"{kind.name}, reference network", reference, kind, starts, plan, 1)
-                for kind in (PNG, LARGE_JPEG)
-            ]
-            _say("training the default detector")
-            default = train_default_bundle(folder / "default")
-            starts = _starts(default, tuning)
-            cells.append(_measure_cell("JPEG 900², default detector", default, JPEG, starts, plan, 1))
-    return Results(describe_machine(), versions(), cells, latencies, (time.monotonic() - started) / 60)
+
+        def results() -> Results:
+            return Results(describe_machine(), versions(), list(cells), latencies, (time.monotonic() - started) / 60)
+
+        yield results()
+        if not plan.is_complete:
+            return
+        for kind in (PNG, LARGE_JPEG):
+            cells.append(_measure_cell(f"{kind.name}, reference network", reference, kind, starts, plan, 1))
+            yield results()
+        _say("training the default detector")
+        default = train_default_bundle(folder / "default")
+        starts = _starts(default, tuning)
+        cells.append(_measure_cell("JPEG 900², default detector", default, JPEG, starts, plan, 1))
+        yield results()
 
 
 def _starts(bundle: Path, tuning: Tuning) -> dict[str, Start]:

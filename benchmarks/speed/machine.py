@@ -2,6 +2,7 @@
 
 import platform
 import sysconfig
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ def describe_machine() -> dict[str, str]:
         "CPU": _cpu_model(),
         "cores": str(CORES),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "file system": _file_system(Path(tempfile.gettempdir())),
         "kernel": f"{platform.system()} {platform.release()}",
     }
 
@@ -45,3 +47,9 @@ def versions() -> dict[str, str]:
 def _cpu_model() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _file_system(folder: Path) -> str:
+    """Return the type of the file system that holds a folder."""
+    holding = [disk for disk in psutil.disk_partitions(all=True) if folder.resolve().is_relative_to(disk.mountpoint)]
+    return max(holding, key=lambda disk: len(disk.mountpoint)).fstype

@@ -31,6 +31,11 @@ def write(results: Results, folder: Path) -> None:
     (folder / "speed.json").write_bytes(TypeAdapter(Results).dump_json(results, indent=1) + b"\n")
 
 
+def read(folder: Path) -> Results:
+    """Read `speed.json`."""
+    return TypeAdapter(Results).validate_json((folder / "speed.json").read_bytes())
+
+
 def render_markdown(results: Results) -> str:
     """Render all tables, ratios first."""
     main, *others = results.cells
