@@ -6,6 +6,7 @@
 import asyncio
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from typing import cast
@@ -77,13 +78,11 @@ class Sent:
 
 def send(load: Load) -> Sent:
     """Send the load from another process, and wait for it."""
-    output = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed.load"],
-        input=TypeAdapter(Load).dump_json(load),
-        stdout=subprocess.PIPE,
-        check=True,
-    ).stdout
-    return TypeAdapter(Sent).validate_json(output)
+    command = [sys.executable, "-m", "benchmarks.speed.load"]
+    with tempfile.TemporaryFile() as output:  # after uvloop has run, writes to a pipe can be cut short
+        subprocess.run(command, input=TypeAdapter(Load).dump_json(load), stdout=output, check=True)
+        output.seek(0)
+        return TypeAdapter(Sent).validate_json(output.read())
 
 
 class _Connection(asyncio.Protocol):
