@@ -34,6 +34,7 @@ def running(bundle: Path) -> Iterator[Contender]:
                 Target(port, f"/v1/inspections?recipe={RECIPE}"),
                 {process.pid: "supervisor", servers.postgres.pid: "PostgreSQL", servers.valkey.pid: "Valkey"},
                 partial(feed.follow, port),
+                "`linewatch up` without options; servers that sync to the disk",
             )
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -40,7 +40,7 @@ class Session:
     contender: Contender
     kind: Kind
     rate: float = 0.0
-    _loads: int = 0
+    _loads: int = field(default=0, init=False)
 
     @classmethod
     @contextmanager

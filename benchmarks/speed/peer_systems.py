@@ -40,7 +40,8 @@ def demo_style(bundle: Path) -> Iterator[Contender]:
     """One process of uvicorn that scores in the handler."""
     port = free_port()
     with _process(_uvicorn("demo", port), {BUNDLE_VARIABLE: str(bundle)}, port) as pid:
-        yield Contender(Target(port, "/predict", form_field="file"), {pid: "server"})
+        settings = "one process of uvicorn with its default thread pool and torch's default threads"
+        yield Contender(Target(port, "/predict", form_field="file"), {pid: "server"}, settings=settings)
 
 
 @contextmanager
@@ -67,6 +68,7 @@ def celery_per_image(bundle: Path) -> Iterator[Contender]:
                     Target(port, "/inspections", form_field="file"),
                     {front_pid: "server", worker_pid: "worker", servers.valkey.pid: "Valkey"},
                     partial(_stored_results, servers.redis_url),
+                    f"{CORES} prefork processes with one torch thread each, otherwise Celery's defaults",
                 )
 
 
@@ -76,7 +78,9 @@ def litserve(bundle: Path, tuning: Tuning) -> Iterator[Contender]:
     port = free_port()
     command = ["-m", "benchmarks.speed.peers.litserve_server", str(port), str(CORES)]
     with _process(command, {BUNDLE_VARIABLE: str(bundle)}, port, TypeAdapter(Tuning).dump_json(tuning)) as pid:
-        yield Contender(Target(port, "/predict", form_field="request"), {pid: "server"}, settings=str(tuning))
+        yield Contender(
+            Target(port, "/predict", form_field="request"), {pid: "server"}, settings=f"{CORES} workers, {tuning}"
+        )
 
 
 @contextmanager

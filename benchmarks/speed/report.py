@@ -67,10 +67,7 @@ def _rate_table(cell: Cell) -> str:
 
 
 def _settings(cell: Cell) -> str:
-    chosen = ". ".join(
-        f"{name.capitalize() if name == BARE_LOOP else name}: {text}" for name, text in cell.settings.items()
-    )
-    return f"Chosen by a warm-up in this run: {chosen}.\n"
+    return "Settings: " + ". ".join(f"{name}: {text}" for name, text in cell.settings.items()) + ".\n"
 
 
 def _process_table(cell: Cell) -> str:
