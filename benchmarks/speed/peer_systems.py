@@ -29,7 +29,7 @@ from tests.fixtures.servers import free_port
 FOLDER: Final = Path(".bench").absolute()
 """The virtual environment of the peers; `make bench` creates it."""
 _PYTHON: Final = FOLDER / "bin/python"
-_READY_SECONDS: Final = 60.0
+_READY_SECONDS: Final = 120.0
 _END_SECONDS: Final = 10.0
 _LIMIT_SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 0.02
