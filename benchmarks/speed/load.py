@@ -86,9 +86,10 @@ def send(load: Load) -> Sent:
 
 
 class _Connection(asyncio.Protocol):
-    """A connection that sends one request at a time."""
+    """A connection that sends one request at a time, and opens anew if the server has closed it while it was idle."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
+        self._port = port
         self._received = bytearray()
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
         self._transport: asyncio.Transport | None = None
@@ -112,11 +113,28 @@ class _Connection(asyncio.Protocol):
         self._answer.set_result((int(head[9:12]), body))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
 
+    async def open(self) -> None:
+        """Connect to the server."""
+        self._received.clear()
+        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
+
     async def request(self, parts: list[bytes]) -> tuple[int, bytes]:
         """Send a request and return the status and the body of its answer."""
+        was_open = self._transport is not None
+        try:
+            return await self._exchange(parts)
+        except ConnectionError:
+            if not was_open:
+                raise
+            return await self._exchange(parts)  # it was closed in the moment in which the request was sent
+
+    async def _exchange(self, parts: list[bytes]) -> tuple[int, bytes]:
+        if self._transport is None:
+            await self.open()
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.writelines(parts)
@@ -152,12 +170,11 @@ def due_time(begun: float, number: int, interval: float | None) -> float:
 
 
 async def _send_all(load: Load) -> Sent:
-    loop = asyncio.get_running_loop()
     requests, numbers = _Requests(load), iter(range(load.number))
     due, answered, answers = [0.0] * load.number, [0.0] * load.number, [""] * load.number
-    connections = [
-        (await loop.create_connection(_Connection, "127.0.0.1", load.target.port))[1] for _ in range(load.connections)
-    ]
+    connections = [_Connection(load.target.port) for _ in range(load.connections)]
+    for connection in connections:
+        await connection.open()
     begun, cpu_before = time.time(), time.process_time()
 
     async def send(connection: _Connection) -> None:

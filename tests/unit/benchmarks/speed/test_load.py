@@ -25,6 +25,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 1.0  # idle connections are closed
     server: Server
 
     def do_POST(self) -> None:
@@ -57,6 +58,12 @@ def test_a_stall_delays_no_due_time_so_that_every_image_behind_it_counts_as_late
     sent = send(Load(Target(server.server_address[1], "/"), SMALL, 20, interval=interval, connections=1))
     assert [due - sent.due[0] for due in sent.due] == pytest.approx([number * interval for number in range(20)])
     assert all(answered - due > STALL_SECONDS - 0.25 for due, answered in zip(sent.due, sent.answered, strict=True))
+
+
+def test_a_connection_that_the_server_closed_while_it_was_idle_is_opened_anew(server: Server) -> None:
+    sent = send(Load(Target(server.server_address[1], "/"), SMALL, 3, interval=1.2, connections=1))
+    assert len(server.bodies) == 3
+    assert len(sent.answers) == 3
 
 
 def test_the_images_of_a_burst_are_all_due_at_once(server: Server) -> None:
