@@ -29,7 +29,9 @@ class Inspection(litserve.LitAPI):  # type: ignore[misc,unused-ignore]
     def batch(self, inputs: Sequence[Any]) -> Sequence[Any]:
         return inputs
 
-    def predict(self, images: Any) -> list[dict[str, Any]]:
+    def predict(self, images: Any) -> Any:
+        if self.max_batch_size == 1:  # then LitServe passes one image, not a list
+            return self.scorer.score([images])[0]
         return self.scorer.score(images)
 
     def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
