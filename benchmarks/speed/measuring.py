@@ -89,7 +89,7 @@ def measure_latencies(name: str, session: Session, capacity: float, seconds: flo
         offered = share * capacity
         number = max(int(offered * seconds), _FEWEST)
         _, latencies = session.send(number, 1 / offered)
-        rows.append(LoadedLatency(name, f"{share:.0%} of capacity", number, offered, Latency.of(latencies)))
+        rows.append(LoadedLatency(name, f"{share * 100:.0f} % of capacity", number, offered, Latency.of(latencies)))
     time.sleep(_PAUSE_SECONDS)
     _, latencies = session.send(burst, 0.0)
     rows.append(LoadedLatency(name, f"burst of {burst:,}", burst, None, Latency.of(latencies)))
