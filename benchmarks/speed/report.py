@@ -15,7 +15,7 @@ _PROMISES = {
     LINEWATCH: "an accepted image is on the disk and in the database, and gets exactly one verdict",
     "LitServe, tuned": "nothing: images and verdicts are in memory",
     "demo style": "nothing: images and verdicts are in memory",
-    "Celery, one task an image": "an accepted image is in a file and in Redis; a crashed worker loses those that it holds",
+    "Celery, one task an image": "an accepted image is in a file and in Redis; a crashed worker loses those it holds",
 }
 _INTRODUCTION = """\
 All contenders decode and score the same images in the same way, with the same allocator settings. Images are sent over
