@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .bench/.ready
 DEMO_ARGS ?=
 TEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
@@ -52,8 +53,14 @@ lint: $(READY) ## style, types, layers, Dockerfile and Compose file
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-bench: $(READY) ## the benchmarks; prints ratios
-	$(BIN)/python -m benchmarks.line
+$(PEERS): benchmarks/speed/requirements.txt $(READY)
+	$(BIN)/python -m venv --clear --without-pip .bench
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > "$$(.bench/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/linewatch.pth"
+	$(BIN)/python -m pip --python .bench/bin/python install --quiet --no-deps --requirement benchmarks/speed/requirements.txt
+	touch $(PEERS)
+
+bench: $(PEERS) ## speed next to a bare loop, LitServe, Celery and the demo's style, half an hour (BENCH_ARGS=quick: 5 minutes)
+	$(BIN)/python -m benchmarks.speed $(BENCH_ARGS)
 
 bench-feed: $(READY) ## a million results through the feed, and what a page costs as it grows (BENCH_ARGS="soak" or "pages")
 	$(BIN)/python -m benchmarks.feed $(BENCH_ARGS)
@@ -91,4 +98,4 @@ lock: $(READY) ## resolve the newest versions anew and pin them
 		--no-annotate --no-header --quiet --output-file requirements.lock
 
 clean: ## remove what make has set up here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -23,8 +23,10 @@ import psutil
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 from sqlalchemy import create_engine, text
 
-from benchmarks.line import RECIPE, make_images, write_bundle
+from benchmarks.speed.images import JPEG, distinct_images
+from benchmarks.speed.linewatch import RECIPE
 from linewatch import Client, Submitted
+from tests.fixtures.part_images import write_bundle
 
 INSPECTIONS = 50_000
 IMAGES = 100
@@ -111,7 +113,7 @@ def prepare(url: str, database: str, folder: Path, number: int) -> None:
     with Client(url, timeout=120) as lw:
         lw.create_recipe(RECIPE)
         lw.upload_bundle(RECIPE, write_bundle(folder / "bundle"))
-        for outcome in lw.submit_many(make_images(IMAGES), recipe=RECIPE):
+        for outcome in lw.submit_many(distinct_images(JPEG, IMAGES), recipe=RECIPE):
             assert isinstance(outcome, Submitted), outcome
     with httpx.Client(base_url=url, timeout=60) as http:
         _wait(lambda: _scored(http), IMAGES)

@@ -1,21 +1,19 @@
 """The CPU time and the memory of groups of processes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import psutil
 
-_MODULES = {
-    "worker.scoring": "scoring worker",
-    "worker.io": "io worker",
-    "worker.training": "training worker",
-    "worker.dispatcher": "dispatcher",
+_NAMES: Final = {
     "api": "api",
-    "postgres": "PostgreSQL",
-    "valkey-server": "Valkey",
-    "linewatch.cli": "supervisor",
-    "benchmarks.speed.load": "load generator",
+    "worker.dispatcher": "dispatcher",
+    "worker.io": "io worker",
+    "worker.scoring": "scoring worker",
+    "worker.training": "training worker",
 }
+"""Of the modules that processes run. A process without one has the name of its parent."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +29,24 @@ class Usage:
     memory_bytes: int
 
 
-def usage(roots: Iterable[int]) -> dict[str, Usage]:
-    """Return the usage of processes and their descendants, by what they do."""
+def usage(roots: Mapping[int, str]) -> dict[str, Usage]:
+    """Return the usage of processes and their descendants by what they do.
+
+    Args:
+        roots: the names of the topmost processes by their ids.
+    """
     groups: dict[str, Usage] = {}
-    for root in roots:
-        process = psutil.Process(root)
-        for each in (process, *process.children(recursive=True)):
+    for root, root_name in roots.items():
+        process, names = psutil.Process(root), {root: root_name}
+        for each in (process, *process.children(recursive=True)):  # parents come first
             try:
-                times, memory, name = each.cpu_times(), each.memory_full_info().pss, _name(each)
+                name = names.setdefault(each.pid, _name(each.cmdline(), names.get(each.ppid(), root_name)))
+                times, memory = each.cpu_times(), each.memory_full_info().pss
             except psutil.NoSuchProcess:
                 continue
+            cpu_seconds = times.user + times.system + times.children_user + times.children_system
             before = groups.get(name, Usage(0.0, 0))
-            groups[name] = Usage(before.cpu_seconds + times.user + times.system, before.memory_bytes + memory)
+            groups[name] = Usage(before.cpu_seconds + cpu_seconds, before.memory_bytes + memory)
     return groups
 
 
@@ -52,9 +56,5 @@ def cpu_between(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict
     return {name: used.cpu_seconds - before.get(name, none).cpu_seconds for name, used in after.items()}
 
 
-def _name(process: psutil.Process) -> str:
-    words = process.cmdline() or [process.name()]
-    for word in words:
-        if (known := _MODULES.get(word.rsplit("/", 1)[-1].rstrip(":"))) is not None:
-            return known
-    return "PostgreSQL" if words[0].startswith("postgres") else process.name()
+def _name(command: Sequence[str], parent: str) -> str:
+    return next((_NAMES[word] for word in command if word in _NAMES), parent)

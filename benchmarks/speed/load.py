@@ -1,4 +1,4 @@
-"""Sends pictures over HTTP from a process of its own, as cheaply as it can: the servers need the cores.
+"""Sends images over HTTP from a process of its own, as cheaply as it can: the servers need the cores.
 
 `python -m benchmarks.speed.load` reads a `Load` as JSON from standard input and writes a `Sent` to standard output.
 """
@@ -6,6 +6,7 @@
 import asyncio
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from typing import cast
@@ -13,7 +14,7 @@ from typing import cast
 import uvloop
 from pydantic import TypeAdapter
 
-from benchmarks.speed.pictures import Kind, make_scenes, suffix
+from benchmarks.speed.images import Kind, make_scenes, suffix
 
 _LIMIT_SECONDS = 600.0
 _BOUNDARY = "9f3c1d0c5e8b4a76"
@@ -22,30 +23,40 @@ _LENGTH = b"content-length:"
 
 
 @dataclass(frozen=True)
-class Load:
-    """What is sent.
+class Target:
+    """How an image is sent.
 
     Attributes:
         port: of the server, on the loopback interface.
         path: of the requests, with the query.
-        kind: of the pictures.
-        number: of pictures.
-        connections: that are open at once; each sends its next picture once the last one is answered.
-        rate: pictures per second; 0 sends as fast as the answers come.
-        first: the number of the first picture, so that two loads have no picture in common.
-        form_field: the name of the field of a form that the picture is sent in; empty to send it as the body.
-        keeps_answers: whether the bodies of the answers are kept.
+        form_field: the name of the field of a form that the image is sent in; empty to send it as the body.
     """
 
     port: int
     path: str
+    form_field: str = ""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent.
+
+    Attributes:
+        target: where they are sent.
+        kind: of the images.
+        number: of images.
+        interval: seconds from one image to the next, whether or not the answers keep up; 0 for all of them at once.
+            None sends each image when a connection is free.
+        first: the number of the first image, so that two loads have no image in common.
+        connections: that are open at once; each sends its next image once the last one is answered.
+    """
+
+    target: Target
     kind: Kind
     number: int
-    connections: int
-    rate: float = 0.0
+    interval: float | None = None
     first: int = 0
-    form_field: str = ""
-    keeps_answers: bool = False
+    connections: int = 32
 
 
 @dataclass(frozen=True)
@@ -53,50 +64,32 @@ class Sent:
     """What came of it. Times are seconds of `time.time`.
 
     Attributes:
-        due: when each picture was due: by its rate, or when its connection became free.
+        due: when each image was due: by the interval, or when its connection became free.
         answered: when its answer had arrived.
-        answers: the bodies, if they were kept.
+        answers: the bodies.
+        cpu_seconds: that the sending took.
     """
 
     due: list[float]
     answered: list[float]
     answers: list[str]
-
-    @property
-    def seconds(self) -> float:
-        """From the first picture to the last answer."""
-        return max(self.answered) - min(self.due)
+    cpu_seconds: float
 
 
 def send(load: Load) -> Sent:
     """Send the load from another process, and wait for it."""
-    return receive(start(load))
-
-
-def start(load: Load) -> "subprocess.Popen[bytes]":
-    """Start to send the load in another process."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.speed.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    process.stdin.write(TypeAdapter(Load).dump_json(load))
-    process.stdin.close()
-    return process
-
-
-def receive(process: "subprocess.Popen[bytes]") -> Sent:
-    """Wait for a load that was started."""
-    assert process.stdout is not None
-    output = process.stdout.read()
-    if process.wait():
-        raise RuntimeError("the pictures could not be sent")
-    return TypeAdapter(Sent).validate_json(output)
+    command = [sys.executable, "-m", "benchmarks.speed.load"]
+    with tempfile.TemporaryFile() as output:  # after uvloop has run, writes to a pipe can be cut short
+        subprocess.run(command, input=TypeAdapter(Load).dump_json(load), stdout=output, check=True)
+        output.seek(0)
+        return TypeAdapter(Sent).validate_json(output.read())
 
 
 class _Connection(asyncio.Protocol):
-    """A connection that sends one request at a time."""
+    """A connection that sends one request at a time, and opens anew if the server has closed it while it was idle."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
+        self._port = port
         self._received = bytearray()
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
         self._transport: asyncio.Transport | None = None
@@ -120,11 +113,28 @@ class _Connection(asyncio.Protocol):
         self._answer.set_result((int(head[9:12]), body))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
 
+    async def open(self) -> None:
+        """Connect to the server."""
+        self._received.clear()
+        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
+
     async def request(self, parts: list[bytes]) -> tuple[int, bytes]:
         """Send a request and return the status and the body of its answer."""
+        was_open = self._transport is not None
+        try:
+            return await self._exchange(parts)
+        except ConnectionError:
+            if not was_open:
+                raise
+            return await self._exchange(parts)  # it was closed in the moment in which the request was sent
+
+    async def _exchange(self, parts: list[bytes]) -> tuple[int, bytes]:
+        if self._transport is None:
+            await self.open()
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.writelines(parts)
@@ -137,46 +147,51 @@ class _Requests:
     def __init__(self, load: Load) -> None:
         self._scenes = make_scenes(load.kind)
         self._before, self._after, media_type = b"", b"", load.kind.media_type
-        if load.form_field:
-            disposition = f'form-data; name="{load.form_field}"; filename="part"'
+        if load.target.form_field:
+            disposition = f'form-data; name="{load.target.form_field}"; filename="part"'
             start = f"--{_BOUNDARY}\r\nContent-Disposition: {disposition}\r\nContent-Type: {media_type}\r\n\r\n"
             self._before, self._after = start.encode(), f"\r\n--{_BOUNDARY}--\r\n".encode()
             media_type = f"multipart/form-data; boundary={_BOUNDARY}"
         self._first = load.first
-        self._head = f"POST {load.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {media_type}\r\nContent-Length: "
+        self._head = (
+            f"POST {load.target.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {media_type}\r\nContent-Length: "
+        )
 
     def parts(self, number: int) -> list[bytes]:
-        """Return the request with this picture of the load."""
+        """Return the request with this image of the load."""
         number += self._first
         body = [self._before, self._scenes[number % len(self._scenes)], suffix(number), self._after]
         return [f"{self._head}{sum(map(len, body))}\r\n\r\n".encode(), *filter(None, body)]
 
 
+def due_time(begun: float, number: int, interval: float | None) -> float:
+    """Return when an image is due. It does not depend on the answers to earlier ones, unless there is no interval."""
+    return time.time() if interval is None else begun + number * interval
+
+
 async def _send_all(load: Load) -> Sent:
-    loop = asyncio.get_running_loop()
     requests, numbers = _Requests(load), iter(range(load.number))
-    due, answered, answers = [0.0] * load.number, [0.0] * load.number, [""] * load.number * load.keeps_answers
-    connections = [
-        (await loop.create_connection(_Connection, "127.0.0.1", load.port))[1] for _ in range(load.connections)
-    ]
-    begun = time.time()
+    due, answered, answers = [0.0] * load.number, [0.0] * load.number, [""] * load.number
+    connections = [_Connection(load.target.port) for _ in range(load.connections)]
+    for connection in connections:
+        await connection.open()
+    begun, cpu_before = time.time(), time.process_time()
 
     async def send(connection: _Connection) -> None:
-        for number in numbers:  # shared: each connection takes the next picture
-            due[number] = begun + number / load.rate if load.rate else time.time()
+        for number in numbers:  # shared: each connection takes the next image
+            due[number] = due_time(begun, number, load.interval)
             if (pause := due[number] - time.time()) > 0:
                 await asyncio.sleep(pause)
             status, body = await connection.request(requests.parts(number))
             answered[number] = time.time()
             if not 200 <= status < 300:
                 raise RuntimeError(f"the server answered {status}: {body[:500]!r}")
-            if load.keeps_answers:
-                answers[number] = body.decode()
+            answers[number] = body.decode()
 
     async with asyncio.timeout(_LIMIT_SECONDS), asyncio.TaskGroup() as group:
         for connection in connections:
             group.create_task(send(connection))
-    return Sent(due, answered, answers)
+    return Sent(due, answered, answers, time.process_time() - cpu_before)
 
 
 if __name__ == "__main__":

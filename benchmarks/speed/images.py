@@ -1,4 +1,4 @@
-"""The pictures that every contender gets: synthetic, because only their decoding counts, and each one distinct."""
+"""The images that every contender gets: synthetic, because only their decoding counts, and each one distinct."""
 
 import io
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _QUALITY: Final = 75
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of picture.
+    """A kind of image.
 
     Attributes:
         name: for the tables.
@@ -35,16 +35,19 @@ class Kind:
 JPEG: Final = Kind("JPEG 900²", "JPEG", 900, 900)
 PNG: Final = Kind("PNG 900²", "PNG", 900, 900)
 LARGE_JPEG: Final = Kind("JPEG 5 MP", "JPEG", 2448, 2048)
-KINDS: Final = (JPEG, PNG, LARGE_JPEG)
 
 
 def make_scenes(kind: Kind) -> list[bytes]:
+<<<<<<< HEAD:benchmarks/speed/pictures.py
     """Return a few encoded pictures. A number after the end of one, where no decoder reads, makes another of it."""
+=======
+    """Return a few encoded images. A number after the end of the image, where no decoder reads, makes more of them."""
+>>>>>>> peers:benchmarks/speed/images.py
     return [_encode(kind, seed) for seed in range(_SCENES)]
 
 
-def distinct_pictures(kind: Kind, number: int) -> list[bytes]:
-    """Return this many pictures that differ in their bytes."""
+def distinct_images(kind: Kind, number: int) -> list[bytes]:
+    """Return this many images that differ in their bytes."""
     scenes = make_scenes(kind)
     return [scenes[index % len(scenes)] + suffix(index) for index in range(number)]
 
