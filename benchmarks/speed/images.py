@@ -38,11 +38,7 @@ LARGE_JPEG: Final = Kind("JPEG 5 MP", "JPEG", 2448, 2048)
 
 
 def make_scenes(kind: Kind) -> list[bytes]:
-<<<<<<< HEAD:benchmarks/speed/pictures.py
-    """Return a few encoded pictures. A number after the end of one, where no decoder reads, makes another of it."""
-=======
     """Return a few encoded images. A number after the end of the image, where no decoder reads, makes more of them."""
->>>>>>> peers:benchmarks/speed/images.py
     return [_encode(kind, seed) for seed in range(_SCENES)]
 
 
