@@ -44,6 +44,8 @@ ARG PIP_EXTRA_INDEX_URL
 RUN pip install --constraint requirements.lock ./linewatch ".[worker]"
 
 FROM worker-packages AS worker
+# glibc would return the memory of each decoded image to the system, and wait for fresh pages with the next one.
+ENV MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_TOP_PAD_=67108864
 COPY --from=wheel /opt/linewatch/dist dist
 RUN pip install --no-deps --force-reinstall dist/*.whl
 USER 10001:10001

@@ -152,6 +152,8 @@ def _serve(bundle: Path) -> None:
     setup = TypeAdapter(_Setup).validate_json(sys.stdin.buffer.readline())
     detector = load_detector(read_folder(bundle), device="auto", max_pixels=_MAX_PIXELS)
     images = make_scenes(setup.kind)
+    torch.set_num_threads(setup.threads)
+    detector.compile()
     torch.set_num_threads(1)
     with ThreadPoolExecutor(setup.threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         print("ready", flush=True)

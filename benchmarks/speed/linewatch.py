@@ -25,7 +25,7 @@ def running(bundle: Path) -> Iterator[Contender]:
     with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
-        with EmbeddedServers(folder / "servers") as servers, _up(servers, folder) as (url, process):
+        with EmbeddedServers(folder / "servers") as servers, up(servers, folder) as (url, process):
             with Client(url, timeout=120) as lw:
                 lw.create_recipe(RECIPE, exist_ok=True)
                 lw.upload_bundle(RECIPE, bundle)
@@ -39,7 +39,7 @@ def running(bundle: Path) -> Iterator[Contender]:
 
 
 @contextmanager
-def _up(servers: EmbeddedServers, folder: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def up(servers: EmbeddedServers, folder: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Run `linewatch up`. Yields its address and its process."""
     command = [sys.executable, "-m", "linewatch.cli", "up", "--port", "0", "--data", str(folder / "data")]
     variables = environment(LINEWATCH_DATABASE_URL=servers.database_url, LINEWATCH_REDIS_URL=servers.redis_url)

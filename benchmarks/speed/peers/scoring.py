@@ -19,6 +19,7 @@ class Scorer:
     def __init__(self) -> None:
         files = read_folder(Path(os.environ[BUNDLE_VARIABLE]))
         detector = load_detector(files, device="auto", max_pixels=_MAX_PIXELS)
+        detector.compile()
         self._threshold = verify_bundle(files).threshold.value
         self.prepare = detector.prepare
         self._score = detector.score

@@ -27,6 +27,7 @@ from core.vision.detectors.architecture import WEIGHTS, Architecture
 from core.vision.detectors.compiled_network import IS_AVAILABLE, CompiledNetwork
 from core.vision.detectors.detector import Detector, ScoredImages
 from core.vision.detectors.device import disable_tf32
+from core.vision.detectors.image_tensors import to_device
 from core.vision.errors import InvalidBundle
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.input.record import Preprocessing
@@ -126,8 +127,7 @@ def to_input_tensor(images: Sequence[PreparedImage], device: str) -> Tensor:
 
     This is the only place in the system that divides by 255.
     """
-    stacked = torch.from_numpy(np.stack(images)).to(device)
-    return stacked.permute(0, 3, 1, 2).to(torch.float32) / 255
+    return to_device(images, device).to(torch.float32) / 255
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from core.vision.detectors.backbone import LITE0, describe
 from core.vision.detectors.compiled_network import IS_AVAILABLE, CompiledNetwork
+from core.vision.detectors.image_tensors import to_device
 from core.vision.input.alignment import Alignment
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.training.augmentation import augment
@@ -68,7 +69,7 @@ class FeatureExtractor:
         return [torch.cat(parts) for parts in zip(*chunks, strict=True)]
 
     def _chunk(self, images: Sequence[PreparedImage]) -> Layers:
-        levels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).to(torch.float32) / 128
+        levels = to_device(images, self.device).to(torch.float32) / 128
         center = levels.mean((1, 2, 3), keepdim=True)
         spread = levels.std((1, 2, 3), keepdim=True).clamp_min(_MIN_DEVIATION)
         normalised = ((levels - center) / spread * self._spread).contiguous(memory_format=torch.channels_last)
