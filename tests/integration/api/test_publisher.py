@@ -1,6 +1,9 @@
 """The publisher's thread outlives every error."""
 
+import json
 import time
+from base64 import b64decode
+from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from api.publisher import Publisher
 from core.queue import publishing
-from core.queue.broker import IO_QUEUE, Task
+from core.queue.broker import IO_QUEUE, LIVE_QUEUE, Task
 from core.queue.finishing import Finished
 from core.queue.notifications import Notifier
 from core.settings import Settings
@@ -57,3 +60,59 @@ def test_inspections_whose_message_cannot_be_sent_are_left_to_the_dispatcher(
         with engine.begin() as connection:
             found |= {item.id for item in publishing.take_unpublished(connection, at_most=10)}
     publisher.stop()
+
+
+def messages(client: redis.Redis) -> list[list[str]]:
+    """Return the ids that each live message names, the oldest message first."""
+    bodies = [json.loads(b64decode(json.loads(entry)["body"])) for entry in reversed(client.lrange(LIVE_QUEUE, 0, -1))]
+    return [body[0][2] for body in bodies]
+
+
+@pytest.fixture
+def publisher(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
+    """A running publisher that holds inspections for a long time, and whose minibatch is 4."""
+    monkeypatch.setattr("api.publisher.HOLD_SECONDS", 20.0)
+    publisher = Publisher(settings.model_copy(update={"minibatch": 4}), engine)
+    publisher.start()
+    yield publisher
+    publisher.stop()
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        yield client
+
+
+def wait_for_messages(client: redis.Redis, number: int) -> list[list[str]]:
+    deadline = time.monotonic() + 15
+    while len(found := messages(client)) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def test_an_idle_worker_gets_each_inspection_at_once(publisher: Publisher, client: redis.Redis) -> None:
+    inspection_id = uuid4()
+    publisher.queued(1, "live", inspection_id)
+    assert wait_for_messages(client, 1) == [[str(inspection_id)]]
+
+
+def test_while_workers_are_busy_messages_are_filled_up(publisher: Publisher, client: redis.Redis) -> None:
+    ids = [uuid4() for _ in range(6)]
+    publisher.queued(1, "live", ids[0])
+    wait_for_messages(client, 1)  # nobody takes it, so workers count as busy
+    for inspection_id in ids[1:5]:
+        time.sleep(0.05)
+        publisher.queued(1, "live", inspection_id)
+    assert wait_for_messages(client, 2)[1:] == [[str(each) for each in ids[1:5]]]
+
+
+def test_other_tasks_are_never_held(publisher: Publisher, client: redis.Redis) -> None:
+    first, second = uuid4(), uuid4()
+    publisher.queued(1, "live", first)
+    wait_for_messages(client, 1)
+    publisher.queued(1, "live", second)
+    publisher.call(Task.HOUSEKEEPING, queue=IO_QUEUE)
+    assert wait_for_messages(client, 2)[1:] == [[str(second)]]
+    assert client.llen(IO_QUEUE) == 1
