@@ -237,14 +237,14 @@ def _load(
 
 
 def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Apply an EXIF orientation, without a copy."""
+    """Apply an EXIF orientation."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return pixels
+    return pixels.copy() if orientation > 1 else pixels  # others need rows in order, even a single one
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

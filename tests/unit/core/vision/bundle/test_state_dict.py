@@ -17,6 +17,8 @@ from core.vision.bundle.folder import read_folder
 from core.vision.bundle.golden import check_golden
 from core.vision.bundle.loading import load_detector
 from core.vision.bundle.state_dict import InvalidStateDict, import_state_dict
+from core.vision.input.preprocessing import prepare
+from core.vision.input.record import PILLOW
 
 
 class Demo(nn.Module):
@@ -74,9 +76,12 @@ def test_scores_and_verdicts_equal_those_of_the_demo(
     files = read_folder(tmp_path / "bundle")
     detector = load_detector(files, device="cpu", max_pixels=10**7)
     check_golden(detector, files)
+    resized_by_pillow = detector.preprocessing.model_copy(update={"resize": PILLOW})
+    exact = detector.score([prepare(image, resized_by_pillow, max_pixels=10**7).pixels for image in images]).scores
+    assert np.abs(exact / expected - 1).max() < 1e-5  # with the same decoder; with others, up to 1e-3
     scores = detector.score([detector.prepare(image) for image in images]).scores
-    assert np.abs(scores / expected - 1).max() < 1e-5  # with the same decoder; with others, up to 1e-3
-    clear = np.abs(expected / threshold - 1) > 1e-5
+    assert np.abs(scores / expected - 1).max() < 5e-5  # torch's resize differs by a level here and there
+    clear = np.abs(expected / threshold - 1) > 5e-5
     assert np.array_equal((scores >= threshold)[clear], (expected >= threshold)[clear])
     assert clear.sum() >= 10
 
