@@ -20,7 +20,7 @@ from core.feed.feed import NewEntries
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.02
 THREADS = 4
 
 T = TypeVar("T")

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Final
 from benchmarks.speed import feed
 from benchmarks.speed.contender import Contender, environment
 from benchmarks.speed.load import Target
+from benchmarks.speed.scratch import new_folder
 from linewatch import Client
 from linewatch.server.embedded.servers import EmbeddedServers
 
@@ -22,20 +22,18 @@ RECIPE: Final = "bench"
 @contextmanager
 def running(bundle: Path) -> Iterator[Contender]:
     """Run a system whose recipe scores with this bundle, in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with EmbeddedServers(folder / "servers") as servers, up(servers, folder) as (url, process):
-            with Client(url, timeout=120) as lw:
-                lw.create_recipe(RECIPE, exist_ok=True)
-                lw.upload_bundle(RECIPE, bundle)
-            port = int(url.rpartition(":")[2])
-            yield Contender(
-                Target(port, f"/v1/inspections?recipe={RECIPE}"),
-                {process.pid: "supervisor", servers.postgres.pid: "PostgreSQL", servers.valkey.pid: "Valkey"},
-                partial(feed.follow, port),
-                "`linewatch up` without options; servers that sync to the disk",
-            )
+    folder = new_folder()
+    with EmbeddedServers(folder / "servers") as servers, up(servers, folder) as (url, process):
+        with Client(url, timeout=120) as lw:
+            lw.create_recipe(RECIPE, exist_ok=True)
+            lw.upload_bundle(RECIPE, bundle)
+        port = int(url.rpartition(":")[2])
+        yield Contender(
+            Target(port, f"/v1/inspections?recipe={RECIPE}"),
+            {process.pid: "supervisor", servers.postgres.pid: "PostgreSQL", servers.valkey.pid: "Valkey"},
+            partial(feed.follow, port),
+            "`linewatch up` without options; servers that sync to the disk",
+        )
 
 
 @contextmanager

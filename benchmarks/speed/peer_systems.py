@@ -22,6 +22,7 @@ from benchmarks.speed.cores import CORES
 from benchmarks.speed.load import Sent, Target
 from benchmarks.speed.peers.scoring import BUNDLE_VARIABLE
 from benchmarks.speed.peers.tuning import Tuning
+from benchmarks.speed.scratch import new_folder
 from core.queue.broker import broker_url
 from linewatch.server.embedded.servers import EmbeddedServers
 from tests.fixtures.servers import free_port
@@ -47,29 +48,27 @@ def demo_style(bundle: Path) -> Iterator[Contender]:
 @contextmanager
 def celery_per_image(bundle: Path) -> Iterator[Contender]:
     """An HTTP server that saves each image and sends a task for it, and a prefork worker."""
-    with tempfile.TemporaryDirectory(prefix="lw-bench-", ignore_cleanup_errors=True) as name:
-        folder, port = Path(name), free_port()
-        folder.chmod(0o755)
-        (folder / "images").mkdir()
-        worker = ["-m", "celery", "--app", "benchmarks.speed.peers.celery_app", "worker"]
-        worker += ["--concurrency", str(CORES), "--loglevel", "warning"]
-        with EmbeddedServers(folder / "servers") as servers:
-            variables = {
-                BUNDLE_VARIABLE: str(bundle),
-                "BENCH_IMAGES": str(folder / "images"),
-                "BENCH_BROKER": broker_url(servers.redis_url),
-                "BENCH_BACKEND": broker_url(servers.redis_url),
-            }
-            with (
-                _process(worker, variables, None) as worker_pid,
-                _process(_uvicorn("celery_front", port), variables, port) as front_pid,
-            ):
-                yield Contender(
-                    Target(port, "/inspections", form_field="file"),
-                    {front_pid: "server", worker_pid: "worker", servers.valkey.pid: "Valkey"},
-                    partial(_stored_results, servers.redis_url),
-                    f"{CORES} prefork processes with one torch thread each, otherwise Celery's defaults",
-                )
+    folder, port = new_folder(), free_port()
+    (folder / "images").mkdir()
+    worker = ["-m", "celery", "--app", "benchmarks.speed.peers.celery_app", "worker"]
+    worker += ["--concurrency", str(CORES), "--loglevel", "warning"]
+    with EmbeddedServers(folder / "servers") as servers:
+        variables = {
+            BUNDLE_VARIABLE: str(bundle),
+            "BENCH_IMAGES": str(folder / "images"),
+            "BENCH_BROKER": broker_url(servers.redis_url),
+            "BENCH_BACKEND": broker_url(servers.redis_url),
+        }
+        with (
+            _process(worker, variables, None) as worker_pid,
+            _process(_uvicorn("celery_front", port), variables, port) as front_pid,
+        ):
+            yield Contender(
+                Target(port, "/inspections", form_field="file"),
+                {front_pid: "server", worker_pid: "worker", servers.valkey.pid: "Valkey"},
+                partial(_stored_results, servers.redis_url),
+                f"{CORES} prefork processes with one torch thread each, otherwise Celery's defaults",
+            )
 
 
 @contextmanager

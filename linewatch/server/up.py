@@ -201,10 +201,18 @@ def _run_services(plan: _Plan, supervisor: Supervisor) -> None:
         return
     if not supervisor.run_job("migrate", _python(plan, servers, "migrations")):
         return
+    needed = ("api", *plan.scoring_workers)
     services = [*_api_services(plan, servers), *_workers(plan, servers)]
     for service in services:
+        if service.name in needed:
+            supervisor.add(service)
+    if not supervisor.run_until(lambda: supervisor.is_ready(*needed)):
+        return
+    # Later, so that they do not compete for the cores while the others start.
+    others = [service for service in services if service.name not in needed]
+    for service in others:
         supervisor.add(service)
-    if not supervisor.run_until(lambda: supervisor.is_ready("api", *plan.scoring_workers)):
+    if not supervisor.run_until(lambda: all(supervisor.pid(service.name) for service in others)):
         return
     sys.stdout.write(f"ready: {_url(plan.settings.host, plan.port)}\n")
     sys.stdout.flush()
