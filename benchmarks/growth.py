@@ -136,11 +136,11 @@ def report_beside(port: int) -> Iterator[None]:
 
 def measure(contender: Contender, stored: int, first: int) -> Size:
     """Measure the system at this size; `first` is the number of the first image that was not sent before."""
-    reader = Reader(contender.target.port)
-    start = reader.get("/v1/results?after=now")["next_cursor"]
+    start = Reader(contender.target.port).get("/v1/results?after=now")["next_cursor"]
     with report_beside(contender.target.port):
         loads = [Load(contender.target, JPEG, IMAGES, first=first + number * IMAGES) for number in range(RUNS)]
         measured = [run(contender, load)[0] for load in loads]
+    reader = Reader(contender.target.port)  # the server closes connections that are idle for seconds
     return Size(
         stored,
         [each.rate for each in measured],

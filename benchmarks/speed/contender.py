@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from benchmarks.speed.load import Sent, Target
+from linewatch.server.scoring_workers import KEPT_MEMORY
 
 VerdictTimes = Callable[[Sent], list[float]]
 """Waits until every image of a load has its verdict. Returns the times (`time.time`), in the order of the images."""
@@ -35,15 +35,7 @@ class Contender:
     settings: str = ""
 
 
-_ALLOCATOR: Final = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "2147483647",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-"""Keep freed memory: without them, each forward pass asks the kernel for its pages anew, which takes a third longer."""
-
-
 def environment(**added: str) -> dict[str, str]:
-    """Return the environment of a contender's processes, the same for all of them."""
+    """Return the environment of a contender's processes: the same for all, with Linewatch's allocator settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LINEWATCH_")}
-    return {**inherited, **_ALLOCATOR, **added}
+    return {**inherited, **KEPT_MEMORY, **added}

@@ -9,7 +9,7 @@ from typing import Final
 _CORES_PER_WORKER: Final = 8
 """Decoding and scoring run without the interpreter's lock, but what is around them needs it: about a tenth."""
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_KEPT_MEMORY: Final = {
+KEPT_MEMORY: Final = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",
@@ -28,7 +28,7 @@ def plan_scoring_workers(number: int | None, device: str, environment: Mapping[s
     gpus = [] if device == "cpu" else _gpus(environment)
     number = number or len(gpus) or max(1, cores() // _CORES_PER_WORKER)
     threads = str(max(1, cores() // number))
-    common = {name: value for name, value in _KEPT_MEMORY.items() if name not in environment}
+    common = {name: value for name, value in KEPT_MEMORY.items() if name not in environment}
     common |= {name: threads for name in _THREADS if name not in environment}
     if not gpus:
         return [common] * number
