@@ -150,7 +150,8 @@ def send_test(connection: Connection, endpoint_id: UUID) -> Delivery:
 def replay(connection: Connection, delivery_id: UUID) -> Delivery:
     """Send a delivery again, under the same message id: `delivered | exhausted | cancelled → pending`, with 0 tries.
 
-    A pending delivery becomes due at once. All events of its message are sent again, as one message.
+    A pending delivery becomes due at once; the answer to a try in flight no longer counts. All events of its message
+    are sent again, as one message.
 
     Raises:
         Refused: INVALID_TRANSITION if the endpoint is not enabled; NOT_FOUND.
@@ -163,8 +164,8 @@ def replay(connection: Connection, delivery_id: UUID) -> Delivery:
     )
     connection.execute(
         text("""
-            UPDATE deliveries SET state = 'pending', next_try_at = now(), scheduled_at = now(), finished_at = NULL,
-                tries = CASE WHEN state = 'pending' THEN tries ELSE 0 END
+            UPDATE deliveries SET state = 'pending', claim = claim + 1, next_try_at = now(), scheduled_at = now(),
+                finished_at = NULL, tries = CASE WHEN state = 'pending' THEN tries ELSE 0 END
             WHERE id = :id OR message_id = :message_id
         """),
         {"id": delivery_id, "message_id": delivery.message_id},

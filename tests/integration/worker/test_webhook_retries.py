@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from core.delivery import deliveries
 from core.errors import Refused
 from core.settings import Settings
-from tests.fixtures.webhook_receivers import Reply, running_receiver
+from tests.fixtures.webhook_receivers import HangingReply, Reply, running_receiver
 from tests.fixtures.webhook_sending import (
     Inspect,
     endpoint_state,
@@ -130,3 +130,25 @@ def test_a_pending_delivery_can_be_sent_at_once(engine: Engine, settings: Settin
                 assert deliveries.replay(connection, only_delivery(engine, endpoint_id).id).tries == 1
             receiver.wait(2)
             eventually(lambda: only_delivery(engine, endpoint_id).state, "delivered")
+
+
+def test_a_delivery_in_flight_is_sent_once_more(engine: Engine, settings: Settings, inspect: Inspect) -> None:
+    hanging = HangingReply()
+    with (
+        hanging,
+        running_receiver(lambda number, request: hanging(number, request) if number == 0 else Reply()) as (
+            receiver,
+            url,
+        ),
+    ):
+        endpoint_id = register(engine, url)
+        with sending(settings, url):
+            inspect()
+            receiver.wait(1)
+            with engine.begin() as connection:
+                deliveries.replay(connection, only_delivery(engine, endpoint_id).id)
+                hanging.release()
+            first, second = receiver.wait(2)
+            eventually(lambda: only_delivery(engine, endpoint_id).state, "delivered")
+    assert first.id == second.id
+    assert only_delivery(engine, endpoint_id).tries == 1
