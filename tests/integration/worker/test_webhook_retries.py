@@ -148,7 +148,14 @@ def test_a_delivery_in_flight_is_sent_once_more(engine: Engine, settings: Settin
             with engine.begin() as connection:
                 deliveries.replay(connection, only_delivery(engine, endpoint_id).id)
                 hanging.release()
+                eventually(lambda: is_waiting_for_a_lock(engine), True)  # the answer is about to be recorded
             first, second = receiver.wait(2)
             eventually(lambda: only_delivery(engine, endpoint_id).state, "delivered")
     assert first.id == second.id
     assert only_delivery(engine, endpoint_id).tries == 1
+
+
+def is_waiting_for_a_lock(engine: Engine) -> bool:
+    with engine.begin() as connection:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return connection.execute(text(query)).scalar_one() > 0
