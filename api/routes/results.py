@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from api.requests.parameters import Label, Limit, Name, RecipeName, Wait
@@ -53,8 +53,8 @@ class _Feed(BaseModel):
     wait: Wait = 0
 
 
-@router.get("", responses=refuses(Code.RECIPE_UNKNOWN, *_LOST))
-async def read_results(request: Request, query: Annotated[_Feed, Query()], services: Context) -> FeedPage:
+@router.get("", response_model=FeedPage, responses=refuses(Code.RECIPE_UNKNOWN, *_LOST))
+async def read_results(request: Request, query: Annotated[_Feed, Query()], services: Context) -> Response:
     """Read the feed: every final inspection (completed, failed or cancelled) once, in a fixed order without gaps.
 
     Save `next_cursor`, or the `cursor` of the last item that you have processed, and pass it as `after` to continue.
@@ -74,7 +74,8 @@ async def read_results(request: Request, query: Annotated[_Feed, Query()], servi
         ) as has_more:
             if await _wait_at_most(has_more, min(remaining, DISCONNECT_CHECK_SECONDS)):
                 read = await feed_long_polls.in_thread(partial(_page, services, query, read.page.next_cursor))
-    return read.page
+    # As a response, since FastAPI would validate the page once more.
+    return Response(read.page.model_dump_json(), media_type="application/json")
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> bool:
@@ -105,8 +106,8 @@ def _first_page(services: Services, query: _Feed) -> _FeedRead:
 
 def _page(services: Services, query: _Feed, after: str | None) -> _FeedRead:
     """Read one page after a cursor."""
-    state = _state(services)
-    with services.transaction() as connection:
+    with services.engine.connect() as connection:
+        state = feed.number_and_commit(connection)
         recipe_id = None if query.recipe is None else recipes.get(connection, query.recipe).id
         page = feed.read(
             connection,
@@ -118,6 +119,7 @@ def _page(services: Services, query: _Feed, after: str | None) -> _FeedRead:
             from_oldest=after is None or after == "oldest",
         )
         items = feed_items(connection, page)
+        connection.commit()  # after a rollback, psycopg would prepare all of its statements anew
     is_full = len(page.entries) == query.limit
     return _FeedRead(FeedPage(items=items, next_cursor=str(page.next_cursor)), is_full, state.newest, recipe_id)
 

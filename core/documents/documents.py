@@ -94,8 +94,9 @@ class Inspection(BaseModel):
     timings_ms: dict[str, float]
 
     @classmethod
-    def of(cls, inspection: inspections.Inspection) -> Self:
-        fields = {name: getattr(inspection, name) for name in cls.model_fields if hasattr(inspection, name)}
+    def of(cls, inspection: inspections.Inspection, **others: Any) -> Self:
+        """The document of an inspection. `others` are the fields that a subclass adds."""
+        fields = {name: getattr(inspection, name) for name in cls.model_fields if hasattr(inspection, name)} | others
         model = (
             Model(version=inspection.model_version, sha256=inspection.model_sha256.hex())
             if inspection.model_version is not None and inspection.model_sha256 is not None
@@ -121,12 +122,14 @@ class FeedItem(Inspection):
 
     @classmethod
     def of_entry(cls, entry: feed.Entry, inspection: inspections.Inspection) -> Self:
-        return cls(**dict(Inspection.of(inspection)), feed_event=entry.event, cursor=str(entry.cursor))
+        return cls.of(inspection, feed_event=entry.event, cursor=str(entry.cursor))
 
 
 def feed_items(connection: Connection, page: feed.Page) -> list[FeedItem]:
     """The items of a page of the feed. Entries of deleted inspections are left out."""
-    by_id = inspections.by_ids(connection, {entry.inspection_id for entry in page.entries})
+    if not page.entries:
+        return []
+    by_id = inspections.final_by_ids(connection, {entry.inspection_id for entry in page.entries})
     return [
         FeedItem.of_entry(entry, by_id[entry.inspection_id]) for entry in page.entries if entry.inspection_id in by_id
     ]

@@ -190,8 +190,22 @@ def number_entries(connection: Connection, *, at_most: int = MAX_NUMBERED_AT_ONC
     Takes no lock if no entry waits for a number. Begins the new epoch of a restored database: commit before you refuse
     a cursor, or the epoch is rolled back with the transaction.
     """
+    return _number(connection, at_most)[0]
+
+
+def number_and_commit(connection: Connection) -> State:
+    """As `number_entries`, and commit what was changed: an error later in the transaction does not undo it."""
+    state, changed = _number(connection, MAX_NUMBERED_AT_ONCE)
+    if changed:
+        connection.commit()
+    return state
+
+
+def _number(connection: Connection, at_most: int) -> tuple[State, bool]:
+    """Number entries. Returns the range of the feed, and whether anything was changed or locked."""
     found = connection.execute(_STATUS).one()
-    if not found.same_database or found.waiting:
+    changed = not found.same_database or found.waiting
+    if changed:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         # Query again: the previous holder of the lock may have numbered the entries.
         found = connection.execute(_STATUS).one()
@@ -201,7 +215,7 @@ def number_entries(connection: Connection, *, at_most: int = MAX_NUMBERED_AT_ONC
         parameters = {"settled": found.settled, "newest": found.newest, "at_most": at_most}
         numbered = connection.execute(_NUMBER, parameters).rowcount
     expired_at = _microseconds(found.expired_numbered_at) if found.expired_numbered_at is not None else 0
-    return State(epoch, found.newest + numbered, found.expired, expired_at)
+    return State(epoch, found.newest + numbered, found.expired, expired_at), changed
 
 
 def _begin_epoch(connection: Connection, origin: str, newest: int) -> int:
@@ -334,6 +348,8 @@ def read(
     Raises:
         Refused: CURSOR_EXPIRED if entries after the cursor have expired since it was checked.
     """
+    if after.number == state.newest:
+        return Page([], after)
     filters = "" if reviews else "AND event = 'final'"
     parameters: dict[str, object] = {"after": after.number, "newest": state.newest, "limit": limit}
     if recipe_id is not None:
@@ -347,8 +363,8 @@ def read(
         for row in rows
         if row.number is not None
     ]
-    is_full = len(entries) == limit
-    return Page(entries, entries[-1].cursor if is_full else _cursor_at(connection, state, state.newest))
+    is_last_known = bool(entries) and (len(entries) == limit or entries[-1].cursor.number == state.newest)
+    return Page(entries, entries[-1].cursor if is_last_known else _cursor_at(connection, state, state.newest))
 
 
 def number_and_summarise(connection: Connection, after: int) -> NewEntries:

@@ -251,11 +251,15 @@ def _inspections(connection: Connection, rows: Sequence[Row[Any]]) -> list[Inspe
 _ANY_OF_IDS: ColumnElement[Any] = any_(bindparam("ids", type_=ARRAY(Uuid)))
 _REVIEW_COLUMNS = [reviews.c[field.name] for field in fields(Review)]
 _REVIEWS_OF = select(*_REVIEW_COLUMNS).where(reviews.c.inspection_id == _ANY_OF_IDS, IS_STANDING).order_by(reviews.c.id)
-_BY_IDS = _joined([_in_flight().where(work.c.id == _ANY_OF_IDS), _finished().where(inspections.c.id == _ANY_OF_IDS)])
+_FINISHED_OF_IDS = _finished().where(inspections.c.id == _ANY_OF_IDS)
+_BY_IDS = _joined([_in_flight().where(work.c.id == _ANY_OF_IDS), _FINISHED_OF_IDS])
+_FINISHED_BY_IDS = _joined([_FINISHED_OF_IDS])
 
 
 def reviews_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[Review]]:
     """The reviews of these inspections that were not retracted, oldest first. Those without reviews are left out."""
+    if not ids:
+        return {}
     reviews_by_id: dict[UUID, list[Review]] = defaultdict(list)
     for row in connection.execute(_REVIEWS_OF, {"ids": ids}):
         reviews_by_id[row.inspection_id].append(Review(**row._mapping))
@@ -264,7 +268,16 @@ def reviews_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, list[R
 
 def by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Inspection]:
     """The inspections with these ids. Unknown ids are left out."""
-    rows = connection.execute(_BY_IDS, {"ids": list(ids)}).all()
+    return _of_ids(connection, _BY_IDS, ids)
+
+
+def final_by_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Inspection]:
+    """The final inspections with these ids. Unknown ids, and those of inspections in flight, are left out."""
+    return _of_ids(connection, _FINISHED_BY_IDS, ids)
+
+
+def _of_ids(connection: Connection, query: Select[Any], ids: Iterable[UUID]) -> dict[UUID, Inspection]:
+    rows = connection.execute(query, {"ids": list(ids)}).all()
     return {inspection.id: inspection for inspection in _inspections(connection, rows)}
 
 

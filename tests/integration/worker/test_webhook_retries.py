@@ -158,4 +158,4 @@ def test_a_delivery_in_flight_is_sent_once_more(engine: Engine, settings: Settin
 def is_waiting_for_a_lock(engine: Engine) -> bool:
     with engine.begin() as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        return connection.execute(text(query)).scalar_one() > 0
+        return int(connection.execute(text(query)).scalar_one()) > 0
