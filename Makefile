@@ -11,7 +11,7 @@ FAULT_ARGS ?=
 SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-mqtt test-browser test-faults soak lint bench bench-feed bench-growth bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
+.PHONY: help demo test test-unit test-mqtt test-browser test-faults soak lint bench bench-feed bench-growth bench-gpu bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
         bench-rescoring-rows bench-statistics bench-page vendor lock clean
 
 help: ## what there is
@@ -64,6 +64,9 @@ bench: $(PEERS) ## speed next to a bare loop, LitServe, Celery and the demo's st
 
 bench-growth: $(READY) ## rate and latencies at 10,000 to a million stored inspections, memory, idle CPU (BENCH_ARGS="SIZE …")
 	$(BIN)/python -m benchmarks.growth $(BENCH_ARGS)
+
+bench-gpu: $(READY) ## a GPU's stages next to what its memory allows, and the whole system on it (BENCH_ARGS="BUNDLE" for yours)
+	$(BIN)/python -m benchmarks.gpu $(BENCH_ARGS)
 
 bench-feed: $(READY) ## a million results through the feed, and what a page costs as it grows (BENCH_ARGS="soak" or "pages")
 	$(BIN)/python -m benchmarks.feed $(BENCH_ARGS)

@@ -52,14 +52,15 @@ def one_of(column: str, *values: str) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({allowed})", name=column)
 
 
-def _id() -> Column[int]:
+def id_column() -> Column[int]:
+    """Return a column `id` that the database numbers."""
     return Column("id", BigInteger, Identity(always=True), primary_key=True)
 
 
 recipes = Table(
     "recipes",
     metadata,
-    _id(),
+    id_column(),
     Column("name", Text, nullable=False, unique=True),
     Column("state", Text, nullable=False, server_default="active"),
     Column("without_model", Text, nullable=False, server_default="refuse"),
@@ -82,7 +83,7 @@ recipes = Table(
 model_versions = Table(
     "model_versions",
     metadata,
-    _id(),
+    id_column(),
     Column("recipe_id", BigInteger, ForeignKey("recipes.id"), nullable=False),
     Column("version", Integer, nullable=False),
     Column("state", Text, nullable=False, server_default="uploaded"),
@@ -102,7 +103,7 @@ model_versions = Table(
 activations = Table(
     "activations",
     metadata,
-    _id(),
+    id_column(),
     Column("recipe_id", BigInteger, ForeignKey("recipes.id"), nullable=False),
     Column("model_version_id", BigInteger, ForeignKey("model_versions.id"), nullable=False),
     Column("activated_at", Timestamp, nullable=False, server_default=NOW),
@@ -113,7 +114,7 @@ activations = Table(
 thresholds = Table(
     "thresholds",
     metadata,
-    _id(),
+    id_column(),
     Column("model_version_id", BigInteger, ForeignKey("model_versions.id"), nullable=False),
     Column("station_id", Text),
     Column("threshold", Float(53), nullable=False),
@@ -261,35 +262,6 @@ inspections = Table(
     postgresql_partition_by="RANGE (id)",
 )
 
-api_keys = Table(
-    "api_keys",
-    metadata,
-    _id(),
-    Column("name", Text, nullable=False),
-    Column("prefix", Text, nullable=False, unique=True),
-    Column("secret_sha256", LargeBinary, nullable=False),
-    Column("scopes", ARRAY(Text), nullable=False),
-    Column("created_at", Timestamp, nullable=False, server_default=NOW),
-    Column("expires_at", Timestamp),
-    Column("last_used_at", Timestamp),
-    Column("revoked_at", Timestamp),
-    Column("requests_per_minute", Integer),
-)
-
-# Sign-ins of browsers with an API key. `expires_at` moves on while a session is used.
-sessions = Table(
-    "sessions",
-    metadata,
-    _id(),
-    Column("token_sha256", LargeBinary, nullable=False, unique=True),
-    Column("key_id", BigInteger, ForeignKey("api_keys.id"), nullable=False),
-    Column("created_at", Timestamp, nullable=False, server_default=NOW),
-    Column("last_used_at", Timestamp, nullable=False, server_default=NOW),
-    Column("expires_at", Timestamp, nullable=False),
-    Index(None, "key_id"),
-    Index(None, "expires_at"),
-)
-
 # The first use of each Idempotency-Key. A repeated request with the same key gets the same subjects.
 idempotency_keys = Table(
     "idempotency_keys",
@@ -344,148 +316,11 @@ review_queue = Table(
     Index(None, "recipe_id", "inspection_id"),
 )
 
-# New feed entries without a number. Once committed, they get their numbers and move to `feed`, in transactions that run
-# one at a time, so a reader that reads a number can read every smaller one (see `core.feed.feed`). A trigger on
-# `inspections` adds the entries of final inspections, whichever version of the code inserts them.
-feed_unnumbered = Table(
-    "feed_unnumbered",
-    metadata,
-    _id(),
-    Column("transaction", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
-    Column("inspection_id", Uuid, nullable=False),
-    Column("recipe_id", BigInteger, nullable=False),
-    Column("event", Text, nullable=False),
-    Index(None, "transaction", "id"),
-    one_of("event", "final", "reviewed"),
-    postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
-)
-
-feed = Table(
-    "feed",
-    metadata,
-    Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("inspection_id", Uuid, nullable=False),
-    Column("recipe_id", BigInteger, nullable=False),
-    Column("event", Text, nullable=False),
-    Column("numbered_at", Timestamp, nullable=False, server_default=NOW),
-    Column("settled", BigInteger, nullable=False),
-    Index(None, "recipe_id", "number"),
-    one_of("event", "final", "reviewed"),
-)
-
-# One row: the newest feed entry that retention has removed.
-feed_state = Table(
-    "feed_state",
-    metadata,
-    Column("singleton", Integer, primary_key=True, server_default="1", autoincrement=False),
-    Column("expired", BigInteger, nullable=False, server_default="0"),
-    Column("expired_numbered_at", Timestamp),
-    CheckConstraint("singleton = 1", name="one_row"),
-)
-
-# `origin` identifies the database that assigned the numbers of an epoch. A restored database has another origin.
-feed_epochs = Table(
-    "feed_epochs",
-    metadata,
-    _id(),
-    Column("epoch", BigInteger, nullable=False, unique=True),
-    Column("origin", Text, nullable=False),
-    Column("began_after", BigInteger, nullable=False),
-    Column("began_at", Timestamp, nullable=False, server_default=NOW),
-)
-
-feed_consumers = Table(
-    "feed_consumers",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("owner", Text),  # an actor; null for a consumer from before this column, which its next reader will own
-    Column("cursor", LargeBinary, nullable=False),
-    Column("created_at", Timestamp, nullable=False, server_default=NOW),
-    Column("acknowledged_at", Timestamp, nullable=False, server_default=NOW),
-)
-
-webhook_endpoints = Table(
-    "webhook_endpoints",
-    metadata,
-    Column("id", Uuid, primary_key=True, server_default=NEW_ID),
-    Column("url", Text, nullable=False),
-    Column("events", ARRAY(Text), nullable=False),
-    Column("recipes", ARRAY(Text)),
-    Column("description", Text, nullable=False, server_default=""),
-    Column("state", Text, nullable=False, server_default="enabled"),
-    Column("disabled_because", Text),
-    Column("secret", Text, nullable=False),
-    Column("previous_secret", Text),
-    Column("previous_secret_until", Timestamp),
-    Column("max_group_size", Integer, nullable=False, server_default="1"),
-    Column("max_group_delay_ms", Integer, nullable=False, server_default="0"),
-    Column("failing_since", Timestamp),
-    Column("created_at", Timestamp, nullable=False, server_default=NOW),
-    Column("updated_at", Timestamp, nullable=False, server_default=NOW),
-    one_of("state", "enabled", "disabled", "deleted"),
-)
-
-# One event for one endpoint. Deliveries sent in one request share a `message_id`, which is set before the first try.
-deliveries = Table(
-    "deliveries",
-    metadata,
-    Column("id", Uuid, primary_key=True, server_default=NEW_ID),
-    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id"), nullable=False),
-    Column("event", Text, nullable=False),
-    Column("subject_id", Text, nullable=False),
-    Column("callback_url", Text),
-    Column("occurred_at", Timestamp, nullable=False, server_default=NOW),
-    Column("state", Text, nullable=False, server_default="pending"),
-    Column("message_id", Uuid),
-    Column("tries", Integer, nullable=False, server_default="0"),
-    Column("next_try_at", Timestamp, nullable=False, server_default=NOW),
-    Column("scheduled_at", Timestamp, nullable=False, server_default=NOW),  # when `next_try_at` was set
-    Column("claim", Integer, nullable=False, server_default="0"),
-    Column("finished_at", Timestamp),
-    one_of("state", "pending", "delivered", "exhausted", "cancelled"),
-    Index("ix_deliveries_due", "endpoint_id", "next_try_at", postgresql_where=text("state = 'pending'")),
-    Index("ix_deliveries_scheduled", "scheduled_at", postgresql_where=text("state = 'pending'")),
-    Index(None, "endpoint_id", "id"),
-    Index("ix_deliveries_exhausted", "endpoint_id", "id", postgresql_where=text("state = 'exhausted'")),
-    Index("ix_deliveries_message_id", "message_id", postgresql_where=text("message_id IS NOT NULL")),
-    postgresql_with={"fillfactor": 80},
-)
-
-delivery_attempts = Table(
-    "delivery_attempts",
-    metadata,
-    _id(),
-    Column("message_id", Uuid, nullable=False),
-    Column("at", Timestamp, nullable=False, server_default=NOW),
-    Column("outcome", Text, nullable=False),
-    Column("status", Integer),
-    Column("duration_ms", Float(53), nullable=False),
-    Column("answer", Text, nullable=False),
-    Index(None, "message_id", "id"),
-)
-
-audit_events = Table(
-    "audit_events",
-    metadata,
-    _id(),
-    Column("at", Timestamp, nullable=False, server_default=NOW),
-    Column("actor", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("detail", JSONB, nullable=False),
-    Index(None, "subject", "id"),
-    Index(None, "at", "id"),
-    Index(None, "actor", "at", "id"),
-    Index(None, "action", "at", "id"),
-    Index(None, "actor", "action", "at", "id"),
-    Index(None, "subject", "at", "id"),
-)
-
 # How many inspections lost their worker, by the time when it was noticed.
 rescues = Table(
     "rescues",
     metadata,
-    _id(),
+    id_column(),
     Column("at", Timestamp, nullable=False, server_default=NOW),
     Column("inspections", Integer, nullable=False),
     Index(None, "at"),

@@ -5,7 +5,10 @@ import time
 from alembic import context
 from sqlalchemy import Connection, text
 
+import core.access.tables
+import core.delivery.tables
 import core.drift.tables
+import core.feed.tables
 import core.rescoring.tables
 import core.statistics.tables
 import core.system.tables

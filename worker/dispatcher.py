@@ -11,12 +11,13 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from celery import Celery
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from core.database import UNUSABLE, create_pool
 from core.drift import counting, episodes, report
@@ -59,7 +60,7 @@ JUDGE_SECONDS = 300.0
 REMOVE_WORKERS_SECONDS = 60.0
 UNREADY_SECONDS = 30.0
 """Without a complete round for so long, the dispatcher is not ready."""
-POOL_SIZE = 2
+POOL_SIZE = 1
 WOKEN_AT_ONCE = 4
 """How many messages wake workers for slices. A worker continues while there are slices, so a few suffice."""
 
@@ -80,6 +81,7 @@ class Dispatcher:
         self._granted_recipe = 0  # the recipe of the last grant to uploads
         self._unjudged: list[str] = []  # the recipes whose drift is to be judged, one in each round
         self._rounded_at = time.monotonic()
+        self._connection: Connection | None = None  # of the current round
 
     def activity(self) -> Activity:
         """What the dispatcher is doing, for its heartbeat."""
@@ -92,12 +94,17 @@ class Dispatcher:
         self._engine.dispose()
 
     def round(self) -> None:
-        """Run every check once. One that fails does not keep the others from running.
+        """Run every check once, over one connection. One that fails does not keep the others from running.
 
         Raises:
             OperationalError and the like: the database cannot be used.
             RedisError, BrokerError, OSError: Redis cannot be used; changes in the database are kept.
         """
+        with self._engine.connect() as self._connection:
+            self._run_checks()
+        self._rounded_at = time.monotonic()
+
+    def _run_checks(self) -> None:
         for step in (
             self._reclaim_expired_leases,
             self._fail_overdue,
@@ -121,36 +128,41 @@ class Dispatcher:
                 raise
             except Exception:  # a bug, or data that it does not expect; the other checks must go on
                 log.exception("a check failed, trying again in the next round")
-        self._rounded_at = time.monotonic()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """A transaction of the round's connection."""
+        assert self._connection is not None  # noqa: S101 - checks run in rounds
+        with self._connection.begin():
+            yield self._connection
 
     def _reclaim_expired_leases(self) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             expired = leases.reclaim_expired_leases(connection)
         if expired:
             log.warning("%d leases expired; their inspections are queued again", expired)
 
     def _fail_overdue(self) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             finished = finishing.fail_overdue(connection)
         if finished.inspections:
             log.warning("%d inspections passed their deadline", len(finished.inspections))
         self._notifier.finished(finished)
 
     def _number_feed(self) -> None:
-        newest, before = -1, None
-        while newest != before:  # in pieces, each in its own transaction
-            before = newest
-            with self._engine.begin() as connection:
+        numbered = feed.MAX_NUMBERED_AT_ONCE
+        while numbered >= feed.MAX_NUMBERED_AT_ONCE:  # in pieces, each in its own transaction
+            with self._transaction() as connection:
                 newest = feed.number_entries(connection).newest
-        self._newest = newest
+            numbered, self._newest = newest - self._newest, newest
 
     def _publish_forgotten(self) -> None:
         # Ask Redis first: while it is down, nothing must be marked as published.
         empty = {queue: self._redis.llen(queue) == 0 for queue in SCORING_QUEUES}
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             forgotten = publishing.take_unpublished(connection, at_most=AT_ONCE)
         for queue, queue_is_empty in empty.items():
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 forgotten += publishing.take_with_lost_message(
                     connection, priority=queue, queue_is_empty=queue_is_empty, at_most=AT_ONCE
                 )
@@ -167,13 +179,13 @@ class Dispatcher:
                 self._send(Task.SCORE, *score_arguments(recipe_id, priority, minibatch), queue=priority)
 
     def _start_scheduled(self) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             started = schedules.start_due(connection)
         if started:
             log.info("schedules started %d runs", len(started))
 
     def _keep_rescoring(self) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             expired = slices.reclaim_expired_leases(connection)
             due = planning.take_due(connection)
             waiting = slices.count_claimable(connection)
@@ -186,7 +198,7 @@ class Dispatcher:
                 self._send(Task.RESCORE, queue=BULK_QUEUE)
 
     def _keep_training(self) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             reclaimed = claims.reclaim_expired_leases(connection)
             queued = claims.count_queued(connection)
         if reclaimed.queued:
@@ -198,7 +210,7 @@ class Dispatcher:
     def _grant_share(self) -> None:
         """Publish the guaranteed share of bulk work to the live queue. Uploads and slices take turns."""
         minibatch = self._settings.minibatch
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             recipe_id = publishing.next_bulk_recipe(connection, self._granted_recipe)
             has_slices = slices.count_claimable(connection) > 0
             granted = bulk_share.grant(
@@ -230,7 +242,7 @@ class Dispatcher:
         self._send_model_checks(LIVE_QUEUE, older_than_seconds=OVERDUE_CHECK_SECONDS)
 
     def _send_model_checks(self, queue: str, *, older_than_seconds: float) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             undecided = model_versions.undecided(connection, older_than_seconds=older_than_seconds)
         for version_id in undecided:
             self._send(Task.CHECK_MODEL, version_id, queue=queue)
@@ -240,17 +252,17 @@ class Dispatcher:
             self._send(Task.HOUSEKEEPING, queue=IO_QUEUE)
 
     def _count_inspections(self) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             statistics.count_more(connection)
 
     def _count_drift(self) -> None:
         for _ in range(COUNTED_PIECES):
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 if counting.count_finished(connection) < counting.AT_ONCE:
                     break
 
     def _list_unjudged(self) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             self._unjudged = episodes.recipes_to_judge(connection)
 
     def _judge_drift(self) -> None:
@@ -258,7 +270,7 @@ class Dispatcher:
         if not self._unjudged:
             return
         name = self._unjudged.pop()
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             recipe = recipes.get(connection, name)
             summary = report.summarise(connection, recipe)
             begun = episodes.update(connection, recipe, summary)
@@ -266,7 +278,7 @@ class Dispatcher:
             log.warning("drift of recipe %s: %s", name, " ".join(summary.reasons))
 
     def _remove_lost_workers(self) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             workers.remove_lost(connection)
 
     def _every(self, seconds: float, action: Callable[[], None]) -> None:

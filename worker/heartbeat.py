@@ -1,7 +1,7 @@
 """The heartbeat of a process: a thread of its own that writes every ten seconds what the process is doing.
 
-It has its own connection with short timeouts, and opens it for each heartbeat, so it takes nothing from the work of the
-process. While the database cannot be used, heartbeats are left out; nothing else happens.
+It has its own connection with short timeouts, so it takes nothing from the work of the process. While the database
+cannot be used, heartbeats are left out; nothing else happens.
 """
 
 import logging
@@ -101,6 +101,7 @@ class Heartbeat:
             self._write(self._beat)
             self._wake.wait(self._every)
         self._write(lambda connection: workers.remove(connection, self._name))
+        self._engine.dispose()
 
     def _beat(self, connection: Connection) -> None:
         activity = self._activity()
@@ -129,5 +130,3 @@ class Heartbeat:
             if not self._failing:
                 log.warning("heartbeats cannot be written for now: %s", error)
             self._failing = True
-        finally:
-            self._engine.dispose()

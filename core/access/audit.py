@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, insert, select, tuple_
 
+from core.access.tables import audit_events
 from core.errors import Code, Refused
-from core.tables import audit_events
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)

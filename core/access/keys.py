@@ -11,8 +11,8 @@ from sqlalchemy import Connection, any_, delete, insert, literal, or_, select, u
 from sqlalchemy.sql.functions import now
 
 from core.access import audit
+from core.access.tables import api_keys, sessions
 from core.errors import Code, Refused
-from core.tables import api_keys, sessions
 
 SCOPES = ("submit", "read", "admin")
 

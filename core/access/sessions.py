@@ -15,7 +15,8 @@ from sqlalchemy.sql.functions import now
 
 from core.access import audit, keys
 from core.access.keys import Key
-from core.tables import Timestamp, api_keys, sessions
+from core.access.tables import api_keys, sessions
+from core.tables import Timestamp
 
 IDLE = dt.timedelta(hours=12)
 """A session ends when it has not been used for this long."""

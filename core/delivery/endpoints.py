@@ -16,9 +16,9 @@ from sqlalchemy.sql.functions import now
 
 from core.access import audit
 from core.delivery.allowed_targets import Origin, TargetRefused
+from core.delivery.tables import webhook_endpoints
 from core.errors import Code, Refused
 from core.feed.events import Callback
-from core.tables import webhook_endpoints
 
 PREVIOUS_SECRET_HOURS = 24
 """How long requests are also signed with the previous secret."""

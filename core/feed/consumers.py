@@ -12,7 +12,7 @@ from core.access import audit
 from core.errors import Code, Refused
 from core.feed import feed
 from core.feed.feed import Cursor, State
-from core.tables import feed_consumers
+from core.feed.tables import feed_consumers
 
 INTERNAL = "linewatch:"
 """The prefix of consumers that are parts of Linewatch; clients cannot use it."""

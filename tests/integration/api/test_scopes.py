@@ -8,8 +8,8 @@ from sqlalchemy import Engine, update
 from sqlalchemy.sql.functions import now
 
 from core.access import keys
+from core.access.tables import api_keys
 from core.settings import Settings
-from core.tables import api_keys
 from tests.fixtures.api_process import running_api
 from tests.fixtures.api_routes import ROUTES, Route, address
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, select
 
+from core.access.tables import audit_events
 from core.models import model_versions
 from core.settings import Settings
-from core.tables import audit_events
 from core.vision.bundle.folder import read_folder, write_folder
 from core.vision.bundle.held_out_scores import HELD_OUT_SCORES, encode_held_out_scores
 from core.vision.bundle.manifest import MANIFEST, checksums

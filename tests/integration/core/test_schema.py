@@ -19,7 +19,10 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+import core.access.tables
+import core.delivery.tables
 import core.drift.tables
+import core.feed.tables
 import core.rescoring.tables
 import core.statistics.tables
 import core.system.tables

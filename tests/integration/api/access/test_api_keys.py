@@ -7,8 +7,8 @@ import httpx
 from sqlalchemy import Engine, select
 
 from core.access import keys
+from core.access.tables import audit_events
 from core.settings import Settings
-from core.tables import audit_events
 from tests.fixtures.api_process import running_api
 
 

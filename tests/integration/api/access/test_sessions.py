@@ -14,8 +14,8 @@ from sqlalchemy.sql.functions import now
 
 from api.access.sign_ins import FAILURES_PER_MINUTE
 from core.access import keys
+from core.access.tables import api_keys, audit_events, sessions
 from core.settings import Settings
-from core.tables import api_keys, audit_events, sessions
 from tests.fixtures.api_process import api_process, running_api
 from tests.fixtures.browsers import browser, sign_in
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, insert
 
 from core.access import audit
 from core.access.audit import AuditEvent, Filters
-from core.tables import audit_events
+from core.access.tables import audit_events
 
 ACTORS, ACTIONS, SUBJECTS = ("key:mes", "local"), ("model.activated", "key.created"), ("recipe:ring", "recipe:bolt")
 BEGAN = dt.datetime(2026, 1, 31, tzinfo=dt.UTC)

@@ -8,8 +8,8 @@ from sqlalchemy import Engine, select, text, update
 from sqlalchemy.sql.functions import now
 
 from core.access import keys
+from core.access.tables import api_keys, audit_events
 from core.errors import Code, Refused
-from core.tables import api_keys, audit_events
 
 
 def test_a_key_is_found_by_its_text_until_it_is_revoked(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.sql.functions import now
 from core.access import keys
 from core.access import sessions as rules
 from core.access.sessions import IDLE, LIFETIME
-from core.tables import api_keys, audit_events, sessions
+from core.access.tables import api_keys, audit_events, sessions
 
 HOUR = dt.timedelta(hours=1)
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select
 
+from core.access.tables import audit_events
 from core.errors import Code, Refused
 from core.feed import consumers, feed
 from core.feed.consumers import Consumer, Reader
-from core.tables import audit_events, feed_consumers
+from core.feed.tables import feed_consumers
 
 MES, OTHER = Reader("key:mes", is_admin=False), Reader("key:other", is_admin=False)
 ADMIN = Reader("key:admin", is_admin=True)

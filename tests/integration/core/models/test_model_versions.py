@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import Connection, Engine, select, text
 
+from core.access.tables import audit_events
 from core.errors import Code, Refused
 from core.models import model_versions, recipes, thresholds
-from core.tables import audit_events
 
 MANIFEST = {"threshold": {"value": 0.5, "calibration": {"sample_size": 40}}, "review_threshold": 0.4}
 
