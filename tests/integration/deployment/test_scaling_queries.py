@@ -1,19 +1,12 @@
 """The queries by which KEDA scales the scoring workers, on the real schema."""
 
-from pathlib import Path
-
-import helm_python
-from ruamel.yaml import YAML
 from sqlalchemy import Engine, text
 
-CHART = Path(__file__).parents[3] / "deploy/helm/linewatch"
+from tests.fixtures import helm_chart
 
 
 def test_they_count_what_waits_and_how_long(engine: Engine) -> None:
-    with helm_python.Chart.load(CHART) as chart:
-        files = chart.render({"keda": {"enabled": True}}, name="line")
-    documents = [each for file in files.values() for each in YAML(typ="safe").load_all(file) if isinstance(each, dict)]
-    [scaled] = [each for each in documents if each["kind"] == "ScaledObject"]
+    scaled = helm_chart.rendered({"keda": {"enabled": True}})["ScaledObject/line-scoring-cpu"]
     number, seconds = (trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"])
     with engine.begin() as connection:
         assert [float(connection.execute(text(query)).scalar_one()) for query in (number, seconds)] == [0, 0]
