@@ -26,6 +26,10 @@ ITEMS_BYTES = 4 * 1024 * 1024
 MAX_FIELDS = 64
 DRAIN_SECONDS = 10
 DRAIN_BYTES = 64 * 1024 * 1024
+UNSPECIFIC_TYPES = frozenset(
+    {"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"}
+)
+"""What clients send that know no image types. The last is the default of curl and PowerShell for any body."""
 _THREADS = 16
 
 T = TypeVar("T")
@@ -284,8 +288,9 @@ def is_form(request: Request) -> bool:
 
 
 def is_image(request: Request) -> bool:
-    """Whether the content type is an image type."""
-    return _media_type(request).startswith("image/")
+    """Whether the body may be the bytes of an image, which decide: an image type, or one that names no format."""
+    media_type = _media_type(request)
+    return media_type.startswith("image/") or media_type in UNSPECIFIC_TYPES
 
 
 def _media_type(request: Request) -> str:

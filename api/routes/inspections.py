@@ -51,7 +51,10 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
+            **{
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in (*MEDIA_TYPES.values(), "application/octet-stream")
+            },
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -115,6 +118,9 @@ async def submit_inspection(
 ) -> Inspection:
     """Submit one image: as raw bytes with the fields as query parameters, or as a form with one part `image`.
 
+    The bytes decide the format, so raw bytes may also come as `application/octet-stream` or without a content type.
+    An empty field is as if it were left out.
+
     The response is sent when the image is stored durably, before it is scored.
     """
     with services.in_flight.hold(actor, idempotency_key) as key:
@@ -124,7 +130,8 @@ async def submit_inspection(
             accepted = await _submit_raw(request, services, key, api_key)
         else:
             raise Refused(
-                Code.UNSUPPORTED_MEDIA_TYPE, "Send the image with an image/* content type, or as multipart/form-data."
+                Code.UNSUPPORTED_MEDIA_TYPE,
+                "Send the image with an image/* content type, as application/octet-stream, or as multipart/form-data.",
             )
     set_replayed(response, replayed=accepted.replayed)
     inspection = accepted.inspections[0]
