@@ -12,6 +12,7 @@ from fastapi import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from api.requests.file_names import decoded_file_name
 from api.requests.store_refusals import store_refusal
 from core.errors import Code, Refused
 from core.intake.image_decoding import read_header
@@ -207,6 +208,7 @@ class _FormReader:
         self._image = image
         self._max_images = max_images
         self._segment: MultipartSegment | None = None
+        self._file_name: str | None = None
         self._incoming: _IncomingImage | None = None
         self._value = bytearray()
 
@@ -227,12 +229,13 @@ class _FormReader:
 
     async def _begin(self, segment: MultipartSegment) -> None:
         self._segment = segment
+        self._file_name = decoded_file_name(segment["Content-Disposition"], segment.filename)
         self._value.clear()
         if segment.name == self._image:
             if len(self.form.images) >= self._max_images:
                 raise Refused(Code.TOO_MANY_IMAGES, f"A request may have at most {self._max_images} image(s).")
             self._incoming = _IncomingImage(self._receiver)
-        elif segment.filename is not None:
+        elif self._file_name is not None:
             raise Refused(Code.INVALID_FIELD, f"{segment.name}: only the part {self._image!r} may be a file.")
         else:
             self._check_new_field(segment.name)
@@ -265,7 +268,7 @@ class _FormReader:
         assert self._segment is not None  # noqa: S101 - the parser sends a segment first
         if self._incoming is not None:
             try:
-                received = await self._incoming.finish(self._segment.filename)
+                received = await self._incoming.finish(self._file_name)
             except Refused as refused:
                 await self._refuse(refused)
             else:
@@ -275,11 +278,10 @@ class _FormReader:
             self.form.fields[self._segment.name] = _text(self._segment.name, bytes(self._value))
 
     async def _refuse(self, refused: Refused) -> None:
-        assert self._segment is not None  # noqa: S101 - the image belongs to this segment
         assert self._incoming is not None  # noqa: S101 - it is the refused image
         await self._incoming.discard()
         self._incoming = None
-        self.form.images.append(RefusedPart(self._segment.filename, refused))
+        self.form.images.append(RefusedPart(self._file_name, refused))
 
 
 def is_form(request: Request) -> bool:

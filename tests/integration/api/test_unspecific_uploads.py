@@ -59,3 +59,20 @@ def test_bytes_of_no_image_are_refused(http: httpx.Client, content: bytes, statu
         headers = {} if content_type is None else {"Content-Type": content_type}
         answer = http.post("/v1/inspections", content=content, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (status, code), (content_type, answer.text)
+
+
+def test_the_file_name_that_dot_net_encodes_is_kept(http: httpx.Client) -> None:
+    part_head = (
+        b"--b\r\nContent-Disposition: form-data; name=%s; "
+        b"filename=\"=?utf-8?B?w6QucG5n?=\"; filename*=utf-8''%%C3%%A4.png\r\n\r\n"
+    )
+    items = '--b\r\nContent-Disposition: form-data; name=items\r\n\r\n{"ä.png": {"lot_id": "L-1"}}\r\n'.encode()
+    headers = {"Content-Type": 'multipart/form-data; boundary="b"'}
+    single = http.post("/v1/inspections", content=part_head % b"image" + png(1) + b"\r\n--b--\r\n", headers=headers)
+    batch = http.post(
+        "/v1/batches", content=items + part_head % b"images" + png(2) + b"\r\n--b--\r\n", headers=headers
+    )
+    assert (single.status_code, batch.status_code) == (202, 202), single.text + batch.text
+    assert single.json()["external_id"] == "ä.png"
+    [inspection] = batch.json()["inspections"]
+    assert (inspection["external_id"], inspection["lot_id"]) == ("ä.png", "L-1")
