@@ -55,7 +55,7 @@ class RefusedPart:
 
 @dataclass
 class Form:
-    """A received form: its fields, and its images in the order of the form."""
+    """A received form: its fields that are not empty, and its images in the order of the form."""
 
     fields: dict[str, str] = field(default_factory=dict)
     images: list[Received | RefusedPart] = field(default_factory=list)
@@ -274,7 +274,7 @@ class _FormReader:
             else:
                 self.form.images.append(received)
                 self._incoming = None
-        elif self._segment.name != self._image:
+        elif self._segment.name != self._image and self._value:
             self.form.fields[self._segment.name] = _text(self._segment.name, bytes(self._value))
 
     async def _refuse(self, refused: Refused) -> None:

@@ -76,3 +76,42 @@ def test_the_file_name_that_dot_net_encodes_is_kept(http: httpx.Client) -> None:
     assert single.json()["external_id"] == "ä.png"
     [inspection] = batch.json()["inspections"]
     assert (inspection["external_id"], inspection["lot_id"]) == ("ä.png", "L-1")
+
+
+def test_an_empty_field_is_as_if_absent(http: httpx.Client) -> None:
+    names = ("recipe", "lot_id", "part_id", "captured_at", "priority", "deadline_ms", "batch_id", "metadata", "view")
+    empty = dict.fromkeys((*names, "callback_url", "external_id"), "")
+    image = {"image": ("a.png", png(1))}
+    for answer in (
+        http.post("/v1/inspections", params=empty, content=png(1)),
+        http.post("/v1/inspections", params=empty, content=iter([png(1)])),
+        http.post("/v1/inspections", data=empty, files=image),
+        http.post("/v1/inspections", params=empty, data=empty, files=image),
+    ):
+        assert answer.status_code == 202, answer.text
+        assert (answer.json()["recipe"], answer.json()["priority"]) == ("ring", "live")
+        assert (answer.json()["part_id"], answer.json()["metadata"]) == (None, {})
+    one_filled_in = http.post("/v1/inspections", params={"lot_id": "L-1"}, data={"lot_id": ""}, files=image)
+    assert one_filled_in.json()["lot_id"] == "L-1"
+    assert one_filled_in.json()["external_id"] == "a.png"
+    twice = http.post("/v1/inspections", params={"lot_id": "L-1"}, data={"lot_id": "L-2"}, files=image)
+    assert (twice.status_code, twice.json()["code"]) == (422, "invalid_field")
+
+
+def test_an_empty_field_of_a_batch_is_as_if_absent(http: httpx.Client) -> None:
+    data = {"recipe": "", "lot_id": "", "callback_url": "", "batch_id": "", "items": ""}
+    images = {"images": ("a.png", png(1))}
+    batch = http.post("/v1/batches", data=data, files=images)
+    assert batch.status_code == 202, batch.text
+    assert batch.json()["inspections"][0]["lot_id"] is None
+    items = {"lot_id": "L-1", "items": '{"a.png": {"lot_id": "", "part_id": "SN-1"}}'}
+    [inspection] = http.post("/v1/batches", data=items, files=images).json()["inspections"]
+    assert (inspection["lot_id"], inspection["part_id"]) == ("L-1", "SN-1")
+    opened = http.post("/v1/batches?callback_url=", json={"callback_url": ""})
+    assert (opened.status_code, opened.json()["status"]) == (202, "open")
+
+
+def test_an_empty_filter_is_refused_because_it_would_list_everything(http: httpx.Client) -> None:
+    for path in ("/v1/inspections", "/v1/inspections/export"):
+        answer = http.get(path, params={"lot_id": ""})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
