@@ -15,6 +15,7 @@ from api.access.authentication import Authentication
 from api.openapi import DocumentedApp
 from api.requests.parameters import refuse_unknown_parameters
 from api.responses import problems
+from api.responses.bodiless import BodilessResponses
 from api.routes import (
     batches,
     deliveries,
@@ -80,6 +81,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.router.routes.append(WholeUploads(services))
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
+    app.add_middleware(BodilessResponses)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, thumbnails, reviews, results, statistics, batches, parts)
     models = (recipes, model_versions, thresholds, training_runs, drift)

@@ -29,6 +29,7 @@ from api.requests.parameters import (
     upload_fields,
 )
 from api.requests.uploads import is_form, is_image
+from api.responses.etags import NOT_MODIFIED, IfNoneMatch
 from api.responses.problems import refuses
 from api.responses.related_inspections import Neighbours
 from api.responses.schemas import InspectionPage, OpcUaPage, binary
@@ -319,8 +320,10 @@ def retract_review(
     return Inspection.of(inspection)
 
 
-@router.get("/{inspection_id}/image", response_class=FileResponse, responses=binary(*MEDIA_TYPES.values()))
-def get_image(inspection_id: UUID, services: Context) -> FileResponse:
+@router.get(
+    "/{inspection_id}/image", response_class=FileResponse, responses=binary(*MEDIA_TYPES.values()) | NOT_MODIFIED
+)
+def get_image(inspection_id: UUID, services: Context, if_none_match: IfNoneMatch = None) -> FileResponse:
     """Get the stored image file."""
     inspection = _load(services, inspection_id)
     path = services.store.path(image_key(inspection.image_day, inspection.image_sha256))

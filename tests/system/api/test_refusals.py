@@ -279,7 +279,11 @@ def test_an_endless_json_body_is_refused(client: httpx.Client) -> None:
 
 def test_an_unknown_path_or_method_is_a_problem(client: httpx.Client) -> None:
     assert_problem(client.get("/v2/inspections"), 404, "not_found")
-    for path, allowed in (("/v1/inspections", "GET, POST"), ("/healthz", "GET"), ("/v1/recipes/ring", "GET, PATCH")):
+    for path, allowed in (
+        ("/v1/inspections", "GET, HEAD, POST"),
+        ("/healthz", "GET, HEAD"),
+        ("/v1/recipes/ring", "GET, HEAD, PATCH"),
+    ):
         answer = client.put(path)
         assert_problem(answer, 405, "method_not_allowed")
         assert answer.headers["Allow"] == allowed
