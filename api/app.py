@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from api.access.authentication import Authentication
+from api.access.origins import allow_origins
 from api.openapi import DocumentedApp
 from api.requests.parameters import refuse_unknown_parameters
 from api.responses import problems
@@ -82,6 +83,8 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
     app.add_middleware(BodilessResponses)
+    if configuration.cors_origin_list:
+        allow_origins(app, configuration.cors_origin_list)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, thumbnails, reviews, results, statistics, batches, parts)
     models = (recipes, model_versions, thresholds, training_runs, drift)

@@ -40,6 +40,9 @@ def _split_url(url: str) -> SplitResult:
         raise ValueError(_ENCODE) from None
     return parts
 
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+"""As browsers send it: in lower case, without a path. There is no wildcard: an API without keys trusts these pages."""
+
 
 class SettingsError(Exception):
     """A setting is invalid. The message is one line that names its variable."""
@@ -63,6 +66,9 @@ class Settings(BaseSettings):
     auth: Literal["on", "off"] | None = Field(
         None,
         description="API keys; off by default on a loopback address, always on elsewhere",
+    )
+    cors_origins: str = Field(
+        "", description="other web pages that may use the API: https://host[:port], comma-separated; none by default"
     )
 
     default_recipe: str = Field("default", description="the recipe for uploads that name none, and for /predict")
@@ -180,6 +186,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"must be absolute folders and s3://bucket/prefix, comma-separated, not {root!r}")
         return roots
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_cors_origins(cls, origins: str) -> str:
+        for origin in _split_list(origins):
+            if _ORIGIN.fullmatch(origin) is None:
+                raise ValueError(f"must be origins such as https://host or http://host:3000, not {origin!r}")
+        return origins
+
     @field_validator("store_url")
     @classmethod
     def _check_store_url(cls, url: str) -> str:
@@ -227,6 +241,11 @@ class Settings(BaseSettings):
     def archive_root_list(self) -> list[str]:
         """The entries of `archive_roots`."""
         return _split_list(self.archive_roots)
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        """The entries of `cors_origins`."""
+        return _split_list(self.cors_origins)
 
     @property
     def listens_on_loopback(self) -> bool:

@@ -83,6 +83,7 @@ class Authentication:
         self._app = app
         self._needs_key = settings.auth_required
         self._client_timeout = settings.client_timeout
+        self._cors_origins = frozenset(settings.cors_origin_list)
         self._credentials = credentials
         self._rates = RateLimits()
 
@@ -107,7 +108,7 @@ class Authentication:
         if not self._needs_key:
             check_loopback_host(headers)
             if method not in SAFE_METHODS:
-                check_same_origin(headers)
+                check_same_origin(headers, self._cors_origins)
             return LOCAL
         if path == SESSION:
             return await self._identify_signed_in(method, headers)

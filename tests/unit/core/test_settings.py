@@ -16,6 +16,9 @@ from core.settings import Settings, SettingsError, read_settings
         ("STORE_URL", "s3://bucket", "file:///absolute/path"),
         ("DATABASE_URL", "postgres://me:s3cret@host/parts", "postgresql+psycopg://"),
         ("REDIS_URL", "http://:s3cret@host", "rediss://"),
+        ("CORS_ORIGINS", "*", "https://host"),
+        ("CORS_ORIGINS", "https://mes.example, https://mes.example/", "https://host"),
+        ("CORS_ORIGINS", "null", "https://host"),
         ("MQTT_URL", "tcp://:s3cret@host", "mqtts://"),
     ],
 )
