@@ -48,7 +48,7 @@ from core.settings import Settings, settings
 DESCRIPTION = """Asynchronous visual inspection: upload images, get scores and verdicts. Accepted images are never lost.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`. Times are ISO 8601 with a time zone; a date alone
-is midnight UTC. `HEAD` is answered where `GET` is."""
+is midnight UTC. `HEAD` is answered where `GET` is. Bodies may be compressed with `Content-Encoding: gzip`."""
 
 
 def create_app(configuration: Settings | None = None) -> FastAPI:

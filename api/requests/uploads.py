@@ -325,5 +325,5 @@ async def _drain(request: Request, stream: AsyncIterator[bytes], error: BaseExce
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in stream:
                 pass
-    except (TimeoutError, ClientDisconnect, RuntimeError):
-        return  # RuntimeError: the stream was already read to its end
+    except (TimeoutError, ClientDisconnect, RuntimeError, Refused):
+        return  # RuntimeError: the stream was already read to its end; Refused: the rest is refused, too
