@@ -17,6 +17,7 @@ from api.openapi import DocumentedApp
 from api.requests.parameters import refuse_unknown_parameters
 from api.responses import problems
 from api.responses.bodiless import BodilessResponses
+from api.responses.root_path import RootPath
 from api.routes import (
     batches,
     deliveries,
@@ -76,6 +77,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's pages load scripts from the internet; `api.routes.docs` does not
         redoc_url=None,
+        servers=[{"url": configuration.root_path}] if configuration.root_path else None,
         generate_unique_id_function=_operation_id,
     )
     app.state.services = services
@@ -85,6 +87,8 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.add_middleware(BodilessResponses)
     if configuration.cors_origin_list:
         allow_origins(app, configuration.cors_origin_list)
+    if configuration.root_path:
+        app.add_middleware(RootPath, root_path=configuration.root_path)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, thumbnails, reviews, results, statistics, batches, parts)
     models = (recipes, model_versions, thresholds, training_runs, drift)
