@@ -27,9 +27,8 @@ ITEMS_BYTES = 4 * 1024 * 1024
 MAX_FIELDS = 64
 DRAIN_SECONDS = 10
 DRAIN_BYTES = 64 * 1024 * 1024
-UNSPECIFIC_TYPES = frozenset(
-    {"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"}
-)
+ANY_BYTES = "application/octet-stream"
+UNSPECIFIC_TYPES = frozenset({"", ANY_BYTES, "binary/octet-stream", "application/x-www-form-urlencoded"})
 """What clients send that know no image types. The last is the default of curl and PowerShell for any body."""
 _THREADS = 16
 

@@ -28,7 +28,7 @@ from api.requests.parameters import (
     once_each,
     upload_fields,
 )
-from api.requests.uploads import is_form, is_image
+from api.requests.uploads import ANY_BYTES, is_form, is_image
 from api.responses.etags import NOT_MODIFIED, IfNoneMatch
 from api.responses.problems import refuses
 from api.responses.related_inspections import Neighbours
@@ -52,10 +52,7 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            **{
-                kind: {"schema": {"type": "string", "format": "binary"}}
-                for kind in (*MEDIA_TYPES.values(), "application/octet-stream")
-            },
+            **dict.fromkeys([*MEDIA_TYPES.values(), ANY_BYTES], {"schema": {"type": "string", "format": "binary"}}),
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -329,11 +326,7 @@ def get_image(inspection_id: UUID, services: Context, if_none_match: IfNoneMatch
     path = services.store.path(image_key(inspection.image_day, inspection.image_sha256))
     if not path.is_file():
         raise Refused(Code.NOT_FOUND, f"The image of inspection {inspection_id} is no longer in the store.")
-    return FileResponse(
-        path,
-        media_type=inspection.image_media_type,
-        headers=IMMUTABLE,
-    )
+    return FileResponse(path, media_type=inspection.image_media_type, headers=IMMUTABLE)
 
 
 @router.get(
