@@ -41,6 +41,7 @@ def _split_url(url: str) -> SplitResult:
         raise ValueError(_ENCODE) from None
     return parts
 
+
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 """As browsers send it: in lower case, without a path. There is no wildcard: an API without keys trusts these pages."""
 
@@ -218,7 +219,9 @@ class Settings(BaseSettings):
             try:
                 ip_network(entry)
             except ValueError:
-                raise ValueError(f"must be addresses and ranges such as 10.0.0.5 and 10.1.0.0/16, not {entry!r}") from None
+                raise ValueError(
+                    f"must be addresses and ranges such as 10.0.0.5 and 10.1.0.0/16, not {entry!r}"
+                ) from None
         return proxies
 
     @field_validator("store_url")

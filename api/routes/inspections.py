@@ -48,17 +48,18 @@ from core.storage.image_store import image_key
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 
+_BINARY = {"type": "string", "format": "binary"}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            **dict.fromkeys([*MEDIA_TYPES.values(), ANY_BYTES], {"schema": {"type": "string", "format": "binary"}}),
+            **{kind: {"schema": _BINARY} for kind in (*MEDIA_TYPES.values(), ANY_BYTES)},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
                     "required": ["image"],
                     "properties": {
-                        "image": {"type": "string", "format": "binary"},
+                        "image": _BINARY,
                         **UploadFields.model_json_schema()["properties"],
                     },
                 }

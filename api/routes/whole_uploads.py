@@ -38,7 +38,12 @@ class WholeUploads(BaseRoute):
             return Match.NONE, {}
         request = Request(scope)
         is_whole = 0 < declared_size(request) <= self._services.receiver.max_whole_bytes
-        if not is_whole or "content-encoding" in request.headers or not is_image(request) or has_wrong_key(request.headers):
+        if (
+            not is_whole
+            or "content-encoding" in request.headers
+            or not is_image(request)
+            or has_wrong_key(request.headers)
+        ):
             return Match.NONE, {}
         try:
             fields = _fields(scope["query_string"])

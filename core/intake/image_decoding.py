@@ -40,9 +40,9 @@ MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The accepted formats and their media types."""
 
-# The plug-ins are called directly: Image.open would check sizes against a process-wide limit, and would open a JPEG with
-# further images as one of several frames. The first image of such a file is the primary one (CIPA DC-007). The parser
-# stops at its end, so that what follows, such as a gain map, is neither read nor decoded.
+# The plug-ins are called directly: Image.open would check sizes against a process-wide limit, and would open a JPEG
+# with further images as one of several frames. The first image of such a file is the primary one (CIPA DC-007). The
+# parser stops at its end, so that what follows, such as a gain map, is neither read nor decoded.
 _PARSERS: Final[Mapping[str, Callable[[BinaryIO], ImageFile.ImageFile]]] = MappingProxyType(
     {
         "JPEG": JpegImagePlugin.JpegImageFile,

@@ -22,9 +22,7 @@ def recipe(engine: Engine) -> str:
     return "ring"
 
 
-def test_the_page_stays_below_the_root_path(
-    settings: Settings, recipe: str, browser: Browser, faults: Faults
-) -> None:
+def test_the_page_stays_below_the_root_path(settings: Settings, recipe: str, browser: Browser, faults: Faults) -> None:
     with running_api(settings, LINEWATCH_ROOT_PATH=ROOT, LINEWATCH_DEFAULT_RECIPE=recipe) as http:
         one = http.post("/v1/inspections", content=png(1)).json()["id"]
         origin = str(http.base_url).rstrip("/")

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import psutil
 import pytest
-from PIL import Image
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from PIL import Image
 from sqlalchemy import Engine
 
 from core.settings import Settings
@@ -29,7 +28,7 @@ JSON = {"Content-Type": "application/json"}
 def api(settings: Settings, engine: Engine, tmp_path: Path) -> Iterator[Api]:
     make_recipe_with_model(engine)
     variables = {"LINEWATCH_DEFAULT_RECIPE": "ring", "LINEWATCH_MAX_UPLOAD_BYTES": str(MAX_UPLOAD)}
-    with api_process(settings, output=tmp_path / "api.log", **variables) as api:
+    with api_process(settings, output=tmp_path / "api.log", open_files=None, **variables) as api:
         yield api
 
 

@@ -60,7 +60,7 @@ def test_a_client_that_speaks_tls_gets_an_answer_that_names_the_reason(settings:
         address = ("127.0.0.1", http.base_url.port or 80)
         with (
             socket.create_connection(address, timeout=30) as connection,
-            pytest.raises(ssl.SSLError, match="(?i)wrong.version.number|record|http"),
+            pytest.raises(ssl.SSLError, match=r"(?i)wrong.version.number|record|http"),
         ):
             ssl.create_default_context().wrap_socket(connection, server_hostname="localhost")
 

@@ -69,9 +69,10 @@ def running_proxy(api: httpx.Client, folder: Path) -> Iterator[Proxy]:
     )
     environment = {**os.environ, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "HOME": str(folder)}
     command = [executable, "run", "--config", str(configuration), "--adapter", "caddyfile"]
-    with (folder / "caddy.log").open("wb") as log, subprocess.Popen(
-        command, env=environment, stdout=log, stderr=log
-    ) as process:
+    with (
+        (folder / "caddy.log").open("wb") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
+    ):
         try:
             proxy = Proxy(
                 f"http://127.0.0.1:{passing}{ROOT}", f"http://127.0.0.1:{stripping}{ROOT}", f"https://localhost:{tls}"
@@ -115,7 +116,7 @@ def test_the_api_is_the_same_below_a_path(http: httpx.Client, tmp_path: Path) ->
             assert httpx.get(f"{url}/nowhere").json()["code"] == "not_found"
             with Client(url) as client:
                 inspection = client.submit(png(2), recipe="ring", part_id="SN-1")
-                assert client.get(inspection.id).part_id == "SN-1"
+                assert client.inspection(inspection.id).part_id == "SN-1"
         outside = httpx.get(proxy.passing.removesuffix(ROOT) + "/v1/recipes")
         assert outside.content == b""  # of another service of the proxy
     assert http.get("/v1/recipes").status_code == 200  # probes need no path
@@ -160,9 +161,10 @@ def test_only_a_trusted_proxy_names_the_scheme_and_the_address_of_the_client(
 def test_a_session_through_tls_is_secure(settings: Settings, engine: Engine, tmp_path: Path) -> None:
     with engine.begin() as connection:
         _, key = keys.create(connection, "admin", ["admin"], actor="test")
-    with running_api(settings, LINEWATCH_AUTH="on", LINEWATCH_ROOT_PATH=ROOT) as http, running_proxy(
-        http, tmp_path
-    ) as proxy:
+    with (
+        running_api(settings, LINEWATCH_AUTH="on", LINEWATCH_ROOT_PATH=ROOT) as http,
+        running_proxy(http, tmp_path) as proxy,
+    ):
         authority = next((tmp_path / "caddy").rglob("root.crt"))
         with httpx.Client(base_url=proxy.tls, verify=str(authority), headers={"Origin": proxy.tls}) as page:
             signed_in = page.post("/v1/session", json={"api_key": key})

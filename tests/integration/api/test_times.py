@@ -10,6 +10,7 @@ from tests.fixtures.api_routes import address
 from tests.fixtures.finished_inspections import make_recipe_with_model
 from tests.fixtures.part_images import png
 
+EXAMPLE = "2026-01-31T12:00:00Z"  # in the refusal of what is no time
 TIMES = ("2026-11-27", "2026-11-27T02:00:00+02:00", "2026-11-27T00:00:00Z")
 
 
@@ -17,7 +18,9 @@ def is_time(schema: dict[str, Any]) -> bool:
     return any(choice.get("format") == "date-time" for choice in (schema, *schema.get("anyOf", ())))
 
 
-def test_every_time_parameter_takes_a_date_and_an_offset_that_is_not_encoded(settings: Settings, engine: Engine) -> None:
+def test_every_time_parameter_takes_a_date_and_an_offset_that_is_not_encoded(
+    settings: Settings, engine: Engine
+) -> None:
     make_recipe_with_model(engine)
     with running_api(settings, LINEWATCH_DEFAULT_RECIPE="ring") as http:
         parameters = [
@@ -32,10 +35,10 @@ def test_every_time_parameter_takes_a_date_and_an_offset_that_is_not_encoded(set
             separator = "&" if "?" in address(path) else "?"
             for time in TIMES:
                 answer = http.get(f"{address(path)}{separator}{name}={time}")
-                assert name not in answer.json().get("detail", "") if answer.is_error else True, (path, answer.text)
+                assert EXAMPLE not in answer.text, (path, answer.text)
             wrong = http.get(f"{address(path)}{separator}{name}=yesterday")
             assert wrong.status_code == 422, path
-            assert "2026-01-31T12:00:00Z" in wrong.json()["detail"], path
+            assert EXAMPLE in wrong.json()["detail"], path
 
 
 def test_all_spellings_of_a_time_are_the_same(settings: Settings, engine: Engine) -> None:

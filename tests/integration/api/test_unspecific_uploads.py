@@ -69,9 +69,7 @@ def test_the_file_name_that_dot_net_encodes_is_kept(http: httpx.Client) -> None:
     items = '--b\r\nContent-Disposition: form-data; name=items\r\n\r\n{"ä.png": {"lot_id": "L-1"}}\r\n'.encode()
     headers = {"Content-Type": 'multipart/form-data; boundary="b"'}
     single = http.post("/v1/inspections", content=part_head % b"image" + png(1) + b"\r\n--b--\r\n", headers=headers)
-    batch = http.post(
-        "/v1/batches", content=items + part_head % b"images" + png(2) + b"\r\n--b--\r\n", headers=headers
-    )
+    batch = http.post("/v1/batches", content=items + part_head % b"images" + png(2) + b"\r\n--b--\r\n", headers=headers)
     assert (single.status_code, batch.status_code) == (202, 202), single.text + batch.text
     assert single.json()["external_id"] == "ä.png"
     [inspection] = batch.json()["inspections"]

@@ -98,9 +98,7 @@ def filled(name: str, **values: str | int) -> bytes:
 
 def test_the_example_for_a_socket(system: System, client: httpx.Client, recipe: str) -> None:
     host, content = urlsplit(system.url).netloc, png(1)
-    head = filled(
-        "request.txt", host=host, recipe=recipe, part_id=quote(PART, safe=""), key="one", length=len(content)
-    )
+    head = filled("request.txt", host=host, recipe=recipe, part_id=quote(PART, safe=""), key="one", length=len(content))
     status, accepted = exchange(system.url, head + content)
     assert status == 202, accepted
     status, again = exchange(system.url, head + content)

@@ -32,9 +32,9 @@ def name_in(disposition: str) -> str | None:
         ("; FILENAME*=UTF-8''a.png", "a.png"),
         # As .NET writes it: the encoded word is for clients that do not know the other parameter.
         (f"; filename=\"=?utf-8?B?{A_PNG}?=\"; filename*=utf-8''%C3%A4.png", "ä.png"),
-        ('; filename*=utf-8\'\'b.png; filename="a.png"', "b.png"),
+        ("; filename*=utf-8''b.png; filename=\"a.png\"", "b.png"),
         (f'; filename="=?utf-8?B?{A_PNG}?="', "ä.png"),
-        (f"; filename==?UTF-8?b?{A_PNG}?=", "=?UTF-8?b?" + A_PNG + "?="),
+        (f"; filename==?UTF-8?b?{A_PNG}?=", None),  # not a token, so it has to be quoted
         ('; filename="=?utf-8?Q?=C3=A4_b.png?="', "ä b.png"),
         ('; filename="=?iso-8859-1?q?=E4?= =?utf-8?q?.png?="', "ä.png"),
         # Neither can be decoded, so they are taken as they are.

@@ -34,8 +34,21 @@ def test_a_date_is_midnight_utc_and_a_lost_plus_is_read(text: str, moment: dt.da
 
 @pytest.mark.parametrize(
     "value",
-    ["", "yesterday", "2026-11-27T00:00:00", "2026-11-27 02:00", "2026-02-30", "20261127", "1700000000", "nan", "12:00Z"]
-    + [1_700_000_000, True, [], "2026-11-27T00:00:00 EST"],
+    [
+        "",
+        "yesterday",
+        "2026-11-27T00:00:00",
+        "2026-11-27 02:00",
+        "2026-02-30",
+        "20261127",
+        "1700000000",
+        "nan",
+        "12:00Z",
+        "2026-11-27T00:00:00 EST",
+        1_700_000_000,
+        True,
+        [],
+    ],
 )
 def test_anything_else_is_refused_with_an_example(value: Any) -> None:
     with pytest.raises(ValidationError, match=r"2026-01-31T12:00:00Z"):
@@ -57,7 +70,7 @@ def test_a_time_survives_a_query_that_is_not_encoded(moment: dt.datetime, offset
         assert MOMENT.validate_python(text.replace("+", " ")) == zoned
 
 
-@given(st.text(max_size=30))
+@given(st.text("0123456789-:TZ+. ", max_size=30))
 def test_any_other_text_is_a_time_in_range_or_refused(text: str) -> None:
     try:
         moment = MOMENT.validate_python(text)
