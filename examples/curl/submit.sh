@@ -9,7 +9,7 @@ options=(--silent --show-error --fail-with-body --retry 10 --retry-connrefused -
 [ -z "${LINEWATCH_API_KEY:-}" ] || options+=(-H "Authorization: Bearer $LINEWATCH_API_KEY")
 
 # The key is the same for every retry, so the image is inspected once. curl waits for Retry-After by itself.
-accepted=$(curl "${options[@]}" -H "Idempotency-Key: $part_id-$(date +%s%N)" \
+accepted=$(curl "${options[@]}" -H "Idempotency-Key: $HOSTNAME-$$-$(date +%s%N)" \
     -F "image=@$image" -F "recipe=$recipe" -F "part_id=$part_id" "$url/v1/inspections") || { echo "$accepted" >&2; exit 1; }
 id=$(sed -E 's/^\{"id":"([0-9a-f-]+)".*/\1/' <<< "$accepted")
 
