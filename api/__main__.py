@@ -44,6 +44,7 @@ def main() -> int:
         host=settings.host,
         port=settings.port,
         http=limited_connections(most=settings.max_connections, header_seconds=settings.client_timeout),
+        forwarded_allow_ips=settings.trusted_proxy_list,
         access_log=False,
         log_level="warning",
         backlog=2048,

@@ -12,9 +12,12 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from api.access.authentication import Authentication
+from api.access.origins import allow_origins
 from api.openapi import DocumentedApp
 from api.requests.parameters import refuse_unknown_parameters
 from api.responses import problems
+from api.responses.bodiless import BodilessResponses
+from api.responses.root_path import RootPath
 from api.routes import (
     batches,
     deliveries,
@@ -45,7 +48,8 @@ from core.settings import Settings, settings
 
 DESCRIPTION = """Asynchronous visual inspection: upload images, get scores and verdicts. Accepted images are never lost.
 
-Errors are `application/problem+json` (RFC 9457) with a stable `code`."""
+Errors are `application/problem+json` (RFC 9457) with a stable `code`. Times are ISO 8601 with a time zone; a date alone
+is midnight UTC. `HEAD` is answered where `GET` is. Bodies may be compressed with `Content-Encoding: gzip`."""
 
 
 def create_app(configuration: Settings | None = None) -> FastAPI:
@@ -73,12 +77,18 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's pages load scripts from the internet; `api.routes.docs` does not
         redoc_url=None,
+        servers=[{"url": configuration.root_path}] if configuration.root_path else None,
         generate_unique_id_function=_operation_id,
     )
     app.state.services = services
     app.router.routes.append(WholeUploads(services))
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
+    app.add_middleware(BodilessResponses)
+    if configuration.cors_origin_list:
+        allow_origins(app, configuration.cors_origin_list)
+    if configuration.root_path:
+        app.add_middleware(RootPath, root_path=configuration.root_path)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, thumbnails, reviews, results, statistics, batches, parts)
     models = (recipes, model_versions, thresholds, training_runs, drift)

@@ -3,6 +3,7 @@
 import re
 import sys
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -41,6 +42,12 @@ def _split_url(url: str) -> SplitResult:
     return parts
 
 
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+"""As browsers send it: in lower case, without a path. There is no wildcard: an API without keys trusts these pages."""
+
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+
+
 class SettingsError(Exception):
     """A setting is invalid. The message is one line that names its variable."""
 
@@ -63,6 +70,15 @@ class Settings(BaseSettings):
     auth: Literal["on", "off"] | None = Field(
         None,
         description="API keys; off by default on a loopback address, always on elsewhere",
+    )
+    cors_origins: str = Field(
+        "", description="other web pages that may use the API: https://host[:port], comma-separated; none by default"
+    )
+    root_path: str = Field("", description="the path below which a proxy publishes the API, such as /linewatch")
+    trusted_proxies: str | None = Field(
+        None,
+        description="addresses and ranges of proxies whose X-Forwarded-For and X-Forwarded-Proto count, "
+        "comma-separated; by default the loopback address",
     )
 
     default_recipe: str = Field("default", description="the recipe for uploads that name none, and for /predict")
@@ -180,6 +196,34 @@ class Settings(BaseSettings):
                 raise ValueError(f"must be absolute folders and s3://bucket/prefix, comma-separated, not {root!r}")
         return roots
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_cors_origins(cls, origins: str) -> str:
+        for origin in _split_list(origins):
+            if _ORIGIN.fullmatch(origin) is None:
+                raise ValueError(f"must be origins such as https://host or http://host:3000, not {origin!r}")
+        return origins
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if _ROOT_PATH.fullmatch(path) is None or path.split("/")[1:2] in (["v1"], ["static"]):
+            raise ValueError(f"must look like /linewatch, not {path!r}")
+        return path
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_trusted_proxies(cls, proxies: str | None) -> str | None:
+        for entry in _split_list(proxies or ""):
+            try:
+                ip_network(entry)
+            except ValueError:
+                raise ValueError(
+                    f"must be addresses and ranges such as 10.0.0.5 and 10.1.0.0/16, not {entry!r}"
+                ) from None
+        return proxies
+
     @field_validator("store_url")
     @classmethod
     def _check_store_url(cls, url: str) -> str:
@@ -227,6 +271,16 @@ class Settings(BaseSettings):
     def archive_root_list(self) -> list[str]:
         """The entries of `archive_roots`."""
         return _split_list(self.archive_roots)
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        """The entries of `cors_origins`."""
+        return _split_list(self.cors_origins)
+
+    @property
+    def trusted_proxy_list(self) -> list[str] | None:
+        """The entries of `trusted_proxies`; None if it is not set."""
+        return None if self.trusted_proxies is None else _split_list(self.trusted_proxies)
 
     @property
     def listens_on_loopback(self) -> bool:

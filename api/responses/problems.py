@@ -175,12 +175,13 @@ async def http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _methods(request: Request) -> set[str]:
     """The methods of all routes with this path; Starlette's own header has those of the first one only."""
-    return {
+    methods = {
         method
         for method in _METHODS
         for route in request.app.routes
         if route.matches({**request.scope, "method": method})[0] is Match.FULL
     }
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:

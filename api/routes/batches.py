@@ -119,7 +119,8 @@ def _uploads(services: Services, form: Form) -> list[Upload]:
 
 
 def _upload(services: Services, received: Received, common: Mapping[str, Any], item: Mapping[str, Any]) -> Upload:
-    fields = upload_fields({"external_id": received.file_name or None, **common, **item})
+    filled_in = {name: value for name, value in item.items() if value != ""}
+    fields = upload_fields({"external_id": received.file_name or None, **common, **filled_in})
     return Upload(received.staged, new_inspection(services, received.image, fields))
 
 

@@ -28,7 +28,8 @@ from api.requests.parameters import (
     once_each,
     upload_fields,
 )
-from api.requests.uploads import is_form, is_image
+from api.requests.uploads import ANY_BYTES, is_form, is_image
+from api.responses.etags import NOT_MODIFIED, IfNoneMatch
 from api.responses.problems import refuses
 from api.responses.related_inspections import Neighbours
 from api.responses.schemas import InspectionPage, OpcUaPage, binary
@@ -47,17 +48,18 @@ from core.storage.image_store import image_key
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 
+_BINARY = {"type": "string", "format": "binary"}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
+            **{kind: {"schema": _BINARY} for kind in (*MEDIA_TYPES.values(), ANY_BYTES)},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
                     "required": ["image"],
                     "properties": {
-                        "image": {"type": "string", "format": "binary"},
+                        "image": _BINARY,
                         **UploadFields.model_json_schema()["properties"],
                     },
                 }
@@ -115,6 +117,9 @@ async def submit_inspection(
 ) -> Inspection:
     """Submit one image: as raw bytes with the fields as query parameters, or as a form with one part `image`.
 
+    The bytes decide the format, so raw bytes may also come as `application/octet-stream` or without a content type.
+    An empty field is as if it were left out.
+
     The response is sent when the image is stored durably, before it is scored.
     """
     with services.in_flight.hold(actor, idempotency_key) as key:
@@ -124,7 +129,8 @@ async def submit_inspection(
             accepted = await _submit_raw(request, services, key, api_key)
         else:
             raise Refused(
-                Code.UNSUPPORTED_MEDIA_TYPE, "Send the image with an image/* content type, or as multipart/form-data."
+                Code.UNSUPPORTED_MEDIA_TYPE,
+                "Send the image with an image/* content type, as application/octet-stream, or as multipart/form-data.",
             )
     set_replayed(response, replayed=accepted.replayed)
     inspection = accepted.inspections[0]
@@ -312,18 +318,16 @@ def retract_review(
     return Inspection.of(inspection)
 
 
-@router.get("/{inspection_id}/image", response_class=FileResponse, responses=binary(*MEDIA_TYPES.values()))
-def get_image(inspection_id: UUID, services: Context) -> FileResponse:
+@router.get(
+    "/{inspection_id}/image", response_class=FileResponse, responses=binary(*MEDIA_TYPES.values()) | NOT_MODIFIED
+)
+def get_image(inspection_id: UUID, services: Context, if_none_match: IfNoneMatch = None) -> FileResponse:
     """Get the stored image file."""
     inspection = _load(services, inspection_id)
     path = services.store.path(image_key(inspection.image_day, inspection.image_sha256))
     if not path.is_file():
         raise Refused(Code.NOT_FOUND, f"The image of inspection {inspection_id} is no longer in the store.")
-    return FileResponse(
-        path,
-        media_type=inspection.image_media_type,
-        headers=IMMUTABLE,
-    )
+    return FileResponse(path, media_type=inspection.image_media_type, headers=IMMUTABLE)
 
 
 @router.get(

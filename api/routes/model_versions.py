@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy import Connection
 
 from api.requests.parameters import RecipePath, VersionPath
+from api.responses.etags import NOT_MODIFIED, IfNoneMatch
 from api.responses.problems import refuses
 from api.responses.schemas import ModelVersionList, binary
 from api.services import Actor, Context, Services
@@ -112,8 +113,14 @@ def get_model_version(name: RecipePath, version: VersionPath, services: Context)
     return _with_size(services, document)
 
 
-@router.get("/model-versions/{version}/bundle", response_class=FileResponse, responses=binary("application/x-tar"))
-def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> FileResponse:
+@router.get(
+    "/model-versions/{version}/bundle",
+    response_class=FileResponse,
+    responses=binary("application/x-tar") | NOT_MODIFIED,
+)
+def get_bundle(
+    name: RecipePath, version: VersionPath, services: Context, if_none_match: IfNoneMatch = None
+) -> FileResponse:
     """Get the uploaded bundle."""
     with services.transaction() as connection:
         sha256 = model_versions.get(connection, name, version).sha256

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from api import on_demand
-from api.responses.etags import IfNoneMatch, is_current
+from api.responses.etags import NOT_MODIFIED, IfNoneMatch, is_current
 from api.responses.problems import refuses
 from api.responses.related_inspections import SimilarInspection, SimilarInspections
 from api.responses.schemas import binary
@@ -29,7 +29,7 @@ NEW_SECONDS = 10.0
 
 _THUMBNAIL: dict[int | str, dict[str, Any]] = {
     **binary("image/jpeg"),
-    304: {"description": "The thumbnail with the `ETag` in `If-None-Match` is current."},
+    **NOT_MODIFIED,
     **refuses(Code.IMAGE_UNDECODABLE, Code.TIMEOUT),
 }
 
