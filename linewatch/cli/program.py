@@ -25,6 +25,8 @@ program = CommandGroup(
         "up": "linewatch.server.commands.up:up",
         "doctor": "linewatch.server.commands.doctor:doctor",
         "migrate": "linewatch.server.commands.migrate:migrate",
+        "backup": "linewatch.server.commands.backup:backup",
+        "restore": "linewatch.server.commands.restore:restore",
         "train": "linewatch.server.commands.train:train",
         "calibrate": "linewatch.server.commands.calibrate:calibrate",
         "explain": "linewatch.server.commands.explain:explain",
