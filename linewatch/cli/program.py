@@ -24,6 +24,7 @@ program = CommandGroup(
     imports={
         "up": "linewatch.server.commands.up:up",
         "doctor": "linewatch.server.commands.doctor:doctor",
+        "support-bundle": "linewatch.server.commands.support_bundle:support_bundle",
         "migrate": "linewatch.server.commands.migrate:migrate",
         "backup": "linewatch.server.commands.backup:backup",
         "restore": "linewatch.server.commands.restore:restore",
