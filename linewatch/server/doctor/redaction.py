@@ -37,7 +37,7 @@ _PATTERNS = [
         r"://[^\s:@/\"']{0,200}:(?P<hidden>[^\s\"'<>]*)@",  # a password in a URL
         r"\bhttps?://[^\s?#\"'<>]{1,2000}\?(?P<hidden>[^\s\"'<>]+)",  # the query of a URL, such as a receiver's token
         # `password=…`, `"secret": "…"`, `token: …`
-        rf"\b[\w-]{{0,40}}(?:{_KEYWORDS})[\w-]{{0,40}}[\"']?\s*[:=]\s*[\"']?(?P<hidden>[^\s\"'&,;)}}\]]+)",
+        rf"(?:{_KEYWORDS})[\w-]{{0,40}}[\"']?\s*[:=]\s*[\"']?(?P<hidden>[^\s\"'&,;)}}\]]+)",
     )
 ]
 
