@@ -6,9 +6,12 @@ ends in `.incomplete`.
 """
 
 import datetime as dt
+import fcntl
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from core.storage.image_store import Store
 
 DUMP, IMAGE_LIST, MANIFEST, STORE = "database.dump", "images.tsv", "manifest.json", "store"
 INCOMPLETE = ".incomplete"
+_LOCK = "lock"
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z")
 _CHUNK = 1 << 20
 
@@ -74,6 +78,31 @@ class BackupFolder:
         """The folders of backups that are being written, or that were interrupted."""
         return sorted(path for path in self.path.glob(f"*{INCOMPLETE}") if path.is_dir())
 
+    @contextmanager
+    def locked(self, *, for_writing: bool) -> Iterator[None]:
+        """Keep other processes from writing to the folder during a `with` block.
+
+        Args:
+            for_writing: whether this process writes; others may then not even read. The folder is created if it is
+                missing, for its owner only.
+
+        Raises:
+            BackupError: another process uses the folder.
+        """
+        file = self.path / _LOCK
+        if for_writing:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+        elif not file.exists():  # nobody has written here, or it is a copy
+            yield
+            return
+        with file.open() as lock:
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_EX if for_writing else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BackupError(f"another process uses the backups in {self.path}: wait until it has ended") from None
+            yield
+
     def store(self) -> Store:
         """Return the files of all backups, as a store."""
         return Store((self.path.resolve() / STORE).as_uri())
@@ -97,7 +126,6 @@ class BackupFolder:
 
     def begin(self) -> Backup:
         """Create the folder of a new backup, which is marked as incomplete. Only its owner can read what it holds."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S.%f}"[:-3] + f"Z{INCOMPLETE}"
         draft = self.path / name
         draft.mkdir(mode=0o700)

@@ -67,6 +67,8 @@ class _Files:
 def save(engine: Engine, store: Store, folder: BackupFolder, *, pg_dump: Path, on_progress: OnProgress) -> Saved:
     """Save a backup to a folder, which may hold earlier ones: files that they have are not copied again.
 
+    Hold the folder's lock.
+
     Args:
         engine: without timeouts.
         pg_dump: the program, of the server's version or newer.

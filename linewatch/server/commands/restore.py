@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,10 +41,11 @@ def restore(
     from core.backup.restoring import check_backup
 
     folder = BackupFolder(directory.expanduser())
-    chosen = folder.find(name)
-    manifest = check_backup(chosen)
-    _check_schema(manifest)
-    with _installation(data) as settings:
+    with folder.locked(for_writing=False), ExitStack() as stack:
+        chosen = folder.find(name)
+        manifest = check_backup(chosen)
+        _check_schema(manifest)
+        settings = stack.enter_context(_installation(data))
         summary = _restore(settings, folder, chosen, manifest, replace=replace, skip_damaged=skip_damaged)
     if as_json:
         print_json(summary)

@@ -48,13 +48,13 @@ class Installation:
         self._environment.setenv("LINEWATCH_STORE_URL", self.store.root.as_uri())
         read_settings.cache_clear()
 
-    def inspect(self, images: list[bytes], *, finish: bool = True) -> list[UUID]:
+    def inspect(self, images: list[bytes], *, finish: bool = True, day: dt.date = DAY) -> list[UUID]:
         """Store images and submit an inspection of each; return the ids."""
         stored = []
         for data in images:
             digest = sha256(data).digest()
-            self.store.put(image_key(DAY, digest), data)
-            stored.append(StoredImage(DAY, digest, len(data), Header("image/png", 4, 3)))
+            self.store.put(image_key(day, digest), data)
+            stored.append(StoredImage(day, digest, len(data), Header("image/png", 4, 3)))
         with self.engine.begin() as connection:
             new = [NewInspection(image, "ring") for image in stored]
             [accepted] = submission.accept(connection, [Submission(new)])
@@ -102,11 +102,11 @@ def target(
 
 @pytest.fixture
 def save(source: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, object]]:
-    """`save()` makes a backup of the source, and returns what the command printed."""
+    """`save(option, …)` makes a backup of the source, and returns what the command printed."""
 
-    def save(code: int = 0) -> dict[str, object]:
+    def save(*options: str, code: int = 0) -> dict[str, object]:
         source.select()
-        assert run(["backup", str(tmp_path / "backups"), "--json"]) == code
+        assert run(["backup", str(tmp_path / "backups"), "--json", *options]) == code
         printed: dict[str, object] = json.loads(capsys.readouterr().out)
         return printed
 
@@ -170,6 +170,36 @@ def test_a_second_backup_copies_only_new_files_and_each_can_be_restored(
     assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 0
     assert target.number("SELECT count(*) FROM inspections") == 4
     assert target.files() == source.files()
+
+
+def test_old_backups_are_deleted_with_the_files_that_only_they_need(
+    source: Installation, target: Installation, save: Callable[..., dict[str, object]], tmp_path: Path
+) -> None:
+    source.inspect([b"one", b"two"])
+    first, second = (Path(str(save()["backup"])).name for _ in range(2))
+    (tmp_path / "backups" / "20200101T000000.000Z.incomplete").mkdir()
+    with source.engine.begin() as connection:
+        connection.execute(text("DELETE FROM images WHERE sha256 = :sha"), {"sha": sha256(b"one").digest()})
+    source.inspect([b"three"], day=dt.date(2026, 1, 3))
+    saved = save("--keep", "2")
+    assert (saved["backups_deleted"], saved["bytes_deleted"]) == ([first], 0)
+    saved = save("--keep", "2")
+    assert (saved["backups_deleted"], saved["bytes_deleted"]) == ([second], len(b"one"))
+    assert len(BackupFolder(tmp_path / "backups").names) == 2
+    assert BackupFolder(tmp_path / "backups").incomplete == []
+    stored = {path.read_bytes() for path in (tmp_path / "backups/store").rglob("*") if path.is_file()}
+    assert stored == {b"two", b"three", b"a bundle"}
+    target.select()
+    assert run(["restore", str(tmp_path / "backups")]) == 0
+
+
+def test_a_folder_is_written_by_one_backup_at_a_time(
+    source: Installation, save: Callable[..., dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save()
+    with BackupFolder(tmp_path / "backups").locked(for_writing=False):
+        assert run(["backup", str(tmp_path / "backups")]) == 1
+    assert "another process uses the backups" in capsys.readouterr().err
 
 
 def test_a_lost_image_is_named_and_one_that_was_removed_with_its_row_is_no_fault(
