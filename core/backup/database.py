@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Engine, text
 
 from core.backup import BackupError
@@ -101,10 +101,11 @@ def _failure_of(program: Path, engine: Engine, *arguments: str) -> str | None:
 
     It gets the password by its environment: every user can read a command line.
     """
-    _, parameters = engine.dialect.create_connect_args(engine.url)
-    password = parameters.pop("password", None)
-    environment = os.environ | ({} if password is None else {"PGPASSWORD": str(password)})
-    command = [program, f"--dbname={make_conninfo(**parameters)}", "--no-password", *arguments]
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        parameters, password = driver.info.dsn, driver.info.password  # the former is without the latter
+    environment = os.environ | ({"PGPASSWORD": password} if password else {})
+    command = [program, f"--dbname={parameters}", "--no-password", *arguments]
     try:
         outcome = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError as error:

@@ -134,6 +134,8 @@ def _other_keys(connection: Connection) -> Iterator[str]:
     """Yield the keys of the model bundles and of the reports of trainings."""
     for sha256 in connection.execute(text("SELECT DISTINCT sha256 FROM model_versions")).scalars():
         yield bundle_key(sha256)
+    if connection.execute(text("SELECT to_regclass('training_runs')")).scalar_one() is None:  # an older schema
+        return
     for run_id in connection.execute(text("SELECT id FROM training_runs WHERE state = 'completed'")).scalars():
         yield training_report_key(run_id)
 

@@ -53,16 +53,16 @@ def check_disk(settings: Settings, connection: Connection | None) -> list[Findin
 
 
 def _bytes_per_day(connection: Connection) -> float:
-    """Return the mean size of the images of the last whole days."""
-    total = connection.execute(
+    """Return the mean size of the images of the last whole days, or of those since the first image."""
+    mean = connection.execute(
         text("""
-            SELECT coalesce(sum(bytes), 0) FROM store_days
-            WHERE day >= CAST(now() AT TIME ZONE 'UTC' AS date) - CAST(:days AS integer)
-                AND day < CAST(now() AT TIME ZONE 'UTC' AS date)
+            SELECT sum(bytes) / greatest(1, today - min(day))
+            FROM store_days, (SELECT CAST(now() AT TIME ZONE 'UTC' AS date) AS today) AS _
+            WHERE day >= today - CAST(:days AS integer) AND day < today GROUP BY today
         """),
         {"days": _TREND_DAYS},
-    ).scalar_one()
-    return float(total) / _TREND_DAYS
+    ).scalar()
+    return 0.0 if mean is None else float(mean)
 
 
 def _days_left(space: Disk, daily: float | None) -> float | None:
