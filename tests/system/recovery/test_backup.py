@@ -36,6 +36,8 @@ def fresh_system(reachable_folder: Path) -> Iterator[System]:
     finally:
         system.process.kill()
         system.process.wait()
+        if system.process.stdout is not None:
+            system.process.stdout.close()
 
 
 def command(system: System, *arguments: str) -> dict[str, object]:
@@ -67,7 +69,7 @@ def upload(http: httpx.Client, recipe: str, key: str) -> httpx.Response:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_a_wiped_system_is_restored_and_finishes_what_was_in_flight(
     fresh_system: System, bundle: Path, tmp_path: Path
 ) -> None:
