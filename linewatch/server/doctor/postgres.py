@@ -106,12 +106,12 @@ def _check_connections(connection: Connection) -> Finding:
 
 
 def _check_durability(connection: Connection) -> Finding:
-    settings = dict(
-        connection.execute(
-            text("SELECT name, setting FROM pg_settings "
-                 "WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')")
-        ).tuples().all()
-    )  # fmt: skip
+    rows = connection.execute(
+        text("""
+            SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')
+        """)
+    )
+    settings = {row.name: row.setting for row in rows}
     found = ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
     if settings["fsync"] == settings["full_page_writes"] == "on" and settings["synchronous_commit"] != "off":
         return Finding("durability", "ok", found)

@@ -106,7 +106,7 @@ def test_parts_that_are_down_are_named_and_the_others_checked(doctor: Doctor, mo
 def test_with_redis_down_the_rest_is_checked(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINEWATCH_REDIS_URL", "redis://127.0.0.1:9/0")
     problems = doctor.problems()
-    assert problems.keys() == {"Redis"}
+    assert problems.keys() == {"Redis"}, problems
     assert problems["Redis"][0] == "error"
 
 
