@@ -105,7 +105,7 @@ def _failure_of(program: Path, engine: Engine, *arguments: str) -> str | None:
         driver: Any = connection.connection.driver_connection
         parameters, password = driver.info.dsn, driver.info.password  # the former is without the latter
     environment = os.environ | ({"PGPASSWORD": password} if password else {})
-    command = [program, f"--dbname={parameters}", "--no-password", *arguments]
+    command = [str(program), f"--dbname={parameters}", "--no-password", *arguments]
     try:
         outcome = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError as error:

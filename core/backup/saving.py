@@ -124,7 +124,9 @@ def _read_snapshot(engine: Engine, draft: Backup, pg_dump: Path) -> _Snapshot:
         row = connection.execute(
             text("SELECT now(), current_setting('server_version'), version_num FROM alembic_version")
         ).one()
-        facts = _Snapshot(*row, rows=database.count_rows(connection), others=sorted(_other_keys(connection)))
+        facts = _Snapshot(
+            row[0], row[1], row[2], rows=database.count_rows(connection), others=sorted(_other_keys(connection))
+        )
         _write_image_list(connection, draft)
         database.dump(pg_dump, engine, name, draft.dump)
     return facts

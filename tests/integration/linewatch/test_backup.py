@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
+from core.backup.files import copy_files
 from core.backup.folder import BackupFolder
 from core.errors import Code
 from core.feed import consumers, feed
@@ -210,16 +211,13 @@ def test_a_lost_image_is_named_and_one_that_was_removed_with_its_row_is_no_fault
     source.store.path(keys[b"lost"]).unlink()
     source.store.path(keys[b"damaged"]).write_bytes(b"DAMAGED")
     source.store.path(keys[b"removed"]).unlink()
-    from core.backup import saving
-
-    copy_files = saving.copy_files
 
     def remove_row_and_copy(*arguments: object) -> None:
         with source.engine.begin() as connection:
             connection.execute(text("DELETE FROM images WHERE sha256 = :sha"), {"sha": sha256(b"removed").digest()})
         copy_files(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(saving, "copy_files", remove_row_and_copy)
+    monkeypatch.setattr("core.backup.saving.copy_files", remove_row_and_copy)
     saved = save(code=1)
     assert saved["removed"] == [keys[b"removed"]]
     assert sorted(saved["lost"]) == sorted([keys[b"lost"], keys[b"damaged"]])  # type: ignore[call-overload]
