@@ -24,7 +24,10 @@ program = CommandGroup(
     imports={
         "up": "linewatch.server.commands.up:up",
         "doctor": "linewatch.server.commands.doctor:doctor",
+        "support-bundle": "linewatch.server.commands.support_bundle:support_bundle",
         "migrate": "linewatch.server.commands.migrate:migrate",
+        "backup": "linewatch.server.commands.backup:backup",
+        "restore": "linewatch.server.commands.restore:restore",
         "train": "linewatch.server.commands.train:train",
         "calibrate": "linewatch.server.commands.calibrate:calibrate",
         "explain": "linewatch.server.commands.explain:explain",

@@ -7,6 +7,7 @@ import signal
 import site
 import subprocess
 import sys
+import time
 import tomllib
 import venv
 import zipfile
@@ -194,9 +195,20 @@ def test_the_installed_system_runs(server: Environment, reachable_folder: Path) 
     with running_up(server, reachable_folder / "installed", port) as log:
         completed = server.run("linewatch", "status", "--json", LINEWATCH_URL=url)
         assert json.loads(completed.stdout)["ready"], log.read_text()
+        wait_until_healthy(server, url)  # every worker has reported
         doctor = server.run("linewatch", "doctor", "--data", reachable_folder / "installed", LINEWATCH_URL=url)
         assert "linewatch/server/lib" not in doctor.stdout
         assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+
+
+def wait_until_healthy(environment: Environment, url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        health = json.loads(environment.run("linewatch", "status", "--json", LINEWATCH_URL=url).stdout)["health"]
+        if health["status"] == "ok":
+            return
+        assert time.monotonic() < deadline, health
+        time.sleep(0.5)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from linewatch.cli.commands.models import describe_calibration
 from linewatch.cli.commands.submit import _BURST_IMAGES, _File, _split
 from linewatch.cli.image_files import images_in
 from linewatch.cli.journal import Stamp
-from linewatch.server.commands.doctor import _masked
+from linewatch.server.doctor.redaction import masked
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -264,12 +264,12 @@ def test_an_interrupt_during_the_imports_exits_with_130_too(tmp_path: Path) -> N
 def test_secrets_are_masked() -> None:
     from pydantic import SecretStr
 
-    masked = _masked(SecretStr("postgresql+psycopg://me:s3cret@host:5432/db?sslpassword=s3cret&x=1"))
-    assert masked == "postgresql+psycopg://me:********@host:5432/db?sslpassword=********&x=1"
-    assert _masked(SecretStr("redis://:s3cret@host/0")) == "redis://:********@host/0"
-    assert _masked((5, 0.5, 1_000_000.0)) == "5,0.5,1000000"
-    assert _masked(SecretStr("redis://host/0")) == "redis://host/0"
-    assert "s3cret" not in str(_masked(SecretStr("redis://:s3cret@[host")))
+    text = masked(SecretStr("postgresql+psycopg://me:s3cret@host:5432/db?sslpassword=s3cret&x=1"))
+    assert text == "postgresql+psycopg://me:********@host:5432/db?sslpassword=********&x=1"
+    assert masked(SecretStr("redis://:s3cret@host/0")) == "redis://:********@host/0"
+    assert masked((5, 0.5, 1_000_000.0)) == "5,0.5,1000000"
+    assert masked(SecretStr("redis://host/0")) == "redis://host/0"
+    assert "s3cret" not in str(masked(SecretStr("redis://:s3cret@[host")))
 
 
 def test_a_calibration_describes_its_expected_rate_and_sample() -> None:
