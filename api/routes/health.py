@@ -23,12 +23,13 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE, Code.NOT_READY))
 async def readyz(services: Context) -> dict[str, str]:
-    """Check that uploads can be accepted: PostgreSQL answers, the store can be written, and uploads are committed.
+    """Check that uploads can be accepted: PostgreSQL answers, the store has room, and uploads are committed.
 
     Redis is not needed for this.
     """
     if not services.group_commit.is_running:
         raise Refused(Code.NOT_READY, "Uploads are not committed. Restart the api.")
+    services.group_commit.space.check()
     checking = asyncio.get_running_loop().run_in_executor(services.probing, _check, services)
     try:
         await asyncio.wait_for(checking, CHECK_SECONDS)
