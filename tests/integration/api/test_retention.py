@@ -46,25 +46,25 @@ def test_a_recipe_has_a_policy_that_is_replaced_as_a_whole_and_audited(http: htt
     assert [event["detail"].get("retention", "same") for event in events] == [None, replaced, "same", POLICY]
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        {"ok_images_days": 0},
-        {"ok_images_days": -1},
-        {"ok_images_days": 1.5},
-        {"ok_images_days": "30"},
-        {"ok_images_days": True},
-        {"rows_days": 36_501},
-        {"ng_images_days": 31, "rows_days": 30},
-        {"images_days": 30},
-        [],
-        "30d",
-    ],
-)
-def test_another_policy_is_refused(http: httpx.Client, policy: object) -> None:
+WRONG_POLICIES: list[object] = [
+    {"ok_images_days": 0},
+    {"ok_images_days": -1},
+    {"ok_images_days": 1.5},
+    {"ok_images_days": "30"},
+    {"ok_images_days": True},
+    {"rows_days": 36_501},
+    {"ng_images_days": 31, "rows_days": 30},
+    {"images_days": 30},
+    [],
+    "30d",
+]
+
+
+def test_another_policy_is_refused(http: httpx.Client) -> None:
     http.post("/v1/recipes", json={"name": "ring"})
-    answer = http.patch("/v1/recipes/ring", json={"retention": policy})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
+    for policy in WRONG_POLICIES:
+        answer = http.patch("/v1/recipes/ring", json={"retention": policy})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), policy
     assert http.get("/v1/recipes/ring").json()["retention"] is None
 
 
@@ -134,8 +134,8 @@ def test_an_inspection_of_a_removed_month_is_named_as_expired(
         answer = http.get(f"/v1/inspections/{part_id(0, part)}{path}")
         assert (answer.status_code, answer.json()["code"]) == (410, "inspection_expired"), path
     assert http.get(f"/v1/inspections/{UUID(int=1)}").status_code == 404
-    [event] = http.get("/v1/audit-events", params={"action": "inspections.removed"}).json()["items"]
-    assert (event["actor"], event["subject"]) == ("retention", "month:2026-12")
+    [event] = http.get("/v1/audit-events", params={"subject": "month:2026-12"}).json()["items"]
+    assert (event["actor"], event["action"]) == ("retention", "inspections.removed")
 
 
 def test_a_hold_keeps_an_image_from_the_moment_it_is_set(
