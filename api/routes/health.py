@@ -29,7 +29,6 @@ async def readyz(services: Context) -> dict[str, str]:
     """
     if not services.group_commit.is_running:
         raise Refused(Code.NOT_READY, "Uploads are not committed. Restart the api.")
-    services.group_commit.space.check()
     checking = asyncio.get_running_loop().run_in_executor(services.probing, _check, services)
     try:
         await asyncio.wait_for(checking, CHECK_SECONDS)
@@ -45,3 +44,4 @@ def _check(services: Services) -> None:
         services.store.check()
     except OSError as error:
         raise store_refusal(error) from error
+    services.group_commit.space.check()

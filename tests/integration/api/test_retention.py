@@ -171,9 +171,8 @@ def test_uploads_are_refused_while_the_store_has_too_little_room(settings: Setti
     with running_api(settings, LINEWATCH_MIN_FREE_BYTES=str(10**18)) as http:
         created = http.post("/v1/recipes", json={"name": "ring", "without_model": "wait"})
         assert created.status_code == 201
-        body = {"content": png(1), "headers": {"Content-Type": "image/png"}}
         for answer in (
-            http.post("/v1/inspections?recipe=ring", **body),
+            http.post("/v1/inspections?recipe=ring", content=png(1), headers={"Content-Type": "image/png"}),
             http.post("/v1/inspections?recipe=ring", files={"image": ("a.png", png(1))}),
             http.post("/v1/batches", data={"recipe": "ring"}, files={"images": ("a.png", png(1))}),
             http.post("/v1/recipes/ring/model-versions", content=b"x"),
