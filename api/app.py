@@ -26,6 +26,7 @@ from api.routes import (
     exports,
     health,
     inspections,
+    legal_holds,
     model_versions,
     page,
     parts,
@@ -94,7 +95,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     models = (recipes, model_versions, thresholds, training_runs, drift)
     webhooks = (webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, history, activations, challengers, comparisons)
-    operation = (session, api_keys, audit_events, system)
+    operation = (session, api_keys, audit_events, system, legal_holds)
     for routes in (*resources, *models, *webhooks, *rescoring, *operation):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.

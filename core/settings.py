@@ -84,6 +84,11 @@ class Settings(BaseSettings):
     default_recipe: str = Field("default", description="the recipe for uploads that name none, and for /predict")
     max_upload_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    min_free_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="free space of the store below which uploads get 503 store_full; by default 5 % of its file "
+        "system, 2 GiB at most",
+    )
     max_batch_images: Annotated[int, Field(ge=1)] = 1000
     max_bundle_bytes: Annotated[int, Field(ge=1)] = 512 * 1024 * 1024
     client_timeout: Annotated[float, Field(gt=0, le=20)] = Field(
@@ -155,6 +160,9 @@ class Settings(BaseSettings):
         description="the topic of a result, with {recipe}, {line_id}, {station_id}, {lot_id}, {part_id} and {view}",
     )
     feed_days: Annotated[int, Field(ge=1)] = Field(30, description="days that the feed keeps its entries")
+    audit_days: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="days that the audit log keeps its events; for ever by default"
+    )
     predict_timeout: Annotated[float, Field(gt=0)] = Field(
         30.0, description="how long /predict, heatmaps and thumbnails wait for the result"
     )

@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 from api.publisher import Publisher
 from api.requests.image_storing import AnyUpload, ImageStoring, Stored
 from api.requests.queue_limits import QueueLimits
+from api.requests.space_limit import SpaceLimit
 from api.responses.problems import database_unavailable
 from core.database import UNUSABLE
 from core.delivery import endpoints
@@ -44,6 +45,7 @@ LINGER_SECONDS = 0.005
 """The time that a group waits for further requests if the last group had several. A lone upload does not wait."""
 
 DEPTH_SECONDS = 1.0
+SPACE_SECONDS = 1.0
 RECIPE_SECONDS = 1.0
 CALLBACK_SECONDS = 1.0
 LOOKUP_THREADS = 2
@@ -76,6 +78,7 @@ class GroupCommit:
         self._storing = ImageStoring(store, max_pixels=settings.max_image_pixels)
         self._publisher = publisher
         self._limits = QueueLimits(settings)
+        self.space = SpaceLimit(store.root, settings.min_free_bytes)
         self._allowed = allowed
         self._recipes: dict[str, tuple[float, bool]] = {}  # a cache: expiry, and whether there is a model version
         self._callbacks: dict[Origin, float] = {}  # a cache: the expiry of a check
@@ -90,7 +93,9 @@ class GroupCommit:
         self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._watch_depth())]
+        await asyncio.to_thread(self.space.measure)
+        loops = (self._commit_groups(), self._watch_depth(), self._watch_space())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -106,9 +111,10 @@ class GroupCommit:
         Each recipe is looked up at most once a second.
 
         Raises:
-            Refused: QUEUE_FULL, WAITING_QUEUE_FULL, RECIPE_UNKNOWN, RECIPE_WITHOUT_MODEL.
+            Refused: STORE_FULL, QUEUE_FULL, WAITING_QUEUE_FULL, RECIPE_UNKNOWN, RECIPE_WITHOUT_MODEL.
         """
         async with self._allow_replay(key):
+            self.space.check()
             now = time.monotonic()
             expires_at, has_model = self._recipes.get(recipe, (0.0, False))
             if expires_at < now:
@@ -203,6 +209,11 @@ class GroupCommit:
             except Exception as error:  # noqa: BLE001 - this loop must not end
                 log.warning("could not count the inspections in flight: %s", error)
             await asyncio.sleep(DEPTH_SECONDS)
+
+    async def _watch_space(self) -> None:
+        while True:
+            await asyncio.sleep(SPACE_SECONDS)
+            await asyncio.to_thread(self.space.measure)
 
     def _count(self) -> Depths:
         with self._engine.begin() as connection:

@@ -23,7 +23,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE, Code.NOT_READY))
 async def readyz(services: Context) -> dict[str, str]:
-    """Check that uploads can be accepted: PostgreSQL answers, the store can be written, and uploads are committed.
+    """Check that uploads can be accepted: PostgreSQL answers, the store has room, and uploads are committed.
 
     Redis is not needed for this.
     """
@@ -44,3 +44,4 @@ def _check(services: Services) -> None:
         services.store.check()
     except OSError as error:
         raise store_refusal(error) from error
+    services.group_commit.space.check()

@@ -37,7 +37,7 @@ from api.services import Actor, ApiKey, Context, Services
 from core.documents.documents import Inspection
 from core.documents.opcua import OpcUaResult
 from core.errors import Code, Refused
-from core.inspection import inspections, neighbours, reviews
+from core.inspection import inspected_images, inspections, neighbours, reviews
 from core.inspection.inspections import Filters, Reviewed
 from core.intake.idempotency import Key
 from core.intake.image_decoding import MEDIA_TYPES, Header
@@ -90,7 +90,7 @@ UPLOAD_REFUSALS = (
     Code.STORE_FULL,
     Code.STORE_UNAVAILABLE,
 )
-MAP_REFUSALS = refuses(Code.MALFORMED_REQUEST, Code.INVALID_TRANSITION, Code.TIMEOUT)
+MAP_REFUSALS = refuses(Code.MALFORMED_REQUEST, Code.INVALID_TRANSITION, Code.IMAGE_EXPIRED, Code.TIMEOUT)
 IMMUTABLE = {
     "Cache-Control": "private, max-age=31536000, immutable",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -319,11 +319,14 @@ def retract_review(
 
 
 @router.get(
-    "/{inspection_id}/image", response_class=FileResponse, responses=binary(*MEDIA_TYPES.values()) | NOT_MODIFIED
+    "/{inspection_id}/image",
+    response_class=FileResponse,
+    responses=binary(*MEDIA_TYPES.values()) | NOT_MODIFIED | refuses(Code.IMAGE_EXPIRED),
 )
 def get_image(inspection_id: UUID, services: Context, if_none_match: IfNoneMatch = None) -> FileResponse:
-    """Get the stored image file."""
+    """Get the stored image file. 410 `image_expired` once the `retention` of its recipe has removed it."""
     inspection = _load(services, inspection_id)
+    inspected_images.check_stored(inspection.image_removed_at)
     path = services.store.path(image_key(inspection.image_day, inspection.image_sha256))
     if not path.is_file():
         raise Refused(Code.NOT_FOUND, f"The image of inspection {inspection_id} is no longer in the store.")
@@ -381,7 +384,7 @@ def _scored_inspection(services: Services, inspection_id: UUID, what: str) -> _S
     """The stored image and result of a completed inspection.
 
     Raises:
-        Refused: INVALID_TRANSITION if the inspection has no score; NOT_FOUND.
+        Refused: INVALID_TRANSITION if the inspection has no score; IMAGE_EXPIRED; NOT_FOUND.
     """
     inspection = _load(services, inspection_id)
     if (
@@ -392,6 +395,7 @@ def _scored_inspection(services: Services, inspection_id: UUID, what: str) -> _S
         or inspection.threshold is None
     ):
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {inspection.status}; it has no {what}.")
+    inspected_images.check_stored(inspection.image_removed_at)
     header = Header(inspection.image_media_type, inspection.image_width, inspection.image_height)
     stored = StoredImage(inspection.image_day, inspection.image_sha256, inspection.image_bytes, header)
     return _ScoredInspection(

@@ -65,6 +65,7 @@ async def upload_model_version(
     The version becomes `ready` after a worker has loaded it and reproduced its golden scores. Uploading the same bundle
     again returns the existing version, with status 200.
     """
+    services.group_commit.space.check()
     await asyncio.to_thread(_check_recipe, services, name)
     staged = await services.receiver.in_thread(services.store.stage)
     try:

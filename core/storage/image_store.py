@@ -13,7 +13,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -26,13 +27,19 @@ STAGING = "tmp"
 THUMBNAILS = "thumbnails"
 GREY_SUFFIX = ".grey"
 TRAININGS = "trainings"
+ANOMALY_MAPS, HEATMAPS, REPORTS = MADE_FOLDERS = ("anomaly-maps", "heatmaps", "reports")
 
 _KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
 
 
+def day_folder(day: dt.date) -> str:
+    """Store key of the folder with the images of a day."""
+    return f"{day.year:04}/{day.month:02}/{day.day:02}"
+
+
 def image_key(day: dt.date, sha256: bytes) -> str:
     """Store key of an image."""
-    return f"{day.year:04}/{day.month:02}/{day.day:02}/{sha256.hex()}"
+    return f"{day_folder(day)}/{sha256.hex()}"
 
 
 def bundle_key(sha256: bytes) -> str:
@@ -42,18 +49,18 @@ def bundle_key(sha256: bytes) -> str:
 
 def anomaly_map_key(image_sha256: bytes, model_sha256: bytes) -> str:
     """Store key of the anomaly map of this model for this image."""
-    return f"anomaly-maps/{model_sha256.hex()}/{image_sha256.hex()}.npy"
+    return f"{ANOMALY_MAPS}/{model_sha256.hex()}/{image_sha256.hex()}.npy"
 
 
 def heatmap_key(image_sha256: bytes, model_sha256: bytes, score: float, threshold: float) -> str:
     """Store key of the heatmap of this model for this image; score and threshold determine its scale."""
     scale = hashlib.sha256(f"{score!r} {threshold!r}".encode()).hexdigest()[:16]
-    return f"heatmaps/{model_sha256.hex()}/{image_sha256.hex()}-{scale}.png"
+    return f"{HEATMAPS}/{model_sha256.hex()}/{image_sha256.hex()}-{scale}.png"
 
 
 def report_key(run_id: UUID, digest: str) -> str:
     """Store key of the HTML report of a run; the digest identifies the version of the report."""
-    return f"reports/{run_id}-{digest}.html"
+    return f"{REPORTS}/{run_id}-{digest}.html"
 
 
 def thumbnail_key(day: dt.date, image_sha256: bytes, bit_depth: int | None) -> str:
@@ -235,6 +242,31 @@ class Store:
 
     def holds(self, key: str) -> bool:
         return self.path(key).is_file()
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names of the files in a folder, in any order; none if it does not exist.
+
+        Files may be deleted in the meantime.
+        """
+        try:
+            entries = os.scandir(self.path(folder))
+        except FileNotFoundError:
+            return
+        with entries:
+            yield from (entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+
+    def delete(self, key: str) -> bool:
+        """Delete a file. Returns False if it does not exist."""
+        try:
+            self.path(key).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove_empty_folder(self, folder: str) -> None:
+        """Remove a folder if it is empty."""
+        with suppress(OSError):  # it has files, or does not exist
+            self.path(folder).rmdir()
 
     def check(self) -> None:
         """Raise OSError unless a file can be written durably."""

@@ -73,7 +73,7 @@ class Store(BaseModel):
 
     `images` and `image_bytes` are the uploaded images that are recorded, counted at `counted_at`, every few minutes;
     null before the first count. Bundles, maps and reports are not among them. The disk is that of the store's folder,
-    as the api sees it; null if it cannot be read.
+    as the api sees it; null if it cannot be read. With less than `min_free_bytes` free, uploads get 503 `store_full`.
     """
 
     images: int | None
@@ -81,6 +81,7 @@ class Store(BaseModel):
     counted_at: dt.datetime | None
     disk_bytes: int | None
     disk_free_bytes: int | None
+    min_free_bytes: int | None
 
 
 class ConsumerLag(BaseModel):

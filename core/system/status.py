@@ -120,6 +120,7 @@ def _store(connection: Connection, disk: Disk | None) -> Store:
         counted_at=counted and counted.counted_at,
         disk_bytes=disk and disk.bytes,
         disk_free_bytes=disk and disk.free_bytes,
+        min_free_bytes=disk and disk.min_free_bytes,
     )
 
 

@@ -44,6 +44,7 @@ program = CommandGroup(
         "rescore": "linewatch.cli.commands.rescoring.runs:rescore",
         "webhooks": "linewatch.cli.commands.webhooks:webhooks",
         "keys": "linewatch.server.commands.keys:api_keys",
+        "retention": "linewatch.server.commands.retention:retention",
     },
 )
 
