@@ -3,7 +3,7 @@
 import asyncio
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ _PATIENCE = 60.0  # seconds for which --once waits for a system that is down or 
 @click.option("--view", help="The view of the part, if a part has several images.")
 @click.option("--line", help="The line that made the parts.")
 @click.option("--station", help="The station that took the images.")
+@click.option("--file-times", is_flag=True, help="The time of the file is when the image was captured.")
 @click.option(
     "--after",
     type=click.Choice([choice.value for choice in After]),
@@ -69,6 +70,7 @@ def watch(
     view: str | None,
     line: str | None,
     station: str | None,
+    file_times: bool,
     after: str,
     accepted: Path | None,
     rejected: Path | None,
@@ -88,7 +90,8 @@ def watch(
     prints one JSON object per line. With --once, exits with 1 if an image was rejected.
     """
     common = {"recipe": recipe, "lot_id": lot, "part_id": part, "line_id": line, "station_id": station, "view": view}
-    reading = _reading({name: value for name, value in common.items() if value is not None}, fields)
+    given = {name: value for name, value in common.items() if value is not None}
+    reading = Reading(given, _pattern(fields, given), file_times)
     filing = _filing(folder.absolute(), After(after), accepted, rejected)
     if once and not filing.folder.exists():
         raise CommandFailed(f"{folder} does not exist: name the folder that the cameras write into")
@@ -114,8 +117,8 @@ class _Job:
     once: bool
 
 
-def _reading(common: dict[str, str], text: str | None) -> Reading:
-    """Return how fields are found.
+def _pattern(text: str | None, common: Mapping[str, str]) -> PathPattern | None:
+    """Return the pattern of paths, if there is one.
 
     Raises:
         WrongUse: the pattern is wrong, a field has two sources, or there is no recipe.
@@ -129,7 +132,7 @@ def _reading(common: dict[str, str], text: str | None) -> Reading:
         raise WrongUse(f"{twice[0]} is read from the path by --fields and is an option as well: use one of them")
     if "recipe" not in from_path | common.keys():
         raise WrongUse("name the recipe with --recipe, or read it from the path with {recipe} in --fields")
-    return Reading(common, pattern)
+    return pattern
 
 
 def _filing(folder: Path, after: After, accepted: Path | None, rejected: Path | None) -> Filing:

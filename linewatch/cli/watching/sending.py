@@ -1,11 +1,13 @@
 """Send the image of a file, and tell what concerns the image from what concerns the system."""
 
 import asyncio
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from linewatch.cli.options import EARLIEST, LATEST
 from linewatch.cli.refusals import IMAGE_CODES, Refusal
 from linewatch.cli.stamps import Stamp
 from linewatch.cli.watching.journal import Entry
@@ -23,17 +25,19 @@ _SENDERS: Final = 4  # images sent at the same time
 
 @dataclass(frozen=True)
 class Reading:
-    """How the fields of an image are found: those of all images, and those in its path."""
+    """How the fields of an image are found: those of all images, those in its path, and the time of its file."""
 
     fields: Mapping[str, str]
     pattern: PathPattern | None
+    file_times: bool = False
 
     def fields_of(self, stamp: Stamp) -> Mapping[str, str] | None:
         """Return the fields of an image; None if its path does not match the pattern."""
+        fields = {**self.fields, **(_captured_at(stamp) if self.file_times else {})}
         if self.pattern is None:
-            return self.fields
+            return fields
         from_path = self.pattern.read(safe_filename(stamp.name))
-        return None if from_path is None else {**self.fields, **from_path}
+        return None if from_path is None else {**fields, **from_path}
 
     def reads(self, field: str) -> bool:
         """Return whether a field is read from the path."""
@@ -81,3 +85,11 @@ class Sender:
         if refused.code == "recipe_unknown":
             return self._reading.reads("recipe")
         return refused.code in IMAGE_CODES or refused.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE  # of a proxy
+
+
+def _captured_at(stamp: Stamp) -> Mapping[str, str]:
+    """The time of the file as a field; none if it is not a time that the api accepts, as without a clock."""
+    seconds = stamp.mtime_ns / 1e9
+    if not EARLIEST.timestamp() <= seconds < LATEST.timestamp():
+        return {}
+    return {"captured_at": dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()}

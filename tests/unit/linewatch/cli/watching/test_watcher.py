@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -48,7 +49,9 @@ class Rig:
     after: After = After.MOVE
     pattern: str | None = None
     recipe: str | None = "ring"
+    file_times: bool = False
     requests: list[httpx.Request] = field(default_factory=list)
+    database: sqlite3.Connection = field(init=False)
 
     def write(self, name: str, content: str = "image") -> Path:
         path = self.folder / name
@@ -74,6 +77,7 @@ class Rig:
             assert watching.cancelled()
 
         with opened(self.journals, {}, again=False) as journal:
+            self.database = journal._database
             asyncio.run(watch(journal))
 
     async def _watch(self, journal: WatchJournal, *, follow: bool) -> None:
@@ -86,7 +90,7 @@ class Rig:
         folder = Folder(self.folder, skipped=(self.folder / "accepted", self.folder / "rejected"))
         filing = Filing(self.folder, self.after, self.folder / "accepted", self.folder / "rejected")
         fields = {"recipe": self.recipe} if self.recipe else {}
-        reading = Reading(fields, PathPattern.parse(self.pattern) if self.pattern else None)
+        reading = Reading(fields, PathPattern.parse(self.pattern) if self.pattern else None, self.file_times)
 
         async with AsyncClient("http://system.test", transport=httpx.MockTransport(handle), patience=0) as system:
             sender = Sender(system, folder, reading)
@@ -123,6 +127,14 @@ def test_fields_come_from_the_path(rig: Rig, capsys: pytest.CaptureFixture[str])
         "ring/L-1-SN.png": "queued",
         "ring/none.png": "refused",
     }
+
+
+def test_the_time_of_the_file_is_when_the_image_was_captured(rig: Rig) -> None:
+    rig.file_times = True
+    os.utime(rig.write("a.png"), (86400, 86400))
+    os.utime(rig.write("b.png"), (2**33, 2**33))  # not a time that the api accepts
+    rig.run()
+    assert rig.sent("captured_at") == ["1970-01-02T00:00:00+00:00", None]
 
 
 def test_the_oldest_images_are_sent_first(rig: Rig) -> None:
@@ -306,6 +318,26 @@ def test_following_waits_for_the_system_and_the_folder(rig: Rig, capsys: pytest.
     assert system_again.startswith("The system: all right again")
     assert folder == f"Waiting: {rig.folder}: No such file or directory."
     assert folder_again.startswith("The folder: all right again")
+
+
+def test_nothing_is_sent_that_cannot_be_recorded(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    async def play() -> None:
+        database = rig.database
+        [pages] = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages}")  # a full disk
+        for number in range(200):
+            rig.write(f"{number}.png")
+        await asyncio.sleep(0.3)
+        sent = len(rig.requests)
+        database.execute("PRAGMA max_page_count = 1000000")
+        await until(lambda: len(rig.files()) == 200 and all(name.startswith("accepted/") for name in rig.files()))
+        assert sent < 200
+
+    rig.follow(play)
+    assert sorted(map(str, rig.sent("external_id"))) == sorted(f"{number}.png" for number in range(200))
+    waiting, again = capsys.readouterr().err.splitlines()
+    assert waiting == "Waiting: the journal cannot be written: database or disk is full."
+    assert again.startswith("The journal: all right again")
 
 
 def test_a_stop_records_what_was_answered(rig: Rig) -> None:
