@@ -1,6 +1,8 @@
 """Probes: `/healthz` (the process is alive) and `/readyz` (uploads can be accepted)."""
 
 import asyncio
+from importlib.metadata import version
+from typing import Final
 
 from fastapi import APIRouter
 from sqlalchemy import text
@@ -13,12 +15,13 @@ from core.errors import Code, Refused
 router = APIRouter(tags=["health"])
 
 CHECK_SECONDS = 10.0
+_VERSION: Final = version("linewatch")
 
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """Check that the process is alive. It uses no other service."""
-    return {"status": "alive"}
+    """Check that the process is alive, and return the version that it runs. It uses no other service."""
+    return {"status": "alive", "version": _VERSION}
 
 
 @router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE, Code.NOT_READY))

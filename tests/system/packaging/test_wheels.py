@@ -136,6 +136,11 @@ def test_the_client_imports_without_the_server(client: Environment) -> None:
     assert (completed.returncode, completed.stdout.strip()) == (0, "[]"), completed.stderr
 
 
+def test_the_client_prints_its_version(client: Environment, wheels: dict[str, Path]) -> None:
+    completed = client.run("linewatch", "--version")
+    assert completed.stdout == f"linewatch {wheels['linewatch_client'].name.split('-')[1]}\n"
+
+
 def test_the_client_submits_and_lists(client: Environment, settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "part.png").write_bytes(png(1))
     with running_api(settings) as http:

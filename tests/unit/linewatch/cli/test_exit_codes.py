@@ -12,7 +12,7 @@ from linewatch.cli import failures, run
 from linewatch.cli.commands.models import describe_calibration
 from linewatch.cli.commands.submit import _BURST_IMAGES, _File, _split
 from linewatch.cli.image_files import images_in
-from linewatch.cli.journal import Stamp
+from linewatch.cli.stamps import Stamp
 from linewatch.server.doctor.redaction import masked
 
 NOBODY = "http://127.0.0.1:9"
@@ -31,6 +31,14 @@ def _no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "nonsense",
         "submit x",
         "submit x --recipe r --nonsense",
+        "watch .",
+        "watch . --fields {part_id}.*",
+        "watch . --recipe r --fields {part}",
+        "watch . --recipe r --fields {recipe}.*",
+        "watch . --recipe r --lot L --fields {lot_id}.*",
+        "watch . --recipe r --accepted .",
+        "watch . --recipe r --settle -1",
+        "watch . --recipe r --after nothing",
         "models",
         "models import net.pth --recipe r",
         "models import bundle --recipe r --threshold 1",
@@ -124,6 +132,7 @@ def test_usage_errors_print_one_line_and_exit_with_2(
         "submit . --recipe r",
         "submit missing.png --recipe r",
         "submit part.png --recipe r",
+        "watch missing --once --recipe r",
         "show 1",
         "list",
         "export --out out.csv",
