@@ -23,6 +23,7 @@ from api.routes import (
     exports,
     health,
     inspections,
+    metrics,
     model_versions,
     page,
     parts,
@@ -41,11 +42,13 @@ from api.routes.access import api_keys, audit_events, session
 from api.routes.rescoring import activations, challengers, comparisons, history, reports, runs, schedules
 from api.routes.whole_uploads import WholeUploads
 from api.services import ROUTE_THREADS, WORK_THREADS, Services
+from api.tracking import RequestTracking
 from core.settings import Settings, settings
 
 DESCRIPTION = """Asynchronous visual inspection: upload images, get scores and verdicts. Accepted images are never lost.
 
-Errors are `application/problem+json` (RFC 9457) with a stable `code`."""
+Errors are `application/problem+json` (RFC 9457) with a stable `code`. Every response has an `X-Request-ID`: that of the
+request, or a new one. It is in the log."""
 
 
 def create_app(configuration: Settings | None = None) -> FastAPI:
@@ -79,12 +82,13 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.router.routes.append(WholeUploads(services))
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
+    app.add_middleware(RequestTracking)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, thumbnails, reviews, results, statistics, batches, parts)
     models = (recipes, model_versions, thresholds, training_runs, drift)
     webhooks = (webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, history, activations, challengers, comparisons)
-    operation = (session, api_keys, audit_events, system)
+    operation = (session, api_keys, audit_events, system, metrics)
     for routes in (*resources, *models, *webhooks, *rescoring, *operation):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.
