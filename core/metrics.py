@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import accumulate
 
-from prometheus_client import REGISTRY, CollectorRegistry, Info, disable_created_metrics, generate_latest
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+    start_http_server,
+)
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -29,6 +36,15 @@ _BUILD.info({"version": version("linewatch")})
 def exposition(collector: CollectorRegistry | Collector = REGISTRY) -> bytes:
     """Return metrics, by default those of this process, as text of the type `CONTENT_TYPE`."""
     return generate_latest(collector)
+
+
+def serve(host: str, port: int) -> None:
+    """Serve the metrics of this process over HTTP, in threads that end with the process.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+    start_http_server(port, host)
 
 
 class Values:

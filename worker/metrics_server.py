@@ -4,8 +4,7 @@ import logging
 import threading
 import time
 
-from prometheus_client import start_http_server
-
+from core.metrics import serve
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ def _serve(host: str, port: int) -> None:
     has_failed = False
     while True:
         try:
-            start_http_server(port, host)
+            serve(host, port)
         except OSError as error:
             if not has_failed:
                 log.warning("cannot serve metrics on %s port %d, trying again: %s", host, port, error)

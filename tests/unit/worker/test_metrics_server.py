@@ -41,6 +41,6 @@ def test_a_port_in_use_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: p
 
 @pytest.mark.parametrize("port", [None, 0])
 def test_no_port_serves_nothing(port: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_server, "start_http_server", lambda *_: pytest.fail("it serves"))
+    monkeypatch.setattr(metrics_server, "serve", lambda *_: pytest.fail("it serves"))
     metrics_server.start(Settings(metrics_port=port))
     time.sleep(0.1)
