@@ -129,6 +129,17 @@ class Settings(BaseSettings):
         None, description="a worker creates this file when it is ready for work and removes it when it is not"
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="how the api, the workers and the dispatcher log: lines of text, or an object a line"
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="the address on which workers and dispatchers serve their metrics, without keys"
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65_000)] | None = Field(
+        None,
+        description="the port on which a worker or a dispatcher serves its metrics; nowhere by default, and if 0",
+    )
+
     training_device: Literal["auto", "cpu", "cuda"] = Field(
         "cpu", description="where training workers compute; a GPU that also scores would be shared with the line"
     )

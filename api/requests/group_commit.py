@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from api.metrics import ACCEPTED, REFUSED_IMAGES
 from api.publisher import Publisher
 from api.requests.image_storing import AnyUpload, ImageStoring, Stored
 from api.requests.queue_limits import QueueLimits
@@ -31,8 +32,10 @@ from core.errors import Refused
 from core.intake import idempotency, submission
 from core.intake.idempotency import Key
 from core.intake.submission import Accepted, Submission
+from core.logs import bound, current_ids
 from core.models import recipes
 from core.queue import depths
+from core.queue.broker import SCORING_QUEUES
 from core.queue.depths import Depths
 from core.settings import Settings
 from core.storage.image_store import Store
@@ -50,6 +53,8 @@ RECIPE_SECONDS = 1.0
 CALLBACK_SECONDS = 1.0
 LOOKUP_THREADS = 2
 
+_ACCEPTED = {priority: ACCEPTED.labels(priority) for priority in SCORING_QUEUES}
+
 
 @dataclass(frozen=True)
 class _PendingRequest:
@@ -62,6 +67,7 @@ class _PendingRequest:
     api_key: str | None
     errors: Sequence[Mapping[str, Any]]
     accepted: asyncio.Future[Accepted]
+    request_id: str | None
 
     def submission(self, stored: Stored) -> Submission:
         plain = Submission(stored.inspections, self.as_batch, self.callback_url, api_key=self.api_key)
@@ -175,7 +181,10 @@ class GroupCommit:
             errors: rejected parts of the request. They are stored with the key, to be repeated in later responses.
         """
         accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self._arrived.append(_PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted))
+        request_id = current_ids().get("request_id")
+        self._arrived.append(
+            _PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted, request_id)
+        )
         self._has_arrived.set()
         if len(self._arrived) >= self._minibatch:
             self._has_minibatch.set()
@@ -237,6 +246,7 @@ class GroupCommit:
                 _set_result(pending.accepted, result)
                 if isinstance(result, Accepted) and not result.replayed:
                     self._count_accepted(result, pending.api_key)
+                    _count_refused(pending.errors)
             self._publish([result for result in results if isinstance(result, Accepted) and not result.replayed])
 
     async def _next_group(self, *, linger: bool) -> list[_PendingRequest]:
@@ -260,6 +270,7 @@ class GroupCommit:
             _, has_model = self._recipes.get(inspection.recipe, (0.0, True))
             work_class = depths.work_class_of(inspection.priority, has_model=has_model)
             self._limits.add(work_class, inspection.recipe, api_key, 1)
+            _ACCEPTED[inspection.priority].inc()
 
     def _publish(self, accepted: Sequence[Accepted]) -> None:
         for submitted in accepted:
@@ -268,13 +279,14 @@ class GroupCommit:
 
     def _commit(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
         """Store the images and insert the rows. A request whose images cannot be stored does not affect the others."""
-        stored = self._storing.store([pending.uploads for pending in group])
-        submissions = [
-            pending.submission(result)
-            for pending, result in zip(group, stored, strict=True)
-            if isinstance(result, Stored)
-        ]
-        inserted = iter(self._insert(submissions) if submissions else ())
+        with bound(request_ids=[pending.request_id for pending in group]):
+            stored = self._storing.store([pending.uploads for pending in group])
+            submissions = [
+                pending.submission(result)
+                for pending, result in zip(group, stored, strict=True)
+                if isinstance(result, Stored)
+            ]
+            inserted = iter(self._insert(submissions) if submissions else ())
         return [next(inserted) if isinstance(result, Stored) else result for result in stored]
 
     def _insert(self, submissions: Sequence[Submission]) -> Sequence[Accepted | Exception]:
@@ -290,6 +302,11 @@ class GroupCommit:
                 return [error]
             # One request is at fault. Insert each one separately.
             return [result for each in submissions for result in self._insert([each])]
+
+
+def _count_refused(errors: Sequence[Mapping[str, Any]]) -> None:
+    for error in errors:
+        REFUSED_IMAGES.labels(error["code"]).inc()
 
 
 def _set_result(accepted: asyncio.Future[Accepted], result: Accepted | Exception) -> None:

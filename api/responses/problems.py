@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from api.metrics import count_refusal
 from core.database import UNUSABLE
 from core.errors import Code, Refused
 
@@ -87,7 +88,8 @@ def body(refused: Refused) -> dict[str, Any]:
 
 
 def response(refused: Refused) -> JSONResponse:
-    """The HTTP response for an error."""
+    """The HTTP response for an error, which is counted as a refusal."""
+    count_refusal(refused.code)
     status = STATUS[refused.code]
     headers = {}
     if refused.retry_after is not None or status is HTTPStatus.SERVICE_UNAVAILABLE:

@@ -202,6 +202,8 @@ def cancel_batch(batch_id: UUID, services: Context) -> Batch:
     """Cancel a batch and all its inspections that are not final."""
     with services.transaction() as connection:
         finished = finishing.cancel_batch(connection, batch_id)
+        services.final_counts.learn(connection, finished)
         batch = batches.get(connection, batch_id)
+    services.final_counts.add(finished)
     services.publisher.notify(finished)
     return Batch.of(batch)

@@ -272,10 +272,12 @@ def cancel_inspection(inspection_id: UUID, services: Context) -> Inspection:
     """Cancel an inspection that is not final."""
     with services.transaction() as connection:
         finished = finishing.cancel(connection, inspection_id)
+        services.final_counts.learn(connection, finished)
         inspection = inspections.get(connection, inspection_id)
     status = inspection.status
     if not finished.inspections and status != "cancelled":
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {status} and cannot be cancelled.")
+    services.final_counts.add(finished)
     services.publisher.notify(finished)
     return Inspection.of(inspection)
 

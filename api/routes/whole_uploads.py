@@ -49,7 +49,7 @@ class WholeUploads(BaseRoute):
             fields = _fields(scope["query_string"])
         except Refused:
             return Match.NONE, {}
-        return Match.FULL, {"fields": fields}
+        return Match.FULL, {"fields": fields, "route": self}
 
     def url_path_for(self, name: str, /, **path_params: object) -> None:  # type: ignore[override]
         raise NoMatchFound(name, dict(path_params))

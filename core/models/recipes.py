@@ -4,7 +4,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ARRAY, Connection, Row, Text, any_, bindparam, null, select, update
+from sqlalchemy import ARRAY, BigInteger, Connection, Row, Text, any_, bindparam, null, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.functions import now
 
@@ -64,6 +64,7 @@ _SELECT = select(
 
 # One array parameter for any number of names, so the statement is compiled and parsed only once.
 _BY_NAMES = _SELECT.where(recipes.c.name == any_(bindparam("names", type_=ARRAY(Text))))
+_NAMES = select(recipes.c.id, recipes.c.name).where(recipes.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
 
 
 def _recipe(row: Row[*tuple[Any, ...]]) -> Recipe:
@@ -100,6 +101,12 @@ def by_names(connection: Connection, names: set[str]) -> dict[str, Recipe]:
     """Return the recipes with these names; unknown names are left out."""
     rows = connection.execute(_BY_NAMES, {"names": list(names)})
     return {row.name: _recipe(row) for row in rows}
+
+
+def names(connection: Connection, ids: set[int]) -> dict[int, str]:
+    """Return the names of recipes by id; unknown ids are left out."""
+    rows = connection.execute(_NAMES, {"ids": list(ids)})
+    return {row.id: row.name for row in rows}
 
 
 def lock(connection: Connection, name: str) -> Recipe:
