@@ -166,7 +166,7 @@ class Services:
 
 def _read_system(settings: Settings, engine: Engine, store: Store) -> System | None:
     """Return the state of the system; None if the database cannot be used."""
-    messages, disk = status.count_messages(settings), store_usage.disk(store.root)
+    messages, disk = status.count_messages(settings), store_usage.disk(store.root, settings.min_free_bytes)
     try:
         with engine.begin() as connection:
             return status.read(connection, Reader("metrics", is_admin=True), messages, disk)

@@ -17,8 +17,8 @@ from linewatch.server.doctor.findings import Finding, exit_status, worst
 def doctor(data: Path | None, url: str, api_key: str | None, as_json: bool) -> None:
     """Check the settings, the servers, the machine and the api, also while some of them are down.
 
-    Prints the settings, the result of each check, and what to do. Exits with 0 if nothing has to be done, with 1 if
-    there are warnings, with 2 if something required does not work.
+    Prints the settings, the result of each check, and what to do. Exits with 1 if
+    something required does not work.
     """
     from linewatch.server.commands.server_settings import settings_of
     from linewatch.server.doctor.checks import Installation, examine

@@ -153,7 +153,7 @@ def check_system(settings: Settings, connection: Connection) -> list[Finding]:
     from core.feed.consumers import Reader
     from core.system import status, store_usage
 
-    messages, space = status.count_messages(settings), store_usage.disk(folder_of(settings))
+    messages, space = status.count_messages(settings), store_usage.disk(folder_of(settings), settings.min_free_bytes)
     system = status.read(connection, Reader("command", is_admin=True), messages, space)
     level: Level = "error" if system.health.status == "down" else "warning"
     remedy = "see “Watch the system” in docs/operations.md"

@@ -8,7 +8,6 @@ Level = Literal["ok", "note", "warning", "error"]
 """`note`: nothing is wrong. `warning`: it works, and should be changed. `error`: something required does not work."""
 
 _LEVELS: Final[tuple[Level, ...]] = ("ok", "note", "warning", "error")
-_EXIT_STATUS: Final[dict[Level, int]] = {"ok": 0, "note": 0, "warning": 1, "error": 2}
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ def worst(findings: Iterable[Finding]) -> Level:
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """Return 0 if nothing has to be done, 1 if there are warnings, 2 if there are errors."""
-    return _EXIT_STATUS[worst(findings)]
+    """Return 1 if something required does not work, otherwise 0."""
+    return int(worst(findings) == "error")
 
 
 def first_line(error: BaseException) -> str:

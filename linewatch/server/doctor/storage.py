@@ -6,13 +6,11 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import Connection, text
 
 from core.settings import Settings
-from core.system.health import LEAST_FREE_SHARE
 from core.system.store_usage import Disk, disk
 from linewatch.server.doctor.findings import Finding, Level
 
 _TREND_DAYS = 7
 _SOON_DAYS = 14
-_VERY_FULL = 0.2  # of the share that is almost full
 
 
 def folder_of(settings: Settings) -> Path:
@@ -38,18 +36,18 @@ def check_store(settings: Settings) -> list[Finding]:
 
 def check_disk(settings: Settings, connection: Connection | None) -> list[Finding]:
     """Check the free space of the store's disk and, if the database can be read, how many days it lasts."""
-    space = disk(folder_of(settings))
+    space = disk(folder_of(settings), settings.min_free_bytes)
     if space is None or not space.bytes:
         return []  # the check of the store says why
     daily = None if connection is None else _bytes_per_day(connection)
     share = space.free_bytes / space.bytes
     found = f"{space.free_bytes / 1e9:.1f} of {space.bytes / 1e9:.1f} GB free ({share:.0%})" + _trend(space, daily)
     days = _days_left(space, daily)
-    if share >= LEAST_FREE_SHARE and (days is None or days > _SOON_DAYS):
+    if not space.is_low and (days is None or days > _SOON_DAYS):
         return [Finding("disk", "ok", found)]
-    remedy = "make room, or move the store to a larger disk: uploads are refused once it is full (docs/operations.md)"
-    level: Level = "error" if share < LEAST_FREE_SHARE * _VERY_FULL else "warning"
-    return [Finding("disk", level, found, remedy)]
+    level: Level = "error" if space.is_full else "warning"
+    least = f"{space.min_free_bytes / 1e9:.1f} GB"
+    return [Finding("disk", level, found, f"make room: with less than {least} uploads are refused (docs/retention.md)")]
 
 
 def _bytes_per_day(connection: Connection) -> float:

@@ -38,7 +38,9 @@ def _environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("LINEWATCH_DATABASE_URL", settings.database_url.get_secret_value())
     monkeypatch.setenv("LINEWATCH_REDIS_URL", settings.redis_url.get_secret_value())
     monkeypatch.setenv("LINEWATCH_STORE_URL", settings.store_url)
-    monkeypatch.setattr(storage, "disk", lambda folder: Disk(10**12, 10**12 // 2))  # of the machine that runs the tests
+    monkeypatch.setattr(
+        storage, "disk", lambda *_: Disk(10**12, 10**12 // 2, 10**9)
+    )  # of the machine that runs the tests
     Store(settings.store_url)
     read_settings.cache_clear()
     yield
@@ -193,7 +195,7 @@ def test_a_disk_that_is_full_or_soon_will_be_is_found(
     doctor: Doctor, engine: Engine, monkeypatch: pytest.MonkeyPatch, free: int, daily: int, level: str
 ) -> None:
     """Sizes in GB; the disk has 1000."""
-    monkeypatch.setattr(storage, "disk", lambda folder: Disk(1000 * 10**9, free * 10**9))
+    monkeypatch.setattr(storage, "disk", lambda *_: Disk(1000 * 10**9, free * 10**9, 20 * 10**9))
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -315,7 +317,7 @@ def test_the_table_for_people_has_settings_findings_and_remedies(
 ) -> None:
     monkeypatch.setenv("LINEWATCH_REDIS_URL", "redis://127.0.0.1:9/0")
     read_settings.cache_clear()
-    assert run(["doctor", "--url", NOBODY]) == 2
+    assert run(["doctor", "--url", NOBODY]) == 1
     printed = capsys.readouterr()
     assert "LINEWATCH_MAX_UPLOAD_BYTES" in printed.out
     assert "Redis: start it, or set LINEWATCH_REDIS_URL" in printed.err
@@ -383,7 +385,7 @@ def test_doctor_lists_each_archive_root(
     monkeypatch.setenv("LINEWATCH_ARCHIVE_ROOTS", f"{tmp_path}, {tmp_path}/away, s3://images/lot")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     read_settings.cache_clear()
-    assert run(["doctor", "--json", "--url", NOBODY]) == 2
+    assert run(["doctor", "--json", "--url", NOBODY]) == 1
     findings = json.loads(capsys.readouterr().out)["findings"]
     roots = [(finding["level"], finding["found"]) for finding in findings if finding["what"] == "archive"]
     assert [level for level, _ in roots] == ["ok", "error", "error"]
