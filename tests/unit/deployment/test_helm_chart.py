@@ -20,6 +20,7 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     "KEDA": {"keda": {"enabled": True}},
     "ingress": {"api": {"ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls"}}},
     "small": {
+        "metrics": {"enabled": False},
         "api": {"autoscaling": {"enabled": False}},
         "training": {"enabled": False},
         "networkPolicies": {"enabled": False},
@@ -116,6 +117,22 @@ def test_secrets_are_referred_to_and_settings_are_set() -> None:
         variables = environment(pod["containers"][0])
         assert variables["LINEWATCH_DATABASE_URL"] == {"secretKeyRef": {"name": "linewatch", "key": "DATABASE_URL"}}
         assert variables["LINEWATCH_MINIBATCH"] == "16"
+
+
+def test_metrics_are_served_where_the_annotations_say() -> None:
+    objects = rendered("defaults")
+    ports = {}
+    for name, each in objects.items():
+        if each["kind"] == "Deployment":
+            template = each["spec"]["template"]
+            variables = environment(template["spec"]["containers"][0])
+            ports[name] = template["metadata"]["annotations"]["prometheus.io/port"]
+            assert ports[name] == (
+                variables["LINEWATCH_PORT"] if "api" in name else variables["LINEWATCH_METRICS_PORT"]
+            )
+    [ingress] = objects["NetworkPolicy/line-metrics"]["spec"]["ingress"]
+    assert {str(port["port"]) for port in ingress["ports"]} == set(ports.values())
+    assert ingress["from"]
 
 
 def test_scoring_workers_are_scaled_by_what_waits() -> None:

@@ -88,6 +88,26 @@ volumeMounts:
     matchLabels: {{- include "linewatch.selector" . | nindent 6 }}
 {{- end }}
 
+{{/* The annotations by which Prometheus finds a pod, and those of the values. Argument: (list root port) */}}
+{{- define "linewatch.podAnnotations" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.metrics.enabled }}
+prometheus.io/scrape: "true"
+prometheus.io/port: {{ index . 1 | quote }}
+{{- end }}
+{{- with $root.Values.podAnnotations }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Where a worker serves its metrics. */}}
+{{- define "linewatch.metricsEnv" -}}
+{{- if .Values.metrics.enabled }}
+- {name: LINEWATCH_METRICS_HOST, value: "0.0.0.0"}
+- {name: LINEWATCH_METRICS_PORT, value: {{ .Values.metrics.port | quote }}}
+{{- end }}
+{{- end }}
+
 {{- define "linewatch.readyFile" -}}
 exec: {command: [test, -f, /tmp/ready]}
 {{- end }}
