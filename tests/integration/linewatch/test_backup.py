@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -102,13 +103,13 @@ def target(
 
 
 @pytest.fixture
-def save(source: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, object]]:
+def save(source: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     """`save(option, …)` makes a backup of the source, and returns what the command printed."""
 
-    def save(*options: str, code: int = 0) -> dict[str, object]:
+    def save(*options: str, code: int = 0) -> dict[str, Any]:
         source.select()
         assert run(["backup", str(tmp_path / "backups"), "--json", *options]) == code
-        printed: dict[str, object] = json.loads(capsys.readouterr().out)
+        printed: dict[str, Any] = json.loads(capsys.readouterr().out)
         return printed
 
     return save
@@ -117,7 +118,7 @@ def save(source: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_everything_is_restored_into_an_empty_installation(
     source: Installation,
     target: Installation,
-    save: Callable[..., dict[str, object]],
+    save: Callable[..., dict[str, Any]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -155,7 +156,7 @@ def test_everything_is_restored_into_an_empty_installation(
 
 
 def test_a_second_backup_copies_only_new_files_and_each_can_be_restored(
-    source: Installation, target: Installation, save: Callable[..., dict[str, object]], tmp_path: Path
+    source: Installation, target: Installation, save: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     source.inspect([b"one", b"two"])
     first = save()
@@ -174,7 +175,7 @@ def test_a_second_backup_copies_only_new_files_and_each_can_be_restored(
 
 
 def test_old_backups_are_deleted_with_the_files_that_only_they_need(
-    source: Installation, target: Installation, save: Callable[..., dict[str, object]], tmp_path: Path
+    source: Installation, target: Installation, save: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     source.inspect([b"one", b"two"])
     first, second = (Path(str(save()["backup"])).name for _ in range(2))
@@ -195,7 +196,7 @@ def test_old_backups_are_deleted_with_the_files_that_only_they_need(
 
 
 def test_a_folder_is_written_by_one_backup_at_a_time(
-    source: Installation, save: Callable[..., dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Installation, save: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save()
     with BackupFolder(tmp_path / "backups").locked(for_writing=False):
@@ -203,31 +204,72 @@ def test_a_folder_is_written_by_one_backup_at_a_time(
     assert "another process uses the backups" in capsys.readouterr().err
 
 
+@pytest.fixture
+def during_the_backup(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """`during_the_backup(act)` lets something happen between the snapshot and the copy of the files."""
+
+    def let(act: Callable[[], None]) -> None:
+        def act_and_copy(*arguments: Any) -> None:
+            act()
+            copy_files(*arguments)
+
+        monkeypatch.setattr("core.backup.saving.copy_files", act_and_copy)
+
+    return let
+
+
 def test_a_lost_image_is_named_and_one_that_was_removed_with_its_row_is_no_fault(
-    source: Installation, save: Callable[..., dict[str, object]], monkeypatch: pytest.MonkeyPatch
+    source: Installation,
+    save: Callable[..., dict[str, Any]],
+    during_the_backup: Callable[[Callable[[], None]], None],
 ) -> None:
     source.inspect([b"lost", b"damaged", b"removed", b"kept"])
     keys = {data: image_key(DAY, sha256(data).digest()) for data in (b"lost", b"damaged", b"removed")}
     source.store.path(keys[b"lost"]).unlink()
     source.store.path(keys[b"damaged"]).write_bytes(b"DAMAGED")
-    source.store.path(keys[b"removed"]).unlink()
 
-    def remove_row_and_copy(*arguments: object) -> None:
+    def remove() -> None:
         with source.engine.begin() as connection:
             connection.execute(text("DELETE FROM images WHERE sha256 = :sha"), {"sha": sha256(b"removed").digest()})
-        copy_files(*arguments)  # type: ignore[arg-type]
+        source.store.path(keys[b"removed"]).unlink()
 
-    monkeypatch.setattr("core.backup.saving.copy_files", remove_row_and_copy)
+    during_the_backup(remove)
     saved = save(code=1)
     assert saved["removed"] == [keys[b"removed"]]
-    assert sorted(saved["lost"]) == sorted([keys[b"lost"], keys[b"damaged"]])  # type: ignore[call-overload]
+    assert sorted(saved["lost"]) == sorted([keys[b"lost"], keys[b"damaged"]])
     assert saved["files"] == 2
+
+
+def test_images_that_retention_has_removed_are_not_missed(
+    source: Installation,
+    target: Installation,
+    save: Callable[..., dict[str, Any]],
+    during_the_backup: Callable[[Callable[[], None]], None],
+    tmp_path: Path,
+) -> None:
+    source.inspect([b"gone", b"going", b"kept"])
+    with source.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE images ADD COLUMN IF NOT EXISTS removed_at timestamptz"))
+
+    def remove(data: bytes) -> None:
+        with source.engine.begin() as connection:
+            mark = text("UPDATE images SET removed_at = now() WHERE sha256 = :sha")
+            connection.execute(mark, {"sha": sha256(data).digest()})
+        source.store.path(image_key(DAY, sha256(data).digest())).unlink()
+
+    remove(b"gone")
+    during_the_backup(lambda: remove(b"going"))
+    saved = save()
+    assert (saved["removed"], saved["lost"]) == ([image_key(DAY, sha256(b"going").digest())], [])
+    target.select()
+    assert run(["restore", str(tmp_path / "backups")]) == 0
+    assert sorted(target.files().values()) == [b"a bundle", b"kept"]
 
 
 def test_a_damaged_backup_is_refused_before_the_database_is_touched(
     source: Installation,
     target: Installation,
-    save: Callable[..., dict[str, object]],
+    save: Callable[..., dict[str, Any]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -260,7 +302,7 @@ def test_a_damaged_backup_is_refused_before_the_database_is_touched(
 def test_an_interrupted_backup_is_marked_and_never_restored(
     source: Installation,
     target: Installation,
-    save: Callable[..., dict[str, object]],
+    save: Callable[..., dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -289,7 +331,7 @@ def test_an_interrupted_backup_is_marked_and_never_restored(
 
 
 def test_a_running_system_and_a_database_in_use_are_not_replaced(
-    source: Installation, save: Callable[..., dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Installation, save: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source.inspect([b"one"])
     save()
