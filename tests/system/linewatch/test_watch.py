@@ -104,7 +104,7 @@ def test_what_is_there_is_taken_with_the_fields_of_its_path(
 
 def test_an_image_is_taken_once_it_is_complete(http: httpx.Client, folder: Path, engine: Engine) -> None:
     image = png(1)
-    with watching(folder, "--settle", "0.5") as process:
+    with watching(folder, "--settle", "2") as process:
         with (folder / "slow.png").open("wb") as file:
             for start in range(0, len(image), len(image) // 10):
                 file.write(image[start : start + len(image) // 10])
