@@ -102,7 +102,7 @@ def _system(settings: Settings, connection: Connection) -> dict[str, Any]:
     from core.feed.consumers import Reader
     from core.system import status, store_usage
 
-    messages, space = status.count_messages(settings), store_usage.disk(folder_of(settings))
+    messages, space = status.count_messages(settings), store_usage.disk(folder_of(settings), settings.min_free_bytes)
     try:
         state = status.read(connection, Reader("command", is_admin=True), messages, space)
     except SQLAlchemyError as error:  # a schema of another version
