@@ -86,7 +86,8 @@ async def _submit_form(
 ) -> tuple[Accepted, list[BatchError]]:
     async with services.receiver.form(request, image="images", max_images=services.settings.max_batch_images) as form:
         if not form.images:
-            return await _open(request, services, form.fields, key)
+            of_images = {name: value for name, value in form.fields.items() if name in UploadFields.model_fields}
+            return await _open(request, services, of_images, key)  # they would have no effect
         callback_url = form.fields.pop("callback_url", None)
         callback_url = _callback_url(request, callback_url)
         errors = [_error(image) for image in form.images if isinstance(image, RefusedPart)]
