@@ -57,6 +57,16 @@ system_options = together([_url, _api_key, json_option])
 """`connection_options`, and `--json` for a parameter `as_json`."""
 recipe_option = click.option("--recipe", "-r", required=True, help="The recipe.")
 recipe_filter_option = click.option("--recipe", "-r", help="Only this recipe.")
+part_options = together(
+    [
+        click.option("--lot", help="The lot of the parts."),
+        click.option("--part", help="The part that the images show."),
+        click.option("--view", help="The view of the part, if a part has several images."),
+        click.option("--line", help="The line that made the parts."),
+        click.option("--station", help="The station that took the images."),
+    ]
+)
+"""The fields that all images of a command have in common: `lot`, `part`, `view`, `line` and `station`."""
 version_option = click.option("--version", type=click.IntRange(min=1), help="A model version. [the active one]")
 limit_option = click.option("--limit", type=click.IntRange(min=1), default=20, help="The largest number to list.")
 device_option = click.option(

@@ -22,7 +22,7 @@ from linewatch.cli.commands.inspections import print_inspections
 from linewatch.cli.failures import CommandFailed
 from linewatch.cli.image_files import SUFFIXES, images_in
 from linewatch.cli.journal import Accepted, Journal, opened
-from linewatch.cli.options import FOLDER_OR_FILE, client, recipe_option, system_options
+from linewatch.cli.options import FOLDER_OR_FILE, client, part_options, recipe_option, system_options
 from linewatch.cli.refusals import IMAGE_CODES, Refusal
 from linewatch.cli.stamps import Stamp
 from linewatch.cli.terminal import advance_to, print_json, progress_bar, remark
@@ -96,11 +96,7 @@ class _Outcome:
 @click.command("submit")
 @click.argument("paths", type=FOLDER_OR_FILE, nargs=-1, required=True, help="Images, and folders of images.")
 @recipe_option
-@click.option("--lot", help="The lot of the parts.")
-@click.option("--part", help="The part that the images show.")
-@click.option("--view", help="The view of the part, if a part has several images.")
-@click.option("--line", help="The line that made the parts.")
-@click.option("--station", help="The station that took the images.")
+@part_options
 @click.option("--wait", is_flag=True, help="Wait for the verdicts and print them.")
 @click.option(
     "--timeout",

@@ -14,7 +14,7 @@ import click
 
 from linewatch.cli.cache import cache_folder
 from linewatch.cli.failures import CommandFailed, WrongUse
-from linewatch.cli.options import FOLDER_OR_FILE, WaitNotice, system_options
+from linewatch.cli.options import FOLDER_OR_FILE, WaitNotice, part_options, system_options
 from linewatch.cli.terminal import print_any_text
 from linewatch.cli.watching.filing import After, Filing
 from linewatch.cli.watching.journal import WatchJournal, opened
@@ -35,11 +35,7 @@ _PATIENCE = 60.0  # seconds for which --once waits for a system that is down or 
     metavar="PATTERN",
     help="Read fields from the path below FOLDER, such as '{line_id}/{lot_id}/{part_id}_{view}.*'.",
 )
-@click.option("--lot", help="The lot of the parts.")
-@click.option("--part", help="The part that the images show.")
-@click.option("--view", help="The view of the part, if a part has several images.")
-@click.option("--line", help="The line that made the parts.")
-@click.option("--station", help="The station that took the images.")
+@part_options
 @click.option("--file-times", is_flag=True, help="The time of the file is when the image was captured.")
 @click.option(
     "--after",
