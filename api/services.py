@@ -29,6 +29,7 @@ from core.queue import batches
 from core.rescoring import runs
 from core.settings import Settings
 from core.storage.image_store import Store, failure_key
+from core.storage.stores import open_store
 from core.training_runs import runs as training_runs
 
 POOL_SIZE = 24
@@ -70,7 +71,7 @@ class Services:
     @classmethod
     def create(cls, settings: Settings) -> Self:
         engine = create_pool(settings, size=POOL_SIZE, name="api")
-        store = Store(settings.store_url)
+        store = open_store(settings)
         publisher = Publisher(settings, engine)
         allowed = AllowList.of(settings)
 

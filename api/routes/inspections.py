@@ -32,6 +32,7 @@ from api.requests.uploads import is_form, is_image
 from api.responses.problems import refuses
 from api.responses.related_inspections import Neighbours
 from api.responses.schemas import InspectionPage, OpcUaPage, binary
+from api.responses.stored_files import StoredFileResponse
 from api.services import Actor, ApiKey, Context, Services
 from core.documents.documents import Inspection
 from core.documents.opcua import OpcUaResult
@@ -316,11 +317,10 @@ def retract_review(
 def get_image(inspection_id: UUID, services: Context) -> FileResponse:
     """Get the stored image file."""
     inspection = _load(services, inspection_id)
-    path = services.store.path(image_key(inspection.image_day, inspection.image_sha256))
-    if not path.is_file():
-        raise Refused(Code.NOT_FOUND, f"The image of inspection {inspection_id} is no longer in the store.")
-    return FileResponse(
-        path,
+    return StoredFileResponse.of(
+        services.store,
+        image_key(inspection.image_day, inspection.image_sha256),
+        missing=f"The image of inspection {inspection_id} is no longer in the store.",
         media_type=inspection.image_media_type,
         headers=IMMUTABLE,
     )

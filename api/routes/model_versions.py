@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from api.requests.parameters import RecipePath, VersionPath
 from api.responses.problems import refuses
 from api.responses.schemas import ModelVersionList, binary
+from api.responses.stored_files import StoredFileResponse
 from api.services import Actor, Context, Services
 from core.documents.documents import ModelVersion
 from core.errors import Code, Refused
@@ -37,7 +38,7 @@ def _document(connection: Connection, version: model_versions.ModelVersion) -> M
 
 def _with_size(services: Services, document: ModelVersion) -> ModelVersion:
     """Add the size of the bundle, which the store knows. Call it after the transaction."""
-    size = services.store.size(bundle_key(bytes.fromhex(document.sha256)))
+    size = bundles.size_of(services.store, bytes.fromhex(document.sha256))
     return document.model_copy(update={"bundle_bytes": size})
 
 
@@ -112,13 +113,21 @@ def get_model_version(name: RecipePath, version: VersionPath, services: Context)
     return _with_size(services, document)
 
 
-@router.get("/model-versions/{version}/bundle", response_class=FileResponse, responses=binary("application/x-tar"))
+@router.get(
+    "/model-versions/{version}/bundle",
+    response_class=FileResponse,
+    responses=binary("application/x-tar") | refuses(Code.STORE_UNAVAILABLE),
+)
 def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> FileResponse:
     """Get the uploaded bundle."""
     with services.transaction() as connection:
         sha256 = model_versions.get(connection, name, version).sha256
-    return FileResponse(
-        services.store.path(bundle_key(sha256)), media_type="application/x-tar", filename=f"{name}-{version}.tar"
+    return StoredFileResponse.of(
+        services.store,
+        bundle_key(sha256),
+        missing=f"The bundle of version {version} is no longer in the store.",
+        media_type="application/x-tar",
+        filename=f"{name}-{version}.tar",
     )
 
 

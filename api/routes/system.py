@@ -16,7 +16,7 @@ def get_system(services: Context, reader: FeedReader) -> System:
 
     While the database is unavailable, the response is 503 `database_unavailable`. Redis need not be reachable.
     """
-    messages, disk = status.count_messages(services.settings), store_usage.disk(services.store.root)
+    messages, disk = status.count_messages(services.settings), store_usage.disk(services.store.scratch)
     with services.transaction() as connection:
         system = status.read(connection, reader, messages, disk)
     if not reader.is_admin:

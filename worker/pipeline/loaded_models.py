@@ -237,7 +237,7 @@ class Models:
     def _files(self, version_id: int) -> dict[str, bytes]:
         with self._engine.begin() as connection:
             sha256 = model_versions.by_id(connection, version_id).sha256
-        with self._store.path(bundle_key(sha256)).open("rb") as tar:
+        with self._store.local_file(bundle_key(sha256)) as path, path.open("rb") as tar:
             files = unpack(tar, max_bytes=self._max_bytes)
         if digest(files[MANIFEST]) != sha256.hex():
             raise InvalidBundle("the stored bundle is not the one that was registered")
