@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, model_validator
 
 from api import on_demand
@@ -313,13 +313,28 @@ def retract_review(
     return Inspection.of(inspection)
 
 
-@router.get("/{inspection_id}/image", response_class=FileResponse, responses=binary(*MEDIA_TYPES.values()))
-def get_image(inspection_id: UUID, services: Context) -> FileResponse:
-    """Get the stored image file."""
+@router.get(
+    "/{inspection_id}/image",
+    response_class=FileResponse,
+    response_model=None,
+    responses=binary(*MEDIA_TYPES.values())
+    | {307: {"description": "With `redirect`: the image is in a bucket, at `Location`."}}
+    | refuses(Code.STORE_UNAVAILABLE),
+)
+def get_image(inspection_id: UUID, services: Context, redirect: bool = False) -> Response:
+    """Get the stored image file.
+
+    With `redirect=true` and a bucket as the image store, the response may be 307 with a link that anyone can use for
+    `LINEWATCH_STORE_LINK_SECONDS`. Follow it without the API key. Otherwise the response is the file.
+    """
     inspection = _load(services, inspection_id)
+    key = image_key(inspection.image_day, inspection.image_sha256)
+    seconds = services.settings.store_link_seconds
+    if redirect and seconds and (link := services.store.link(key, seconds=seconds)):
+        return RedirectResponse(link, headers={"Cache-Control": "no-store"})
     return StoredFileResponse.of(
         services.store,
-        image_key(inspection.image_day, inspection.image_sha256),
+        key,
         missing=f"The image of inspection {inspection_id} is no longer in the store.",
         media_type=inspection.image_media_type,
         headers=IMMUTABLE,

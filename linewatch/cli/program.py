@@ -25,6 +25,7 @@ program = CommandGroup(
         "up": "linewatch.server.commands.up:up",
         "doctor": "linewatch.server.commands.doctor:doctor",
         "migrate": "linewatch.server.commands.migrate:migrate",
+        "move-store": "linewatch.server.commands.move_store:move_store",
         "train": "linewatch.server.commands.train:train",
         "calibrate": "linewatch.server.commands.calibrate:calibrate",
         "explain": "linewatch.server.commands.explain:explain",

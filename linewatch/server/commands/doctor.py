@@ -155,15 +155,17 @@ def _redis(settings: "Settings") -> _Finding:
 
 
 def _store(settings: "Settings") -> _Finding:
-    from core.storage.image_store import Store
+    from core.storage.stores import open_store
 
+    if settings.store_url.startswith("s3://"):
+        return _bucket(settings)
     folder = Path(unquote(urlsplit(settings.store_url).path))
     if not folder.is_dir():
         return _Finding(
             "store", "missing", f"the folder {folder} does not exist", "create it, or change LINEWATCH_STORE_URL"
         )
     try:
-        Store(settings.store_url).check()
+        open_store(settings).check()
     except OSError as error:
         return _Finding(
             "store",
@@ -172,6 +174,17 @@ def _store(settings: "Settings") -> _Finding:
             "check its permissions and the free space",
         )
     return _Finding("store", "ok", f"{folder} can be written")
+
+
+def _bucket(settings: "Settings") -> _Finding:
+    from core.storage.stores import open_store
+
+    try:
+        open_store(settings).check()
+    except OSError as error:
+        remedy = "check LINEWATCH_STORE_URL, the AWS_* variables, the rights to put objects, and LINEWATCH_SCRATCH"
+        return _Finding("store", "missing", f"{settings.store_url} cannot be written: {error.strerror}", remedy)
+    return _Finding("store", "ok", f"{settings.store_url} can be written")
 
 
 def _archives(settings: "Settings") -> list[_Finding]:
