@@ -11,7 +11,7 @@ FAULT_ARGS ?=
 SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-mqtt test-browser test-faults soak lint bench bench-feed bench-growth bench-gpu bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
+.PHONY: help demo docs test test-unit test-mqtt test-metrics test-browser test-faults soak lint bench bench-feed bench-growth bench-gpu bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
         bench-rescoring-rows bench-statistics bench-page vendor lock clean
 
 help: ## what there is
@@ -36,6 +36,9 @@ test-unit: $(READY) ## the tests that need no service
 test-mqtt: $(READY) ## results over MQTT, against a real Mosquitto (Debian's package mosquitto)
 	$(BIN)/python -m pytest tests/mqtt
 
+test-metrics: $(READY) ## alerts and exported metrics, with Prometheus' promtool (Debian's package prometheus)
+	$(BIN)/python -m pytest tests/metrics
+
 test-browser: $(READY) ## the page in a real browser (Debian's package chromium); writes screenshots to .screenshots/
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/browser
 
@@ -44,6 +47,9 @@ test-faults: $(READY) ## the crash suite: faults in running systems, with recove
 
 soak: $(READY) ## random faults under steady uploads for ten minutes (SOAK_ARGS="--seconds 3600 --seed 7")
 	$(BIN)/python -m tests.faults.soak $(SOAK_ARGS)
+
+docs: $(READY) ## the documentation site, in .site/
+	$(BIN)/python -m mkdocs build --strict
 
 lint: $(READY) ## style, types, layers, Dockerfile and Compose file
 	$(BIN)/ruff check .

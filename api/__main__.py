@@ -1,13 +1,16 @@
 """`python -m api`: serve the api on the address of the settings."""
 
+import logging
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 
 from api.connections import allow_open_files, limited_connections
 from api.services import Services
-from core.settings import settings_or_exit
+from core.logs import JsonFormatter
+from core.settings import Settings, settings_or_exit
 
 SHUTDOWN_SECONDS = 5
 """The time that requests have to end after a stop was requested."""
@@ -44,14 +47,25 @@ def main() -> int:
         host=settings.host,
         port=settings.port,
         http=limited_connections(most=settings.max_connections, header_seconds=settings.client_timeout),
+        forwarded_allow_ips=settings.trusted_proxy_list,
         access_log=False,
-        log_level="warning",
+        **_logging(settings),
         backlog=2048,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _Server(config, app.state.services)
     server.run()
     return 0 if server.started else 3
+
+
+def _logging(settings: Settings) -> dict[str, Any]:
+    """Set up the log, and return uvicorn's options for it."""
+    if settings.log_format == "text":
+        return {"log_level": "warning"}
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    return {"log_level": "warning", "log_config": None}
 
 
 if __name__ == "__main__":

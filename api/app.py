@@ -12,9 +12,12 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from api.access.authentication import Authentication
+from api.access.origins import allow_origins
 from api.openapi import DocumentedApp
 from api.requests.parameters import refuse_unknown_parameters
 from api.responses import problems
+from api.responses.bodiless import BodilessResponses
+from api.responses.root_path import RootPath
 from api.routes import (
     batches,
     deliveries,
@@ -23,6 +26,8 @@ from api.routes import (
     exports,
     health,
     inspections,
+    legal_holds,
+    metrics,
     model_versions,
     page,
     parts,
@@ -41,11 +46,14 @@ from api.routes.access import api_keys, audit_events, session
 from api.routes.rescoring import activations, challengers, comparisons, history, reports, runs, schedules
 from api.routes.whole_uploads import WholeUploads
 from api.services import ROUTE_THREADS, WORK_THREADS, Services
+from api.tracking import RequestTracking
 from core.settings import Settings, settings
 
 DESCRIPTION = """Asynchronous visual inspection: upload images, get scores and verdicts. Accepted images are never lost.
 
-Errors are `application/problem+json` (RFC 9457) with a stable `code`."""
+Errors are `application/problem+json` (RFC 9457) with a stable `code`. Times are ISO 8601 with a time zone; a date alone
+is midnight UTC. `HEAD` is answered where `GET` is. Bodies may be compressed with `Content-Encoding: gzip`. Every
+response has an `X-Request-ID`: that of the request, or a new one. It is in the log."""
 
 
 def create_app(configuration: Settings | None = None) -> FastAPI:
@@ -73,18 +81,25 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's pages load scripts from the internet; `api.routes.docs` does not
         redoc_url=None,
+        servers=[{"url": configuration.root_path}] if configuration.root_path else None,
         generate_unique_id_function=_operation_id,
     )
     app.state.services = services
     app.router.routes.append(WholeUploads(services))
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
+    app.add_middleware(BodilessResponses)
+    if configuration.cors_origin_list:
+        allow_origins(app, configuration.cors_origin_list)
+    if configuration.root_path:
+        app.add_middleware(RootPath, root_path=configuration.root_path)
+    app.add_middleware(RequestTracking)
     # `exports` comes before `inspections`: otherwise `export` would match `{inspection_id}`.
     resources = (exports, inspections, thumbnails, reviews, results, statistics, batches, parts)
     models = (recipes, model_versions, thresholds, training_runs, drift)
     webhooks = (webhook_endpoints, deliveries)
     rescoring = (runs, schedules, reports, history, activations, challengers, comparisons)
-    operation = (session, api_keys, audit_events, system)
+    operation = (session, api_keys, audit_events, system, metrics, legal_holds)
     for routes in (*resources, *models, *webhooks, *rescoring, *operation):
         app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     # These accept any query parameters: for clients of the old demo, probes and browsers.

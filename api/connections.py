@@ -4,13 +4,17 @@ uvicorn has no such limits: a client that sends nothing, that sends headers with
 closing its connection, would occupy it for ever.
 """
 
+import json
 import logging
 import resource
 import socket
 from asyncio import BaseTransport, TimerHandle, Transport
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.responses import problems
+from core.errors import Code, Refused
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +25,14 @@ UNACKNOWLEDGED_MS = 30_000
 
 MAX_HEADER_BYTES = 64 * 1024
 """The limit for the headers of a request, and for the trailers of a chunked body: the parser keeps them in memory."""
+
+TOO_LARGE = (
+    f"The address and the headers of a request must not be larger than {MAX_HEADER_BYTES} bytes together. "
+    "Send long fields in a form."
+)
+MALFORMED = "This is not an HTTP/1.1 request. Check the request line and the headers, and encode the address."
+TLS = "This port takes HTTP, not HTTPS. Use http://, or a proxy that takes HTTPS."
+_TLS_HANDSHAKE = b"\x16\x03"
 
 FILES_PER_CONNECTION = 2
 """The socket, and the file in the store that receives its image."""
@@ -58,6 +70,7 @@ class _LimitedConnection(HttpToolsProtocol):
     header_seconds: float
     _header_timer: TimerHandle | None = None
     _header_bytes = 0
+    _malformed = MALFORMED
 
     def connection_made(self, transport: BaseTransport) -> None:
         if len(self.connections) >= self.most:
@@ -74,6 +87,7 @@ class _LimitedConnection(HttpToolsProtocol):
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._malformed = TLS if data.startswith(_TLS_HANDSHAKE) else MALFORMED
         self._header_bytes += len(data)  # set to 0 when the parser gets through the headers, or to body data
         super().data_received(data)
         if self.transport.is_closing():
@@ -81,12 +95,27 @@ class _LimitedConnection(HttpToolsProtocol):
         has_responded = self.cycle is not None and self.cycle.response_complete
         if self._header_bytes > MAX_HEADER_BYTES:
             if self.cycle is None or has_responded:
-                self.send_400_response(f"The headers must not be larger than {MAX_HEADER_BYTES} bytes.")
+                self.send_400_response(TOO_LARGE)
             else:
                 self.transport.close()  # these are trailers
         elif has_responded and self._header_timer is None:
             # uvicorn has stopped its keep-alive timer. This is the rest of a refused body, or the start of a request.
             self._start_header_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Respond to what the parser cannot read; uvicorn would send plain text."""
+        if msg != TOO_LARGE:
+            msg = TOO_LARGE if self._header_bytes > MAX_HEADER_BYTES else self._malformed
+        content = json.dumps(problems.body(Refused(Code.MALFORMED_REQUEST, msg))).encode()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", problems.MEDIA_TYPE.encode()),
+            (b"content-length", str(len(content)).encode()),
+            (b"connection", b"close"),
+        ]
+        lines = [b"%s: %s\r\n" % header for header in headers]
+        self.transport.write(b"".join([STATUS_LINE[400], *lines, b"\r\n", content]))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -94,9 +123,9 @@ class _LimitedConnection(HttpToolsProtocol):
             self._start_header_timer()
 
     def on_headers_complete(self) -> None:
+        super().on_headers_complete()  # fails if the address is too long
         self._header_bytes = 0
         self._cancel_header_timer()
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._header_bytes = 0

@@ -19,7 +19,7 @@ from api.access.authentication import (
     SESSION_COOKIE,
     scope_needed,
 )
-from api.responses.problems import MEDIA_TYPE, STATUS, refuses
+from api.responses.problems import MEDIA_TYPE, refuses
 from api.responses.schemas import GateNotMet, LostCursor, Problem
 from core.errors import Code
 
@@ -124,6 +124,8 @@ def _common(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[Co
         yield from (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED)
     if "{" in path:
         yield Code.NOT_FOUND
+    if "{inspection_id}" in path:
+        yield Code.INSPECTION_EXPIRED
     if "requestBody" in operation:
         yield from (Code.MALFORMED_REQUEST, Code.UPLOAD_TOO_LARGE)
     if "requestBody" in operation or any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
@@ -133,7 +135,7 @@ def _common(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[Co
 
 
 def _model_of(status: HTTPStatus | None, description: str) -> type[Problem]:
-    if status == STATUS[Code.CURSOR_EXPIRED]:
+    if f"`{Code.CURSOR_EXPIRED}`" in description:
         return LostCursor
     return GateNotMet if f"`{Code.GATE_NOT_MET}`" in description else Problem
 

@@ -1,9 +1,11 @@
 """The connections and services of one api process, which all routes share."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -21,7 +23,7 @@ from api.responses.downloads import Downloads
 from api.waiting.event_streams import EventStreams
 from api.waiting.feed_long_polling import FeedLongPolls
 from api.waiting.long_polling import FinalCheck, Kind, LongPolls
-from core.database import create_pool
+from core.database import UNUSABLE, create_pool
 from core.delivery.allowed_targets import AllowList
 from core.feed.consumers import Reader
 from core.inspection import inspections
@@ -30,7 +32,13 @@ from core.rescoring import runs
 from core.settings import Settings
 from core.storage.image_store import Store, failure_key
 from core.storage.stores import open_store
+from core.system import status, store_usage
+from core.system.documents import System
+from core.system.final_counts import FinalCounts
+from core.system.metrics import SystemMetrics
 from core.training_runs import runs as training_runs
+
+log = logging.getLogger(__name__)
 
 POOL_SIZE = 24
 # There is a connection for every thread, and no kind of request waits for another kind.
@@ -65,6 +73,8 @@ class Services:
     allowed: AllowList
     downloads: Downloads
     event_streams: EventStreams
+    system_metrics: SystemMetrics
+    final_counts: FinalCounts
     probing: ThreadPoolExecutor
     """The thread of `/readyz`: long listings must not make the api look dead."""
 
@@ -117,6 +127,8 @@ class Services:
             allowed,
             Downloads(max_downloads=EXPORTS, threads=EXPORT_THREADS),
             EventStreams(feed_long_polls, most=STREAMS),
+            SystemMetrics(partial(_read_system, settings, engine, store)),
+            FinalCounts(),
             ThreadPoolExecutor(1, "probe"),
         )
 
@@ -151,6 +163,17 @@ class Services:
         """A connection within one transaction whose queries all read the same state of the database."""
         with self.engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
             yield connection
+
+
+def _read_system(settings: Settings, engine: Engine, store: Store) -> System | None:
+    """Return the state of the system; None if the database cannot be used."""
+    messages, disk = status.count_messages(settings), store_usage.disk(store, settings.min_free_bytes)
+    try:
+        with engine.begin() as connection:
+            return status.read(connection, Reader("metrics", is_admin=True), messages, disk)
+    except UNUSABLE as error:
+        log.warning("the state of the system cannot be read for metrics: %s", error)
+        return None
 
 
 # Coroutines: plain functions would each wait for a thread of the plain routes.

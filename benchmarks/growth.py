@@ -2,7 +2,8 @@
 
 The running system gets 10,000, 100,000 and then a million stored inspections, with their images and feed entries. At
 each size, images are sent through the front door while a report is read again and again, and pages of the feed and of
-the listing are timed. Autovacuum is on. BENCH_ARGS="SIZE …" replaces the sizes.
+the listing are timed. At last 100,000 images are sent, and the memory of each process is noted on the way. Autovacuum
+is on. BENCH_ARGS="SIZE …" replaces the sizes.
 """
 
 import http.client
@@ -36,6 +37,8 @@ SIZES: Final = (10_000, 100_000, 1_000_000)
 AT_ONCE: Final = 50_000
 IMAGES: Final = 1500
 RUNS: Final = 3
+ENDURANCE: Final = 10
+"""How many times 10,000 images are sent at last."""
 PAGES: Final = 200
 IDLE_SECONDS: Final = 30.0
 SETTLE_SECONDS: Final = 120.0
@@ -158,6 +161,14 @@ def measure_idle(contender: Contender) -> dict[str, float]:
     return {name: seconds / IDLE_SECONDS for name, seconds in cpu_between(before, usage(contender.roots)).items()}
 
 
+def endure(contender: Contender, first: int) -> Iterator[str]:
+    """Send 10,000 images again and again, and yield the rate and the MiB of memory of each process after each time."""
+    for number in range(ENDURANCE):
+        measured, _ = run(contender, Load(contender.target, JPEG, 10_000, first=first + 10_000 * number))
+        memory = {name: round(bytes_ / 2**20) for name, bytes_ in measured.memory_bytes.items()}
+        yield f"{10_000 * (number + 1)} images sent: {measured.rate:.0f}/s, MiB {memory}"
+
+
 def main() -> int:
     """Measure on a temporary system."""
     sizes = [int(word) for word in sys.argv[1:]] or SIZES
@@ -174,6 +185,8 @@ def main() -> int:
                 stored = size
                 result = measure(contender, size, step * 1_000_000)
                 print(result, f"{_scalar(engine, _BYTES) / (stored + step * RUNS * IMAGES):.0f} bytes each", flush=True)
+            for line in endure(contender, (len(sizes) + 1) * 1_000_000):
+                print(line, flush=True)
             engine.dispose()
     return 0
 

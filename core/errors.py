@@ -32,6 +32,8 @@ class Code(StrEnum):
     INVALID_CURSOR = "invalid_cursor"
     CURSOR_EPOCH = "cursor_epoch"
     CURSOR_EXPIRED = "cursor_expired"
+    IMAGE_EXPIRED = "image_expired"
+    INSPECTION_EXPIRED = "inspection_expired"
     INVALID_BUNDLE = "invalid_bundle"
     CALLBACK_UNREGISTERED = "callback_unregistered"
     WEBHOOK_TARGET_REFUSED = "webhook_target_refused"

@@ -3,6 +3,7 @@
 import re
 import sys
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -43,6 +44,12 @@ def _split_url(url: str) -> SplitResult:
     return parts
 
 
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+"""As browsers send it: in lower case, without a path. There is no wildcard: an API without keys trusts these pages."""
+
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+
+
 class SettingsError(Exception):
     """A setting is invalid. The message is one line that names its variable."""
 
@@ -80,10 +87,24 @@ class Settings(BaseSettings):
         None,
         description="API keys; off by default on a loopback address, always on elsewhere",
     )
+    cors_origins: str = Field(
+        "", description="other web pages that may use the API: https://host[:port], comma-separated; none by default"
+    )
+    root_path: str = Field("", description="the path below which a proxy publishes the API, such as /linewatch")
+    trusted_proxies: str | None = Field(
+        None,
+        description="addresses and ranges of proxies whose X-Forwarded-For and X-Forwarded-Proto count, "
+        "comma-separated; by default the loopback address",
+    )
 
     default_recipe: str = Field("default", description="the recipe for uploads that name none, and for /predict")
     max_upload_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     max_image_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    min_free_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="free space of the store below which uploads get 503 store_full; by default 5 % of its file "
+        "system, 2 GiB at most",
+    )
     max_batch_images: Annotated[int, Field(ge=1)] = 1000
     max_bundle_bytes: Annotated[int, Field(ge=1)] = 512 * 1024 * 1024
     client_timeout: Annotated[float, Field(gt=0, le=20)] = Field(
@@ -124,6 +145,17 @@ class Settings(BaseSettings):
         None, description="a worker creates this file when it is ready for work and removes it when it is not"
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="how the api, the workers and the dispatcher log: lines of text, or an object a line"
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="the address on which workers and dispatchers serve their metrics, without keys"
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65_000)] | None = Field(
+        None,
+        description="the port on which a worker or a dispatcher serves its metrics; nowhere by default, and if 0",
+    )
+
     training_device: Literal["auto", "cpu", "cuda"] = Field(
         "cpu", description="where training workers compute; a GPU that also scores would be shared with the line"
     )
@@ -155,6 +187,9 @@ class Settings(BaseSettings):
         description="the topic of a result, with {recipe}, {line_id}, {station_id}, {lot_id}, {part_id} and {view}",
     )
     feed_days: Annotated[int, Field(ge=1)] = Field(30, description="days that the feed keeps its entries")
+    audit_days: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="days that the audit log keeps its events; for ever by default"
+    )
     predict_timeout: Annotated[float, Field(gt=0)] = Field(
         30.0, description="how long /predict, heatmaps and thumbnails wait for the result"
     )
@@ -195,6 +230,34 @@ class Settings(BaseSettings):
             if not (is_bucket or path.startswith("/")) or ".." in root.split("/"):
                 raise ValueError(f"must be absolute folders and s3://bucket/prefix, comma-separated, not {root!r}")
         return roots
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_cors_origins(cls, origins: str) -> str:
+        for origin in _split_list(origins):
+            if _ORIGIN.fullmatch(origin) is None:
+                raise ValueError(f"must be origins such as https://host or http://host:3000, not {origin!r}")
+        return origins
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if _ROOT_PATH.fullmatch(path) is None or path.split("/")[1:2] in (["v1"], ["static"]):
+            raise ValueError(f"must look like /linewatch, not {path!r}")
+        return path
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_trusted_proxies(cls, proxies: str | None) -> str | None:
+        for entry in _split_list(proxies or ""):
+            try:
+                ip_network(entry)
+            except ValueError:
+                raise ValueError(
+                    f"must be addresses and ranges such as 10.0.0.5 and 10.1.0.0/16, not {entry!r}"
+                ) from None
+        return proxies
 
     @field_validator("store_url", "store_read_also")
     @classmethod
@@ -246,6 +309,16 @@ class Settings(BaseSettings):
     def archive_root_list(self) -> list[str]:
         """The entries of `archive_roots`."""
         return _split_list(self.archive_roots)
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        """The entries of `cors_origins`."""
+        return _split_list(self.cors_origins)
+
+    @property
+    def trusted_proxy_list(self) -> list[str] | None:
+        """The entries of `trusted_proxies`; None if it is not set."""
+        return None if self.trusted_proxies is None else _split_list(self.trusted_proxies)
 
     @property
     def listens_on_loopback(self) -> bool:

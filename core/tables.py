@@ -67,6 +67,7 @@ recipes = Table(
     Column("bit_depth", Text, nullable=False, server_default="auto"),
     Column("second_review", Boolean, nullable=False, server_default=text("false")),
     Column("role", Text, nullable=False, server_default="inspection"),
+    Column("retention", JSONB),  # `core.models.retention_policies.RetentionPolicy`; null keeps everything
     Column(
         "active_version_id",
         BigInteger,
@@ -137,6 +138,7 @@ images = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("bytes", BigInteger, nullable=False),
+    Column("removed_at", Timestamp),  # when retention removed the file; the row stays while an inspection has it
 )
 
 batches = Table(

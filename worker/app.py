@@ -1,4 +1,4 @@
-"""The Celery app of the workers: its settings, its log, and its readiness file."""
+"""The Celery app of the workers: its settings, its log, its metrics, and its readiness file."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from celery import Celery, signals
 
 from core.queue.broker import celery_settings
 from core.settings import Settings
+from worker import metrics_server
 from worker.logs import set_up_logging
 
 END_SECONDS = 5.0
@@ -24,7 +25,8 @@ def create_app(name: str, settings: Settings) -> Celery:
     app = Celery(name)
     app.conf.update(celery_settings(settings))
     # weak=False: the signals hold their receivers, which live as long as the process.
-    signals.setup_logging.connect(set_up_logging, weak=False)
+    signals.setup_logging.connect(lambda **_: set_up_logging(settings.log_format), weak=False)
+    signals.worker_init.connect(lambda **_: metrics_server.start(settings), weak=False)
     readiness = Readiness(settings.ready_file)
     signals.worker_ready.connect(readiness.on_worker_ready, weak=False)
     signals.worker_shutting_down.connect(readiness.on_worker_shutting_down, weak=False)

@@ -17,11 +17,13 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
+from prometheus_client import Counter, Histogram
 from sqlalchemy import Connection, Engine
 
 from core.database import UNUSABLE, create_pool
 from core.drift import counting, episodes, report
 from core.feed import feed
+from core.metrics import DURATIONS
 from core.models import model_versions, recipes
 from core.queue import bulk_share, finishing, leases, notifications, publishing
 from core.queue.broker import (
@@ -41,7 +43,9 @@ from core.rescoring import planning, schedules, slices
 from core.settings import Settings, settings_or_exit
 from core.statistics import counting as statistics
 from core.system import workers
+from core.system.final_counts import FinalCounts
 from core.training_runs import claims
+from worker import metrics_server
 from worker.heartbeat import Activity, Heartbeat
 from worker.logs import set_up_logging
 from worker.outages import BROKER_DOWN
@@ -64,6 +68,13 @@ POOL_SIZE = 1
 WOKEN_AT_ONCE = 4
 """How many messages wake workers for slices. A worker continues while there are slices, so a few suffice."""
 
+_ROUND = Histogram("linewatch_dispatcher_round_duration_seconds", "How long a round takes.", buckets=DURATIONS)
+_CHECK_FAILURES = Counter("linewatch_dispatcher_check_failures", "Checks of a round that failed unexpectedly.")
+_RESCUES = Counter("linewatch_rescues", "Inspections that were queued again because their worker was lost.")
+_REPUBLISHED = Counter(
+    "linewatch_republished_inspections", "Inspections that were published again: no message named them.", ["queue"]
+)
+
 
 class Dispatcher:
     """One dispatcher; `round` runs every check once."""
@@ -75,6 +86,7 @@ class Dispatcher:
         self._celery.conf.update(celery_settings(settings))
         self._redis = notifications.connect(settings)
         self._notifier = Notifier(settings)
+        self._final_counts = FinalCounts()
         self._due: dict[Callable[[], None], float] = {}
         self._newest = 0
         self._granted_uploads = False  # whether the last grant went to uploads, not to slices
@@ -100,7 +112,7 @@ class Dispatcher:
             OperationalError and the like: the database cannot be used.
             RedisError, BrokerError, OSError: Redis cannot be used; changes in the database are kept.
         """
-        with self._engine.connect() as self._connection:
+        with _ROUND.time(), self._engine.connect() as self._connection:
             self._run_checks()
         self._rounded_at = time.monotonic()
 
@@ -128,6 +140,7 @@ class Dispatcher:
                 raise
             except Exception:  # a bug, or data that it does not expect; the other checks must go on
                 log.exception("a check failed, trying again in the next round")
+                _CHECK_FAILURES.inc()
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -139,12 +152,15 @@ class Dispatcher:
     def _reclaim_expired_leases(self) -> None:
         with self._transaction() as connection:
             expired = leases.reclaim_expired_leases(connection)
+        _RESCUES.inc(expired)
         if expired:
             log.warning("%d leases expired; their inspections are queued again", expired)
 
     def _fail_overdue(self) -> None:
         with self._transaction() as connection:
             finished = finishing.fail_overdue(connection)
+            self._final_counts.learn(connection, finished)
+        self._final_counts.add(finished)
         if finished.inspections:
             log.warning("%d inspections passed their deadline", len(finished.inspections))
         self._notifier.finished(finished)
@@ -174,6 +190,7 @@ class Dispatcher:
             groups[row.recipe_id, row.priority].append(row.id)
         for (recipe_id, priority), ids in groups.items():
             log.info("published %d forgotten inspections on %s", len(ids), priority)
+            _REPUBLISHED.labels(priority).inc(len(ids))
             for start in range(0, len(ids), self._settings.minibatch):
                 minibatch = ids[start : start + self._settings.minibatch]
                 self._send(Task.SCORE, *score_arguments(recipe_id, priority, minibatch), queue=priority)
@@ -305,11 +322,12 @@ def run(dispatcher: Dispatcher, stopping: threading.Event, interval: float) -> N
 
 def main() -> None:
     """Dispatch until SIGTERM or SIGINT."""
-    set_up_logging()
+    settings = settings_or_exit()
+    set_up_logging(settings.log_format)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    settings = settings_or_exit()
+    metrics_server.start(settings)
     dispatcher = Dispatcher(settings)
     heartbeat = Heartbeat(settings, "dispatcher", dispatcher.activity)
     heartbeat.start()

@@ -14,6 +14,7 @@ from uuid import UUID
 from celery import signals
 
 from core.database import create_pool
+from core.logs import bound
 from core.queue.broker import Task
 from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
@@ -105,7 +106,8 @@ signals.worker_shutdown.connect(worker.on_shutdown, weak=False)
 @app.task(name=Task.PLAN_RUN)
 def plan_run(run_id: str) -> None:
     """Plan as much of a re-scoring run as there is room for slices."""
-    worker.process.planner.plan(UUID(run_id))
+    with bound(rescore_run_id=run_id):
+        worker.process.planner.plan(UUID(run_id))
 
 
 @app.task(name=Task.THUMBNAILS)

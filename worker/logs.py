@@ -3,17 +3,19 @@
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Literal
 
+from core.logs import JsonFormatter
 from worker.outages import OUTAGE
 
 CHATTY = ("celery", "kombu", "httpx")
 
 
-def set_up_logging(**_: Any) -> None:
-    """Log one line for each record to standard error; the supervisor adds the time."""
+def set_up_logging(log_format: Literal["text", "json"]) -> None:
+    """Log one line for each record to standard error; to text, the supervisor adds the time."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    is_json = log_format == "json"
+    handler.setFormatter(JsonFormatter() if is_json else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     handler.addFilter(without_traceback_of_outages)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in CHATTY:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import signals
+from prometheus_client import REGISTRY
 
 from core.database import create_pool
 from core.intake.image_decoding import Undecodable
@@ -26,6 +27,7 @@ from worker.model_checking import ModelChecker
 from worker.outages import BROKER_DOWN
 from worker.pipeline.anomaly_maps import anomaly_map as anomaly_map_of
 from worker.pipeline.faults import WorkerUnfit
+from worker.pipeline.gpu_use import GpuUse
 from worker.pipeline.isolated_decoding import IsolatedDecoder
 from worker.pipeline.live_load import LiveLoad
 from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
@@ -87,6 +89,8 @@ class _Worker:
 
     def on_init(self, **_: Any) -> None:
         log.info("scoring on %s", self.process.models.device)
+        if self.process.models.device == "cuda":
+            REGISTRY.register(GpuUse())
         self.process.heartbeat.start()
 
     def on_ready(self, **_: Any) -> None:

@@ -9,6 +9,7 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.access import request_bodies
+from api.access.content_encodings import decompress, is_compressed
 from api.access.credentials import Credentials
 from api.access.origins import check_loopback_host, check_same_origin
 from api.access.rate_limits import RateLimits
@@ -83,6 +84,8 @@ class Authentication:
         self._app = app
         self._needs_key = settings.auth_required
         self._client_timeout = settings.client_timeout
+        self._max_upload_bytes = settings.max_upload_bytes
+        self._cors_origins = frozenset(settings.cors_origin_list)
         self._credentials = credentials
         self._rates = RateLimits()
 
@@ -90,15 +93,21 @@ class Authentication:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
         try:
-            identity = await self._identify(scope["method"], scope["path"], Headers(scope=scope))
+            identity = await self._identify(scope["method"], scope["path"], headers)
+            compressed = is_compressed(headers)
         except Refused as refused:
             await response(refused)(scope, receive, send)
             return
         state = scope.setdefault("state", {})
         state.update(actor=identity.actor, is_admin=identity.is_admin, identity=identity)
         is_upload = UPLOADS.fullmatch(scope["path"]) is not None
-        await self._app(scope, request_bodies.limit(receive, is_upload=is_upload, seconds=self._client_timeout), send)
+        receive = request_bodies.limit(receive, is_upload=is_upload, seconds=self._client_timeout)
+        if compressed:
+            most = self._max_upload_bytes if is_upload else request_bodies.MAX_BYTES
+            receive = decompress(receive, is_upload=is_upload, most=most)
+        await self._app(scope, receive, send)
 
     async def _identify(self, method: str, path: str, headers: Headers) -> Identity:
         """Return who sent a request, if it may do what it asks for."""
@@ -107,7 +116,7 @@ class Authentication:
         if not self._needs_key:
             check_loopback_host(headers)
             if method not in SAFE_METHODS:
-                check_same_origin(headers)
+                check_same_origin(headers, self._cors_origins)
             return LOCAL
         if path == SESSION:
             return await self._identify_signed_in(method, headers)

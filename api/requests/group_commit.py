@@ -19,9 +19,11 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from api.metrics import ACCEPTED, REFUSED_IMAGES
 from api.publisher import Publisher
 from api.requests.image_storing import AnyUpload, ImageStoring, Stored
 from api.requests.queue_limits import QueueLimits
+from api.requests.space_limit import SpaceLimit
 from api.responses.problems import database_unavailable
 from core.database import UNUSABLE
 from core.delivery import endpoints
@@ -30,8 +32,10 @@ from core.errors import Refused
 from core.intake import idempotency, submission
 from core.intake.idempotency import Key
 from core.intake.submission import Accepted, Submission
+from core.logs import bound, current_ids
 from core.models import recipes
 from core.queue import depths
+from core.queue.broker import SCORING_QUEUES
 from core.queue.depths import Depths
 from core.settings import Settings
 from core.storage.image_store import Store
@@ -44,9 +48,12 @@ LINGER_SECONDS = 0.005
 """The time that a group waits for further requests if the last group had several. A lone upload does not wait."""
 
 DEPTH_SECONDS = 1.0
+SPACE_SECONDS = 1.0
 RECIPE_SECONDS = 1.0
 CALLBACK_SECONDS = 1.0
 LOOKUP_THREADS = 2
+
+_ACCEPTED = {priority: ACCEPTED.labels(priority) for priority in SCORING_QUEUES}
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class _PendingRequest:
     api_key: str | None
     errors: Sequence[Mapping[str, Any]]
     accepted: asyncio.Future[Accepted]
+    request_id: str | None
 
     def submission(self, stored: Stored) -> Submission:
         plain = Submission(stored.inspections, self.as_batch, self.callback_url, api_key=self.api_key)
@@ -76,6 +84,7 @@ class GroupCommit:
         self._storing = ImageStoring(store, max_pixels=settings.max_image_pixels)
         self._publisher = publisher
         self._limits = QueueLimits(settings)
+        self.space = SpaceLimit(store, settings.min_free_bytes)
         self._allowed = allowed
         self._recipes: dict[str, tuple[float, bool]] = {}  # a cache: expiry, and whether there is a model version
         self._callbacks: dict[Origin, float] = {}  # a cache: the expiry of a check
@@ -90,7 +99,9 @@ class GroupCommit:
         self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._watch_depth())]
+        await asyncio.to_thread(self.space.measure)
+        loops = (self._commit_groups(), self._watch_depth(), self._watch_space())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -106,9 +117,10 @@ class GroupCommit:
         Each recipe is looked up at most once a second.
 
         Raises:
-            Refused: QUEUE_FULL, WAITING_QUEUE_FULL, RECIPE_UNKNOWN, RECIPE_WITHOUT_MODEL.
+            Refused: STORE_FULL, QUEUE_FULL, WAITING_QUEUE_FULL, RECIPE_UNKNOWN, RECIPE_WITHOUT_MODEL.
         """
         async with self._allow_replay(key):
+            self.space.check()
             now = time.monotonic()
             expires_at, has_model = self._recipes.get(recipe, (0.0, False))
             if expires_at < now:
@@ -169,7 +181,10 @@ class GroupCommit:
             errors: rejected parts of the request. They are stored with the key, to be repeated in later responses.
         """
         accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self._arrived.append(_PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted))
+        request_id = current_ids().get("request_id")
+        self._arrived.append(
+            _PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted, request_id)
+        )
         self._has_arrived.set()
         if len(self._arrived) >= self._minibatch:
             self._has_minibatch.set()
@@ -204,6 +219,11 @@ class GroupCommit:
                 log.warning("could not count the inspections in flight: %s", error)
             await asyncio.sleep(DEPTH_SECONDS)
 
+    async def _watch_space(self) -> None:
+        while True:
+            await asyncio.sleep(SPACE_SECONDS)
+            await asyncio.to_thread(self.space.measure)
+
     def _count(self) -> Depths:
         with self._engine.begin() as connection:
             return depths.count(connection)
@@ -226,6 +246,7 @@ class GroupCommit:
                 _set_result(pending.accepted, result)
                 if isinstance(result, Accepted) and not result.replayed:
                     self._count_accepted(result, pending.api_key)
+                    _count_refused(pending.errors)
             self._publish([result for result in results if isinstance(result, Accepted) and not result.replayed])
 
     async def _next_group(self, *, linger: bool) -> list[_PendingRequest]:
@@ -249,6 +270,7 @@ class GroupCommit:
             _, has_model = self._recipes.get(inspection.recipe, (0.0, True))
             work_class = depths.work_class_of(inspection.priority, has_model=has_model)
             self._limits.add(work_class, inspection.recipe, api_key, 1)
+            _ACCEPTED[inspection.priority].inc()
 
     def _publish(self, accepted: Sequence[Accepted]) -> None:
         for submitted in accepted:
@@ -257,13 +279,14 @@ class GroupCommit:
 
     def _commit(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
         """Store the images and insert the rows. A request whose images cannot be stored does not affect the others."""
-        stored = self._storing.store([pending.uploads for pending in group])
-        submissions = [
-            pending.submission(result)
-            for pending, result in zip(group, stored, strict=True)
-            if isinstance(result, Stored)
-        ]
-        inserted = iter(self._insert(submissions) if submissions else ())
+        with bound(request_ids=[pending.request_id for pending in group]):
+            stored = self._storing.store([pending.uploads for pending in group])
+            submissions = [
+                pending.submission(result)
+                for pending, result in zip(group, stored, strict=True)
+                if isinstance(result, Stored)
+            ]
+            inserted = iter(self._insert(submissions) if submissions else ())
         return [next(inserted) if isinstance(result, Stored) else result for result in stored]
 
     def _insert(self, submissions: Sequence[Submission]) -> Sequence[Accepted | Exception]:
@@ -279,6 +302,11 @@ class GroupCommit:
                 return [error]
             # One request is at fault. Insert each one separately.
             return [result for each in submissions for result in self._insert([each])]
+
+
+def _count_refused(errors: Sequence[Mapping[str, Any]]) -> None:
+    for error in errors:
+        REFUSED_IMAGES.labels(error["code"]).inc()
 
 
 def _set_result(accepted: asyncio.Future[Accepted], result: Accepted | Exception) -> None:

@@ -120,13 +120,15 @@ async def refuse_unknown_parameters(request: Request) -> None:
 
 
 def once_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Names and values as a mapping.
+    """Names and values as a mapping, without the empty values: clients send each field of a form, filled in or not.
 
     Raises:
         Refused: INVALID_FIELD for a repeated name.
     """
     values: dict[str, str] = {}
     for name, value in pairs:
+        if value == "":
+            continue
         if name in values:
             raise Refused(Code.INVALID_FIELD, f"{name}: given more than once.")
         values[name] = value

@@ -12,6 +12,7 @@ from fastapi import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from api.requests.file_names import decoded_file_name
 from api.requests.store_refusals import store_refusal
 from core.errors import Code, Refused
 from core.intake.image_decoding import read_header
@@ -26,6 +27,9 @@ ITEMS_BYTES = 4 * 1024 * 1024
 MAX_FIELDS = 64
 DRAIN_SECONDS = 10
 DRAIN_BYTES = 64 * 1024 * 1024
+ANY_BYTES = "application/octet-stream"
+UNSPECIFIC_TYPES = frozenset({"", ANY_BYTES, "binary/octet-stream", "application/x-www-form-urlencoded"})
+"""What clients send that know no image types. The last is the default of curl and PowerShell for any body."""
 _THREADS = 16
 
 T = TypeVar("T")
@@ -50,7 +54,7 @@ class RefusedPart:
 
 @dataclass
 class Form:
-    """A received form: its fields, and its images in the order of the form."""
+    """A received form: its fields that are not empty, and its images in the order of the form."""
 
     fields: dict[str, str] = field(default_factory=dict)
     images: list[Received | RefusedPart] = field(default_factory=list)
@@ -203,6 +207,7 @@ class _FormReader:
         self._image = image
         self._max_images = max_images
         self._segment: MultipartSegment | None = None
+        self._file_name: str | None = None
         self._incoming: _IncomingImage | None = None
         self._value = bytearray()
 
@@ -223,12 +228,13 @@ class _FormReader:
 
     async def _begin(self, segment: MultipartSegment) -> None:
         self._segment = segment
+        self._file_name = decoded_file_name(segment["Content-Disposition"], segment.filename)
         self._value.clear()
         if segment.name == self._image:
             if len(self.form.images) >= self._max_images:
                 raise Refused(Code.TOO_MANY_IMAGES, f"A request may have at most {self._max_images} image(s).")
             self._incoming = _IncomingImage(self._receiver)
-        elif segment.filename is not None:
+        elif self._file_name is not None:
             raise Refused(Code.INVALID_FIELD, f"{segment.name}: only the part {self._image!r} may be a file.")
         else:
             self._check_new_field(segment.name)
@@ -261,21 +267,20 @@ class _FormReader:
         assert self._segment is not None  # noqa: S101 - the parser sends a segment first
         if self._incoming is not None:
             try:
-                received = await self._incoming.finish(self._segment.filename)
+                received = await self._incoming.finish(self._file_name)
             except Refused as refused:
                 await self._refuse(refused)
             else:
                 self.form.images.append(received)
                 self._incoming = None
-        elif self._segment.name != self._image:
+        elif self._segment.name != self._image and self._value:
             self.form.fields[self._segment.name] = _text(self._segment.name, bytes(self._value))
 
     async def _refuse(self, refused: Refused) -> None:
-        assert self._segment is not None  # noqa: S101 - the image belongs to this segment
         assert self._incoming is not None  # noqa: S101 - it is the refused image
         await self._incoming.discard()
         self._incoming = None
-        self.form.images.append(RefusedPart(self._segment.filename, refused))
+        self.form.images.append(RefusedPart(self._file_name, refused))
 
 
 def is_form(request: Request) -> bool:
@@ -284,8 +289,9 @@ def is_form(request: Request) -> bool:
 
 
 def is_image(request: Request) -> bool:
-    """Whether the content type is an image type."""
-    return _media_type(request).startswith("image/")
+    """Whether the body may be the bytes of an image, which decide: an image type, or one that names no format."""
+    media_type = _media_type(request)
+    return media_type.startswith("image/") or media_type in UNSPECIFIC_TYPES
 
 
 def _media_type(request: Request) -> str:
@@ -318,5 +324,5 @@ async def _drain(request: Request, stream: AsyncIterator[bytes], error: BaseExce
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in stream:
                 pass
-    except (TimeoutError, ClientDisconnect, RuntimeError):
-        return  # RuntimeError: the stream was already read to its end
+    except (TimeoutError, ClientDisconnect, RuntimeError, Refused):
+        return  # RuntimeError: the stream was already read to its end; Refused: the rest is refused, too

@@ -1,9 +1,13 @@
 """Conditional requests (RFC 9110, section 13): a client that has the current content need not get it again."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Header
 
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "What you have with the `ETag` in `If-None-Match` is current."}
+}
+"""The `responses` of a route that gives an `ETag`. `api.responses.bodiless` answers."""
 IfNoneMatch = Annotated[str | None, Header(description="the `ETag` of what you have; if it is current, you get 304")]
 
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from api.metrics import count_refusal
 from core.database import UNUSABLE
 from core.errors import Code, Refused
 from core.storage.image_store import StoreUnavailable
@@ -46,6 +47,8 @@ STATUS: Mapping[Code, HTTPStatus] = {
     Code.INVALID_CURSOR: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.CURSOR_EPOCH: HTTPStatus.GONE,
     Code.CURSOR_EXPIRED: HTTPStatus.GONE,
+    Code.IMAGE_EXPIRED: HTTPStatus.GONE,
+    Code.INSPECTION_EXPIRED: HTTPStatus.GONE,
     Code.INVALID_BUNDLE: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.CALLBACK_UNREGISTERED: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.WEBHOOK_TARGET_REFUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -86,7 +89,8 @@ def body(refused: Refused) -> dict[str, Any]:
 
 
 def response(refused: Refused) -> JSONResponse:
-    """The HTTP response for an error."""
+    """The HTTP response for an error, which is counted as a refusal."""
+    count_refusal(refused.code)
     status = STATUS[refused.code]
     headers = {}
     if refused.retry_after is not None or status is HTTPStatus.SERVICE_UNAVAILABLE:
@@ -177,12 +181,13 @@ async def http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _methods(request: Request) -> set[str]:
     """The methods of all routes with this path; Starlette's own header has those of the first one only."""
-    return {
+    methods = {
         method
         for method in _METHODS
         for route in request.app.routes
         if route.matches({**request.scope, "method": method})[0] is Match.FULL
     }
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:

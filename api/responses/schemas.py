@@ -14,6 +14,7 @@ from core.feed import consumers, feed
 from core.inspection import parts
 from core.models import recipes
 from core.models.bit_depths import BitDepthChoice
+from core.models.retention_policies import RetentionPolicy
 from core.rescoring import gate, runs
 from core.rescoring.documents import RescoreRun
 from core.rescoring.reports.documents import RescoreResult
@@ -199,7 +200,8 @@ class Recipe(BaseModel):
 
     `without_model` says whether images are refused or wait while there is no active version. `bit_depth` is for the
     next training; scoring uses the bit depth of the active version. With `second_review`, two people must agree on a
-    review. The `role` of a recipe that only serves to compare others with is `reference`.
+    review. The `role` of a recipe that only serves to compare others with is `reference`. `retention` is null if
+    everything is kept for ever.
     """
 
     name: str
@@ -208,6 +210,7 @@ class Recipe(BaseModel):
     bit_depth: BitDepthChoice
     second_review: bool
     role: recipes.Role
+    retention: RetentionPolicy | None
     active_version: int | None
     challenger: Challenger | None
     created_at: dt.datetime

@@ -119,7 +119,8 @@ def _uploads(services: Services, form: Form) -> list[Upload]:
 
 
 def _upload(services: Services, received: Received, common: Mapping[str, Any], item: Mapping[str, Any]) -> Upload:
-    fields = upload_fields({"external_id": received.file_name or None, **common, **item})
+    filled_in = {name: value for name, value in item.items() if value != ""}
+    fields = upload_fields({"external_id": received.file_name or None, **common, **filled_in})
     return Upload(received.staged, new_inspection(services, received.image, fields))
 
 
@@ -201,6 +202,8 @@ def cancel_batch(batch_id: UUID, services: Context) -> Batch:
     """Cancel a batch and all its inspections that are not final."""
     with services.transaction() as connection:
         finished = finishing.cancel_batch(connection, batch_id)
+        services.final_counts.learn(connection, finished)
         batch = batches.get(connection, batch_id)
+    services.final_counts.add(finished)
     services.publisher.notify(finished)
     return Batch.of(batch)

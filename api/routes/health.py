@@ -1,6 +1,8 @@
 """Probes: `/healthz` (the process is alive) and `/readyz` (uploads can be accepted)."""
 
 import asyncio
+from importlib.metadata import version
+from typing import Final
 
 from fastapi import APIRouter
 from sqlalchemy import text
@@ -13,17 +15,18 @@ from core.errors import Code, Refused
 router = APIRouter(tags=["health"])
 
 CHECK_SECONDS = 10.0
+_VERSION: Final = version("linewatch")
 
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """Check that the process is alive. It uses no other service."""
-    return {"status": "alive"}
+    """Check that the process is alive, and return the version that it runs. It uses no other service."""
+    return {"status": "alive", "version": _VERSION}
 
 
 @router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE, Code.NOT_READY))
 async def readyz(services: Context) -> dict[str, str]:
-    """Check that uploads can be accepted: PostgreSQL answers, the store can be written, and uploads are committed.
+    """Check that uploads can be accepted: PostgreSQL answers, the store has room, and uploads are committed.
 
     Redis is not needed for this.
     """
@@ -44,3 +47,4 @@ def _check(services: Services) -> None:
         services.store.check()
     except OSError as error:
         raise store_refusal(error) from error
+    services.group_commit.space.check()

@@ -28,7 +28,8 @@ from api.requests.parameters import (
     once_each,
     upload_fields,
 )
-from api.requests.uploads import is_form, is_image
+from api.requests.uploads import ANY_BYTES, is_form, is_image
+from api.responses.etags import NOT_MODIFIED, IfNoneMatch
 from api.responses.problems import refuses
 from api.responses.related_inspections import Neighbours
 from api.responses.schemas import InspectionPage, OpcUaPage, binary
@@ -37,7 +38,7 @@ from api.services import Actor, ApiKey, Context, Services
 from core.documents.documents import Inspection
 from core.documents.opcua import OpcUaResult
 from core.errors import Code, Refused
-from core.inspection import inspections, neighbours, reviews
+from core.inspection import inspected_images, inspections, neighbours, reviews
 from core.inspection.inspections import Filters, Reviewed
 from core.intake.idempotency import Key
 from core.intake.image_decoding import MEDIA_TYPES, Header
@@ -48,17 +49,18 @@ from core.storage.image_store import image_key
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
 
+_BINARY = {"type": "string", "format": "binary"}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
+            **{kind: {"schema": _BINARY} for kind in (*MEDIA_TYPES.values(), ANY_BYTES)},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
                     "required": ["image"],
                     "properties": {
-                        "image": {"type": "string", "format": "binary"},
+                        "image": _BINARY,
                         **UploadFields.model_json_schema()["properties"],
                     },
                 }
@@ -89,7 +91,7 @@ UPLOAD_REFUSALS = (
     Code.STORE_FULL,
     Code.STORE_UNAVAILABLE,
 )
-MAP_REFUSALS = refuses(Code.MALFORMED_REQUEST, Code.INVALID_TRANSITION, Code.TIMEOUT)
+MAP_REFUSALS = refuses(Code.MALFORMED_REQUEST, Code.INVALID_TRANSITION, Code.IMAGE_EXPIRED, Code.TIMEOUT)
 IMMUTABLE = {
     "Cache-Control": "private, max-age=31536000, immutable",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -116,6 +118,9 @@ async def submit_inspection(
 ) -> Inspection:
     """Submit one image: as raw bytes with the fields as query parameters, or as a form with one part `image`.
 
+    The bytes decide the format, so raw bytes may also come as `application/octet-stream` or without a content type.
+    An empty field is as if it were left out.
+
     The response is sent when the image is stored durably, before it is scored.
     """
     with services.in_flight.hold(actor, idempotency_key) as key:
@@ -125,7 +130,8 @@ async def submit_inspection(
             accepted = await _submit_raw(request, services, key, api_key)
         else:
             raise Refused(
-                Code.UNSUPPORTED_MEDIA_TYPE, "Send the image with an image/* content type, or as multipart/form-data."
+                Code.UNSUPPORTED_MEDIA_TYPE,
+                "Send the image with an image/* content type, as application/octet-stream, or as multipart/form-data.",
             )
     set_replayed(response, replayed=accepted.replayed)
     inspection = accepted.inspections[0]
@@ -267,10 +273,12 @@ def cancel_inspection(inspection_id: UUID, services: Context) -> Inspection:
     """Cancel an inspection that is not final."""
     with services.transaction() as connection:
         finished = finishing.cancel(connection, inspection_id)
+        services.final_counts.learn(connection, finished)
         inspection = inspections.get(connection, inspection_id)
     status = inspection.status
     if not finished.inspections and status != "cancelled":
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {status} and cannot be cancelled.")
+    services.final_counts.add(finished)
     services.publisher.notify(finished)
     return Inspection.of(inspection)
 
@@ -319,15 +327,19 @@ def retract_review(
     response_model=None,
     responses=binary(*MEDIA_TYPES.values())
     | {307: {"description": "With `redirect`: the image is in a bucket, at `Location`."}}
-    | refuses(Code.STORE_UNAVAILABLE),
+    | NOT_MODIFIED
+    | refuses(Code.IMAGE_EXPIRED, Code.STORE_UNAVAILABLE),
 )
-def get_image(inspection_id: UUID, services: Context, redirect: bool = False) -> Response:
-    """Get the stored image file.
+def get_image(
+    inspection_id: UUID, services: Context, redirect: bool = False, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Get the stored image file. 410 `image_expired` once the `retention` of its recipe has removed it.
 
     With `redirect=true` and a bucket as the image store, the response may be 307 with a link that anyone can use for
     `LINEWATCH_STORE_LINK_SECONDS`. Follow it without the API key. Otherwise the response is the file.
     """
     inspection = _load(services, inspection_id)
+    inspected_images.check_stored(inspection.image_removed_at)
     key = image_key(inspection.image_day, inspection.image_sha256)
     seconds = services.settings.store_link_seconds
     if redirect and seconds and (link := services.store.link(key, seconds=seconds)):
@@ -392,7 +404,7 @@ def _scored_inspection(services: Services, inspection_id: UUID, what: str) -> _S
     """The stored image and result of a completed inspection.
 
     Raises:
-        Refused: INVALID_TRANSITION if the inspection has no score; NOT_FOUND.
+        Refused: INVALID_TRANSITION if the inspection has no score; IMAGE_EXPIRED; NOT_FOUND.
     """
     inspection = _load(services, inspection_id)
     if (
@@ -403,6 +415,7 @@ def _scored_inspection(services: Services, inspection_id: UUID, what: str) -> _S
         or inspection.threshold is None
     ):
         raise Refused(Code.INVALID_TRANSITION, f"Inspection {inspection_id} is {inspection.status}; it has no {what}.")
+    inspected_images.check_stored(inspection.image_removed_at)
     header = Header(inspection.image_media_type, inspection.image_width, inspection.image_height)
     stored = StoredImage(inspection.image_day, inspection.image_sha256, inspection.image_bytes, header)
     return _ScoredInspection(

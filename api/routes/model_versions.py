@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy import Connection
 
 from api.requests.parameters import RecipePath, VersionPath
+from api.responses.etags import NOT_MODIFIED, IfNoneMatch
 from api.responses.problems import refuses
 from api.responses.schemas import ModelVersionList, binary
 from api.responses.stored_files import StoredFileResponse
@@ -65,6 +66,7 @@ async def upload_model_version(
     The version becomes `ready` after a worker has loaded it and reproduced its golden scores. Uploading the same bundle
     again returns the existing version, with status 200.
     """
+    services.group_commit.space.check()
     await asyncio.to_thread(_check_recipe, services, name)
     staged = await services.receiver.in_thread(services.store.stage)
     try:
@@ -116,9 +118,11 @@ def get_model_version(name: RecipePath, version: VersionPath, services: Context)
 @router.get(
     "/model-versions/{version}/bundle",
     response_class=FileResponse,
-    responses=binary("application/x-tar") | refuses(Code.STORE_UNAVAILABLE),
+    responses=binary("application/x-tar") | NOT_MODIFIED | refuses(Code.STORE_UNAVAILABLE),
 )
-def get_bundle(name: RecipePath, version: VersionPath, services: Context) -> FileResponse:
+def get_bundle(
+    name: RecipePath, version: VersionPath, services: Context, if_none_match: IfNoneMatch = None
+) -> FileResponse:
     """Get the uploaded bundle."""
     with services.transaction() as connection:
         sha256 = model_versions.get(connection, name, version).sha256

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -41,20 +41,28 @@ HEADERS: Final = {
 router = APIRouter(include_in_schema=False)
 
 
-def _page() -> FileResponse:
+def _page(request: Request) -> Response:
     """Serve the page. It chooses the view by its address."""
-    return FileResponse(FOLDER / "index.html", headers=HEADERS)
+    return _page_response(request)
+
+
+def _page_response(request: Request, status_code: int = 200) -> Response:
+    root_path = request.app.state.services.settings.root_path
+    if not root_path:
+        return FileResponse(FOLDER / "index.html", status_code=status_code, headers=HEADERS)
+    page = (FOLDER / "index.html").read_text(encoding="utf-8")
+    return HTMLResponse(page.replace('="/', f'="{root_path}/'), status_code=status_code, headers=HEADERS)
 
 
 for _path in VIEWS:
-    router.add_api_route(_path, _page, response_class=FileResponse, name=f"page {_path}")
+    router.add_api_route(_path, _page, response_class=HTMLResponse, name=f"page {_path}")
 
 
 async def not_found(request: Request, error: Exception) -> Response:
     """Answer a browser that opens an unknown address with the page, which says so; anything else with a problem."""
     wants_page = request.method == "GET" and "text/html" in request.headers.get("Accept", "")
     if wants_page and not request.url.path.startswith(("/v1", "/static")):
-        return FileResponse(FOLDER / "index.html", status_code=404, headers=HEADERS)
+        return _page_response(request, 404)
     return await problems.http_error(request, error)
 
 

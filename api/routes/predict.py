@@ -83,6 +83,7 @@ async def predict_heatmap(request: Request, services: Context) -> Response:
     """Get the anomaly map of a JPEG or PNG as a grey PNG, in the input size of the model."""
     try:
         _require_form(request)
+        services.group_commit.space.check()
         version, threshold = await asyncio.to_thread(_active, services)
         async with services.receiver.form(request, image="file", max_images=1) as form:
             received = _jpeg_or_png(form.single_image("file"))

@@ -13,6 +13,7 @@ from core.errors import Code
 from core.models import recipes
 from core.models.bit_depths import BitDepthChoice
 from core.models.recipes import Role
+from core.models.retention_policies import RetentionPolicy
 from core.rescoring import challengers
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
@@ -40,6 +41,14 @@ RecipeRole = Annotated[
     Field(description="`reference` marks a recipe to compare others with, which judges no parts; it is only shown"),
 ]
 
+Retention = Annotated[
+    RetentionPolicy | None,
+    Field(
+        description="how long the images and inspections are kept; null keeps them for ever. A change replaces the "
+        "whole policy and applies to what is stored already"
+    ),
+]
+
 
 class NewRecipe(BaseModel):
     """A recipe to create."""
@@ -51,6 +60,7 @@ class NewRecipe(BaseModel):
     bit_depth: BitDepth = "auto"
     second_review: SecondReview = False
     role: RecipeRole = "inspection"
+    retention: Retention = None
 
 
 class RecipeChanges(BaseModel):
@@ -63,6 +73,7 @@ class RecipeChanges(BaseModel):
     bit_depth: OrLeftOut[BitDepth] = None
     second_review: OrLeftOut[SecondReview] = None
     role: OrLeftOut[RecipeRole] = None
+    retention: Retention = None
 
 
 @router.get("")
@@ -95,6 +106,6 @@ def get_recipe(name: RecipePath, services: Context) -> Recipe:
 def change_recipe(name: RecipePath, changes: RecipeChanges, services: Context, actor: Actor) -> Recipe:
     """Change a recipe: archive or reactivate it, or change its settings."""
     with services.transaction() as connection:
-        values = changes.model_dump(exclude_unset=True)
+        values = {name: getattr(changes, name) for name in changes.model_fields_set}
         recipe = recipes.change(connection, name, actor=actor, **values) if values else recipes.get(connection, name)
         return Recipe.of(recipe, challengers.find(connection, name))

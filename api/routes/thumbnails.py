@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from api import on_demand
-from api.responses.etags import IfNoneMatch, is_current
+from api.responses.etags import NOT_MODIFIED, IfNoneMatch, is_current
 from api.responses.problems import refuses
 from api.responses.related_inspections import SimilarInspection, SimilarInspections
 from api.responses.schemas import binary
@@ -29,8 +29,8 @@ NEW_SECONDS = 10.0
 
 _THUMBNAIL: dict[int | str, dict[str, Any]] = {
     **binary("image/jpeg"),
-    304: {"description": "The thumbnail with the `ETag` in `If-None-Match` is current."},
-    **refuses(Code.IMAGE_UNDECODABLE, Code.TIMEOUT),
+    **NOT_MODIFIED,
+    **refuses(Code.IMAGE_UNDECODABLE, Code.IMAGE_EXPIRED, Code.TIMEOUT),
 }
 
 
@@ -40,9 +40,10 @@ async def get_thumbnail(inspection_id: UUID, services: Context, if_none_match: I
 
     Grey of more than 8 bits is scaled as for the network. A worker makes the thumbnail at the first request, and the
     store keeps it. The thumbnail of a final inspection never changes. 422 `image_undecodable` if the image cannot be
-    decoded; that does not change either.
+    decoded; that does not change either. 410 `image_expired` once retention has removed the image.
     """
     image = await asyncio.to_thread(_load, services, inspection_id)
+    image.check_stored()
     source = _source(image)
     etag = f'"{source.sha256.hex()}-{source.bit_depth or 8}"'
     headers = {**IMMUTABLE, "ETag": etag}
@@ -53,7 +54,7 @@ async def get_thumbnail(inspection_id: UUID, services: Context, if_none_match: I
     return Response(await on_demand.thumbnail(services, source), media_type="image/jpeg", headers=headers)
 
 
-@router.get("/similar", responses=refuses(Code.IMAGE_UNDECODABLE, Code.TIMEOUT))
+@router.get("/similar", responses=refuses(Code.IMAGE_UNDECODABLE, Code.IMAGE_EXPIRED, Code.TIMEOUT))
 async def list_similar_inspections(
     inspection_id: UUID, services: Context, limit: Annotated[int, Query(ge=1, le=50)] = 6
 ) -> SimilarInspections:
@@ -66,6 +67,7 @@ async def list_similar_inspections(
     the first requests compare fewer candidates than later ones.
     """
     image, parts = await asyncio.to_thread(_load_with_good_parts, services, inspection_id)
+    image.check_stored()
     own = _source(image)
     await on_demand.thumbnail(services, own)
     sources = {part.inspection_id: _source(part) for part in parts}

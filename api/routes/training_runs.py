@@ -157,6 +157,7 @@ async def add_training_images(
     """
     if not is_form(request):
         raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "Send the images as multipart/form-data, in parts named `images`.")
+    services.group_commit.space.check()
     await asyncio.to_thread(_check_open, services, name, run_id)
     limit = services.settings.max_batch_images
     async with services.receiver.form(request, image="images", max_images=limit) as form:

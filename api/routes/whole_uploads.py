@@ -1,8 +1,8 @@
 """`POST /v1/inspections` with a small raw image: most requests of a line, and so a route with little between.
 
 It does what `api.routes.inspections.submit_inspection` does, which is its documentation. Every request that this route
-does not take goes there: forms, large images, bodies of unknown size, and requests with a fault in their header or
-query, which are refused there.
+does not take goes there: forms, large images, compressed bodies and those of unknown size, and requests with a fault in
+their header or query, which are refused there.
 """
 
 from functools import lru_cache, partial
@@ -38,13 +38,18 @@ class WholeUploads(BaseRoute):
             return Match.NONE, {}
         request = Request(scope)
         is_whole = 0 < declared_size(request) <= self._services.receiver.max_whole_bytes
-        if not is_whole or not is_image(request) or has_wrong_key(request.headers):
+        if (
+            not is_whole
+            or "content-encoding" in request.headers
+            or not is_image(request)
+            or has_wrong_key(request.headers)
+        ):
             return Match.NONE, {}
         try:
             fields = _fields(scope["query_string"])
         except Refused:
             return Match.NONE, {}
-        return Match.FULL, {"fields": fields}
+        return Match.FULL, {"fields": fields, "route": self}
 
     def url_path_for(self, name: str, /, **path_params: object) -> None:  # type: ignore[override]
         raise NoMatchFound(name, dict(path_params))

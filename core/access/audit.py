@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sqlalchemy import Connection, insert, select, tuple_
+from sqlalchemy import Connection, delete, func, insert, select, tuple_
 
 from core.access.tables import audit_events
 from core.errors import Code, Refused
@@ -94,3 +94,10 @@ def list_page(
     events = [AuditEvent(**row._mapping) for row in connection.execute(query)]
     page = events[:limit]
     return page, Cursor(page[-1].at, page[-1].id) if len(events) > limit else None
+
+
+def delete_old(connection: Connection, *, days: int, at_most: int) -> int:
+    """Delete events that are older than `days`, the oldest first. Returns how many."""
+    old = select(audit_events.c.id).where(audit_events.c.at < func.now() - dt.timedelta(days=days))
+    statement = delete(audit_events).where(audit_events.c.id.in_(old.order_by(audit_events.c.at).limit(at_most)))
+    return connection.execute(statement).rowcount

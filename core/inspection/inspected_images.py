@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, Select, and_, func, literal, select, text
 
+from core.errors import Code, Refused
 from core.inspection.inspections import unknown_inspection
 from core.inspection.review_decisions import decisions
 from core.models.bit_depths import BitDepth
@@ -33,6 +34,7 @@ class InspectedImage:
         bit_depth: that of the training images of the version that scored it, by which grey of more than 8 bits is
             scaled for people; None if no version scored it, and for formats of 8 bits.
         final: whether the inspection is final, so that this does not change any more.
+        removed_at: when retention removed the file; None while it is stored.
     """
 
     inspection_id: UUID
@@ -40,10 +42,43 @@ class InspectedImage:
     sha256: bytes
     bit_depth: BitDepth | None
     final: bool
+    removed_at: dt.datetime | None
+
+    def check_stored(self) -> None:
+        """Check that the file is still in the store.
+
+        Raises:
+            Refused: IMAGE_EXPIRED.
+        """
+        check_stored(self.removed_at)
+
+
+def check_stored(removed_at: dt.datetime | None) -> None:
+    """Check that an image that was removed then is still in the store.
+
+    Raises:
+        Refused: IMAGE_EXPIRED.
+    """
+    if removed_at is not None:
+        raise Refused(
+            Code.IMAGE_EXPIRED,
+            f"The image was removed on {removed_at:%Y-%m-%d}: its time of retention has ended. The result is kept.",
+        )
+
+
+def check_recorded(connection: Connection, day: dt.date, sha256: bytes) -> None:
+    """Check that an image is still in the store.
+
+    Raises:
+        Refused: IMAGE_EXPIRED.
+    """
+    condition = and_(images.c.day == day, images.c.sha256 == sha256, images.c.removed_at.is_(None))
+    if connection.execute(select(images.c.day).where(condition)).one_or_none() is None:
+        raise Refused(Code.IMAGE_EXPIRED, "The image was removed: its time of retention has ended.")
 
 
 _IMAGE = text("""
-SELECT inspection.*, images.media_type
+SELECT inspection.*, images.media_type, images.removed_at
 FROM (
     SELECT id, recipe_id, view, image_day, image_sha256, model_version_id, false AS final FROM work WHERE id = :id
     UNION ALL
@@ -73,9 +108,15 @@ def _good_parts(inspection: Row[Any], *, newer: bool) -> Select[Any]:
     decided = decisions().subquery("decided")
     reviewed = select(decided.c.verdict).where(decided.c.inspection_id == near.c.id).scalar_subquery()
     return (
-        select(*(near.c[name] for name in _COLUMNS), literal(True).label("final"), images.c.media_type)
+        select(
+            *(near.c[name] for name in _COLUMNS),
+            literal(True).label("final"),
+            images.c.media_type,
+            images.c.removed_at,
+        )
         .join(images, and_(images.c.day == near.c.image_day, images.c.sha256 == near.c.image_sha256))
         .where(func.coalesce(reviewed, near.c.verdict) == "ok", near.c.view.is_not_distinct_from(inspection.view))
+        .where(images.c.removed_at.is_(None))
         .order_by(near.c.id.asc() if newer else near.c.id.desc())
         .limit(NEAR)
     )
@@ -108,7 +149,7 @@ def good_parts_near(connection: Connection, inspection_id: UUID) -> list[Inspect
 def _row(connection: Connection, inspection_id: UUID) -> Row[Any]:
     row = connection.execute(_IMAGE, {"id": inspection_id}).one_or_none()
     if row is None:
-        raise unknown_inspection(inspection_id)
+        raise unknown_inspection(connection, inspection_id)
     return row
 
 
@@ -133,6 +174,7 @@ def _images(connection: Connection, rows: Iterable[Row[Any]]) -> list[InspectedI
             bytes(row.image_sha256),
             depths.get(row.model_version_id) if row.media_type in _MAY_BE_DEEP else None,
             row.final,
+            row.removed_at,
         )
         for row in rows
     ]

@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal,
     null,
     select,
+    text,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -64,6 +65,7 @@ class Inspection:
 
     Attributes:
         reviews: those that were not retracted, oldest first.
+        image_removed_at: when retention removed the file of the image; None while it is stored.
     """
 
     id: UUID
@@ -102,6 +104,7 @@ class Inspection:
     finished_at: dt.datetime | None
     timings_ms: dict[str, float]
     reviews: Sequence[Review] = ()
+    image_removed_at: dt.datetime | None = None
 
     @property
     def effective_verdict(self) -> Verdict | None:
@@ -225,6 +228,7 @@ def _joined(branches: Sequence[Select[Any]]) -> Select[Any]:
             images.c.width.label("image_width"),
             images.c.height.label("image_height"),
             images.c.bytes.label("image_bytes"),
+            images.c.removed_at.label("image_removed_at"),
         )
         .join(recipes, recipes.c.id == inspection.c.recipe_id)
         .join(images, and_(images.c.day == inspection.c.image_day, images.c.sha256 == inspection.c.image_sha256))
@@ -285,12 +289,20 @@ def get(connection: Connection, inspection_id: UUID) -> Inspection:
     """One inspection. Raises Refused if the id is unknown."""
     inspection = by_ids(connection, [inspection_id]).get(inspection_id)
     if inspection is None:
-        raise unknown_inspection(inspection_id)
+        raise unknown_inspection(connection, inspection_id)
     return inspection
 
 
-def unknown_inspection(inspection_id: UUID) -> Refused:
-    """The refusal of an unknown inspection id."""
+_REMOVED_MONTH = text("SELECT month FROM removed_months WHERE first_id <= :id AND end_id > :id")
+
+
+def unknown_inspection(connection: Connection, inspection_id: UUID) -> Refused:
+    """The refusal of an unknown inspection id. An id says when it was made, so that of a removed month is known."""
+    month = connection.execute(_REMOVED_MONTH, {"id": inspection_id}).scalar_one_or_none()
+    if month is not None:
+        return Refused(
+            Code.INSPECTION_EXPIRED, f"The inspections of {month} were removed: their time of retention has ended."
+        )
     return Refused(Code.NOT_FOUND, f"Inspection {inspection_id} does not exist.")
 
 

@@ -2,13 +2,24 @@
 
 import datetime as dt
 import json
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 METADATA_BYTES = 16 * 1024
 EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_LOST_PLUS = re.compile(r"(\d[Tt ]\d{2}:\d{2}\S*) (\d{2}(:?\d{2})?)$", re.ASCII)
+_NOT_A_MOMENT = "must be a time in ISO 8601 with a time zone, such as 2026-01-31T12:00:00Z, or a date, for midnight UTC"
 
 
 def refuse_unstorable(value: str) -> str:
@@ -22,18 +33,35 @@ def refuse_unstorable(value: str) -> str:
     return value
 
 
-def _refuse_number(value: Any) -> Any:
+def _parse_moment(value: Any, parse: ValidatorFunctionWrapHandler) -> dt.datetime:
+    """Parse a time. A date is midnight UTC; a space before the offset is the `+` that a query was sent with."""
+    if isinstance(value, str):
+        value = value.strip()
+        if _DATE.fullmatch(value):
+            value = f"{value}T00:00:00Z"
+        elif lost := _LOST_PLUS.search(value):
+            value = f"{value[: lost.end(1)]}+{value[lost.start(2) :]}"
+        elif _is_number(value):
+            raise ValueError(_NOT_A_MOMENT)
+    elif not isinstance(value, dt.datetime):
+        raise ValueError(_NOT_A_MOMENT)  # noqa: TRY004 - pydantic takes ValueError
     try:
-        float(value)
-    except (TypeError, ValueError):
-        return value
-    raise ValueError("must be a time in ISO 8601 with a time zone, such as 2026-01-31T12:00:00Z, not a number")
-
-
-def _check_moment(value: dt.datetime) -> dt.datetime:
-    if not EARLIEST <= value < LATEST:
+        moment: dt.datetime = parse(value)
+    except ValidationError:
+        raise ValueError(_NOT_A_MOMENT) from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{_NOT_A_MOMENT}; it has no time zone")
+    if not EARLIEST <= moment < LATEST:
         raise ValueError(f"must be between {EARLIEST:%Y} and {LATEST:%Y}")
-    return value
+    return moment
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -60,5 +88,5 @@ def _parse_metadata(value: Any) -> Any:
 
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]
-Moment = Annotated[AwareDatetime, BeforeValidator(_refuse_number), AfterValidator(_check_moment)]
+Moment = Annotated[dt.datetime, WrapValidator(_parse_moment)]
 Metadata = Annotated[dict[str, Any], BeforeValidator(_parse_metadata)]

@@ -40,10 +40,12 @@ MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The accepted formats and their media types."""
 
-# The plug-ins are called directly: Image.open would check sizes against a process-wide limit.
+# The plug-ins are called directly: Image.open would check sizes against a process-wide limit, and would open a JPEG
+# with further images as one of several frames. The first image of such a file is the primary one (CIPA DC-007). The
+# parser stops at its end, so that what follows, such as a gain map, is neither read nor decoded.
 _PARSERS: Final[Mapping[str, Callable[[BinaryIO], ImageFile.ImageFile]]] = MappingProxyType(
     {
-        "JPEG": JpegImagePlugin.jpeg_factory,
+        "JPEG": JpegImagePlugin.JpegImageFile,
         "PNG": PngImagePlugin.PngImageFile,
         "BMP": BmpImagePlugin.BmpImageFile,
         "WebP": WebPImagePlugin.WebPImageFile,
@@ -129,7 +131,7 @@ def read_header(file: BinaryIO, *, max_pixels: int) -> Header:
 
     Raises:
         Refused: EMPTY_BODY; UNSUPPORTED_MEDIA_TYPE unless it is one of the five formats; MULTIPLE_FRAMES for
-            animations, pages and multi-image JPEGs; IMAGE_TOO_LARGE; MALFORMED_REQUEST for a broken header.
+            animations and pages; IMAGE_TOO_LARGE; MALFORMED_REQUEST for a broken header.
     """
     try:
         image, kind = _parse(file, max_pixels)
@@ -159,6 +161,7 @@ def decode(data: bytes, *, max_pixels: int, at_least: tuple[int, int] | None = N
                                   background to blend it with
     colour profiles               ignored: pixel values are compared, not appearance
     EXIF orientation              applied
+    JPEG with further images      its first, primary image: phones append gain maps and previews
     ============================  =====================================================================
 
     Args:

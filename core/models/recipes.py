@@ -4,13 +4,15 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ARRAY, Connection, Row, Text, any_, bindparam, select, update
+from sqlalchemy import ARRAY, BigInteger, Connection, Row, Text, any_, bindparam, null, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.functions import now
 
+from core import removal_lock
 from core.access import audit
 from core.errors import Code, Refused
 from core.models.bit_depths import BitDepthChoice
+from core.models.retention_policies import RetentionPolicy
 from core.tables import model_versions, recipes
 
 Role = Literal["inspection", "reference"]
@@ -26,6 +28,7 @@ class Recipe:
         second_review: whether two people must agree on a review (`core.models.verdicts.reviewed_verdict`). It applies
             to reviews from now on.
         role: `inspection`, or `reference` for a recipe to compare others with, which judges no parts.
+        retention: how long its images and inspections are kept; None keeps them.
         active_version: the number of the active model version, or None.
     """
 
@@ -36,6 +39,7 @@ class Recipe:
     bit_depth: BitDepthChoice
     second_review: bool
     role: Role
+    retention: RetentionPolicy | None
     active_version_id: int | None
     active_version: int | None
     created_at: dt.datetime
@@ -50,6 +54,7 @@ _SELECT = select(
     recipes.c.bit_depth,
     recipes.c.second_review,
     recipes.c.role,
+    recipes.c.retention,
     recipes.c.active_version_id,
     model_versions.c.version.label("active_version"),
     recipes.c.created_at,
@@ -59,11 +64,13 @@ _SELECT = select(
 
 # One array parameter for any number of names, so the statement is compiled and parsed only once.
 _BY_NAMES = _SELECT.where(recipes.c.name == any_(bindparam("names", type_=ARRAY(Text))))
+_NAMES = select(recipes.c.id, recipes.c.name).where(recipes.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
 
 
 def _recipe(row: Row[*tuple[Any, ...]]) -> Recipe:
     bit_depth = row.bit_depth if row.bit_depth == "auto" else int(row.bit_depth)
-    return Recipe(**{**row._mapping, "bit_depth": bit_depth})
+    retention = None if row.retention is None else RetentionPolicy.model_validate(row.retention)
+    return Recipe(**{**row._mapping, "bit_depth": bit_depth, "retention": retention})
 
 
 def unknown_recipe(name: str) -> Refused:
@@ -96,6 +103,12 @@ def by_names(connection: Connection, names: set[str]) -> dict[str, Recipe]:
     return {row.name: _recipe(row) for row in rows}
 
 
+def names(connection: Connection, ids: set[int]) -> dict[int, str]:
+    """Return the names of recipes by id; unknown ids are left out."""
+    rows = connection.execute(_NAMES, {"ids": list(ids)})
+    return {row.id: row.name for row in rows}
+
+
 def lock(connection: Connection, name: str) -> Recipe:
     """Return a recipe and lock it until the transaction ends, so that registrations and activations run one by one.
 
@@ -118,6 +131,7 @@ def create(
     bit_depth: BitDepthChoice = "auto",
     second_review: bool = False,
     role: Role = "inspection",
+    retention: RetentionPolicy | None = None,
     actor: str,
 ) -> Recipe:
     """Create a recipe.
@@ -133,6 +147,7 @@ def create(
             bit_depth=str(bit_depth),
             second_review=second_review,
             role=role,
+            retention=_stored(retention),
         )
         .on_conflict_do_nothing()
         .returning(recipes.c.id)
@@ -143,13 +158,21 @@ def create(
     return get(connection, name)
 
 
-def change(connection: Connection, name: str, *, actor: str, **changes: str | int) -> Recipe:
-    """Change `state`, `without_model`, `bit_depth`, `second_review` or `role` of a recipe.
+def _stored(retention: RetentionPolicy | None) -> Any:
+    return null() if retention is None else retention.model_dump()
+
+
+def change(connection: Connection, name: str, *, actor: str, **changes: Any) -> Recipe:
+    """Change `state`, `without_model`, `bit_depth`, `second_review`, `role` or `retention` of a recipe.
 
     Raises:
         Refused: RECIPE_UNKNOWN.
     """
     values = {field: str(value) if field == "bit_depth" else value for field, value in changes.items()}
+    if "retention" in changes:
+        removal_lock.share(connection)  # once this is committed, nothing is removed by the earlier policy
+        values["retention"] = _stored(changes["retention"])
+        changes["retention"] = changes["retention"] and changes["retention"].model_dump()
     row = connection.execute(
         update(recipes).where(recipes.c.name == name).values(**values, updated_at=now()).returning(recipes.c.id)
     ).one_or_none()

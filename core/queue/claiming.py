@@ -18,6 +18,7 @@ class Claim:
         rescues: how often its lease expired; if ever, the image may have killed its worker.
         queued_ms: milliseconds from acceptance to this claim.
         overdue: whether its deadline has passed.
+        batch_id: for the log.
     """
 
     id: UUID
@@ -30,6 +31,7 @@ class Claim:
     rescues: int
     queued_ms: float
     overdue: bool
+    batch_id: UUID | None = None
 
 
 _CLAIM = """
@@ -63,7 +65,7 @@ JOIN LATERAL (
 ) AS limits ON true
 WHERE work.id = picked.id
 RETURNING work.id, work.attempt, work.model_version_id, work.threshold, work.review_threshold,
-    work.image_day, work.image_sha256, work.rescues,
+    work.image_day, work.image_sha256, work.rescues, work.batch_id,
     extract(epoch FROM work.started_at - work.created_at) * 1000 AS queued_ms,
     coalesce(work.deadline_at < clock_timestamp(), false) AS overdue
 """

@@ -1,10 +1,10 @@
 """Move inspections from `work` to `inspections` once they are final: completed, failed or cancelled."""
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
@@ -45,13 +45,27 @@ class Outcome:
     sharpness: float | None = None
 
 
+class FinalKind(NamedTuple):
+    """What inspections that became final are counted by."""
+
+    recipe_id: int
+    status: str
+    verdict: str | None
+    error_code: str | None
+
+
 @dataclass(frozen=True)
 class Finished:
-    """The inspections, batches and runs that became final in one transaction."""
+    """The inspections, batches and runs that became final in one transaction.
+
+    Attributes:
+        counts: how many of the inspections are of each kind.
+    """
 
     inspections: list[UUID]
     batches: list[UUID]
     runs: list[UUID] = field(default_factory=list)
+    counts: Mapping[FinalKind, int] = field(default_factory=dict)
 
 
 _FINISH = text(f"""
@@ -81,7 +95,7 @@ SELECT {_MOVED}, outcome.status, outcome.anomaly_score, outcome.verdict,
     ),
     clock_timestamp(), outcome.brightness, outcome.contrast, outcome.sharpness
 FROM moved JOIN outcome ON outcome.id = moved.id
-RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, verdict, priority
+RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, verdict, error_code, priority
 """)  # noqa: S608 - the column names are constants
 
 
@@ -126,7 +140,8 @@ def _count(connection: Connection, rows: Sequence[Row[Any]]) -> Finished:
     for row in rows:
         if row.batch_id is not None:
             counts[row.batch_id].add(row.status, row.verdict)
-    return Finished([row.id for row in rows], batches.add_to_counters(connection, counts))
+    kinds = Counter(FinalKind(row.recipe_id, row.status, row.verdict, row.error_code) for row in rows)
+    return Finished([row.id for row in rows], batches.add_to_counters(connection, counts), counts=kinds)
 
 
 _CANCEL = f"""
@@ -137,7 +152,7 @@ WITH mine AS (
 )
 INSERT INTO inspections ({_SUBMITTED}, status, reasons, timings_ms)
 SELECT {_MOVED}, 'cancelled', '{{{{}}}}', '{{{{}}}}' FROM moved
-RETURNING id, batch_id, status, verdict
+RETURNING id, recipe_id, batch_id, status, verdict, error_code
 """  # noqa: S608 - the column names are constants
 _CANCEL_ONE = text(_CANCEL.format(which="id = :id"))
 _CANCEL_OF_BATCH = text(_CANCEL.format(which="batch_id = :id"))
@@ -167,7 +182,8 @@ def cancel_batch(connection: Connection, batch_id: UUID) -> Finished:
             savepoint.rollback()  # releases the locks, which a worker that is finishing may wait for
     else:
         raise Refused(Code.BUSY, f"Batch {batch_id} could not be cancelled, because images keep joining it. Retry.")
-    return Finished(_count(connection, rows).inspections, [batch_id])
+    finished = _count(connection, rows)
+    return Finished(finished.inspections, [batch_id], counts=finished.counts)
 
 
 def fail_overdue(connection: Connection, *, at_most: int = 1000) -> Finished:

@@ -18,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Row, insert, select, text
 from sqlalchemy.sql.functions import now
 
+from core import removal_lock
 from core.access import audit
 from core.errors import Code, Refused
 from core.feed import events
@@ -170,6 +171,7 @@ def create(
     schedule_id: UUID | None = None,
 ) -> Run:
     """Create a run over an archive. Refuses an unknown recipe or version, and a version that is not ready."""
+    removal_lock.share(connection)  # from now on, the images of the recipe's inspections are needed
     version = ready_version(connection, request.recipe, request.model_version)
     if request.threshold is None:
         thresholds = RunThresholds.in_force(connection, version.id)

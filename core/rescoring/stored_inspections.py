@@ -36,6 +36,7 @@ from core.rescoring.requests import Where
 from core.rescoring.run_thresholds import RunThreshold
 from core.rescoring.runs import Run
 from core.rescoring.tables import rescore_results
+from core.tables import images
 from core.tables import inspections as table
 
 COUNTED_AT_ONCE = 100_000
@@ -172,3 +173,14 @@ def next_ids(connection: Connection, run: Run, after: UUID | None, *, at_most: i
     if not run.recompute:
         query = query.where(~func.coalesce(is_scored_by_version_of(run), False))
     return list(connection.execute(query).scalars())
+
+
+def with_stored_images(connection: Connection, ids: list[UUID]) -> list[UUID]:
+    """Return those of these inspections whose images retention has not removed, in the same order."""
+    query = (
+        select(table.c.id)
+        .join(images, and_(images.c.day == table.c.image_day, images.c.sha256 == table.c.image_sha256))
+        .where(table.c.id == any_(literal(ids, ARRAY(Uuid))), images.c.removed_at.is_(None))
+    )
+    stored = set(connection.execute(query).scalars())
+    return [id_ for id_ in ids if id_ in stored]

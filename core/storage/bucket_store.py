@@ -56,6 +56,7 @@ class BucketStore(Store):
     threads = 16
     share = 1
     stages_durably = False
+    is_local = False
 
     def __init__(self, url: str, scratch: Path) -> None:
         """Raises ValueError if the URL names no bucket. Does not connect yet."""

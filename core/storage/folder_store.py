@@ -32,6 +32,7 @@ class FolderStore(Store):
     threads = 4
     share = 4
     stages_durably = True
+    is_local = True
 
     def __init__(self, url: str) -> None:
         self.root = Path(unquote(urlsplit(url).path))

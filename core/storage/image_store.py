@@ -30,13 +30,19 @@ STAGING = "tmp"
 THUMBNAILS = "thumbnails"
 GREY_SUFFIX = ".grey"
 TRAININGS = "trainings"
+ANOMALY_MAPS, HEATMAPS, REPORTS = MADE_FOLDERS = ("anomaly-maps", "heatmaps", "reports")
 
 _KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
 
 
+def day_folder(day: dt.date) -> str:
+    """Store key of the folder with the images of a day."""
+    return f"{day.year:04}/{day.month:02}/{day.day:02}"
+
+
 def image_key(day: dt.date, sha256: bytes) -> str:
     """Store key of an image."""
-    return f"{day.year:04}/{day.month:02}/{day.day:02}/{sha256.hex()}"
+    return f"{day_folder(day)}/{sha256.hex()}"
 
 
 def bundle_key(sha256: bytes) -> str:
@@ -46,18 +52,18 @@ def bundle_key(sha256: bytes) -> str:
 
 def anomaly_map_key(image_sha256: bytes, model_sha256: bytes) -> str:
     """Store key of the anomaly map of this model for this image."""
-    return f"anomaly-maps/{model_sha256.hex()}/{image_sha256.hex()}.npy"
+    return f"{ANOMALY_MAPS}/{model_sha256.hex()}/{image_sha256.hex()}.npy"
 
 
 def heatmap_key(image_sha256: bytes, model_sha256: bytes, score: float, threshold: float) -> str:
     """Store key of the heatmap of this model for this image; score and threshold determine its scale."""
     scale = hashlib.sha256(f"{score!r} {threshold!r}".encode()).hexdigest()[:16]
-    return f"heatmaps/{model_sha256.hex()}/{image_sha256.hex()}-{scale}.png"
+    return f"{HEATMAPS}/{model_sha256.hex()}/{image_sha256.hex()}-{scale}.png"
 
 
 def report_key(run_id: UUID, digest: str) -> str:
     """Store key of the HTML report of a run; the digest identifies the version of the report."""
-    return f"reports/{run_id}-{digest}.html"
+    return f"{REPORTS}/{run_id}-{digest}.html"
 
 
 def thumbnail_key(day: dt.date, image_sha256: bytes, bit_depth: int | None) -> str:
@@ -189,11 +195,13 @@ class Store(ABC):
         threads: how many files are best written out at the same time.
         share: the fewest files for which one more thread is worth it.
         stages_durably: whether staged files are synced to disk, because they will become files of the store.
+        is_local: whether the store is a folder, which is then the scratch folder, too.
     """
 
     threads: int
     share: int
     stages_durably: bool
+    is_local: bool
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch

@@ -1,5 +1,6 @@
 """An image store that moves to another place while it is in use: everything is written to the new place only."""
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -15,13 +16,14 @@ _AHEAD = 2 * _THREADS
 class MovingStore(Store):
     """A new store, and an old one in which files are read that the new one does not have.
 
-    Files are deleted in both, and listed in the new one only.
+    Files are listed and deleted in both.
     """
 
     def __init__(self, new: Store, old: Store) -> None:
         self.new = new
         self.old = old
-        self.threads, self.share, self.stages_durably = new.threads, new.share, new.stages_durably
+        self.threads, self.share = new.threads, new.share
+        self.stages_durably, self.is_local = new.stages_durably, new.is_local
         super().__init__(new.scratch)
 
     def write_out(self, file: NewFile, key: str) -> None:
@@ -66,11 +68,17 @@ class MovingStore(Store):
             yield path
 
     def files(self, prefix: str = "") -> Iterator[StoredFile]:
-        return self.new.files(prefix)
+        """The files of both stores; of those that are in both, the new one's."""
+        previous = ""
+        for file in heapq.merge(self.new.files(prefix), self.old.files(prefix), key=lambda file: file.key):
+            if file.key != previous:
+                yield file
+            previous = file.key
 
     def delete(self, keys: Iterable[str]) -> int:
         both = list(keys)
-        return max(self.new.delete(both), self.old.delete(both))
+        in_old = self.old.delete(both)  # first, as `copy_all` expects
+        return max(in_old, self.new.delete(both))
 
     def check(self) -> None:
         self.new.check()
@@ -99,23 +107,6 @@ def copy_all(old: Store, new: Store, *, progress: Callable[[Copied], None]) -> C
     """
     copied = Copied()
 
-    def copy(file: StoredFile) -> bool:
-        if new.holds(file.key):  # complete, because puts are atomic
-            return False
-        with old.local_file(file.key) as path:
-            if not path.exists():  # deleted in the meantime
-                return False
-            staged = new.stage()
-            try:
-                with path.open("rb") as source:
-                    while block := source.read(1024 * 1024):
-                        staged.write(block)
-                staged.flush()
-                new.publish([(staged, file.key)])
-            finally:
-                staged.discard()
-        return True
-
     def count(done: Iterable[Future[bool]]) -> None:
         for future in done:
             file = copying.pop(future)
@@ -130,10 +121,31 @@ def copy_all(old: Store, new: Store, *, progress: Callable[[Copied], None]) -> C
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="copy")
     try:
         for file in old.files():
-            copying[threads.submit(copy, file)] = file
+            copying[threads.submit(_copy, old, new, file)] = file
             if len(copying) >= _AHEAD:
                 count(wait(copying, return_when=FIRST_COMPLETED).done)
         count(wait(copying).done)
     finally:
         threads.shutdown(cancel_futures=True)
     return copied
+
+
+def _copy(old: Store, new: Store, file: StoredFile) -> bool:
+    """Copy one file. Returns False if it was in the new store already, or is in neither any more."""
+    if new.holds(file.key):  # complete, because puts are atomic
+        return False
+    with old.local_file(file.key) as path:
+        if not path.exists():  # deleted in the meantime
+            return False
+        staged = new.stage()
+        try:
+            with path.open("rb") as source:
+                while block := source.read(1024 * 1024):
+                    staged.write(block)
+            staged.flush()
+            new.publish([(staged, file.key)])
+        finally:
+            staged.discard()
+    if not old.holds(file.key):  # deleted in the meantime, perhaps before it was in the new store
+        new.delete([file.key])
+    return True

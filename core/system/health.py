@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from core.queue.broker import LIVE_QUEUES
 from core.system.documents import EndpointState, Health, Queue, Store, Worker
+from core.system.store_usage import LOW_FACTOR
 
 SLOW_SECONDS = 60.0
 LEAST_FREE_SHARE = 0.05
@@ -29,6 +30,9 @@ def _why_down(workers: Sequence[Worker], store: Store) -> Iterator[str]:
         yield "No scoring worker is running: images are accepted, but not scored."
     if store.disk_bytes is None:
         yield "The store cannot be read: images cannot be stored."
+    elif _free_above(store, 1) is False:
+        remedy = "" if store.disk_of == "scratch" else ", or shorten the retention of recipes"
+        yield f"{_disk(store)} is full: uploads are refused. Make room{remedy}."
 
 
 def _about_workers(workers: Sequence[Worker]) -> Iterator[str]:
@@ -64,8 +68,19 @@ def _about_queues(queues: Sequence[Queue]) -> Iterator[str]:
 def _about_store(store: Store) -> Iterator[str]:
     if store.disk_bytes and store.disk_free_bytes is not None:
         free = store.disk_free_bytes / store.disk_bytes
-        if free < LEAST_FREE_SHARE:
-            yield f"The disk of the store is almost full: {free:.1%} is free."
+        if free < LEAST_FREE_SHARE or _free_above(store, LOW_FACTOR) is False:
+            yield f"{_disk(store)} is almost full: {free:.1%} is free."
+
+
+def _disk(store: Store) -> str:
+    return "The disk of the scratch folder" if store.disk_of == "scratch" else "The disk of the store"
+
+
+def _free_above(store: Store, factor: int) -> bool | None:
+    """Whether the free space is at least this multiple of the one below which uploads are refused."""
+    if store.disk_free_bytes is None or store.min_free_bytes is None:
+        return None
+    return store.disk_free_bytes >= factor * store.min_free_bytes
 
 
 def _about_endpoints(endpoints: Sequence[EndpointState]) -> Iterator[str]:

@@ -78,7 +78,7 @@ def _newest(engine: Engine, filters: Filters, at_most: int) -> Iterator[Inspecti
     while at_most > 0:
         with engine.begin() as connection:
             page, before = inspections.list_page(connection, filters, before=before, limit=min(_PAGE, at_most))
-        yield from page
+        yield from (inspection for inspection in page if inspection.image_removed_at is None)
         at_most -= len(page)
         if before is None:
             return

@@ -156,7 +156,7 @@ def all_of(connection: Connection, run_id: UUID) -> list[TrainingImage]:
             images,
             and_(images.c.day == training_images.c.image_day, images.c.sha256 == training_images.c.image_sha256),
         )
-        .where(training_images.c.run_id == run_id)
+        .where(training_images.c.run_id == run_id, images.c.removed_at.is_(None))
         .order_by(training_images.c.image_sha256)
     )
     return [TrainingImage(**row._mapping) for row in connection.execute(query)]

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Float, Row, cast, func, insert, null, select, text
 
+from core import removal_lock
 from core.access import audit
 from core.errors import Code, Refused
 from core.models import recipes
@@ -212,6 +213,7 @@ def start(connection: Connection, recipe: str, run_id: UUID, *, actor: str) -> R
     Raises:
         Refused: RECIPE_UNKNOWN; NOT_FOUND; INVALID_TRANSITION in any other state, or with too few images.
     """
+    removal_lock.share(connection)  # from now on, the images of the recipe's inspections are needed
     run = get(connection, recipe, run_id)
     if connection.execute(_START, {"id": run_id, "enough": MIN_PARTS}).one_or_none() is None:
         run = get(connection, recipe, run_id)

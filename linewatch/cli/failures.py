@@ -127,6 +127,7 @@ _FAMILIES: tuple[tuple[str, str, Callable[[Any], Failure | None]], ...] = (
     ("linewatch.errors", "LinewatchError", _plain),
     ("linewatch.server.embedded", "UpError", _up),
     ("core.errors", "Refused", _plain),
+    ("core.backup", "BackupError", _plain),
     ("core.vision.errors", "InvalidBundle", _plain),
     ("core.vision.training.dataset", "InvalidDataset", _plain),
     ("core.vision.training.group_by", "InvalidGroups", _wrong_use),

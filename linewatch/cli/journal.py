@@ -6,7 +6,6 @@ sent again unchanged under the same key, which prevents duplicates.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,16 +16,9 @@ from threading import Lock
 from typing import IO, Any
 from uuid import uuid4
 
+from linewatch.cli.cache import name_for
 from linewatch.cli.failures import CommandFailed
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """An image's file at the time of sending; a changed file has another stamp. `name` is relative to the folder."""
-
-    name: str
-    size: int
-    mtime_ns: int
+from linewatch.cli.stamps import Stamp
 
 
 @dataclass(frozen=True)
@@ -117,14 +109,13 @@ def opened(journals: Path, about: Mapping[str, Any], *, again: bool) -> Iterator
     """Open a journal in the folder `journals`, locked for this process.
 
     Args:
-        about: the JSON that identifies a submission; its hash is the journal's name.
+        about: the JSON that identifies a submission.
         again: whether to clear the journal.
 
     Raises:
         CommandFailed: another process has locked the journal, or it cannot be read.
     """
-    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-    path = journals / f"{name}.jsonl"
+    path = journals / f"{name_for(about)}.jsonl"
     with path.open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

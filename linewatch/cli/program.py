@@ -15,23 +15,46 @@ def _help(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+def _version(context: click.Context, _parameter: click.Parameter, requested: bool) -> None:
+    if not requested or context.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"linewatch {version('linewatch-client')}")
+    context.exit()
+
+
 program = CommandGroup(
     "linewatch",
     help="Visual inspection for production lines: images in, scores and verdicts out, nothing lost.",
     callback=_help,
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Show the version and exit.",
+        )
+    ],
     invoke_without_command=True,
     context_settings={"show_default": True},
     imports={
         "up": "linewatch.server.commands.up:up",
         "doctor": "linewatch.server.commands.doctor:doctor",
+        "support-bundle": "linewatch.server.commands.support_bundle:support_bundle",
         "migrate": "linewatch.server.commands.migrate:migrate",
         "move-store": "linewatch.server.commands.move_store:move_store",
+        "backup": "linewatch.server.commands.backup:backup",
+        "restore": "linewatch.server.commands.restore:restore",
         "train": "linewatch.server.commands.train:train",
         "calibrate": "linewatch.server.commands.calibrate:calibrate",
         "explain": "linewatch.server.commands.explain:explain",
         "recipes": "linewatch.cli.commands.recipes:recipes",
         "models": "linewatch.cli.commands.models:models",
         "submit": "linewatch.cli.commands.submit:submit",
+        "watch": "linewatch.cli.commands.watch:watch",
         "status": "linewatch.cli.commands.status:status",
         "show": "linewatch.cli.commands.inspections:show",
         "list": "linewatch.cli.commands.inspections:list_inspections",
@@ -42,6 +65,7 @@ program = CommandGroup(
         "rescore": "linewatch.cli.commands.rescoring.runs:rescore",
         "webhooks": "linewatch.cli.commands.webhooks:webhooks",
         "keys": "linewatch.server.commands.keys:api_keys",
+        "retention": "linewatch.server.commands.retention:retention",
     },
 )
 
@@ -80,6 +104,8 @@ def _describe_leftovers(arguments: Sequence[str]) -> str:
     command = arguments[0] if arguments else ""
     if command == "rescore":
         return "; a run that was started continues (see `linewatch rescore list`)"
+    if command == "watch":
+        return "; the same command continues where it stopped"
     if command != "submit":
         return ""
     if any(Path(argument).is_dir() for argument in arguments[1:]):

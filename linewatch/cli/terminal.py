@@ -3,12 +3,20 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+
+def print_any_text() -> None:
+    """Escape characters that the streams cannot encode, such as names of files, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def remark(line: str) -> None:

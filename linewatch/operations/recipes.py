@@ -9,6 +9,15 @@ from linewatch.types.results import Recipe
 BitDepth = Literal["auto", 8, 10, 12, 14, 16]
 
 
+class RetentionPolicy(TypedDict, total=False):
+    """The days that images and inspections of a recipe are kept. None, or an absent field, keeps them."""
+
+    ok_images_days: int | None
+    ng_images_days: int | None
+    review_images_days: int | None
+    rows_days: int | None
+
+
 class RecipeChanges(TypedDict, total=False):
     """The fields of a recipe that can change; absent fields stay."""
 
@@ -17,6 +26,7 @@ class RecipeChanges(TypedDict, total=False):
     bit_depth: BitDepth
     second_review: bool
     role: Literal["inspection", "reference"]
+    retention: RetentionPolicy | None
 
 
 class Recipes(Session):
@@ -50,7 +60,10 @@ class Recipes(Session):
         `bit_depth` is for the next training; model versions keep theirs. With `second_review`, two people must agree on
         each review from now on. The role `reference` marks a recipe that only serves to compare others with.
 
+        `retention` replaces the whole policy; None keeps everything.
+
         Example:
             lw.change_recipe("ring", bit_depth=12)
+            lw.change_recipe("ring", retention={"ok_images_days": 30, "ng_images_days": 365, "rows_days": 730})
         """
         return await self._patch(Recipe, url_path("recipes", name), changes)

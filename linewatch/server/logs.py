@@ -1,9 +1,10 @@
 """The merged log of several processes."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import IO, TextIO
 
 _LONGEST_LINE = 8192  # bytes; longer lines are split
@@ -11,7 +12,13 @@ _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 
 
 class Logs:
-    """Write lines with their time and process, in colour on a terminal."""
+    """Write lines with their time and process, in colour on a terminal.
+
+    Attributes:
+        is_json: whether each line is an object, with the process and what the process itself logged as an object.
+    """
+
+    is_json = False
 
     def __init__(self, stream: TextIO | None = None, width: int = 12) -> None:
         """Write to `stream`, by default standard error, and pad names to `width` characters."""
@@ -23,17 +30,32 @@ class Logs:
 
     def write(self, name: str, text: str) -> None:
         """Write a line of the process `name`."""
+        if self._has_reader:
+            self._write(_json_line(name, text) if self.is_json else f"{self._head(name)} {text}")
+
+    def _head(self, name: str) -> str:
         head = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {name:<{self._width}} |"
         if self._has_colour:
             colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
-            head = f"\x1b[{colour}m{head}\x1b[0m"
-        if not self._has_reader:
-            return
+            return f"\x1b[{colour}m{head}\x1b[0m"
+        return head
+
+    def _write(self, line: str) -> None:
         try:
-            self._stream.write(f"{head} {text}\n")
+            self._stream.write(f"{line}\n")
             self._stream.flush()
         except OSError:  # nothing reads the log any more; the system keeps running without it
             self._has_reader = False
+
+
+def _json_line(name: str, text: str) -> str:
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):  # PostgreSQL and Valkey log text
+        fields = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": text}
+    return json.dumps({"process": name, **fields}, ensure_ascii=False)
 
 
 class Output:

@@ -39,6 +39,8 @@ _ENTRY_GRACE, _WORKER_GRACE = 5.0, 8.0  # seconds that a stop may take
 
 _PROBE_SECONDS = 1.0
 _IO_THREADS = 4
+_METRICS_PORT = 9464
+"""The first port of the metrics, unless the settings name another one."""
 _AS_ROOT = "running as root, and so do the api and the workers: in production, start it as an ordinary user"
 _ROOT_WARNING = "ignore::UserWarning:celery.platforms"
 
@@ -96,6 +98,7 @@ def run(
     logs = Logs()
     try:
         settings = _checked_settings(host, port, scoring_workers, device)
+        logs.is_json = settings.log_format == "json"
         folder, account = _open_data(data)
         with locked(folder):
             plan = _plan(settings, folder, account, scoring_workers, training)
@@ -172,6 +175,13 @@ def _plan(
     planned = plan_scoring_workers(scoring_workers, settings.device, environment)
     by_name = {f"scoring-{number}": variables for number, variables in enumerate(planned, start=1)}
     return _Plan(settings, port, data, account, by_name, training, environment)
+
+
+def _metrics(plan: _Plan, name: str) -> dict[str, str]:
+    """The variable that says where a process serves its metrics: each has its own port, in a fixed order."""
+    first = _METRICS_PORT if plan.settings.metrics_port is None else plan.settings.metrics_port
+    order = ("dispatcher", "io", "training", *plan.scoring_workers)
+    return {"LINEWATCH_METRICS_PORT": str(first + order.index(name) if first else 0)}
 
 
 def _free_port(host: str, port: int) -> int:
@@ -302,7 +312,11 @@ def _api_services(plan: _Plan, environment: Mapping[str, str]) -> list[Service]:
 
     return [
         Service("api", _python(plan, environment, "api"), is_ready=is_ready, stage=_ENTRY),
-        Service("dispatcher", _python(plan, environment, "worker.dispatcher"), stage=_ENTRY),
+        Service(
+            "dispatcher",
+            _python(plan, {**environment, **_metrics(plan, "dispatcher")}, "worker.dispatcher"),
+            stage=_ENTRY,
+        ),
     ]
 
 
@@ -325,6 +339,7 @@ def _celery(plan: _Plan, environment: Mapping[str, str], name: str, *, app: str,
     arguments = f"celery --quiet -A {app} worker {options} {quiet}".split()
     worker_environment = {
         **environment,
+        **_metrics(plan, name),
         "LINEWATCH_READY_FILE": str(ready_file),
         # As root, Celery prints a long warning about pickled messages, which these workers do not accept.
         "PYTHONWARNINGS": ",".join(filter(None, [environment.get("PYTHONWARNINGS"), _ROOT_WARNING])),

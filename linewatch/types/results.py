@@ -148,6 +148,7 @@ class Recipe(Result, frozen=True):
         bit_depth: `auto`, or 8, 10, 12, 14 or 16: what the next training is asked for.
         second_review: whether two people must agree on a review.
         role: `inspection`, or `reference` for a recipe that only serves to compare others with.
+        retention: the days that images and inspections are kept; None keeps them for ever.
         active_version: the number of its active model version, null if it has none.
     """
 
@@ -161,6 +162,7 @@ class Recipe(Result, frozen=True):
     bit_depth: int | str = "auto"
     second_review: bool = False
     role: str = "inspection"
+    retention: dict[str, int | None] | None = None
 
 
 class Threshold(Result, frozen=True):

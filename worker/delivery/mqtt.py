@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from prometheus_client import Counter
 from sqlalchemy import Connection, Engine, text
 
 from core.database import UNUSABLE
@@ -35,6 +36,7 @@ PAUSE_SECONDS = 5.0
 """The pause after a failure of the broker or the database."""
 CONFIRM_SECONDS = 20.0
 _LOCK = 0x4C57_0004  # the advisory lock of the session that publishes
+_CONFIRMED = Counter("linewatch_mqtt_results", "Results that the MQTT broker has confirmed.")
 _NOT_IN_A_LEVEL = re.compile(r"[+#/\x00-\x1f\x7f]")
 
 
@@ -160,6 +162,7 @@ class Publisher:
                     message.wait_for_publish(POLL_SECONDS)
         except (RuntimeError, ValueError) as error:  # disconnected, or the client's queue is full
             raise NotConfirmed(str(error)) from error
+        _CONFIRMED.inc(len(items))
 
     def _state(self) -> feed.State:
         with self._engine.begin() as connection:

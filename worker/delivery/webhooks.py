@@ -24,6 +24,7 @@ from importlib.metadata import version
 from typing import TypeVar
 from uuid import UUID
 
+from prometheus_client import Counter, Histogram
 from sqlalchemy import Engine
 
 from core.database import UNUSABLE, create_pool
@@ -34,6 +35,8 @@ from core.delivery.endpoints import Endpoint
 from core.delivery.sending import EndpointLoad, Message, Result
 from core.documents import payloads
 from core.drift import episodes as drift_episodes
+from core.logs import set_ids
+from core.metrics import DURATIONS
 from core.queue import notifications
 from core.queue.broker import FINISHED_CHANNEL
 from core.rescoring import documents as rescoring_documents
@@ -59,6 +62,11 @@ _MAX_WAIT_SECONDS = sending.LEASE_SECONDS - TRY_SECONDS - 5
 """A message that has waited longer than this could still be in flight when its lease expires."""
 
 LOADERS = {**payloads.LOADERS, **rescoring_documents.LOADERS, **drift_episodes.LOADERS}
+
+_ATTEMPTS = Counter("linewatch_webhook_attempts", "Attempts to send webhooks, by outcome.", ["outcome"])
+_DURATION = Histogram("linewatch_webhook_attempt_duration_seconds", "How long an attempt takes.", buckets=DURATIONS)
+for _outcome in Outcome:
+    _ATTEMPTS.labels(_outcome)  # a rise from nothing to 1 would not be seen
 
 T = TypeVar("T")
 QueueKey = tuple[UUID, bool]
@@ -315,9 +323,12 @@ class Sender:
 
     async def _call(self, queue: EndpointQueue, prepared: PreparedMessage) -> None:
         message = prepared.message
+        set_ids(lambda: {"webhook_id": message.id, "endpoint_id": message.endpoint_id})
         try:
             request = _signed(prepared, queue.endpoint)
             answer = await send(request, self._allowed, self._resolvers, queue.connections)
+            _ATTEMPTS.labels(answer.outcome).inc()
+            _DURATION.observe(answer.duration_ms / 1000)
             queue.note_result(delivered=answer.outcome is Outcome.DELIVERED, seconds=answer.duration_ms / 1000)
             if answer.outcome is Outcome.GONE and message.callback_url is None:
                 self._drop_waiting([message.endpoint_id])

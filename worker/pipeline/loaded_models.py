@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
 from core.models import model_versions
+from core.models.model_versions import ModelVersion
 from core.settings import Settings
 from core.storage.image_store import Store, bundle_key
 from core.vision.bundle.golden import check_golden
@@ -53,13 +54,17 @@ class LoadedModel:
     Attributes:
         inputs: the ranges of the input checks; None without input checks.
         minibatch: the number of images that it should score at once.
+        label: its recipe and the number of its version, for metrics.
     """
 
-    def __init__(self, loaded: Detector, inputs: InputRanges | None, device: Device, minibatch: int) -> None:
+    def __init__(
+        self, loaded: Detector, inputs: InputRanges | None, device: Device, minibatch: int, label: tuple[str, str]
+    ) -> None:
         self._detector = loaded
         self._device = device
         self.inputs = inputs
         self.minibatch = minibatch
+        self.label = label
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -174,7 +179,7 @@ class Models:
             core.intake.image_decoding.Undecodable: a golden image cannot be decoded.
             WorkerUnfit: the device is at fault.
         """
-        self._loaded_on_device(self._files(version_id))
+        self._loaded_on_device(self._files(self._version(version_id)))
 
     def _load_unless_failed(self, version_id: int) -> LoadedModel:
         retry_at, why = self._failures.get(version_id, (-math.inf, ""))
@@ -189,8 +194,9 @@ class Models:
         return loaded
 
     def _load(self, version_id: int) -> LoadedModel:
+        version = self._version(version_id)
         try:
-            files = self._files(version_id)
+            files = self._files(version)
             loaded = self._loaded_on_device(files)
         except WorkerUnfit:
             raise
@@ -199,7 +205,8 @@ class Models:
         smallest = self._smallest_minibatch
         minibatch = smallest if self.device == "cpu" else self._run(self._find_minibatch_size, loaded)
         log.info("loaded model version %d on %s, in minibatches of %d", version_id, self.device, minibatch)
-        return LoadedModel(loaded, verify_bundle(files).inputs, self._device, minibatch)
+        label = (version.recipe, f"{version.version}")
+        return LoadedModel(loaded, verify_bundle(files).inputs, self._device, minibatch, label)
 
     def _find_minibatch_size(self, detector: Detector) -> int:
         preprocessing = detector.preprocessing
@@ -234,11 +241,13 @@ class Models:
                     raise WorkerUnfit(f"the device does not work: {describe(fault)}") from fault
             raise
 
-    def _files(self, version_id: int) -> dict[str, bytes]:
+    def _version(self, version_id: int) -> ModelVersion:
         with self._engine.begin() as connection:
-            sha256 = model_versions.by_id(connection, version_id).sha256
-        with self._store.local_file(bundle_key(sha256)) as path, path.open("rb") as tar:
+            return model_versions.by_id(connection, version_id)
+
+    def _files(self, version: ModelVersion) -> dict[str, bytes]:
+        with self._store.local_file(bundle_key(version.sha256)) as path, path.open("rb") as tar:
             files = unpack(tar, max_bytes=self._max_bytes)
-        if digest(files[MANIFEST]) != sha256.hex():
+        if digest(files[MANIFEST]) != version.sha256.hex():
             raise InvalidBundle("the stored bundle is not the one that was registered")
         return files

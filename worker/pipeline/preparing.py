@@ -13,6 +13,7 @@ from pathlib import Path
 
 from core.errors import Failure
 from core.intake.image_decoding import Undecodable
+from core.logs import bound
 from core.queue.claiming import Claim
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
@@ -124,6 +125,10 @@ class ImagePreparer:
         return self._load_and_prepare(claim, prepare_file)
 
     def _load_and_prepare(self, claim: Claim, prepare: Callable[[bytes], CheckedImage]) -> ClaimedImage:
+        with bound(inspection_ids=None, inspection_id=claim.id, batch_id=claim.batch_id):
+            return self._loaded_and_prepared(claim, prepare)
+
+    def _loaded_and_prepared(self, claim: Claim, prepare: Callable[[bytes], CheckedImage]) -> ClaimedImage:
         claimed = ClaimedImage(claim, timings_ms={"queue": round(claim.queued_ms, 1)})
         begun = time.perf_counter()
         try:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from core.database import UNUSABLE
 from core.errors import Failure
+from core.logs import bound
 from core.models.verdicts import decide_verdict
 from core.queue import claiming, finishing, leases
 from core.queue.claiming import Claim
@@ -18,6 +19,8 @@ from core.queue.leases import MAX_RESCUES, RESCUES_TO_SCORE_ALONE
 from core.queue.notifications import Notifier
 from core.settings import Settings
 from core.storage.image_store import Store
+from core.system.final_counts import FinalCounts
+from worker.pipeline import metrics
 from worker.pipeline.leases import keep_renewed, write_when_usable
 from worker.pipeline.loaded_models import UNSCORABLE, LoadedModel, Models, ModelUnavailable
 from worker.pipeline.preparing import ClaimedImage, ImagePreparer, milliseconds
@@ -35,6 +38,7 @@ class ScoringPipeline:
         self._notifier = notifier
         self._worker = worker
         self._preparer = ImagePreparer(settings, store)
+        self._final_counts = FinalCounts()
 
     def close(self) -> None:
         self._preparer.close()
@@ -63,8 +67,10 @@ class ScoringPipeline:
         for claim in claims:
             by_version[claim.model_version_id].append(claim)
         while by_version:  # two if another version was just activated
+            version_id, claims_of_version = by_version.popitem()
             try:
-                self._score_claims(*by_version.popitem())
+                with bound(inspection_ids=[claim.id for claim in claims_of_version]):
+                    self._score_claims(version_id, claims_of_version)
             except Exception:
                 for claims_of_version in by_version.values():
                     self._release(claims_of_version, None)
@@ -72,7 +78,7 @@ class ScoringPipeline:
 
     def _claim(self, recipe_id: int, priority: str, ids: Sequence[UUID], *, at_most: int) -> list[Claim]:
         with self._engine.begin() as connection:
-            return claiming.claim(
+            claims = claiming.claim(
                 connection,
                 recipe_id=recipe_id,
                 ids=ids,
@@ -81,6 +87,8 @@ class ScoringPipeline:
                 lease_seconds=self._settings.lease_seconds,
                 worker=self._worker,
             )
+        metrics.note_claims(claims)
+        return claims
 
     def _score_claims(self, version_id: int, claims: Sequence[Claim]) -> None:
         unscored = {claim.id: outcome for claim in claims if (outcome := _outcome_without_scoring(claim))}
@@ -95,6 +103,8 @@ class ScoringPipeline:
                 for group in self._preparer.groups(model, list(held.values())):
                     outcomes = _outcomes(model, group)
                     self._models.throughput.note(sum(one.image is not None for one in group), model.minibatch)
+                    metrics.note_outcomes(outcomes)
+                    metrics.note_scores(*model.label, _score_ratios(group, outcomes))
                     self._finish(outcomes)
                     for image in group:
                         del held[image.claim.id]
@@ -112,11 +122,17 @@ class ScoringPipeline:
         return True
 
     def _finish(self, outcomes: Sequence[Outcome]) -> None:
-        self._notifier.finished(write_when_usable(lambda: self._write(outcomes), f"{len(outcomes)} results"))
+        begun = time.perf_counter()
+        finished = write_when_usable(lambda: self._write(outcomes), f"{len(outcomes)} results")
+        metrics.note_finish(time.perf_counter() - begun)
+        self._final_counts.add(finished)
+        self._notifier.finished(finished)
 
     def _write(self, outcomes: Sequence[Outcome]) -> Finished:
         with self._engine.begin() as connection:
-            return finishing.finish(connection, outcomes)
+            finished = finishing.finish(connection, outcomes)
+            self._final_counts.learn(connection, finished)
+        return finished
 
     def _release(self, claims: Sequence[Claim], because: Failure | None) -> None:
         def release() -> None:
@@ -124,6 +140,7 @@ class ScoringPipeline:
                 claiming.release(connection, claims, because)
 
         write_when_usable(release, f"the release of {len(claims)} inspections")
+        metrics.RELEASES.inc(len(claims))
 
 
 def _outcome_without_scoring(claim: Claim) -> Outcome | None:
@@ -150,6 +167,15 @@ def _outcomes(model: LoadedModel, group: Sequence[ClaimedImage]) -> list[Outcome
             claimed.timings_ms["score"] = took
             outcomes.append(_completed(claimed, next(scores)))
     return outcomes
+
+
+def _score_ratios(group: Sequence[ClaimedImage], outcomes: Sequence[Outcome]) -> list[float]:
+    """The scores of a group as multiples of their thresholds; a threshold of 0 has none."""
+    return [
+        outcome.anomaly_score / claimed.claim.threshold
+        for claimed, outcome in zip(group, outcomes, strict=True)
+        if outcome.anomaly_score is not None and claimed.claim.threshold > 0
+    ]
 
 
 def _failed(claimed: ClaimedImage, code: Failure, detail: str) -> Outcome:

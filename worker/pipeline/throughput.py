@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from worker.pipeline import metrics
+
 WINDOW_SECONDS = 300.0
 _SLOT_SECONDS = 10.0
 
@@ -23,6 +25,7 @@ class Throughput:
         """Count images that were scored at once, of at most `minibatch`; none do not count."""
         if not images:
             return
+        metrics.note_minibatch(images, max(minibatch, images))
         slot = int(self._clock() / _SLOT_SECONDS)
         with self._counting:
             if not self._slots or self._slots[-1][0] != slot:

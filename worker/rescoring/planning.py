@@ -157,7 +157,8 @@ class Planner:
                 ids = stored_inspections.next_ids(connection, claim.run, after, at_most=self._settings.rescore_slice)
                 after = ids[-1] if ids else after
                 cursor = {"phase": "score", "after": None if after is None else str(after)}
-                if not self._add_slice(connection, claim, _items_of(ids), cursor):
+                stored = stored_inspections.with_stored_images(connection, ids)
+                if not self._add_slice(connection, claim, _items_of(stored), cursor):
                     return
                 if len(ids) < self._settings.rescore_slice:
                     planning.finish(connection, claim)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from core.database import UNUSABLE
 from core.errors import Failure, Refused
+from core.logs import bound
 from core.models.verdicts import decide_verdict
 from core.queue.finishing import Finished
 from core.queue.leases import MAX_RESCUES, RESCUES_TO_SCORE_ALONE
@@ -106,7 +107,8 @@ class Rescorer:
                 claim = self._claim()
                 if claim is None:
                     return False
-                self._score_slice(claim, until)
+                with bound(rescore_run_id=claim.run_id):
+                    self._score_slice(claim, until)
                 self._reader.threads.require_few_stuck()
             return True
         finally:

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine
 from core.database import UNUSABLE
 from core.errors import Refused
 from core.intake.image_formats import SUFFIX_OF
+from core.logs import bound
 from core.models import recipes
 from core.queue.finishing import Finished
 from core.queue.notifications import Notifier
@@ -96,7 +97,8 @@ class Trainer:
                 claim = claims.claim(connection, worker=self._worker, lease_seconds=self._lease_seconds)
             if claim is None:
                 return
-            self._train(claim)
+            with bound(training_run_id=claim.run_id):
+                self._train(claim)
 
     def _train(self, claim: Claim) -> None:
         """Train a run and write its outcome."""

@@ -1,7 +1,7 @@
 /** Requests to the public API. Every figure of the page comes from here. */
 
 import { useCallback, useEffect, useRef, useState } from "../vendor/hooks.mjs";
-import { href } from "./router.js";
+import { href, rooted } from "./router.js";
 
 const UNSAFE = new Set(["POST", "PATCH", "DELETE", "PUT"]);
 export const SIGNED_OUT = "linewatch:signed-out";
@@ -32,7 +32,7 @@ export async function send(path, { method = "GET", json, body, headers = {}, sig
   const sent = json === undefined ? body : JSON.stringify(json);
   let response;
   try {
-    response = await fetch(path, { method, headers: all, body: sent, signal });
+    response = await fetch(rooted(path), { method, headers: all, body: sent, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({ code: "unreachable", detail: String(error.message), status: 0 });

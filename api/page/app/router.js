@@ -4,6 +4,12 @@ import { useEffect, useState } from "../vendor/hooks.mjs";
 
 const CHANGED = "linewatch:address";
 
+/** The path below which a proxy publishes the page; empty without one. Everything else here knows paths from `/` on. */
+export const ROOT = new URL("../..", import.meta.url).pathname.slice(0, -1);
+
+/** An address of this system for the browser. */
+export const rooted = (address) => (ROOT && /^\/(?!\/)/.test(address) ? ROOT + address : address);
+
 let isBack = false;
 
 /** Whether the address is one that the person has come back to, by the browser's history. */
@@ -11,7 +17,7 @@ export const cameBack = () => isBack;
 
 /** The path of the address, and its query as an object of strings. */
 export function readAddress() {
-  return { path: location.pathname, query: Object.fromEntries(new URLSearchParams(location.search)) };
+  return { path: location.pathname.slice(ROOT.length) || "/", query: Object.fromEntries(new URLSearchParams(location.search)) };
 }
 
 /** The address, and a new rendering whenever it changes. */
@@ -42,9 +48,9 @@ export function href(path, query = {}) {
 
 /** Go to an address. `replace` leaves no entry in the history, for a filter that is being typed. */
 export function go(address, { replace = false } = {}) {
-  if (address === location.pathname + location.search) return;
+  if (address === readAddress().path + location.search) return;
   isBack = false;
-  history[replace ? "replaceState" : "pushState"](null, "", address);
+  history[replace ? "replaceState" : "pushState"](null, "", rooted(address));
   dispatchEvent(new Event(CHANGED));
 }
 
@@ -60,9 +66,10 @@ export function followLinks(event) {
   const modified = event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey;
   if (!link || modified || event.defaultPrevented || link.target || link.hasAttribute("download")) return;
   const url = new URL(link.href);
-  if (url.origin !== location.origin || !isView(url.pathname)) return;
+  const path = url.pathname.slice(ROOT.length);
+  if (url.origin !== location.origin || !url.pathname.startsWith(`${ROOT}/`) || !isView(path)) return;
   event.preventDefault();
-  go(url.pathname + url.search);
+  go(path + url.search);
   document.querySelector("main")?.focus({ preventScroll: true });
   scrollTo(0, 0);
 }

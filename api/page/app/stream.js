@@ -2,7 +2,7 @@
 
 import { useEffect, useRef, useState } from "../vendor/hooks.mjs";
 import { call } from "./api.js";
-import { href } from "./router.js";
+import { href, rooted } from "./router.js";
 
 const FIRST = 20; // results from before the view was opened
 const DRAWN_EVERY = 100; // milliseconds; a burst is drawn at once
@@ -107,7 +107,7 @@ function openStream(query, { onResult, onOpen, onLost }) {
   let place = null;
   const open = () => {
     let answered = false;
-    source = new EventSource(href("/v1/results/stream", { ...query, after: place }));
+    source = new EventSource(rooted(href("/v1/results/stream", { ...query, after: place })));
     source.onopen = () => {
       answered = true;
       onOpen();

@@ -1,6 +1,7 @@
 """`/v1/rescore-runs/{id}`: the results of a run: listings, a file, a report and heatmaps."""
 
 import asyncio
+import datetime as dt
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from api.routes.inspections import IMMUTABLE, MAP_REFUSALS
 from api.services import Context, Services
 from core.documents.exports import Format
 from core.errors import Code, Refused
+from core.inspection import inspected_images
 from core.rescoring import runs
 from core.rescoring.reports import exports, report, results
 from core.rescoring.reports.documents import RescoreReport, RescoreResult
@@ -150,6 +152,7 @@ async def get_rescore_heatmap(run_id: UUID, number: Number, services: Context) -
         raise Refused(Code.INVALID_TRANSITION, f"Result {number} of run {run_id} has no score, so it has no heatmap.")
     if result.image_day is None or result.image_sha256 is None:
         raise Refused(Code.INVALID_TRANSITION, f"The image of result {number} is not in the store.")
+    await asyncio.to_thread(_check_stored, services, result.image_day, result.image_sha256)
     data = await on_demand.heatmap(
         services,
         result.image_day,
@@ -160,6 +163,11 @@ async def get_rescore_heatmap(run_id: UUID, number: Number, services: Context) -
         threshold=result.threshold,
     )
     return Response(data, media_type="image/png", headers=IMMUTABLE)
+
+
+def _check_stored(services: Services, day: dt.date, sha256: bytes) -> None:
+    with services.transaction() as connection:
+        inspected_images.check_recorded(connection, day, sha256)
 
 
 def _result(services: Services, run_id: UUID, number: int) -> tuple[Run, RunResult]:

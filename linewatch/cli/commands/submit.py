@@ -21,8 +21,10 @@ from linewatch.cli.cache import cache_folder
 from linewatch.cli.commands.inspections import print_inspections
 from linewatch.cli.failures import CommandFailed
 from linewatch.cli.image_files import SUFFIXES, images_in
-from linewatch.cli.journal import Accepted, Journal, Stamp, opened
+from linewatch.cli.journal import Accepted, Journal, opened
 from linewatch.cli.options import FOLDER_OR_FILE, client, recipe_option, system_options
+from linewatch.cli.refusals import IMAGE_CODES, Refusal
+from linewatch.cli.stamps import Stamp
 from linewatch.cli.terminal import advance_to, print_json, progress_bar, remark
 from linewatch.http.request_bodies import safe_filename
 
@@ -34,10 +36,6 @@ _BURST_IMAGES = 64
 _BURST_BYTES = 64 * 1024 * 1024
 _SENDERS = 3  # bursts sent at the same time
 _BATCH_WAIT = 2.0  # seconds that one request waits for a batch
-_IMAGE_CODES = frozenset(
-    {"unsupported_media_type", "multiple_frames", "image_too_large", "upload_too_large", "empty_body"}
-)
-"""Codes that reject one image, not the request."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +68,13 @@ class _Burst:
     key: str | None = None
 
 
-@dataclass(frozen=True)
-class _Refusal:
-    """An image that was rejected, and why."""
-
-    name: str
-    code: str
-    detail: str
-
-
 @dataclass
 class _Outcome:
     """The images that this run has accepted, that an earlier run had accepted, and that were rejected."""
 
     accepted: "dict[_File, Inspection]" = field(default_factory=dict)
     earlier: dict[_File, Accepted] = field(default_factory=dict)
-    refused: list[_Refusal] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
 
     def add(self, other: "_Outcome") -> None:
         self.accepted |= other.accepted
@@ -153,7 +142,7 @@ def submit(
     if outcome.earlier:
         remark(f"{len(outcome.earlier)} images were accepted before and were skipped (see --again).")
     for refusal in outcome.refused:
-        remark(f"rejected {refusal.name}: {refusal.detail} ({refusal.code})")
+        remark(refusal.line)
     failed = sum(inspection.status in ("failed", "cancelled") for inspection in inspections)
     if outcome.refused or failed:
         total = sum(len(source.files) for source in sources)
@@ -266,7 +255,7 @@ def _send_all(system: "Client", sources: Sequence[_Source], fields: "Fields") ->
             if os.access(file.path, os.R_OK):
                 readable.append(file)
             else:
-                refusal = _Refusal(file.name, "unreadable", "The file cannot be read: check its permissions.")
+                refusal = Refusal(file.name, "unreadable", "The file cannot be read: check its permissions.")
                 outcome.refused.append(refusal)
         bursts += _plan_bursts(_Source(readable, source.journal), outcome)
     total = sum(len(source.files) for source in sources)
@@ -292,12 +281,12 @@ def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
     try:
         batch = system.submit_batch({file.name: file.path for file in files}, idempotency_key=key, **fields)
     except Refused as refused:
-        if journal and refused.code in (*_IMAGE_CODES, "idempotency_mismatch"):
+        if journal and refused.code in (*IMAGE_CODES, "idempotency_mismatch"):
             journal.give_up(key)
-        if refused.code not in _IMAGE_CODES:
+        if refused.code not in IMAGE_CODES:
             raise
         if len(files) == 1:
-            return _Outcome(refused=[_Refusal(files[0].name, refused.code, refused.detail)])
+            return _Outcome(refused=[Refusal(files[0].name, refused.code, refused.detail)])
         outcome = _Outcome()
         for file in files:
             outcome.add(_send(system, _Burst([file], journal), fields))
@@ -307,7 +296,7 @@ def _send(system: "Client", burst: _Burst, fields: "Fields") -> _Outcome:
     accepted = dict(zip(remaining, batch.inspections, strict=False))  # both in the order of sending
     if journal:
         journal.accept(key, str(batch.id), {file.name: str(inspection.id) for file, inspection in accepted.items()})
-    refusals = [_Refusal(error.external_id or "?", error.code, error.detail) for error in batch.errors]
+    refusals = [Refusal(error.external_id or "?", error.code, error.detail) for error in batch.errors]
     return _Outcome(accepted, refused=refusals)
 
 
@@ -365,8 +354,7 @@ def _print(inspections: "Sequence[Inspection]", outcome: _Outcome, waited: bool,
     if as_json:
         print_inspections(inspections, as_json)
         for refusal in outcome.refused:
-            error = {"code": refusal.code, "detail": refusal.detail}
-            print_json({"external_id": refusal.name, "status": "refused", "error": error})
+            print_json(refusal.document)
         return
     if waited:
         print_inspections(inspections, as_json)

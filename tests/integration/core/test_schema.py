@@ -24,6 +24,7 @@ import core.delivery.tables
 import core.drift.tables
 import core.feed.tables
 import core.rescoring.tables
+import core.retention.tables
 import core.statistics.tables
 import core.system.tables
 import core.training_runs.tables  # noqa: F401 - they add their tables to the metadata

@@ -10,14 +10,16 @@ import pytest
 from sqlalchemy import Engine, text
 
 from core import partitions
-from core.access import keys, sessions
+from core.access import audit, keys, sessions
 from core.models import recipes
+from core.models.retention_policies import RetentionPolicy
 from core.settings import Settings
 from core.storage.folder_store import FolderStore
 from core.storage.image_store import training_folder_key
 from core.storage.thumbnails import ThumbnailSource
 from core.training_runs import runs
 from core.training_runs.requests import InspectionSource, TrainingRequest
+from tests.fixtures.retained_plant import Part, Plant, build, remaining
 from worker.housekeeping import STALE_UPLOAD_SECONDS, Housekeeping
 
 
@@ -110,3 +112,28 @@ def test_checkpoints_are_deleted_once_their_training_has_ended(
     Housekeeping(settings, engine, store).run()
     assert store.path(training_folder_key(waiting)).is_dir()
     assert not store.path(training_folder_key(ended)).exists()
+
+
+def test_housekeeping_applies_the_policies_and_forgets_old_audit_events(
+    engine: Engine, settings: Settings, store: FolderStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=40)
+    plant = Plant([RetentionPolicy(ok_images_days=30)], [Part(0, day, 0, "ok"), Part(0, day, 1, "ng")])
+    build(engine, store, plant)
+    with engine.begin() as connection:
+        for age in (100, 80):
+            audit.record(connection, actor="test", action=f"aged.{age}", subject="test:1")
+            connection.execute(
+                text("UPDATE audit_events SET at = now() - make_interval(days => :age) WHERE action = :action"),
+                {"age": age, "action": f"aged.{age}"},
+            )
+    Housekeeping(settings.model_copy(update={"audit_days": 90}), engine, store).run()
+    assert "housekeeping of retention: removed 1 images, 1000 bytes" in caplog.text
+    assert "housekeeping of events of the audit log: deleted 1" in caplog.text
+    assert remaining(engine, store, plant).files == {(day, 1)}
+    with engine.begin() as connection:
+        usage = connection.execute(text("SELECT images, bytes FROM store_days WHERE day = :day"), {"day": day}).one()
+        kept = connection.execute(text("SELECT action FROM audit_events WHERE subject = 'test:1'")).scalars().all()
+    assert tuple(usage) == (1, 1000)
+    assert kept == ["aged.80"]

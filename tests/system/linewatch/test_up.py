@@ -1,5 +1,6 @@
 """`linewatch up` with real processes: one ready line, or one clear error line."""
 
+import json
 import os
 import pwd
 import shutil
@@ -277,6 +278,29 @@ def test_threads_are_divided_unless_they_are_configured(fake_services: Path) -> 
         system.wait_until_ready()
         system.wait_for_log("| threads 3\n")
         system.stop()
+
+
+def test_each_process_has_its_own_port_for_metrics(fake_services: Path) -> None:
+    script = "import os, sys, time\nprint('metrics', os.environ['LINEWATCH_METRICS_PORT'], flush=True)\n"
+    put(fake_services, "celery", f"{script}open(os.environ['LINEWATCH_READY_FILE'], 'w')\ntime.sleep(600)")
+    put(fake_services, "worker/dispatcher", f"{script}time.sleep(600)")
+    for first, ports in (("9800", [9800, 9801, 9802, 9803]), ("0", [0, 0, 0, 0])):
+        with up(fake_services, LINEWATCH_METRICS_PORT=first) as system:
+            system.wait_until_ready()
+            for name, port in zip(("dispatcher", "io", "training", "scoring-1"), ports, strict=True):
+                system.wait_for_log(f" {name:<12} | metrics {port}\n")
+            system.stop()
+
+
+def test_the_log_can_be_json(fake_services: Path) -> None:
+    put(fake_services, "migrations", """print('{"message": "migrated", "level": "info"}')""")
+    with up(fake_services, LINEWATCH_LOG_FORMAT="json") as system:
+        system.wait_until_ready()
+        system.wait_for_log("threads")
+        system.stop()
+        lines = [json.loads(line) for line in system.log.read_text().splitlines()]
+    assert {"postgres", "valkey", "migrate", "scoring-1"} <= {line["process"] for line in lines}
+    assert {"process": "migrate", "message": "migrated", "level": "info"} in lines
 
 
 def test_a_failed_migration_stops_up_with_its_reason(fake_services: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import site
 import subprocess
 import sys
+import time
 import tomllib
 import venv
 import zipfile
@@ -135,6 +136,11 @@ def test_the_client_imports_without_the_server(client: Environment) -> None:
     assert (completed.returncode, completed.stdout.strip()) == (0, "[]"), completed.stderr
 
 
+def test_the_client_prints_its_version(client: Environment, wheels: dict[str, Path]) -> None:
+    completed = client.run("linewatch", "--version")
+    assert completed.stdout == f"linewatch {wheels['linewatch_client'].name.split('-')[1]}\n"
+
+
 def test_the_client_submits_and_lists(client: Environment, settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "part.png").write_bytes(png(1))
     with running_api(settings) as http:
@@ -194,9 +200,20 @@ def test_the_installed_system_runs(server: Environment, reachable_folder: Path) 
     with running_up(server, reachable_folder / "installed", port) as log:
         completed = server.run("linewatch", "status", "--json", LINEWATCH_URL=url)
         assert json.loads(completed.stdout)["ready"], log.read_text()
+        wait_until_healthy(server, url)  # every worker has reported
         doctor = server.run("linewatch", "doctor", "--data", reachable_folder / "installed", LINEWATCH_URL=url)
         assert "linewatch/server/lib" not in doctor.stdout
         assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+
+
+def wait_until_healthy(environment: Environment, url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        health = json.loads(environment.run("linewatch", "status", "--json", LINEWATCH_URL=url).stdout)["health"]
+        if health["status"] == "ok":
+            return
+        assert time.monotonic() < deadline, health
+        time.sleep(0.5)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def test_every_refusal_is_a_problem(document: dict[str, Any]) -> None:
             if status != "default" and int(status) < 400:
                 continue
             [(media_type, content)] = answer["content"].items()
-            schema = "LostCursor" if status == "410" else "Problem"
+            schema = "LostCursor" if "`cursor_expired`" in answer["description"] else "Problem"
             schema = "GateNotMet" if "`gate_not_met`" in answer["description"] else schema
             assert media_type == "application/problem+json", (method, path, status)
             assert content == {"schema": {"$ref": f"#/components/schemas/{schema}"}}

@@ -3,7 +3,7 @@
 import pytest
 
 from core.settings import SettingsError, read_settings
-from linewatch.server.commands.doctor import _masked
+from linewatch.server.doctor.redaction import masked
 
 PASSWORDS = ["s3c/ret", "s3c#ret", "s3c?ret", "s3c@ret", "s3c:ret", "s3c[ret", "s3c%ret", "1/s3c@ret", "s3c\u2100ret"]
 URLS = {
@@ -23,7 +23,7 @@ def test_a_password_with_special_characters_is_not_shown(
 ) -> None:
     monkeypatch.setenv(f"LINEWATCH_{name.upper()}", URLS[name].format(password))
     if password not in REJECTED[name]:
-        assert _masked(getattr(read_settings(), name)) == URLS[name].format("********")
+        assert masked(getattr(read_settings(), name)) == URLS[name].format("********")
         return
     with pytest.raises(SettingsError, match="percent-encode") as error:
         read_settings()
@@ -37,7 +37,7 @@ def test_a_password_that_is_encoded_is_accepted(monkeypatch: pytest.MonkeyPatch)
     settings = read_settings()
     for name, url in URLS.items():
         assert getattr(settings, name).get_secret_value() == url.format("s3c%2F%23%3F%40ret")
-        assert str(_masked(getattr(settings, name))) == url.format("********")
+        assert str(masked(getattr(settings, name))) == url.format("********")
 
 
 @pytest.mark.parametrize(

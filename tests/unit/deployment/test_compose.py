@@ -96,12 +96,13 @@ def test_postgres_has_the_oldest_supported_version_and_a_volume() -> None:
 
 
 def test_postgres_allows_the_documented_number_of_connections() -> None:
+    of_heartbeat = 1
     taken = {
         "api": services.POOL_SIZE,
-        "scoring worker": 2 * Settings.model_fields["scoring_slots"].default + 1,
-        "io worker": io.POOL_SIZE + webhooks._DATABASE_THREADS,
-        "training worker": training.POOL_SIZE,
-        "dispatcher": dispatcher.POOL_SIZE,
+        "scoring worker": 2 * Settings.model_fields["scoring_slots"].default + 1 + of_heartbeat,
+        "io worker": io.POOL_SIZE + webhooks._DATABASE_THREADS + of_heartbeat,
+        "training worker": training.POOL_SIZE + of_heartbeat,
+        "dispatcher": dispatcher.POOL_SIZE + of_heartbeat,
     }
     one_of_each = sum(taken.values())
     with_four_apis = one_of_each + 3 * taken["api"]

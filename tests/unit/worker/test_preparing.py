@@ -31,6 +31,7 @@ from worker.pipeline.loaded_models import LoadedModel
 from worker.pipeline.preparing import ClaimedImage, ImagePreparer
 
 TODAY = dt.date(2026, 1, 2)
+LABEL = ("ring", "1")
 SQUARE = Preprocessing(width=32, height=32, scaled_decode=False)
 
 
@@ -324,20 +325,20 @@ def filled(value: int) -> PreparedImage:
 @pytest.mark.parametrize("error", [RuntimeError("shape"), ValueError("shape"), KeyError("shape")])
 def test_an_image_that_the_model_cannot_score_does_not_stop_the_others(error: Exception) -> None:
     device: Any = _Device(error=error)
-    model = LoadedModel(Any, None, device, 32)  # type: ignore[arg-type]
+    model = LoadedModel(Any, None, device, 32, LABEL)  # type: ignore[arg-type]
     assert model.score_each([filled(value) for value in (1, 255, 3, 4, 5)]) == [1.0, None, 3.0, 4.0, 5.0]
     assert model.score_each([]) == []
 
 
 def test_a_minibatch_that_does_not_fit_is_halved() -> None:
     device: Any = _Device(largest=2)
-    model = LoadedModel(Any, None, device, 32)  # type: ignore[arg-type]
+    model = LoadedModel(Any, None, device, 32, LABEL)  # type: ignore[arg-type]
     assert model.score_each([filled(value) for value in range(9)]) == [float(value) for value in range(9)]
 
 
 def test_an_image_without_an_anomaly_map_is_at_fault() -> None:
     device: Any = _Device()
-    model = LoadedModel(Any, None, device, 32)  # type: ignore[arg-type]
+    model = LoadedModel(Any, None, device, 32, LABEL)  # type: ignore[arg-type]
     assert model.anomaly_map(filled(1)).shape == (2, 2)
     with pytest.raises(Undecodable) as poison:
         model.anomaly_map(filled(255))
@@ -346,7 +347,7 @@ def test_an_image_without_an_anomaly_map_is_at_fault() -> None:
 
 def test_a_broken_device_makes_a_worker_unfit() -> None:
     device: Any = _Device(broken=True, error=RuntimeError("CUDA error: an illegal memory access\nMore lines"))
-    model = LoadedModel(Any, None, device, 32)  # type: ignore[arg-type]
+    model = LoadedModel(Any, None, device, 32, LABEL)  # type: ignore[arg-type]
     for score in (lambda: model.score_each([filled(1), filled(2)]), lambda: model.anomaly_map(filled(1))):
         with pytest.raises(WorkerUnfit) as unfit:
             score()
@@ -359,7 +360,7 @@ def test_a_broken_device_makes_a_worker_unfit() -> None:
 )
 def test_a_worker_without_memory_is_not_unfit(error: Exception) -> None:
     device: Any = _Device(broken=True, error=error)
-    model = LoadedModel(Any, None, device, 32)  # type: ignore[arg-type]
+    model = LoadedModel(Any, None, device, 32, LABEL)  # type: ignore[arg-type]
     with pytest.raises(type(error)) as raised:
         model.score_each([filled(1), filled(2)])
     assert raised.value is error

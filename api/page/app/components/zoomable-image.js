@@ -72,7 +72,7 @@ export function ZoomableImage({ src, over, opacity, alt }) {
       <img key=${`image ${attempt}`} src=${src} alt=${alt} draggable=${false} style=${{ transform }}
         onError=${() => setBroken("image")} />
       ${over && broken !== "heatmap" && html`<img key=${`heatmap ${attempt}`} src=${over} alt="" draggable=${false}
-        style=${{ transform, opacity }} onError=${() => setBroken("heatmap")} />`}
+        style=${{ transform, opacity }} onError=${() => setBroken((before) => before ?? "heatmap")} />`}
     </div>
     ${broken && html`<p class="light ng" role="alert">
       <${Icon} name="triangle-alert" />${t(`inspection.broken.${broken}`)}

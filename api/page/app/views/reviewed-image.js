@@ -8,7 +8,7 @@ import { Score, Verdict } from "../components/verdict.js";
 import { ZoomableImage } from "../components/zoomable-image.js";
 import { html } from "../html.js";
 import { useKeys } from "../keys.js";
-import { href } from "../router.js";
+import { href, rooted } from "../router.js";
 import { t, tCode } from "../strings.js";
 
 /**
@@ -26,7 +26,7 @@ export function ReviewedImage({ inspection, next, onDecide, onUndo, onSkip }) {
   useKeys({ ...numbers, o: () => decide("ok"), n: () => decide("ng"), u: () => onUndo?.(), s: onSkip, h: toggleHeat });
   useEffect(() => {
     if (next?.status !== "completed") return;
-    for (const kind of ["image", "heatmap"]) new Image().src = `/v1/inspections/${next.id}/${kind}`;
+    for (const kind of ["image", "heatmap"]) new Image().src = rooted(`/v1/inspections/${next.id}/${kind}`);
   }, [next?.id]);
   const base = `/v1/inspections/${inspection.id}`;
   const over = inspection.status === "completed" ? `${base}/heatmap` : null;

@@ -9,7 +9,7 @@ import { describeWhere } from "../components/run-source.js";
 import { showToast } from "../components/toast.js";
 import { integer } from "../format.js";
 import { html } from "../html.js";
-import { go, href } from "../router.js";
+import { go, href, readAddress } from "../router.js";
 import { t } from "../strings.js";
 import { DAYS, LOCAL_ZONE, readRun, readSchedule } from "./run-request.js";
 
@@ -70,7 +70,7 @@ export function StartRun({ recipe, version, where = {}, onClose, onStarted }) {
 async function createRun(fields, recipe, where) {
   await call("/v1/rescore-runs", { method: "POST", json: readRun(fields, recipe, where) });
   const show = () => go(href("/rescoring", { recipe }));
-  const elsewhere = location.pathname !== "/rescoring";
+  const elsewhere = readAddress().path !== "/rescoring";
   showToast(t("rescoring.started"), elsewhere ? { label: t("rescoring.show"), run: show } : null);
 }
 

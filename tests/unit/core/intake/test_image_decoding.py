@@ -100,7 +100,7 @@ def test_other_pillow_formats_are_an_unsupported_media_type(kind: str) -> None:
     assert refusal(encoded(colours(), kind)) is Code.UNSUPPORTED_MEDIA_TYPE
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WebP", "TIFF", "MPO"])
+@pytest.mark.parametrize("kind", ["PNG", "WebP", "TIFF"])
 def test_files_with_several_frames_are_refused(kind: str) -> None:
     data = encoded(colours(), kind, save_all=True, append_images=[Image.new("RGB", (40, 24))])
     assert refusal(data) is Code.MULTIPLE_FRAMES

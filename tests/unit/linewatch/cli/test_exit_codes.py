@@ -12,8 +12,8 @@ from linewatch.cli import failures, run
 from linewatch.cli.commands.models import describe_calibration
 from linewatch.cli.commands.submit import _BURST_IMAGES, _File, _split
 from linewatch.cli.image_files import images_in
-from linewatch.cli.journal import Stamp
-from linewatch.server.commands.doctor import _masked
+from linewatch.cli.stamps import Stamp
+from linewatch.server.doctor.redaction import masked
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -31,6 +31,14 @@ def _no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "nonsense",
         "submit x",
         "submit x --recipe r --nonsense",
+        "watch .",
+        "watch . --fields {part_id}.*",
+        "watch . --recipe r --fields {part}",
+        "watch . --recipe r --fields {recipe}.*",
+        "watch . --recipe r --lot L --fields {lot_id}.*",
+        "watch . --recipe r --accepted .",
+        "watch . --recipe r --settle -1",
+        "watch . --recipe r --after nothing",
         "models",
         "models import net.pth --recipe r",
         "models import bundle --recipe r --threshold 1",
@@ -124,6 +132,7 @@ def test_usage_errors_print_one_line_and_exit_with_2(
         "submit . --recipe r",
         "submit missing.png --recipe r",
         "submit part.png --recipe r",
+        "watch missing --once --recipe r",
         "show 1",
         "list",
         "export --out out.csv",
@@ -264,12 +273,12 @@ def test_an_interrupt_during_the_imports_exits_with_130_too(tmp_path: Path) -> N
 def test_secrets_are_masked() -> None:
     from pydantic import SecretStr
 
-    masked = _masked(SecretStr("postgresql+psycopg://me:s3cret@host:5432/db?sslpassword=s3cret&x=1"))
-    assert masked == "postgresql+psycopg://me:********@host:5432/db?sslpassword=********&x=1"
-    assert _masked(SecretStr("redis://:s3cret@host/0")) == "redis://:********@host/0"
-    assert _masked((5, 0.5, 1_000_000.0)) == "5,0.5,1000000"
-    assert _masked(SecretStr("redis://host/0")) == "redis://host/0"
-    assert "s3cret" not in str(_masked(SecretStr("redis://:s3cret@[host")))
+    text = masked(SecretStr("postgresql+psycopg://me:s3cret@host:5432/db?sslpassword=s3cret&x=1"))
+    assert text == "postgresql+psycopg://me:********@host:5432/db?sslpassword=********&x=1"
+    assert masked(SecretStr("redis://:s3cret@host/0")) == "redis://:********@host/0"
+    assert masked((5, 0.5, 1_000_000.0)) == "5,0.5,1000000"
+    assert masked(SecretStr("redis://host/0")) == "redis://host/0"
+    assert "s3cret" not in str(masked(SecretStr("redis://:s3cret@[host")))
 
 
 def test_a_calibration_describes_its_expected_rate_and_sample() -> None:

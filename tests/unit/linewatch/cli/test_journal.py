@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from linewatch.cli.failures import CommandFailed
-from linewatch.cli.journal import Accepted, Stamp, opened
+from linewatch.cli.journal import Accepted, opened
+from linewatch.cli.stamps import Stamp
 
 A, B, C = (Stamp(name, 10, 1) for name in ("a.png", "b.png", "c\udcff.png"))  # a name that is not UTF-8
 ABOUT = {"url": "http://x", "recipe": "ring", "folder": "/images"}

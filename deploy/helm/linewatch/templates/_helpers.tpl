@@ -1,0 +1,113 @@
+{{- define "linewatch.labels" -}}
+app.kubernetes.io/name: linewatch
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* The labels by which a component's pods are selected. Argument: (list root component) */}}
+{{- define "linewatch.selector" -}}
+app.kubernetes.io/name: linewatch
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "linewatch.image" -}}
+{{- $root := index . 0 -}}
+{{ $root.Values.image.registry }}/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- end }}
+
+{{- define "linewatch.env" -}}
+- name: LINEWATCH_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.existingSecret }}, key: DATABASE_URL}}
+- name: LINEWATCH_REDIS_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.existingSecret }}, key: REDIS_URL}}
+{{- if .Values.store.url }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $.Values.existingSecret }}, key: {{ . }}, optional: true}}
+{{- end }}
+{{- end }}
+- name: LINEWATCH_STORE_URL
+  value: {{ .Values.store.url | default "file:///var/lib/linewatch/store" | quote }}
+- name: LINEWATCH_READY_FILE
+  value: /tmp/ready
+{{- range $name, $value := .Values.settings }}
+- name: LINEWATCH_{{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* What every pod has. Argument: (list root uses-the-store) */}}
+{{- define "linewatch.pod" -}}
+{{- $root := index . 0 -}}
+serviceAccountName: {{ $root.Release.Name }}
+automountServiceAccountToken: false
+terminationGracePeriodSeconds: 60 # a worker finishes what it holds
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with $root.Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+volumes:
+  - {name: tmp, emptyDir: {}}
+  {{- if and (index . 1) (not $root.Values.store.url) }}
+  - name: store
+    persistentVolumeClaim:
+      claimName: {{ $root.Values.store.volume.existingClaim | default (printf "%s-store" $root.Release.Name) }}
+  {{- end }}
+{{- end }}
+
+{{/* What every container has. Argument: (list root uses-the-store) */}}
+{{- define "linewatch.container" -}}
+{{- $root := index . 0 -}}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  {{- if and (index . 1) (not $root.Values.store.url) }}
+  - {name: store, mountPath: /var/lib/linewatch/store}
+  {{- end }}
+{{- end }}
+
+{{/* Two pods of a component are on different nodes where that is possible. */}}
+{{- define "linewatch.spread" -}}
+- maxSkew: 1
+  topologyKey: kubernetes.io/hostname
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- include "linewatch.selector" . | nindent 6 }}
+{{- end }}
+
+{{/* The annotations by which Prometheus finds a pod, and those of the values. Argument: (list root port) */}}
+{{- define "linewatch.podAnnotations" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.metrics.enabled }}
+prometheus.io/scrape: "true"
+prometheus.io/port: {{ index . 1 | quote }}
+{{- end }}
+{{- with $root.Values.podAnnotations }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Where a worker serves its metrics. */}}
+{{- define "linewatch.metricsEnv" -}}
+{{- if .Values.metrics.enabled }}
+- {name: LINEWATCH_METRICS_HOST, value: "0.0.0.0"}
+- {name: LINEWATCH_METRICS_PORT, value: {{ .Values.metrics.port | quote }}}
+{{- end }}
+{{- end }}
+
+{{- define "linewatch.readyFile" -}}
+exec: {command: [test, -f, /tmp/ready]}
+{{- end }}

@@ -1,0 +1,1 @@
+"""`linewatch watch`: takes the images that cameras write into a folder."""

@@ -1,0 +1,1 @@
+"""What `linewatch doctor` checks. Each check works while the parts that others check are down."""

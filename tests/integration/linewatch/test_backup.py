@@ -1,0 +1,345 @@
+"""`linewatch backup` and `linewatch restore` between databases and stores of one's own."""
+
+import datetime as dt
+import json
+import os
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from core.backup.files import copy_files
+from core.backup.folder import BackupFolder
+from core.errors import Code
+from core.feed import consumers, feed
+from core.intake import submission
+from core.intake.image_decoding import Header
+from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
+from core.queue import finishing
+from core.settings import Settings
+from core.settings import settings as read_settings
+from core.storage.folder_store import FolderStore
+from core.storage.image_store import bundle_key, image_key
+from linewatch.cli import run
+from linewatch.server.embedded.binaries import client_program
+from linewatch.server.embedded.servers import EmbeddedServers
+from migrations.__main__ import migrate
+from tests.fixtures.feed_reading import cursor_refusal, read_all
+from tests.fixtures.queued_work import claim, make_recipe, make_version, passed
+
+DAY = dt.date(2026, 1, 2)
+READER = consumers.Reader("key:mes", is_admin=False)
+
+
+class Installation:
+    """A database and a store that the environment names."""
+
+    def __init__(self, url: str, folder: Path, environment: pytest.MonkeyPatch) -> None:
+        self.engine = create_engine(url, poolclass=NullPool)
+        self.store = FolderStore(folder.as_uri())
+        self._url, self._environment = url, environment
+
+    def select(self) -> None:
+        """Let the environment name it."""
+        self._environment.setenv("LINEWATCH_DATABASE_URL", self._url)
+        self._environment.setenv("LINEWATCH_STORE_URL", self.store.root.as_uri())
+        read_settings.cache_clear()
+
+    def inspect(self, images: list[bytes], *, finish: bool = True, day: dt.date = DAY) -> list[UUID]:
+        """Store images and submit an inspection of each; return the ids."""
+        stored = []
+        for data in images:
+            digest = sha256(data).digest()
+            self.store.put(image_key(day, digest), data)
+            stored.append(StoredImage(day, digest, len(data), Header("image/png", 4, 3)))
+        with self.engine.begin() as connection:
+            new = [NewInspection(image, "ring") for image in stored]
+            [accepted] = submission.accept(connection, [Submission(new)])
+            assert isinstance(accepted, Accepted)
+            ids = [inspection.id for inspection in accepted.inspections]
+            if finish:
+                claims = claim(connection, accepted.recipe_ids[0], ids, at_most=len(ids))
+                finishing.finish(connection, [passed(each) for each in claims])
+        return ids
+
+    def number(self, query: str) -> int:
+        with self.engine.connect() as connection:
+            return int(connection.execute(text(query)).scalar_one())
+
+    def files(self) -> dict[str, bytes]:
+        root = self.store.root
+        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def source(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Installation]:
+    """An installation with a recipe, a model version and its bundle."""
+    monkeypatch.setenv("LINEWATCH_REDIS_URL", settings.redis_url.get_secret_value())
+    installation = Installation(settings.database_url.get_secret_value(), tmp_path / "source", monkeypatch)
+    with installation.engine.begin() as connection:
+        make_recipe(connection)
+        make_version(connection)
+    installation.store.put(bundle_key(b"\2" * 32), b"a bundle")
+    installation.select()
+    yield installation
+    read_settings.cache_clear()
+
+
+@pytest.fixture
+def target(
+    execute_sql: Callable[[str], None], servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Installation]:
+    """An installation without a schema."""
+    name = f"restored_{uuid4().hex}"
+    execute_sql(f"CREATE DATABASE {name}")
+    url = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
+    yield Installation(url, tmp_path / "target", monkeypatch)
+    execute_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def save(source: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, object]]:
+    """`save(option, …)` makes a backup of the source, and returns what the command printed."""
+
+    def save(*options: str, code: int = 0) -> dict[str, object]:
+        source.select()
+        assert run(["backup", str(tmp_path / "backups"), "--json", *options]) == code
+        printed: dict[str, object] = json.loads(capsys.readouterr().out)
+        return printed
+
+    return save
+
+
+def test_everything_is_restored_into_an_empty_installation(
+    source: Installation,
+    target: Installation,
+    save: Callable[..., dict[str, object]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    early = source.inspect([b"one", b"two"])
+    with source.engine.begin() as connection:
+        state = feed.number_entries(connection)
+        acknowledged = consumers.acknowledge(connection, state, "mes", "now", reader=READER).cursor
+    late = source.inspect([b"three"])
+    source.inspect([b"four"], finish=False)
+    _, last_cursor = read_all(source.engine)
+    rows = save()["rows"]
+    undone = source.inspect([b"five"])
+    _, undone_cursor = read_all(source.engine)
+
+    target.select()
+    assert run(["restore", str(tmp_path / "backups"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == rows
+    assert {key: data for key, data in source.files().items() if data != b"five"} == target.files()
+    assert target.number("SELECT count(*) FROM work WHERE state = 'queued'") == 1
+
+    # The feed begins a new epoch, and each reader gets the cursor to continue from.
+    assert target.number("SELECT count(*) FROM feed_epochs") == source.number("SELECT count(*) FROM feed_epochs") + 1
+    assert read_all(target.engine)[0] == early + late
+    for cursor, missing in ((str(acknowledged), late), (last_cursor, []), (undone_cursor, [])):
+        refusal = cursor_refusal(target.engine, cursor)
+        assert refusal.code is Code.CURSOR_EPOCH
+        assert read_all(target.engine, refusal.members["resume_after"])[0] == missing
+    again = target.inspect([b"five"])
+    assert read_all(target.engine, cursor_refusal(target.engine, undone_cursor).members["resume_after"])[0] == again
+    assert again != undone
+    with target.engine.begin() as connection:
+        kept = consumers.find(connection, "mes")
+    assert kept is not None
+    assert (kept.cursor, kept.owner) == (acknowledged, "key:mes")
+
+
+def test_a_second_backup_copies_only_new_files_and_each_can_be_restored(
+    source: Installation, target: Installation, save: Callable[..., dict[str, object]], tmp_path: Path
+) -> None:
+    source.inspect([b"one", b"two"])
+    first = save()
+    source.inspect([b"two", b"three"])
+    second = save()
+    assert [(each["files_copied"], each["files"]) for each in (first, second)] == [(3, 3), (1, 4)]
+
+    target.select()
+    name = Path(str(first["backup"])).name
+    assert run(["restore", str(tmp_path / "backups"), "--name", name]) == 0
+    assert target.number("SELECT count(*) FROM inspections") == 2
+    assert run(["restore", str(tmp_path / "backups")]) == 1  # it is not empty any more
+    assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 0
+    assert target.number("SELECT count(*) FROM inspections") == 4
+    assert target.files() == source.files()
+
+
+def test_old_backups_are_deleted_with_the_files_that_only_they_need(
+    source: Installation, target: Installation, save: Callable[..., dict[str, object]], tmp_path: Path
+) -> None:
+    source.inspect([b"one", b"two"])
+    first, second = (Path(str(save()["backup"])).name for _ in range(2))
+    (tmp_path / "backups" / "20200101T000000.000Z.incomplete").mkdir()
+    with source.engine.begin() as connection:
+        connection.execute(text("DELETE FROM images WHERE sha256 = :sha"), {"sha": sha256(b"one").digest()})
+    source.inspect([b"three"], day=dt.date(2026, 1, 3))
+    saved = save("--keep", "2")
+    assert (saved["backups_deleted"], saved["bytes_deleted"]) == ([first], 0)
+    saved = save("--keep", "2")
+    assert (saved["backups_deleted"], saved["bytes_deleted"]) == ([second], len(b"one"))
+    assert len(BackupFolder(tmp_path / "backups").names) == 2
+    assert BackupFolder(tmp_path / "backups").incomplete == []
+    stored = {path.read_bytes() for path in (tmp_path / "backups/store").rglob("*") if path.is_file()}
+    assert stored == {b"two", b"three", b"a bundle"}
+    target.select()
+    assert run(["restore", str(tmp_path / "backups")]) == 0
+
+
+def test_a_folder_is_written_by_one_backup_at_a_time(
+    source: Installation, save: Callable[..., dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save()
+    with BackupFolder(tmp_path / "backups").locked(for_writing=False):
+        assert run(["backup", str(tmp_path / "backups")]) == 1
+    assert "another process uses the backups" in capsys.readouterr().err
+
+
+def test_a_lost_image_is_named_and_one_that_was_removed_with_its_row_is_no_fault(
+    source: Installation, save: Callable[..., dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.inspect([b"lost", b"damaged", b"removed", b"kept"])
+    keys = {data: image_key(DAY, sha256(data).digest()) for data in (b"lost", b"damaged", b"removed")}
+    source.store.path(keys[b"lost"]).unlink()
+    source.store.path(keys[b"damaged"]).write_bytes(b"DAMAGED")
+    source.store.path(keys[b"removed"]).unlink()
+
+    def remove_row_and_copy(*arguments: object) -> None:
+        with source.engine.begin() as connection:
+            connection.execute(text("DELETE FROM images WHERE sha256 = :sha"), {"sha": sha256(b"removed").digest()})
+        copy_files(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("core.backup.saving.copy_files", remove_row_and_copy)
+    saved = save(code=1)
+    assert saved["removed"] == [keys[b"removed"]]
+    assert sorted(saved["lost"]) == sorted([keys[b"lost"], keys[b"damaged"]])  # type: ignore[call-overload]
+    assert saved["files"] == 2
+
+
+def test_a_damaged_backup_is_refused_before_the_database_is_touched(
+    source: Installation,
+    target: Installation,
+    save: Callable[..., dict[str, object]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source.inspect([b"one", b"two", b"three"])
+    backup = Path(str(save()["backup"]))
+    one, two = (tmp_path / "backups/store" / image_key(DAY, sha256(data).digest()) for data in (b"one", b"two"))
+    one.write_bytes(b"ONE")
+    two.unlink()
+    target.select()
+    assert run(["restore", str(tmp_path / "backups")]) == 1
+    error = capsys.readouterr().err
+    assert "2 files are missing or damaged" in error
+    assert one.name in error
+    assert target.number("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+    assert run(["restore", str(tmp_path / "backups"), "--skip-damaged"]) == 0
+    assert sorted(target.files().values()) == [b"a bundle", b"three"]
+
+    for file in (backup / "database.dump", backup / "images.tsv"):
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 1
+        assert f"{file} is damaged" in capsys.readouterr().err
+        file.write_bytes(content)
+    (backup / "manifest.json").write_text("{}")
+    assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 1
+    assert "manifest.json cannot be read" in capsys.readouterr().err
+    assert target.number("SELECT count(*) FROM inspections") == 3
+
+
+def test_an_interrupted_backup_is_marked_and_never_restored(
+    source: Installation,
+    target: Installation,
+    save: Callable[..., dict[str, object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source.inspect([b"one"])
+    program = tmp_path / "pg_dump"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\necho "no space left" >&2\nexit 1\n')
+    program.chmod(0o755)
+    with monkeypatch.context() as broken:
+        broken.setattr("linewatch.server.embedded.binaries.client_program", lambda name: program)
+        assert run(["backup", str(tmp_path / "backups")]) == 1
+    assert "cannot be dumped: no space left" in capsys.readouterr().err
+    password = make_url(read_settings().database_url.get_secret_value()).password
+    assert password
+    assert password not in (tmp_path / "arguments").read_text()  # every user can read a command line
+    [unfinished] = BackupFolder(tmp_path / "backups").incomplete
+    target.select()
+    assert run(["restore", str(tmp_path / "backups")]) == 1
+    assert f"{unfinished.name} was never finished" in capsys.readouterr().err
+
+    saved = save()
+    assert saved["files_copied"] == 2
+    target.select()
+    assert run(["restore", str(tmp_path / "backups"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["backup"] == saved["backup"]
+
+
+def test_a_running_system_and_a_database_in_use_are_not_replaced(
+    source: Installation, save: Callable[..., dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.inspect([b"one"])
+    save()
+    assert run(["restore", str(tmp_path / "backups")]) == 1
+    assert "--replace" in capsys.readouterr().err
+    api = create_engine(source.engine.url, connect_args={"application_name": "linewatch api"}, poolclass=NullPool)
+    with api.connect():
+        assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 1
+    assert "Linewatch is running on this database (api): stop it first" in capsys.readouterr().err
+    assert source.number("SELECT count(*) FROM inspections") == 1
+
+
+def test_a_backup_of_an_older_version_is_upgraded_and_one_of_a_newer_version_refused(
+    target: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target.select()
+    migrate(target.engine, "0013")
+    with target.engine.begin() as connection:
+        make_recipe(connection)
+    assert run(["backup", str(tmp_path / "backups")]) == 0
+    assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 0
+    assert target.number("SELECT count(*) FROM training_runs") == 0  # a table of the newest version
+    assert target.number("SELECT count(*) FROM recipes") == 1
+
+    with target.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'of_the_future'"))
+    assert run(["backup", str(tmp_path / "backups")]) == 0
+    assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 1
+    assert "upgrade Linewatch first" in capsys.readouterr().err
+
+
+def test_an_empty_folder_and_an_empty_database_are_named(
+    target: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target.select()
+    assert run(["backup", str(tmp_path / "backups")]) == 1
+    assert "the database is empty" in capsys.readouterr().err
+    (tmp_path / "nothing").mkdir()
+    for folder in ("nothing", "missing"):
+        assert run(["restore", str(tmp_path / folder)]) == 1
+        assert "holds no complete backup" in capsys.readouterr().err
+
+
+def test_the_programs_come_from_the_path_if_the_wheel_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pg_dump").write_text("#!/bin/sh\n")
+    (tmp_path / "pg_dump").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert client_program("pg_dump") != tmp_path / "pg_dump"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert client_program("pg_dump") == tmp_path / "pg_dump"

@@ -1,0 +1,143 @@
+"""The Helm chart, rendered by Helm itself and checked against the schemas of Kubernetes."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from tests.fixtures import helm_chart
+from tests.fixtures.helm_chart import KUBERNETES, Object
+
+OF_KEDA = "keda.sh/"  # its schemas are not those of Kubernetes
+
+VARIANTS: Mapping[str, dict[str, Any]] = {
+    "defaults": {},
+    "a bucket": {"store": {"url": "s3://images/line"}},
+    "an existing volume": {"store": {"volume": {"existingClaim": "images"}}},
+    "GPUs": {"scoring": {"gpu": {"enabled": True, "nodeSelector": {"gpu": "l4"}}, "cpu": {"enabled": False}}},
+    "KEDA": {"keda": {"enabled": True}},
+    "ingress": {"api": {"ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls"}}},
+    "small": {
+        "metrics": {"enabled": False},
+        "api": {"autoscaling": {"enabled": False}},
+        "training": {"enabled": False},
+        "networkPolicies": {"enabled": False},
+        "podDisruptionBudgets": False,
+    },
+    "settings": {"settings": {"MINIBATCH": 16, "AUTH": "on"}, "image": {"pullSecrets": [{"name": "registry"}]}},
+}
+
+
+@cache
+def rendered(variant: str) -> dict[str, Object]:
+    return helm_chart.rendered(VARIANTS[variant])
+
+
+def pod_specs(objects: Mapping[str, Object]) -> dict[str, Object]:
+    return {
+        name: each["spec"]["template"]["spec"]
+        for name, each in objects.items()
+        if each["kind"] in ("Deployment", "Job")
+    }
+
+
+def environment(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container["env"]}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_helm_finds_no_fault(variant: str) -> None:
+    assert helm_chart.faults(VARIANTS[variant]) == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_object_is_what_kubernetes_accepts(variant: str) -> None:
+    for each in rendered(variant).values():
+        if not each["apiVersion"].startswith(OF_KEDA):
+            kubernetes_validate.validate(each, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pods_have_no_privileges(variant: str) -> None:
+    for name, pod in pod_specs(rendered(variant)).items():
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert not pod["automountServiceAccountToken"], name
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"], name
+            assert not context["allowPrivilegeEscalation"], name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert {"requests", "limits"} <= set(container["resources"]), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_selectors_find_exactly_the_pods_of_their_component(variant: str) -> None:
+    objects = rendered(variant)
+    deployments = {name: each for name, each in objects.items() if each["kind"] == "Deployment"}
+    labels = {name: each["spec"]["template"]["metadata"]["labels"] for name, each in deployments.items()}
+
+    def selected(selector: Mapping[str, str]) -> list[str]:
+        return [name for name, own in labels.items() if selector.items() <= own.items()]
+
+    for name, deployment in deployments.items():
+        assert selected(deployment["spec"]["selector"]["matchLabels"]) == [name]
+    assert selected(objects["Service/line-api"]["spec"]["selector"]) == ["Deployment/line-api"]
+    for name, each in objects.items():
+        if each["kind"] == "PodDisruptionBudget":
+            matching = selected(each["spec"]["selector"]["matchLabels"])
+            assert matching == [name.replace("PodDisruptionBudget", "Deployment")]
+
+
+def test_the_migration_runs_first_and_needs_no_store() -> None:
+    objects = rendered("defaults")
+    job = objects["Job/line-migrate"]
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    volumes = [volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]]
+    assert volumes == ["tmp"]  # the claim is made after it
+    account = objects["ServiceAccount/line"]["metadata"]["annotations"]
+    assert int(account["helm.sh/hook-weight"]) < int(job["metadata"]["annotations"]["helm.sh/hook-weight"])
+
+
+def test_the_store_is_a_volume_or_a_bucket() -> None:
+    of_folder, of_bucket = rendered("defaults"), rendered("a bucket")
+    assert of_folder["PersistentVolumeClaim/line-store"]["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert "PersistentVolumeClaim/line-store" not in of_bucket
+    for objects, url in ((of_folder, "file:///var/lib/linewatch/store"), (of_bucket, "s3://images/line")):
+        for name, pod in pod_specs(objects).items():
+            [container] = pod["containers"]
+            assert environment(container)["LINEWATCH_STORE_URL"] == url
+            mounts = [mount["name"] for mount in container["volumeMounts"]]
+            assert ("store" in mounts) == (url.startswith("file:") and "migrate" not in name)
+
+
+def test_secrets_are_referred_to_and_settings_are_set() -> None:
+    for pod in pod_specs(rendered("settings")).values():
+        variables = environment(pod["containers"][0])
+        assert variables["LINEWATCH_DATABASE_URL"] == {"secretKeyRef": {"name": "linewatch", "key": "DATABASE_URL"}}
+        assert variables["LINEWATCH_MINIBATCH"] == "16"
+
+
+def test_metrics_are_served_where_the_annotations_say() -> None:
+    objects = rendered("defaults")
+    ports = {}
+    for name, each in objects.items():
+        if each["kind"] == "Deployment":
+            template = each["spec"]["template"]
+            variables = environment(template["spec"]["containers"][0])
+            ports[name] = template["metadata"]["annotations"]["prometheus.io/port"]
+            assert ports[name] == (
+                variables["LINEWATCH_PORT"] if "api" in name else variables["LINEWATCH_METRICS_PORT"]
+            )
+    [ingress] = objects["NetworkPolicy/line-metrics"]["spec"]["ingress"]
+    assert {str(port["port"]) for port in ingress["ports"]} == set(ports.values())
+    assert ingress["from"]
+
+
+def test_scoring_workers_are_scaled_by_what_waits() -> None:
+    objects = rendered("KEDA")
+    scaled = objects["ScaledObject/line-scoring-cpu"]["spec"]
+    assert scaled["scaleTargetRef"]["name"] == "line-scoring-cpu"
+    assert "replicas" not in objects["Deployment/line-scoring-cpu"]["spec"]  # KEDA decides
+    assert [trigger["metadata"]["targetQueryValue"] for trigger in scaled["triggers"]] == ["200", "5"]
