@@ -71,7 +71,7 @@ class Values:
 
 
 class Distribution(Collector):
-    """A histogram of values that come many at once, at a fifth of the cost of a Histogram. Thread-safe.
+    """A histogram of values that come many at once, at an eighth of the cost of a Histogram. Thread-safe.
 
     Attributes:
         most: series that it keeps at most; beyond them the one that was used the longest time ago is dropped.

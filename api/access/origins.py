@@ -21,6 +21,7 @@ READ_HEADERS = (
     "Location",
     "Retry-After",
     "WWW-Authenticate",
+    "X-Request-ID",
 )
 """Headers of responses that pages of other origins may read."""
 

@@ -41,7 +41,9 @@ _BODY: dict[str, Any] = {
                     },
                 }
             },
-            "application/json": {"schema": {"type": "object", "properties": {"callback_url": {"type": "string"}}}},
+            "application/json": {
+                "schema": {"type": "object", "properties": {"callback_url": {"type": ["string", "null"]}}}
+            },
         }
     },
     "parameters": [{"name": "callback_url", "in": "query", "required": False, "schema": {"type": "string"}}],
@@ -83,9 +85,10 @@ async def _submit_form(
     request: Request, services: Services, key: Key | None, api_key: str | None
 ) -> tuple[Accepted, list[BatchError]]:
     async with services.receiver.form(request, image="images", max_images=services.settings.max_batch_images) as form:
-        callback_url = form.fields.pop("callback_url", None)
         if not form.images:
-            return await _open(request, services, {"callback_url": callback_url}, key)
+            of_images = {name: value for name, value in form.fields.items() if name in UploadFields.model_fields}
+            return await _open(request, services, of_images, key)  # they would have no effect
+        callback_url = form.fields.pop("callback_url", None)
         callback_url = _callback_url(request, callback_url)
         errors = [_error(image) for image in form.images if isinstance(image, RefusedPart)]
         uploads = _uploads(services, form)
@@ -154,9 +157,6 @@ async def _read_opening(request: Request) -> Mapping[str, Any]:
             Code.UNSUPPORTED_MEDIA_TYPE,
             'Send images as multipart/form-data, or no body or {"callback_url": …} to open a batch.',
         )
-    unknown = sorted(fields.keys() - {"callback_url"})
-    if unknown:
-        raise Refused(Code.INVALID_FIELD, f"{unknown[0]}: opening a batch takes only callback_url.")
     return fields
 
 
@@ -170,6 +170,8 @@ def _callback_url(request: Request, in_body: Any) -> str | None:
 async def _open(
     request: Request, services: Services, fields: Mapping[str, Any], key: Key | None
 ) -> tuple[Accepted, list[BatchError]]:
+    if unknown := sorted(fields.keys() - {"callback_url"}):
+        raise Refused(Code.INVALID_FIELD, f"{unknown[0]}: opening a batch takes only callback_url.")
     callback_url = _callback_url(request, fields.get("callback_url"))
     await services.group_commit.check_callbacks([callback_url], key)
     return await services.group_commit.submit([], as_batch=True, callback_url=callback_url, key=key), []

@@ -36,11 +36,20 @@ _USED = ("recipes", "images", "work", "inspections", "api_keys")
 
 @contextmanager
 def snapshot(engine: Engine) -> Iterator[tuple[Connection, str]]:
-    """Yield a connection that reads one snapshot, and the snapshot's name for `dump`."""
+    """Yield a connection that reads one snapshot, and the snapshot's name for `dump`.
+
+    No table or partition of it is dropped or rewritten during the `with` block; rows are written as always.
+    """
+    with engine.connect() as connection:
+        quote = connection.dialect.identifier_preparer.quote
+        tables = ", ".join(map(quote, connection.execute(_TABLES).scalars()))
     reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with reading.connect() as connection:
         for limit in ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(text(f"SET LOCAL {limit} = 0"))
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'"))
+        if tables:  # first, because the next statement takes the snapshot
+            connection.execute(text(f"LOCK TABLE {tables} IN ACCESS SHARE MODE"))
         yield connection, connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
 
 

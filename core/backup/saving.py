@@ -26,6 +26,8 @@ OnProgress = Callable[[str, int, int | None], None]
 """Called with the current step, how much of it is done, and how much there is (None if unknown)."""
 
 _ASKED_AT_ONCE = 1000
+# Retention marks an image whose file it has removed while the row is needed. Older schemas have no such column.
+_HAS_FILE = "to_jsonb(images) ->> 'removed_at' IS NULL"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class _Snapshot:
     postgresql: str
     schema_version: str
     rows: Mapping[str, int]
+    images: int
+    """Those in the list of images."""
     others: list[str]
     """Store keys of model bundles and of reports of trainings."""
 
@@ -82,7 +86,7 @@ def save(engine: Engine, store: Store, folder: BackupFolder, *, pg_dump: Path, o
     on_progress("database", 0, None)
     facts = _read_snapshot(engine, draft, pg_dump)
     others = [_known_file(key, known.get(key)) for key in facts.others]
-    total = facts.rows["images"] + len(others)
+    total = facts.images + len(others)
     files = _Files()
 
     def record(copy: Copy) -> None:
@@ -99,7 +103,7 @@ def save(engine: Engine, store: Store, folder: BackupFolder, *, pg_dump: Path, o
         schema_version=facts.schema_version,
         database=record_of(draft.dump),
         image_list=record_of(draft.image_list),
-        images=facts.rows["images"],
+        images=facts.images,
         files=files.records,
         removed=removed,
         lost=lost,
@@ -125,9 +129,13 @@ def _read_snapshot(engine: Engine, draft: Backup, pg_dump: Path) -> _Snapshot:
             text("SELECT now(), current_setting('server_version'), version_num FROM alembic_version")
         ).one()
         facts = _Snapshot(
-            row[0], row[1], row[2], rows=database.count_rows(connection), others=sorted(_other_keys(connection))
+            created_at=row[0],
+            postgresql=row[1],
+            schema_version=row[2],
+            rows=database.count_rows(connection),
+            images=_write_image_list(connection, draft),
+            others=sorted(_other_keys(connection)),
         )
-        _write_image_list(connection, draft)
         database.dump(pg_dump, engine, name, draft.dump)
     return facts
 
@@ -142,14 +150,21 @@ def _other_keys(connection: Connection) -> Iterator[str]:
         yield training_report_key(run_id)
 
 
-def _write_image_list(connection: Connection, draft: Backup) -> None:
-    query = "COPY (SELECT day, encode(sha256, 'hex'), bytes FROM images ORDER BY day, sha256) TO STDOUT"
+def _write_image_list(connection: Connection, draft: Backup) -> int:
+    """Write the list of the images that have a file. Returns how many they are."""
+    query = f"""
+        COPY (SELECT day, encode(sha256, 'hex'), bytes FROM images WHERE {_HAS_FILE} ORDER BY day, images.sha256)
+        TO STDOUT
+    """  # noqa: S608 - a constant
     driver: Any = connection.connection.driver_connection
+    number = 0
     with draft.image_list.open("wb") as file, driver.cursor() as cursor, cursor.copy(query) as rows:
         for block in rows:
+            number += bytes(block).count(b"\n")
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
+    return number
 
 
 def _known_file(key: str, record: FileRecord | None) -> File:
@@ -171,11 +186,11 @@ def _explain(engine: Engine, keys: list[str]) -> tuple[list[str], list[str]]:
 def _recorded_images(connection: Connection, keys: list[str]) -> set[str]:
     wanted = [found for key in keys if (found := _day_and_sha256(key)) is not None]
     rows = connection.execute(
-        text("""
+        text(f"""
             SELECT images.day, images.sha256
             FROM unnest(CAST(:days AS date[]), CAST(:digests AS bytea[])) AS wanted(day, sha256)
-            JOIN images ON images.day = wanted.day AND images.sha256 = wanted.sha256
-        """),
+            JOIN images ON images.day = wanted.day AND images.sha256 = wanted.sha256 AND {_HAS_FILE}
+        """),  # noqa: S608 - a constant
         {"days": [day for day, _ in wanted], "digests": [digest for _, digest in wanted]},
     )
     return {image_key(row.day, row.sha256) for row in rows}

@@ -185,6 +185,7 @@ def _clean(scope: Scope, month: Any) -> Iterator[Step]:
         deleted = len(reviewed)
         yield []
     with scope.engine.begin() as connection:
+        removal_lock.allow_time(connection)
         connection.execute(
             text("""
                 DELETE FROM review_queue WHERE inspection_id >= :first AND inspection_id < :end

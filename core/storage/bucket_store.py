@@ -2,6 +2,7 @@
 
 import datetime as dt
 import errno
+import mimetypes
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from uuid import uuid4
 import obstore
 from obstore.exceptions import BaseError
 
+from core.intake.image_formats import SIGNATURE_BYTES, media_type_of
 from core.storage.buckets import connect, parts_of_url, reason
 from core.storage.image_store import (
     STAGING,
@@ -42,6 +44,7 @@ PARTS_AT_ONCE = 4
 _PAGE = 1000  # the most keys that S3 returns per request, and deletes per request
 
 _CHECK = f"{STAGING}/check"
+_UNKNOWN = "application/octet-stream"
 _FULL = ("507 Insufficient Storage", "StorageFull", "QuotaExceeded")
 """How servers say that a bucket is full: MinIO by `XMinioStorageFull` and `XMinioAdminBucketQuotaExceeded`, Ceph by
 `QuotaExceeded`. Amazon's buckets have no limit."""
@@ -153,7 +156,13 @@ class BucketStore(Store):
         path = self._path(key)
         try:
             with self._faults():
-                self._bucket.put(path, content, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+                self._bucket.put(
+                    path,
+                    content,
+                    attributes={"Content-Type": _media_type(key, content)},
+                    chunk_size=PART_BYTES,
+                    max_concurrency=PARTS_AT_ONCE,
+                )
         except FileNotFoundError as error:
             raise self._unavailable(error) from error
 
@@ -207,3 +216,13 @@ class BucketStore(Store):
     def _require_no_recent_fault(self) -> None:
         if time.monotonic() < self._failing_until:
             raise StoreUnavailable(*self._fault)
+
+
+def _media_type(key: str, content: bytes | Path) -> str:
+    """The content type of links to a file: by the suffix of its key or, for images, by its first bytes."""
+    if by_suffix := mimetypes.guess_type(key)[0]:
+        return by_suffix
+    if isinstance(content, bytes):
+        return media_type_of(content[:SIGNATURE_BYTES]) or _UNKNOWN
+    with content.open("rb") as file:
+        return media_type_of(file.read(SIGNATURE_BYTES)) or _UNKNOWN

@@ -63,16 +63,24 @@ def _reason(error: OSError) -> str:
     return error.strerror or f"{error}"
 
 
+def read_disk(settings: Settings) -> Disk | None:
+    """Return the size and the free space of the store's disk; None if it cannot be read. Creates no folder."""
+    if any(map(_is_missing, _urls(settings))):
+        return None
+    try:
+        return disk(open_store(settings), settings.min_free_bytes)
+    except OSError:
+        return None
+
+
 def check_disk(settings: Settings, connection: Connection | None) -> list[Finding]:
     """Check the free space of the store's disk and, if the database can be read, how many days it lasts.
 
     With a bucket it is the disk of the scratch folder, which images only pass through.
     """
-    if any(map(_is_missing, _urls(settings))):
-        return []  # the check of the store says why
-    space = disk(open_store(settings), settings.min_free_bytes)
+    space = read_disk(settings)
     if space is None or not space.bytes:
-        return []  # as above
+        return []  # the check of the store says why
     if space.of == "scratch":
         connection = None
     daily = None if connection is None else _bytes_per_day(connection)

@@ -61,6 +61,10 @@ def test_an_accepted_image_is_in_the_bucket_and_read_from_there(
         again = api.get(f"{answer.headers['Location']}/image", headers={"Range": "bytes=1-3"})
         assert (again.status_code, again.content) == (206, b"PNG")
         assert again.headers["ETag"] == read.headers["ETag"]
+        current = api.get(f"{answer.headers['Location']}/image", headers={"If-None-Match": read.headers["ETag"]})
+        assert (current.status_code, current.content) == (304, b"")
+        head = api.head(f"{answer.headers['Location']}/image")
+        assert (head.status_code, head.headers["Content-Length"], head.content) == (200, f"{len(image)}", b"")
     assert list((tmp_path / "scratch" / "tmp").iterdir()) == []
     store.delete([key_of(images[0])])
     assert api.get(f"{answers[0].headers['Location']}/image").json()["code"] == "not_found"
@@ -76,11 +80,28 @@ def test_all_images_of_a_batch_are_in_the_bucket(api: httpx.Client, store: Bucke
     )
 
 
+def test_the_free_space_is_that_of_the_scratch_folder(settings: Settings, store: BucketStore, tmp_path: Path) -> None:
+    with running_api(
+        settings,
+        LINEWATCH_STORE_URL=store.url,
+        LINEWATCH_SCRATCH=str(tmp_path / "scratch"),
+        LINEWATCH_MIN_FREE_BYTES=f"{10**18}",
+    ) as api:
+        refused = api.post(UPLOAD, content=png(1), headers=PNG)
+        assert (refused.status_code, refused.json()["code"]) == (503, "store_full")
+        assert "The scratch folder has too little free space" in refused.json()["detail"]
+        system = api.get("/v1/system").json()
+        assert system["store"]["disk_of"] == "scratch"
+        assert any("The disk of the scratch folder is full" in reason for reason in system["health"]["reasons"])
+    assert list(store.files()) == []
+
+
 def test_a_client_that_asks_for_it_gets_a_link(api: httpx.Client) -> None:
     location = api.post(UPLOAD, content=png(1), headers=PNG).headers["Location"]
     answer = api.get(f"{location}/image?redirect=true")
     assert (answer.status_code, answer.headers["Cache-Control"]) == (307, "no-store")
-    assert httpx.get(answer.headers["Location"]).content == png(1)
+    linked = httpx.get(answer.headers["Location"])
+    assert (linked.content, linked.headers["Content-Type"]) == (png(1), "image/png")
     assert api.get(f"{location}/image").content == png(1)
 
 

@@ -107,6 +107,8 @@ def test_an_empty_field_of_a_batch_is_as_if_absent(http: httpx.Client) -> None:
     assert (inspection["lot_id"], inspection["part_id"]) == ("L-1", "SN-1")
     opened = http.post("/v1/batches?callback_url=", json={"callback_url": ""})
     assert (opened.status_code, opened.json()["status"]) == (202, "open")
+    of_no_image = http.post("/v1/batches", files={"lot_id": (None, "L-1")})
+    assert (of_no_image.status_code, of_no_image.json()["code"]) == (422, "invalid_field")
 
 
 def test_an_empty_filter_is_refused_because_it_would_list_everything(http: httpx.Client) -> None:

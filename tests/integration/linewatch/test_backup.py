@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -23,14 +24,17 @@ from core.intake.submission import Accepted, NewInspection, StoredImage, Submiss
 from core.queue import finishing
 from core.settings import Settings
 from core.settings import settings as read_settings
+from core.storage.bucket_store import BucketStore
 from core.storage.folder_store import FolderStore
 from core.storage.image_store import bundle_key, image_key
+from core.storage.moving_store import copy_all
 from linewatch.cli import run
 from linewatch.server.embedded.binaries import client_program
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.fixtures.feed_reading import cursor_refusal, read_all
 from tests.fixtures.queued_work import claim, make_recipe, make_version, passed
+from tests.fixtures.s3_server import S3Server
 
 DAY = dt.date(2026, 1, 2)
 READER = consumers.Reader("key:mes", is_admin=False)
@@ -42,12 +46,13 @@ class Installation:
     def __init__(self, url: str, folder: Path, environment: pytest.MonkeyPatch) -> None:
         self.engine = create_engine(url, poolclass=NullPool)
         self.store = FolderStore(folder.as_uri())
+        self.store_url = self.store.root.as_uri()
         self._url, self._environment = url, environment
 
     def select(self) -> None:
         """Let the environment name it."""
         self._environment.setenv("LINEWATCH_DATABASE_URL", self._url)
-        self._environment.setenv("LINEWATCH_STORE_URL", self.store.root.as_uri())
+        self._environment.setenv("LINEWATCH_STORE_URL", self.store_url)
         read_settings.cache_clear()
 
     def inspect(self, images: list[bytes], *, finish: bool = True, day: dt.date = DAY) -> list[UUID]:
@@ -103,13 +108,13 @@ def target(
 
 
 @pytest.fixture
-def save(source: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, object]]:
+def save(source: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     """`save(option, …)` makes a backup of the source, and returns what the command printed."""
 
-    def save(*options: str, code: int = 0) -> dict[str, object]:
+    def save(*options: str, code: int = 0) -> dict[str, Any]:
         source.select()
         assert run(["backup", str(tmp_path / "backups"), "--json", *options]) == code
-        printed: dict[str, object] = json.loads(capsys.readouterr().out)
+        printed: dict[str, Any] = json.loads(capsys.readouterr().out)
         return printed
 
     return save
@@ -118,7 +123,7 @@ def save(source: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_everything_is_restored_into_an_empty_installation(
     source: Installation,
     target: Installation,
-    save: Callable[..., dict[str, object]],
+    save: Callable[..., dict[str, Any]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -156,7 +161,7 @@ def test_everything_is_restored_into_an_empty_installation(
 
 
 def test_a_second_backup_copies_only_new_files_and_each_can_be_restored(
-    source: Installation, target: Installation, save: Callable[..., dict[str, object]], tmp_path: Path
+    source: Installation, target: Installation, save: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     source.inspect([b"one", b"two"])
     first = save()
@@ -175,7 +180,7 @@ def test_a_second_backup_copies_only_new_files_and_each_can_be_restored(
 
 
 def test_old_backups_are_deleted_with_the_files_that_only_they_need(
-    source: Installation, target: Installation, save: Callable[..., dict[str, object]], tmp_path: Path
+    source: Installation, target: Installation, save: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     source.inspect([b"one", b"two"])
     first, second = (Path(str(save()["backup"])).name for _ in range(2))
@@ -196,7 +201,7 @@ def test_old_backups_are_deleted_with_the_files_that_only_they_need(
 
 
 def test_a_folder_is_written_by_one_backup_at_a_time(
-    source: Installation, save: Callable[..., dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Installation, save: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save()
     with BackupFolder(tmp_path / "backups").locked(for_writing=False):
@@ -204,31 +209,120 @@ def test_a_folder_is_written_by_one_backup_at_a_time(
     assert "another process uses the backups" in capsys.readouterr().err
 
 
+@pytest.fixture
+def during_the_backup(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """`during_the_backup(act)` lets something happen between the snapshot and the copy of the files."""
+
+    def let(act: Callable[[], None]) -> None:
+        def act_and_copy(*arguments: Any) -> None:
+            act()
+            copy_files(*arguments)
+
+        monkeypatch.setattr("core.backup.saving.copy_files", act_and_copy)
+
+    return let
+
+
 def test_a_lost_image_is_named_and_one_that_was_removed_with_its_row_is_no_fault(
-    source: Installation, save: Callable[..., dict[str, object]], monkeypatch: pytest.MonkeyPatch
+    source: Installation,
+    save: Callable[..., dict[str, Any]],
+    during_the_backup: Callable[[Callable[[], None]], None],
 ) -> None:
     source.inspect([b"lost", b"damaged", b"removed", b"kept"])
     keys = {data: image_key(DAY, sha256(data).digest()) for data in (b"lost", b"damaged", b"removed")}
     source.store.path(keys[b"lost"]).unlink()
     source.store.path(keys[b"damaged"]).write_bytes(b"DAMAGED")
-    source.store.path(keys[b"removed"]).unlink()
 
-    def remove_row_and_copy(*arguments: object) -> None:
+    def remove() -> None:
         with source.engine.begin() as connection:
             connection.execute(text("DELETE FROM images WHERE sha256 = :sha"), {"sha": sha256(b"removed").digest()})
-        copy_files(*arguments)  # type: ignore[arg-type]
+        source.store.path(keys[b"removed"]).unlink()
 
-    monkeypatch.setattr("core.backup.saving.copy_files", remove_row_and_copy)
+    during_the_backup(remove)
     saved = save(code=1)
     assert saved["removed"] == [keys[b"removed"]]
-    assert sorted(saved["lost"]) == sorted([keys[b"lost"], keys[b"damaged"]])  # type: ignore[call-overload]
+    assert sorted(saved["lost"]) == sorted([keys[b"lost"], keys[b"damaged"]])
     assert saved["files"] == 2
+
+
+def test_images_that_retention_has_removed_are_not_missed(
+    source: Installation,
+    target: Installation,
+    save: Callable[..., dict[str, Any]],
+    during_the_backup: Callable[[Callable[[], None]], None],
+    tmp_path: Path,
+) -> None:
+    source.inspect([b"gone", b"going", b"kept"])
+    with source.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE images ADD COLUMN IF NOT EXISTS removed_at timestamptz"))
+
+    def remove(data: bytes) -> None:
+        with source.engine.begin() as connection:
+            mark = text("UPDATE images SET removed_at = now() WHERE sha256 = :sha")
+            connection.execute(mark, {"sha": sha256(data).digest()})
+        source.store.path(image_key(DAY, sha256(data).digest())).unlink()
+
+    remove(b"gone")
+    during_the_backup(lambda: remove(b"going"))
+    saved = save()
+    assert (saved["removed"], saved["lost"]) == ([image_key(DAY, sha256(b"going").digest())], [])
+    target.select()
+    assert run(["restore", str(tmp_path / "backups")]) == 0
+    assert sorted(target.files().values()) == [b"a bundle", b"kept"]
+
+
+def test_images_in_a_bucket_are_backed_up_and_restored_alike(
+    source: Installation,
+    target: Installation,
+    save: Callable[..., dict[str, Any]],
+    s3: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LINEWATCH_SCRATCH", str(tmp_path / "scratch"))
+    before, after = (BucketStore(f"s3://{s3.bucket}/{uuid4().hex}", tmp_path / "scratch") for _ in range(2))
+    source.inspect([b"%d" % number for number in range(40)])
+    copy_all(source.store, before, progress=lambda _: None)
+    source.store_url, target.store_url = before.url, after.url
+    assert [save()["files_copied"] for _ in range(2)] == [41, 0]
+    source.inspect([b"damaged", b"lost"])
+    damaged, lost = (image_key(DAY, sha256(data).digest()) for data in (b"damaged", b"lost"))
+    before.put(damaged, b"DAMAGED")
+    assert sorted(save(code=1)["lost"]) == sorted([damaged, lost])
+    before.delete([damaged])
+
+    target.select()
+    some = next(file.key for file in before.files())
+    after.put(some, before.read(some).swapcase() + b"!")  # is replaced
+    assert run(["restore", str(tmp_path / "backups")]) == 0
+    assert {file.key: after.read(file.key) for file in after.files()} == {
+        file.key: before.read(file.key) for file in before.files()
+    }
+    model = bundle_key(b"\2" * 32)
+    after.put(model, b"A BUNDLE")  # of the right size
+    assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 0
+    assert after.read(model) == b"a bundle"
+    assert list((tmp_path / "scratch" / "tmp").iterdir()) == []
+
+
+def test_an_outage_of_the_bucket_ends_a_backup_and_is_no_damage(
+    source: Installation, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("LINEWATCH_SCRATCH", str(tmp_path / "scratch"))
+    source.store_url = f"s3://{s3.bucket}/{uuid4().hex}"
+    source.inspect([b"one"])
+    source.select()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    assert run(["backup", str(tmp_path / "backups")]) == 1
+    assert f"{source.store_url} cannot be used" in capsys.readouterr().err
+    assert BackupFolder(tmp_path / "backups").names == []
 
 
 def test_a_damaged_backup_is_refused_before_the_database_is_touched(
     source: Installation,
     target: Installation,
-    save: Callable[..., dict[str, object]],
+    save: Callable[..., dict[str, Any]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -261,7 +355,7 @@ def test_a_damaged_backup_is_refused_before_the_database_is_touched(
 def test_an_interrupted_backup_is_marked_and_never_restored(
     source: Installation,
     target: Installation,
-    save: Callable[..., dict[str, object]],
+    save: Callable[..., dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -290,7 +384,7 @@ def test_an_interrupted_backup_is_marked_and_never_restored(
 
 
 def test_a_running_system_and_a_database_in_use_are_not_replaced(
-    source: Installation, save: Callable[..., dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Installation, save: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source.inspect([b"one"])
     save()
@@ -309,7 +403,7 @@ def test_a_backup_of_an_older_version_is_upgraded_and_one_of_a_newer_version_ref
     target.select()
     migrate(target.engine, "0013")
     with target.engine.begin() as connection:
-        make_recipe(connection)
+        connection.execute(text("INSERT INTO recipes (name) VALUES ('ring')"))  # as that version has them
     assert run(["backup", str(tmp_path / "backups")]) == 0
     assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 0
     assert target.number("SELECT count(*) FROM training_runs") == 0  # a table of the newest version

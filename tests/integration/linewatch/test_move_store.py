@@ -47,13 +47,31 @@ def test_a_folder_moves_to_a_bucket(
     assert open_store(read_settings()).read("models/m.tar") == b"bundle"
 
 
-@pytest.mark.parametrize(("secret", "state"), [(None, "ok"), ("wrong", "missing")])
+@pytest.mark.parametrize(("secret", "level"), [(None, "ok"), ("wrong", "error")])
 def test_doctor_checks_the_bucket(
-    secret: str | None, state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    secret: str | None, level: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if secret is not None:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
     run(["doctor", "--json", "--url", NOBODY])
-    [finding] = [found for found in json.loads(capsys.readouterr().out)["findings"] if found["what"] == "store"]
-    assert finding["state"] == state
-    assert finding["found"].startswith("s3://")
+    findings = {found["what"]: found for found in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings["store"]["level"] == level
+    assert findings["store"]["found"].startswith("s3://")
+    assert findings["disk"]["found"].endswith("for the scratch folder of the bucket")
+
+
+def test_doctor_names_a_move_that_is_not_finished(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def findings() -> list[tuple[str, str]]:
+        read_settings.cache_clear()
+        run(["doctor", "--json", "--url", NOBODY])
+        found = json.loads(capsys.readouterr().out)["findings"]
+        return [(finding["level"], finding["found"]) for finding in found if finding["what"] == "store"]
+
+    FolderStore(settings.store_url)
+    monkeypatch.setenv("LINEWATCH_STORE_READ_ALSO", settings.store_url)
+    assert [level for level, _ in findings()] == ["ok", "note"]
+    monkeypatch.setenv("LINEWATCH_STORE_READ_ALSO", (tmp_path / "gone").as_uri())
+    assert findings() == [("error", f"the folder {tmp_path / 'gone'} does not exist")]
+    assert not (tmp_path / "gone").exists()

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
+from core.models import recipes
 from core.settings import Settings
 from linewatch.cli import run
 from tests.fixtures import documentation
@@ -34,7 +35,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def http(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """An api without workers; the recipe `ring` accepts images."""
     with running_api(settings) as client:
-        make_recipe(client)
+        assert client.post("/v1/recipes", json={"name": "ring", "without_model": "wait"}).status_code == 201
         monkeypatch.setenv("LINEWATCH_URL", str(client.base_url))
         yield client
 
@@ -44,10 +45,6 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "camera"
     folder.mkdir()
     return folder
-
-
-def make_recipe(http: httpx.Client) -> None:
-    assert http.post("/v1/recipes", json={"name": "ring", "without_model": "wait"}).status_code == 201
 
 
 def write(folder: Path, *names: str) -> None:
@@ -107,7 +104,7 @@ def test_what_is_there_is_taken_with_the_fields_of_its_path(
 
 def test_an_image_is_taken_once_it_is_complete(http: httpx.Client, folder: Path, engine: Engine) -> None:
     image = png(1)
-    with watching(folder, "--settle", "0.5") as process:
+    with watching(folder, "--settle", "2") as process:
         with (folder / "slow.png").open("wb") as file:
             for start in range(0, len(image), len(image) // 10):
                 file.write(image[start : start + len(image) // 10])
@@ -141,13 +138,14 @@ def test_it_waits_for_the_api_and_the_folder_and_ends_on_sigterm(
 ) -> None:
     port = str(free_port())
     monkeypatch.setenv("LINEWATCH_URL", f"http://127.0.0.1:{port}")
+    with engine.begin() as connection:
+        recipes.create(connection, "ring", without_model="wait", actor="test")
     write(folder, "1.png")
     with watching(folder, "--json") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stderr.readline().startswith(f"Waiting: http://127.0.0.1:{port} cannot be reached")
-        with running_api(settings, LINEWATCH_PORT=port) as http:
-            make_recipe(http)
+        with running_api(settings, LINEWATCH_PORT=port):
             assert json.loads(process.stdout.readline())["external_id"] == "1.png"
             assert process.stderr.readline().startswith("Back after ")
             wait_until((folder / "accepted/1.png").exists)
@@ -172,30 +170,6 @@ def test_sigterm_ends_a_wait_for_the_api(folder: Path, monkeypatch: pytest.Monke
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 0
     assert (folder / "1.png").exists()
-
-
-def test_a_full_queue_delays_images_and_loses_none(
-    settings: Settings, folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"{number}.png" for number in range(6)]
-    write(folder, *names)
-    with running_api(settings, LINEWATCH_MAX_WAITING_DEPTH="2") as http:
-        make_recipe(http)
-        monkeypatch.setenv("LINEWATCH_URL", str(http.base_url))
-        with watching(folder) as process:
-            assert process.stderr is not None
-            assert "waiting_queue_full" in process.stderr.readline()
-            for _ in names:
-                wait_until(lambda: any(state == "queued" for state in stored(engine, "state")))
-                with engine.begin() as connection:
-                    ids = connection.execute(text("SELECT id FROM work WHERE state = 'queued'")).scalars().all()
-                for inspection_id in ids:
-                    http.post(f"/v1/inspections/{inspection_id}/cancel")
-                if len(list((folder / "accepted").glob("*.png"))) == len(names):
-                    break
-            wait_until(lambda: len(list((folder / "accepted").glob("*.png"))) == len(names))
-    with engine.begin() as connection:
-        assert connection.execute(text("SELECT count(*), count(DISTINCT key) FROM idempotency_keys")).one() == (6, 6)
 
 
 def test_one_watch_takes_a_folder(http: httpx.Client, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -237,3 +237,22 @@ def test_live_inspections_come_first(pipeline: RescoringPipeline, another_bundle
     assert len(pipeline.results(run_id)) == scored
     pipeline.queues.delete("live")
     assert pipeline.run_until_done(run_id).done == IMAGES
+
+
+def test_inspections_whose_images_were_removed_are_left_out(
+    pipeline: RescoringPipeline, engine: Engine, another_bundle: Path
+) -> None:
+    ids = pipeline.inspect(half_ng(IMAGES))
+    second = pipeline.add_version(another_bundle)
+    with engine.begin() as connection:
+        removed = connection.execute(
+            text("""
+                UPDATE images SET removed_at = now() FROM inspections
+                WHERE inspections.id = ANY(:ids) AND day = image_day AND sha256 = image_sha256 RETURNING inspections.id
+            """),
+            {"ids": ids[:5]},
+        ).scalars()
+        gone = set(removed)
+    run = pipeline.run_until_done(pipeline.create_run(second))
+    assert (run.state, run.total, run.counts["failed"]) == ("completed", IMAGES - 5, 0)
+    assert {result.inspection_id for result in pipeline.results(run.id)} == set(ids) - gone

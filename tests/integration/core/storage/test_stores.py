@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.settings import Settings
 from core.storage.bucket_store import BucketStore
-from core.storage.image_store import Store
+from core.storage.image_store import Staged, Store
 from core.storage.moving_store import Copied, MovingStore, copy_all
 from core.storage.stores import open_store
 from tests.fixtures.s3_server import S3Server
@@ -172,9 +172,38 @@ def test_a_moving_store_writes_to_the_new_place_and_reads_in_both(s3: S3Server, 
     assert [moving.read(key) for key in ("2026/01/02/a", "2026/01/03/b", "reports/r.html")] == [b"a", b"b", b"new"]
     assert (copy_of(moving, "models/m.tar"), moving.size("models/m.tar")) == (b"m", 1)
     assert not old.holds("2026/01/03/b")
+    assert [(file.key, file.size) for file in moving.files()] == [
+        ("2026/01/02/a", 1),
+        ("2026/01/03/b", 1),
+        ("models/m.tar", 1),
+        ("reports/r.html", 3),
+    ]
+    assert keys(moving, "2026/01/02") == ["2026/01/02/a"]
     moving.delete(["models/m.tar"])
     assert not old.holds("models/m.tar")
     assert moving.link("2026/01/02/a", seconds=60) is None
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_file_that_is_deleted_while_it_is_copied_stays_deleted(
+    bucket: BucketStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Once removed by retention, an image must not come back in the new store."""
+    old = open_store(Settings(store_url=(tmp_path / "old").as_uri()))
+    old.put_all({"2026/01/02/a": b"a", "2026/01/02/b": b"b"})
+    publish = bucket.publish
+
+    def publish_and_delete(staged: Iterable[tuple[Staged, str]]) -> None:
+        [(file, key)] = staged
+        if key == "2026/01/02/a" and moment == "before":
+            MovingStore(bucket, old).delete([key])
+        publish([(file, key)])
+        if key == "2026/01/02/a" and moment == "after":
+            MovingStore(bucket, old).delete([key])
+
+    monkeypatch.setattr(bucket, "publish", publish_and_delete)
+    copy_all(old, bucket, progress=lambda _: None)
+    assert keys(bucket) == keys(old) == ["2026/01/02/b"]
 
 
 def test_a_copy_is_complete_and_can_be_repeated(bucket: BucketStore, tmp_path: Path) -> None:

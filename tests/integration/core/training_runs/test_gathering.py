@@ -98,6 +98,18 @@ def test_reviewed_and_effective_parts_are_chosen(plant: Plant) -> None:
     assert plant.labels(plant.create(good="effective", defects=False)) == {**expected, "a": ("good", False)}
 
 
+def test_images_that_retention_removed_are_left_out(plant: Plant) -> None:
+    plant.inspect("a", "ok")
+    plant.inspect("b", "ok", "ok")
+    plant.inspect("c", "ok", "ok")
+    with plant.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE images SET removed_at = now() WHERE sha256 = ANY(:digests)"),
+            {"digests": [image("a").sha256, image("b").sha256]},
+        )
+    assert plant.labels(plant.create(good="effective")) == {"c": ("good", False)}
+
+
 def test_the_newest_review_of_an_image_counts_whatever_its_other_inspections(plant: Plant) -> None:
     plant.inspect("a", "ok", part_id="P1")
     plant.inspect("a", "ok", "ng", part_id="P1")
