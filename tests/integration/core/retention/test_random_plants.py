@@ -19,6 +19,7 @@ from core.settings import Settings
 from core.storage.bucket_store import BucketStore
 from core.storage.folder_store import FolderStore
 from core.storage.image_store import Store
+from core.storage.moving_store import MovingStore
 from tests.fixtures.retained_plant import (
     BYTES,
     FEED_DAYS,
@@ -133,8 +134,19 @@ def test_images_in_a_bucket_are_treated_alike(engine: Engine, bucket: Store, pla
     check_killed_rounds(engine, bucket, plant, kills)
 
 
-def check_killed_rounds(engine: Engine, store: Store, plant: Plant, kills: list[int]) -> None:
-    build(engine, store, plant)
+@pytest.mark.usefixtures("_single_files")
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plant=plants, kills=st.lists(st.integers(1, 12), max_size=3))
+def test_images_are_removed_in_a_store_that_moves(
+    engine: Engine, store: Store, bucket: Store, plant: Plant, kills: list[int]
+) -> None:
+    check_killed_rounds(engine, MovingStore(bucket, store), plant, kills, stored_in=store)
+
+
+def check_killed_rounds(
+    engine: Engine, store: Store, plant: Plant, kills: list[int], *, stored_in: Store | None = None
+) -> None:
+    build(engine, stored_in or store, plant)
     for survived in kills:
         for _ in islice(steps(engine, store), survived):
             pass

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.settings import Settings
+from core.storage import made_files
 from core.storage.bucket_store import BucketStore
 from core.storage.image_store import Staged, Store
 from core.storage.moving_store import Copied, MovingStore, copy_all
@@ -160,6 +161,14 @@ def test_a_key_of_another_shape_is_refused(store: Store, key: str, tmp_path: Pat
     ):
         with pytest.raises(ValueError, match="not a key"):
             use(key)
+
+
+def test_made_files_expire(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put_all({"heatmaps/m/a.png": b"a", "reports/r.html": b"r", "2026/01/02/a": b"a", "models/m.tar": b"m"})
+    assert made_files.expire(store, at_most=10) == 0
+    monkeypatch.setattr(made_files, "KEPT_SECONDS", -60.0)
+    assert [made_files.expire(store, at_most=1) for _ in range(3)] == [1, 1, 0]
+    assert keys(store) == ["2026/01/02/a", "models/m.tar"]
 
 
 def test_a_moving_store_writes_to_the_new_place_and_reads_in_both(s3: S3Server, tmp_path: Path) -> None:
