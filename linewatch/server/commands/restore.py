@@ -84,6 +84,8 @@ def _installation(data: Path | None) -> "Iterator[Settings]":
         embedded: dict[str, object] = {"database_url": SecretStr(servers.database_url)}
         if "LINEWATCH_STORE_URL" not in os.environ:
             embedded["store_url"] = private_folder(folder / "store").as_uri()
+        elif "LINEWATCH_SCRATCH" not in os.environ:
+            embedded["scratch"] = private_folder(folder / "scratch")
         yield settings().model_copy(update=embedded)
 
 
