@@ -6,16 +6,18 @@ from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.settings import Settings
 from core.storage import made_files
-from core.storage.bucket_store import BucketStore
+from core.storage.bucket_store import PART_BYTES, BucketStore
 from core.storage.image_store import Staged, Store
 from core.storage.moving_store import Copied, MovingStore, copy_all
 from core.storage.stores import open_store
+from tests.fixtures.part_images import png
 from tests.fixtures.s3_server import S3Server
 
 KINDS = ("folder", "bucket", "moving")
@@ -229,3 +231,24 @@ def test_a_copy_is_complete_and_can_be_repeated(bucket: BucketStore, tmp_path: P
     back = open_store(Settings(store_url=(tmp_path / "back").as_uri()))
     assert copy_all(bucket, back, progress=lambda _: None).files == 38
     assert {file.key: back.read(file.key) for file in back.files()} == files
+
+
+def test_links_give_the_content_type_of_a_file(bucket: BucketStore) -> None:
+    large = png(1) + bytes(PART_BYTES)  # is put in parts
+    staged = bucket.stage()
+    staged.write(large)
+    staged.flush()
+    bucket.publish([(staged, "2026/01/02/large")])
+    bucket.put_all({"2026/01/02/small": png(2), "models/m.tar": b"tar", "reports/r.html": b"<p>", "2026/01/02/x": b"x"})
+    types = {}
+    for file in bucket.files():
+        url = bucket.link(file.key, seconds=60)
+        assert url is not None
+        types[file.key] = httpx.get(url).headers["Content-Type"]
+    assert types == {
+        "2026/01/02/large": "image/png",
+        "2026/01/02/small": "image/png",
+        "2026/01/02/x": "application/octet-stream",
+        "models/m.tar": "application/x-tar",
+        "reports/r.html": "text/html",
+    }
