@@ -102,6 +102,7 @@ def test_a_bomb_gets_413_and_leaves_nothing(api: Api, settings: Settings) -> Non
         (png(1), {"Content-Encoding": "br"}, 415, "unsupported_media_type"),
         (gzip.compress(png(1)), {"Content-Encoding": "gzip, gzip"}, 415, "unsupported_media_type"),
     ],
+    ids=["text", "image", "cut off", "data after its end", "no image", "empty gzip", "empty", "brotli", "twice"],
 )
 def test_a_broken_body_is_refused(
     api: Api, settings: Settings, content: bytes, headers: dict[str, str], status: int, code: str
