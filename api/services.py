@@ -31,6 +31,7 @@ from core.queue import batches
 from core.rescoring import runs
 from core.settings import Settings
 from core.storage.image_store import Store, failure_key
+from core.storage.stores import open_store
 from core.system import status, store_usage
 from core.system.documents import System
 from core.system.final_counts import FinalCounts
@@ -80,7 +81,7 @@ class Services:
     @classmethod
     def create(cls, settings: Settings) -> Self:
         engine = create_pool(settings, size=POOL_SIZE, name="api")
-        store = Store(settings.store_url)
+        store = open_store(settings)
         publisher = Publisher(settings, engine)
         allowed = AllowList.of(settings)
 
@@ -166,7 +167,7 @@ class Services:
 
 def _read_system(settings: Settings, engine: Engine, store: Store) -> System | None:
     """Return the state of the system; None if the database cannot be used."""
-    messages, disk = status.count_messages(settings), store_usage.disk(store.root, settings.min_free_bytes)
+    messages, disk = status.count_messages(settings), store_usage.disk(store, settings.min_free_bytes)
     try:
         with engine.begin() as connection:
             return status.read(connection, Reader("metrics", is_admin=True), messages, disk)

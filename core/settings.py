@@ -27,6 +27,8 @@ _ENCODE = "cannot be parsed; percent-encode special characters in its password"
 _UNENCODED_AT = re.compile(r"://[^:/]*:[^@]*@[^?]*@")
 """A URL that SQLAlchemy splits at the first `@`: errors would show the rest of the password as the host."""
 
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[\w-][\w.-]*)*/?", re.ASCII)
+
 
 def _split_url(url: str) -> SplitResult:
     """Split a URL that may hold a password. The errors of `urlsplit` would quote parts of it.
@@ -63,7 +65,21 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"), description="Redis or Valkey: redis://, rediss:// or unix://"
     )
-    store_url: str = Field("file:///var/lib/linewatch/store", description="where images and bundles are stored")
+    store_url: str = Field(
+        "file:///var/lib/linewatch/store",
+        description="where images and bundles are stored: file:///absolute/path or s3://bucket/prefix",
+    )
+    store_read_also: str | None = Field(
+        None, description="the store that this one moves from: files are read there that STORE_URL does not have yet"
+    )
+    store_link_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        0, description="how long links to images in a bucket are valid; 0 for no such links"
+    )
+    scratch: Path | None = Field(
+        None,
+        description="a local folder for uploads on their way to a bucket and for trainings in progress; by default in "
+        "the temporary folder",
+    )
 
     host: str = Field("127.0.0.1", description="the address that the API listens on")
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -243,12 +259,15 @@ class Settings(BaseSettings):
                 ) from None
         return proxies
 
-    @field_validator("store_url")
+    @field_validator("store_url", "store_read_also")
     @classmethod
-    def _check_store_url(cls, url: str) -> str:
+    def _check_store_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         parts = urlsplit(url)
-        if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-            raise ValueError(f"must look like file:///absolute/path, not {url!r}")
+        is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+        if not is_folder and not _BUCKET.fullmatch(url):
+            raise ValueError(f"must look like file:///absolute/path or s3://bucket/prefix, not {url!r}")
         return url
 
     @field_validator("database_url", "redis_url")

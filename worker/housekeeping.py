@@ -100,7 +100,7 @@ class Housekeeping:
 
     def _delete_training_folders(self) -> str | None:
         """Delete the checkpoints of runs that ended while no worker had claimed them."""
-        folders = {path.name: path for path in self._store.path(TRAININGS).glob("*")}
+        folders = {path.name: path for path in (self._store.scratch / TRAININGS).glob("*")}
         with self._engine.begin() as connection:
             needed = runs.which_may_continue(connection, map(UUID, folders))
         ended = [path for name, path in folders.items() if UUID(name) not in needed]

@@ -18,7 +18,7 @@ from core.logs import bound
 from core.queue.broker import Task
 from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
-from core.storage.image_store import Store
+from core.storage.stores import open_store
 from core.storage.thumbnails import Message, ThumbnailSource
 from worker.app import create_app
 from worker.delivery.mqtt import Publisher
@@ -41,7 +41,7 @@ class Process:
         self.notifier = Notifier(settings())
         self.stopping = threading.Event()
         self.planner = Planner(settings(), self.engine, self.notifier, self.stopping)
-        store = Store(settings().store_url)
+        store = open_store(settings())
         self.thumbnails = ThumbnailMaker(settings(), store, self.notifier)
         self.housekeeping = Housekeeping(settings(), self.engine, store)
         self.heartbeat = Heartbeat(settings(), "io")

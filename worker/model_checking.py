@@ -186,7 +186,8 @@ class ModelChecker:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         environment = inherited | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         with (
-            self._store.path(bundle_key(sha256)).open("rb") as tar,
+            self._store.local_file(bundle_key(sha256)) as path,
+            path.open("rb") as tar,
             subprocess.Popen(
                 [*_COMMAND, json.dumps(request)], stdin=tar, stdout=subprocess.PIPE, env=environment
             ) as child,

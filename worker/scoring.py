@@ -18,7 +18,8 @@ from core.queue import notifications
 from core.queue.broker import BULK_QUEUE, Task
 from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
-from core.storage.image_store import Store, failure_key
+from core.storage.image_store import failure_key
+from core.storage.stores import open_store
 from core.vision.evaluation.heatmap import scale_to_threshold
 from worker.app import Readiness, create_app, end_process
 from worker.heartbeat import Activity, Heartbeat, process_name
@@ -48,7 +49,7 @@ class Process:
             name="scoring",
             unit_seconds=self.settings.lease_seconds,
         )
-        self.store = Store(self.settings.store_url)
+        self.store = open_store(self.settings)
         self.notifier = Notifier(self.settings)
         self.models = Models(self.settings, self.engine, self.store)
         self.readiness = Readiness(self.settings.ready_file)
@@ -192,8 +193,8 @@ def anomaly_map(source: str, version_id: int, key: str) -> None:
     if not process.store.holds(key):
         try:
             model = process.models.get(version_id)
-            with _isolated(process, model) as decoder:
-                anomaly_map_of(process.store, model, decoder, process.store.path(source), key)
+            with _isolated(process, model) as decoder, process.store.local_file(source) as image:
+                anomaly_map_of(process.store, model, decoder, image, key)
         except Undecodable as error:
             process.store.put(failure_key(key), error.detail.encode())
     process.notifier.map_written(key)
@@ -210,8 +211,7 @@ def heatmap(source: str, version_id: int, map_key: str, key: str, score: float, 
     if not process.store.holds(key):
         try:
             model = process.models.get(version_id)
-            with _isolated(process, model) as decoder:
-                image = process.store.path(source)
+            with _isolated(process, model) as decoder, process.store.local_file(source) as image:
                 anomaly = anomaly_map_of(process.store, model, decoder, image, map_key)
                 process.store.put(key, decoder.heatmap(image, scale_to_threshold(anomaly, score, threshold)))
         except Undecodable as error:

@@ -14,7 +14,7 @@ from core.database import create_pool
 from core.queue.broker import BULK_QUEUE, Task
 from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
-from core.storage.image_store import Store
+from core.storage.stores import open_store
 from worker.app import create_app
 from worker.heartbeat import Heartbeat, process_name
 from worker.outages import BROKER_DOWN
@@ -35,7 +35,7 @@ class Process:
         self.trainer = Trainer(
             settings(),
             self.engine,
-            Store(settings().store_url),
+            open_store(settings()),
             self.notifier,
             worker=process_name(),
             stopping=self.stopping,

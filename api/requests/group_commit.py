@@ -84,7 +84,7 @@ class GroupCommit:
         self._storing = ImageStoring(store, max_pixels=settings.max_image_pixels)
         self._publisher = publisher
         self._limits = QueueLimits(settings)
-        self.space = SpaceLimit(store.root, settings.min_free_bytes)
+        self.space = SpaceLimit(store, settings.min_free_bytes)
         self._allowed = allowed
         self._recipes: dict[str, tuple[float, bool]] = {}  # a cache: expiry, and whether there is a model version
         self._callbacks: dict[Origin, float] = {}  # a cache: the expiry of a check

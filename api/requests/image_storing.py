@@ -1,4 +1,4 @@
-"""Stores the images of a group of requests durably, in a few threads: a disk syncs several files in the time of one."""
+"""Stores the images of a group of requests durably, in threads: a disk or a bucket takes several in the time of one."""
 
 import datetime as dt
 import hashlib
@@ -14,13 +14,9 @@ from api.requests.store_refusals import store_refusal
 from core.errors import Refused
 from core.intake.image_decoding import read_header
 from core.intake.submission import NewInspection, StoredImage
-from core.storage.image_store import Staged, Store, WholeFile, image_key
+from core.storage.image_store import NewFile, Staged, Store, WholeFile, image_key
 
 log = logging.getLogger(__name__)
-
-THREADS = 4
-SHARE = 4
-"""The fewest requests for which a thread is woken."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +47,10 @@ class Stored:
 
 
 class _Draft:
-    """The images of one request while they are stored: the files, those to sync, and the first error."""
+    """The images of one request while they are stored, and the first error."""
 
     def __init__(self) -> None:
-        self.files: list[tuple[Staged | WholeFile, NewInspection]] = []
-        self.unsynced: list[WholeFile] = []
+        self.files: list[tuple[NewFile, NewInspection]] = []
         self.folders: set[Path] = set()
         self.error: Exception | None = None
 
@@ -73,14 +68,6 @@ class _Draft:
             log.exception("could not store an image")
             self.error = error
 
-    def sync(self) -> None:
-        """Sync and close the new files, all of them even if one fails."""
-        for file in self.unsynced:
-            try:
-                file.sync()
-            except OSError as error:
-                self.error = store_refusal(error)
-
     def result(self) -> Stored | Exception:
         if self.error is not None:
             for file, _ in self.files:
@@ -90,13 +77,16 @@ class _Draft:
         return Stored([new for _, new in self.files], frozenset(self.folders))
 
 
+_DraftFile = tuple[_Draft, NewFile, NewInspection]
+
+
 class ImageStoring:
     """Stores images. Only one thread may call it."""
 
     def __init__(self, store: Store, *, max_pixels: int) -> None:
         self._store = store
         self._max_pixels = max_pixels
-        self._threads = ThreadPoolExecutor(THREADS - 1, thread_name_prefix="sync")
+        self._threads = ThreadPoolExecutor(store.threads - 1, thread_name_prefix="store")
 
     def stop(self) -> None:
         self._threads.shutdown()
@@ -104,7 +94,7 @@ class ImageStoring:
     def store(self, requests: Sequence[Sequence[AnyUpload]]) -> list[Stored | Exception]:
         """Store the images of each request. One whose images cannot be stored does not affect the others."""
         drafts = [self._write(uploads) for uploads in requests]
-        self._sync_files([draft for draft in drafts if draft.unsynced])
+        self._write_out([(draft, *each) for draft in drafts for each in draft.files if not each[0].is_durable])
         for draft in drafts:
             draft.attempt(partial(self._move, draft))
         return self._sync_folders([draft.result() for draft in drafts])
@@ -125,20 +115,27 @@ class ImageStoring:
         new = upload.new(StoredImage(dt.datetime.now(dt.UTC).date(), sha256, len(content), header))
         file = self._store.stage_whole(content)
         draft.files.append((file, new))
-        draft.unsynced.append(file)
 
-    def _sync_files(self, drafts: Sequence[_Draft]) -> None:
-        size = max(SHARE, -(-len(drafts) // THREADS))
+    def _write_out(self, files: Sequence[_DraftFile]) -> None:
+        """Make the contents durable, in as many threads as are worth it."""
+        size = max(self._store.share, -(-len(files) // self._store.threads))
         others = [
-            self._threads.submit(_sync_share, drafts[start : start + size]) for start in range(size, len(drafts), size)
+            self._threads.submit(self._write_share, files[start : start + size])
+            for start in range(size, len(files), size)
         ]
-        _sync_share(drafts[:size])
+        self._write_share(files[:size])
         for other in others:
             other.result()
 
+    def _write_share(self, files: Sequence[_DraftFile]) -> None:
+        for draft, file, new in files:
+            draft.attempt(partial(self._store.write_out, file, _key(new)))
+
     def _move(self, draft: _Draft) -> None:
         for file, new in draft.files:
-            draft.folders.add(self._store.move(file, image_key(new.image.day, new.image.sha256)))
+            folder = self._store.move(file, _key(new))
+            if folder is not None:
+                draft.folders.add(folder)
 
     def _sync_folders(self, results: list[Stored | Exception]) -> list[Stored | Exception]:
         """Make the moves durable."""
@@ -149,6 +146,5 @@ class ImageStoring:
         return results
 
 
-def _sync_share(drafts: Sequence[_Draft]) -> None:
-    for draft in drafts:
-        draft.sync()
+def _key(new: NewInspection) -> str:
+    return image_key(new.image.day, new.image.sha256)

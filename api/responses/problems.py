@@ -15,6 +15,7 @@ from starlette.routing import Match
 from api.metrics import count_refusal
 from core.database import UNUSABLE
 from core.errors import Code, Refused
+from core.storage.image_store import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _disconnected)
     for exception in UNUSABLE:
         app.add_exception_handler(exception, _unavailable)
+    app.add_exception_handler(StoreUnavailable, _store_unavailable)
     app.add_exception_handler(Exception, _internal_error)
 
 
@@ -191,6 +193,11 @@ def _methods(request: Request) -> set[str]:
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:
     log.warning("database unavailable: %s", error)
     return response(database_unavailable())
+
+
+async def _store_unavailable(_: Request, error: Exception) -> JSONResponse:
+    log.warning("the image store is unavailable: %s", error)
+    return response(Refused(Code.STORE_UNAVAILABLE, "The image store is unavailable. Retry later."))
 
 
 async def _disconnected(_: Request, __: Exception) -> JSONResponse:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, model_validator
 
 from api import on_demand
@@ -33,6 +33,7 @@ from api.responses.etags import NOT_MODIFIED, IfNoneMatch
 from api.responses.problems import refuses
 from api.responses.related_inspections import Neighbours
 from api.responses.schemas import InspectionPage, OpcUaPage, binary
+from api.responses.stored_files import StoredFileResponse
 from api.services import Actor, ApiKey, Context, Services
 from core.documents.documents import Inspection
 from core.documents.opcua import OpcUaResult
@@ -323,16 +324,33 @@ def retract_review(
 @router.get(
     "/{inspection_id}/image",
     response_class=FileResponse,
-    responses=binary(*MEDIA_TYPES.values()) | NOT_MODIFIED | refuses(Code.IMAGE_EXPIRED),
+    response_model=None,
+    responses=binary(*MEDIA_TYPES.values())
+    | {307: {"description": "With `redirect`: the image is in a bucket, at `Location`."}}
+    | NOT_MODIFIED
+    | refuses(Code.IMAGE_EXPIRED, Code.STORE_UNAVAILABLE),
 )
-def get_image(inspection_id: UUID, services: Context, if_none_match: IfNoneMatch = None) -> FileResponse:
-    """Get the stored image file. 410 `image_expired` once the `retention` of its recipe has removed it."""
+def get_image(
+    inspection_id: UUID, services: Context, redirect: bool = False, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Get the stored image file. 410 `image_expired` once the `retention` of its recipe has removed it.
+
+    With `redirect=true` and a bucket as the image store, the response may be 307 with a link that anyone can use for
+    `LINEWATCH_STORE_LINK_SECONDS`. Follow it without the API key. Otherwise the response is the file.
+    """
     inspection = _load(services, inspection_id)
     inspected_images.check_stored(inspection.image_removed_at)
-    path = services.store.path(image_key(inspection.image_day, inspection.image_sha256))
-    if not path.is_file():
-        raise Refused(Code.NOT_FOUND, f"The image of inspection {inspection_id} is no longer in the store.")
-    return FileResponse(path, media_type=inspection.image_media_type, headers=IMMUTABLE)
+    key = image_key(inspection.image_day, inspection.image_sha256)
+    seconds = services.settings.store_link_seconds
+    if redirect and seconds and (link := services.store.link(key, seconds=seconds)):
+        return RedirectResponse(link, headers={"Cache-Control": "no-store"})
+    return StoredFileResponse.of(
+        services.store,
+        key,
+        missing=f"The image of inspection {inspection_id} is no longer in the store.",
+        media_type=inspection.image_media_type,
+        headers=IMMUTABLE,
+    )
 
 
 @router.get(

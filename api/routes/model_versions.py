@@ -11,6 +11,7 @@ from api.requests.parameters import RecipePath, VersionPath
 from api.responses.etags import NOT_MODIFIED, IfNoneMatch
 from api.responses.problems import refuses
 from api.responses.schemas import ModelVersionList, binary
+from api.responses.stored_files import StoredFileResponse
 from api.services import Actor, Context, Services
 from core.documents.documents import ModelVersion
 from core.errors import Code, Refused
@@ -38,7 +39,7 @@ def _document(connection: Connection, version: model_versions.ModelVersion) -> M
 
 def _with_size(services: Services, document: ModelVersion) -> ModelVersion:
     """Add the size of the bundle, which the store knows. Call it after the transaction."""
-    size = services.store.size(bundle_key(bytes.fromhex(document.sha256)))
+    size = bundles.size_of(services.store, bytes.fromhex(document.sha256))
     return document.model_copy(update={"bundle_bytes": size})
 
 
@@ -117,7 +118,7 @@ def get_model_version(name: RecipePath, version: VersionPath, services: Context)
 @router.get(
     "/model-versions/{version}/bundle",
     response_class=FileResponse,
-    responses=binary("application/x-tar") | NOT_MODIFIED,
+    responses=binary("application/x-tar") | NOT_MODIFIED | refuses(Code.STORE_UNAVAILABLE),
 )
 def get_bundle(
     name: RecipePath, version: VersionPath, services: Context, if_none_match: IfNoneMatch = None
@@ -125,8 +126,12 @@ def get_bundle(
     """Get the uploaded bundle."""
     with services.transaction() as connection:
         sha256 = model_versions.get(connection, name, version).sha256
-    return FileResponse(
-        services.store.path(bundle_key(sha256)), media_type="application/x-tar", filename=f"{name}-{version}.tar"
+    return StoredFileResponse.of(
+        services.store,
+        bundle_key(sha256),
+        missing=f"The bundle of version {version} is no longer in the store.",
+        media_type="application/x-tar",
+        filename=f"{name}-{version}.tar",
     )
 
 

@@ -17,7 +17,7 @@ def get_system(services: Context, reader: FeedReader) -> System:
     While the database is unavailable, the response is 503 `database_unavailable`. Redis need not be reachable.
     """
     messages = status.count_messages(services.settings)
-    disk = store_usage.disk(services.store.root, services.settings.min_free_bytes)
+    disk = store_usage.disk(services.store, services.settings.min_free_bytes)
     with services.transaction() as connection:
         system = status.read(connection, reader, messages, disk)
     if not reader.is_admin:

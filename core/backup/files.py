@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -10,8 +11,8 @@ from typing import Literal, TypeVar
 
 from core.storage.image_store import Staged, Store
 
-THREADS, GROUP = 4, 32
-"""Files are copied by this many threads. Each publishes a group of files at a time, which stay open until then."""
+GROUP = 32
+"""So many files share the cost of becoming durable in a folder. They stay open until then."""
 _CHUNK = 1 << 20
 
 T = TypeVar("T")
@@ -69,19 +70,21 @@ def copy_files(
 ) -> None:
     """Copy the files that the target lacks. Each is in the target complete, durable and with its checksum, or not.
 
-    A file that the target has in the right size is kept. Files never change once they are written.
+    A file that the target has in the right size is kept. Files never change once they are written. At most as many
+    files are copied at the same time as the stores have threads.
 
     Args:
         on_copy: called for each file, in order.
         verify_kept: whether to read the files that the target has, and replace those with a wrong checksum.
 
     Raises:
-        OSError: the target cannot be written.
+        OSError: the target cannot be written, or the source is unavailable.
     """
     copy = partial(_copy_group, source, target, verify_kept=verify_kept)
-    with ThreadPoolExecutor(THREADS) as pool:
-        for round_ in _groups(files, THREADS * GROUP):  # so that few files are listed ahead
-            for copies in pool.map(copy, _groups(round_, GROUP)):
+    threads, group = max(source.threads, target.threads), GROUP if target.is_local else 1
+    with ThreadPoolExecutor(threads) as pool:
+        for round_ in _groups(files, threads * group):  # so that few files are listed ahead
+            for copies in pool.map(copy, _groups(round_, group)):
                 for each in copies:
                     on_copy(each)
 
@@ -119,18 +122,18 @@ def _has(target: Store, file: File, *, verify: bool) -> bool:
     if not verify:
         return True
     digest = sha256()
-    with target.path(file.key).open("rb") as content:
+    with target.local_file(file.key) as path, path.open("rb") as content:
         while chunk := content.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest() == file.sha256
 
 
 def _copy(source: Store, file: File, draft: Staged) -> Copy:
-    try:
-        content = source.path(file.key).open("rb")
-    except FileNotFoundError:
-        return Copy("missing", file)
-    with content:
+    with source.local_file(file.key) as path, ExitStack() as stack:
+        try:
+            content = stack.enter_context(path.open("rb"))
+        except FileNotFoundError:
+            return Copy("missing", file)
         while True:
             try:
                 chunk = content.read(_CHUNK)

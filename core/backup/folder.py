@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from core.backup import BackupError
 from core.backup.manifest import FileRecord, Manifest
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 
 DUMP, IMAGE_LIST, MANIFEST, STORE = "database.dump", "images.tsv", "manifest.json", "store"
 INCOMPLETE = ".incomplete"
@@ -103,9 +103,9 @@ class BackupFolder:
                 raise BackupError(f"another process uses the backups in {self.path}: wait until it has ended") from None
             yield
 
-    def store(self) -> Store:
+    def store(self) -> FolderStore:
         """Return the files of all backups, as a store."""
-        return Store((self.path.resolve() / STORE).as_uri())
+        return FolderStore((self.path.resolve() / STORE).as_uri())
 
     def find(self, name: str | None) -> Backup:
         """Return a complete backup by its name, the newest by default.

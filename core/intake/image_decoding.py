@@ -28,6 +28,7 @@ from PIL import (
 from core.errors import Code, Failure, Refused
 from core.intake.decoding_limits import BODY_READS, HEADER_READS, BoundedReads, check_scans, check_size, check_tiff
 from core.intake.deep_grey import DeepGrey, is_deep_grey, read_deep_grey, stored_and_named_bits
+from core.intake.image_formats import media_type_of
 
 MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -53,7 +54,7 @@ _PARSERS: Final[Mapping[str, Callable[[BinaryIO], ImageFile.ImageFile]]] = Mappi
     }
 )
 _FROM_PILLOW = re.compile(r"PIL\.")
-_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_KINDS = {media_type: kind for kind, media_type in MEDIA_TYPES.items()}
 _ORIENTATION = 0x0112
 _TRANSPOSE: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
     {
@@ -297,16 +298,9 @@ def _kind(start: bytes) -> str:
     """The format by the first bytes of the file, as named in `MEDIA_TYPES`."""
     if not start:
         raise Refused(Code.EMPTY_BODY, "the image is empty: send the bytes of an image file")
-    if start.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if start.startswith(b"BM"):
-        return "BMP"
-    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
-        return "WebP"
-    if start.startswith(_TIFF_MAGIC):
-        return "TIFF"
+    media_type = media_type_of(start)
+    if media_type is not None:
+        return _KINDS[media_type]
     raise Refused(
         Code.UNSUPPORTED_MEDIA_TYPE,
         f"unsupported file format: convert the image to one of {', '.join(MEDIA_TYPES)}",

@@ -128,10 +128,9 @@ def _remove_of_day(scope: Scope, store: Store, day: dt.date) -> Iterator[Step]:
         marked = len(rows)
         yield _removals(rows)
     for folder in (day_folder(day), f"{THUMBNAILS}/{day_folder(day)}"):
-        listing = store.names(folder)
-        while names := list(islice(listing, FILES_AT_ONCE)):
-            yield from _delete_files(scope, store, day, folder, names)
-        store.remove_empty_folder(folder)
+        listing = (file.key for file in store.files(folder))
+        while keys := list(islice(listing, FILES_AT_ONCE)):
+            yield from _delete_files(scope, store, day, keys)
     with scope.engine.begin() as connection:
         _settle(connection, rules, day, started_at)
     yield []
@@ -168,22 +167,21 @@ def _removals(rows: Iterable[Any]) -> Step:
 _RECORDED = text("SELECT sha256 FROM images WHERE day = :day AND sha256 = ANY(:digests) AND removed_at IS NULL")
 
 
-def _delete_files(scope: Scope, store: Store, day: dt.date, folder: str, names: Iterable[str]) -> Iterator[Step]:
+def _delete_files(scope: Scope, store: Store, day: dt.date, keys: Iterable[str]) -> Iterator[Step]:
     """Delete the files of images that are not recorded. Names of thumbnails begin with the digest of their image."""
-    digests = {name: digest for name in names if (digest := _digest_of(name)) is not None}
+    digests = {key: digest for key in keys if (digest := _digest_of(key)) is not None}
     with scope.engine.begin() as connection:
         found = connection.execute(_RECORDED, {"day": day, "digests": list(set(digests.values()))}).scalars()
         recorded = {bytes(digest) for digest in found}
-    for name, digest in digests.items():
-        if digest not in recorded:
-            store.delete(f"{folder}/{name}")
-            yield []
+    if ended := [key for key, digest in digests.items() if digest not in recorded]:
+        store.delete(ended)
+        yield []
 
 
-def _digest_of(name: str) -> bytes | None:
-    """Return the SHA-256 at the beginning of a file name; None if it is not a file of the store."""
+def _digest_of(key: str) -> bytes | None:
+    """Return the SHA-256 at the beginning of the name of a file; None if it is not that of an image."""
     try:
-        digest = bytes.fromhex(name[:64])
+        digest = bytes.fromhex(key.rpartition("/")[2][:64])
     except ValueError:
         return None
     return digest if len(digest) == 32 else None

@@ -1,7 +1,5 @@
 """Archives in S3 buckets. Credentials, region and endpoint come from the standard `AWS_*` variables."""
 
-import datetime as dt
-import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,34 +11,18 @@ from core.errors import Code, Failure, Refused
 from core.intake.image_decoding import Undecodable
 from core.intake.image_formats import has_image_suffix
 from core.storage.archive_location import ArchiveLocation, ArchiveUnavailable
+from core.storage.buckets import connect, parts_of_url, reason
 
 if TYPE_CHECKING:
     from obstore import GetResult
-    from obstore.store import ClientConfig, RetryConfig
 
 _PAGE = 1000  # the most keys that S3 returns per request
 _BLOCK = 256 * 1024
-# Retries of an unavailable server stop after about half a minute. No request takes longer than its timeout.
-_TIMEOUTS: "ClientConfig" = {"connect_timeout": dt.timedelta(seconds=5), "timeout": dt.timedelta(seconds=30)}
-_RETRIES: "RetryConfig" = {
-    "max_retries": 3,
-    "retry_timeout": dt.timedelta(seconds=20),
-    "backoff": {"init_backoff": dt.timedelta(milliseconds=200), "max_backoff": dt.timedelta(seconds=2), "base": 2},
-}
-
-
-def parts_of_url(url: str) -> list[str] | None:
-    """Bucket and key parts of an `s3://` URL (not percent-encoded); None for any other text."""
-    scheme, _, rest = url.partition("://")
-    parts = [part for part in rest.split("/") if part not in ("", ".")]
-    return parts if scheme.lower() == "s3" and parts else None
 
 
 @lru_cache
 def _store(bucket: str) -> S3Store:
-    # Passing client options makes obstore ignore all of those in the environment.
-    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
-    return S3Store(bucket, client_options={**_TIMEOUTS, "allow_http": allow_http}, retry_config=_RETRIES)
+    return connect(bucket, timeout_seconds=30, retry_seconds=20)
 
 
 class Bucket(ArchiveLocation):
@@ -96,7 +78,7 @@ class Bucket(ArchiveLocation):
         try:
             return self._read(key, max_bytes)
         except (BaseError, OSError, ValueError) as error:
-            raise Undecodable(Failure.IMAGE_MISSING, f"The object cannot be read: {_reason(error)}") from error
+            raise Undecodable(Failure.IMAGE_MISSING, f"The object cannot be read: {reason(error)}") from error
 
     def blocks(self, name: str, offset: int) -> Iterator[bytes]:
         key = self._key(name)
@@ -130,7 +112,7 @@ class Bucket(ArchiveLocation):
             if "invalid path" in f"{error}":  # obstore cannot list past this key; a retry fails again
                 raise Refused(
                     Code.SOURCE_REFUSED,
-                    f"{self.url} contains a key that cannot be listed. Rename the object: {_reason(error)}",
+                    f"{self.url} contains a key that cannot be listed. Rename the object: {reason(error)}",
                 ) from error
             raise self._unavailable(error) from error
 
@@ -142,13 +124,9 @@ class Bucket(ArchiveLocation):
         return "/".join(parts[1:])
 
     def _unavailable(self, error: Exception) -> ArchiveUnavailable:
-        return ArchiveUnavailable(f"{self.url} cannot be read: {_reason(error)}")
+        return ArchiveUnavailable(f"{self.url} cannot be read: {reason(error)}")
 
 
 def _stream(result: "GetResult") -> Iterator[bytes]:
     for block in result.stream(min_chunk_size=_BLOCK):
         yield bytes(block)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{error}".partition("Debug source:")[0].split())[:500]

@@ -8,9 +8,10 @@ from typing import Protocol, Self
 
 from core.errors import Code, Refused
 from core.settings import Settings
-from core.storage.archive_buckets import Bucket, parts_of_url
+from core.storage.archive_buckets import Bucket
 from core.storage.archive_folders import Folder, inside_root, parts_of, path_of_url
 from core.storage.archive_location import ArchiveLocation, ArchiveUnavailable
+from core.storage.buckets import parts_of_url
 
 __all__ = ["ArchiveLocation", "ArchiveUnavailable", "Archives"]
 

@@ -1,5 +1,6 @@
 """Store a bundle and register it as a model version: the same for uploads and for trainings in a worker."""
 
+import logging
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -7,11 +8,22 @@ from sqlalchemy import Connection
 from core.errors import Code, Refused
 from core.models import model_versions
 from core.models.model_versions import ModelVersion
-from core.storage.image_store import Staged, Store, bundle_key
+from core.storage.image_store import Staged, Store, StoreUnavailable, bundle_key
 from core.vision.bundle.held_out_scores import read_held_out_scores
 from core.vision.bundle.manifest import MANIFEST, Manifest, digest, verify_bundle
 from core.vision.bundle.tar import unpack
 from core.vision.errors import InvalidBundle
+
+log = logging.getLogger(__name__)
+
+
+def size_of(store: Store, sha256: bytes) -> int | None:
+    """The size of a stored bundle in bytes; None if the store has none, or cannot say while it is unavailable."""
+    try:
+        return store.size(bundle_key(sha256))
+    except StoreUnavailable as error:
+        log.warning("the size of a bundle is unknown for now: %s", error)
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
-"""The image store: a folder in which every file is complete and durable, or does not exist.
+"""The image store: files under keys, in which every file is complete and durable, or does not exist.
+
+It is a folder (`core.storage.folder_store`) or a prefix of an S3 bucket (`core.storage.bucket_store`); `open_store` in
+`core.storage.stores` opens the one of the settings.
 
 Images are stored under `YYYY/MM/DD/<sha256>`, by the day (UTC) of their upload; model bundles under
 `models/<sha256>.tar`. Anomaly maps, heatmaps, reports and thumbnails can be regenerated; they are stored under
 `anomaly-maps/`, `heatmaps/`, `reports/` and `thumbnails/`, the last by the days of the images. Reports of training runs
-are stored under `training-reports/`; training runs in progress have a folder each under `trainings/`. Files are written
-under `tmp/` first.
+are stored under `training-reports/`. In a local folder, `scratch`, files are written under `tmp/` first, and training
+runs in progress have a folder each under `trainings/`; the scratch folder of a folder store is the store itself.
 """
 
 import datetime as dt
@@ -13,12 +16,12 @@ import logging
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
 from uuid import UUID, uuid4
 
 log = logging.getLogger(__name__)
@@ -88,11 +91,17 @@ def failure_key(key: str) -> str:
     return f"{key}.failed"
 
 
+class StoreUnavailable(OSError):  # noqa: N818 - it names the state of the store
+    """A bucket cannot be read or written now; ENOSPC means that it is full."""
+
+
 class Staged:
     """A file that is still being received: it is written and hashed, but not yet published. Not thread-safe."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, synced: bool = True) -> None:
+        """`synced` is False if the file need not survive a crash of the machine once it is flushed."""
         self._path = path
+        self.is_durable = synced
         self._file: BinaryIO = path.open("w+b")
         self._hash = hashlib.sha256()
         self.size = 0
@@ -116,9 +125,10 @@ class Staged:
         self.size += len(data)
 
     def flush(self) -> None:
-        """Sync the content to disk."""
+        """Write the content to the file, and sync it to disk if it will become a file of the store."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if self.is_durable:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -129,153 +139,159 @@ class Staged:
         self._path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
 class WholeFile:
-    """A file that was written at once, and is not published yet."""
+    """A file that was written at once, and is not published yet. Not thread-safe."""
 
-    path: Path
-    descriptor: int
+    is_durable = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._is_open = True
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
 
     def sync(self) -> None:
         """Sync the content to disk, and close the file."""
         try:
-            os.fsync(self.descriptor)
+            os.fsync(self._descriptor)
         finally:
-            os.close(self.descriptor)
+            self.close()
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            os.close(self._descriptor)
 
     def discard(self) -> None:
-        """Delete the file unless it has been published."""
+        """Close the file, and delete it unless it has been published."""
+        self.close()
         self.path.unlink(missing_ok=True)
 
 
-class Store:
-    """A store in a folder, addressed as `file:///absolute/path`."""
+NewFile = Staged | WholeFile
 
-    def __init__(self, url: str) -> None:
-        self.root = Path(unquote(urlsplit(url).path))
-        self._staging = self.root / STAGING
-        self._durable_folders: set[Path] = set()
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the store, as a listing shows it. `modified_at` is in seconds since 1970."""
+
+    key: str
+    size: int
+    modified_at: float
+
+
+class Store(ABC):
+    """Files under keys. Thread-safe.
+
+    Keys come from messages, too: every method raises ValueError for a key that does not have the shape of one. If the
+    store is unavailable or full, methods raise OSError; ENOSPC or EDQUOT mean that it is full.
+
+    Attributes:
+        scratch: a local folder for files that are being received, and for trainings in progress.
+        threads: how many files are best written out at the same time.
+        share: the fewest files for which one more thread is worth it.
+        stages_durably: whether staged files are synced to disk, because they will become files of the store.
+        is_local: whether the store is a folder, which is then the scratch folder, too.
+    """
+
+    threads: int
+    share: int
+    stages_durably: bool
+    is_local: bool
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self._staging = scratch / STAGING
         self._staging.mkdir(parents=True, exist_ok=True)
 
     def stage(self) -> Staged:
-        """Create a file to receive data."""
-        return Staged(self._staging / uuid4().hex)
+        """Create a local file to receive data."""
+        return Staged(self._staging / uuid4().hex, synced=self.stages_durably)
 
     def stage_whole(self, data: bytes) -> WholeFile:
-        """Write a file at once. It must be synced, then moved to its key or discarded."""
-        path = self._staging / uuid4().hex
-        file = WholeFile(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        """Write a local file at once. It must be written out and moved to its key, or discarded."""
+        file = WholeFile(self._staging / uuid4().hex)
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(file.descriptor, rest) :]
+            file.write(data)
         except BaseException:
-            os.close(file.descriptor)
             file.discard()
             raise
         return file
 
-    def publish(self, staged: Iterable[tuple[Staged, str]]) -> None:
-        """Move flushed files to their keys, durably: each file is renamed, each folder synced once."""
-        self.sync({self.move(staged_file, key) for staged_file, key in staged})
+    # A group of files is stored in three steps, so that its files share the cost of becoming durable.
 
-    def move(self, staged: Staged | WholeFile, key: str) -> Path:
-        """Move one flushed file to its key. Returns its folder, which the caller must sync to make this durable."""
-        if isinstance(staged, Staged):
-            staged.close()
-        target = self.path(key)
-        folder = target.parent
-        self._make_folder(folder)
-        try:
-            staged.path.replace(target)
-        except FileNotFoundError:
-            if folder.is_dir():  # the staged file is missing
-                raise
-            self._durable_folders.clear()  # someone has removed folders
-            self._make_folder(folder)
-            staged.path.replace(target)
-        return folder
+    @abstractmethod
+    def write_out(self, file: NewFile, key: str) -> None:
+        """Make the content of one flushed file durable; the first step. Several threads may do this."""
 
+    @abstractmethod
+    def move(self, file: NewFile, key: str) -> Path | None:
+        """Give one file its key; the second step. Returns the folder to pass to `sync`, if there is one."""
+
+    @abstractmethod
     def sync(self, folders: Iterable[Path]) -> None:
-        """Make the entries of folders durable."""
-        for folder in folders:
-            _sync_folder(folder)
+        """Make the moves into these folders durable; the third step."""
+
+    def publish(self, staged: Iterable[tuple[Staged, str]]) -> None:
+        """Store flushed files under their keys, durably and in their order."""
+        folders = set()
+        for file, key in staged:
+            self.write_out(file, key)
+            folders.add(self.move(file, key))
+        self.sync(folder for folder in folders if folder is not None)
 
     def put(self, key: str, data: bytes) -> None:
         """Write one file durably; an existing file is replaced atomically."""
         self.put_all({key: data})
 
+    @abstractmethod
     def put_all(self, files: Mapping[str, bytes]) -> None:
         """Write files durably, in their order: if the last one is there, so are the others."""
-        staged: list[tuple[Staged, str]] = []
-        try:
-            for key, data in files.items():
-                staged.append((self.stage(), key))
-                staged[-1][0].write(data)
-                staged[-1][0].flush()
-            self.publish(staged)
-        except BaseException:
-            for file, _ in staged:
-                file.discard()
-            raise
 
+    @abstractmethod
     def read(self, key: str) -> bytes:
         """The content of one file. Raises FileNotFoundError if it does not exist."""
-        return self.path(key).read_bytes()
 
-    def path(self, key: str) -> Path:
-        """The path of a file, to send it without reading it.
-
-        Raises:
-            ValueError: the key does not have the shape of a key: keys come from messages, too.
-        """
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is not a key of the store")
-        return self.root / key
-
+    @abstractmethod
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there is none."""
-        try:
-            return self.path(key).stat().st_size
-        except FileNotFoundError:
-            return None
 
     def holds(self, key: str) -> bool:
-        return self.path(key).is_file()
+        return self.size(key) is not None
 
-    def names(self, folder: str) -> Iterator[str]:
-        """Yield the names of the files in a folder, in any order; none if it does not exist.
+    @abstractmethod
+    def local_path(self, key: str, folder: Path) -> Path:
+        """The local path of a file that lasts longer than a `with` block; it may be copied into `folder`.
 
-        Files may be deleted in the meantime.
+        If the store does not have the file, the path does not exist. Do not change the file.
         """
-        try:
-            entries = os.scandir(self.path(folder))
-        except FileNotFoundError:
-            return
-        with entries:
-            yield from (entry.name for entry in entries if entry.is_file(follow_symlinks=False))
 
-    def delete(self, key: str) -> bool:
-        """Delete a file. Returns False if it does not exist."""
-        try:
-            self.path(key).unlink()
-        except FileNotFoundError:
-            return False
-        return True
+    @abstractmethod
+    def local_file(self, key: str) -> AbstractContextManager[Path]:
+        """The local path of a file for a `with` block. If the store does not have the file, the path does not exist."""
 
-    def remove_empty_folder(self, folder: str) -> None:
-        """Remove a folder if it is empty."""
-        with suppress(OSError):  # it has files, or does not exist
-            self.path(folder).rmdir()
+    @abstractmethod
+    def files(self, prefix: str = "") -> Iterator[StoredFile]:
+        """The files whose keys begin with a prefix and a `/`, or all of them, in the order of their keys.
 
+        The cost grows with the files that are taken from the iterator, not with those that exist.
+        """
+
+    @abstractmethod
+    def delete(self, keys: Iterable[str]) -> int:
+        """Delete files. Returns how many; those that do not exist may be counted or not."""
+
+    @abstractmethod
     def check(self) -> None:
         """Raise OSError unless a file can be written durably."""
-        staged = self.stage()
-        try:
-            staged.write(b"linewatch")
-            staged.flush()
-        finally:
-            staged.discard()
+
+    def link(self, key: str, *, seconds: int) -> str | None:
+        """A URL that gives anyone a file for a while; None if the store has no such links."""
+        return None
 
     def sweep(self, *, older_than_seconds: float) -> int:
         """Delete old staged files that were never published, for example by a killed process. Returns how many."""
@@ -292,21 +308,14 @@ class Store:
                 log.warning("cannot delete %s: %s", path, error.strerror)
         return deleted
 
-    def _make_folder(self, folder: Path) -> None:
-        """Create a folder and its parents durably. Folders created before are not checked again."""
-        if folder in self._durable_folders:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        for ancestor in [folder, *folder.parents]:
-            _sync_folder(ancestor)
-            if ancestor == self.root:
-                break
-        self._durable_folders.add(folder)
+
+def is_key(text: str) -> bool:
+    """Whether a text has the shape of a key."""
+    return _KEY.fullmatch(text) is not None
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def check_key(key: str) -> str:
+    """Return a key. Raises ValueError unless it has the shape of one: keys come from messages, too."""
+    if not is_key(key):
+        raise ValueError(f"{key!r} is not a key of the store")
+    return key

@@ -4,9 +4,8 @@ import datetime as dt
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Self
 
 from core.models.bit_depths import BitDepth
@@ -16,7 +15,7 @@ KEPT_DAYS = 30
 """Thumbnails of images that were uploaded longer ago are kept for `KEPT_SECONDS` only."""
 KEPT_SECONDS = 24 * 3600.0
 
-_DAY = re.compile(r"\d{4}/\d{2}/\d{2}")
+_OF_A_DAY = re.compile(rf"{THUMBNAILS}/\d{{4}}/\d{{2}}/\d{{2}}/[^/]+")
 
 Message = tuple[str, str, BitDepth | None]
 """A `ThumbnailSource` in a message: the day, the SHA-256 in hexadecimal, and the bit depth."""
@@ -61,7 +60,7 @@ class ThumbnailSource:
 def expire(store: Store, *, today: dt.date, at_most: int) -> int:
     """Delete thumbnails of old images. If somebody looks at such an image again, its thumbnail is made again.
 
-    Only the folders of old images are read, and they hold no more than was looked at since yesterday.
+    Only those of old images are listed, and they are no more than were looked at since yesterday.
 
     Args:
         today: the day in UTC.
@@ -70,33 +69,23 @@ def expire(store: Store, *, today: dt.date, at_most: int) -> int:
     Returns:
         How many were deleted.
     """
+    old = list(islice(_old_files(store, today - dt.timedelta(days=KEPT_DAYS)), at_most))
+    # The copies last: if a thumbnail is there, so is its copy.
+    deleted = store.delete(key for key in old if not key.endswith(GREY_SUFFIX))
+    return deleted + store.delete(key for key in old if key.endswith(GREY_SUFFIX))
+
+
+def _old_files(store: Store, before: dt.date) -> Iterator[str]:
+    """Yield the keys that may be deleted, of days before a day, oldest first; a grey copy follows its thumbnail."""
     made_before = time.time() - KEPT_SECONDS
-    deleted = 0
-    for folder in _old_folders(store.root / THUMBNAILS, today - dt.timedelta(days=KEPT_DAYS)):
-        with suppress(FileNotFoundError):  # another process has deleted the folder
-            deleted += _delete_files(folder, made_before, at_most - deleted)
-        with suppress(OSError):  # it holds newer files
-            folder.rmdir()
-    return deleted
-
-
-def _delete_files(folder: Path, made_before: float, at_most: int) -> int:
-    deleted = 0
-    for file in sorted(folder.iterdir()):
-        if deleted == at_most:
-            break
-        if file.suffix == GREY_SUFFIX and file.with_suffix("").exists():
-            continue  # a grey copy is deleted after its thumbnail, which sorts before it
-        with suppress(FileNotFoundError):  # another process has deleted it
-            if file.stat().st_mtime < made_before:
-                file.unlink()
-                deleted += 1
-    return deleted
-
-
-def _old_folders(root: Path, before: dt.date) -> Iterator[Path]:
-    """Yield the folders of days before a day, oldest first."""
-    for folder in sorted(root.glob("*/*/*")):
-        day = folder.relative_to(root).as_posix()
-        if _DAY.fullmatch(day) and day < f"{before:%Y/%m/%d}":
-            yield folder
+    end = f"{THUMBNAILS}/{before:%Y/%m/%d}"
+    kept = ""
+    for file in store.files(THUMBNAILS):
+        if file.key >= end:
+            return
+        if not _OF_A_DAY.fullmatch(file.key) or file.key == grey_key(kept):
+            continue
+        if file.modified_at < made_before:
+            yield file.key
+        elif file.key.endswith(".jpg"):
+            kept = file.key

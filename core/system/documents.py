@@ -72,13 +72,16 @@ class Store(BaseModel):
     """The image store.
 
     `images` and `image_bytes` are the uploaded images that are recorded, counted at `counted_at`, every few minutes;
-    null before the first count. Bundles, maps and reports are not among them. The disk is that of the store's folder,
-    as the api sees it; null if it cannot be read. With less than `min_free_bytes` free, uploads get 503 `store_full`.
+    null before the first count. Bundles, maps and reports are not among them. `disk_of` says whose disk that is, as
+    the api sees it: that of the `store`'s folder or, if images are in a bucket, that of the `scratch` folder through
+    which uploads pass. It is null if the disk cannot be read. With less than `min_free_bytes` free, uploads get 503
+    `store_full`.
     """
 
     images: int | None
     image_bytes: int | None
     counted_at: dt.datetime | None
+    disk_of: Literal["store", "scratch"] | None
     disk_bytes: int | None
     disk_free_bytes: int | None
     min_free_bytes: int | None

@@ -31,7 +31,8 @@ def _why_down(workers: Sequence[Worker], store: Store) -> Iterator[str]:
     if store.disk_bytes is None:
         yield "The store cannot be read: images cannot be stored."
     elif _free_above(store, 1) is False:
-        yield "The disk of the store is full: uploads are refused. Make room, or shorten the retention of recipes."
+        remedy = "" if store.disk_of == "scratch" else ", or shorten the retention of recipes"
+        yield f"{_disk(store)} is full: uploads are refused. Make room{remedy}."
 
 
 def _about_workers(workers: Sequence[Worker]) -> Iterator[str]:
@@ -68,7 +69,11 @@ def _about_store(store: Store) -> Iterator[str]:
     if store.disk_bytes and store.disk_free_bytes is not None:
         free = store.disk_free_bytes / store.disk_bytes
         if free < LEAST_FREE_SHARE or _free_above(store, LOW_FACTOR) is False:
-            yield f"The disk of the store is almost full: {free:.1%} is free."
+            yield f"{_disk(store)} is almost full: {free:.1%} is free."
+
+
+def _disk(store: Store) -> str:
+    return "The disk of the scratch folder" if store.disk_of == "scratch" else "The disk of the store"
 
 
 def _free_above(store: Store, factor: int) -> bool | None:

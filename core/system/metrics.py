@@ -104,8 +104,12 @@ def _store(system: System) -> Iterator[Metric]:
     store = system.store
     yield _gauge("store_images", "Uploaded images in the store, counted every ten minutes.", [((), store.images)])
     yield _gauge("store_image_bytes", "Size of the uploaded images, counted likewise.", [((), store.image_bytes)])
-    yield _gauge("store_disk_size_bytes", "Size of the disk of the store.", [((), store.disk_bytes)])
-    yield _gauge("store_disk_free_bytes", "Free space on the disk of the store.", [((), store.disk_free_bytes)])
+    yield _gauge(
+        "store_disk_size_bytes",
+        "Size of the disk of the store; with a bucket, of its scratch folder.",
+        [((), store.disk_bytes)],
+    )
+    yield _gauge("store_disk_free_bytes", "Free space on that disk.", [((), store.disk_free_bytes)])
     yield _gauge("database_size_bytes", "Size of the database.", [((), system.database_bytes)])
 
 

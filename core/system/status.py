@@ -118,6 +118,7 @@ def _store(connection: Connection, disk: Disk | None) -> Store:
         images=counted and counted.images,
         image_bytes=counted and counted.bytes,
         counted_at=counted and counted.counted_at,
+        disk_of=disk and disk.of,
         disk_bytes=disk and disk.bytes,
         disk_free_bytes=disk and disk.free_bytes,
         min_free_bytes=disk and disk.min_free_bytes,

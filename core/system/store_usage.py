@@ -3,15 +3,20 @@
 import datetime as dt
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import Connection, text
+
+from core.storage.image_store import Store
 
 EARLIER_DAYS_AT_ONCE = 30
 MIN_FREE_SHARE, MIN_FREE_BYTES = 0.05, 2 * 1024**3
 """The free space below which uploads are refused, unless it is set: the smaller one of a share and of a size."""
 LOW_FACTOR = 3
 """A warning is given at this multiple of the free space below which uploads are refused."""
+
+
+DiskOf = Literal["store", "scratch"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class CountedImages:
 
 @dataclass(frozen=True)
 class Disk:
-    """The disk of the store.
+    """The disk of the store, or of its scratch folder if it is a bucket.
 
     Attributes:
         min_free_bytes: with less free space, uploads are refused.
@@ -34,6 +39,7 @@ class Disk:
     bytes: int
     free_bytes: int
     min_free_bytes: int
+    of: DiskOf = "store"
 
     @property
     def is_full(self) -> bool:
@@ -95,15 +101,18 @@ def counted(connection: Connection) -> CountedImages | None:
     return None if row.counted_at is None else CountedImages(row.images, row.bytes, row.counted_at)
 
 
-def disk(folder: Path, min_free_bytes: int | None) -> Disk | None:
-    """Return the size and the free space of the disk of a folder; None if it cannot be read.
+def disk(store: Store, min_free_bytes: int | None) -> Disk | None:
+    """Return the size and the free space of the disk of a store; None if it cannot be read.
+
+    Uploads pass through it. A bucket has none of its own, so this is the disk of its scratch folder.
 
     Args:
         min_free_bytes: see `core.settings.Settings`.
     """
     try:
-        usage = shutil.disk_usage(folder)
+        usage = shutil.disk_usage(store.scratch)
     except OSError:
         return None
     default = min(int(MIN_FREE_SHARE * usage.total), MIN_FREE_BYTES)
-    return Disk(usage.total, usage.free, default if min_free_bytes is None else min_free_bytes)
+    floor = default if min_free_bytes is None else min_free_bytes
+    return Disk(usage.total, usage.free, floor, "store" if store.is_local else "scratch")

@@ -45,6 +45,7 @@ program = CommandGroup(
         "doctor": "linewatch.server.commands.doctor:doctor",
         "support-bundle": "linewatch.server.commands.support_bundle:support_bundle",
         "migrate": "linewatch.server.commands.migrate:migrate",
+        "move-store": "linewatch.server.commands.move_store:move_store",
         "backup": "linewatch.server.commands.backup:backup",
         "restore": "linewatch.server.commands.restore:restore",
         "train": "linewatch.server.commands.train:train",

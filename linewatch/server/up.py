@@ -162,6 +162,8 @@ def _plan(
     environment = {name: value for name, value in os.environ.items() if name != "LINEWATCH_READY_FILE"}
     if not _is_set("LINEWATCH_STORE_URL"):
         environment["LINEWATCH_STORE_URL"] = private_folder(data / "store").as_uri()
+    elif not _is_set("LINEWATCH_SCRATCH"):
+        environment["LINEWATCH_SCRATCH"] = str(private_folder(data / "scratch"))
     if not _is_set("LINEWATCH_ARCHIVE_ROOTS"):
         environment["LINEWATCH_ARCHIVE_ROOTS"] = archive_folder(data).as_uri()  # encodes commas, which separate roots
     environment |= {

@@ -246,7 +246,7 @@ class Models:
             return model_versions.by_id(connection, version_id)
 
     def _files(self, version: ModelVersion) -> dict[str, bytes]:
-        with self._store.path(bundle_key(version.sha256)).open("rb") as tar:
+        with self._store.local_file(bundle_key(version.sha256)) as path, path.open("rb") as tar:
             files = unpack(tar, max_bytes=self._max_bytes)
         if digest(files[MANIFEST]) != version.sha256.hex():
             raise InvalidBundle("the stored bundle is not the one that was registered")

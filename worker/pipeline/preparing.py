@@ -118,8 +118,11 @@ class ImagePreparer:
     def _prepare_isolated(
         self, prepare: Callable[[Path], SizedImage], model: LoadedModel, claim: Claim
     ) -> ClaimedImage:
-        path = self._store.path(image_key(claim.image_day, claim.image_sha256))
-        return self._load_and_prepare(claim, lambda _: prepare_in_child(prepare, path, model.inputs))
+        def prepare_file(_: bytes) -> CheckedImage:
+            with self._store.local_file(image_key(claim.image_day, claim.image_sha256)) as path:
+                return prepare_in_child(prepare, path, model.inputs)
+
+        return self._load_and_prepare(claim, prepare_file)
 
     def _load_and_prepare(self, claim: Claim, prepare: Callable[[bytes], CheckedImage]) -> ClaimedImage:
         with bound(inspection_ids=None, inspection_id=claim.id, batch_id=claim.batch_id):

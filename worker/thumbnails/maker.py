@@ -95,7 +95,8 @@ class ThumbnailMaker:
         """
         if not (self._store.holds(image.key) or self._store.holds(failure_key(image.key))):
             try:
-                thumbnail = drawer.draw(self._store.path(image.image_key), image.bit_depth)
+                with self._store.local_file(image.image_key) as path:
+                    thumbnail = drawer.draw(path, image.bit_depth)
                 self._store.put_all({image.grey_key: thumbnail.grey, image.key: thumbnail.jpeg})
             except Undecodable as error:
                 if error.failure is Failure.IMAGE_MISSING:  # the store may be unavailable for now

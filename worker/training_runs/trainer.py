@@ -1,13 +1,15 @@
 """Carry out training runs, one at a time: claim a run, train it in a child process, and register the new version.
 
-The folder of a run in the store holds its checkpoints until it ends, and a folder of drafts for each attempt.
+The folder of a run, in the scratch folder of the store, holds its checkpoints until it ends, and a folder of drafts for
+each attempt.
 """
 
 import json
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -103,7 +105,7 @@ class Trainer:
         with self._engine.begin() as connection:
             run = runs.by_id(connection, claim.run_id)
         log.info("training run %s of recipe %s starts, attempt %d", run.id, run.recipe, claim.attempt)
-        folder = self._store.path(training_folder_key(run.id))
+        folder = self._store.scratch / training_folder_key(run.id)
         attempt = folder / f"attempt-{claim.attempt}"
         try:
             result = self._result_of_child(claim, run, folder, attempt)
@@ -201,9 +203,12 @@ class Trainer:
         past = []
         if run.compare and recipe.active_version is not None:
             past = gathering.newest_completed(self._engine, run.recipe, run.compare)
+        keys = [image_key(image.day, image.sha256) for image in used]
+        past_keys = [image_key(inspection.image_day, inspection.image_sha256) for inspection in past]
+        paths = self._local_paths([*keys, *past_keys], attempt / "images")
         return {
             "recipe": run.recipe,
-            "images": [asdict(self._image(image)) for image in used],
+            "images": [asdict(_run_image(image, paths[key])) for image, key in zip(used, keys, strict=True)],
             "options": {"bit_depth": recipe.bit_depth, **run.options},
             "device": self._settings.training_device,
             "niceness": self._settings.training_niceness,
@@ -214,25 +219,26 @@ class Trainer:
                     "sha256": inspection.image_sha256.hex(),
                     "verdict": inspection.verdict,
                     "reviewed": inspection.reviews[-1].verdict if inspection.reviews else None,
-                    "path": str(self._store.path(image_key(inspection.image_day, inspection.image_sha256))),
+                    "path": paths[key],
                 }
-                for inspection in past
+                for inspection, key in zip(past, past_keys, strict=True)
             ],
             "folder": str(folder),
             "attempt": str(attempt),
         }
 
-    def _image(self, image: TrainingImage) -> RunImage:
-        return RunImage(
-            path=str(self._store.path(image_key(image.day, image.sha256))),
-            sha256=image.sha256.hex(),
-            suffix=SUFFIX_OF[image.media_type],
-            label=image.label,
-            name=image.name,
-            inspection_id=None if image.inspection_id is None else str(image.inspection_id),
-            part_ids=image.part_ids,
-            was_rejected=image.was_rejected,
-        )
+    def _local_paths(self, keys: Iterable[str], folder: Path) -> dict[str, str]:
+        """Where the child finds images: in the store if it is a folder, else in copies in this folder."""
+        folder.mkdir()
+
+        def path(key: str) -> str:
+            if self._stopping.is_set():
+                raise _Stopped
+            return str(self._store.local_path(key, folder))
+
+        each = list(dict.fromkeys(keys))
+        with ThreadPoolExecutor(self._store.threads, thread_name_prefix="images") as threads:
+            return dict(zip(each, threads.map(path, each), strict=True))
 
     def _complete(self, claim: Claim, run: Run, attempt: Path, result: dict[str, Any]) -> None:
         """Store the bundle and the report, register the version, and complete the run: the last two in one commit."""
@@ -258,3 +264,16 @@ class Trainer:
             staged.discard()
         log.info("training run %s is completed", run.id)
         self._check_version(version_id)
+
+
+def _run_image(image: TrainingImage, path: str) -> RunImage:
+    return RunImage(
+        path=path,
+        sha256=image.sha256.hex(),
+        suffix=SUFFIX_OF[image.media_type],
+        label=image.label,
+        name=image.name,
+        inspection_id=None if image.inspection_id is None else str(image.inspection_id),
+        part_ids=image.part_ids,
+        was_rejected=image.was_rejected,
+    )

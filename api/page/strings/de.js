@@ -304,6 +304,7 @@ export default {
   "system.schema": "Schema {version}",
   "system.disk": "Freier Platz",
   "system.diskOf": "von {size}",
+  "system.scratchOf": "von {size}, Arbeitsordner: Bilder liegen im Bucket",
   "system.images": "Gespeicherte Bilder",
   "system.database": "Datenbank",
   "system.rescues": "In der letzten Stunde gerettet",

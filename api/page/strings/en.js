@@ -304,6 +304,7 @@ export default {
   "system.schema": "Schema {version}",
   "system.disk": "Free space",
   "system.diskOf": "of {size}",
+  "system.scratchOf": "of {size}, scratch folder: images are in a bucket",
   "system.images": "Stored images",
   "system.database": "Database",
   "system.rescues": "Rescued in the last hour",

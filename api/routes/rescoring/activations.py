@@ -16,7 +16,7 @@ from core.rescoring import activation
 from core.rescoring.activation import ActivationResult
 from core.rescoring.documents import RescoreRun
 from core.rescoring.gate import Gate
-from core.storage.image_store import bundle_key
+from core.storage import bundles
 
 router = APIRouter(prefix="/v1/rescore-runs/{run_id}", tags=["re-scoring"])
 
@@ -33,7 +33,7 @@ def _document(
     services: Services, result: ActivationResult, in_force: list[Threshold], *, activated: bool
 ) -> RunActivation:
     """Call it after the transaction: it asks the store for the size of the bundle."""
-    bundle_bytes = services.store.size(bundle_key(result.version.sha256))
+    bundle_bytes = bundles.size_of(services.store, result.version.sha256)
     return RunActivation(
         activated=activated,
         gate=[GateOutcome.of_rule(outcome) for outcome in result.gate],

@@ -48,14 +48,14 @@ def backup(directory: Path, keep: int | None, data: Path | None, as_json: bool) 
 def _save(settings: "Settings", folder: "BackupFolder") -> "Saved":
     from core.backup.saving import save
     from core.database import create_unbounded
-    from core.storage.image_store import Store
+    from core.storage.stores import open_store
     from linewatch.server.embedded.binaries import client_program
 
     pg_dump = client_program("pg_dump")
     engine = create_unbounded(settings, name="backup")
     try:
         with CopyProgress() as progress:
-            return save(engine, Store(settings.store_url), folder, pg_dump=pg_dump, on_progress=progress.update)
+            return save(engine, open_store(settings), folder, pg_dump=pg_dump, on_progress=progress.update)
     finally:
         engine.dispose()
 

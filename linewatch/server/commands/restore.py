@@ -84,6 +84,8 @@ def _installation(data: Path | None) -> "Iterator[Settings]":
         embedded: dict[str, object] = {"database_url": SecretStr(servers.database_url)}
         if "LINEWATCH_STORE_URL" not in os.environ:
             embedded["store_url"] = private_folder(folder / "store").as_uri()
+        elif "LINEWATCH_SCRATCH" not in os.environ:
+            embedded["scratch"] = private_folder(folder / "scratch")
         yield settings().model_copy(update=embedded)
 
 
@@ -94,7 +96,7 @@ def _restore(
     """Restore the files, then the database. Returns what was restored, as JSON."""
     from core.backup import restoring
     from core.database import create_unbounded
-    from core.storage.image_store import Store
+    from core.storage.stores import open_store
     from linewatch.server.embedded.binaries import client_program
     from migrations.__main__ import migrate
 
@@ -103,7 +105,7 @@ def _restore(
     try:
         restoring.check_target(engine, replace=replace)
         with CopyProgress() as progress:
-            store = Store(settings.store_url)
+            store = open_store(settings)
             copies = restoring.restore_files(
                 folder, chosen, manifest, store, skip_damaged=skip_damaged, on_progress=progress.update
             )

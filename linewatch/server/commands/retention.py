@@ -50,12 +50,12 @@ def retention(dry_run: bool, data: Path | None, as_json: bool) -> None:
 def _removals(settings: "Settings", engine: "Engine", *, dry_run: bool) -> "list[Removal]":
     from core.retention import rounds
     from core.retention.removals import Scope
-    from core.storage.image_store import Store
+    from core.storage.stores import open_store
 
     scope = Scope(engine, dt.datetime.now(dt.UTC).date(), settings.feed_days)
     if dry_run:
         return rounds.totals(rounds.plan(scope))
-    return rounds.totals(one for step in rounds.steps(scope, Store(settings.store_url)) for one in step)
+    return rounds.totals(one for step in rounds.steps(scope, open_store(settings)) for one in step)
 
 
 def _names(engine: "Engine") -> dict[int, str]:

@@ -42,4 +42,6 @@ def settings_of(data: Path | None) -> Settings:
         embedded["store_url"] = (folder / "store").as_uri()
     if "LINEWATCH_ARCHIVE_ROOTS" not in os.environ:
         embedded["archive_roots"] = (folder / "archive").as_uri()
+    if "LINEWATCH_SCRATCH" not in os.environ and (folder / "scratch").is_dir():
+        embedded["scratch"] = folder / "scratch"
     return configured.model_copy(update=embedded)

@@ -14,7 +14,7 @@ from core.settings import Settings
 from linewatch.cli.options import client
 from linewatch.errors import LinewatchError, Unreachable
 from linewatch.server.doctor.findings import Finding, Level
-from linewatch.server.doctor.storage import folder_of
+from linewatch.server.doctor.storage import read_disk
 
 _PROBE_SECONDS = 5.0
 _LISTENING = "0A"  # the state in /proc/net/tcp
@@ -151,9 +151,9 @@ def _address(hexadecimal: str) -> str:
 def check_system(settings: Settings, connection: Connection) -> list[Finding]:
     """Report what needs attention in the running system, and workers of other versions."""
     from core.feed.consumers import Reader
-    from core.system import status, store_usage
+    from core.system import status
 
-    messages, space = status.count_messages(settings), store_usage.disk(folder_of(settings), settings.min_free_bytes)
+    messages, space = status.count_messages(settings), read_disk(settings)
     system = status.read(connection, Reader("command", is_admin=True), messages, space)
     level: Level = "error" if system.health.status == "down" else "warning"
     remedy = "see “Watch the system” in docs/operations.md"

@@ -19,7 +19,7 @@ from linewatch.server.doctor.checks import Installation, examine
 from linewatch.server.doctor.findings import Finding, first_line, worst
 from linewatch.server.doctor.postgres import open_connection
 from linewatch.server.doctor.redaction import known_secrets, masked, redacted, redacted_value
-from linewatch.server.doctor.storage import folder_of
+from linewatch.server.doctor.storage import read_disk
 
 LOG_BYTES = 2_000_000
 """How much of the end of each log is included."""
@@ -100,9 +100,9 @@ def _system(settings: Settings, connection: Connection) -> dict[str, Any]:
     from sqlalchemy.exc import SQLAlchemyError
 
     from core.feed.consumers import Reader
-    from core.system import status, store_usage
+    from core.system import status
 
-    messages, space = status.count_messages(settings), store_usage.disk(folder_of(settings), settings.min_free_bytes)
+    messages, space = status.count_messages(settings), read_disk(settings)
     try:
         state = status.read(connection, Reader("command", is_admin=True), messages, space)
     except SQLAlchemyError as error:  # a schema of another version

@@ -5,7 +5,8 @@ import sys
 from sqlalchemy import Connection, text
 
 from core.settings import Settings
-from core.storage.image_store import Store, bundle_key
+from core.storage.image_store import Store, StoreUnavailable, bundle_key
+from core.storage.stores import open_store
 from linewatch.server.doctor.findings import Finding, first_line
 
 _ACTIVE = text("""
@@ -20,7 +21,7 @@ def check_models(settings: Settings, connection: Connection) -> list[Finding]:
     active = connection.execute(_ACTIVE).all()
     if not active:
         return [Finding("models", "note", "no recipe has an active model version", "train one, or import a bundle")]
-    store = Store(settings.store_url)
+    store = open_store(settings)
     remedy = "restore the file from a backup, or import the bundle again with `linewatch models import`"
     damaged = [
         Finding("models", "error", f"version {version} of {recipe}: {problem}", remedy)
@@ -39,10 +40,12 @@ def _problem_of(store: Store, sha256: bytes) -> str | None:
 
     key = bundle_key(sha256)
     try:
-        with store.path(key).open("rb") as tar:
+        with store.local_file(key) as path, path.open("rb") as tar:
             files = unpack(tar, max_bytes=sys.maxsize)
     except FileNotFoundError:
         return f"{key} is missing in the store"
+    except StoreUnavailable:
+        raise
     except (InvalidBundle, OSError) as error:
         return f"{key} is damaged: {first_line(error)}"
     return None if digest(files[MANIFEST]) == sha256.hex() else f"{key} holds another bundle"

@@ -6,42 +6,87 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import Connection, text
 
 from core.settings import Settings
+from core.storage.moving_store import MovingStore
+from core.storage.stores import open_store
 from core.system.store_usage import Disk, disk
 from linewatch.server.doctor.findings import Finding, Level
 
 _TREND_DAYS = 7
 _SOON_DAYS = 14
-
-
-def folder_of(settings: Settings) -> Path:
-    """Return the folder of the store."""
-    return Path(unquote(urlsplit(settings.store_url).path))
+_BUCKET_REMEDY = "check the AWS_* variables, LINEWATCH_STORE_URL, the rights to put objects, and LINEWATCH_SCRATCH"
 
 
 def check_store(settings: Settings) -> list[Finding]:
-    """Check that a file can be written durably."""
-    from core.storage.image_store import Store
-
-    folder = folder_of(settings)
-    if not folder.is_dir():
-        remedy = "create it, or change LINEWATCH_STORE_URL"
-        return [Finding("store", "error", f"the folder {folder} does not exist", remedy)]
+    """Check that a file can be written durably and, while the store moves, that the old one can be listed."""
+    missing = [url for url in _urls(settings) if _is_missing(url)]
+    if missing:
+        remedy = "create it, or change LINEWATCH_STORE_URL or LINEWATCH_STORE_READ_ALSO"
+        return [Finding("store", "error", f"the folder {_folder(url)} does not exist", remedy) for url in missing]
     try:
-        Store(settings.store_url).check()
+        store = open_store(settings)
+        store.check()
     except OSError as error:
-        remedy = "check its permissions and the free space"
-        return [Finding("store", "error", f"{folder} cannot be written: {error.strerror}", remedy)]
-    return [Finding("store", "ok", f"{folder} can be written")]
+        remedy = _BUCKET_REMEDY if settings.store_url.startswith("s3:") else "check its permissions and the free space"
+        found = f"{_shown(settings.store_url)} cannot be written: {_reason(error)}"
+        return [Finding("store", "error", found, remedy)]
+    findings = [Finding("store", "ok", f"{_shown(settings.store_url)} can be written")]
+    return findings + _check_old(store) if isinstance(store, MovingStore) else findings
+
+
+def _check_old(store: MovingStore) -> list[Finding]:
+    try:
+        next(store.old.files(), None)
+    except OSError as error:
+        found = f"the store that it moves from cannot be read: {_reason(error)}"
+        return [Finding("store", "error", found, "check LINEWATCH_STORE_READ_ALSO, and the rights to read it")]
+    return [Finding("store", "note", "it is moving", "run `linewatch move-store` to copy all files")]
+
+
+def _urls(settings: Settings) -> list[str]:
+    also = settings.store_read_also
+    return [settings.store_url] if also is None else [settings.store_url, also]
+
+
+def _is_missing(url: str) -> bool:
+    return url.startswith("file:") and not _folder(url).is_dir()
+
+
+def _folder(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path))
+
+
+def _shown(url: str) -> str:
+    return str(_folder(url)) if url.startswith("file:") else url
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or f"{error}"
+
+
+def read_disk(settings: Settings) -> Disk | None:
+    """Return the size and the free space of the store's disk; None if it cannot be read. Creates no folder."""
+    if any(map(_is_missing, _urls(settings))):
+        return None
+    try:
+        return disk(open_store(settings), settings.min_free_bytes)
+    except OSError:
+        return None
 
 
 def check_disk(settings: Settings, connection: Connection | None) -> list[Finding]:
-    """Check the free space of the store's disk and, if the database can be read, how many days it lasts."""
-    space = disk(folder_of(settings), settings.min_free_bytes)
+    """Check the free space of the store's disk and, if the database can be read, how many days it lasts.
+
+    With a bucket it is the disk of the scratch folder, which images only pass through.
+    """
+    space = read_disk(settings)
     if space is None or not space.bytes:
         return []  # the check of the store says why
+    if space.of == "scratch":
+        connection = None
     daily = None if connection is None else _bytes_per_day(connection)
     share = space.free_bytes / space.bytes
-    found = f"{space.free_bytes / 1e9:.1f} of {space.bytes / 1e9:.1f} GB free ({share:.0%})" + _trend(space, daily)
+    found = f"{space.free_bytes / 1e9:.1f} of {space.bytes / 1e9:.1f} GB free ({share:.0%})"
+    found += " for the scratch folder of the bucket" if space.of == "scratch" else _trend(space, daily)
     days = _days_left(space, daily)
     if not space.is_low and (days is None or days > _SOON_DAYS):
         return [Finding("disk", "ok", found)]

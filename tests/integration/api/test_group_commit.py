@@ -18,7 +18,8 @@ from core.errors import Code, Refused
 from core.intake.image_decoding import Header
 from core.intake.submission import Accepted, NewInspection, StoredImage
 from core.settings import Settings
-from core.storage.image_store import Store, WholeFile, image_key
+from core.storage.folder_store import FolderStore
+from core.storage.image_store import WholeFile, image_key
 from tests.fixtures.finished_inspections import make_recipe_with_model
 from tests.fixtures.part_images import png
 
@@ -26,11 +27,11 @@ HEADER = Header("image/png", 8, 8)
 
 
 @pytest.fixture
-def store(settings: Settings) -> Store:
-    return Store(settings.store_url)
+def store(settings: Settings) -> FolderStore:
+    return FolderStore(settings.store_url)
 
 
-def upload(store: Store, content: bytes) -> Upload:
+def upload(store: FolderStore, content: bytes) -> Upload:
     staged = store.stage()
     staged.write(content)
     staged.flush()
@@ -39,7 +40,7 @@ def upload(store: Store, content: bytes) -> Upload:
 
 
 @asynccontextmanager
-async def committing(engine: Engine, settings: Settings, store: Store) -> AsyncIterator[GroupCommit]:
+async def committing(engine: Engine, settings: Settings, store: FolderStore) -> AsyncIterator[GroupCommit]:
     make_recipe_with_model(engine)
     publisher = Publisher(settings, engine)
     group_commit = GroupCommit(settings, engine, store, publisher, AllowList.of(settings))
@@ -52,7 +53,7 @@ async def committing(engine: Engine, settings: Settings, store: Store) -> AsyncI
         publisher.stop()
 
 
-def test_a_swept_image_fails_only_its_own_request(engine: Engine, settings: Settings, store: Store) -> None:
+def test_a_swept_image_fails_only_its_own_request(engine: Engine, settings: Settings, store: FolderStore) -> None:
     async def run() -> list[Accepted | BaseException]:
         async with committing(engine, settings, store) as group_commit:
             uploads = [upload(store, bytes([number])) for number in range(5)]
@@ -67,7 +68,7 @@ def test_a_swept_image_fails_only_its_own_request(engine: Engine, settings: Sett
     assert results[2].code is Code.STORE_UNAVAILABLE
 
 
-def test_whole_images_are_stored_or_fail_alone(engine: Engine, settings: Settings, store: Store) -> None:
+def test_whole_images_are_stored_or_fail_alone(engine: Engine, settings: Settings, store: FolderStore) -> None:
     contents = [png(number) for number in range(12)]
     contents[5] = b"no image"
 
@@ -89,7 +90,7 @@ def test_whole_images_are_stored_or_fail_alone(engine: Engine, settings: Setting
 
 
 def test_a_full_disk_leaves_no_file_behind(
-    engine: Engine, settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, settings: Settings, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: WholeFile) -> None:
         raise OSError(errno.ENOSPC, "no space")
@@ -108,7 +109,7 @@ def test_a_full_disk_leaves_no_file_behind(
 
 @pytest.mark.parametrize("method", ["move", "sync"])
 def test_the_loop_continues_after_an_unexpected_error(
-    engine: Engine, settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, method: str
+    engine: Engine, settings: Settings, store: FolderStore, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     original: Callable[..., object] = getattr(store, method)
     calls: list[None] = []

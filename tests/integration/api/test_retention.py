@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from core.retention import rounds
 from core.retention.removals import Scope
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 from tests.fixtures.api_process import running_api
 from tests.fixtures.part_images import png
 from tests.fixtures.retained_plant import Part, Plant, build, part_id
@@ -27,7 +27,7 @@ def http(settings: Settings) -> Iterator[httpx.Client]:
 
 
 def apply(engine: Engine, settings: Settings) -> None:
-    for _ in rounds.steps(Scope(engine, NOW.date(), 30), Store(settings.store_url)):
+    for _ in rounds.steps(Scope(engine, NOW.date(), 30), FolderStore(settings.store_url)):
         pass
 
 
@@ -110,7 +110,7 @@ def test_the_image_of_an_older_inspection_is_gone_and_its_result_stays(
     http: httpx.Client, engine: Engine, settings: Settings
 ) -> None:
     part = Part(0, NOW.date() - dt.timedelta(days=40), 1, "ok", part="SN-9")
-    build(engine, Store(settings.store_url), Plant([None], [part]))
+    build(engine, FolderStore(settings.store_url), Plant([None], [part]))
     address = f"/v1/inspections/{part_id(0, part)}"
     assert http.get(f"{address}/image").status_code == 200
     http.patch("/v1/recipes/r0", json={"retention": POLICY})
@@ -126,9 +126,9 @@ def test_an_inspection_of_a_removed_month_is_named_as_expired(
     http: httpx.Client, engine: Engine, settings: Settings
 ) -> None:
     part = Part(0, dt.date(2026, 12, 20), 1, "ok", reviews=("ok",))
-    build(engine, Store(settings.store_url), Plant([None], [part]))
+    build(engine, FolderStore(settings.store_url), Plant([None], [part]))
     http.patch("/v1/recipes/r0", json={"retention": {"rows_days": 1}})
-    for _ in rounds.steps(Scope(engine, dt.date(2027, 3, 20), 30), Store(settings.store_url)):
+    for _ in rounds.steps(Scope(engine, dt.date(2027, 3, 20), 30), FolderStore(settings.store_url)):
         pass
     for path in ("", "/image", "/thumbnail", "/heatmap"):
         answer = http.get(f"/v1/inspections/{part_id(0, part)}{path}")
@@ -142,7 +142,7 @@ def test_a_hold_keeps_an_image_from_the_moment_it_is_set(
     http: httpx.Client, engine: Engine, settings: Settings
 ) -> None:
     part = Part(0, NOW.date() - dt.timedelta(days=40), 1, "ok", lot="L-1")
-    build(engine, Store(settings.store_url), Plant([None], [part]))
+    build(engine, FolderStore(settings.store_url), Plant([None], [part]))
     hold = http.post("/v1/legal-holds", json={"lot_id": "L-1", "reason": "recall"}).json()
     http.patch("/v1/recipes/r0", json={"retention": POLICY})
     apply(engine, settings)

@@ -15,7 +15,7 @@ from core.feed import consumers, feed
 from core.feed.consumers import Reader
 from core.queue import leases
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 from core.system import workers
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import finish_inspections, make_recipe_with_model
@@ -179,7 +179,7 @@ def test_housekeeping_counts_the_store_and_forgets_old_rescues(
         )
         connection.execute(text("INSERT INTO rescues (at, inspections) VALUES (now() - interval '8 days', 5)"))
     for _ in range(2):
-        Housekeeping(settings, engine, Store(settings.store_url)).run()
+        Housekeeping(settings, engine, FolderStore(settings.store_url)).run()
     store = system(http)["store"]
     assert (store["images"], store["image_bytes"]) == (9, 90)
     assert store["counted_at"] is not None

@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 
 from api.routes.thumbnails import NEW_THUMBNAILS, _new
 from core.settings import Settings
-from core.storage.image_store import Store, failure_key
+from core.storage.folder_store import FolderStore
+from core.storage.image_store import failure_key
 from core.storage.thumbnails import ThumbnailSource
 from core.vision.evaluation.thumbnail import GREY_BYTES, similarities
 from tests.fixtures.api_process import running_api
@@ -24,15 +25,15 @@ def http(settings: Settings) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def store(settings: Settings) -> Store:
-    return Store(settings.store_url)
+def store(settings: Settings) -> FolderStore:
+    return FolderStore(settings.store_url)
 
 
 def source(number: int) -> ThumbnailSource:
     return ThumbnailSource(DAY, bytes([number]) * 32, None)
 
 
-def store_thumbnail(store: Store, number: int, grey: bytes) -> None:
+def store_thumbnail(store: FolderStore, number: int, grey: bytes) -> None:
     """Store a thumbnail as if a worker had made it."""
     store.put_all({source(number).grey_key: grey, source(number).key: b"jpeg %d" % number})
 
@@ -44,7 +45,7 @@ def mixed(number: int, share: float) -> bytes:
 
 
 def test_the_most_similar_good_parts_come_first(
-    http: httpx.Client, engine: Engine, store: Store, recipe_id: int
+    http: httpx.Client, engine: Engine, store: FolderStore, recipe_id: int
 ) -> None:
     shares = [1.0, 0.2, 0.9, 0.5, 0.8, 0.7]
     copies = [mixed(number, share) for number, share in enumerate(shares)]
@@ -65,7 +66,7 @@ def test_the_most_similar_good_parts_come_first(
 
 
 def test_parts_without_image_or_thumbnail_are_left_out(
-    http: httpx.Client, engine: Engine, store: Store, recipe_id: int
+    http: httpx.Client, engine: Engine, store: FolderStore, recipe_id: int
 ) -> None:
     mine, gone, broken, known = (
         inspect_image(engine, bytes([number]) * 32, recipe_id=recipe_id) for number in range(4)
@@ -81,7 +82,7 @@ def test_parts_without_image_or_thumbnail_are_left_out(
 
 
 def test_an_inspection_without_good_parts_has_no_similar_ones(
-    http: httpx.Client, engine: Engine, store: Store, recipe_id: int
+    http: httpx.Client, engine: Engine, store: FolderStore, recipe_id: int
 ) -> None:
     inspection_id = inspect_image(engine, bytes(32), recipe_id=recipe_id, verdict="ng")
     store_thumbnail(store, 0, mixed(0, 1.0))
@@ -90,7 +91,7 @@ def test_an_inspection_without_good_parts_has_no_similar_ones(
 
 
 def test_a_stored_thumbnail_needs_no_worker_and_is_cached_by_the_client(
-    http: httpx.Client, engine: Engine, store: Store, recipe_id: int
+    http: httpx.Client, engine: Engine, store: FolderStore, recipe_id: int
 ) -> None:
     inspection_id = inspect_image(engine, bytes(32), recipe_id=recipe_id)
     store_thumbnail(store, 0, mixed(0, 1.0))
@@ -109,7 +110,7 @@ def test_a_stored_thumbnail_needs_no_worker_and_is_cached_by_the_client(
 
 
 def test_a_thumbnail_of_an_inspection_in_flight_is_not_immutable(
-    http: httpx.Client, engine: Engine, store: Store, recipe_id: int
+    http: httpx.Client, engine: Engine, store: FolderStore, recipe_id: int
 ) -> None:
     inspection_id = inspect_image(engine, bytes(32), recipe_id=recipe_id, verdict=None)
     store_thumbnail(store, 0, mixed(0, 1.0))
@@ -117,7 +118,7 @@ def test_a_thumbnail_of_an_inspection_in_flight_is_not_immutable(
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "private, no-cache")
 
 
-def test_refusals(http: httpx.Client, engine: Engine, store: Store, recipe_id: int) -> None:
+def test_refusals(http: httpx.Client, engine: Engine, store: FolderStore, recipe_id: int) -> None:
     broken, gone, unmade = (inspect_image(engine, bytes([number]) * 32, recipe_id=recipe_id) for number in range(3))
     store.put(failure_key(source(0).key), b"the image cannot be decoded: cut off")
     store.put(source(2).image_key, b"an image")
@@ -137,7 +138,7 @@ def test_refusals(http: httpx.Client, engine: Engine, store: Store, recipe_id: i
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
 
 
-def test_only_so_many_thumbnails_are_requested_at_once(store: Store) -> None:
+def test_only_so_many_thumbnails_are_requested_at_once(store: FolderStore) -> None:
     sources = [source(number) for number in range(NEW_THUMBNAILS + 10)]
     for each in sources[3:]:
         store.put(each.image_key, b"an image")

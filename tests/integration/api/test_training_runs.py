@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 from tests.fixtures.api_process import running_api
 from tests.fixtures.part_images import png
 
@@ -99,7 +99,7 @@ def test_images_are_stored_once_and_a_repeated_request_adds_nothing(
     assert [row.name for row in rows] == [f"{seed:04}.png" for seed in range(6)]
     for seed, row in enumerate(rows):
         assert row.image_sha256 == hashlib.sha256(png(seed)).digest()
-        assert Store(settings.store_url).read(f"{row.image_day:%Y/%m/%d}/{row.image_sha256.hex()}") == png(seed)
+        assert FolderStore(settings.store_url).read(f"{row.image_day:%Y/%m/%d}/{row.image_sha256.hex()}") == png(seed)
 
 
 def test_a_bad_image_is_refused_and_the_others_are_added(api: httpx.Client) -> None:

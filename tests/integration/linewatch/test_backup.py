@@ -3,11 +3,10 @@
 import datetime as dt
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -18,101 +17,15 @@ from core.backup.files import copy_files
 from core.backup.folder import BackupFolder
 from core.errors import Code
 from core.feed import consumers, feed
-from core.intake import submission
-from core.intake.image_decoding import Header
-from core.intake.submission import Accepted, NewInspection, StoredImage, Submission
-from core.queue import finishing
-from core.settings import Settings
 from core.settings import settings as read_settings
-from core.storage.image_store import Store, bundle_key, image_key
+from core.storage.image_store import image_key
 from linewatch.cli import run
 from linewatch.server.embedded.binaries import client_program
-from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.fixtures.feed_reading import cursor_refusal, read_all
-from tests.fixtures.queued_work import claim, make_recipe, make_version, passed
+from tests.fixtures.installations import DAY, Installation
 
-DAY = dt.date(2026, 1, 2)
 READER = consumers.Reader("key:mes", is_admin=False)
-
-
-class Installation:
-    """A database and a store that the environment names."""
-
-    def __init__(self, url: str, folder: Path, environment: pytest.MonkeyPatch) -> None:
-        self.engine = create_engine(url, poolclass=NullPool)
-        self.store = Store(folder.as_uri())
-        self._url, self._environment = url, environment
-
-    def select(self) -> None:
-        """Let the environment name it."""
-        self._environment.setenv("LINEWATCH_DATABASE_URL", self._url)
-        self._environment.setenv("LINEWATCH_STORE_URL", self.store.root.as_uri())
-        read_settings.cache_clear()
-
-    def inspect(self, images: list[bytes], *, finish: bool = True, day: dt.date = DAY) -> list[UUID]:
-        """Store images and submit an inspection of each; return the ids."""
-        stored = []
-        for data in images:
-            digest = sha256(data).digest()
-            self.store.put(image_key(day, digest), data)
-            stored.append(StoredImage(day, digest, len(data), Header("image/png", 4, 3)))
-        with self.engine.begin() as connection:
-            new = [NewInspection(image, "ring") for image in stored]
-            [accepted] = submission.accept(connection, [Submission(new)])
-            assert isinstance(accepted, Accepted)
-            ids = [inspection.id for inspection in accepted.inspections]
-            if finish:
-                claims = claim(connection, accepted.recipe_ids[0], ids, at_most=len(ids))
-                finishing.finish(connection, [passed(each) for each in claims])
-        return ids
-
-    def number(self, query: str) -> int:
-        with self.engine.connect() as connection:
-            return int(connection.execute(text(query)).scalar_one())
-
-    def files(self) -> dict[str, bytes]:
-        root = self.store.root
-        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def source(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Installation]:
-    """An installation with a recipe, a model version and its bundle."""
-    monkeypatch.setenv("LINEWATCH_REDIS_URL", settings.redis_url.get_secret_value())
-    installation = Installation(settings.database_url.get_secret_value(), tmp_path / "source", monkeypatch)
-    with installation.engine.begin() as connection:
-        make_recipe(connection)
-        make_version(connection)
-    installation.store.put(bundle_key(b"\2" * 32), b"a bundle")
-    installation.select()
-    yield installation
-    read_settings.cache_clear()
-
-
-@pytest.fixture
-def target(
-    execute_sql: Callable[[str], None], servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Installation]:
-    """An installation without a schema."""
-    name = f"restored_{uuid4().hex}"
-    execute_sql(f"CREATE DATABASE {name}")
-    url = make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
-    yield Installation(url, tmp_path / "target", monkeypatch)
-    execute_sql(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-def save(source: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """`save(option, …)` makes a backup of the source, and returns what the command printed."""
-
-    def save(*options: str, code: int = 0) -> dict[str, Any]:
-        source.select()
-        assert run(["backup", str(tmp_path / "backups"), "--json", *options]) == code
-        printed: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return printed
-
-    return save
 
 
 def test_everything_is_restored_into_an_empty_installation(

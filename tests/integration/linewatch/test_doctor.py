@@ -18,7 +18,7 @@ from core.access import keys
 from core.models import model_versions
 from core.settings import Settings
 from core.settings import settings as read_settings
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 from core.system.store_usage import Disk
 from linewatch.cli import run
 from linewatch.server.doctor import access, machine, storage
@@ -41,7 +41,7 @@ def _environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr(
         storage, "disk", lambda *_: Disk(10**12, 10**12 // 2, 10**9)
     )  # of the machine that runs the tests
-    Store(settings.store_url)
+    FolderStore(settings.store_url)
     read_settings.cache_clear()
     yield
     read_settings.cache_clear()
@@ -213,7 +213,7 @@ def test_a_disk_that_is_full_or_soon_will_be_is_found(
 def test_a_damaged_bundle_of_an_active_version_is_an_error(
     doctor: Doctor, engine: Engine, settings: Settings, bundle: Path
 ) -> None:
-    store = Store(settings.store_url)
+    store = FolderStore(settings.store_url)
     with engine.begin() as connection:
         make_recipe(connection)
     version_id = register_bundle(engine, store, bundle)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from core.models.retention_policies import RetentionPolicy
 from core.settings import Settings
 from core.settings import settings as read_settings
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 from linewatch.cli import run
 from tests.fixtures.retained_plant import BYTES, Part, Plant, build, remaining
 
@@ -32,7 +32,7 @@ def _environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def test_a_dry_run_says_what_would_go_and_the_run_removes_it(
     settings: Settings, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = Store(settings.store_url)
+    store = FolderStore(settings.store_url)
     build(engine, store, PLANT)
     removed = [{"recipe": "r0", "kind": "images", "number": 1, "bytes": BYTES}]
     for arguments, left in ((["--dry-run"], 3), ([], 2)):
@@ -47,7 +47,7 @@ def test_a_dry_run_says_what_would_go_and_the_run_removes_it(
 def test_the_table_shows_recipe_kind_and_bytes(
     settings: Settings, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build(engine, Store(settings.store_url), PLANT)
+    build(engine, FolderStore(settings.store_url), PLANT)
     assert run(["retention", "--dry-run"]) == 0
     printed = capsys.readouterr()
     assert ["r0", "images", "1", "1000"] in [line.split() for line in printed.out.splitlines()]

@@ -14,7 +14,8 @@ from core.access import audit, keys, sessions
 from core.models import recipes
 from core.models.retention_policies import RetentionPolicy
 from core.settings import Settings
-from core.storage.image_store import Store, training_folder_key
+from core.storage.folder_store import FolderStore
+from core.storage.image_store import training_folder_key
 from core.storage.thumbnails import ThumbnailSource
 from core.training_runs import runs
 from core.training_runs.requests import InspectionSource, TrainingRequest
@@ -23,11 +24,11 @@ from worker.housekeeping import STALE_UPLOAD_SECONDS, Housekeeping
 
 
 @pytest.fixture
-def store(settings: Settings) -> Store:
-    return Store(settings.store_url)
+def store(settings: Settings) -> FolderStore:
+    return FolderStore(settings.store_url)
 
 
-def stale_upload(store: Store) -> Path:
+def stale_upload(store: FolderStore) -> Path:
     staged = store.stage()
     staged.close()
     old = time.time() - STALE_UPLOAD_SECONDS - 60
@@ -35,7 +36,7 @@ def stale_upload(store: Store) -> Path:
     return staged.path
 
 
-def stale_thumbnail(store: Store) -> Path:
+def stale_thumbnail(store: FolderStore) -> Path:
     source = ThumbnailSource(dt.date(2020, 1, 2), bytes(32), None)
     store.put(source.key, b"jpeg")
     os.utime(store.path(source.key), (0, 0))
@@ -43,7 +44,7 @@ def stale_thumbnail(store: Store) -> Path:
 
 
 def test_each_job_logs_what_it_did(
-    engine: Engine, settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
+    engine: Engine, settings: Settings, store: FolderStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     file, thumbnail = stale_upload(store), stale_thumbnail(store)
@@ -67,7 +68,11 @@ def test_each_job_logs_what_it_did(
 
 
 def test_a_failing_job_logs_one_line_and_the_others_run(
-    engine: Engine, settings: Settings, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    settings: Settings,
+    store: FolderStore,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no rights")
@@ -81,7 +86,7 @@ def test_a_failing_job_logs_one_line_and_the_others_run(
     assert line.exc_info is None
 
 
-def test_a_file_deleted_during_a_sweep_is_not_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_deleted_during_a_sweep_is_not_an_error(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [stale_upload(store) for _ in range(3)]
     unlink = Path.unlink
 
@@ -94,7 +99,7 @@ def test_a_file_deleted_during_a_sweep_is_not_an_error(store: Store, monkeypatch
 
 
 def test_checkpoints_are_deleted_once_their_training_has_ended(
-    engine: Engine, settings: Settings, store: Store
+    engine: Engine, settings: Settings, store: FolderStore
 ) -> None:
     with engine.begin() as connection:
         recipes.create(connection, "ring", actor="test")
@@ -110,7 +115,7 @@ def test_checkpoints_are_deleted_once_their_training_has_ended(
 
 
 def test_housekeeping_applies_the_policies_and_forgets_old_audit_events(
-    engine: Engine, settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
+    engine: Engine, settings: Settings, store: FolderStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=40)

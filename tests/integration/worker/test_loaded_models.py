@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from core.models import recipes
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 from core.vision.bundle.loading import load_detector
 from core.vision.bundle.tar import unpack
 from core.vision.detectors.autoencoder import AutoencoderDetector
@@ -38,12 +38,12 @@ Enter = Callable[[Path], int]
 
 
 @pytest.fixture
-def store(settings: Settings) -> Store:
-    return Store(settings.store_url)
+def store(settings: Settings) -> FolderStore:
+    return FolderStore(settings.store_url)
 
 
 @pytest.fixture
-def enter(engine: Engine, store: Store) -> Enter:
+def enter(engine: Engine, store: FolderStore) -> Enter:
     """`enter(folder)` registers a bundle as a version and returns its id."""
     with engine.begin() as connection:
         recipes.create(connection, "ring", actor="test")
@@ -57,7 +57,7 @@ def versions(enter: Enter, bundle: Path, another_bundle: Path, tmp_path: Path) -
     return [enter(folder) for folder in (bundle, another_bundle, write_bundle(tmp_path / "third", seed=2))]
 
 
-def models(settings: Settings, engine: Engine, store: Store, *, kept: int) -> Models:
+def models(settings: Settings, engine: Engine, store: FolderStore, *, kept: int) -> Models:
     return Models(settings.model_copy(update={"models_kept": kept, "device": "cpu"}), engine, store)
 
 
@@ -66,7 +66,7 @@ def score(model: LoadedModel) -> float:
 
 
 def test_the_most_recently_used_stay_loaded(
-    settings: Settings, engine: Engine, store: Store, versions: list[int]
+    settings: Settings, engine: Engine, store: FolderStore, versions: list[int]
 ) -> None:
     loaded = models(settings, engine, store, kept=2)
     first, second, third = versions
@@ -80,7 +80,7 @@ def test_the_most_recently_used_stay_loaded(
 
 
 def test_switching_versions_leaks_no_memory(
-    settings: Settings, engine: Engine, store: Store, versions: list[int]
+    settings: Settings, engine: Engine, store: FolderStore, versions: list[int]
 ) -> None:
     loaded = models(settings, engine, store, kept=1)
     process = psutil.Process()
@@ -102,7 +102,7 @@ def test_switching_versions_leaks_no_memory(
 
 
 def test_a_version_is_unavailable_while_its_bundle_is_missing(
-    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, engine: Engine, store: FolderStore, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loaded_models, "RETRY_SECONDS", 0)
     loaded, version = models(settings, engine, store, kept=1), enter(bundle)
@@ -117,7 +117,7 @@ def test_a_version_is_unavailable_while_its_bundle_is_missing(
 def test_a_version_that_cannot_be_loaded_is_not_tried_for_every_minibatch(
     settings: Settings,
     engine: Engine,
-    store: Store,
+    store: FolderStore,
     enter: Enter,
     bundle: Path,
     another_bundle: Path,
@@ -144,7 +144,7 @@ def test_a_version_that_cannot_be_loaded_is_not_tried_for_every_minibatch(
 
 
 def test_a_worker_whose_device_fails_while_loading_is_unfit(
-    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, engine: Engine, store: FolderStore, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, version = models(settings, engine, store, kept=1), enter(bundle)
 
@@ -162,7 +162,7 @@ def test_a_worker_whose_device_fails_while_loading_is_unfit(
 
 
 def test_a_version_whose_compiled_network_does_not_reproduce_its_golden_scores_runs_without_being_compiled(
-    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, engine: Engine, store: FolderStore, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = enter(bundle)
     compiled = score(models(settings, engine, store, kept=1).get(version))
@@ -171,7 +171,7 @@ def test_a_version_whose_compiled_network_does_not_reproduce_its_golden_scores_r
 
 
 def test_a_version_that_does_not_reproduce_its_golden_scores_is_unavailable(
-    settings: Settings, engine: Engine, store: Store, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, engine: Engine, store: FolderStore, enter: Enter, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loaded_models, "load_detector", _load_changed)
     with pytest.raises(ModelUnavailable, match="golden score"):

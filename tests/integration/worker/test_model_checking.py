@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from core.models import model_versions, recipes
 from core.models.model_versions import MAX_CHECKS, ModelVersion
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 from core.vision.errors import InvalidBundle
 from tests.fixtures.bundles import register_bundle
 from tests.fixtures.webhook_sending import eventually
@@ -41,12 +41,12 @@ FILLS_MEMORY = SPINS.replace(
 
 
 @pytest.fixture
-def store(settings: Settings) -> Store:
-    return Store(settings.store_url)
+def store(settings: Settings) -> FolderStore:
+    return FolderStore(settings.store_url)
 
 
 @pytest.fixture
-def make_checker(settings: Settings, engine: Engine, store: Store) -> Iterator[Callable[[], ModelChecker]]:
+def make_checker(settings: Settings, engine: Engine, store: FolderStore) -> Iterator[Callable[[], ModelChecker]]:
     """`make_checker()` returns the checker of another worker."""
     checkers: list[ModelChecker] = []
 
@@ -61,7 +61,7 @@ def make_checker(settings: Settings, engine: Engine, store: Store) -> Iterator[C
 
 
 @pytest.fixture
-def version_id(engine: Engine, store: Store, bundle: Path) -> int:
+def version_id(engine: Engine, store: FolderStore, bundle: Path) -> int:
     """An uploaded version of a recipe."""
     with engine.begin() as connection:
         recipes.create(connection, "ring", actor="test")
@@ -218,7 +218,7 @@ def test_a_check_that_does_not_end_counts_and_leaves_no_child(
 
 
 def test_a_check_does_not_count_while_the_bundle_cannot_be_read(
-    engine: Engine, make_checker: Callable[[], ModelChecker], version_id: int, store: Store
+    engine: Engine, make_checker: Callable[[], ModelChecker], version_id: int, store: FolderStore
 ) -> None:
     [tar] = store.path("models").iterdir()
     tar.rename(tar.with_suffix(".away"))
@@ -232,7 +232,7 @@ def test_a_check_does_not_count_while_the_bundle_cannot_be_read(
 
 
 def test_a_damaged_bundle_is_rejected_at_once(
-    engine: Engine, make_checker: Callable[[], ModelChecker], version_id: int, store: Store
+    engine: Engine, make_checker: Callable[[], ModelChecker], version_id: int, store: FolderStore
 ) -> None:
     [tar] = store.path("models").iterdir()
     tar.write_bytes(tar.read_bytes()[:2000])

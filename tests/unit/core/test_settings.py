@@ -13,7 +13,7 @@ from core.settings import Settings, SettingsError, read_settings
     [
         ("FEED_DAYS", "many", "integer"),
         ("WEBHOOK_RETRY_SECONDS", "5, soon", "number"),
-        ("STORE_URL", "s3://bucket", "file:///absolute/path"),
+        ("STORE_URL", "s3:/bucket", "file:///absolute/path"),
         ("DATABASE_URL", "postgres://me:s3cret@host/parts", "postgresql+psycopg://"),
         ("REDIS_URL", "http://:s3cret@host", "rediss://"),
         ("CORS_ORIGINS", "*", "https://host"),
@@ -47,10 +47,20 @@ def test_keys_are_required_unless_the_api_listens_on_loopback() -> None:
     assert Settings(host="127.0.0.1", auth="on").auth_required
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/x", "file://relative", "relative", "file://host/x", "http://x/y"])
-def test_a_store_that_is_not_a_folder_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="file:///absolute/path"):
-        Settings(store_url=url)
+@pytest.mark.parametrize("url", ["file:///a/b", "s3://images", "s3://images/", "s3://images.plant-7/line_2/a.b"])
+def test_a_store_is_a_folder_or_a_bucket(url: str) -> None:
+    settings = Settings(store_url=url, store_read_also=url)
+    assert (settings.store_url, settings.store_read_also) == (url, url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["file://relative", "relative", "file://host/x", "http://x/y", "s3://", "s3:///x", "s3://b/a//c", "s3://b/../c"],
+)
+def test_a_store_that_is_neither_a_folder_nor_a_bucket_is_refused(url: str) -> None:
+    for setting in ("store_url", "store_read_also"):
+        with pytest.raises(ValueError, match="file:///absolute/path or s3://bucket/prefix"):
+            Settings.model_validate({setting: url})
 
 
 def test_no_secret_shows_when_settings_are_printed() -> None:

@@ -17,7 +17,8 @@ from core.errors import Failure
 from core.intake.image_decoding import Undecodable
 from core.queue.claiming import Claim
 from core.settings import Settings
-from core.storage.image_store import Store, image_key
+from core.storage.folder_store import FolderStore
+from core.storage.image_store import image_key
 from core.vision.input.input_checks import ImageMeasurements, measure_image
 from core.vision.input.prepared_image import PreparedImage, SizedImage
 from core.vision.input.preprocessing import prepare
@@ -49,19 +50,19 @@ class DecodingModel:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path.as_uri())
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path.as_uri())
 
 
 @pytest.fixture
-def preparer(store: Store, tmp_path: Path) -> Iterator[ImagePreparer]:
+def preparer(store: FolderStore, tmp_path: Path) -> Iterator[ImagePreparer]:
     settings = Settings(store_url=tmp_path.as_uri(), decode_threads=2)
     preparer = ImagePreparer(settings, store)
     yield preparer
     preparer.close()
 
 
-def claim(store: Store, number: int, *, rescues: int = 0, data: bytes | None = None) -> Claim:
+def claim(store: FolderStore, number: int, *, rescues: int = 0, data: bytes | None = None) -> Claim:
     """A claim on a stored image."""
     data = png(number) if data is None else data
     sha256 = hashlib.sha256(data).digest()
@@ -84,14 +85,14 @@ def undisturbed(data: bytes) -> None:
     return
 
 
-def test_a_minibatch_is_one_group_in_order(preparer: ImagePreparer, store: Store) -> None:
+def test_a_minibatch_is_one_group_in_order(preparer: ImagePreparer, store: FolderStore) -> None:
     [group] = groups(preparer, [claim(store, number) for number in range(8)], undisturbed)
     assert numbers(group) == list(range(8))
     assert all(claimed.image is not None for claimed in group)
 
 
 def test_fast_images_do_not_wait_for_slow_ones(
-    preparer: ImagePreparer, store: Store, monkeypatch: pytest.MonkeyPatch
+    preparer: ImagePreparer, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparing, "SLOW_SECONDS", 0.3)
     slow = {png(0), png(1)}  # as many as there are threads
@@ -112,7 +113,7 @@ def test_fast_images_do_not_wait_for_slow_ones(
 
 
 def test_an_image_that_takes_too_long_is_decoded_in_a_child_process(
-    preparer: ImagePreparer, store: Store, monkeypatch: pytest.MonkeyPatch
+    preparer: ImagePreparer, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparing, "SLOW_SECONDS", 0.2)
     monkeypatch.setattr(preparing, "GIVE_UP_SECONDS", 0.5)
@@ -134,7 +135,7 @@ def test_an_image_that_takes_too_long_is_decoded_in_a_child_process(
 
 @pytest.mark.parametrize("raised", [RuntimeError("resize"), MemoryError(), KeyError("x")])
 def test_after_an_unexpected_exception_decoding_is_retried_in_a_child_process(
-    preparer: ImagePreparer, store: Store, raised: Exception
+    preparer: ImagePreparer, store: FolderStore, raised: Exception
 ) -> None:
     faulty = png(1)
 
@@ -147,7 +148,7 @@ def test_after_an_unexpected_exception_decoding_is_retried_in_a_child_process(
     assert isolated.image is not None
 
 
-def test_every_failure_ends_with_a_code(preparer: ImagePreparer, store: Store) -> None:
+def test_every_failure_ends_with_a_code(preparer: ImagePreparer, store: FolderStore) -> None:
     missing = claim(store, 1)
     store.path(image_key(TODAY, missing.image_sha256)).unlink()
     broken = claim(store, 2, data=png(2)[:100])
@@ -166,7 +167,7 @@ def test_every_failure_ends_with_a_code(preparer: ImagePreparer, store: Store) -
     }
 
 
-def test_an_unreadable_image_fails_alone(preparer: ImagePreparer, store: Store) -> None:
+def test_an_unreadable_image_fails_alone(preparer: ImagePreparer, store: FolderStore) -> None:
     unreadable = claim(store, 1)
     path = store.path(image_key(TODAY, unreadable.image_sha256))
     path.unlink()
@@ -178,7 +179,7 @@ def test_an_unreadable_image_fails_alone(preparer: ImagePreparer, store: Store) 
     assert "cannot be read" in group[1].failure.detail
 
 
-def failing_reads(store: Store, monkeypatch: pytest.MonkeyPatch, *, number: int) -> None:
+def failing_reads(store: FolderStore, monkeypatch: pytest.MonkeyPatch, *, number: int) -> None:
     """Let the first `number` reads of the store raise EIO."""
     read, failures = store.read, [OSError(errno.EIO, "Input/output error")] * number
 
@@ -191,7 +192,7 @@ def failing_reads(store: Store, monkeypatch: pytest.MonkeyPatch, *, number: int)
 
 
 def test_no_image_fails_while_the_store_is_unavailable(
-    preparer: ImagePreparer, store: Store, monkeypatch: pytest.MonkeyPatch
+    preparer: ImagePreparer, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -204,7 +205,7 @@ def test_no_image_fails_while_the_store_is_unavailable(
 
 
 def test_an_image_is_read_again_once_the_store_is_available(
-    preparer: ImagePreparer, store: Store, monkeypatch: pytest.MonkeyPatch
+    preparer: ImagePreparer, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing_reads(store, monkeypatch, number=1)
     [[claimed]] = groups(preparer, [claim(store, 1)], undisturbed)
@@ -213,7 +214,7 @@ def test_an_image_is_read_again_once_the_store_is_available(
 
 @pytest.mark.parametrize("rescues", [0, 1])
 def test_an_image_that_cannot_be_measured_fails_alone(
-    preparer: ImagePreparer, store: Store, monkeypatch: pytest.MonkeyPatch, rescues: int
+    preparer: ImagePreparer, store: FolderStore, monkeypatch: pytest.MonkeyPatch, rescues: int
 ) -> None:
     faulty = prepare(png(1), SQUARE, max_pixels=1_000_000).pixels
 
@@ -264,7 +265,7 @@ class _SlowDecoder:
 
 
 def test_rescued_images_do_not_wait_for_a_slow_neighbour(
-    preparer: ImagePreparer, store: Store, monkeypatch: pytest.MonkeyPatch
+    preparer: ImagePreparer, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims = [claim(store, number, rescues=1) for number in range(3)]
     calls: list[str] = []
@@ -280,7 +281,7 @@ def test_rescued_images_do_not_wait_for_a_slow_neighbour(
 
 
 def test_too_many_stuck_threads_make_a_worker_unfit(
-    preparer: ImagePreparer, store: Store, monkeypatch: pytest.MonkeyPatch
+    preparer: ImagePreparer, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparing, "SLOW_SECONDS", 0.2)
     monkeypatch.setattr(preparing, "GIVE_UP_SECONDS", 0.3)

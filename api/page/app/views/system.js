@@ -39,7 +39,7 @@ function Figures({ system }) {
   return html`<dl class="panel figures">
     <${Figure} name="version" value=${system.version} note=${t("system.schema", { version: system.schema_version })} />
     <${Figure} name="disk" value=${bytes(store.disk_free_bytes)}
-      note=${t("system.diskOf", { size: bytes(store.disk_bytes) })} />
+      note=${t(store.disk_of === "scratch" ? "system.scratchOf" : "system.diskOf", { size: bytes(store.disk_bytes) })} />
     <${Figure} name="images" value=${integer(store.images)} note=${html`${bytes(store.image_bytes)}${counted}`} />
     <${Figure} name="database" value=${bytes(system.database_bytes)} />
     <${Figure} name="rescues" value=${integer(system.rescues)}

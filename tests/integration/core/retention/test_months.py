@@ -10,7 +10,7 @@ from core.models.retention_policies import RetentionPolicy
 from core.retention import months, rounds, rows
 from core.retention.removals import Scope
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 from tests.fixtures.retained_plant import FEED_DAYS, TODAY, Part, Plant, build, expected, remaining
 
 PLANT = Plant([RetentionPolicy(rows_days=10)], [Part(0, dt.date(2026, 12, 20), 1, "ok", reviews=("ok",))])
@@ -22,7 +22,7 @@ def test_a_month_that_a_long_query_reads_is_removed_in_a_later_round(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(months, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(months, "LOCK_TIMEOUT", "50ms")
-    store, scope = Store(settings.store_url), Scope(engine, TODAY, FEED_DAYS)
+    store, scope = FolderStore(settings.store_url), Scope(engine, TODAY, FEED_DAYS)
     build(engine, store, PLANT)
     before = remaining(engine, store, PLANT)
     with engine.begin() as reading:

@@ -16,7 +16,7 @@ from core.rescoring.requests import RunRequest
 from core.retention import holds, rounds
 from core.retention.removals import Removal, Scope
 from core.settings import Settings
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 from core.training_runs import runs as training_runs
 from core.training_runs.requests import TrainingRequest
 from tests.fixtures.finished_inspections import RECIPE
@@ -89,7 +89,7 @@ def test_a_run_that_ended_long_ago_is_removed_with_its_results(engine: Engine, s
         connection.execute(
             text("UPDATE rescore_runs SET finished_at = now() + interval '10 days' WHERE id = :id"), {"id": recent}
         )
-    scope, store = Scope(engine, today + dt.timedelta(days=61), 30), Store(settings.store_url)
+    scope, store = Scope(engine, today + dt.timedelta(days=61), 30), FolderStore(settings.store_url)
     planned = rounds.totals(rounds.plan(scope))
     assert [one for step in rounds.steps(scope, store) for one in step] == planned
     assert [(one.kind, one.number) for one in planned] == [("re-scoring runs", 1)]

@@ -3,6 +3,8 @@
 import datetime as dt
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,10 +12,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from core.models.retention_policies import RetentionPolicy
+from core.retention import images as retention_images
 from core.retention import rounds
 from core.retention.removals import Removal, Scope, Step
 from core.settings import Settings
+from core.storage.bucket_store import BucketStore
+from core.storage.folder_store import FolderStore
 from core.storage.image_store import Store
+from core.storage.moving_store import MovingStore
 from tests.fixtures.retained_plant import (
     BYTES,
     FEED_DAYS,
@@ -25,6 +31,7 @@ from tests.fixtures.retained_plant import (
     expected,
     remaining,
 )
+from tests.fixtures.s3_server import S3Server
 
 AGES = (0, 2, 3, 5, 6, 20, 21, 27, 48, 49, 50, 78, 79, 80, 100)
 
@@ -72,7 +79,18 @@ plants = st.builds(
 
 @pytest.fixture
 def store(settings: Settings) -> Store:
-    return Store(settings.store_url)
+    return FolderStore(settings.store_url)
+
+
+@pytest.fixture
+def bucket(s3: S3Server, tmp_path: Path) -> Store:
+    return BucketStore(f"s3://{s3.bucket}/test-{uuid4().hex}", tmp_path / "scratch")
+
+
+@pytest.fixture
+def _single_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rounds be killed between the deletions of two files, too."""
+    monkeypatch.setattr(retention_images, "FILES_AT_ONCE", 1)
 
 
 def steps(engine: Engine, store: Store) -> Iterator[Step]:
@@ -100,12 +118,35 @@ def test_exactly_what_has_ended_is_removed_as_planned_and_once(engine: Engine, s
     assert remaining(engine, store, plant) == expected(plant)
 
 
+@pytest.mark.usefixtures("_single_files")
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plant=plants, kills=st.lists(st.integers(1, 12), max_size=6))
 def test_rounds_that_are_killed_between_steps_come_to_the_same(
     engine: Engine, store: Store, plant: Plant, kills: list[int]
 ) -> None:
-    build(engine, store, plant)
+    check_killed_rounds(engine, store, plant, kills)
+
+
+@pytest.mark.usefixtures("_single_files")
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plant=plants, kills=st.lists(st.integers(1, 12), max_size=3))
+def test_images_in_a_bucket_are_treated_alike(engine: Engine, bucket: Store, plant: Plant, kills: list[int]) -> None:
+    check_killed_rounds(engine, bucket, plant, kills)
+
+
+@pytest.mark.usefixtures("_single_files")
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plant=plants, kills=st.lists(st.integers(1, 12), max_size=3))
+def test_images_are_removed_in_a_store_that_moves(
+    engine: Engine, store: Store, bucket: Store, plant: Plant, kills: list[int]
+) -> None:
+    check_killed_rounds(engine, MovingStore(bucket, store), plant, kills, stored_in=store)
+
+
+def check_killed_rounds(
+    engine: Engine, store: Store, plant: Plant, kills: list[int], *, stored_in: Store | None = None
+) -> None:
+    build(engine, stored_in or store, plant)
     for survived in kills:
         for _ in islice(steps(engine, store), survived):
             pass

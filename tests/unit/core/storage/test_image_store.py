@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from core.storage.image_store import Store
+from core.storage.folder_store import FolderStore
 
 
 def test_a_file_exists_only_once_it_is_published(tmp_path: Path) -> None:
-    store = Store(f"file://{tmp_path}/a%20store")
+    store = FolderStore(f"file://{tmp_path}/a%20store")
     staged = store.stage()
     staged.write(b"half of ")
     assert not store.holds("2026/01/02/x")
@@ -25,7 +25,7 @@ def test_a_file_exists_only_once_it_is_published(tmp_path: Path) -> None:
 
 
 def test_old_unpublished_files_are_swept(tmp_path: Path) -> None:
-    store = Store(f"file://{tmp_path}")
+    store = FolderStore(f"file://{tmp_path}")
     staged = store.stage()
     staged.write(b"abandoned")
     staged.close()
@@ -37,7 +37,7 @@ def test_old_unpublished_files_are_swept(tmp_path: Path) -> None:
 def test_what_cannot_be_deleted_keeps_nothing_else_from_being_swept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store(f"file://{tmp_path}")
+    store = FolderStore(f"file://{tmp_path}")
     (tmp_path / "tmp" / "a-folder").mkdir()
     for _ in range(2):
         store.stage().close()
@@ -46,7 +46,7 @@ def test_what_cannot_be_deleted_keeps_nothing_else_from_being_swept(
 
 
 def test_a_folder_that_was_removed_is_created_again(tmp_path: Path) -> None:
-    store = Store(f"file://{tmp_path}")
+    store = FolderStore(f"file://{tmp_path}")
     store.put("2026/01/02/x", b"1")
     shutil.rmtree(tmp_path / "2026")
     store.put("2026/01/02/y", b"2")
@@ -54,7 +54,7 @@ def test_a_folder_that_was_removed_is_created_again(tmp_path: Path) -> None:
 
 
 def test_a_staged_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    store = Store(f"file://{tmp_path}")
+    store = FolderStore(f"file://{tmp_path}")
     store.put("2026/01/02/x", b"1")
     staged = store.stage()
     staged.path.unlink()
@@ -66,7 +66,7 @@ def test_a_staged_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     "key", ["/etc/passwd", "../secret", "a/../../b", "a//b", "", "a/", ".hidden", "a\x00b", "a b", "tmp/.."]
 )
 def test_a_key_of_another_shape_never_becomes_a_path(tmp_path: Path, key: str) -> None:
-    store = Store(tmp_path.as_uri())
+    store = FolderStore(tmp_path.as_uri())
     for use in (store.path, store.read, store.holds, lambda key: store.put(key, b"x")):
         with pytest.raises(ValueError, match="not a key"):
             use(key)

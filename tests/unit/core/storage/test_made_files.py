@@ -6,7 +6,8 @@ from pathlib import Path
 from uuid import UUID
 
 from core.storage import made_files
-from core.storage.image_store import Store, anomaly_map_key, bundle_key, heatmap_key, report_key
+from core.storage.folder_store import FolderStore
+from core.storage.image_store import anomaly_map_key, bundle_key, heatmap_key, report_key
 
 IMAGE, MODEL = b"\1" * 32, b"\2" * 32
 MADE = (
@@ -16,14 +17,14 @@ MADE = (
 )
 
 
-def put(store: Store, key: str, *, age: float) -> None:
+def put(store: FolderStore, key: str, *, age: float) -> None:
     store.put(key, b"data")
     at = time.time() - age
     os.utime(store.path(key), (at, at))
 
 
 def test_old_made_files_are_deleted_and_nothing_else(tmp_path: Path) -> None:
-    store = Store(f"file://{tmp_path}")
+    store = FolderStore(f"file://{tmp_path}")
     for key in MADE:
         put(store, key, age=made_files.KEPT_SECONDS + 60)
     recent = anomaly_map_key(IMAGE, b"\3" * 32)
@@ -39,4 +40,4 @@ def test_old_made_files_are_deleted_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_store_without_made_files_is_fine(tmp_path: Path) -> None:
-    assert made_files.expire(Store(f"file://{tmp_path}"), at_most=10) == 0
+    assert made_files.expire(FolderStore(f"file://{tmp_path}"), at_most=10) == 0

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from core.models.bit_depths import BIT_DEPTHS
 from core.storage import thumbnails
-from core.storage.image_store import Store, failure_key
+from core.storage.folder_store import FolderStore
+from core.storage.image_store import failure_key
 from core.storage.thumbnails import KEPT_DAYS, KEPT_SECONDS, ThumbnailSource
 
 TODAY = dt.date(2026, 3, 31)
@@ -26,8 +27,8 @@ sources = st.builds(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(f"file://{tmp_path / 'store'}")
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(f"file://{tmp_path / 'store'}")
 
 
 @given(source=sources)
@@ -43,7 +44,7 @@ def test_different_sources_have_different_keys(first: ThumbnailSource, second: T
     assert all(key.startswith(f"thumbnails/{first.day:%Y/%m/%d}/") for key in (first.key, first.grey_key))
 
 
-def stored(store: Store, days_ago: int, seconds_ago: float, number: int = 0) -> ThumbnailSource:
+def stored(store: FolderStore, days_ago: int, seconds_ago: float, number: int = 0) -> ThumbnailSource:
     """Store the two files of a thumbnail that was made some time ago."""
     source = ThumbnailSource(TODAY - dt.timedelta(days=days_ago), bytes([number]) * 32, None)
     store.put_all({source.grey_key: b"grey", source.key: b"jpeg"})
@@ -53,7 +54,7 @@ def stored(store: Store, days_ago: int, seconds_ago: float, number: int = 0) -> 
     return source
 
 
-def test_thumbnails_of_old_images_are_deleted_a_day_after_they_were_made(store: Store) -> None:
+def test_thumbnails_of_old_images_are_deleted_a_day_after_they_were_made(store: FolderStore) -> None:
     old, recent = KEPT_SECONDS + 60, KEPT_SECONDS - 60
     kept = [stored(store, KEPT_DAYS, old), stored(store, 0, old), stored(store, KEPT_DAYS + 1, recent)]
     deleted = [stored(store, KEPT_DAYS + 1, old, 1), stored(store, KEPT_DAYS + 400, old)]
@@ -64,7 +65,7 @@ def test_thumbnails_of_old_images_are_deleted_a_day_after_they_were_made(store: 
     assert thumbnails.expire(store, today=TODAY, at_most=100) == 0
 
 
-def test_a_thumbnail_keeps_its_grey_copy(store: Store) -> None:
+def test_a_thumbnail_keeps_its_grey_copy(store: FolderStore) -> None:
     source = stored(store, KEPT_DAYS + 5, KEPT_SECONDS - 60)
     os.utime(store.path(source.grey_key), (0, 0))
     assert thumbnails.expire(store, today=TODAY, at_most=100) == 0
@@ -73,34 +74,35 @@ def test_a_thumbnail_keeps_its_grey_copy(store: Store) -> None:
     assert not store.path(source.key).parent.exists()
 
 
-def test_a_thumbnail_can_be_stored_in_a_folder_that_was_deleted(store: Store) -> None:
+def test_a_thumbnail_can_be_stored_in_a_folder_that_was_deleted(store: FolderStore) -> None:
     source = stored(store, KEPT_DAYS + 5, KEPT_SECONDS + 60)
     thumbnails.expire(store, today=TODAY, at_most=100)
     store.put_all({source.grey_key: b"grey", source.key: b"jpeg"})
     assert store.read(source.key) == b"jpeg"
 
 
-def test_at_most_as_many_files_as_asked_are_deleted_at_once(store: Store) -> None:
+def test_at_most_as_many_files_as_asked_are_deleted_at_once(store: FolderStore) -> None:
     for number in range(3):
         stored(store, KEPT_DAYS + 5 + number, KEPT_SECONDS + 60)
     deleted = [thumbnails.expire(store, today=TODAY, at_most=4) for _ in range(3)]
     assert deleted == [4, 2, 0]
 
 
-def test_files_that_another_process_deletes_are_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_another_process_deletes_are_no_error(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         stored(store, KEPT_DAYS + 5, KEPT_SECONDS + 60, number)
     unlink = Path.unlink
 
     def unlink_all(path: Path) -> None:
-        for file in list(path.parent.iterdir()):
+        for file in [other for other in path.parent.iterdir() if other != path]:
             unlink(file, missing_ok=True)
+        unlink(path)
 
     monkeypatch.setattr(Path, "unlink", unlink_all)
     assert thumbnails.expire(store, today=TODAY, at_most=100) == 1
 
 
-def test_nothing_else_is_deleted(store: Store) -> None:
+def test_nothing_else_is_deleted(store: FolderStore) -> None:
     others = [
         "2020/01/02/" + "ab" * 32,
         "anomaly-maps/aa/bb.npy",
@@ -114,5 +116,5 @@ def test_nothing_else_is_deleted(store: Store) -> None:
     assert all(store.holds(key) for key in others)
 
 
-def test_an_empty_store_has_nothing_to_delete(store: Store) -> None:
+def test_an_empty_store_has_nothing_to_delete(store: FolderStore) -> None:
     assert thumbnails.expire(store, today=TODAY, at_most=100) == 0

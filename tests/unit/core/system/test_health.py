@@ -10,7 +10,9 @@ from core.system.documents import EndpointState, Health, Queue, Store, Worker
 from core.system.health import assess
 
 NOW = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
-STORE = Store(images=1, image_bytes=1, counted_at=NOW, disk_bytes=1000, disk_free_bytes=500, min_free_bytes=10)
+STORE = Store(
+    images=1, image_bytes=1, counted_at=NOW, disk_of="store", disk_bytes=1000, disk_free_bytes=500, min_free_bytes=10
+)
 ENDPOINT = EndpointState(
     id=UUID(int=1), url="https://mes.example/…", state="enabled", disabled_because=None, failing_since=None,
     pending=0, exhausted=0,

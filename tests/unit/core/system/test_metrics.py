@@ -47,7 +47,13 @@ def test_every_figure_of_the_document_is_exported() -> None:
 
 def test_what_is_unknown_is_left_out() -> None:
     nothing = Store(
-        images=None, image_bytes=None, counted_at=None, disk_bytes=None, disk_free_bytes=None, min_free_bytes=None
+        images=None,
+        image_bytes=None,
+        counted_at=None,
+        disk_of=None,
+        disk_bytes=None,
+        disk_free_bytes=None,
+        min_free_bytes=None,
     )
     registry = registry_of(system(store=nothing, queues=[queue("live", messages=None)]))
     assert registry.get_sample_value("linewatch_broker_up") == 0

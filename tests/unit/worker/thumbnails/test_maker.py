@@ -13,7 +13,8 @@ import pytest
 
 from core.queue.notifications import Notifier
 from core.settings import Settings
-from core.storage.image_store import Store, failure_key
+from core.storage.folder_store import FolderStore
+from core.storage.image_store import failure_key
 from core.storage.thumbnails import ThumbnailSource
 from core.vision.evaluation.thumbnail import make_thumbnail
 from tests.fixtures.deep_images import deep_levels, deep_png
@@ -43,8 +44,8 @@ class RecordingNotifier:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(f"file://{tmp_path / 'store'}")
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(f"file://{tmp_path / 'store'}")
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def notifier() -> RecordingNotifier:
 
 
 @pytest.fixture
-def start(store: Store, notifier: RecordingNotifier) -> Iterator[Callable[[], ThumbnailMaker]]:
+def start(store: FolderStore, notifier: RecordingNotifier) -> Iterator[Callable[[], ThumbnailMaker]]:
     """`start()` starts a maker, which is closed after the test."""
     makers: list[ThumbnailMaker] = []
 
@@ -67,7 +68,7 @@ def start(store: Store, notifier: RecordingNotifier) -> Iterator[Callable[[], Th
         started.close()
 
 
-def stored(store: Store, data: bytes, number: int, bit_depth: int | None = None) -> ThumbnailSource:
+def stored(store: FolderStore, data: bytes, number: int, bit_depth: int | None = None) -> ThumbnailSource:
     """Store an image and return its source."""
     source = ThumbnailSource(DAY, bytes([number]) * 32, bit_depth)  # type: ignore[arg-type]
     store.put(source.image_key, data)
@@ -80,7 +81,7 @@ def children() -> list[psutil.Process]:
 
 
 def test_each_thumbnail_is_made_once(
-    store: Store, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker]
+    store: FolderStore, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker]
 ) -> None:
     sources = [stored(store, png(number), number) for number in range(6)]
     sources.append(stored(store, deep_png(deep_levels(7)), 7, 12))
@@ -99,7 +100,7 @@ def test_each_thumbnail_is_made_once(
 
 
 def test_children_run_with_a_low_priority(
-    store: Store, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker]
+    store: FolderStore, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker]
 ) -> None:
     start().request([stored(store, png(1), 1)])
     notifier.wait_for(1)
@@ -108,7 +109,7 @@ def test_children_run_with_a_low_priority(
 
 
 def test_an_undecodable_image_gets_an_error_that_is_kept(
-    store: Store, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker]
+    store: FolderStore, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker]
 ) -> None:
     broken, good = stored(store, png(1)[:200], 1), stored(store, png(2), 2)
     made = start()
@@ -124,7 +125,10 @@ def test_an_undecodable_image_gets_an_error_that_is_kept(
 
 
 def test_an_image_that_cannot_be_read_gets_no_error(
-    store: Store, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker], caplog: pytest.LogCaptureFixture
+    store: FolderStore,
+    notifier: RecordingNotifier,
+    start: Callable[[], ThumbnailMaker],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     missing, good = ThumbnailSource(DAY, b"m" * 32, None), stored(store, png(2), 2)
     made = start()
@@ -142,7 +146,10 @@ def test_an_image_that_cannot_be_read_gets_no_error(
 
 
 def test_an_image_that_kills_its_child_twice_gets_an_error_and_affects_no_other(
-    store: Store, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker], monkeypatch: pytest.MonkeyPatch
+    store: FolderStore,
+    notifier: RecordingNotifier,
+    start: Callable[[], ThumbnailMaker],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(drawing, "CPU_SECONDS_PER_IMAGE", 0.1)  # so that it waits for 1.2 s for each child
     hanging = ThumbnailSource(DAY, b"h" * 32, None)
@@ -155,7 +162,10 @@ def test_an_image_that_kills_its_child_twice_gets_an_error_and_affects_no_other(
 
 
 def test_an_idle_child_ends(
-    store: Store, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker], monkeypatch: pytest.MonkeyPatch
+    store: FolderStore,
+    notifier: RecordingNotifier,
+    start: Callable[[], ThumbnailMaker],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(maker, "IDLE_SECONDS", 0.2)
     made = start()
@@ -169,7 +179,10 @@ def test_an_idle_child_ends(
 
 
 def test_the_oldest_requests_are_dropped_if_there_are_too_many(
-    store: Store, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker], monkeypatch: pytest.MonkeyPatch
+    store: FolderStore,
+    notifier: RecordingNotifier,
+    start: Callable[[], ThumbnailMaker],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(maker, "MAX_WAITING", 2)
     sources = [stored(store, png(number), number) for number in range(10)]
@@ -179,7 +192,7 @@ def test_the_oldest_requests_are_dropped_if_there_are_too_many(
 
 
 def test_requests_after_closing_do_nothing(
-    store: Store, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker]
+    store: FolderStore, notifier: RecordingNotifier, start: Callable[[], ThumbnailMaker]
 ) -> None:
     made = start()
     made.close()
