@@ -341,7 +341,7 @@ def test_following_waits_for_the_system_and_the_folder(rig: Rig, capsys: pytest.
     assert "Waiting: No. (recipe_unknown); trying again.\nThe system: all right again" in "".join(printed)
 
 
-def test_a_journal_that_cannot_be_written_loses_and_doubles_nothing(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_loses_and_doubles_nothing(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"{number}.png" for number in range(200)]
     printed: list[str] = []
 
