@@ -9,10 +9,11 @@ TEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 FAULT_ARGS ?=
 SOAK_ARGS ?=
+RELEASE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs test test-unit test-mqtt test-metrics test-browser test-faults soak lint bench bench-feed bench-growth bench-gpu bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
-        bench-rescoring-rows bench-statistics bench-page vendor lock clean
+        bench-rescoring-rows bench-statistics bench-page vendor lock release clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +109,9 @@ lock: $(READY) ## resolve the newest versions anew and pin them
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 		--no-emit-package linewatch-client --no-emit-index-url --no-emit-find-links \
 		--no-annotate --no-header --quiet --output-file requirements.lock
+
+release: $(READY) ## commit, tag and build a release; pushes nothing (VERSION=0.2.0 RELEASE_ARGS="--images api worker")
+	$(BIN)/python -m release $(VERSION) $(RELEASE_ARGS)
 
 clean: ## remove what make has set up here
 	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
