@@ -230,7 +230,7 @@ def test_data_of_another_major_version_is_refused(folder: Path) -> None:
         pass
     version = folder / "data/postgres/PG_VERSION"
     version.write_text("17\n")
-    with pytest.raises(UpError, match="belongs to PostgreSQL 17, but PostgreSQL 18 is installed"):
+    with pytest.raises(UpError, match="was written by PostgreSQL 17, but 18 is installed"):
         EmbeddedServers(folder / "data").__enter__()
     assert version.read_text() == "17\n"
 
