@@ -98,8 +98,9 @@ def test_a_release_is_committed_tagged_and_built(run: Run) -> None:
 
     files = run.built()
     assert list(files) == BUILT
-    sums = files.pop("SHA256SUMS").decode().splitlines()
-    assert sums == [f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in files.items()]
+    lines = [line.split("  ") for line in files.pop("SHA256SUMS").decode().splitlines()]
+    sums = {name: digest for digest, name in lines}
+    assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     metadata = zipfile.ZipFile(run.root / "dist/7.8.9" / BUILT[1]).read("linewatch-7.8.9.dist-info/METADATA").decode()
     assert "\nVersion: 7.8.9\n" in metadata
     assert "\nRequires-Dist: linewatch-client==7.8.9\n" in metadata
