@@ -34,7 +34,7 @@ def test_uploads_are_accepted_while_a_migration_waits_for_their_table(
         assert http.post("/v1/recipes", json={"name": "ring", "without_model": "wait"}).status_code == 201
         reader.execute(text("SELECT count(*) FROM work"))  # holds its lock until the transaction ends
         migrating = pool.submit(migrate, engine)
-        answers = []
+        answers: list[int] = []
         while not migrating.done():
             answers.append(upload(http, len(answers)))
         assert set(answers) == {202}
