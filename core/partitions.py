@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import SchemaItem
 
 MONTHS_AHEAD = 3
-LOCK_TIMEOUT = "2s"  # uploads and workers queue behind a waiting lock, so do not wait long for a slow query to end
+LOCK_TIMEOUT = "1s"  # uploads and workers queue behind a waiting lock, so do not wait long for a slow query to end
 TRIES = 3
 PAUSE_SECONDS = 1.0
 _LOCK = 0x4C57_0001  # an advisory lock, so that only one process creates partitions

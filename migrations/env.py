@@ -16,8 +16,11 @@ import core.system.tables
 import core.training_runs.tables  # noqa: F401 - they add their tables to the metadata
 from core.partitions import is_not_partition
 from core.tables import metadata
+from migrations import compatibility
 
-LOCK_TIMEOUT = "2s"  # a waiting migration blocks the queries behind it, so it gives up and tries again later
+LOCK_TIMEOUT = "1s"
+"""A waiting migration blocks the queries behind it, so it gives up, and tries again later. It gives up before they do:
+workers wait for 1.8 s with the default lease, the api for 9 s (`core.database`)."""
 ADVISORY_LOCK = 0x4C57_0002  # a second `linewatch migrate` waits for the first
 POLL_SECONDS = 0.2
 
@@ -36,6 +39,8 @@ def run(connection: Connection) -> None:
         )
         with context.begin_transaction():
             context.run_migrations()
+        compatibility.record(connection)
+        connection.commit()
     finally:
         connection.rollback()
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})

@@ -361,4 +361,4 @@ def _next_stop_step(run: _Run) -> None:
 
 def _failure(child: _Child, message: str) -> ServiceError:
     lines = [line.strip() for line in child.lines if line.strip()]
-    return ServiceError(f"{message}: {lines[-1]}" if lines else message, child.name, lines)
+    return ServiceError(f"{message}: {lines[-1].removeprefix('linewatch: ')}" if lines else message, child.name, lines)

@@ -28,16 +28,16 @@ _NAMED = 20
 def backup(directory: Path, keep: int | None, data: Path | None, as_json: bool) -> None:
     """Save the database and the store while the system runs.
 
-    A later backup to the same folder copies only the files that are new. Exits with 1 if the store has lost files that
-    the database refers to; the backup then holds everything else.
+    If `linewatch up` does not run on the data directory, its database is started meanwhile. A later backup to the same
+    folder copies only the files that are new. Exits with 1 if the store has lost files that the database refers to; the
+    backup then holds everything else.
     """
     from core.backup.folder import BackupFolder
     from core.backup.pruning import prune
-    from linewatch.server.commands.server_settings import settings_of
+    from linewatch.server.commands.server_settings import started_servers
 
     folder = BackupFolder(directory.expanduser())
-    settings = settings_of(data)
-    with folder.locked(for_writing=True):
+    with started_servers(data) as settings, folder.locked(for_writing=True):
         saved = _save(settings, folder)
         pruned = None if keep is None else prune(folder, keep=keep)
     _print(saved, pruned, folder.incomplete, as_json)

@@ -13,7 +13,7 @@ from linewatch.cli.terminal import remark
 def migrate(data: Path | None) -> None:
     """Upgrade the database to this version.
 
-    Running it several times at once is safe.
+    Running it several times at once is safe, and so is running it while the system works.
     """
     from core.database import create_unbounded
     from linewatch.server.commands.server_settings import settings_of
@@ -21,7 +21,7 @@ def migrate(data: Path | None) -> None:
 
     engine = create_unbounded(settings_of(data), name="migrate")
     try:
-        to_head(engine)
+        outcome = to_head(engine)
     finally:
         engine.dispose()
-    remark("The database is up to date.")
+    remark(outcome)

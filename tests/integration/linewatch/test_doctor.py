@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from core.access import keys
+from core.database import create_unbounded
 from core.models import model_versions
 from core.settings import Settings
 from core.settings import settings as read_settings
@@ -24,8 +25,10 @@ from linewatch.cli import run
 from linewatch.server.doctor import access, machine, storage
 from linewatch.server.doctor import broker as broker_checks
 from linewatch.server.doctor.findings import Finding
+from migrations.__main__ import migrate
 from tests.fixtures.api_process import running_api
 from tests.fixtures.bundles import register_bundle
+from tests.fixtures.later_migrations import later_release
 from tests.fixtures.queued_work import make_recipe
 
 NOBODY = "http://127.0.0.1:9"
@@ -125,6 +128,15 @@ def test_a_wrong_schema_is_an_error(doctor: Doctor, engine: Engine, revision: st
     [schema] = [finding for finding in printed["findings"] if finding["what"] == "schema"]
     assert (printed["status"], schema["level"]) == ("error", "error")
     assert remedy in schema["remedy"]
+
+
+def test_a_schema_of_the_next_release_is_a_note(doctor: Doctor, settings: Settings, tmp_path: Path) -> None:
+    engine = create_unbounded(settings, name="tests")
+    with later_release(tmp_path / "later", "ALTER TABLE work ADD COLUMN note text"):
+        migrate(engine)
+    [schema] = [finding for finding in doctor()["findings"] if finding["what"] == "schema"]
+    assert schema["level"] == "note"
+    assert schema["found"] == "revision later of Linewatch 90.0.0, which works with this version"
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ def test_data_of_another_major_version_is_refused(folder: Path) -> None:
         pass
     version = folder / "data/postgres/PG_VERSION"
     version.write_text("17\n")
-    with pytest.raises(UpError, match="belongs to PostgreSQL 17, but PostgreSQL 18 is installed"):
+    with pytest.raises(UpError, match="was written by PostgreSQL 17, but 18 is installed"):
         EmbeddedServers(folder / "data").__enter__()
     assert version.read_text() == "17\n"
 
@@ -250,11 +250,23 @@ def test_an_interrupted_first_start_is_repeated(folder: Path) -> None:
     use_twice(folder / "data")
 
 
-def test_an_unreadable_queue_is_set_aside_and_starts_empty(folder: Path) -> None:
+def of_nonsense(folder: Path) -> None:
+    journal = next(folder.glob("*.incr.aof"))
+    journal.write_bytes(b"*3\r\nnonsense\r\n" + journal.read_bytes())
+
+
+def of_a_newer_version(folder: Path) -> None:
+    """An older Valkey is installed again: the format's version stands after the name."""
+    base = next(folder.glob("*.base.rdb"))
+    header, content = re.fullmatch(rb"([A-Z]+)\d+(.*)", base.read_bytes(), re.DOTALL).groups()  # type: ignore[union-attr]
+    base.write_bytes(header + b"9" * (9 - len(header)) + content)
+
+
+@pytest.mark.parametrize("change", [of_nonsense, of_a_newer_version])
+def test_an_unreadable_queue_is_set_aside_and_starts_empty(folder: Path, change: Callable[[Path], None]) -> None:
     with EmbeddedServers(folder / "data", fsync=False) as servers, queue(servers) as client:
         client.set("kept", "no")
-    journal = next((folder / "data/valkey/appendonlydir").glob("*.incr.aof"))
-    journal.write_bytes(b"*3\r\nnonsense\r\n" + journal.read_bytes())
+    change(folder / "data/valkey/appendonlydir")
     with EmbeddedServers(folder / "data", fsync=False) as servers, queue(servers) as client:
         assert client.get("kept") is None
         client.set("kept", "anew")

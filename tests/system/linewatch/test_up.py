@@ -13,10 +13,17 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from linewatch.server.embedded.servers import EmbeddedServers
+from migrations.__main__ import migrate
+from tests.fixtures.later_migrations import later_release
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 120.0  # seconds until a test fails; normally everything is much faster
@@ -306,6 +313,47 @@ def test_the_log_can_be_json(fake_services: Path) -> None:
 def test_a_failed_migration_stops_up_with_its_reason(fake_services: Path) -> None:
     put(fake_services, "migrations", "raise SystemExit('the schema is newer than this version')")
     assert refusal(fake_services).endswith("migrate failed (exit status 1): the schema is newer than this version")
+
+
+def change_database(data: Path, change: Callable[[Engine], object]) -> object:
+    with EmbeddedServers(data, fsync=False) as servers:
+        return change(create_engine(servers.database_url, poolclass=NullPool))
+
+
+def execute(statement: str) -> Callable[[Engine], list[str]]:
+    def change(engine: Engine) -> list[str]:
+        with engine.begin() as connection:
+            result = connection.execute(text(statement))
+            return list(result.scalars()) if result.returns_rows else []
+
+    return change
+
+
+def test_a_data_directory_of_an_older_release_is_migrated(fake_services: Path) -> None:
+    shutil.rmtree(fake_services / "migrations")
+    change_database(fake_services, lambda engine: migrate(engine, "0009"))
+    change_database(fake_services, execute("INSERT INTO recipes (name) VALUES ('ring')"))
+    with up(fake_services) as system:
+        system.wait_until_ready()
+        assert "The database was upgraded from schema 0009 to schema " in system.log.read_text()
+        system.stop()
+    assert change_database(fake_services, execute("SELECT name FROM recipes WHERE retention IS NULL")) == ["ring"]
+
+
+def test_a_data_directory_of_the_next_release_is_used_as_it_is_and_a_later_one_refused(fake_services: Path) -> None:
+    shutil.rmtree(fake_services / "migrations")
+    release = version("linewatch")
+    with later_release(fake_services.parent / "next", "CREATE TABLE later (id bigint)", oldest_release=release):
+        change_database(fake_services, migrate)
+    with up(fake_services) as system:
+        system.wait_until_ready()
+        assert f"Linewatch 90.0.0 has migrated the database. Linewatch {release} works with" in system.log.read_text()
+        system.stop()
+    assert change_database(fake_services, execute("SELECT version_num FROM alembic_version")) == ["later"]
+
+    comment = '{"revision": "later", "migrated_by": "91.0.0", "oldest_release": "90.0.0"}'
+    change_database(fake_services, execute(f"COMMENT ON TABLE alembic_version IS '{comment}'".replace(":", r"\:")))
+    assert "migrate failed (exit status 1): the database cannot be migrated: Linewatch 91.0.0" in refusal(fake_services)
 
 
 def test_a_service_that_never_starts_stops_up_with_its_reason(fake_services: Path) -> None:
