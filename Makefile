@@ -7,11 +7,12 @@ PEERS := .bench/.ready
 DEMO_ARGS ?=
 TEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
+CONTAINER_ARGS ?=
 FAULT_ARGS ?=
 SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-unit test-mqtt test-metrics test-browser test-faults soak lint bench bench-feed bench-growth bench-gpu bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
+.PHONY: help demo docs test test-unit test-mqtt test-metrics test-browser test-containers test-faults soak lint bench bench-feed bench-growth bench-gpu bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
         bench-rescoring-rows bench-statistics bench-page vendor lock clean
 
 help: ## what there is
@@ -41,6 +42,9 @@ test-metrics: $(READY) ## alerts and exported metrics, with Prometheus' promtool
 
 test-browser: $(READY) ## the page in a real browser (Debian's package chromium); writes screenshots to .screenshots/
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/browser
+
+test-containers: $(READY) ## images and Compose in a Docker daemon, as root (tests/containers/setup.sh installs it on Debian)
+	$(BIN)/python -m pytest -o timeout=3600 tests/containers $(CONTAINER_ARGS)
 
 test-faults: $(READY) ## the crash suite: faults in running systems, with recovery times (FAULT_ARGS="-k broker" for some)
 	$(BIN)/python -m pytest tests/faults $(FAULT_ARGS)
