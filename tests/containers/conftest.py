@@ -49,7 +49,7 @@ def python_image() -> Iterator[str]:
 def project(python_image: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The working tree, with the images of its api and of scoring on CPUs, and those of the servers."""
     project = Project.of_working_tree(tmp_path_factory.mktemp("new"), python_image, TAG="new")
-    project.build("cpu", "s3", "monitoring")
+    project.build("api", "scoring-cpu", *project.built_servers)
     return project
 
 

@@ -19,7 +19,7 @@ print(json.dumps({one.metadata["Name"].lower().replace("_", "-"): one.version fo
 def image(request: pytest.FixtureRequest, project: Project, report: list[str]) -> str:
     name: str = request.param
     if name == "worker":
-        project.build("gpu")
+        project.build("scoring-gpu")
     tag = f"{REGISTRY}/{name}:new"
     size = int(run("docker", "image", "inspect", "--format", "{{.Size}}", tag))
     installed = inside(tag, "du", "-s", "--block-size=1M", "/opt/linewatch").split()[0]

@@ -40,7 +40,7 @@ def migrated_to(project: Project) -> str:
 def services(project: Project, python_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """The running services of an older commit; `project` is the same one with the code of today."""
     old = project.of_commit(tmp_path_factory.mktemp("old"), older_commit(), python_image, TAG="old")
-    old.build("cpu")
+    old.build("api", "scoring-cpu")
     with old.running() as services:
         yield services
 
