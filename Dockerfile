@@ -83,6 +83,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[mqtt,worker]"
 
 FROM torch-cpu AS worker-cpu-packages
+ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements,rw \
     pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[mqtt,worker]"
