@@ -1,5 +1,5 @@
-# Three images. `api` needs no torch: it serves the api, the io worker, the dispatcher, the migrations and the `linewatch`
-# command. `worker` has torch with CUDA, for scoring on GPUs; `worker-cpu` has torch for processors.
+# Three images. `api` needs no torch: it serves the api, the io worker, the dispatcher, the migrations and the
+# `linewatch` command. `worker` has torch with CUDA, for scoring on GPUs; `worker-cpu` has torch for processors.
 #
 #   docker build --target api --tag linewatch/api .
 #
