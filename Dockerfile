@@ -1,15 +1,23 @@
-# Two images. `api` needs no torch: it serves the api, the io worker, the dispatcher, the migrations and the `linewatch`
-# command. `worker` is the same with torch, for scoring.
+# Three images. `api` needs no torch: it serves the api, the io worker, the dispatcher, the migrations and the
+# `linewatch` command. `worker` has torch with CUDA, for scoring on GPUs; `worker-cpu` has torch for processors.
 #
-# The package index gives CUDA wheels of torch, several gigabytes, which compute on a processor too. A machine without a
-# GPU gets a much smaller image with --build-arg PIP_EXTRA_INDEX_URL=… (the index of PyTorch's CPU wheels; no passwords
-# in it, the image's history keeps it).
+#   docker build --target api --tag linewatch/api .
 #
-# Builds with and without BuildKit. What changes often comes last: new code installs no package again.
+# Needs BuildKit, the default since Docker 23. Two optional secrets, which no image keeps, say where packages come from:
+# `pip`, a pip.conf with the index of your company, and `ca`, its certificate authorities
+# (--secret id=pip,src=pip.conf --secret id=ca,src=ca.pem, with `cert = /run/secrets/ca` in pip.conf).
+#
+# Health checks are in docker-compose.yml and in the chart: they depend on the process, and an image runs several kinds.
+#
+# What changes often comes last: new code installs no package again, and another version of a package no torch.
 
-FROM python:3.12-slim AS base
+# Any image with Python 3.11 or newer and its venv. A release pins the digest: --build-arg PYTHON_IMAGE=python@sha256:…
+ARG PYTHON_IMAGE=python:3.12.13-slim-trixie
+
+FROM ${PYTHON_IMAGE} AS base
+# The link to the code has no version of Python in its name.
 ENV PATH=/opt/linewatch/bin:$PATH \
-    PYTHONPATH=/opt/linewatch/lib/python3.12/site-packages/linewatch/server/lib \
+    PYTHONPATH=/opt/linewatch/code \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -17,38 +25,87 @@ ENV PATH=/opt/linewatch/bin:$PATH \
 # A new volume takes the owner of the folder that it covers, so the numbers must stay what they are.
 RUN groupadd --gid 10001 linewatch \
     && useradd --uid 10001 --gid linewatch --home-dir /tmp --no-create-home --shell /usr/sbin/nologin linewatch \
-    && install --directory --owner linewatch --group linewatch --mode 0750 /var/lib/linewatch /var/lib/linewatch/store \
-    && python3 -m venv /opt/linewatch
+    && install --directory --owner linewatch --group linewatch --mode 0750 \
+       /var/lib/linewatch /var/lib/linewatch/store /var/lib/linewatch/scratch \
+    && python3 -m venv /opt/linewatch \
+    && ln -s "$(/opt/linewatch/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/linewatch/server/lib" \
+       /opt/linewatch/code
 WORKDIR /opt/linewatch
 STOPSIGNAL SIGTERM
 
-FROM base AS wheel
+FROM base AS wheels
 COPY . source
-RUN pip wheel --no-deps --wheel-dir dist ./source/linewatch ./source
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
+    pip wheel --no-deps --wheel-dir /wheels ./source/linewatch ./source
 
-# The code is not here yet, so these install what it needs and two empty packages.
-FROM base AS api-packages
+# What the code needs, and two empty packages in the place of the code.
+FROM base AS requirements
+WORKDIR /requirements
 COPY pyproject.toml requirements.lock ./
 COPY linewatch/pyproject.toml linewatch/LICENSE linewatch/
 RUN touch README.md linewatch/README.md linewatch/__init__.py \
-    && pip install --constraint requirements.lock ./linewatch ".[mqtt]"
+    && grep --extended-regexp '^(torch==|triton|cuda-|nvidia-[^m])' requirements.lock > torch.lock
 
-FROM api-packages AS api
-COPY --from=wheel /opt/linewatch/dist dist
-RUN pip install --no-deps --force-reinstall dist/*.whl
-USER 10001:10001
-CMD ["python", "-m", "api"]
+# The tool that lists an image's packages; it stays out of the images.
+FROM base AS sbom
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
+    --mount=type=bind,from=requirements,source=/requirements/requirements.lock,target=/requirements.lock \
+    python3 -m venv /opt/sbom && /opt/sbom/bin/pip install --constraint /requirements.lock cyclonedx-bom==7.5.0
 
-FROM api-packages AS worker-packages
-ARG PIP_EXTRA_INDEX_URL
-RUN pip install --constraint requirements.lock ./linewatch ".[worker]"
+FROM base AS api-packages
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements,rw \
+    pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[backup,mqtt]"
 
-FROM worker-packages AS worker
+# What both workers run.
+FROM base AS scoring
 # glibc would return the memory of each decoded image to the system, and wait for fresh pages with the next one.
 ENV MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_TOP_PAD_=67108864
-COPY --from=wheel /opt/linewatch/dist dist
-RUN pip install --no-deps --force-reinstall dist/*.whl
-USER 10001:10001
+COPY --from=requirements /requirements/torch.lock ./
 CMD ["celery", "--quiet", "-A", "worker.scoring", "worker", "--queues", "sync,live,bulk", "--pool", "threads", \
      "--concurrency", "2", "--hostname", "scoring@%h", "--loglevel", "WARNING", \
      "--without-gossip", "--without-mingle", "--without-heartbeat"]
+
+FROM scoring AS torch-cuda
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
+    pip install --constraint torch.lock torch
+
+# The usual package index has torch for CUDA only, with libraries of several gigabytes; it computes on processors too.
+# A much smaller image needs the index of PyTorch's CPU wheels: --build-arg PIP_EXTRA_INDEX_URL=…
+FROM scoring AS torch-cpu
+ARG PIP_EXTRA_INDEX_URL
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
+    pip install --constraint torch.lock torch
+
+FROM torch-cuda AS worker-packages
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements,rw \
+    pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[mqtt,worker]"
+
+FROM torch-cpu AS worker-cpu-packages
+ARG PIP_EXTRA_INDEX_URL
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
+    --mount=type=bind,from=requirements,source=/requirements,target=/requirements,rw \
+    pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[mqtt,worker]"
+
+FROM api-packages AS api
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    --mount=type=bind,from=sbom,source=/opt/sbom,target=/opt/sbom \
+    pip install --no-deps --force-reinstall /wheels/*.whl \
+    && /opt/sbom/bin/cyclonedx-py environment --output-reproducible --output-file sbom.cdx.json bin/python
+USER 10001:10001
+CMD ["python", "-m", "api"]
+
+FROM worker-packages AS worker
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    --mount=type=bind,from=sbom,source=/opt/sbom,target=/opt/sbom \
+    pip install --no-deps --force-reinstall /wheels/*.whl \
+    && /opt/sbom/bin/cyclonedx-py environment --output-reproducible --output-file sbom.cdx.json bin/python
+USER 10001:10001
+
+FROM worker-cpu-packages AS worker-cpu
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    --mount=type=bind,from=sbom,source=/opt/sbom,target=/opt/sbom \
+    pip install --no-deps --force-reinstall /wheels/*.whl \
+    && /opt/sbom/bin/cyclonedx-py environment --output-reproducible --output-file sbom.cdx.json bin/python
+USER 10001:10001

@@ -7,13 +7,15 @@ PEERS := .bench/.ready
 DEMO_ARGS ?=
 TEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
+CONTAINER_ARGS ?=
 FAULT_ARGS ?=
 SOAK_ARGS ?=
 RELEASE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-unit test-mqtt test-metrics test-browser test-faults soak lint bench bench-feed bench-growth bench-gpu bench-webhooks bench-exports bench-detection bench-choices bench-rescoring \
-        bench-rescoring-rows bench-statistics bench-page vendor lock release clean
+.PHONY: help demo docs test test-unit test-mqtt test-metrics test-browser test-containers test-faults soak lint \
+        bench bench-feed bench-growth bench-gpu bench-webhooks bench-exports bench-detection bench-choices \
+        bench-rescoring bench-rescoring-rows bench-statistics bench-page vendor lock release clean
 
 help: ## what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +44,9 @@ test-metrics: $(READY) ## alerts and exported metrics, with Prometheus' promtool
 
 test-browser: $(READY) ## the page in a real browser (Debian's package chromium); writes screenshots to .screenshots/
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/browser
+
+test-containers: $(READY) ## images and Compose in a Docker daemon, as root (tests/containers/setup.sh installs it on Debian)
+	$(BIN)/python -m pytest -o timeout=3600 tests/containers $(CONTAINER_ARGS)
 
 test-faults: $(READY) ## the crash suite: faults in running systems, with recovery times (FAULT_ARGS="-k broker" for some)
 	$(BIN)/python -m pytest tests/faults $(FAULT_ARGS)

@@ -3,15 +3,18 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.specifiers import SpecifierSet
+from ruamel.yaml import YAML
 
 from api import services
 from core.queue.broker import IO_QUEUE, SCORING_QUEUES, TRAINING_QUEUE
 from core.settings import Settings
 from migrations.__main__ import OLDEST_SERVER
-from tests.fixtures.compose import COMPOSE, DOCUMENT, LINEWATCH_SERVICES, PASSWORD, ROOT, SERVICES, command
+from tests.fixtures.compose import COMPOSE, DOCUMENT, LINEWATCH_SERVICES, PASSWORD, ROOT, SERVERS, SERVICES, command
 from worker import dispatcher, io, training
 from worker.delivery import webhooks
 
@@ -20,8 +23,12 @@ VARIABLE = re.compile(r"LINEWATCH_\w+")
 
 
 def option(service: str, name: str) -> str:
-    words = command(service)
+    words = [word for words in command(service) for word in words.split("=", 1)]
     return words[words.index(name) + 1]
+
+
+def yaml(name: str) -> Any:
+    return YAML(typ="safe", pure=True).load((ROOT / "deploy" / name).read_text())
 
 
 def environment(service: str) -> dict[str, str]:
@@ -41,8 +48,21 @@ def instructions(name: str) -> Iterator[str]:
 
 
 def test_all_services_are_defined() -> None:
-    expected = {"postgres", "redis", "migrate", "api", "scoring-gpu", "scoring-cpu", "io", "training", "dispatcher"}
-    assert SERVICES.keys() == expected
+    ours = {"migrate", "api", "scoring-gpu", "scoring-cpu", "io", "training", "dispatcher"}
+    assert SERVICES.keys() == ours | {"postgres", "redis", "s3", "prometheus", "grafana"}
+    assert set(LINEWATCH_SERVICES) == ours
+
+
+def test_services_run_the_image_of_their_target() -> None:
+    stages = re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE)
+    images = {}
+    for service in LINEWATCH_SERVICES:
+        target = SERVICES[service]["build"]["target"]
+        assert SERVICES[service]["image"] == f"linewatch/{target}:latest"
+        assert target in stages
+        images[service] = target
+    assert {"scoring-gpu": "worker", "scoring-cpu": "worker-cpu", "training": "worker-cpu"}.items() <= images.items()
+    assert {images[service] for service in ("migrate", "api", "io", "dispatcher")} == {"api"}
 
 
 def test_workers_consume_every_queue_in_order() -> None:
@@ -59,7 +79,7 @@ def test_scoring_has_as_many_threads_as_slots(service: str) -> None:
 
 
 def test_images_run_the_same_modules_as_compose() -> None:
-    worker, api = sorted(re.findall(r'"([^"]*)"', words) for words in instructions("CMD"))
+    worker, api = sorted(re.findall(r'"([^"]*)"', words) for words in instructions("CMD"))  # both workers have the same
     assert worker == command("scoring-gpu") == command("scoring-cpu")
     assert api == command("api")
 
@@ -72,16 +92,19 @@ def test_every_variable_is_a_setting() -> None:
 @pytest.mark.parametrize("service", LINEWATCH_SERVICES)
 def test_variables_are_valid_settings(service: str) -> None:
     service_settings = settings(service)
-    volume, _, folder = SERVICES[service]["volumes"][0].partition(":")
-    assert (volume, f"file://{folder}") == ("store", service_settings.store_url)
-    assert re.search(rf"install --directory --owner linewatch .* {folder}\b", DOCKERFILE)
+    volumes = dict(mounted.split(":")[:2] for mounted in SERVICES[service]["volumes"])
+    assert f"file://{volumes['store']}" == service_settings.store_url
+    assert volumes["scratch"] == str(service_settings.scratch)
+    for folder in (volumes["store"], volumes["scratch"]):
+        assert re.search(rf"install --directory --owner linewatch (.|\n)*? {folder}\b", DOCKERFILE)
 
 
 def test_the_api_requires_keys_and_is_published_on_loopback_only() -> None:
     service_settings = settings("api")
     assert service_settings.auth_required
     published = {service: SERVICES[service]["ports"] for service in SERVICES if "ports" in SERVICES[service]}
-    assert published == {"api": [f"127.0.0.1:8000:{service_settings.port}"]}
+    assert published.pop("api") == [f"127.0.0.1:8000:{service_settings.port}"]
+    assert published == {"prometheus": ["127.0.0.1:9090:9090"], "grafana": ["127.0.0.1:3000:3000"]}
     assert f":{service_settings.port}/readyz" in SERVICES["api"]["healthcheck"]["test"][-1]
 
 
@@ -91,7 +114,7 @@ def test_the_health_check_of_workers_is_the_ready_file() -> None:
 
 
 def test_postgres_has_the_oldest_supported_version_and_a_volume() -> None:
-    assert SERVICES["postgres"]["image"] == f"postgres:{OLDEST_SERVER // 10000}"
+    assert SERVICES["postgres"]["image"].startswith(f"postgres:{OLDEST_SERVER // 10000}.")
     assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
 
 
@@ -113,6 +136,12 @@ def test_postgres_allows_the_documented_number_of_connections() -> None:
         assert re.search(rf"{name} (takes up to )?{number}\b", page), name
     assert f"{one_of_each} with one of each, {with_four_apis} with `--scale api=4`" in page
     assert f"PostgreSQL's {most} connections" in page
+
+
+def test_images_of_servers_and_the_base_have_exact_versions() -> None:
+    [base] = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", DOCKERFILE, re.MULTILINE)
+    for image in (base, *(SERVICES[service]["image"] for service in SERVERS)):
+        assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z]+)*$", image), image
 
 
 def test_redis_evicts_nothing() -> None:
@@ -147,9 +176,42 @@ def test_all_services_wait_for_the_migrations() -> None:
 
 def test_profiles_select_the_scoring_worker() -> None:
     profiles = {service: SERVICES[service]["profiles"] for service in SERVICES if "profiles" in SERVICES[service]}
-    assert profiles == {"scoring-gpu": ["gpu"], "scoring-cpu": ["cpu"], "training": ["cpu", "gpu"]}
+    assert profiles == {
+        "scoring-gpu": ["gpu"],
+        "scoring-cpu": ["cpu"],
+        "training": ["cpu", "gpu"],
+        "s3": ["s3"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+    }
     assert settings("scoring-gpu").device == "cuda"
     assert settings("scoring-cpu").device == "cpu"
+
+
+def test_the_bucket_is_up_before_it_is_used() -> None:
+    for service in set(LINEWATCH_SERVICES) - {"migrate"}:
+        assert SERVICES[service]["depends_on"]["s3"] == {"condition": "service_healthy", "required": False}
+
+
+def test_monitoring_uses_the_files_of_deploy() -> None:
+    mounted = [volume for service in ("prometheus", "grafana") for volume in SERVICES[service]["volumes"]]
+    files = [volume.split(":") for volume in mounted if volume.startswith("./")]
+    assert all((ROOT / source).exists() and mode == "ro" for source, _, mode in files)
+    targets = {source: target for source, target, _ in files}
+    [config] = SERVICES["prometheus"]["configs"]
+    scraping = yaml("prometheus/prometheus.yml")["scrape_configs"][0]["authorization"]["credentials_file"]
+    assert str(Path(targets["./deploy/prometheus/prometheus.yml"]).with_name(scraping)) == config["target"]
+    assert option("prometheus", "--config.file") == targets["./deploy/prometheus/prometheus.yml"]
+    [provider] = yaml("grafana/provisioning/dashboards/linewatch.yml")["providers"]
+    assert provider["options"]["path"] == str(Path(targets["./deploy/grafana/linewatch.json"]).parent)
+    [source] = yaml("grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    assert (source["url"], source["isDefault"]) == ("http://prometheus:9090", True)
+
+
+def test_nobody_can_change_anything_in_grafana() -> None:
+    variables = environment("grafana")
+    assert variables["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert variables["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
 
 
 def test_training_gives_way_to_scoring() -> None:
@@ -171,14 +233,21 @@ def test_images_contain_every_package_and_a_supported_python() -> None:
     packages = {path.partition("/")[0] for path in included}
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert {f"!{package}" for package in packages} <= set(ignored)
-    (version,) = re.findall(r"^FROM python:([\d.]+)", DOCKERFILE, re.MULTILINE)
+    (version,) = re.findall(r"^ARG PYTHON_IMAGE=python:([\d.]+)-", DOCKERFILE, re.MULTILINE)
     assert version in SpecifierSet(project["project"]["requires-python"])
-    (path,) = re.findall(r"PYTHONPATH=(\S+)", DOCKERFILE)
-    assert path == f"/opt/linewatch/lib/python{version}/site-packages/linewatch/server/lib"
+
+
+def test_the_base_image_is_a_build_argument() -> None:
+    bases = re.findall(r"^FROM (\S+) AS (\S+)", DOCKERFILE, re.MULTILINE)
+    stages = {name for _, name in bases}
+    assert [base for base, _ in bases if base not in stages] == ["${PYTHON_IMAGE}"]
+    assert not re.search(r"python3\.\d", DOCKERFILE)  # the path of the packages depends on the base
+    for service in LINEWATCH_SERVICES:
+        assert "PYTHON_IMAGE" in SERVICES[service]["build"]["args"]
 
 
 @pytest.mark.parametrize("service", ["scoring-gpu", "scoring-cpu", "io"])
 def test_workers_mount_the_archive_read_only(service: str) -> None:
-    mounted = SERVICES[service]["volumes"][1].rpartition("}")[2] or SERVICES[service]["volumes"][1]
+    mounted = SERVICES[service]["volumes"][-1]
     assert mounted.endswith(f":{settings(service).archive_roots}:ro")
     assert settings("api").archive_roots == settings(service).archive_roots

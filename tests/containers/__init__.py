@@ -1,0 +1,1 @@
+"""Images and services in a Docker daemon: `make test-containers`."""
