@@ -31,7 +31,7 @@ FROM base AS api-packages
 COPY pyproject.toml requirements.lock ./
 COPY linewatch/pyproject.toml linewatch/LICENSE linewatch/
 RUN touch README.md linewatch/README.md linewatch/__init__.py \
-    && pip install --constraint requirements.lock ./linewatch ".[mqtt]"
+    && pip install --constraint requirements.lock ./linewatch ".[mqtt,tracing]"
 
 FROM api-packages AS api
 COPY --from=wheel /opt/linewatch/dist dist
