@@ -35,6 +35,8 @@ from core.tracing.traces import Attributes, Kind
 
 STOP_SECONDS = 2.0
 """How long the spans that are left may take to be exported when the process stops."""
+CLOCK_TOLERANCE_NS = 1_000_000
+"""The wall clock may differ by this from the steady clock before spans follow it."""
 REPEAT_SECONDS = 600.0
 """A message of the SDK is logged again after this time."""
 
@@ -65,7 +67,7 @@ class Span:
         if error is not None:
             self._span.set_attribute("error.type", error)
             self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end(_epoch(ended))
+        self._span.end(_CLOCK.epoch(ended))
 
     def add_link(self, context: str) -> None:
         """Link the span to another one."""
@@ -123,7 +125,7 @@ class Exporting:
             _KINDS[kind],
             attributes,
             [Link(_span_context(link)) for link in links],
-            _epoch(begun),
+            _CLOCK.epoch(begun),
         )
         context = _context(span.get_span_context())
         return None if context is None else Span(span, context)
@@ -172,6 +174,17 @@ def _span_context(context: str) -> SpanContext:
     return get_current_span(_parsed(context)).get_span_context()
 
 
-def _epoch(moment: float) -> int:
-    """Convert a time of `time.perf_counter` to nanoseconds since 1970."""
-    return time.time_ns() - int((time.perf_counter() - moment) * 1e9)
+class _Clock:
+    """Converts times of `time.perf_counter` to nanoseconds since 1970, in their order while nobody sets the clock."""
+
+    def __init__(self) -> None:
+        self._offset = 0
+
+    def epoch(self, moment: float) -> int:
+        offset = time.time_ns() - time.perf_counter_ns()
+        if abs(offset - self._offset) > CLOCK_TOLERANCE_NS:
+            self._offset = offset
+        return self._offset + int(moment * 1e9)
+
+
+_CLOCK = _Clock()
