@@ -97,7 +97,10 @@ class ImageSpans:
 
     def _begin(self, claim: Claim) -> None:
         now = time.perf_counter()
-        attributes = {"linewatch.inspection.id": str(claim.id), "linewatch.attempt": claim.attempt}
+        attributes: dict[str, str | int] = {
+            "linewatch.inspection.id": str(claim.id),
+            "linewatch.attempt": claim.attempt,
+        }
         traces.record("queue", claim.trace_context, now - claim.queued_ms / 1000, now, attributes=attributes)
         if claim.batch_id is not None:
             attributes["linewatch.batch.id"] = str(claim.batch_id)
@@ -134,7 +137,7 @@ def _end(
     if outcome.id not in written:
         span.end(ended, attributes=attributes, error="claim_lost")
         return
-    result = {"linewatch.status": outcome.status}
+    result: dict[str, str] = {"linewatch.status": outcome.status}
     if outcome.verdict is not None:
         result["linewatch.verdict"] = outcome.verdict
     span.end(ended, attributes={**(attributes or {}), **result}, error=outcome.error_code)

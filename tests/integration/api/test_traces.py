@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,9 +29,8 @@ def make_recipe(http: httpx.Client) -> None:
     http.post("/v1/recipes", json={"name": "default", "without_model": "wait"})
 
 
-def upload(http: httpx.Client, seed: int = 0, *, query: str = "", **headers: str) -> httpx.Response:
-    headers["Content-Type"] = "image/png"
-    answer = http.post(f"/v1/inspections{query}", content=png(seed), headers=headers)
+def upload(http: httpx.Client, headers: Mapping[str, str], seed: int = 0) -> httpx.Response:
+    answer = http.post("/v1/inspections", content=png(seed), headers={"Content-Type": "image/png", **headers})
     assert answer.status_code == 202, answer.text
     return answer
 
@@ -44,7 +43,7 @@ def contexts(engine: Engine) -> Sequence[str | None]:
 def test_without_tracing_a_traceparent_is_ignored(settings: Settings, engine: Engine) -> None:
     with running_api(settings) as http:
         make_recipe(http)
-        upload(http, traceparent=SAMPLED)
+        upload(http, {"traceparent": SAMPLED})
     assert contexts(engine) == [None]
 
 
@@ -53,8 +52,8 @@ def test_the_work_of_a_sampled_upload_goes_on_from_its_request(settings: Setting
         with running_api(settings, **collector.variables, LINEWATCH_WEBHOOK_ALLOW="127.0.0.1:9") as http:
             make_recipe(http)
             for headers in ({"traceparent": SAMPLED, "tracestate": "a=b"}, {"traceparent": UNSAMPLED}, {}):
-                upload(http, **headers)
-            upload(http, traceparent="00-zz")
+                upload(http, headers)
+            upload(http, {"traceparent": "00-zz"})
             http.get("/healthz")
         spans = {span.id: span for span in collector.spans}  # all were exported when the api stopped
     continued, unsampled, new, malformed = contexts(engine)
@@ -72,8 +71,8 @@ def test_a_repeated_upload_may_have_another_trace(settings: Settings, engine: En
     key = {"Idempotency-Key": str(uuid4())}
     with running_api(settings, **NOWHERE) as http:
         make_recipe(http)
-        first = upload(http, traceparent=SAMPLED, **key)
-        second = upload(http, traceparent=SAMPLED.replace("b7", "b8"), **key)
+        first = upload(http, {"traceparent": SAMPLED, **key})
+        second = upload(http, {"traceparent": SAMPLED.replace("b7", "b8"), **key})
     assert second.json()["id"] == first.json()["id"]
     assert len(contexts(engine)) == 1
 
@@ -95,10 +94,10 @@ def test_a_collector_that_is_away_or_hangs_stops_nothing(
     log, answers = tmp_path / "log", threading.Event()
     with running_collector(answers=answers) as collector:
         variables = NOWHERE | (collector.variables if collector_hangs else {})
-        with api_process(settings, output=log, **variables, OTEL_BSP_MAX_QUEUE_SIZE="512") as api:
+        with api_process(settings, output=log, open_files=None, OTEL_BSP_MAX_QUEUE_SIZE="512", **variables) as api:
             make_recipe(api.http)
             for seed in range(40):
-                upload(api.http, seed % 4)
+                upload(api.http, {}, seed % 4)
             stopping = time.monotonic()
         assert time.monotonic() - stopping < 20  # of which the spans that are left have 2
         answers.set()
@@ -110,7 +109,7 @@ def test_json_lines_have_the_id_of_the_trace(settings: Settings, tmp_path: Path)
     nowhere = settings.model_copy(update={"database_url": SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")})
     for variables, expected in ((NOWHERE, TRACE), ({}, None)):
         log = tmp_path / uuid4().hex
-        with api_process(nowhere, output=log, LINEWATCH_LOG_FORMAT="json", **variables) as api:
+        with api_process(nowhere, output=log, open_files=None, LINEWATCH_LOG_FORMAT="json", **variables) as api:
             path = f"/v1/inspections/{uuid4()}"
             assert api.http.get(path, headers={"traceparent": UNSAMPLED}).status_code == 503
         lines = [json.loads(line) for line in log.read_text().splitlines()]

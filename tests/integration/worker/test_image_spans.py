@@ -149,7 +149,7 @@ def test_a_group_of_events_goes_on_from_the_first_and_links_to_the_others(
     [attempt] = [span for span in collector.spans if span.name == "POST webhook"]
     inspected = {span.trace_id: span.id for span in collector.spans if span.name == "inspect"}
     first, other = trace(1), trace(3)
-    assert (attempt.trace_id, attempt.parent, attempt.links) == (first, inspected[first], {inspected[other]})
+    assert (attempt.trace_id, attempt.parent, attempt.links) == (first, inspected[first], frozenset({inspected[other]}))
     assert request.headers["traceparent"] == f"00-{first}-{attempt.id}-01"
     assert attempt.attributes["linewatch.events"] == 3
 
