@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 
 from opentelemetry.context import Context
@@ -51,15 +51,15 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Span:
-    """A span that has begun.
+    """A span that has begun."""
 
-    Attributes:
-        context: continues its trace.
-    """
-
-    def __init__(self, span: OpenTelemetrySpan, context: str) -> None:
+    def __init__(self, span: OpenTelemetrySpan) -> None:
         self._span = span
-        self.context = context
+
+    @cached_property
+    def context(self) -> str:
+        """Continues its trace."""
+        return _context(self._span.get_span_context())
 
     def end(self, ended: float, *, attributes: Attributes | None = None, error: str | None = None) -> None:
         """End the span; `error` is the type of the error with which it ended."""
@@ -98,7 +98,8 @@ class Exporting:
 
     def current_context(self) -> str | None:
         """See `core.tracing.traces.current_context`."""
-        return _context(get_current_span().get_span_context())
+        current = get_current_span().get_span_context()
+        return _context(current) if current.trace_flags.sampled else None
 
     def current_trace_id(self) -> str | None:
         """See `core.tracing.traces.current_trace_id`."""
@@ -127,8 +128,7 @@ class Exporting:
             [Link(_span_context(link)) for link in links],
             _CLOCK.epoch(begun),
         )
-        context = _context(span.get_span_context())
-        return None if context is None else Span(span, context)
+        return Span(span) if span.get_span_context().trace_flags.sampled else None
 
 
 class Seldom(logging.Filter):
@@ -157,9 +157,7 @@ def _resource(service: str) -> Resource:
     return Resource.create(attributes)
 
 
-def _context(span: SpanContext) -> str | None:
-    if not (span.is_valid and span.trace_flags.sampled):
-        return None
+def _context(span: SpanContext) -> str:
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier, set_span_in_context(NonRecordingSpan(span)))
     return " ".join(carrier[name] for name in ("traceparent", "tracestate") if name in carrier)
