@@ -37,6 +37,11 @@ def is_requested() -> bool:
     return any(map(_variable, ENDPOINTS))
 
 
+def endpoint() -> str:
+    """Return the URL of the collector; empty if the environment names none."""
+    return next(filter(None, map(_variable, ENDPOINTS)), "")
+
+
 def start(service: str) -> None:
     """Start tracing if it is requested.
 
@@ -168,9 +173,8 @@ def _endpoint_variable() -> str:
 
 def _check_environment() -> None:
     """Refuse what OpenTelemetry would accept silently, and then export nothing."""
-    name = _endpoint_variable()
-    if not _variable(name).startswith(("http://", "https://")):
-        raise TracingError(f"{name} must look like http://collector:4318, not {_variable(name)!r}")
+    if not endpoint().startswith(("http://", "https://")):
+        raise TracingError(f"{_endpoint_variable()} must look like http://collector:4318")
     if (exporter := _variable("OTEL_TRACES_EXPORTER")) not in ("", "otlp"):
         raise TracingError(f"OTEL_TRACES_EXPORTER must be otlp or none, not {exporter!r}")
     for protocol in PROTOCOLS:

@@ -81,6 +81,8 @@ class ImageSpans:
             written: the inspections that were written; other claims were lost.
             label: the name of the recipe and the number of the version.
         """
+        if not self._spans:
+            return
         traced = [
             (image, outcome, span)
             for image, outcome in zip(group, outcomes, strict=True)

@@ -31,7 +31,7 @@ def traced(collector: Collector, reachable_folder: Path, bundle: Path) -> Iterat
     variables = {**collector.variables, "LINEWATCH_WEBHOOK_ALLOW": f"127.0.0.1:{free_port()}"}
     folder = reachable_folder / "traced"
     folder.mkdir()
-    with System.running(folder, **variables, LINEWATCH_WEBHOOK_RETRY_SECONDS="0.1") as system:
+    with System.running(folder, "--no-training", **variables, LINEWATCH_WEBHOOK_RETRY_SECONDS="0.1") as system:
         with httpx.Client(base_url=system.url, timeout=70) as http:
             http.post("/v1/recipes", json={"name": "default"})
             upload_bundle(http, "default", bundle)
