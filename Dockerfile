@@ -55,7 +55,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
 FROM base AS api-packages
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements,rw \
-    pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[backup,mqtt]"
+    pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[backup,mqtt,tracing]"
 
 # What both workers run.
 FROM base AS scoring
@@ -80,13 +80,13 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
 FROM torch-cuda AS worker-packages
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements,rw \
-    pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[mqtt,worker]"
+    pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[mqtt,tracing,worker]"
 
 FROM torch-cpu AS worker-cpu-packages
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     --mount=type=bind,from=requirements,source=/requirements,target=/requirements,rw \
-    pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[mqtt,worker]"
+    pip install --constraint /requirements/requirements.lock /requirements/linewatch "/requirements[mqtt,tracing,worker]"
 
 FROM api-packages AS api
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \

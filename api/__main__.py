@@ -11,6 +11,7 @@ from api.connections import allow_open_files, limited_connections
 from api.services import Services
 from core.logs import JsonFormatter
 from core.settings import Settings, settings_or_exit
+from core.tracing import traces
 
 SHUTDOWN_SECONDS = 5
 """The time that requests have to end after a stop was requested."""
@@ -38,6 +39,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    traces.start_or_exit("linewatch-api")
     allow_open_files(settings.max_connections)
     from api.app import create_app
 

@@ -46,8 +46,9 @@ from api.routes.access import api_keys, audit_events, session
 from api.routes.rescoring import activations, challengers, comparisons, history, reports, runs, schedules
 from api.routes.whole_uploads import WholeUploads
 from api.services import ROUTE_THREADS, WORK_THREADS, Services
-from api.tracking import RequestTracking
+from api.tracking import RequestTracking, telemetry
 from core.settings import Settings, settings
+from core.tracing import traces
 
 DESCRIPTION = """Asynchronous visual inspection: upload images, get scores and verdicts. Accepted images are never lost.
 
@@ -57,7 +58,7 @@ response has an `X-Request-ID`: that of the request, or a new one. It is in the 
 
 
 def create_app(configuration: Settings | None = None) -> FastAPI:
-    """Create the api. It opens its connections when it starts."""
+    """Create the api. It opens its connections when it starts. Its requests are traced if tracing is on by then."""
     configuration = configuration or settings()
     services = Services.create(configuration)
 
@@ -73,6 +74,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         finally:
             gc.unfreeze()
             await services.stop()
+            await asyncio.to_thread(traces.stop)
 
     app = DocumentedApp(
         title="Linewatch",
@@ -83,6 +85,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
         redoc_url=None,
         servers=[{"url": configuration.root_path}] if configuration.root_path else None,
         generate_unique_id_function=_operation_id,
+        telemetry=telemetry(configuration.root_path),
     )
     app.state.services = services
     app.router.routes.append(WholeUploads(services))

@@ -25,6 +25,7 @@ from core.queue.broker import LIVE_QUEUE, Task, celery_settings, score_arguments
 from core.queue.finishing import Finished
 from core.queue.notifications import Notifier, connect
 from core.settings import Settings
+from core.tracing import traces
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class _QueuedInspection:
     recipe_id: int
     priority: str
     id: UUID
+    trace_context: str | None
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,9 @@ class Publisher:
         self._notifier.close()
         self._redis.close()
 
-    def queued(self, recipe_id: int, priority: str, inspection_id: UUID) -> None:
-        """Add a committed inspection. Does not block."""
-        self._waiting.put(_QueuedInspection(recipe_id, priority, inspection_id))
+    def queued(self, recipe_id: int, priority: str, inspection_id: UUID, trace_context: str | None = None) -> None:
+        """Add a committed inspection, and where its trace goes on from. Does not block."""
+        self._waiting.put(_QueuedInspection(recipe_id, priority, inspection_id, trace_context))
 
     def call(self, task: Task, *arguments: Any, queue: str) -> None:
         """Add any other task. Does not block."""
@@ -108,16 +110,16 @@ class Publisher:
                 log.exception("could not publish %d messages", len(items))
 
     def _send_all(self, items: Sequence[_Item]) -> None:
-        groups: dict[tuple[int, str], list[UUID]] = defaultdict(list)
+        groups: dict[tuple[int, str], list[_QueuedInspection]] = defaultdict(list)
         for item in items:
             if isinstance(item, _TaskCall):
                 self._send(item.task, item.arguments, item.queue)
             elif isinstance(item, _Notification):
                 self._notifier.finished(item.finished)
             else:
-                groups[item.recipe_id, item.priority].append(item.id)
-        for (recipe_id, priority), ids in groups.items():
-            self._publish(recipe_id, priority, ids)
+                groups[item.recipe_id, item.priority].append(item)
+        for (recipe_id, priority), queued in groups.items():
+            self._publish(recipe_id, priority, queued)
 
     def _take(self) -> tuple[list[_Item], bool]:
         """Wait for an item and take all others in the queue. The second value is False once the publisher stops.
@@ -154,11 +156,16 @@ class Publisher:
         except (RedisError, OSError):
             return False
 
-    def _publish(self, recipe_id: int, priority: str, ids: list[UUID]) -> None:
-        for start in range(0, len(ids), self._minibatch):
-            minibatch = ids[start : start + self._minibatch]
-            if not self._send(Task.SCORE, score_arguments(recipe_id, priority, minibatch), priority):
-                self._mark_unpublished(ids[start:])
+    def _publish(self, recipe_id: int, priority: str, queued: list[_QueuedInspection]) -> None:
+        for start in range(0, len(queued), self._minibatch):
+            minibatch = queued[start : start + self._minibatch]
+            begun = time.perf_counter()
+            sent = self._send(
+                Task.SCORE, score_arguments(recipe_id, priority, [each.id for each in minibatch]), priority
+            )
+            _trace(minibatch, begun, sent=sent)
+            if not sent:
+                self._mark_unpublished([each.id for each in queued[start:]])
                 return
 
     def _mark_unpublished(self, ids: list[UUID]) -> None:
@@ -181,3 +188,24 @@ class Publisher:
             log.warning("Redis is reachable again")
         self._broker_is_down = False
         return True
+
+
+def _trace(minibatch: Sequence[_QueuedInspection], begun: float, *, sent: bool) -> None:
+    """Record the sending of a message in the trace of each upload that it has images of."""
+    queue = minibatch[0].priority
+    for context in {each.trace_context for each in minibatch} - {None}:
+        traces.record(
+            f"enqueue {queue}",
+            context,
+            begun,
+            time.perf_counter(),
+            kind="producer",
+            attributes={
+                "messaging.system": "redis",
+                "messaging.operation.name": "enqueue",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": queue,
+                "messaging.batch.message_count": len(minibatch),
+            },
+            error=None if sent else "broker_unavailable",
+        )

@@ -205,6 +205,7 @@ work = Table(
     Column("rescues", Integer, nullable=False, server_default="0"),
     Column("released_because", Text),
     Column("api_key", Text),  # its prefix; null without authentication
+    Column("trace_context", Text),  # of its upload, see `core.tracing.traces`; null if it is not traced
     one_of("state", "queued", "running"),
     one_of("priority", "sync", "live", "bulk"),
     Index("ix_work_queued", "priority", "recipe_id", "id", postgresql_where=text("state = 'queued'")),

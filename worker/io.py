@@ -20,6 +20,7 @@ from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
 from core.storage.stores import open_store
 from core.storage.thumbnails import Message, ThumbnailSource
+from core.tracing import traces
 from worker.app import create_app
 from worker.delivery.mqtt import Publisher
 from worker.delivery.webhooks import Sender
@@ -58,6 +59,7 @@ class _Worker:
 
     def on_init(self, **_: Any) -> None:
         """Start the sender here: Celery is ready only once Redis is up, which webhooks need not wait for."""
+        traces.start_or_exit("linewatch-io")
         try:
             self.sender = Sender(settings())
         except OSError as error:
@@ -86,6 +88,7 @@ class _Worker:
         self.process.notifier.close()
         self.process.engine.dispose()
         self.process.heartbeat.stop()
+        traces.stop()
 
 
 def _publisher(process: Process) -> Publisher:

@@ -20,6 +20,7 @@ from core.queue.notifications import Notifier
 from core.settings import settings, settings_or_exit
 from core.storage.image_store import failure_key
 from core.storage.stores import open_store
+from core.tracing import traces
 from core.vision.evaluation.heatmap import scale_to_threshold
 from worker.app import Readiness, create_app, end_process
 from worker.heartbeat import Activity, Heartbeat, process_name
@@ -88,6 +89,7 @@ class _Worker:
         return Process()
 
     def on_init(self, **_: Any) -> None:
+        traces.start_or_exit("linewatch-scoring")
         log.info("scoring on %s", self.process.models.device)
         if self.process.models.device == "cuda":
             REGISTRY.register(GpuUse())
@@ -131,6 +133,7 @@ class _Worker:
         self.process.notifier.close()
         self.process.engine.dispose()
         self.process.heartbeat.stop()
+        traces.stop()
 
 
 app = create_app("linewatch-scoring", settings_or_exit())

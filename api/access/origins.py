@@ -11,7 +11,16 @@ from core.errors import Code, Refused
 from core.settings import LOOPBACK_HOSTS
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-SENT_HEADERS = ("Authorization", "Idempotency-Key", "If-None-Match", "If-Modified-Since", "Last-Event-ID", "Range")
+SENT_HEADERS = (
+    "Authorization",
+    "Idempotency-Key",
+    "If-None-Match",
+    "If-Modified-Since",
+    "Last-Event-ID",
+    "Range",
+    "traceparent",
+    "tracestate",
+)
 READ_HEADERS = (
     "Allow",
     "Content-Disposition",

@@ -39,6 +39,7 @@ from core.queue.broker import SCORING_QUEUES
 from core.queue.depths import Depths
 from core.settings import Settings
 from core.storage.image_store import Store
+from core.tracing import traces
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,16 @@ class _PendingRequest:
     errors: Sequence[Mapping[str, Any]]
     accepted: asyncio.Future[Accepted]
     request_id: str | None
+    trace_context: str | None
 
     def submission(self, stored: Stored) -> Submission:
-        plain = Submission(stored.inspections, self.as_batch, self.callback_url, api_key=self.api_key)
+        plain = Submission(
+            stored.inspections,
+            self.as_batch,
+            self.callback_url,
+            api_key=self.api_key,
+            trace_context=self.trace_context,
+        )
         return plain if self.key is None else plain.with_key(self.key, self.errors)
 
 
@@ -181,9 +189,9 @@ class GroupCommit:
             errors: rejected parts of the request. They are stored with the key, to be repeated in later responses.
         """
         accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        request_id = current_ids().get("request_id")
+        request_id, context = current_ids().get("request_id"), traces.current_context()
         self._arrived.append(
-            _PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted, request_id)
+            _PendingRequest(uploads, as_batch, callback_url, key, api_key, errors, accepted, request_id, context)
         )
         self._has_arrived.set()
         if len(self._arrived) >= self._minibatch:
@@ -247,7 +255,9 @@ class GroupCommit:
                 if isinstance(result, Accepted) and not result.replayed:
                     self._count_accepted(result, pending.api_key)
                     _count_refused(pending.errors)
-            self._publish([result for result in results if isinstance(result, Accepted) and not result.replayed])
+            for pending, result in zip(group, results, strict=True):
+                if isinstance(result, Accepted) and not result.replayed:
+                    self._publish(result, pending.trace_context)
 
     async def _next_group(self, *, linger: bool) -> list[_PendingRequest]:
         await self._has_arrived.wait()
@@ -272,22 +282,26 @@ class GroupCommit:
             self._limits.add(work_class, inspection.recipe, api_key, 1)
             _ACCEPTED[inspection.priority].inc()
 
-    def _publish(self, accepted: Sequence[Accepted]) -> None:
-        for submitted in accepted:
-            for inspection, recipe_id in zip(submitted.inspections, submitted.recipe_ids, strict=True):
-                self._publisher.queued(recipe_id, inspection.priority, inspection.id)
+    def _publish(self, accepted: Accepted, trace_context: str | None) -> None:
+        for inspection, recipe_id in zip(accepted.inspections, accepted.recipe_ids, strict=True):
+            self._publisher.queued(recipe_id, inspection.priority, inspection.id, trace_context)
 
     def _commit(self, group: Sequence[_PendingRequest]) -> Sequence[Accepted | Exception]:
         """Store the images and insert the rows. A request whose images cannot be stored does not affect the others."""
         with bound(request_ids=[pending.request_id for pending in group]):
+            begun = time.perf_counter()
             stored = self._storing.store([pending.uploads for pending in group])
+            stored_at = time.perf_counter()
             submissions = [
                 pending.submission(result)
                 for pending, result in zip(group, stored, strict=True)
                 if isinstance(result, Stored)
             ]
             inserted = iter(self._insert(submissions) if submissions else ())
-        return [next(inserted) if isinstance(result, Stored) else result for result in stored]
+        results = [next(inserted) if isinstance(result, Stored) else result for result in stored]
+        if traces.is_on():
+            _trace(group, stored, results, begun, stored_at)
+        return results
 
     def _insert(self, submissions: Sequence[Submission]) -> Sequence[Accepted | Exception]:
         try:
@@ -316,3 +330,26 @@ def _set_result(accepted: asyncio.Future[Accepted], result: Accepted | Exception
         accepted.set_result(result)
     else:
         accepted.set_exception(result)
+
+
+def _trace(
+    group: Sequence[_PendingRequest],
+    stored: Sequence[Stored | Exception],
+    results: Sequence[Accepted | Exception],
+    begun: float,
+    stored_at: float,
+) -> None:
+    """Record in the trace of each request how long its group took to store its images and to commit its rows."""
+    committed_at = time.perf_counter()
+    for pending, storing, result in zip(group, stored, results, strict=True):
+        parent = pending.trace_context
+        attributes = {"linewatch.images": len(pending.uploads), "linewatch.group.requests": len(group)}
+        traces.record("store", parent, begun, stored_at, attributes=attributes, error=_error_type(storing))
+        if isinstance(storing, Stored):
+            traces.record("commit", parent, stored_at, committed_at, attributes=attributes, error=_error_type(result))
+
+
+def _error_type(result: Stored | Accepted | Exception) -> str | None:
+    if not isinstance(result, Exception):
+        return None
+    return str(result.code) if isinstance(result, Refused) else type(result).__name__

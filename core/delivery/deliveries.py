@@ -25,6 +25,7 @@ from sqlalchemy import Connection, Row, text
 from core.errors import Code, Refused
 from core.feed.events import EventType
 from core.partitions import first_id_of
+from core.tracing import traces
 
 KEPT = dt.timedelta(days=30)
 
@@ -139,10 +140,14 @@ def send_test(connection: Connection, endpoint_id: UUID) -> Delivery:
     _lock_enabled(connection, endpoint_id, f"Endpoint {endpoint_id} is {{state}}; enable it before you test it.")
     delivery_id = connection.execute(
         text("""
-            INSERT INTO deliveries (endpoint_id, event, subject_id)
-            VALUES (:endpoint_id, :event, CAST(:endpoint_id AS text)) RETURNING id
+            INSERT INTO deliveries (endpoint_id, event, subject_id, trace_context)
+            VALUES (:endpoint_id, :event, CAST(:endpoint_id AS text), :trace_context) RETURNING id
         """),
-        {"endpoint_id": endpoint_id, "event": EventType.ENDPOINT_TEST},
+        {
+            "endpoint_id": endpoint_id,
+            "event": EventType.ENDPOINT_TEST,
+            "trace_context": traces.current_context(),
+        },
     ).scalar_one()
     return get(connection, delivery_id)
 

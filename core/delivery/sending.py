@@ -41,13 +41,14 @@ RESCHEDULED_AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class Claim:
-    """A delivery that a sender has claimed."""
+    """A delivery that a sender has claimed. `trace_context` is None if what caused it is not traced."""
 
     id: UUID
     claim: int
     event: str
     subject_id: str
     occurred_at: dt.datetime
+    trace_context: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ UPDATE deliveries SET claim = claim + 1, message_id = mine.message_id, scheduled
     next_try_at = now() + make_interval(secs => :lease)
 FROM mine WHERE deliveries.id = mine.id AND deliveries.state = 'pending'
 RETURNING deliveries.message_id, deliveries.id, deliveries.endpoint_id, deliveries.claim, deliveries.event,
-    deliveries.subject_id, deliveries.callback_url, deliveries.occurred_at, deliveries.tries
+    deliveries.subject_id, deliveries.callback_url, deliveries.occurred_at, deliveries.tries,
+    deliveries.trace_context
 """)
 
 
@@ -244,7 +246,7 @@ def _message(message_id: UUID, rows: Sequence[Row[Any]]) -> Message:
         rows[0].endpoint_id,
         rows[0].callback_url,
         max(row.tries for row in rows),
-        [Claim(row.id, row.claim, row.event, row.subject_id, row.occurred_at) for row in rows],
+        [Claim(row.id, row.claim, row.event, row.subject_id, row.occurred_at, row.trace_context) for row in rows],
     )
 
 

@@ -42,6 +42,7 @@ deliveries = Table(
     Column("scheduled_at", Timestamp, nullable=False, server_default=NOW),  # when `next_try_at` was set
     Column("claim", Integer, nullable=False, server_default="0"),
     Column("finished_at", Timestamp),
+    Column("trace_context", Text),  # of what caused the event, see `core.tracing.traces`; null if it is not traced
     one_of("state", "pending", "delivered", "exhausted", "cancelled"),
     Index("ix_deliveries_due", "endpoint_id", "next_try_at", postgresql_where=text("state = 'pending'")),
     Index("ix_deliveries_scheduled", "scheduled_at", postgresql_where=text("state = 'pending'")),

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import Connection, text
+
+from core.tracing import traces
 
 
 class EventType(StrEnum):
@@ -39,12 +41,14 @@ class Event:
     Attributes:
         subject_id: the id of the subject, whose document is created when the event is sent.
         recipe_ids: the recipes of the subject, for endpoints that subscribe to certain recipes.
+        trace_context: where the trace of its deliveries goes on from; by default from the current span.
     """
 
     type: EventType
     subject_id: str
     recipe_ids: Sequence[int]
     callback: Callback | None = None
+    trace_context: str | None = field(default_factory=traces.current_context)
 
 
 _SUBSCRIBED = """event.type = ANY (endpoint.events) AND (endpoint.recipes IS NULL OR EXISTS (
@@ -55,19 +59,21 @@ _EMIT = text(f"""
 WITH event AS (
     SELECT * FROM unnest(
         CAST(:types AS text[]), CAST(:subjects AS text[]), CAST(:recipes AS jsonb[]),
-        CAST(:callback_endpoints AS uuid[]), CAST(:callback_urls AS text[])
-    ) AS _(type, subject_id, recipe_ids, callback_endpoint_id, callback_url)
+        CAST(:callback_endpoints AS uuid[]), CAST(:callback_urls AS text[]), CAST(:trace_contexts AS text[])
+    ) AS _(type, subject_id, recipe_ids, callback_endpoint_id, callback_url, trace_context)
 ), wanted AS (
-    SELECT event.type, event.subject_id, endpoint.id, CAST(NULL AS text) AS callback_url, endpoint.max_group_delay_ms
+    SELECT event.type, event.subject_id, endpoint.id, CAST(NULL AS text) AS callback_url, endpoint.max_group_delay_ms,
+        event.trace_context
     FROM event JOIN webhook_endpoints AS endpoint ON endpoint.state = 'enabled' AND {_SUBSCRIBED}
     UNION ALL
-    SELECT event.type, event.subject_id, endpoint.id, event.callback_url, 0
+    SELECT event.type, event.subject_id, endpoint.id, event.callback_url, 0, event.trace_context
     FROM event JOIN webhook_endpoints AS endpoint
       ON endpoint.state = 'enabled' AND endpoint.id = event.callback_endpoint_id
     WHERE endpoint.url <> event.callback_url OR NOT ({_SUBSCRIBED})
 )
-INSERT INTO deliveries (endpoint_id, event, subject_id, callback_url, next_try_at)
-SELECT id, type, subject_id, callback_url, now() + max_group_delay_ms * interval '1 millisecond' FROM wanted
+INSERT INTO deliveries (endpoint_id, event, subject_id, callback_url, next_try_at, trace_context)
+SELECT id, type, subject_id, callback_url, now() + max_group_delay_ms * interval '1 millisecond', trace_context
+FROM wanted
 """)  # noqa: S608 - the condition is a constant
 
 
@@ -89,5 +95,6 @@ def emit(connection: Connection, events: Sequence[Event]) -> int:
             "recipes": [json.dumps(list(event.recipe_ids)) for event in events],
             "callback_endpoints": [event.callback.endpoint_id if event.callback else None for event in events],
             "callback_urls": [event.callback.url if event.callback else None for event in events],
+            "trace_contexts": [event.trace_context for event in events],
         },
     ).rowcount

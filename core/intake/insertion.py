@@ -32,6 +32,7 @@ _WORK = {
     "image_day": "date",
     "image_sha256": "bytea",
     "api_key": "text",
+    "trace_context": "text",
 }
 _IMAGE = {"media_type": "text", "width": "int", "height": "int", "bytes": "bigint"}
 

@@ -63,6 +63,7 @@ class Submission:
         callback_url: of the batch.
         keyed_request: the idempotency key and fingerprint, if the request has a key.
         api_key: the prefix of the API key of the request; None without authentication.
+        trace_context: the trace of the request goes on from here; None if it is not traced.
     """
 
     inspections: Sequence[NewInspection]
@@ -70,6 +71,7 @@ class Submission:
     callback_url: str | None = None
     keyed_request: KeyedRequest | None = None
     api_key: str | None = None
+    trace_context: str | None = None
 
     @property
     def callback_urls(self) -> set[str]:
@@ -79,10 +81,14 @@ class Submission:
 
     def with_key(self, key: Key, errors: Sequence[Mapping[str, Any]] = ()) -> Self:
         """A copy with an idempotency key; `errors` are the refused parts of the request, as in the answer."""
-        fields = {name: value for name, value in vars(self).items() if name not in ("keyed_request", "api_key")}
+        fields = {name: value for name, value in vars(self).items() if name not in _NOT_CONTENT}
         request = fields | {"refused": [error["external_id"] for error in errors]}
         digest = fingerprint("submission", request, _for_fingerprint)
         return replace(self, keyed_request=KeyedRequest(key, digest, {"errors": list(errors)}))
+
+
+_NOT_CONTENT = ("keyed_request", "api_key", "trace_context")
+"""What may differ between a request and its repetition."""
 
 
 def _for_fingerprint(value: Any) -> Any:
@@ -255,7 +261,7 @@ def _insert(
             queued[inspection_id] = new, batch_id
             callback = callbacks.get(new.callback_url or "")
             recipe_id = recipes_by_name[new.recipe].id
-            rows.append(_row(new, inspection_id, recipe_id, batch_id, sub.api_key, callback, now))
+            rows.append(_row(new, sub, inspection_id, recipe_id, batch_id, callback, now))
     inserted = insertion.insert(connection, rows) if rows else {}
     if sizes:
         batches.add_to_totals(connection, sizes)
@@ -281,10 +287,10 @@ def _image_columns(image: StoredImage) -> dict[str, Any]:
 
 def _row(
     new: NewInspection,
+    submission: Submission,
     inspection_id: UUID,
     recipe_id: int,
     batch_id: UUID | None,
-    api_key: str | None,
     callback: Callback | None,
     now: dt.datetime,
 ) -> dict[str, Any]:
@@ -307,7 +313,8 @@ def _row(
         "callback_url": None if callback is None else callback.url,
         "image_day": new.image.day,
         "image_sha256": new.image.sha256,
-        "api_key": api_key,
+        "api_key": submission.api_key,
+        "trace_context": submission.trace_context,
         **_image_columns(new.image),
     }
     return {name: value for name, value in row.items() if value is not None}

@@ -6,7 +6,7 @@ minibatch, last in the transaction that finishes it; the update that leaves noth
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -15,13 +15,18 @@ from sqlalchemy import Connection, Row, text
 from core.errors import Code, Refused
 from core.feed import events
 from core.feed.events import Callback, Event, EventType
+from core.tracing import traces
 
 COUNTED = ("completed", "failed", "cancelled", "ok", "ng", "review")
 
 
 @dataclass
 class Counts:
-    """What one minibatch adds to the counters of a batch."""
+    """What one minibatch adds to the counters of a batch.
+
+    Attributes:
+        trace_context: where the trace of a batch that this completes goes on from.
+    """
 
     completed: int = 0
     failed: int = 0
@@ -29,6 +34,7 @@ class Counts:
     ok: int = 0
     ng: int = 0
     review: int = 0
+    trace_context: str | None = field(default_factory=traces.current_context)
 
     def add(self, status: str, verdict: str | None) -> None:
         """Count one inspection that became final."""
@@ -166,7 +172,7 @@ def add_to_counters(connection: Connection, counts: Mapping[UUID, Counts]) -> li
         {"ids": list(counts)}
         | {name: [getattr(batch_counts, name) for batch_counts in counts.values()] for name in COUNTED},
     )
-    return _complete(connection, list(counts))
+    return _complete(connection, {batch_id: batch_counts.trace_context for batch_id, batch_counts in counts.items()})
 
 
 def close(connection: Connection, batch_id: UUID) -> bool:
@@ -184,7 +190,7 @@ def close(connection: Connection, batch_id: UUID) -> bool:
         text("UPDATE batches SET state = 'running', closed_at = now() WHERE id = :id AND state = 'open'"),
         {"id": batch_id},
     )
-    return bool(_complete(connection, [batch_id]))
+    return bool(_complete(connection, {batch_id: traces.current_context()}))
 
 
 def mark_cancelled(connection: Connection, batch_id: UUID) -> None:
@@ -218,7 +224,7 @@ def _locked_state(connection: Connection, batch_id: UUID) -> str:
     return states[batch_id]
 
 
-def _complete(connection: Connection, ids: list[UUID]) -> list[UUID]:
+def _complete(connection: Connection, trace_contexts: Mapping[UUID, str | None]) -> list[UUID]:
     rows = connection.execute(
         text("""
             UPDATE batches SET state = 'completed', finished_at = now()
@@ -226,7 +232,7 @@ def _complete(connection: Connection, ids: list[UUID]) -> list[UUID]:
             RETURNING id, callback_endpoint_id, callback_url,
                 ARRAY(SELECT DISTINCT recipe_id FROM inspections WHERE batch_id = batches.id) AS recipe_ids
         """),
-        {"ids": ids},
+        {"ids": list(trace_contexts)},
     ).all()
     events.emit(
         connection,
@@ -236,6 +242,7 @@ def _complete(connection: Connection, ids: list[UUID]) -> list[UUID]:
                 str(row.id),
                 row.recipe_ids,
                 Callback(row.callback_endpoint_id, row.callback_url) if row.callback_endpoint_id else None,
+                trace_contexts[row.id],
             )
             for row in rows
         ],

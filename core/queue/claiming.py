@@ -19,6 +19,7 @@ class Claim:
         queued_ms: milliseconds from acceptance to this claim.
         overdue: whether its deadline has passed.
         batch_id: for the log.
+        trace_context: of the upload; None if it is not traced.
     """
 
     id: UUID
@@ -32,6 +33,7 @@ class Claim:
     queued_ms: float
     overdue: bool
     batch_id: UUID | None = None
+    trace_context: str | None = None
 
 
 _CLAIM = """
@@ -65,7 +67,7 @@ JOIN LATERAL (
 ) AS limits ON true
 WHERE work.id = picked.id
 RETURNING work.id, work.attempt, work.model_version_id, work.threshold, work.review_threshold,
-    work.image_day, work.image_sha256, work.rescues, work.batch_id,
+    work.image_day, work.image_sha256, work.rescues, work.batch_id, work.trace_context,
     extract(epoch FROM work.started_at - work.created_at) * 1000 AS queued_ms,
     coalesce(work.deadline_at < clock_timestamp(), false) AS overdue
 """

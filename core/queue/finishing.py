@@ -18,6 +18,8 @@ from core.tables import SUBMITTED
 
 CANCEL_TRIES = 10
 
+_UNTRACED: Mapping[UUID, str | None] = {}
+
 _SUBMITTED = ", ".join(SUBMITTED)
 _MOVED = ", ".join(f"moved.{name}" for name in SUBMITTED)
 
@@ -99,10 +101,15 @@ RETURNING id, recipe_id, batch_id, callback_endpoint_id, callback_url, status, v
 """)  # noqa: S608 - the column names are constants
 
 
-def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
+def finish(
+    connection: Connection, outcomes: Sequence[Outcome], trace_contexts: Mapping[UUID, str | None] = _UNTRACED
+) -> Finished:
     """Write the outcomes of claims that are still held, their deliveries and the counters of their batches.
 
     Outcomes of claims that were lost are dropped. A trigger writes the feed entries.
+
+    Args:
+        trace_contexts: where the traces of the deliveries go on from, by inspection.
     """
     rows = connection.execute(
         _FINISH,
@@ -121,25 +128,28 @@ def finish(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
             "sharpness": [outcome.sharpness for outcome in outcomes],
         },
     ).all()
-    events.emit(connection, [_event(row) for row in rows])
-    finished = _count(connection, rows)
+    events.emit(connection, [_event(row, trace_contexts.get(row.id)) for row in rows])
+    finished = _count(connection, rows, trace_contexts)
     if bulk := sum(row.priority == "bulk" for row in rows):
         bulk_share.note_finished(connection, bulk)
     return finished
 
 
-def _event(row: Row[Any]) -> Event:
+def _event(row: Row[Any], trace_context: str | None) -> Event:
     type_ = EventType.INSPECTION_FAILED if row.status == "failed" else EventType.INSPECTION_COMPLETED
     callback = Callback(row.callback_endpoint_id, row.callback_url) if row.callback_endpoint_id else None
-    return Event(type_, str(row.id), [row.recipe_id], callback)
+    return Event(type_, str(row.id), [row.recipe_id], callback, trace_context)
 
 
-def _count(connection: Connection, rows: Sequence[Row[Any]]) -> Finished:
+def _count(
+    connection: Connection, rows: Sequence[Row[Any]], trace_contexts: Mapping[UUID, str | None] = _UNTRACED
+) -> Finished:
     """Count rows that became final in their batches. Call it last: it locks rows that many transactions write."""
     counts: dict[UUID, batches.Counts] = defaultdict(batches.Counts)
     for row in rows:
         if row.batch_id is not None:
             counts[row.batch_id].add(row.status, row.verdict)
+            counts[row.batch_id].trace_context = trace_contexts.get(row.id) or counts[row.batch_id].trace_context
     kinds = Counter(FinalKind(row.recipe_id, row.status, row.verdict, row.error_code) for row in rows)
     return Finished([row.id for row in rows], batches.add_to_counters(connection, counts), counts=kinds)
 
@@ -197,11 +207,15 @@ def fail_overdue(connection: Connection, *, at_most: int = 1000) -> Finished:
                 ORDER BY id LIMIT :at_most FOR UPDATE SKIP LOCKED
             ) AS overdue
             WHERE work.id = overdue.id
-            RETURNING work.id, work.attempt, work.released_because
+            RETURNING work.id, work.attempt, work.released_because, work.trace_context
         """),
         {"at_most": at_most},
     ).all()
-    return finish(connection, [deadline_outcome(row.id, row.attempt, row.released_because) for row in rows])
+    return finish(
+        connection,
+        [deadline_outcome(row.id, row.attempt, row.released_because) for row in rows],
+        {row.id: row.trace_context for row in rows},
+    )
 
 
 def deadline_outcome(inspection_id: UUID, attempt: int, released_because: str | None = None) -> Outcome:

@@ -41,6 +41,8 @@ from core.queue import notifications
 from core.queue.broker import FINISHED_CHANNEL
 from core.rescoring import documents as rescoring_documents
 from core.settings import Settings
+from core.tracing import traces
+from worker.delivery import attempt_spans
 from worker.delivery.endpoint_queue import HELD_PER_SLOW_QUEUE, EndpointQueue, PreparedMessage
 from worker.delivery.http_sender import TRY_SECONDS, Connections, Resolvers, SignedRequest, send, trusted_certificates
 
@@ -109,11 +111,11 @@ def read_endpoints(engine: Engine, endpoint_ids: set[UUID]) -> dict[UUID, Endpoi
         return endpoints.by_ids(connection, endpoint_ids)
 
 
-def _signed(prepared: PreparedMessage, endpoint: Endpoint) -> SignedRequest:
+def _signed(prepared: PreparedMessage, endpoint: Endpoint, url: str, trace_context: str | None) -> SignedRequest:
     """The request for a message, signed with the current time."""
     message, body = prepared.message, prepared.body
     headers = _headers(message, body, endpoints.signing_secrets(endpoint))
-    return SignedRequest(message.callback_url or endpoint.url, body, headers)
+    return SignedRequest(url, body, headers | traces.headers(trace_context))
 
 
 def _headers(message: Message, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
@@ -323,9 +325,17 @@ class Sender:
 
     async def _call(self, queue: EndpointQueue, prepared: PreparedMessage) -> None:
         message = prepared.message
-        set_ids(lambda: {"webhook_id": message.id, "endpoint_id": message.endpoint_id})
+        ids = {
+            "webhook_id": message.id,
+            "endpoint_id": message.endpoint_id,
+            "trace_id": attempt_spans.trace_id(message),
+        }
+        set_ids(lambda: ids)
+        span, answer = None, None
         try:
-            request = _signed(prepared, queue.endpoint)
+            url = message.callback_url or queue.endpoint.url
+            span = attempt_spans.begin(message, url)
+            request = _signed(prepared, queue.endpoint, url, None if span is None else span.context)
             answer = await send(request, self._allowed, self._resolvers, queue.connections)
             _ATTEMPTS.labels(answer.outcome).inc()
             _DURATION.observe(answer.duration_ms / 1000)
@@ -337,6 +347,7 @@ class Sender:
         except Exception:
             log.exception("a call failed unexpectedly; its message is due again when its lease expires")
         finally:
+            attempt_spans.end(span, answer)
             self._calls -= 1
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - a coroutine runs in a task

@@ -17,6 +17,7 @@ from core.logs import bound
 from core.queue.claiming import Claim
 from core.settings import Settings
 from core.storage.image_store import Store, image_key
+from core.tracing import traces
 from core.vision.input.input_checks import ImageMeasurements
 from core.vision.input.prepared_image import PreparedImage, SizedImage
 from worker.pipeline.decode_threads import DecodeThreads
@@ -34,9 +35,14 @@ GIVE_UP_SECONDS = 20.0
 
 @dataclass
 class ClaimedImage:
-    """A claim with its prepared image, measured and checked, or with the failure that ends it."""
+    """A claim with its prepared image, measured and checked, or with the failure that ends it.
+
+    Attributes:
+        begun: when loading it began, on the clock `time.perf_counter`.
+    """
 
     claim: Claim
+    begun: float
     image: PreparedImage | None = None
     reasons: list[str] = field(default_factory=list)
     measured: ImageMeasurements | None = None
@@ -125,12 +131,13 @@ class ImagePreparer:
         return self._load_and_prepare(claim, prepare_file)
 
     def _load_and_prepare(self, claim: Claim, prepare: Callable[[bytes], CheckedImage]) -> ClaimedImage:
-        with bound(inspection_ids=None, inspection_id=claim.id, batch_id=claim.batch_id):
+        ids = {"inspection_id": claim.id, "batch_id": claim.batch_id, "trace_id": traces.trace_id(claim.trace_context)}
+        with bound(inspection_ids=None, **ids):
             return self._loaded_and_prepared(claim, prepare)
 
     def _loaded_and_prepared(self, claim: Claim, prepare: Callable[[bytes], CheckedImage]) -> ClaimedImage:
-        claimed = ClaimedImage(claim, timings_ms={"queue": round(claim.queued_ms, 1)})
         begun = time.perf_counter()
+        claimed = ClaimedImage(claim, begun, timings_ms={"queue": round(claim.queued_ms, 1)})
         try:
             data = read_stored(
                 self._store, claim.image_day, claim.image_sha256, unreadable=Failure.IMAGE_CHECKSUM_MISMATCH

@@ -21,6 +21,7 @@ from core.settings import Settings
 from core.storage.image_store import Store
 from core.system.final_counts import FinalCounts
 from worker.pipeline import metrics
+from worker.pipeline.image_spans import ImageSpans, Times
 from worker.pipeline.leases import keep_renewed, write_when_usable
 from worker.pipeline.loaded_models import UNSCORABLE, LoadedModel, Models, ModelUnavailable
 from worker.pipeline.preparing import ClaimedImage, ImagePreparer, milliseconds
@@ -91,9 +92,14 @@ class ScoringPipeline:
         return claims
 
     def _score_claims(self, version_id: int, claims: Sequence[Claim]) -> None:
+        with ImageSpans(claims) as spans:
+            self._score_traced(version_id, claims, spans)
+
+    def _score_traced(self, version_id: int, claims: Sequence[Claim], spans: ImageSpans) -> None:
         unscored = {claim.id: outcome for claim in claims if (outcome := _outcome_without_scoring(claim))}
         if unscored:
-            self._finish(list(unscored.values()))
+            outcomes = list(unscored.values())
+            spans.end_unscored(outcomes, self._finish(outcomes, spans))
         held = {claim.id: claim for claim in claims if claim.id not in unscored}
         if not held:
             return
@@ -101,11 +107,16 @@ class ScoringPipeline:
             with keep_renewed(lambda: self._renew(list(held.values())), lease_seconds=self._settings.lease_seconds):
                 model = self._models.get(version_id)
                 for group in self._preparer.groups(model, list(held.values())):
+                    begun = time.perf_counter()
                     outcomes = _outcomes(model, group)
+                    scored = time.perf_counter()
                     self._models.throughput.note(sum(one.image is not None for one in group), model.minibatch)
                     metrics.note_outcomes(outcomes)
                     metrics.note_scores(*model.label, _score_ratios(group, outcomes))
-                    self._finish(outcomes)
+                    finish = time.perf_counter()
+                    written = self._finish(outcomes, spans)
+                    times = Times(begun, scored, finish, time.perf_counter())
+                    spans.end(group, outcomes, times, written, label=model.label)
                     for image in group:
                         del held[image.claim.id]
         except ModelUnavailable:
@@ -121,16 +132,18 @@ class ScoringPipeline:
             leases.renew(connection, claims, self._settings.lease_seconds)
         return True
 
-    def _finish(self, outcomes: Sequence[Outcome]) -> None:
+    def _finish(self, outcomes: Sequence[Outcome], spans: ImageSpans) -> Sequence[UUID]:
+        """Write outcomes. Return the inspections that were still held."""
         begun = time.perf_counter()
-        finished = write_when_usable(lambda: self._write(outcomes), f"{len(outcomes)} results")
+        finished = write_when_usable(lambda: self._write(outcomes, spans), f"{len(outcomes)} results")
         metrics.note_finish(time.perf_counter() - begun)
         self._final_counts.add(finished)
         self._notifier.finished(finished)
+        return finished.inspections
 
-    def _write(self, outcomes: Sequence[Outcome]) -> Finished:
+    def _write(self, outcomes: Sequence[Outcome], spans: ImageSpans) -> Finished:
         with self._engine.begin() as connection:
-            finished = finishing.finish(connection, outcomes)
+            finished = finishing.finish(connection, outcomes, spans.contexts)
             self._final_counts.learn(connection, finished)
         return finished
 

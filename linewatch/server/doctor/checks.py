@@ -7,7 +7,7 @@ from typing import ParamSpec
 from sqlalchemy import Connection
 
 from core.settings import Settings
-from linewatch.server.doctor import access, broker, machine, models, postgres, storage
+from linewatch.server.doctor import access, broker, machine, models, postgres, storage, tracing
 from linewatch.server.doctor.findings import Finding, first_line, worst
 
 P = ParamSpec("P")
@@ -38,6 +38,7 @@ def examine(installation: Installation) -> list[Finding]:
         findings += _run("Redis", broker.check_redis, settings)
         findings += _check_files(settings, connection)
         findings += _run("MQTT", broker.check_mqtt, settings)
+        findings += _run("traces", tracing.check_traces)
         findings += _run("torch", machine.check_torch, settings)
         return findings + _check_api(installation, connection)
 

@@ -391,6 +391,19 @@ def test_doctor_reports_an_unreachable_broker_and_a_missing_mqtt_client(
     assert (finding["level"], finding["remedy"]) == ("error", "pip install 'linewatch[mqtt]'")
 
 
+def test_it_says_whether_traces_can_be_exported(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def level() -> str | None:
+        return {finding["what"]: finding["level"] for finding in doctor()["findings"]}.get("traces")
+
+    assert level() is None
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.getsockname()[1]}")
+        assert level() == "ok"
+    assert level() == "warning"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    assert level() == "error"
+
+
 def test_doctor_lists_each_archive_root(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

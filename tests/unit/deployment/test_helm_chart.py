@@ -26,7 +26,11 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
         "networkPolicies": {"enabled": False},
         "podDisruptionBudgets": False,
     },
-    "settings": {"settings": {"MINIBATCH": 16, "AUTH": "on"}, "image": {"pullSecrets": [{"name": "registry"}]}},
+    "settings": {
+        "settings": {"MINIBATCH": 16, "AUTH": "on"},
+        "openTelemetry": {"EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
+        "image": {"pullSecrets": [{"name": "registry"}]},
+    },
 }
 
 
@@ -117,6 +121,7 @@ def test_secrets_are_referred_to_and_settings_are_set() -> None:
         variables = environment(pod["containers"][0])
         assert variables["LINEWATCH_DATABASE_URL"] == {"secretKeyRef": {"name": "linewatch", "key": "DATABASE_URL"}}
         assert variables["LINEWATCH_MINIBATCH"] == "16"
+        assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
 
 
 def test_metrics_are_served_where_the_annotations_say() -> None:

@@ -37,6 +37,10 @@ app.kubernetes.io/component: {{ index . 1 }}
 - name: LINEWATCH_{{ $name }}
   value: {{ $value | quote }}
 {{- end }}
+{{- range $name, $value := .Values.openTelemetry }}
+- name: OTEL_{{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
 {{- end }}
 
 {{/* What every pod has. Argument: (list root uses-the-store) */}}
