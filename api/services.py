@@ -1,6 +1,7 @@
 """The connections and services of one api process, which all routes share."""
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -77,6 +78,8 @@ class Services:
     final_counts: FinalCounts
     probing: ThreadPoolExecutor
     """The thread of `/readyz`: long listings must not make the api look dead."""
+    stopping: threading.Event
+    """Set once the process was asked to stop. It still serves requests."""
 
     @classmethod
     def create(cls, settings: Settings) -> Self:
@@ -130,6 +133,7 @@ class Services:
             SystemMetrics(partial(_read_system, settings, engine, store)),
             FinalCounts(),
             ThreadPoolExecutor(1, "probe"),
+            threading.Event(),
         )
 
     async def start(self) -> None:
