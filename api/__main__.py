@@ -17,6 +17,12 @@ from core.settings import Settings, settings_or_exit
 SHUTDOWN_SECONDS = 20
 """The time that requests in flight may take to end: longer than `client_timeout`, after which clients count as dead."""
 
+KEEP_ALIVE_SECONDS = 125
+"""How long an idle connection is kept: longer than load balancers keep theirs (nginx and AWS 60 s, Caddy 120 s).
+
+If the api closes a connection first, an upload that is just being sent on it is cut off, and the client gets 502.
+"""
+
 
 class _Server(uvicorn.Server):
     """Drains before it stops.
@@ -79,6 +85,7 @@ def main() -> int:
         access_log=False,
         **_logging(settings),
         backlog=2048,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _Server(config, app.state.services)
