@@ -21,6 +21,7 @@ from api.requests.group_commit import GroupCommit
 from api.requests.idempotency import InFlight
 from api.requests.uploads import UploadReceiver
 from api.responses.downloads import Downloads
+from api.schema import SchemaCheck
 from api.waiting.event_streams import EventStreams
 from api.waiting.feed_long_polling import FeedLongPolls
 from api.waiting.long_polling import FinalCheck, Kind, LongPolls
@@ -62,6 +63,7 @@ class Services:
 
     settings: Settings
     engine: Engine
+    schema: SchemaCheck
     credentials: Credentials
     sign_in_limit: SignInLimit
     store: Store
@@ -118,6 +120,7 @@ class Services:
         return cls(
             settings,
             engine,
+            SchemaCheck(engine),
             Credentials(engine, KEY_THREADS),
             SignInLimit(),
             store,
@@ -137,12 +140,14 @@ class Services:
         )
 
     async def start(self) -> None:
+        await self.schema.start()
         self.publisher.start()
         await self.group_commit.start()
         await self.feed_long_polls.start()
         await self.long_polls.start()
 
     async def stop(self) -> None:
+        await self.schema.stop()
         await self.long_polls.stop()
         await self.feed_long_polls.stop()
         await self.group_commit.stop()

@@ -49,6 +49,7 @@ from worker import metrics_server
 from worker.heartbeat import Activity, Heartbeat
 from worker.logs import set_up_logging
 from worker.outages import BROKER_DOWN
+from worker.schema import wait_until_migrated
 
 log = logging.getLogger(__name__)
 
@@ -328,6 +329,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     metrics_server.start(settings)
+    wait_until_migrated(settings, stopping)
     dispatcher = Dispatcher(settings)
     heartbeat = Heartbeat(settings, "dispatcher", dispatcher.activity)
     heartbeat.start()

@@ -26,6 +26,7 @@ from worker.delivery.webhooks import Sender
 from worker.heartbeat import Heartbeat
 from worker.housekeeping import Housekeeping
 from worker.rescoring.planning import Planner
+from worker.schema import wait_until_migrated
 from worker.thumbnails.maker import ThumbnailMaker
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class _Worker:
 
     def on_init(self, **_: Any) -> None:
         """Start the sender here: Celery is ready only once Redis is up, which webhooks need not wait for."""
+        wait_until_migrated(settings())
         try:
             self.sender = Sender(settings())
         except OSError as error:
