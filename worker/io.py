@@ -44,7 +44,7 @@ class Process:
         self.planner = Planner(settings(), self.engine, self.notifier, self.stopping)
         store = open_store(settings())
         self.thumbnails = ThumbnailMaker(settings(), store, self.notifier)
-        self.housekeeping = Housekeeping(settings(), self.engine, store)
+        self.housekeeping = Housekeeping(settings(), self.engine, store, self.stopping)
         self.heartbeat = Heartbeat(settings(), "io")
 
 
