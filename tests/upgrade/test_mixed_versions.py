@@ -28,7 +28,7 @@ def _use_everything(load: Load, another_bundle: Path) -> None:
         review = {"verdict": "ok", "reviewer": "Ada", "reason": "dust"}
         assert http.post(f"/v1/inspections/{inspection}/reviews", json=review).status_code == 201
         assert http.get(f"/v1/inspections/{inspection}").json()["effective_verdict"] == "ok"
-        version = upload_bundle(http, load.uploads.recipe, another_bundle)
+        version = upload_bundle(http, load.uploads.recipe, another_bundle, seconds=180)
         request = {"recipe": load.uploads.recipe, "model_version": version, "source": {"where": {}}}
         run = http.post("/v1/rescore-runs", json=request)
         assert run.status_code in (201, 202), run.text
