@@ -327,7 +327,8 @@ def main() -> None:
     set_up_logging(settings.log_format)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        # In a thread: the signal may interrupt `stopping.wait` while it holds the lock that `set` needs.
+        signal.signal(number, lambda *_: threading.Thread(target=stopping.set).start())
     metrics_server.start(settings)
     wait_until_migrated(settings, stopping)
     dispatcher = Dispatcher(settings)
