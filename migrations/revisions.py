@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from functools import cache
 
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 import migrations
 
@@ -39,7 +38,8 @@ class Schema:
 def read_schema(connection: Connection) -> Schema:
     """Read the revision of a database."""
     needed, known = _revisions()
-    revision = MigrationContext.configure(connection).get_current_revision()
+    is_empty = connection.execute(text("SELECT to_regclass('alembic_version') IS NULL")).scalar_one()
+    revision = None if is_empty else connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     return Schema(revision, needed, revision in known)
 
 
