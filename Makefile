@@ -11,9 +11,11 @@ CONTAINER_ARGS ?=
 FAULT_ARGS ?=
 SOAK_ARGS ?=
 RELEASE_ARGS ?=
+PREVIOUS ?=
+UPGRADE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-unit test-mqtt test-metrics test-browser test-containers test-faults soak lint \
+.PHONY: help demo docs test test-unit test-mqtt test-metrics test-browser test-containers test-faults test-upgrade soak lint \
         bench bench-feed bench-growth bench-gpu bench-webhooks bench-exports bench-detection bench-choices \
         bench-rescoring bench-rescoring-rows bench-statistics bench-page vendor lock release clean
 
@@ -50,6 +52,9 @@ test-containers: $(READY) ## images and Compose in a Docker daemon, as root (tes
 
 test-faults: $(READY) ## the crash suite: faults in running systems, with recovery times (FAULT_ARGS="-k broker" for some)
 	$(BIN)/python -m pytest tests/faults $(FAULT_ARGS)
+
+test-upgrade: $(READY) ## the previous release and this code side by side, and rolling upgrades (PREVIOUS=REF; the newest tag)
+	PREVIOUS=$(PREVIOUS) $(BIN)/python -m pytest tests/upgrade $(UPGRADE_ARGS)
 
 soak: $(READY) ## random faults under steady uploads for ten minutes (SOAK_ARGS="--seconds 3600 --seed 7")
 	$(BIN)/python -m tests.faults.soak $(SOAK_ARGS)

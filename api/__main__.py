@@ -3,6 +3,8 @@
 import logging
 import socket
 import sys
+import time
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -13,18 +15,46 @@ from core.logs import JsonFormatter
 from core.settings import Settings, settings_or_exit
 from core.tracing import traces
 
-SHUTDOWN_SECONDS = 5
-"""The time that requests have to end after a stop was requested."""
+SHUTDOWN_SECONDS = 20
+"""The time that requests in flight may take to end: longer than `client_timeout`, after which clients count as dead."""
+
+KEEP_ALIVE_SECONDS = 125
+"""How long an idle connection is kept: longer than load balancers keep theirs (nginx and AWS 60 s, Caddy 120 s).
+
+If the api closes a connection first, an upload that is just being sent on it is cut off, and the client gets 502.
+"""
 
 
 class _Server(uvicorn.Server):
-    """Answers long polls before it stops: they could outlast the shutdown, and would be cut off."""
+    """Drains before it stops.
+
+    After the first SIGTERM or SIGINT, `/readyz` answers 503 and each response closes its connection, but all requests
+    are served for `drain_seconds`. Then no connection is accepted any more, long polls and streams end with what they
+    have, and requests in flight are finished. A second signal ends the drain at once; a third one cuts requests off.
+    """
 
     def __init__(self, config: uvicorn.Config, services: Services) -> None:
         super().__init__(config)
         self._services = services
+        self._signals = 0
+        self._drained_at = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Count the signal. uvicorn would raise it again at the end, so that the process would not exit with 0."""
+        self._signals += 1
+        self.should_exit = True
+        self.force_exit = self._signals > 2
+
+    async def on_tick(self, counter: int) -> bool:
+        if not await super().on_tick(counter):
+            return False
+        if not self._services.stopping.is_set():
+            self._services.stopping.set()
+            self._drained_at = time.monotonic() + self._services.settings.drain_seconds
+        return self._signals > 1 or time.monotonic() >= self._drained_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._services.stopping.set()
         self._services.answer_waiting()
         await super().shutdown(sockets)
 
@@ -48,11 +78,16 @@ def main() -> int:
         app,
         host=settings.host,
         port=settings.port,
-        http=limited_connections(most=settings.max_connections, header_seconds=settings.client_timeout),
+        http=limited_connections(
+            most=settings.max_connections,
+            header_seconds=settings.client_timeout,
+            stopping=app.state.services.stopping,
+        ),
         forwarded_allow_ips=settings.trusted_proxy_list,
         access_log=False,
         **_logging(settings),
         backlog=2048,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _Server(config, app.state.services)

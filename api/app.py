@@ -45,6 +45,7 @@ from api.routes import (
 from api.routes.access import api_keys, audit_events, session
 from api.routes.rescoring import activations, challengers, comparisons, history, reports, runs, schedules
 from api.routes.whole_uploads import WholeUploads
+from api.schema import MigratedOnly
 from api.services import ROUTE_THREADS, WORK_THREADS, Services
 from api.tracking import RequestTracking, telemetry
 from core.settings import Settings, settings
@@ -91,6 +92,7 @@ def create_app(configuration: Settings | None = None) -> FastAPI:
     app.router.routes.append(WholeUploads(services))
     problems.install(app)
     app.add_middleware(Authentication, settings=configuration, credentials=services.credentials)
+    app.add_middleware(MigratedOnly, schema=services.schema)
     app.add_middleware(BodilessResponses)
     if configuration.cors_origin_list:
         allow_origins(app, configuration.cors_origin_list)

@@ -1,4 +1,4 @@
-"""Client connections: a maximum number, limits for request headers, and detection of dead clients.
+"""Client connections: a maximum number, limits for request headers, detection of dead clients, and an end in order.
 
 uvicorn has no such limits: a client that sends nothing, that sends headers without end, or that disappears without
 closing its connection, would occupy it for ever.
@@ -8,6 +8,7 @@ import json
 import logging
 import resource
 import socket
+import threading
 from asyncio import BaseTransport, TimerHandle, Transport
 from typing import Any, cast
 
@@ -34,6 +35,9 @@ MALFORMED = "This is not an HTTP/1.1 request. Check the request line and the hea
 TLS = "This port takes HTTP, not HTTPS. Use http://, or a proxy that takes HTTPS."
 _TLS_HANDSHAKE = b"\x16\x03"
 
+LAST_REQUEST_SECONDS = 1.0
+"""The time that a new connection, or a request that has begun, has to complete its headers once the process stops."""
+
 FILES_PER_CONNECTION = 2
 """The socket, and the file in the store that receives its image."""
 OTHER_FILES = 200
@@ -54,20 +58,23 @@ def allow_open_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def limited_connections(*, most: int, header_seconds: float) -> type[HttpToolsProtocol]:
+def limited_connections(*, most: int, header_seconds: float, stopping: threading.Event) -> type[HttpToolsProtocol]:
     """A protocol for `uvicorn.run(http=...)`.
 
     Args:
         most: the maximum number of connections; further ones are refused.
         header_seconds: the time from the start of a connection or request to the end of its headers, and for data that
             arrives after a response without completing a request.
+        stopping: once it is set, each response closes its connection.
     """
-    return type("LimitedConnection", (_LimitedConnection,), {"most": most, "header_seconds": header_seconds})
+    attributes = {"most": most, "header_seconds": header_seconds, "stopping": stopping}
+    return type("LimitedConnection", (_LimitedConnection,), attributes)
 
 
 class _LimitedConnection(HttpToolsProtocol):
     most: int
     header_seconds: float
+    stopping: threading.Event
     _header_timer: TimerHandle | None = None
     _header_bytes = 0
     _malformed = MALFORMED
@@ -126,6 +133,8 @@ class _LimitedConnection(HttpToolsProtocol):
         super().on_headers_complete()  # fails if the address is too long
         self._header_bytes = 0
         self._cancel_header_timer()
+        if self.stopping.is_set() and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._header_bytes = 0
@@ -136,8 +145,17 @@ class _LimitedConnection(HttpToolsProtocol):
         self._cancel_header_timer()
         super().on_message_complete()
 
-    def _start_header_timer(self) -> None:
-        self._header_timer = self.loop.call_later(self.header_seconds, self._close)
+    def shutdown(self) -> None:
+        """Close the connection after its last response: at once if it is idle, but not if a request has begun."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if self._header_timer is None or not is_idle:
+            super().shutdown()
+        else:
+            self._cancel_header_timer()
+            self._start_header_timer(LAST_REQUEST_SECONDS)
+
+    def _start_header_timer(self, seconds: float | None = None) -> None:
+        self._header_timer = self.loop.call_later(self.header_seconds if seconds is None else seconds, self._close)
 
     def _cancel_header_timer(self) -> None:
         if self._header_timer is not None:

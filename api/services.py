@@ -1,6 +1,7 @@
 """The connections and services of one api process, which all routes share."""
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from api.requests.group_commit import GroupCommit
 from api.requests.idempotency import InFlight
 from api.requests.uploads import UploadReceiver
 from api.responses.downloads import Downloads
+from api.schema import SchemaCheck
 from api.waiting.event_streams import EventStreams
 from api.waiting.feed_long_polling import FeedLongPolls
 from api.waiting.long_polling import FinalCheck, Kind, LongPolls
@@ -61,6 +63,7 @@ class Services:
 
     settings: Settings
     engine: Engine
+    schema: SchemaCheck
     credentials: Credentials
     sign_in_limit: SignInLimit
     store: Store
@@ -77,6 +80,8 @@ class Services:
     final_counts: FinalCounts
     probing: ThreadPoolExecutor
     """The thread of `/readyz`: long listings must not make the api look dead."""
+    stopping: threading.Event
+    """Set once the process was asked to stop. It still serves requests."""
 
     @classmethod
     def create(cls, settings: Settings) -> Self:
@@ -115,6 +120,7 @@ class Services:
         return cls(
             settings,
             engine,
+            SchemaCheck(engine),
             Credentials(engine, KEY_THREADS),
             SignInLimit(),
             store,
@@ -130,15 +136,18 @@ class Services:
             SystemMetrics(partial(_read_system, settings, engine, store)),
             FinalCounts(),
             ThreadPoolExecutor(1, "probe"),
+            threading.Event(),
         )
 
     async def start(self) -> None:
+        await self.schema.start()
         self.publisher.start()
         await self.group_commit.start()
         await self.feed_long_polls.start()
         await self.long_polls.start()
 
     async def stop(self) -> None:
+        await self.schema.stop()
         await self.long_polls.stop()
         await self.feed_long_polls.stop()
         await self.group_commit.stop()

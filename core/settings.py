@@ -114,6 +114,10 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] = Field(
         2000, description="simultaneous connections per API process; further ones are refused"
     )
+    drain_seconds: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = Field(
+        0.0,
+        description="seconds that the API goes on after SIGTERM while /readyz is 503, so that load balancers notice",
+    )
     max_queue_depth: Annotated[int, Field(ge=1)] = Field(
         100_000, description="live inspections in flight above which live uploads get 503 queue_full"
     )

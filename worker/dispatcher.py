@@ -49,6 +49,7 @@ from worker import metrics_server
 from worker.heartbeat import Activity, Heartbeat
 from worker.logs import set_up_logging
 from worker.outages import BROKER_DOWN
+from worker.schema import wait_until_migrated
 
 log = logging.getLogger(__name__)
 
@@ -326,8 +327,10 @@ def main() -> None:
     set_up_logging(settings.log_format)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        # In a thread: the signal may interrupt `stopping.wait` while it holds the lock that `set` needs.
+        signal.signal(number, lambda *_: threading.Thread(target=stopping.set).start())
     metrics_server.start(settings)
+    wait_until_migrated(settings, stopping)
     dispatcher = Dispatcher(settings)
     heartbeat = Heartbeat(settings, "dispatcher", dispatcher.activity)
     heartbeat.start()

@@ -3,6 +3,7 @@
 import datetime as dt
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -41,7 +42,11 @@ RETENTION_SECONDS = 60.0
 class Housekeeping:
     """The jobs of housekeeping. Each may run at any time, also twice at once."""
 
-    def __init__(self, settings: Settings, engine: Engine, store: Store) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, store: Store, stopping: threading.Event | None = None
+    ) -> None:
+        """Once `stopping` is set, a run ends after the step that it is at; the next run continues."""
+        self._stopping = stopping or threading.Event()
         self._engine = engine
         self._store = store
         self._feed_days = settings.feed_days
@@ -66,6 +71,8 @@ class Housekeeping:
     def run(self) -> None:
         """Run all jobs. Each logs what it did, or why it failed; it is tried again in the next round."""
         for name, job in self._jobs.items():
+            if self._stopping.is_set():
+                return
             try:
                 outcome = job()
             except Exception as error:  # noqa: BLE001 - the other jobs must run
@@ -114,7 +121,7 @@ class Housekeeping:
         removed: list[Removal] = []
         for step in rounds.steps(Scope(self._engine, today, self._feed_days), self._store):
             removed += step
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._stopping.is_set():
                 break
         by_kind = {kind: [one for one in removed if one.kind == kind] for kind in sorted({one.kind for one in removed})}
         counted = [f"{sum(one.number for one in of_kind)} {kind}" for kind, of_kind in by_kind.items()]
@@ -127,6 +134,6 @@ class Housekeeping:
             with self._engine.begin() as connection:
                 deleted = delete_piece(connection, at_most=DELETED_AT_ONCE)
             total += deleted
-            if deleted < DELETED_AT_ONCE:
+            if deleted < DELETED_AT_ONCE or self._stopping.is_set():
                 break
         return f"deleted {total}" if total else None

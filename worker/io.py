@@ -27,6 +27,7 @@ from worker.delivery.webhooks import Sender
 from worker.heartbeat import Heartbeat
 from worker.housekeeping import Housekeeping
 from worker.rescoring.planning import Planner
+from worker.schema import wait_until_migrated
 from worker.thumbnails.maker import ThumbnailMaker
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Process:
         self.planner = Planner(settings(), self.engine, self.notifier, self.stopping)
         store = open_store(settings())
         self.thumbnails = ThumbnailMaker(settings(), store, self.notifier)
-        self.housekeeping = Housekeeping(settings(), self.engine, store)
+        self.housekeeping = Housekeeping(settings(), self.engine, store, self.stopping)
         self.heartbeat = Heartbeat(settings(), "io")
 
 
@@ -60,6 +61,7 @@ class _Worker:
     def on_init(self, **_: Any) -> None:
         """Start the sender here: Celery is ready only once Redis is up, which webhooks need not wait for."""
         traces.start_or_exit("linewatch-io")
+        wait_until_migrated(settings())
         try:
             self.sender = Sender(settings())
         except OSError as error:

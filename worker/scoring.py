@@ -35,6 +35,7 @@ from worker.pipeline.loaded_models import LoadedModel, Models, ModelUnavailable
 from worker.pipeline.scoring_pipeline import ScoringPipeline
 from worker.rescoring.report_rendering import ReportRenderer
 from worker.rescoring.slice_scoring import Rescorer
+from worker.schema import wait_until_migrated
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class _Worker:
 
     def on_init(self, **_: Any) -> None:
         traces.start_or_exit("linewatch-scoring")
+        wait_until_migrated(settings())
         log.info("scoring on %s", self.process.models.device)
         if self.process.models.device == "cuda":
             REGISTRY.register(GpuUse())

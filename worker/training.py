@@ -18,6 +18,7 @@ from core.storage.stores import open_store
 from worker.app import create_app
 from worker.heartbeat import Heartbeat, process_name
 from worker.outages import BROKER_DOWN
+from worker.schema import wait_until_migrated
 from worker.training_runs.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class _Worker:
         return Process()
 
     def on_init(self, **_: Any) -> None:
+        wait_until_migrated(settings())
         self.process.heartbeat.start()
 
     def on_ready(self, **_: Any) -> None:

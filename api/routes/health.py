@@ -26,10 +26,15 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses=refuses(Code.STORE_FULL, Code.STORE_UNAVAILABLE, Code.NOT_READY))
 async def readyz(services: Context) -> dict[str, str]:
-    """Check that uploads can be accepted: PostgreSQL answers, the store has room, and uploads are committed.
+    """Check that uploads are accepted: PostgreSQL answers and is migrated, the store has room, uploads are committed.
 
-    Redis is not needed for this.
+    Redis is not needed for this. Once the process was asked to stop, this is 503 `not_ready`, so that load balancers
+    send no more requests; those that come are still answered.
     """
+    if services.stopping.is_set():
+        raise Refused(Code.NOT_READY, "The api is stopping. Use another one.")
+    if (refusal := services.schema.refusal) is not None:
+        raise refusal
     if not services.group_commit.is_running:
         raise Refused(Code.NOT_READY, "Uploads are not committed. Restart the api.")
     checking = asyncio.get_running_loop().run_in_executor(services.probing, _check, services)

@@ -5,7 +5,9 @@ Its images use the default recipe. They go through the same queue as all images,
 
 import asyncio
 import io
+import time
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -27,6 +29,7 @@ from core.vision.evaluation.heatmap import resize_map
 
 router = APIRouter(tags=["synchronous"])
 
+STOPPING_POLL_SECONDS = 0.1
 ACCEPTED = ("image/jpeg", "image/png")
 WHITE_AT_OF_MEAN = 10.0
 WHITE_AT = 3.0
@@ -73,7 +76,7 @@ async def predict(request: Request, services: Context, api_key: ApiKey) -> Predi
             accepted = await services.group_commit.submit([Upload(received.staged, new)], api_key=api_key)
     except Refused as refused:
         raise _as_in_demo(refused) from refused
-    return _prediction(await wait_until_final(services, accepted.inspections[0].id, timeout))
+    return _prediction(await _result(services, accepted.inspections[0].id, timeout))
 
 
 @router.post(
@@ -99,6 +102,19 @@ async def predict_heatmap(request: Request, services: Context) -> Response:
 def health() -> dict[str, str]:
     """Check that the process is alive."""
     return {"status": "ok"}
+
+
+async def _result(services: Services, inspection_id: UUID, seconds: float) -> Inspection:
+    """The inspection once it is final, or in its current state after so many seconds.
+
+    While the process stops, long polls are answered at once, but this request has no use for another state.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        inspection = await wait_until_final(services, inspection_id, max(0.0, deadline - time.monotonic()))
+        if inspection.final or time.monotonic() >= deadline:
+            return inspection
+        await asyncio.sleep(STOPPING_POLL_SECONDS)
 
 
 def _require_form(request: Request) -> None:

@@ -76,9 +76,11 @@ class FeedLongPolls:
     async def expecting(self, newest: int, *, recipe_id: int | None, reviews: bool) -> AsyncIterator[asyncio.Event]:
         """An event that is set once there may be entries after `newest`, the newest number when the caller read."""
         poll = _LongPoll(newest, recipe_id, reviews)
-        if not self._waiting:
+        if self.is_ending:
+            poll.more.set()
+        elif not self._waiting:
             self._newest = newest
-        elif self._newest > newest or self.is_ending:  # new entries were found since the caller's read
+        elif self._newest > newest:  # new entries were found since the caller's read
             poll.more.set()
         self._waiting.add(poll)
         try:

@@ -36,6 +36,7 @@ from linewatch.server.supervisor import Service, ServiceError, Supervisor
 # Stages of a stop: first api and dispatcher, which bring new work; then the workers, which finish theirs; then servers.
 _ENTRY, _WORKERS, _SERVERS = 0, 1, 2
 _ENTRY_GRACE, _WORKER_GRACE = 5.0, 8.0  # seconds that a stop may take
+_API_GRACE = 25.0  # it finishes the requests in flight, for at most 20 s
 
 _PROBE_SECONDS = 1.0
 _IO_THREADS = 4
@@ -310,8 +311,9 @@ def _api_services(plan: _Plan, environment: Mapping[str, str]) -> list[Service]:
     def is_ready(pid: int) -> bool:
         return _is_ready(plan.settings.host, plan.port)
 
+    grace = plan.settings.drain_seconds + _API_GRACE
     return [
-        Service("api", _python(plan, environment, "api"), is_ready=is_ready, stage=_ENTRY),
+        Service("api", _python(plan, environment, "api", grace=grace), is_ready=is_ready, stage=_ENTRY),
         Service(
             "dispatcher",
             _python(plan, {**environment, **_metrics(plan, "dispatcher")}, "worker.dispatcher"),

@@ -11,6 +11,7 @@ from tests.fixtures.faults.steady_uploads import Uploads
 from tests.fixtures.running_system import System
 
 _RECOVERIES: list[Recovery] = []
+_CLOSING_LINES: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,16 @@ def recoveries() -> list[Recovery]:
     return _RECOVERIES
 
 
+@pytest.fixture(scope="session")
+def closing_lines() -> list[str]:
+    """What the oracle said about rolling restarts, for the end."""
+    return _CLOSING_LINES
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in _CLOSING_LINES:
+        terminalreporter.section("rolling restarts")
+        terminalreporter.line(line)
     if not _RECOVERIES:
         return
     terminalreporter.section("recovery")

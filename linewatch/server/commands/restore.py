@@ -55,12 +55,9 @@ def restore(
 
 
 def _check_schema(manifest: "Manifest") -> None:
-    from alembic.script import ScriptDirectory
+    from migrations.revisions import known_revisions
 
-    import migrations
-
-    known = {script.revision for script in ScriptDirectory(migrations.__path__[0]).walk_revisions()}
-    if manifest.schema_version not in known:
+    if manifest.schema_version not in known_revisions():
         raise CommandFailed(
             f"the backup was written by Linewatch {manifest.linewatch}, whose schema {manifest.schema_version} this "
             "version does not know: upgrade Linewatch first"

@@ -60,32 +60,23 @@ def check_server(connection: Connection) -> list[Finding]:
 
 def check_schema(connection: Connection) -> list[Finding]:
     """Compare the revision of the schema with that of this version of Linewatch."""
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    import migrations
     from migrations import compatibility
+    from migrations.revisions import read_schema
 
-    scripts = ScriptDirectory(migrations.__path__[0])
-    revision, head = MigrationContext.configure(connection).get_current_revision(), scripts.get_current_head()
-    if revision == head:
-        return [Finding("schema", "ok", f"revision {revision}")]
-    if revision is None:
+    schema = read_schema(connection)
+    if schema.revision is None:
         return [Finding("schema", "error", "the database is empty", "run `linewatch migrate`")]
-    if revision in {script.revision for script in scripts.walk_revisions()}:
-        return [Finding("schema", "error", f"revision {revision} instead of {head}", "run `linewatch migrate`")]
+    if schema.is_older:
+        found = f"revision {schema.revision} instead of {schema.needed}"
+        return [Finding("schema", "error", found, "run `linewatch migrate`")]
+    if schema.is_known:
+        return [Finding("schema", "ok", f"revision {schema.revision}")]
     origin = compatibility.read(connection)
-    if origin is not None and origin.revision == revision and origin.allows(version("linewatch")):
-        found = f"revision {revision} of Linewatch {origin.migrated_by}, which works with this version"
-        return [
-            Finding(
-                "schema",
-                "note",
-                found,
-                f"upgrade Linewatch here to {origin.migrated_by}, if you do not mean to go back",
-            )
-        ]
-    found = f"revision {revision}, which is newer than {head} of this version"
+    if origin is not None and origin.revision == schema.revision and origin.allows(version("linewatch")):
+        found = f"revision {schema.revision} of Linewatch {origin.migrated_by}, which works with this version"
+        remedy = f"upgrade Linewatch here to {origin.migrated_by}, if you do not mean to go back"
+        return [Finding("schema", "note", found, remedy)]
+    found = f"revision {schema.revision}, which is newer than {schema.needed} of this version"
     return [Finding("schema", "error", found, "upgrade Linewatch here: a newer version has migrated the database")]
 
 

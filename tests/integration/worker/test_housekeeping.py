@@ -3,6 +3,7 @@
 import datetime as dt
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def stale_thumbnail(store: FolderStore) -> Path:
     store.put(source.key, b"jpeg")
     os.utime(store.path(source.key), (0, 0))
     return store.path(source.key)
+
+
+def test_it_ends_when_its_worker_stops(engine: Engine, settings: Settings, store: FolderStore) -> None:
+    file, stopping = stale_upload(store), threading.Event()
+    stopping.set()
+    Housekeeping(settings, engine, store, stopping).run()
+    assert file.exists()
 
 
 def test_each_job_logs_what_it_did(
