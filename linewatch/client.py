@@ -265,6 +265,13 @@ class Client:
     set_challenger = _blocking(Operations.set_challenger)
     end_challenger = _blocking(Operations.end_challenger)
 
+    # Legal holds
+
+    legal_holds = _iterating(Operations.legal_holds)
+    legal_hold = _blocking(Operations.legal_hold)
+    set_legal_hold = _blocking(Operations.set_legal_hold)
+    release_legal_hold = _blocking(Operations.release_legal_hold)
+
     # The state of the system and of a recipe
 
     system = _blocking(Operations.system)

@@ -64,6 +64,7 @@ program = CommandGroup(
         "results": "linewatch.cli.commands.results:results",
         "rescore": "linewatch.cli.commands.rescoring.runs:rescore",
         "webhooks": "linewatch.cli.commands.webhooks:webhooks",
+        "holds": "linewatch.cli.commands.holds:holds",
         "keys": "linewatch.server.commands.keys:api_keys",
         "retention": "linewatch.server.commands.retention:retention",
     },

@@ -79,6 +79,13 @@ def test_a_hold_is_set_listed_and_released_with_actor_and_reason(http: httpx.Cli
     page = http.get("/v1/legal-holds", params={"limit": 1}).json()
     following = http.get("/v1/legal-holds", params={"limit": 1, "cursor": page["next_cursor"]}).json()
     assert (following["items"], following["next_cursor"]) == ([hold], None)
+    for filters, listed in (
+        ({"lot_id": "L-204"}, [hold]),
+        ({"part_id": "SN-1"}, [other]),
+        ({"lot_id": "L-204", "part_id": "SN-1"}, [other, hold]),
+        ({"lot_id": "SN-1", "part_id": "L-204"}, []),
+    ):
+        assert http.get("/v1/legal-holds", params=filters).json()["items"] == listed
 
     released = http.post(f"/v1/legal-holds/{hold['id']}/release", json={"reason": "settled"}).json()
     assert (released["released_by"], released["release_reason"]) == ("local", "settled")
