@@ -35,9 +35,7 @@ class LegalHolds(Session):
         """One legal hold."""
         return await self._get(LegalHold, url_path("legal-holds", hold_id))
 
-    async def set_legal_hold(
-        self, *, lot_id: str | None = None, part_id: str | None = None, reason: str
-    ) -> LegalHold:
+    async def set_legal_hold(self, *, lot_id: str | None = None, part_id: str | None = None, reason: str) -> LegalHold:
         """Set a hold on a lot or on a part. From the response on, nothing of it is removed until you release the hold.
 
         Example:
