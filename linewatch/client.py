@@ -171,6 +171,7 @@ class Client:
     reviews = _iterating(Operations.reviews)
     part = _blocking(Operations.part)
     image = _blocking(Operations.image)
+    image_link = _blocking(Operations.image_link)
     anomaly_map = _blocking(Operations.anomaly_map)
     heatmap = _blocking(Operations.heatmap)
     thumbnail = _blocking(Operations.thumbnail)

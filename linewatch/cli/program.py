@@ -58,6 +58,7 @@ program = CommandGroup(
         "status": "linewatch.cli.commands.status:status",
         "show": "linewatch.cli.commands.inspections:show",
         "list": "linewatch.cli.commands.inspections:list_inspections",
+        "image": "linewatch.cli.commands.inspections:image",
         "export": "linewatch.cli.commands.inspections:export",
         "review": "linewatch.cli.commands.inspections:review",
         "part": "linewatch.cli.commands.parts:part",
