@@ -7,6 +7,7 @@ import click
 
 from linewatch.cli import failures
 from linewatch.cli.groups import CommandGroup
+from linewatch.cli.terminal import print_any_text
 
 
 @click.pass_context
@@ -74,6 +75,7 @@ program = CommandGroup(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command, like `linewatch.cli.run`, and return its exit code."""
+    print_any_text()
     try:
         _refuse_non_utf8(arguments)
         with program.make_context("linewatch", list(arguments)) as context:

@@ -121,7 +121,8 @@ class Transport:
 
     async def link(self, call: Request) -> str | None:
         """The link to another system that a request gets as its response; None if it gets the content itself."""
-        return (await self.send(replace(call, takes_link=True))).headers.get("Location")
+        location: str | None = (await self.send(replace(call, takes_link=True))).headers.get("Location")
+        return location
 
     async def linked_content(self, call: Request) -> bytes:
         """The body of the response, or of what it links to.

@@ -1,6 +1,6 @@
 """`linewatch recipes`: list and change recipes."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -133,9 +133,9 @@ def _policy(system: "Client", recipe: str, days: dict[str, Any]) -> "RetentionPo
     """Return the recipe's policy with other days; None if it limits nothing."""
     if not days:
         return None
-    changed: Any = {name: None if value == _FOREVER else value for name, value in days.items()}
-    policy: RetentionPolicy = {**(system.recipe(recipe).retention or {}), **changed}
-    return policy if any(policy.values()) else None
+    changed = {name: None if value == _FOREVER else value for name, value in days.items()}
+    policy = {**(system.recipe(recipe).retention or {}), **changed}
+    return cast("RetentionPolicy", policy) if any(policy.values()) else None
 
 
 def _describe(recipe: "Recipe") -> str:
