@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -87,10 +88,11 @@ def test_a_retired_version_is_not_activated_until_its_bundle_is_there_again(engi
     removed(engine, store)
     with engine.begin() as connection:
         assert model_versions.rollback(connection, RECIPE, actor="test").version == 3
-        for attempt in (
+        attempts: list[Callable[[], object]] = [
             lambda: model_versions.rollback(connection, RECIPE, actor="test"),
             lambda: model_versions.activate(connection, RECIPE, 1, actor="test"),
-        ):
+        ]
+        for attempt in attempts:
             with pytest.raises(Refused, match="its bundle was removed: upload it again") as refused:
                 attempt()
             assert refused.value.code is Code.MODEL_NOT_READY
