@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .bench/.ready
+CLIENT := $(filter-out linewatch/server/ %__pycache__/,$(wildcard linewatch/*/)) $(wildcard linewatch/*.py)
 DEMO_ARGS ?=
 TEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
@@ -62,10 +63,11 @@ soak: $(READY) ## random faults under steady uploads for ten minutes (SOAK_ARGS=
 docs: $(READY) ## the documentation site, in .site/
 	$(BIN)/python -m mkdocs build --strict
 
-lint: $(READY) ## style, types, layers, Dockerfile and Compose file
+lint: $(READY) ## style, types (of the client on Windows, too), layers, Dockerfile and Compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/windows $(CLIENT)
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         WebhookInvalid,
     )
     from linewatch.types.drift import Drift, DriftEpisode
+    from linewatch.types.holds import LegalHold
     from linewatch.types.related import InspectionRescore, Neighbours, SimilarInspection, SimilarInspections
     from linewatch.types.rescoring import RescoreResult, RescoreRun, RunActivation
     from linewatch.types.results import (
@@ -42,6 +43,7 @@ _NAMES = {
         BundleRejected CursorLost GateNotMet LinewatchError Refused TimedOut Unreachable WebhookInvalid
     """,
     "linewatch.types.drift": "Drift DriftEpisode",
+    "linewatch.types.holds": "LegalHold",
     "linewatch.types.related": "InspectionRescore Neighbours SimilarInspection SimilarInspections",
     "linewatch.types.rescoring": "RescoreResult RescoreRun RunActivation",
     "linewatch.types.results": """
@@ -69,6 +71,7 @@ __all__ = [
     "GateNotMet",
     "Inspection",
     "InspectionRescore",
+    "LegalHold",
     "LinewatchError",
     "ModelVersion",
     "Neighbours",

@@ -171,6 +171,7 @@ class Client:
     reviews = _iterating(Operations.reviews)
     part = _blocking(Operations.part)
     image = _blocking(Operations.image)
+    image_link = _blocking(Operations.image_link)
     anomaly_map = _blocking(Operations.anomaly_map)
     heatmap = _blocking(Operations.heatmap)
     thumbnail = _blocking(Operations.thumbnail)
@@ -264,6 +265,13 @@ class Client:
     challenger = _blocking(Operations.challenger)
     set_challenger = _blocking(Operations.set_challenger)
     end_challenger = _blocking(Operations.end_challenger)
+
+    # Legal holds
+
+    legal_holds = _iterating(Operations.legal_holds)
+    legal_hold = _blocking(Operations.legal_hold)
+    set_legal_hold = _blocking(Operations.set_legal_hold)
+    release_legal_hold = _blocking(Operations.release_legal_hold)
 
     # The state of the system and of a recipe
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from core import partitions
 from core.access import audit, sessions
 from core.delivery import deliveries
-from core.feed import feed
+from core.feed import consumers, feed
 from core.intake import idempotency
 from core.queue import leases
 from core.retention import rounds
@@ -56,11 +56,13 @@ class Housekeeping:
             "thumbnails of old images": self._delete_old_thumbnails,
             "maps, heatmaps and reports": self._delete_made_files,
             "entries of the feed": partial(self._delete_old, partial(feed.expire, days=settings.feed_days)),
+            "abandoned consumers": partial(self._delete_old, consumers.delete_abandoned),
             "finished deliveries": partial(self._delete_old, deliveries.delete_old),
             "sessions": partial(self._delete_old, sessions.delete_ended),
             "idempotency keys": partial(self._delete_old, idempotency.delete_old_keys),
             "records of rescues": partial(self._delete_old, leases.delete_old_rescues),
             "the size of the store": self._count_images,
+            "training runs that nobody started": self._cancel_trainings,
             "folders of ended training runs": self._delete_training_folders,
             "retention": self._apply_retention,
         }
@@ -104,6 +106,11 @@ class Housekeeping:
         for day in days:  # each in its own transaction
             with self._engine.begin() as connection:
                 store_usage.count_day(connection, day)
+
+    def _cancel_trainings(self) -> str | None:
+        with self._engine.begin() as connection:
+            cancelled = runs.cancel_abandoned(connection)
+        return f"cancelled {cancelled}" if cancelled else None
 
     def _delete_training_folders(self) -> str | None:
         """Delete the checkpoints of runs that ended while no worker had claimed them."""

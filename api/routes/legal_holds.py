@@ -65,12 +65,16 @@ class HoldRelease(BaseModel):
 def list_legal_holds(
     services: Context,
     state: Annotated[State | None, Query(description="without it, all holds")] = None,
+    lot_id: Label | None = None,
+    part_id: Label | None = None,
     cursor: str | None = None,
     limit: Limit = 100,
 ) -> LegalHoldPage:
-    """List legal holds, newest first."""
+    """List legal holds, newest first. With `lot_id` and `part_id`, list the holds on either of them."""
     with services.transaction() as connection:
-        items, following = holds.list_page(connection, state=state, before=decode_cursor(cursor), limit=limit)
+        items, following = holds.list_page(
+            connection, state=state, lot_id=lot_id, part_id=part_id, before=decode_cursor(cursor), limit=limit
+        )
     return LegalHoldPage(items=[LegalHold.of(hold) for hold in items], next_cursor=encode_cursor(following))
 
 

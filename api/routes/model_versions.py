@@ -102,6 +102,8 @@ def _register(services: Services, bundle: VerifiedBundle, name: str, actor: str)
     with services.transaction() as connection:
         version, new = bundle.register(connection, name, actor=actor)
         document = _document(connection, version)
+    if not services.store.holds(bundle_key(bundle.sha256)):
+        raise Refused(Code.STORE_UNAVAILABLE, "An older copy of the bundle was being removed: send it again.")
     if version.state == "uploaded":
         services.publisher.call(Task.CHECK_MODEL, version.id, queue=BULK_QUEUE)
     return _with_size(services, document), new

@@ -268,5 +268,8 @@ def get_training_report(name: RecipePath, run_id: UUID, services: Context) -> Re
         raise Refused(
             Code.INVALID_TRANSITION, f"Training run {run_id} is {run.state}; only a completed one has a report."
         )
-    page = services.store.read(training_report_key(run_id))
+    try:
+        page = services.store.read(training_report_key(run_id))
+    except FileNotFoundError:
+        raise Refused(Code.NOT_FOUND, f"The report of training run {run_id} went with its model version.") from None
     return Response(page, media_type="text/html; charset=utf-8", headers=_PAGE)

@@ -142,11 +142,17 @@ def _read_snapshot(engine: Engine, draft: Backup, pg_dump: Path) -> _Snapshot:
 
 def _other_keys(connection: Connection) -> Iterator[str]:
     """Yield the keys of the model bundles and of the reports of trainings."""
-    for sha256 in connection.execute(text("SELECT DISTINCT sha256 FROM model_versions")).scalars():
+    kept = "version.state <> 'retired'"
+    bundles = f"SELECT DISTINCT sha256 FROM model_versions AS version WHERE {kept}"  # noqa: S608 - a constant
+    for sha256 in connection.execute(text(bundles)).scalars():
         yield bundle_key(sha256)
     if connection.execute(text("SELECT to_regclass('training_runs')")).scalar_one() is None:  # an older schema
         return
-    for run_id in connection.execute(text("SELECT id FROM training_runs WHERE state = 'completed'")).scalars():
+    reports = f"""
+        SELECT run.id FROM training_runs AS run JOIN model_versions AS version ON version.id = run.model_version_id
+        WHERE run.state = 'completed' AND {kept}
+    """  # noqa: S608 - a constant
+    for run_id in connection.execute(text(reports)).scalars():
         yield training_report_key(run_id)
 
 

@@ -4,7 +4,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, or_, select
+from sqlalchemy import Connection, Row, delete, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.functions import now
 
@@ -16,6 +16,9 @@ from core.feed.tables import feed_consumers
 
 INTERNAL = "linewatch:"
 """The prefix of consumers that are parts of Linewatch; clients cannot use it."""
+
+ABANDONED_DAYS = 365
+"""A consumer is deleted this long after its last acknowledgement, if entries that it had not read were removed."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,34 @@ def delete_consumer(connection: Connection, name: str, *, reader: Reader) -> Non
     _check_owner(name, owner, reader)
     connection.execute(delete(feed_consumers).where(feed_consumers.c.name == name))
     audit.record(connection, actor=reader.actor, action="consumer.deleted", subject=f"consumer:{name}", owner=owner)
+
+
+_ABANDONED = text("""
+    DELETE FROM feed_consumers USING (
+        SELECT name FROM feed_consumers, feed_state
+        WHERE acknowledged_at < now() - make_interval(days => :days) AND NOT starts_with(name, :internal)
+          AND substring(cursor FROM 9 FOR 8) < int8send(expired)  -- the number of the cursor
+        ORDER BY acknowledged_at LIMIT :at_most FOR UPDATE OF feed_consumers SKIP LOCKED
+    ) AS abandoned
+    WHERE feed_consumers.name = abandoned.name
+    RETURNING feed_consumers.name, feed_consumers.owner, feed_consumers.acknowledged_at
+""")
+
+
+def delete_abandoned(connection: Connection, *, at_most: int) -> int:
+    """Delete consumers that stopped reading `ABANDONED_DAYS` ago and have lost entries since. Returns how many."""
+    parameters = {"days": ABANDONED_DAYS, "internal": INTERNAL, "at_most": at_most}
+    rows = connection.execute(_ABANDONED, parameters).all()
+    for row in rows:
+        audit.record(
+            connection,
+            actor="retention",
+            action="consumer.deleted",
+            subject=f"consumer:{row.name}",
+            owner=row.owner,
+            acknowledged_at=row.acknowledged_at.isoformat(),
+        )
+    return len(rows)
 
 
 _MISSING = object()

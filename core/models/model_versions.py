@@ -1,4 +1,4 @@
-"""Model versions: immutable trained bundles of a recipe, `uploaded → ready | rejected`.
+"""Model versions: immutable trained bundles of a recipe, `uploaded → ready | rejected`, later `retired`.
 
 A worker checks each uploaded version: it loads the bundle and reproduces its golden scores. The first version of a
 recipe that becomes ready is activated automatically, unless its training found that it is not fit for use.
@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, text, update
 from sqlalchemy.sql.functions import now
 
+from core import removal_lock
 from core.access import audit
 from core.errors import Code, Refused
 from core.feed import events
@@ -120,11 +121,12 @@ def register(
 
     Returns:
         The version, and whether it is new: registering the same bundle again returns the same version. A rejected
-        version is then checked again, because the fault may have been the worker's.
+        version is then checked again, because the fault may have been the worker's, and a retired one is in use again.
 
     Raises:
         Refused: RECIPE_UNKNOWN.
     """
+    removal_lock.share(connection)  # from now on, the bundle is needed
     locked_recipe = recipes.lock(connection, recipe)
     existing = connection.execute(
         _SELECT.where(model_versions.c.recipe_id == locked_recipe.id, model_versions.c.sha256 == sha256)
@@ -165,10 +167,10 @@ def register(
 
 
 def _check_again(connection: Connection, version: ModelVersion) -> ModelVersion:
-    """`rejected → uploaded`. Does nothing in any other state."""
+    """`rejected | retired → uploaded`. Does nothing in any other state."""
     connection.execute(
         update(model_versions)
-        .where(model_versions.c.id == version.id, model_versions.c.state == "rejected")
+        .where(model_versions.c.id == version.id, model_versions.c.state.in_(("rejected", "retired")))
         .values(state="uploaded", rejection=None, decided_at=None, checks=0, check_until=None)
     )
     return by_id(connection, version.id)
@@ -300,22 +302,30 @@ def activate(connection: Connection, recipe: str, version: int, *, actor: str) -
     """
     locked_recipe = recipes.lock(connection, recipe)
     target = get(connection, recipe, version)
-    if target.state != "ready":
-        reason = f": {target.rejection}" if target.rejection else ""
-        raise Refused(
-            Code.MODEL_NOT_READY,
-            f"Version {version} of recipe {recipe!r} is {target.state}{reason}; only a ready version can be activated.",
-        )
+    _check_ready(target)
     if locked_recipe.active_version_id != target.id:
         _activate(connection, locked_recipe, target, actor=actor)
     return get(connection, recipe, version)
+
+
+def _check_ready(version: ModelVersion) -> None:
+    if version.state == "ready":
+        return
+    reason = f": {version.rejection}" if version.rejection else ""
+    if version.state == "retired":
+        reason = ", and its bundle was removed: upload it again"
+    raise Refused(
+        Code.MODEL_NOT_READY,
+        f"Version {version.version} of recipe {version.recipe!r} is {version.state}{reason}; only a ready version can "
+        "be activated.",
+    )
 
 
 def rollback(connection: Connection, recipe: str, *, actor: str) -> ModelVersion:
     """Activate the version that was active before the current one.
 
     Raises:
-        Refused: RECIPE_UNKNOWN; INVALID_TRANSITION if there is no earlier version.
+        Refused: RECIPE_UNKNOWN; INVALID_TRANSITION if there is no earlier version; MODEL_NOT_READY if it is retired.
     """
     locked_recipe = recipes.lock(connection, recipe)
     last_two = connection.execute(
@@ -327,8 +337,9 @@ def rollback(connection: Connection, recipe: str, *, actor: str) -> ModelVersion
     if len(last_two) < 2:
         raise Refused(Code.INVALID_TRANSITION, f"Recipe {recipe!r} has no earlier version to roll back to.")
     current, previous = last_two
-    connection.execute(update(activations).where(activations.c.id == current.id).values(rolled_back_at=now()))
     target = by_id(connection, previous.model_version_id)
+    _check_ready(target)
+    connection.execute(update(activations).where(activations.c.id == current.id).values(rolled_back_at=now()))
     _set_active(connection, locked_recipe, target, actor=actor, action="model.rolled_back")
     return by_id(connection, target.id)
 

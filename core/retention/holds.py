@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, or_, select, update
 from sqlalchemy.sql.functions import now
 
 from core import removal_lock
@@ -72,10 +72,24 @@ def get(connection: Connection, hold_id: UUID) -> Hold:
 
 
 def list_page(
-    connection: Connection, *, state: State | None, before: UUID | None, limit: int
+    connection: Connection,
+    *,
+    state: State | None,
+    lot_id: str | None = None,
+    part_id: str | None = None,
+    before: UUID | None,
+    limit: int,
 ) -> tuple[list[Hold], UUID | None]:
-    """Return one page of holds, newest first, and the `before` of the next page, or None at the end."""
+    """Return one page of holds, newest first, and the `before` of the next page, or None at the end.
+
+    Args:
+        lot_id, part_id: only holds on this lot or on this part; if both are named, on either.
+    """
     query = select(legal_holds).order_by(legal_holds.c.id.desc()).limit(limit + 1)
+    named = ((legal_holds.c.lot_id, lot_id), (legal_holds.c.part_id, part_id))
+    subjects = [column == value for column, value in named if value is not None]
+    if subjects:
+        query = query.where(or_(*subjects))
     if state == "active":
         query = query.where(legal_holds.c.released_at.is_(None))
     elif state == "released":

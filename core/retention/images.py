@@ -54,7 +54,7 @@ FROM training_images AS trained
 JOIN training_runs AS run ON run.id = trained.run_id
 LEFT JOIN model_versions AS version ON version.id = run.model_version_id
 """
-_OF_MODEL = "coalesce(version.state <> 'rejected', false)"
+_OF_MODEL = "coalesce(version.state NOT IN ('rejected', 'retired'), false)"
 _NEEDED_UNTIL_LATER = f"""
     NOT {_OF_MODEL} AND (run.state IN ('open', 'queued', 'running') OR run.finished_at >= :today - {TRAINING_DAYS})
 """

@@ -12,7 +12,7 @@ from core import removal_lock
 from core.retention import rules
 from core.retention.rules import Rules
 
-Kind = Literal["images", "inspections", "re-scoring runs"]
+Kind = Literal["images", "inspections", "re-scoring runs", "bundles", "training reports"]
 
 
 @dataclass(frozen=True)

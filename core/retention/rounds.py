@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from sqlalchemy import Connection, text
 
-from core.retention import images, months, rescore_runs, rows
+from core.retention import bundles, images, months, rescore_runs, rows
 from core.retention.months import Month
 from core.retention.removals import Removal, Scope, Step
 from core.retention.rules import HELD, Rules
@@ -14,12 +14,13 @@ from core.storage.image_store import Store
 def steps(scope: Scope, store: Store) -> Iterator[Step]:
     """Remove what has ended. A round may stop after any step; the next round continues.
 
-    Inspections go first, because images go with them.
+    Inspections go first, because images go with them; the images of retired versions go in the next round.
     """
     yield from months.remove(scope)
     yield from rows.remove(scope)
     yield from rescore_runs.remove(scope)
     yield from images.remove(scope, store)
+    yield from bundles.remove(scope, store)
 
 
 def totals(removals: Iterable[Removal]) -> list[Removal]:
@@ -33,7 +34,7 @@ def totals(removals: Iterable[Removal]) -> list[Removal]:
     return [sums[key] for key in sorted(sums, key=lambda key: (key[0], key[1] or 0))]
 
 
-def plan(scope: Scope) -> Iterator[Removal]:
+def plan(scope: Scope, store: Store) -> Iterator[Removal]:
     """Count what `steps` would remove now. Reads the months and days that may have something to remove."""
     with scope.engine.begin() as connection:
         rules = scope.rules(connection)
@@ -49,6 +50,7 @@ def plan(scope: Scope) -> Iterator[Removal]:
     for day in days:
         with scope.engine.begin() as connection:
             yield from images.count_removable(connection, rules, day)
+    yield from bundles.plan(scope, store)
 
 
 def _count_rows(connection: Connection, rules: Rules, table: str, month: Month | None) -> Iterator[Removal]:

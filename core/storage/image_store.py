@@ -30,6 +30,7 @@ STAGING = "tmp"
 THUMBNAILS = "thumbnails"
 GREY_SUFFIX = ".grey"
 TRAININGS = "trainings"
+BUNDLES, TRAINING_REPORTS = "models", "training-reports"
 ANOMALY_MAPS, HEATMAPS, REPORTS = MADE_FOLDERS = ("anomaly-maps", "heatmaps", "reports")
 
 _KEY = re.compile(r"\w+(?:[-./]\w+)*", re.ASCII)
@@ -47,7 +48,7 @@ def image_key(day: dt.date, sha256: bytes) -> str:
 
 def bundle_key(sha256: bytes) -> str:
     """Store key of a model bundle, by the digest of its manifest."""
-    return f"models/{sha256.hex()}.tar"
+    return f"{BUNDLES}/{sha256.hex()}.tar"
 
 
 def anomaly_map_key(image_sha256: bytes, model_sha256: bytes) -> str:
@@ -78,7 +79,7 @@ def grey_key(thumbnail: str) -> str:
 
 def training_report_key(run_id: UUID) -> str:
     """Store key of the HTML report of a training run."""
-    return f"training-reports/{run_id}.html"
+    return f"{TRAINING_REPORTS}/{run_id}.html"
 
 
 def training_folder_key(run_id: UUID) -> str:

@@ -104,12 +104,14 @@ def _store(system: System) -> Iterator[Metric]:
     store = system.store
     yield _gauge("store_images", "Uploaded images in the store, counted every ten minutes.", [((), store.images)])
     yield _gauge("store_image_bytes", "Size of the uploaded images, counted likewise.", [((), store.image_bytes)])
+    disk_of = (store.disk_of,)
     yield _gauge(
         "store_disk_size_bytes",
         "Size of the disk of the store; with a bucket, of its scratch folder.",
-        [((), store.disk_bytes)],
+        [(disk_of, store.disk_bytes)],
+        "of",
     )
-    yield _gauge("store_disk_free_bytes", "Free space on that disk.", [((), store.disk_free_bytes)])
+    yield _gauge("store_disk_free_bytes", "Free space on that disk.", [(disk_of, store.disk_free_bytes)], "of")
     yield _gauge("database_size_bytes", "Size of the database.", [((), system.database_bytes)])
 
 

@@ -21,6 +21,8 @@ from core.training_runs.tables import training_runs
 GOOD: Final = "good"
 """The label of the images to train on."""
 ENDED: Final = ("completed", "failed", "cancelled")
+ABANDONED_DAYS: Final = 30
+"""A run that nobody has started for so long is cancelled."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,21 @@ def cancel(connection: Connection, recipe: str, run_id: UUID, *, actor: str) -> 
         raise Refused(Code.INVALID_TRANSITION, f"Training run {run_id} is {run.state} and cannot be cancelled.")
     record(connection, run_id, "training_run.cancelled", actor)
     return run
+
+
+def cancel_abandoned(connection: Connection) -> int:
+    """Cancel runs that nobody has started for `ABANDONED_DAYS`, so that their images can end. Returns how many."""
+    cancelled = connection.execute(
+        text("""
+            UPDATE training_runs SET state = 'cancelled', finished_at = clock_timestamp(), reason = :reason
+            WHERE state = 'open' AND created_at < now() - make_interval(days => :days) RETURNING id
+        """),
+        {"days": ABANDONED_DAYS, "reason": f"It was not started within {ABANDONED_DAYS} days."},
+    ).scalars()
+    ids = list(cancelled)
+    for run_id in ids:
+        record(connection, run_id, "training_run.cancelled", "retention")
+    return len(ids)
 
 
 def record(connection: Connection, run_id: UUID, action: str, actor: str, **detail: Any) -> None:

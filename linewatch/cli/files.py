@@ -48,6 +48,16 @@ def kind_of(out: Path, requested: Kind | None, suffixes: Mapping[str, Kind]) -> 
     return requested or by_suffix or next(iter(suffixes.values()))
 
 
+def replace_with(path: Path, content: bytes) -> None:
+    """Write a file, which appears once it is complete."""
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write(out: Path, download: Callable[[Path], object], *, as_json: bool, **fields: Any) -> None:
     """Download to `out` and print a report; in JSON it includes `fields`."""
     if out == _STANDARD_OUTPUT:

@@ -5,7 +5,6 @@ accepted. If a burst got no answer, because the process or the connection ended 
 sent again unchanged under the same key, which prevents duplicates.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,8 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from linewatch.cli.cache import name_for
 from linewatch.cli.failures import CommandFailed
@@ -116,11 +117,7 @@ def opened(journals: Path, about: Mapping[str, Any], *, again: bool) -> Iterator
         CommandFailed: another process has locked the journal, or it cannot be read.
     """
     path = journals / f"{name_for(about)}.jsonl"
-    with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CommandFailed("another process is submitting this folder: wait until it ends") from None
+    with _locked(path.with_suffix(".lock")), path.open("a+b") as file:
         if again:
             file.truncate(0)
         try:
@@ -128,3 +125,17 @@ def opened(journals: Path, about: Mapping[str, Any], *, again: bool) -> Iterator
         except (ValueError, KeyError, TypeError) as error:
             raise CommandFailed(f"{path} is damaged ({error}): --again submits everything again") from error
         yield journal
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process. A file of its own: Windows lets nobody read what is locked."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise CommandFailed("another process is submitting this folder: wait until it ends") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -7,6 +7,7 @@ import click
 
 from linewatch.cli import failures
 from linewatch.cli.groups import CommandGroup
+from linewatch.cli.terminal import print_any_text
 
 
 @click.pass_context
@@ -58,12 +59,14 @@ program = CommandGroup(
         "status": "linewatch.cli.commands.status:status",
         "show": "linewatch.cli.commands.inspections:show",
         "list": "linewatch.cli.commands.inspections:list_inspections",
+        "image": "linewatch.cli.commands.inspections:image",
         "export": "linewatch.cli.commands.inspections:export",
         "review": "linewatch.cli.commands.inspections:review",
         "part": "linewatch.cli.commands.parts:part",
         "results": "linewatch.cli.commands.results:results",
         "rescore": "linewatch.cli.commands.rescoring.runs:rescore",
         "webhooks": "linewatch.cli.commands.webhooks:webhooks",
+        "holds": "linewatch.cli.commands.holds:holds",
         "keys": "linewatch.server.commands.keys:api_keys",
         "retention": "linewatch.server.commands.retention:retention",
     },
@@ -72,6 +75,7 @@ program = CommandGroup(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command, like `linewatch.cli.run`, and return its exit code."""
+    print_any_text()
     try:
         _refuse_non_utf8(arguments)
         with program.make_context("linewatch", list(arguments)) as context:

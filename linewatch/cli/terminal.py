@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def print_any_text() -> None:
-    """Escape characters that the streams cannot encode, such as names of files, instead of failing."""
+    """Escape characters that the streams cannot encode, such as names of files, instead of failing.
+
+    Consoles of Windows and logs of services have encodings of their own.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

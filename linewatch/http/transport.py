@@ -49,6 +49,7 @@ class Request:
         wait: seconds that the server is asked to wait; the timeout is extended by them.
         key: its `Idempotency-Key`, which makes it safe to repeat.
         harmless_twice: whether a POST without a key may be repeated.
+        takes_link: whether a redirect to another system is a response; otherwise it is refused.
     """
 
     method: str
@@ -58,6 +59,7 @@ class Request:
     wait: float = 0.0
     key: str | None = None
     harmless_twice: bool = False
+    takes_link: bool = False
 
     @property
     def repeatable(self) -> bool:
@@ -117,6 +119,33 @@ class Transport:
         """The body of a GET."""
         return (await self.send(Request("GET", path))).content
 
+    async def link(self, call: Request) -> str | None:
+        """The link to another system that a request gets as its response; None if it gets the content itself."""
+        location: str | None = (await self.send(replace(call, takes_link=True))).headers.get("Location")
+        return location
+
+    async def linked_content(self, call: Request) -> bytes:
+        """The body of the response, or of what it links to.
+
+        Raises:
+            Unreachable: nothing responds at the link.
+            LinewatchError: the other system refuses it.
+        """
+        response = await self.send(replace(call, takes_link=True))
+        if response.next_request is None:
+            return response.content
+        request = response.next_request
+        request.headers.pop("Authorization", None)  # for this system alone, wherever the link leads
+        place = f"{request.url.scheme}://{request.url.netloc.decode()}"
+        try:
+            linked = await self.executor.send(request)
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"the link leads to {place}, which cannot be reached ({reason})") from error
+        if not linked.is_success:
+            raise LinewatchError(f"the link leads to {place}, which responded with {linked.status_code}")
+        return linked.content
+
     async def download(self, call: Request, to: Path) -> None:
         """Stream the response to a file, which appears once it is complete."""
         await self.send(call, to=to)
@@ -141,7 +170,7 @@ class Transport:
         return LinewatchError(f"{self.url} responds, but it is not Linewatch: does another program listen there?")
 
     async def send(self, call: Request, *, to: Path | None = None) -> httpx.Response:
-        """Return the response, which is a success. If `to` is set, the body is written to that file."""
+        """Return the response, which is a success, or a link. If `to` is set, the body is written to that file."""
         begun = time.monotonic()
         attempt = broken = 0
         while True:
@@ -154,7 +183,7 @@ class Transport:
                 broken += 1
                 error, pause = unreachable, _pause(attempt)
             else:
-                if response.is_success or (broken and _already_deleted(call, response)):
+                if _is_response(call, response) or (broken and _already_deleted(call, response)):
                     if attempt:
                         self._on_wait(None, time.monotonic() - begun)
                     return response
@@ -218,6 +247,11 @@ class Transport:
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise Unreachable(f"no response from {self.url} ({reason}){_describe_uncertainty(call)}") from error
+
+
+def _is_response(call: Request, response: httpx.Response) -> bool:
+    """Whether a response is what was asked for."""
+    return response.is_success or (call.takes_link and response.has_redirect_location)
 
 
 def _already_deleted(call: Request, response: httpx.Response) -> bool:

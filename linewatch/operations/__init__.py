@@ -7,6 +7,7 @@ from linewatch.operations.batches import Batches
 from linewatch.operations.endpoints import Endpoints
 from linewatch.operations.feed import Feed
 from linewatch.operations.inspections import Inspections
+from linewatch.operations.legal_holds import LegalHolds
 from linewatch.operations.model_versions import ModelVersions
 from linewatch.operations.monitoring import Monitoring
 from linewatch.operations.parts import Parts
@@ -25,6 +26,7 @@ class Operations(
     Reviews,
     Batches,
     Parts,
+    LegalHolds,
     Recipes,
     ModelVersions,
     TrainingRuns,

@@ -143,6 +143,8 @@ def _write_cursor(file: Path, cursor: str) -> None:
         new.flush()
         os.fsync(new.fileno())
     draft.replace(file)
+    if os.name == "nt":  # Windows opens no folders
+        return
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

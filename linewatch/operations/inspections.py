@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -12,12 +13,14 @@ from uuid import UUID
 
 from linewatch.errors import Refused
 from linewatch.http.executors import TaskPool
-from linewatch.http.request_bodies import FilePart, ImageFile, as_text, form, open_image
+from linewatch.http.request_bodies import Body, FilePart, ImageFile, as_text, form, open_image
 from linewatch.http.transport import Request
 from linewatch.operations.session import Session, key_or_new, url_path
 from linewatch.types.results import Inspection, InspectionPage
 
 _AHEAD = 2  # images that `submit_many` reads from its input for each one that is being sent
+
+_REDIRECT = {"redirect": "true"}  # asks for a link to the bucket, if images are in one
 
 
 class Fields(TypedDict, total=False):
@@ -251,9 +254,35 @@ class Inspections(Session):
         new = {"verdict": verdict, "reviewer": reviewer, "reason": reason}
         return await self._post(Inspection, url_path("inspections", inspection_id, "reviews"), new)
 
-    async def image(self, inspection_id: UUID | str) -> bytes:
-        """The image as it was submitted, encoded."""
-        return await self._transport.content(url_path("inspections", inspection_id, "image"))
+    async def image(self, inspection_id: UUID | str, *, redirect: bool = False) -> bytes:
+        """The image as it was submitted, encoded.
+
+        Args:
+            redirect: read it from the bucket that stores it, if the system gives links (`image_link`). This machine
+                must reach the bucket.
+
+        Raises:
+            Refused: the `retention` of its recipe has removed it (`image_expired`).
+        """
+        path = url_path("inspections", inspection_id, "image")
+        if not redirect:
+            return await self._transport.content(path)
+        return await self._transport.linked_content(Request("GET", path, _REDIRECT))
+
+    async def image_link(self, inspection_id: UUID | str) -> str | None:
+        """A link to the image that anyone can use for a while, without an API key.
+
+        None unless images are in a bucket and `LINEWATCH_STORE_LINK_SECONDS` is set.
+
+        Example:
+            inspection = lw.submit("part.png", recipe="ring", wait=30)
+            print(lw.image_link(inspection.id))
+
+        Raises:
+            Refused: the `retention` of its recipe has removed the image (`image_expired`).
+        """
+        path = url_path("inspections", inspection_id, "image")
+        return await self._transport.link(Request("GET", path, _REDIRECT, body=_first_byte))
 
     async def anomaly_map(self, inspection_id: UUID | str) -> bytes:
         """The anomaly of each place: a `.npy` file, float32, (rows, columns) of the detector's grid.
@@ -265,3 +294,8 @@ class Inspections(Session):
     async def heatmap(self, inspection_id: UUID | str) -> bytes:
         """The image with its heatmap as a PNG, on a scale that the inspection's threshold fixes."""
         return await self._transport.content(url_path("inspections", inspection_id, "heatmap"))
+
+
+def _first_byte() -> AbstractContextManager[Body]:
+    """The headers of a request whose content is not needed, only its link. A HEAD would get no problem document."""
+    return nullcontext({"headers": {"Range": "bytes=0-0"}})

@@ -232,7 +232,7 @@ class ModelVersion(Result, frozen=True):
     """One immutable bundle of a recipe.
 
     Attributes:
-        state: `uploaded`, `ready` or `rejected`.
+        state: `uploaded`, `ready`, `rejected` or `retired` (without its bundle).
         rejection: why a worker rejected it.
         manifest: `manifest.json` of its bundle; empty in a webhook, because it may be large.
         thresholds: the thresholds in force.

@@ -1,4 +1,4 @@
-"""`linewatch show`, `list`, `export` and `review`: read inspections and overrule their verdicts."""
+"""`linewatch show`, `list`, `image`, `export` and `review`: read inspections and overrule their verdicts."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from linewatch.cli.failures import WrongUse
-from linewatch.cli.files import check, kind_of, out_option, write
+from linewatch.cli.failures import CommandFailed, WrongUse
+from linewatch.cli.files import check, kind_of, out_option, replace_with, write
 from linewatch.cli.options import (
     EARLIEST,
+    FOLDER_OR_FILE,
     LATEST,
     client,
     limit_option,
@@ -97,6 +98,33 @@ def list_inspections(limit: int, url: str, api_key: str | None, as_json: bool, *
     with client(url, api_key) as system:
         matching = system.inspections(page_size=min(limit, _PAGE), **filters)
         print_inspections(islice(matching, limit), as_json)
+
+
+@click.command("image")
+@inspection_argument
+@click.option("--out", type=FOLDER_OR_FILE, help="The file to write; - is standard output.")
+@click.option("--link", "is_link", is_flag=True, help="Print a link that anyone can use for a while, without a key.")
+@system_options
+def image(inspection_id: str, out: Path | None, is_link: bool, url: str, api_key: str | None, as_json: bool) -> None:
+    """Write the image of an inspection to a file, as it was submitted, or print a link to it.
+
+    There are links if images are in a bucket and LINEWATCH_STORE_LINK_SECONDS is set.
+    """
+    if (out is None) != is_link:
+        raise WrongUse("name either --out or --link")
+    if out is not None:
+        check(out, as_json)
+    with client(url, api_key) as system:
+        if out is not None:
+            write(out, lambda path: replace_with(path, system.image(inspection_id)), as_json=as_json)
+            return
+        link = system.image_link(inspection_id)
+    if link is None:
+        raise CommandFailed(f"{url} gives no links: use --out, or see LINEWATCH_STORE_LINK_SECONDS")
+    if as_json:
+        print_json({"link": link})
+        return
+    click.echo(link)
 
 
 @click.command("export")

@@ -15,7 +15,6 @@ import click
 from linewatch.cli.cache import cache_folder
 from linewatch.cli.failures import CommandFailed, WrongUse
 from linewatch.cli.options import FOLDER_OR_FILE, WaitNotice, part_options, system_options
-from linewatch.cli.terminal import print_any_text
 from linewatch.cli.watching.filing import After, Filing
 from linewatch.cli.watching.journal import WatchJournal, opened
 from linewatch.cli.watching.notices import Notices
@@ -91,7 +90,6 @@ def watch(
     filing = _filing(folder.absolute(), After(after), accepted, rejected)
     if once and not filing.folder.exists():
         raise CommandFailed(f"{folder} does not exist: name the folder that the cameras write into")
-    print_any_text()  # the log of a service may have an encoding of its own
     notices = Notices(as_json=as_json)
     job = _Job(reading, filing, ignore, notices, Pace(settle, every), once=once)
     about = {"url": url.rstrip("/"), "folder": str(filing.folder)}

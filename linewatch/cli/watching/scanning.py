@@ -79,9 +79,9 @@ class Folder:
 
 
 def _stamps(name: str, entry: "os.DirEntry[str]") -> Iterator[Stamp]:
-    """The stamp of an entry, unless it has just vanished."""
+    """The stamp of an entry, unless it has just vanished. On Windows, the entry itself may be out of date."""
     try:
-        status = entry.stat(follow_symlinks=False)
+        status = os.stat(entry.path, follow_symlinks=False)  # noqa: PTH116 - a Path for each file takes longer
     except FileNotFoundError:
         return
     yield Stamp(name, status.st_size, status.st_mtime_ns)

@@ -24,7 +24,7 @@ def retention(dry_run: bool, data: Path | None, as_json: bool) -> None:
     """Remove what the retention of the recipes lets go, without waiting for housekeeping.
 
     Housekeeping removes the same in the background, at most for a minute out of ten. Prints the number of images,
-    inspections and re-scoring runs by recipe, and the bytes that this frees on disks.
+    inspections, re-scoring runs and bundles by recipe, and the bytes that this frees on disks.
     """
     from core.database import create_unbounded
     from linewatch.server.commands.server_settings import settings_of
@@ -53,9 +53,10 @@ def _removals(settings: "Settings", engine: "Engine", *, dry_run: bool) -> "list
     from core.storage.stores import open_store
 
     scope = Scope(engine, dt.datetime.now(dt.UTC).date(), settings.feed_days)
+    store = open_store(settings)
     if dry_run:
-        return rounds.totals(rounds.plan(scope))
-    return rounds.totals(one for step in rounds.steps(scope, open_store(settings)) for one in step)
+        return rounds.totals(rounds.plan(scope, store))
+    return rounds.totals(one for step in rounds.steps(scope, store) for one in step)
 
 
 def _names(engine: "Engine") -> dict[int, str]:

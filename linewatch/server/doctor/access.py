@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, text
 
-from core.settings import Settings
+from core.settings import LOOPBACK_HOSTS, Settings
 from linewatch.cli.options import client
 from linewatch.errors import LinewatchError, Unreachable
 from linewatch.server.doctor.findings import Finding, Level
@@ -65,6 +65,14 @@ def check_access(settings: Settings, url: str, api: Finding, connection: Connect
     if required or (required is None and settings.auth_required):
         return _check_keys(connection)
     return [Finding("access", "ok", "no keys are needed: only this machine can reach the api")]
+
+
+def check_metrics(settings: Settings) -> list[Finding]:
+    """Report an open port of metrics, which need no key."""
+    if not settings.metrics_port or settings.metrics_host in LOOPBACK_HOSTS:
+        return []
+    found = f"metrics of workers are served without keys on {settings.metrics_host}, from port {settings.metrics_port}"
+    return [Finding("metrics", "note", found, "let only Prometheus reach them: a firewall, or LINEWATCH_METRICS_HOST")]
 
 
 def _port_of(url: str) -> int:

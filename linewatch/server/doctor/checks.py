@@ -55,7 +55,7 @@ def _check_files(settings: Settings, connection: Connection | None) -> list[Find
 def _check_api(installation: Installation, connection: Connection | None) -> list[Finding]:
     settings, url = installation.settings, installation.url
     api = access.check_api(url, installation.api_key)
-    findings = [api, *_run("port", access.check_port, url, api)]
+    findings = [api, *_run("port", access.check_port, url, api), *_run("metrics", access.check_metrics, settings)]
     findings += _run("access", access.check_access, settings, url, api, connection)
     if connection is not None and api.level == "ok":
         findings += _run("system", access.check_system, settings, connection)

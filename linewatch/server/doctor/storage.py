@@ -84,9 +84,14 @@ def check_disk(settings: Settings, connection: Connection | None) -> list[Findin
     if space.of == "scratch":
         connection = None
     daily = None if connection is None else _bytes_per_day(connection)
+    is_removed = connection is not None and _has_retention(connection)
     share = space.free_bytes / space.bytes
     found = f"{space.free_bytes / 1e9:.1f} of {space.bytes / 1e9:.1f} GB free ({share:.0%})"
-    found += " for the scratch folder of the bucket" if space.of == "scratch" else _trend(space, daily)
+    found += (
+        " for the scratch folder of the bucket"
+        if space.of == "scratch"
+        else _trend(space, daily, is_removed=is_removed)
+    )
     days = _days_left(space, daily)
     if not space.is_low and (days is None or days > _SOON_DAYS):
         return [Finding("disk", "ok", found)]
@@ -112,11 +117,17 @@ def _days_left(space: Disk, daily: float | None) -> float | None:
     return space.free_bytes / daily if daily else None
 
 
-def _trend(space: Disk, daily: float | None) -> str:
+def _has_retention(connection: Connection) -> bool:
+    query = text("SELECT EXISTS (SELECT FROM recipes WHERE retention <> 'null')")
+    return bool(connection.execute(query).scalar_one())
+
+
+def _trend(space: Disk, daily: float | None, *, is_removed: bool) -> str:
     days = _days_left(space, daily)
     if daily is None or days is None:
         return ""
-    return f"; images of {daily / 1e9:.2f} GB a day came in the last week: room for {days:.0f} days"
+    uncounted = ", and for more with what the retention of recipes removes" if is_removed else ""
+    return f"; images of {daily / 1e9:.2f} GB a day came in the last week: room for {days:.0f} days{uncounted}"
 
 
 def check_archives(settings: Settings) -> list[Finding]:

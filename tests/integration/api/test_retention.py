@@ -1,7 +1,9 @@
 """Policies and legal holds over HTTP, and the answers for what was removed."""
 
 import datetime as dt
+import io
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
@@ -12,6 +14,7 @@ from core.retention import rounds
 from core.retention.removals import Scope
 from core.settings import Settings
 from core.storage.folder_store import FolderStore
+from core.vision.bundle.tar import pack
 from tests.fixtures.api_process import running_api
 from tests.fixtures.part_images import png
 from tests.fixtures.retained_plant import Part, Plant, build, part_id
@@ -79,6 +82,13 @@ def test_a_hold_is_set_listed_and_released_with_actor_and_reason(http: httpx.Cli
     page = http.get("/v1/legal-holds", params={"limit": 1}).json()
     following = http.get("/v1/legal-holds", params={"limit": 1, "cursor": page["next_cursor"]}).json()
     assert (following["items"], following["next_cursor"]) == ([hold], None)
+    for filters, listed in (
+        ({"lot_id": "L-204"}, [hold]),
+        ({"part_id": "SN-1"}, [other]),
+        ({"lot_id": "L-204", "part_id": "SN-1"}, [other, hold]),
+        ({"lot_id": "SN-1", "part_id": "L-204"}, []),
+    ):
+        assert http.get("/v1/legal-holds", params=filters).json()["items"] == listed
 
     released = http.post(f"/v1/legal-holds/{hold['id']}/release", json={"reason": "settled"}).json()
     assert (released["released_by"], released["release_reason"]) == ("local", "settled")
@@ -186,3 +196,24 @@ def test_uploads_are_refused_while_the_store_has_too_little_room(settings: Setti
         assert system["store"]["min_free_bytes"] == 10**18
         assert any("uploads are refused" in reason for reason in system["health"]["reasons"])
         assert http.get("/v1/inspections").json()["items"] == []
+
+
+def test_the_bundle_of_a_retired_version_is_uploaded_again(
+    http: httpx.Client, engine: Engine, settings: Settings, bundle: Path
+) -> None:
+    http.post("/v1/recipes", json={"name": "ring"})
+    tar = io.BytesIO()
+    pack(bundle, tar)
+    versions = "/v1/recipes/ring/model-versions"
+    uploaded = http.post(versions, content=tar.getvalue()).json()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE model_versions SET state = 'retired'"))
+    FolderStore(settings.store_url).delete([f"models/{uploaded['sha256']}.tar"])
+    retired = http.get(f"{versions}/1").json()
+    assert (retired["state"], retired["bundle_bytes"]) == ("retired", None)
+    assert http.get(f"{versions}/1/bundle").status_code == 404
+    refused = http.post(f"{versions}/1/activate")
+    assert (refused.status_code, refused.json()["code"]) == (409, "model_not_ready")
+    again = http.post(versions, content=tar.getvalue())
+    assert (again.status_code, again.json()["state"]) == (200, "uploaded")
+    assert http.get(f"{versions}/1/bundle").content == tar.getvalue()

@@ -16,7 +16,8 @@ from sqlalchemy.engine import make_url
 
 from core.access import keys
 from core.database import create_unbounded
-from core.models import model_versions
+from core.models import model_versions, recipes
+from core.models.retention_policies import RetentionPolicy
 from core.settings import Settings
 from core.settings import settings as read_settings
 from core.storage.folder_store import FolderStore
@@ -219,7 +220,11 @@ def test_a_disk_that_is_full_or_soon_will_be_is_found(
     [found] = [finding for finding in doctor()["findings"] if finding["what"] == "disk"]
     assert found["level"] == level
     if daily:
-        assert f"room for {free / daily:.0f} days" in found["found"]
+        assert found["found"].endswith(f"room for {free / daily:.0f} days")
+        with engine.begin() as connection:
+            recipes.create(connection, "ring", retention=RetentionPolicy(ok_images_days=30), actor="test")
+        [found] = [finding for finding in doctor()["findings"] if finding["what"] == "disk"]
+        assert found["found"].endswith("more with what the retention of recipes removes")
 
 
 def test_a_damaged_bundle_of_an_active_version_is_an_error(
@@ -254,6 +259,14 @@ def test_a_public_address_needs_keys(
     with engine.begin() as connection:
         keys.create(connection, "me", ["admin"], actor="test")
     assert "access" not in doctor.problems()
+
+
+def test_metrics_that_other_machines_can_read_are_a_note(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINEWATCH_METRICS_PORT", "9464")
+    assert "metrics" not in [finding["what"] for finding in doctor()["findings"]]
+    monkeypatch.setenv("LINEWATCH_METRICS_HOST", "0.0.0.0")  # noqa: S104 - what is checked
+    [found] = [finding for finding in doctor()["findings"] if finding["what"] == "metrics"]
+    assert (found["level"], "0.0.0.0, from port 9464" in found["found"]) == ("note", True)
 
 
 def test_a_running_api_is_asked_whether_it_needs_keys(

@@ -23,6 +23,8 @@ from core.training_runs.requests import InspectionSource, TrainingRequest
 from tests.fixtures.retained_plant import Part, Plant, build, remaining
 from worker.housekeeping import STALE_UPLOAD_SECONDS, Housekeeping
 
+TRAINING = TrainingRequest(inspections=InspectionSource())
+
 
 @pytest.fixture
 def store(settings: Settings) -> FolderStore:
@@ -145,3 +147,22 @@ def test_housekeeping_applies_the_policies_and_forgets_old_audit_events(
         kept = connection.execute(text("SELECT action FROM audit_events WHERE subject = 'test:1'")).scalars().all()
     assert tuple(usage) == (1, 1000)
     assert kept == ["aged.80"]
+
+
+def test_a_training_that_nobody_starts_is_cancelled(
+    engine: Engine, settings: Settings, store: FolderStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with engine.begin() as connection:
+        recipes.create(connection, "ring", actor="test")
+        old, new, queued = (runs.create(connection, "ring", TRAINING, actor="test").id for _ in range(3))
+        runs.start(connection, "ring", queued, actor="test")
+        connection.execute(
+            text("UPDATE training_runs SET created_at = created_at - interval '31 days' WHERE id <> :new"), {"new": new}
+        )
+    Housekeeping(settings, engine, store).run()
+    with engine.begin() as connection:
+        states = [runs.get(connection, "ring", run_id).state for run_id in (old, new, queued)]
+        assert states == ["cancelled", "open", "queued"]
+        assert "30 days" in str(runs.get(connection, "ring", old).reason)
+    assert "housekeeping of training runs that nobody started: cancelled 1" in caplog.text

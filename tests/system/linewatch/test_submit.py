@@ -123,7 +123,7 @@ def test_a_killed_run_is_continued_without_duplicate_or_missing_images(
     journals = tmp_path / "cache" / "linewatch" / "submissions"
 
     def entries() -> list[dict[str, Any]]:
-        return [json.loads(line) for path in journals.glob("*") for line in path.read_text().splitlines()]
+        return [json.loads(line) for path in journals.glob("*.jsonl") for line in path.read_text().splitlines()]
 
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(4711)"))

@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "../../vendor/hooks.mjs";
 import { Grid } from "../components/grid.js";
 import { InspectionCard } from "../components/inspection-card.js";
+import { Holds, useHolds } from "../components/legal-holds.js";
 import { Empty, Failure, Loading } from "../components/states.js";
 import { html } from "../html.js";
 import { useListing } from "../listing.js";
@@ -17,12 +18,14 @@ const CARD = { narrowest: 168, text: 142, gap: 12 }; // pixels; the height of `.
 export function Gallery({ query }) {
   const filter = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
   const listing = useListing(filter);
+  const holds = useHolds(query);
   const selection = useSelection(listing.items);
   const isFiltered = Object.keys(filter).some((name) => name !== "recipe");
   const selected = listing.items.filter(({ id }) => selection.ids.has(id));
   return html`
     <div class="view-head"><h1>${t("nav.inspections")}</h1><${Exports} filter=${filter} /></div>
     <${Filters} query=${query} />
+    <${Holds} of=${query} holds=${holds} />
     <${SubmitImages} recipe=${query.recipe} />
     ${listing.problem && html`<${Failure} problem=${listing.problem} retry=${listing.more} />`}
     ${listing.ended && listing.items.length === 0 && html`<${NothingFound} isFiltered=${isFiltered} recipe=${query.recipe} />`}

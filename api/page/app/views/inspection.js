@@ -4,6 +4,7 @@ import { useResource } from "../api.js";
 import { Icon } from "../components/icon.js";
 import { InspectionImage } from "../components/inspection-image.js";
 import { nameOf, thumbnailOf } from "../components/inspection-card.js";
+import { Holds, OnHold, useHolds } from "../components/legal-holds.js";
 import { Resource } from "../components/states.js";
 import { showToast } from "../components/toast.js";
 import { Verdict, outcome } from "../components/verdict.js";
@@ -20,9 +21,10 @@ export function InspectionView({ id, query }) {
 }
 
 function Loaded({ inspection, query, reload }) {
+  const holds = useHolds(inspection);
   return html`
     <div class="view-head">
-      <h1>${nameOf(inspection)}</h1><${Verdict} value=${outcome(inspection)} />
+      <h1>${nameOf(inspection)}</h1><${Verdict} value=${outcome(inspection)} /><${OnHold} holds=${holds} />
       <div class="actions"><${Neighbours} id=${inspection.id} query=${query} /><${Share} /></div>
     </div>
     <div class="inspection">
@@ -30,6 +32,7 @@ function Loaded({ inspection, query, reload }) {
       <div class="stack">
         <${Why} inspection=${inspection} />
         <${Reviews} inspection=${inspection} reload=${reload} />
+        <${Holds} of=${inspection} holds=${holds} />
         <${Facts} inspection=${inspection} />
         <${Rescores} inspection=${inspection} />
       </div>

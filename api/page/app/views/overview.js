@@ -9,6 +9,7 @@ import { html } from "../html.js";
 import { changeQuery } from "../router.js";
 import { t } from "../strings.js";
 import { RecipePanel } from "./recipe-panel.js";
+import { Retention } from "./retention.js";
 
 /** Periods by name: when they begin, and their buckets. */
 const PERIODS = {
@@ -27,6 +28,7 @@ export function Overview({ query }) {
     every: 10_000,
   });
   const recipes = useResource("/v1/recipes", { every: 60_000 });
+  const chosen = recipes.data?.items.find(({ name }) => name === query.recipe);
   return html`
     <div class="view-head">
       <h1>${t("nav.overview")}</h1><${HealthLine} /><${Periods} chosen=${period} />
@@ -35,6 +37,7 @@ export function Overview({ query }) {
       ? html`<${RecipeNeeded} />`
       : html`<${Resource} of=${statistics}>${({ items }) => html`
           <${Panels} items=${inOrder(items, known)} period=${period} since=${since} />`}<//>`)}<//>
+    ${chosen && html`<${Retention} key=${chosen.name} recipe=${chosen} onChanged=${recipes.reload} />`}
   `;
 }
 

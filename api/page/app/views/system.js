@@ -1,4 +1,4 @@
-/** System: queues, workers, store, feed consumers, webhooks, API keys and the audit log. */
+/** System: queues, workers, store, feed consumers, webhooks, legal holds, API keys and the audit log. */
 
 import { useResource } from "../api.js";
 import { HealthLine } from "../components/health-line.js";
@@ -10,6 +10,7 @@ import { useMay } from "../session.js";
 import { t, tCode } from "../strings.js";
 import { AuditLog } from "./audit-log.js";
 import { Keys } from "./keys.js";
+import { LegalHolds } from "./legal-holds.js";
 import { Table } from "./system-table.js";
 import { WebhookEndpoints } from "./webhook-endpoints.js";
 
@@ -29,6 +30,7 @@ export function SystemView({ query }) {
       <${WebhookEndpoints} endpoints=${data.webhook_endpoints} isAdmin=${isAdmin} onChanged=${system.reload} />
       <${Consumers} consumers=${data.consumers} />
     `}<//>
+    <${LegalHolds} query=${query} />
     ${isAdmin && html`<${Keys} /><${AuditLog} query=${query} />`}
   `;
 }

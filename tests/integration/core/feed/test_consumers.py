@@ -1,9 +1,11 @@
 """A consumer belongs to the reader that created it; an admin may take it over. Changes are audited."""
 
+from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
 
 from core.access.tables import audit_events
 from core.errors import Code, Refused
@@ -65,3 +67,24 @@ def test_the_next_reader_becomes_the_owner_of_a_consumer_without_one(engine: Eng
         connection.execute(feed_consumers.update().values(owner=None))
         assert [consumer.name for consumer in consumers.list_visible(connection, OTHER)] == ["mes"]
         assert acknowledge(connection, "mes", OTHER).owner == "key:other"
+
+
+def test_a_consumer_that_lost_results_and_stopped_a_year_ago_is_deleted(
+    engine: Engine, inspect: Callable[..., list[UUID]]
+) -> None:
+    inspect(3)
+    with engine.begin() as connection:
+        for name in ("behind", "behind but recent", "linewatch:mqtt"):
+            consumers.acknowledge(connection, feed.number_entries(connection), name, "oldest", reader=MES)
+        acknowledge(connection, "at the end", MES)
+        connection.execute(text("UPDATE feed_consumers SET acknowledged_at = now() - interval '366 days'"))
+        connection.execute(
+            text("UPDATE feed_consumers SET acknowledged_at = now() - interval '364 days' WHERE name LIKE '%recent'")
+        )
+        assert consumers.delete_abandoned(connection, at_most=9) == 0
+        connection.execute(text("UPDATE feed SET numbered_at = numbered_at - interval '40 days'"))
+        assert feed.expire(connection, days=30, at_most=9) == 3
+        assert [consumers.delete_abandoned(connection, at_most=9) for _ in range(2)] == [1, 0]
+        left = [consumer.name for consumer in consumers.list_visible(connection, ADMIN)]
+        assert left == ["at the end", "behind but recent", "linewatch:mqtt"]
+        assert audited(connection)[-1] == ("retention", "consumer.deleted", "consumer:behind")

@@ -90,7 +90,7 @@ def test_a_run_that_ended_long_ago_is_removed_with_its_results(engine: Engine, s
             text("UPDATE rescore_runs SET finished_at = now() + interval '10 days' WHERE id = :id"), {"id": recent}
         )
     scope, store = Scope(engine, today + dt.timedelta(days=61), 30), FolderStore(settings.store_url)
-    planned = rounds.totals(rounds.plan(scope))
+    planned = rounds.totals(rounds.plan(scope, store))
     assert [one for step in rounds.steps(scope, store) for one in step] == planned
     assert [(one.kind, one.number) for one in planned] == [("re-scoring runs", 1)]
     assert isinstance(planned[0], Removal)

@@ -97,15 +97,15 @@ def steps(engine: Engine, store: Store) -> Iterator[Step]:
     return rounds.steps(Scope(engine, TODAY, FEED_DAYS), store)
 
 
-def plan(engine: Engine) -> list[Removal]:
-    return rounds.totals(rounds.plan(Scope(engine, TODAY, FEED_DAYS)))
+def plan(engine: Engine, store: Store) -> list[Removal]:
+    return rounds.totals(rounds.plan(Scope(engine, TODAY, FEED_DAYS), store))
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plant=plants)
 def test_exactly_what_has_ended_is_removed_as_planned_and_once(engine: Engine, store: Store, plant: Plant) -> None:
     build(engine, store, plant)
-    planned = plan(engine)
+    planned = plan(engine, store)
     removed = rounds.totals(one for step in steps(engine, store) for one in step)
     assert remaining(engine, store, plant) == expected(plant)
     assert [one for one in removed if one.kind != "images"] == [one for one in planned if one.kind != "images"]
@@ -114,7 +114,7 @@ def test_exactly_what_has_ended_is_removed_as_planned_and_once(engine: Engine, s
     for counted in (planned, removed):
         assert sum(one.bytes for one in counted if one.kind == "images") == files * BYTES
     assert [step for step in steps(engine, store) if step] == []
-    assert plan(engine) == []
+    assert plan(engine, store) == []
     assert remaining(engine, store, plant) == expected(plant)
 
 

@@ -33,7 +33,7 @@ def test_the_journal_contains_accepted_and_unanswered_uploads(tmp_path: Path) ->
 def test_a_journal_of_an_older_version_is_continued(tmp_path: Path) -> None:
     with opened(tmp_path, ABOUT, again=False) as journal:
         key = journal.begin([A, C])
-    [file] = tmp_path.iterdir()
+    [file] = tmp_path.glob("*.jsonl")
     content = file.read_text()
     assert content.count('"images"') == 1
     file.write_text(content.replace('"images"', '"pictures"'))
@@ -54,7 +54,7 @@ def test_other_fields_use_another_journal_and_again_deletes_it(tmp_path: Path) -
 def test_an_incomplete_line_is_ignored(tmp_path: Path, kept: int) -> None:
     with opened(tmp_path, ABOUT, again=False) as journal:
         key = journal.begin([A])
-        [file] = tmp_path.iterdir()
+        [file] = tmp_path.glob("*.jsonl")
         whole = file.read_bytes()
         journal.accept(key, "batch", {"a.png": "1"})
     file.write_bytes(whole + file.read_bytes()[len(whole) :][:kept])
@@ -77,7 +77,7 @@ def test_one_process_uses_a_journal_at_a_time(tmp_path: Path) -> None:
 def test_the_error_of_a_damaged_journal_says_what_to_do(tmp_path: Path) -> None:
     with opened(tmp_path, ABOUT, again=False) as journal:
         journal.begin([A])
-    [file] = tmp_path.iterdir()
+    [file] = tmp_path.glob("*.jsonl")
     file.write_text('{"accepted": "nothing"}\n')
     with pytest.raises(CommandFailed, match="--again"), opened(tmp_path, ABOUT, again=False):
         pass

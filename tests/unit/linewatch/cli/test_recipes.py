@@ -15,6 +15,7 @@ from linewatch.cli.failures import CommandFailed
 from tests.fixtures.mock_system import RECIPE
 
 Requests = list[httpx.Request]
+POLICY = RECIPE["retention"]
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
     def answer(request: httpx.Request) -> httpx.Response:
         request.read()
         sent.append(request)
-        return httpx.Response(200, json=RECIPE if request.method == "PATCH" else {"items": [RECIPE]})
+        is_one = request.method == "PATCH" or request.url.path == "/v1/recipes/bottle"
+        return httpx.Response(200, json=RECIPE if is_one else {"items": [RECIPE]})
 
     def client(*_: object) -> Client:
         return Client("http://system.test", transport=httpx.MockTransport(answer))
@@ -37,8 +39,8 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
 
 def test_recipes_are_listed(requests: Requests, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recipes", "list"]) == 0
-    values = ["bottle", "active", "inspection", "1", "refuse", "12", "yes"]
-    assert capsys.readouterr().out.splitlines()[1].split() == values
+    values = "bottle active inspection 1 refuse 12 yes images of ok parts 30 days, inspections 730 days"
+    assert " ".join(capsys.readouterr().out.splitlines()[1].split()) == values
     assert run(["recipes", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [RECIPE]
 
@@ -62,6 +64,34 @@ def test_only_the_named_fields_are_changed(
     assert "bit depth 12, second review yes" in capsys.readouterr().err
     assert run(["recipes", "update", "--recipe", "bottle", *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("options", "policy"),
+    [
+        (["--ng-images-days", "365"], {**POLICY, "ng_images_days": 365}),
+        (
+            ["--ok-images-days", "7", "--review-images-days", "90"],
+            {**POLICY, "ok_images_days": 7, "review_images_days": 90},
+        ),
+        (["--rows-days", "forever"], {**POLICY, "rows_days": None}),
+        (["--rows-days", "forever", "--ok-images-days", "forever"], None),
+        (["--no-retention"], None),
+    ],
+)
+def test_the_other_days_of_the_retention_stay(
+    requests: Requests, options: list[str], policy: dict[str, int | None] | None
+) -> None:
+    assert run(["recipes", "update", "--recipe", "bottle", *options]) == 0
+    assert json.loads(requests[-1].content) == {"retention": policy}
+
+
+@pytest.mark.parametrize(
+    "options", ["--no-retention --rows-days 7", "--rows-days 0", "--rows-days soon", "--rows-days 1.5"]
+)
+def test_other_days_are_wrong_use(requests: Requests, options: str) -> None:
+    assert run(["recipes", "update", "--recipe", "bottle", *options.split()]) == 2
+    assert requests == []
 
 
 @pytest.fixture
