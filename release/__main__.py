@@ -1,6 +1,7 @@
 """`python -m release 0.2.0`: commit, tag and build a release. It pushes nothing. Run it again after an interruption."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,16 +19,19 @@ def main(arguments: Sequence[str], root: Path) -> int:
     parser = argparse.ArgumentParser(prog="make release", description="Commit, tag and build a release.")
     parser.add_argument("version", help="such as 0.2.0")
     parser.add_argument("--images", nargs="*", default=IMAGES, metavar="TARGET", help="targets of the Dockerfile")
+    parser.add_argument(
+        "--docker-options", type=shlex.split, default=[], help="of docker build, as `--build-arg PYTHON_IMAGE=…`"
+    )
     options = parser.parse_args(arguments)
     try:
-        _release(Repository(root), options.version, options.images)
+        _release(Repository(root), options.version, options.images, options.docker_options)
     except (ReleaseError, OSError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _release(repository: Repository, version: str, targets: Sequence[str]) -> None:
+def _release(repository: Repository, version: str, targets: Sequence[str], docker_options: Sequence[str]) -> None:
     was_tagged_now = tag_release(repository, version)
     print(f"v{version} {'is committed and tagged' if was_tagged_now else 'was tagged before'}")
     folder = repository.root / "dist" / version
@@ -37,7 +41,7 @@ def _release(repository: Repository, version: str, targets: Sequence[str]) -> No
         for path in packages:
             print(f"built {path.relative_to(repository.root)}")
         if has_docker():
-            images = build_images(checkout, version, targets)
+            images = build_images(checkout, version, targets, docker_options)
         elif targets:
             names = ", ".join(targets)
             print(

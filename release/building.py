@@ -59,15 +59,15 @@ def has_docker() -> bool:
     return completed.returncode == 0
 
 
-def build_images(checkout: Path, version: str, targets: Sequence[str]) -> list[str]:
-    """Build the images of these targets of the Dockerfile, and return their names.
+def build_images(checkout: Path, version: str, targets: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Build the images of these targets of the Dockerfile, with options of `docker build`, and return their names.
 
     Raises:
         ReleaseError: a build failed.
     """
     names = [f"linewatch/{target}:{version}" for target in targets]
     for target, name in zip(targets, names, strict=True):
-        _run(["docker", "build", "--target", target, "--tag", name, "."], checkout, {})
+        _run(["docker", "build", "--target", target, "--tag", name, *options, "."], checkout, {"DOCKER_BUILDKIT": "1"})
     return names
 
 

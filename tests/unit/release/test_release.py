@@ -117,17 +117,17 @@ def test_a_release_that_is_run_again_builds_the_same_bytes_and_images(run: Run) 
     (run.root / "core/__pycache__").mkdir()
     (run.root / "core/__pycache__/ignored.pyc").touch()
     docker = run.programs / "docker"
-    docker.write_text(f'#!/bin/sh\necho "$@" >> {run.programs}/calls\n')
+    docker.write_text(f'#!/bin/sh\necho "$DOCKER_BUILDKIT $@" >> {run.programs}/calls\n')
     docker.chmod(0o755)
-    code, printed = run("7.8.9", "--images", "api", "worker")
+    code, printed = run("7.8.9", "--images", "api", "worker", "--docker-options=--build-arg A='b c'")
     assert (code, "v7.8.9 was tagged before" in printed) == (0, True), printed
     assert git(run.root, "log", "-1", "--format=%s|%D") == "Release 7.8.9|HEAD -> main, tag: v7.8.9"
     assert run.built() == files
     assert [path.name for path in (run.root / "dist").iterdir()] == ["7.8.9"]
     assert (run.programs / "calls").read_text().splitlines() == [
-        "version",
-        "build --target api --tag linewatch/api:7.8.9 .",
-        "build --target worker --tag linewatch/worker:7.8.9 .",
+        " version",
+        "1 build --target api --tag linewatch/api:7.8.9 --build-arg A=b c .",
+        "1 build --target worker --tag linewatch/worker:7.8.9 --build-arg A=b c .",
     ]
     assert "docker push linewatch/worker:7.8.9" in printed
 
