@@ -145,6 +145,11 @@ class _LimitedConnection(HttpToolsProtocol):
         self._cancel_header_timer()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and self._header_timer is None:
+            self._start_header_timer()  # the rest of a refused body may come, or never
+
     def shutdown(self) -> None:
         """Close the connection after its last response: at once if it is idle, but not if a request has begun."""
         is_idle = self.cycle is None or self.cycle.response_complete

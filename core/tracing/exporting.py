@@ -86,8 +86,9 @@ class Exporting:
         self.provider = TracerProvider(resource=_resource(service), shutdown_on_exit=False)
         self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self.provider.get_tracer("linewatch", version("linewatch"))
+        _SELDOM.forget()
         for name in _LOGGERS:
-            logging.getLogger(name).addFilter(Seldom(REPEAT_SECONDS))
+            logging.getLogger(name).addFilter(_SELDOM)
 
     def stop(self) -> None:
         """Export the spans that are left; a collector that does not answer in `STOP_SECONDS` does not get them."""
@@ -139,6 +140,10 @@ class Seldom(logging.Filter):
         self._seconds = seconds
         self._passed: dict[str, float] = {}
 
+    def forget(self) -> None:
+        """Pass every message again."""
+        self._passed.clear()
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged. Records of one template are one message."""
         message, now = str(record.msg), time.monotonic()
@@ -146,6 +151,9 @@ class Seldom(logging.Filter):
             return False
         self._passed[message] = now
         return True
+
+
+_SELDOM = Seldom(REPEAT_SECONDS)
 
 
 def _resource(service: str) -> Resource:

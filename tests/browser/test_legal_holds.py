@@ -1,16 +1,17 @@
 """Legal holds on the page: who holds a lot or a part and why, setting one, releasing it."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 from sqlalchemy import Engine
 
 from core.access import keys
 from core.settings import Settings
-from tests.browser.conftest import Faults, browsing, check_on_every_screen
+from tests.browser.conftest import DESKTOP, TABLET, Faults, browsing, check_on_every_screen, settle
 from tests.fixtures.api_process import running_api
 from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
@@ -48,7 +49,7 @@ def test_a_lot_is_held_and_released_at_an_inspection(
     page.goto(f"/inspections/{inspection['id']}")
     expect(holds(page)).to_contain_text("There is none")
     expect(page.get_by_text("On hold", exact=True)).to_have_count(0)
-    holds(page).get_by_role("button", name=f"Hold: Lot {lot}").click()
+    holds(page).get_by_role("button", name="Hold this lot").click()
     decide(page, "Set a hold", REASON)
     expect(page.locator(".view-head").get_by_text("On hold", exact=True)).to_be_visible()
     expect(holds(page).get_by_role("listitem")).to_contain_text([f"Lot {lot}{REASON}"])
@@ -71,7 +72,7 @@ def test_a_hold_on_a_part_shows_at_its_lot_only_by_the_part(
     client.post("/v1/legal-holds", json=body).raise_for_status()
     page.goto(f"/inspections/{inspection['id']}")
     expect(holds(page).get_by_role("listitem")).to_contain_text([f"Part {inspection['part_id']}"])
-    expect(holds(page).get_by_role("button", name=f"Hold: Lot {inspection['lot_id']}")).to_be_visible()
+    expect(holds(page).get_by_role("button", name="Hold this lot")).to_be_visible()
     page.goto(f"/inspections?lot_id={inspection['lot_id']}")
     expect(holds(page)).to_contain_text("There is none")
 
@@ -113,6 +114,24 @@ def test_a_refusal_is_shown_in_the_dialog(
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("released before")
     assert [fault for fault in faults.seen if "409" not in fault] == []
     faults.seen.clear()  # the browser reports what was refused
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, TABLET], ids=["desktop", "tablet"])
+def test_a_long_name_and_reason_break_no_view(
+    open_page: Callable[..., Page], client: httpx.Client, recipe: str, viewport: ViewportSize
+) -> None:
+    lot = "L-" + "0123456789" * 19
+    inspection = final(client, submit(client, recipe, png(1), part_id=f"{lot}SN", lot_id=lot)["id"])
+    client.post("/v1/legal-holds", json={"lot_id": lot, "reason": "complaint" * 100}).raise_for_status()
+    page = open_page(viewport=viewport)
+    for path in (f"/inspections/{inspection['id']}", f"/inspections?lot_id={lot}", "/system"):
+        page.goto(path)
+        settle(page)
+        holds(page).get_by_role("button", name="Release", exact=True).first.click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        dialog = "document.querySelector('dialog')"
+        assert page.evaluate(f"{dialog}.scrollWidth <= {dialog}.clientWidth"), path
 
 
 def test_a_reader_sees_holds_but_no_buttons(

@@ -47,6 +47,8 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files.extractall(folder, filter="data")
     requirements = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["dependencies"]
     for requirement in map(Requirement, requirements):
+        if requirement.name == "linewatch-client":  # it is in the folder, too
+            continue
         if requirement.marker is None or requirement.marker.evaluate():
             installed = version(requirement.name)
             assert requirement.specifier.contains(installed, prereleases=True), (

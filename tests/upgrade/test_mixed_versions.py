@@ -16,6 +16,7 @@ pytestmark = pytest.mark.timeout(900)
 
 APIS = ("api-1", "api-2")
 BURST = 60
+RESCORED = 20
 
 
 def _use_everything(load: Load, another_bundle: Path) -> None:
@@ -29,7 +30,8 @@ def _use_everything(load: Load, another_bundle: Path) -> None:
         assert http.post(f"/v1/inspections/{inspection}/reviews", json=review).status_code == 201
         assert http.get(f"/v1/inspections/{inspection}").json()["effective_verdict"] == "ok"
         version = upload_bundle(http, load.uploads.recipe, another_bundle, seconds=180)
-        request = {"recipe": load.uploads.recipe, "model_version": version, "source": {"where": {}}}
+        where = {"until": http.get(f"/v1/inspections/{load.uploads.ids[RESCORED]}").json()["created_at"]}
+        request = {"recipe": load.uploads.recipe, "model_version": version, "source": {"where": where}}
         run = http.post("/v1/rescore-runs", json=request)
         assert run.status_code in (201, 202), run.text
         deadline = time.monotonic() + 120

@@ -90,11 +90,11 @@ def test_results_are_written_when_the_database_answers_again(
     monkeypatch.setattr(leases, "LONGEST_PAUSE", 0.02)
     finish, tries = finishing.finish, []
 
-    def finish_later(connection: Connection, outcomes: Sequence[Outcome]) -> Finished:
+    def finish_later(connection: Connection, outcomes: Sequence[Outcome], *options: Any) -> Finished:
         tries.append(len(outcomes))
         if len(tries) <= 10:
             raise DOWN
-        return finish(connection, outcomes)
+        return finish(connection, outcomes, *options)
 
     monkeypatch.setattr(finishing, "finish", finish_later)
     ids = queue.upload(3)

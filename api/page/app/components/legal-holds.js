@@ -47,13 +47,13 @@ export function Holds({ of, holds }) {
       <header><h2>${t("holds.title")}</h2></header>
       ${items.length === 0 && html`<p class="soft">${t("holds.none.here")}</p>`}
       ${items.length > 0 && html`<ul class="stack">${items.map((hold) => html`<li class="row" key=${hold.id}>
-        <strong>${subjectOf(hold)}</strong><span class="anywhere">${hold.reason}</span>
+        <strong class="anywhere">${subjectOf(hold)}</strong><span class="anywhere">${hold.reason}</span>
         <span class="soft small">${hold.actor}, <${Time} at=${hold.created_at} /></span>
         ${may && html`<button class="push" onClick=${() => setAsking({ release: hold })}>${t("holds.release")}</button>`}
       </li>`)}</ul>`}
       ${may && free.length > 0 && html`<div class="row">${free.map((kind) => html`
         <button onClick=${() => setAsking({ set: { [kind]: of[kind] } })}>
-          ${t("holds.keep", { subject: subjectOf({ [kind]: of[kind] }) })}</button>`)}</div>`}
+          ${t(`holds.keep.${kind}`)}</button>`)}</div>`}
       ${asking?.set && html`<${SetHold} on=${asking.set} onSet=${holds.reload} onClose=${close} />`}
       ${asking?.release && html`<${ReleaseHold} hold=${asking.release} onReleased=${holds.reload} onClose=${close} />`}
     </section>`;
