@@ -14,8 +14,10 @@ from migrations.revisions import read_schema
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-USE_DATABASE = ("/v1/", "/predict", "/heatmap", "/metrics")
+NEED_DATABASE = ("/v1/", "/predict", "/heatmap")
 """The beginnings of the paths of requests that need the database."""
+READ_SCHEMA = (*NEED_DATABASE, "/metrics")
+"""Those of requests that need the schema if there is a database: without one, `/metrics` has those of the process."""
 
 
 class SchemaCheck:
@@ -70,7 +72,11 @@ class MigratedOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._schema.refusal
-        if refusal is not None and scope["type"] == "http" and scope["path"].startswith(USE_DATABASE):
+        if refusal is not None and scope["type"] == "http" and _is_refused(scope["path"], refusal.code):
             await problems.response(refusal)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def _is_refused(path: str, code: Code) -> bool:
+    return path.startswith(READ_SCHEMA if code is Code.NOT_READY else NEED_DATABASE)

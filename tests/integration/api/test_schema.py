@@ -28,6 +28,7 @@ def test_it_waits_for_the_migration(engine: Engine, settings: Settings, tmp_path
             api.http.get("/v1/recipes"),
             api.http.post("/v1/inspections?recipe=ring", content=png(1)),
             api.http.post("/predict"),
+            api.http.get("/metrics"),
         ):
             assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
             assert answer.json()["detail"] == why
