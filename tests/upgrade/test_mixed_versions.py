@@ -1,6 +1,7 @@
 """Processes of the previous release and of this one side by side, on the schema of this one."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
@@ -41,6 +42,10 @@ def _use_everything(load: Load, another_bundle: Path) -> None:
         assert http.get(f"/v1/rescore-runs/{run.json()['id']}/results").json()["items"]
 
 
+def _drains(code: Path) -> bool:
+    return "drain_seconds" in (code / "core" / "settings.py").read_text()
+
+
 @pytest.mark.parametrize(
     ("apis_are_new", "workers_are_new"),
     [(False, False), (False, True), (True, False), (True, True)],
@@ -79,8 +84,11 @@ def test_a_rolling_upgrade_and_the_way_back(
         load.go_on(10)
         for code in (NEW, previous):
             for name in plant.services:
-                plant.restart(name, code)
-                load.go_on(10)
+                # New code cannot mend this: when an api that does not drain ends, it may cut off a request.
+                may_cut_off = code == NEW and name in APIS and not _drains(previous)
+                with load.excusing() if may_cut_off else nullcontext():
+                    plant.restart(name, code)
+                    load.go_on(10)
                 load.restarts += 1
             _use_everything(load, another_bundle)
     assert load.faults() == []
