@@ -9,6 +9,7 @@ from core.vision.input.thumbnails import Thumbnails
 Scores = NDArray[np.float64]
 
 _BLOCK = 2048
+_SCORES_AT_ONCE = 1_000_000
 
 
 def auroc(good: Scores, defective: Scores) -> float:
@@ -21,9 +22,15 @@ def auroc(good: Scores, defective: Scores) -> float:
     """
     if good.size == 0 or defective.size == 0:
         raise ValueError("an AUROC needs scores of good and of defective parts")
-    ranks = stats.rankdata(np.concatenate([good, defective]))
-    above = ranks[good.size :].sum() - defective.size * (defective.size + 1) / 2
-    return float(above / (good.size * defective.size))
+    return float(_aurocs(good[np.newaxis], defective[np.newaxis])[0])
+
+
+def _aurocs(good: Scores, defective: Scores) -> Scores:
+    """Return the AUROC of each row of (R, N) and (R, M): float64, (R,)."""
+    good_size, size = good.shape[1], defective.shape[1]
+    ranks = stats.rankdata(np.concatenate([good, defective], axis=1), axis=1)
+    above = ranks[:, good_size:].sum(axis=1) - size * (size + 1) / 2
+    return np.asarray(above / (good_size * size))
 
 
 def partial_auroc(good: Scores, defective: Scores, largest_rate: float) -> float:
@@ -46,9 +53,14 @@ def auroc_interval(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of the AUROC. Good and defective parts are resampled separately."""
     random = np.random.default_rng(seed)
-    values = [auroc(random.choice(good, good.size), random.choice(defective, defective.size)) for _ in range(resamples)]
+    at_once = max(_SCORES_AT_ONCE // (good.size + defective.size), 1)
+    values: list[Scores] = []
+    for start in range(0, resamples, at_once):
+        count = min(at_once, resamples - start)
+        drawn = [(random.choice(good, good.size), random.choice(defective, defective.size)) for _ in range(count)]
+        values.append(_aurocs(np.stack([row for row, _ in drawn]), np.stack([row for _, row in drawn])))
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(values, [tail, 100 - tail])
+    low, high = np.percentile(np.concatenate(values), [tail, 100 - tail])
     return float(low), float(high)
 
 

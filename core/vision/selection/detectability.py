@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -110,11 +111,15 @@ def measure_detectability(
         if number >= min(_MIN_ROUNDS, rounds) and time.monotonic() - started > max_seconds:
             break
         part, donor = (parts[order[(number + step) % len(order)]] for step in (0, 1))
-        defects = (defect.drawn_as(seed, number) for defect in grid)
-        drawn = (
-            draw(part.image, defect, appearance, donor=donor.image, aspect=covered[0] / covered[1]).pixels
-            for defect in defects
+        draw_into_part = partial(
+            draw,
+            part.image,
+            appearance=appearance,
+            donor=donor.image,
+            aspect=covered[0] / covered[1],
+            foregrounds=(appearance.foreground(part.image), appearance.foreground(donor.image)),
         )
+        drawn = (draw_into_part(defect.drawn_as(seed, number)).pixels for defect in grid)
         scores.append(_score_all(part.score, drawn))
         progress(len(grid) * (number + 1), len(grid) * rounds)
     return _record(grid, np.stack(scores, axis=1), good, threshold, min(len(order), len(scores)), metrics)

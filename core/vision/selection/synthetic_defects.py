@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from core.vision.input.prepared_image import PreparedImage
 from core.vision.selection.defect_shapes import Area, draw_blob, draw_curve, draw_shard
-from core.vision.selection.part_appearance import PartAppearance
+from core.vision.selection.part_appearance import Foreground, PartAppearance
 
 Kind = Literal["spot", "scratch", "stain", "noise", "patch", "blur", "missing"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -144,6 +144,7 @@ def draw(
     *,
     donor: PreparedImage | None = None,
     aspect: float | None = None,
+    foregrounds: tuple[Foreground, Foreground] | None = None,
 ) -> DefectiveImage:
     """Draw a defect into a copy of an image of a good part. It never leaves the part.
 
@@ -154,9 +155,11 @@ def draw(
         donor: another image of the same shape, which a patch comes from. Default: the image itself.
         aspect: width / height of what the image shows, if it was prepared to another aspect. A round spot is round
             there. Default: that of the image.
+        foregrounds: of the image and of the donor, if they are known. Finding them takes longer than drawing.
     """
     random = np.random.default_rng(defect.seed)
-    foreground = appearance.foreground(image)
+    donor = image if donor is None else donor
+    foreground, donor_foreground = foregrounds or (appearance.foreground(image), None)
     height, width = image.shape[:2]
     stretch = (width / height / aspect) ** 0.5 if aspect is not None else 1.0
     side = appearance.side(width, height)
@@ -167,7 +170,10 @@ def draw(
     if defect.kind in TONED:
         changed = levels + (coverage * _tone(levels, coverage, area, defect, random))[:, :, None]
     else:
-        replacement = _replacement(image, donor if donor is not None else image, area, defect, appearance, random)
+        if defect.kind == "patch":
+            replacement = _patch(image, donor, donor_foreground or appearance.foreground(donor), area, random)
+        else:
+            replacement = _replacement(image, foreground, area, defect)
         changed = levels + (coverage * defect.contrast)[:, :, None] * (replacement - levels)
     pixels = image.copy()
     pixels[area.window] = _as_type(changed, levels, coverage, image.dtype)
@@ -220,22 +226,17 @@ def _texture(grey: Pixels, size: float, random: Generator) -> Pixels:
     return (texture / deviation).astype(np.float32)
 
 
-def _replacement(
-    image: PreparedImage,
-    donor: PreparedImage,
-    area: Area,
-    defect: Defect,
-    appearance: PartAppearance,
-    random: Generator,
-) -> Pixels:
-    """Return what the area of a patch, a blur or a missing area is replaced by."""
-    foreground = appearance.foreground(donor if defect.kind == "patch" else image)
-    if defect.kind == "patch":
-        row, column = _locate(foreground.mask, (random.random(), random.random()))
-        patch = donor[area.moved_to(row, column, donor.shape)].astype(np.float32)
-        matched = random.random()  # good parts differ in brightness, and a patch that only does so is too easy
-        shift: Pixels = image[area.window].mean(axis=(0, 1)) - patch.mean(axis=(0, 1))
-        return patch + np.float32(matched) * shift.astype(np.float32)
+def _patch(image: PreparedImage, donor: PreparedImage, on: Foreground, area: Area, random: Generator) -> Pixels:
+    """Return what the area of a patch is replaced by: a piece of the donor, whose foreground is `on`."""
+    row, column = _locate(on.mask, (random.random(), random.random()))
+    patch = donor[area.moved_to(row, column, donor.shape)].astype(np.float32)
+    matched = random.random()  # good parts differ in brightness, and a patch that only does so is too easy
+    shift: Pixels = image[area.window].mean(axis=(0, 1)) - patch.mean(axis=(0, 1))
+    return patch + np.float32(matched) * shift.astype(np.float32)
+
+
+def _replacement(image: PreparedImage, foreground: Foreground, area: Area, defect: Defect) -> Pixels:
+    """Return what a blur or a missing area is replaced by."""
     if defect.kind == "missing":
         colour = foreground.background
         return np.broadcast_to(_darkest(image) if colour is None else colour, image[area.window].shape)
