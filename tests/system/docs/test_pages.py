@@ -35,9 +35,11 @@ def test_the_code_blocks_run_in_order(system: System, tmp_path: Path) -> None:
         "linewatch train": "linewatch train --architecture feature-gaussian --input-size 64",
         '"architecture": "feature-gaussian"': '"architecture": "feature-gaussian", "input_size": 64',
     }
-    printed = {
-        page: [documentation.run(block, tmp_path, variables, replacements) for block in blocks(page)] for page in PAGES
-    }
+    printed = {"README.md": documentation.run_all("README.md", tmp_path, variables, replacements)}
+    # The README's training learned how to align the parts; learning it again for the other pages shows nothing new.
+    replacements["linewatch train"] += " --alignment off --pose as-is"
+    replacements['"architecture": "feature-gaussian"'] += ', "alignment": "off", "pose": "as-is"'
+    printed |= {page: documentation.run_all(page, tmp_path, variables, replacements) for page in PAGES[1:]}
 
     tour, with_curl, with_python = printed["README.md"]
     assert "ring" in tour
