@@ -34,7 +34,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a quick detector."""
     folder = tmp_path_factory.mktemp("trained")
     options = TrainingOptions(
-        architecture="conv-autoencoder", score_method="mse", input_size=32, epochs=1, device="cpu", review_rate=0.2
+        architecture="conv-autoencoder",
+        score_method="mse",
+        input_size=32,
+        epochs=1,
+        alignment="off",
+        review_rate=0.2,
+        device="cpu",
     )
     with quick_detectability():
         train(write_folder(folder / "parts", good=40), folder / "bundle", options, lambda _: None)

@@ -16,6 +16,7 @@ from tests.fixtures.part_images import write_folder
 from tests.fixtures.training_parts import quick_detectability
 
 SMALL = ["--architecture", "conv-autoencoder", "--score-method", "mse", "--input-size", "32", "--device", "cpu"]
+SMALL += ["--alignment", "off"]
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,9 @@ from core.vision.train import Progress, TrainingOptions, train
 from core.vision.training.checkpoint import ABANDONED_AFTER_SECONDS, CheckpointFile, fingerprint
 from core.vision.training.fit_interface import Epoch
 
-SMALL = TrainingOptions(architecture="conv-autoencoder", score_method="z-map", input_size=32, epochs=2, device="cpu")
+SMALL = TrainingOptions(
+    architecture="conv-autoencoder", score_method="z-map", input_size=32, epochs=2, alignment="off", device="cpu"
+)
 KINDS = {
     "mse": replace(SMALL, score_method="mse"),
     "z-map": SMALL,

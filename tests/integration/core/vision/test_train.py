@@ -25,7 +25,7 @@ from core.vision.training.fit_interface import Epoch, FitOptions
 from core.vision.training.folds import make_folds
 
 OPTIONS = TrainingOptions(
-    architecture=AutoencoderDetector.name, score_method="mse", input_size=32, epochs=3, device="cpu"
+    architecture=AutoencoderDetector.name, score_method="mse", input_size=32, epochs=3, alignment="off", device="cpu"
 )
 
 
@@ -124,7 +124,7 @@ def test_ten_parts_are_enough_and_the_training_says_what_that_costs(
     for seed in range(10):
         (good / f"{seed}.png").write_bytes(part(seed))
     notes: list[str | None] = []
-    options = TrainingOptions(architecture=architecture, input_size=32, epochs=2, device="cpu")
+    options = TrainingOptions(architecture=architecture, input_size=32, epochs=2, alignment="off", device="cpu")
     manifest = train(
         tmp_path,
         tmp_path / "out",
@@ -276,7 +276,7 @@ def test_unknown_architectures_and_settings_are_refused(trained: tuple[Path, Man
 def test_detectors_on_features_train_to_a_bundle_that_carries_its_backbone(
     folder: Path, tmp_path: Path, architecture: str
 ) -> None:
-    options = TrainingOptions(architecture=architecture, input_size=64, epochs=1, device="cpu")
+    options = TrainingOptions(architecture=architecture, input_size=64, epochs=1, alignment="off", device="cpu")
     manifest = train(folder, tmp_path / "bundle", options, lambda _: None, report=tmp_path / "page.html")
     assert manifest.backbone is not None
     assert manifest.backbone.name == "efficientnet-lite0"
