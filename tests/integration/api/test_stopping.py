@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from uuid import UUID
 
@@ -36,12 +38,15 @@ def api(engine: Engine, settings: Settings) -> Iterator[Api]:
 
 def _terminate_while(api: Api, path: str) -> httpx.Response:
     """Send a long poll, stop the process with SIGTERM, and return the answer."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(httpx.get, api.http.base_url.join(path), timeout=WAIT + 10)
-        time.sleep(1)  # nothing shows when the request has started to wait
-        assert not waiting.done()
+    url = api.http.base_url.join(path)
+    connection = HTTPConnection(url.host, url.port, timeout=WAIT + 10)
+    with closing(connection):
+        connection.request("GET", url.raw_path.decode())
+        assert api.http.get("/healthz").is_success  # the process reads connections in turn, so it has the first request
+        time.sleep(1)  # nothing shows when that has started to wait
         api.process.terminate()
-        return waiting.result()
+        response = connection.getresponse()
+        return httpx.Response(response.status, content=response.read())
 
 
 def test_a_long_poll_gets_the_current_state(api: Api) -> None:
