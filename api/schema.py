@@ -14,10 +14,8 @@ from migrations.revisions import read_schema
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-NEED_DATABASE = ("/v1/", "/predict", "/heatmap")
-"""The beginnings of the paths of requests that need the database."""
-READ_SCHEMA = (*NEED_DATABASE, "/metrics")
-"""Those of requests that need the schema if there is a database: without one, `/metrics` has those of the process."""
+READ_SCHEMA = ("/v1/", "/predict", "/heatmap", "/metrics")
+"""The beginnings of the paths of requests that read or write the tables."""
 
 
 class SchemaCheck:
@@ -26,17 +24,19 @@ class SchemaCheck:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._task: asyncio.Task[None] | None = None
-        self._waits_for: tuple[Code, str] | None = (Code.NOT_READY, "The api is starting.")
+        self._is_settled = False
+        self._waits_for: str | None = "The api is starting."
+        self._logged = ""
 
     @property
     def refusal(self) -> Refused | None:
-        """Why requests are refused: NOT_READY, or DATABASE_UNAVAILABLE if the schema is unknown; None once it fits."""
-        return None if self._waits_for is None else Refused(*self._waits_for)
+        """Why requests are refused; None once the schema fits. While there is no database, each request notices."""
+        return None if self._waits_for is None else Refused(Code.NOT_READY, self._waits_for)
 
     async def start(self) -> None:
         """Check it once, and go on in a task if the database is not migrated yet."""
         await asyncio.to_thread(self._check)
-        if self._waits_for is not None:
+        if not self._is_settled:
             self._task = asyncio.create_task(self._wait())
 
     async def stop(self) -> None:
@@ -45,7 +45,7 @@ class SchemaCheck:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _wait(self) -> None:
-        while self._waits_for is not None:
+        while not self._is_settled:
             await asyncio.sleep(POLL_SECONDS)
             await asyncio.to_thread(self._check)
 
@@ -53,18 +53,24 @@ class SchemaCheck:
         try:
             with self._engine.connect() as connection:
                 schema = read_schema(connection)
-            waits_for = (Code.NOT_READY, schema.why_waiting) if schema.is_older else None
         except UNUSABLE as error:
-            log.warning("the schema cannot be read, trying again: %s", error)
-            unavailable = problems.database_unavailable()
-            waits_for = unavailable.code, unavailable.detail
-        if waits_for is not None and waits_for != self._waits_for:
-            log.warning("waiting to accept requests: %s", waits_for[1])
-        self._waits_for = waits_for
+            self._log(f"the schema cannot be read, trying again: {error}")
+            self._waits_for = None
+            return
+        self._is_settled = not schema.is_older
+        self._waits_for = None if self._is_settled else schema.why_waiting
+        if self._waits_for is not None:
+            self._log(f"waiting to accept requests: {self._waits_for}")
+
+    def _log(self, message: str) -> None:
+        """Log a message, once until it changes."""
+        if message != self._logged:
+            log.warning("%s", message)
+        self._logged = message
 
 
 class MigratedOnly:
-    """ASGI middleware: refuses requests that need the database until it is migrated."""
+    """ASGI middleware: refuses requests that read or write the tables until the database is migrated."""
 
     def __init__(self, app: ASGIApp, schema: SchemaCheck) -> None:
         self._app = app
@@ -72,11 +78,7 @@ class MigratedOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._schema.refusal
-        if refusal is not None and scope["type"] == "http" and _is_refused(scope["path"], refusal.code):
+        if refusal is not None and scope["type"] == "http" and scope["path"].startswith(READ_SCHEMA):
             await problems.response(refusal)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-
-def _is_refused(path: str, code: Code) -> bool:
-    return path.startswith(READ_SCHEMA if code is Code.NOT_READY else NEED_DATABASE)
