@@ -54,6 +54,7 @@ def test_no_lock_is_stronger_than_needed() -> None:
         "core/access/sessions.py",
         "core/delivery/deliveries.py",
         "core/delivery/endpoints.py",
+        "core/feed/consumers.py",
         "core/intake/idempotency.py",
         "core/rescoring/runs.py",  # deletes slices
         "core/rescoring/slices.py",
