@@ -28,8 +28,8 @@ BUILT = [
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Run":
     monkeypatch.setenv("PATH", str(_programs(tmp_path / "bin")))
     for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Jo")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "jo@plant.example")
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Release test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "release@plant.example")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
     return Run(_repository(tmp_path / "repository"), tmp_path / "bin", capsys)
