@@ -9,10 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,39 +22,8 @@ from sqlalchemy.pool import NullPool
 from linewatch.server.embedded.servers import EmbeddedServers
 from migrations.__main__ import migrate
 from tests.fixtures.later_migrations import later_release
-
-ROOT = Path(__file__).parents[3]
-PATIENCE = 120.0  # seconds until a test fails; normally everything is much faster
-
-UP = """
-import sys
-from pathlib import Path
-from linewatch.server.up import run
-data, host, port, *options = sys.argv[1:]
-training = options != ["--no-training"]
-sys.exit(run(host=host, port=int(port), data=Path(data), scoring_workers=1, device="cpu", training=training))
-"""
-
-# Fake services are in the data directory: it is the working folder of services, so Python finds them first.
-STAND_INS = {
-    "migrations": "print('migrated')",
-    "api": """
-import os, http.server
-class Ready(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-    def log_message(self, *_): pass
-http.server.HTTPServer((os.environ["LINEWATCH_HOST"], int(os.environ["LINEWATCH_PORT"])), Ready).serve_forever()
-""",
-    "celery": """
-import os, pathlib, sys, time
-print("threads", os.environ["OMP_NUM_THREADS"] if "sync,live,bulk" in sys.argv else "-")
-pathlib.Path(os.environ["LINEWATCH_READY_FILE"]).touch()
-time.sleep(600)
-""",
-    "worker/dispatcher": "import time; time.sleep(600)",
-}
+from tests.fixtures.servers import free_port
+from tests.fixtures.up_process import PATIENCE, ROOT, STAND_INS, UP, Up, environment, put, refusal, up, wait_until
 
 
 @pytest.fixture
@@ -76,103 +43,6 @@ def fake_services(folder: Path) -> Path:
     for name, script in STAND_INS.items():
         put(data, name, script)
     return data
-
-
-def put(data: Path, name: str, script: str) -> None:
-    file = data / (f"{name}.py" if "/" in name else f"{name}/__main__.py")
-    file.parent.mkdir(exist_ok=True)
-    (file.parent / "__init__.py").touch()
-    file.write_text(script)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Up:
-    """A running `linewatch up`."""
-
-    def __init__(self, process: "subprocess.Popen[str]", log: Path, port: int) -> None:
-        self.process = process
-        self.log = log
-        self.port = port
-
-    def wait_until_ready(self) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"ready: http://127.0.0.1:{self.port}\n", self.log.read_text()
-
-    def wait_for_log(self, text: str, times: int = 1) -> None:
-        def is_logged() -> bool:
-            log = self.log.read_text()
-            assert self.process.poll() is None, log
-            return log.count(text) >= times
-
-        wait_until(is_logged)
-
-    def family(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Send a signal, wait for the end, and return the seconds that it took."""
-        family, began = self.family(), time.monotonic()
-        self.process.send_signal(number)
-        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
-        seconds = time.monotonic() - began
-        assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
-        return seconds
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < give_up, "timed out"
-        time.sleep(0.05)
-
-
-def environment(changes: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LINEWATCH_")}
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return kept | {"PYTHONPATH": path} | dict(changes)
-
-
-@contextmanager
-def up(data: Path, *options: str, host: str = "127.0.0.1", port: int | None = None, **changes: str) -> Iterator[Up]:
-    port = free_port() if port is None else port
-    log = data.parent / "log"
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(
-            [sys.executable, "-c", UP, str(data), host, str(port), *options],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=environment(changes),
-        ) as process,
-    ):
-        try:
-            yield Up(process, log, port)
-        finally:
-            process.kill()  # its children end too
-
-
-def refusal(data: Path, *, host: str = "127.0.0.1", port: int | None = None, code: int = 1, **changes: str) -> str:
-    """Return the error line of an `up` that cannot start."""
-    completed = subprocess.run(
-        [sys.executable, "-c", UP, str(data), host, str(free_port() if port is None else port)],
-        capture_output=True,
-        text=True,
-        env=environment(changes),
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert completed.returncode == code, completed.stderr
-    assert completed.stdout == ""
-    lines = completed.stderr.splitlines()
-    assert lines[-1].startswith("linewatch: ")
-    assert "Traceback" not in completed.stderr
-    return lines[-1]
 
 
 def status_of(url: str) -> int:

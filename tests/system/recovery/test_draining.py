@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from tests.fixtures.part_images import png
 from tests.fixtures.rolling import processes
 from tests.fixtures.rolling.processes import NEW, Service
 from tests.fixtures.running_system import upload_bundle
-from tests.fixtures.webhook_receivers import Reply, Request, running_receiver
+from tests.fixtures.webhook_receivers import Receiver, Reply, Request, running_receiver
 
 IMAGES = 400
 PATIENCE = 60
@@ -83,21 +84,32 @@ def test_a_scoring_worker_finishes_its_minibatches_and_gives_back_its_messages(
     assert count(engine, "inspections WHERE attempt > 1") == 0
 
 
+@contextmanager
+def _stopped_while_sending(
+    settings: Settings, start_worker: StartWorker, receiver: Receiver, url: str
+) -> Iterator[tuple[httpx.Client, str]]:
+    """Stop an io worker while the receiver has its first webhook; yields a client and the path of the endpoint."""
+    allow = url.split("/")[2]
+    with running_api(settings, LINEWATCH_WEBHOOK_ALLOW=allow) as http:
+        worker = start_worker("io", LINEWATCH_WEBHOOK_ALLOW=allow)
+        endpoint = http.post("/v1/webhook-endpoints", json={"url": url, "events": []}).json()
+        address = f"/v1/webhook-endpoints/{endpoint['id']}"
+        assert http.post(f"{address}/test").status_code == 202
+        receiver.wait(1)
+        worker.stop()
+        yield http, address
+
+
 def test_an_io_worker_finishes_its_webhooks(settings: Settings, start_worker: StartWorker) -> None:
     def answer_late(_: int, __: Request) -> Reply:
         time.sleep(2)
         return Reply()
 
-    with running_receiver(answer_late) as (receiver, url):
-        allow = url.split("/")[2]
-        with running_api(settings, LINEWATCH_WEBHOOK_ALLOW=allow) as http:
-            worker = start_worker("io", LINEWATCH_WEBHOOK_ALLOW=allow)
-            endpoint = http.post("/v1/webhook-endpoints", json={"url": url, "events": []}).json()
-            address = f"/v1/webhook-endpoints/{endpoint['id']}"
-            assert http.post(f"{address}/test").status_code == 202
-            receiver.wait(1)
-            worker.stop()
-            assert _states(http, address) == ["delivered"]
+    with (
+        running_receiver(answer_late) as (receiver, url),
+        _stopped_while_sending(settings, start_worker, receiver, url) as (http, address),
+    ):
+        assert _states(http, address) == ["delivered"]
     assert len(receiver.requests) == 1
 
 
@@ -109,19 +121,14 @@ def test_a_webhook_that_is_not_answered_is_given_back(settings: Settings, start_
             time.sleep(12)
         return Reply()
 
-    with running_receiver(answer_too_late) as (receiver, url):
-        allow = url.split("/")[2]
-        with running_api(settings, LINEWATCH_WEBHOOK_ALLOW=allow) as http:
-            worker = start_worker("io", LINEWATCH_WEBHOOK_ALLOW=allow)
-            endpoint = http.post("/v1/webhook-endpoints", json={"url": url, "events": []}).json()
-            address = f"/v1/webhook-endpoints/{endpoint['id']}"
-            assert http.post(f"{address}/test").status_code == 202
-            receiver.wait(1)
-            worker.stop()
-            start_worker("io", LINEWATCH_WEBHOOK_ALLOW=allow)
-            first, second = receiver.wait(2)
-            assert first.id == second.id
-            wait_until(lambda: _states(http, address) == ["delivered"])
+    with (
+        running_receiver(answer_too_late) as (receiver, url),
+        _stopped_while_sending(settings, start_worker, receiver, url) as (http, address),
+    ):
+        start_worker("io", LINEWATCH_WEBHOOK_ALLOW=url.split("/")[2])
+        first, second = receiver.wait(2)
+        assert first.id == second.id
+        wait_until(lambda: _states(http, address) == ["delivered"])
 
 
 def _states(http: httpx.Client, address: str) -> list[str]:
