@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 from collections.abc import Generator
 
 import hypothesis
@@ -11,6 +12,10 @@ import pytest
 # Set before torch is imported, in this process and in every process that a test starts. There is one test process per
 # core: with more threads, busy waiting makes a training ten times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Some images of Python set it; then each process that a test starts would compile all modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Shells start background jobs with SIGINT ignored, and child processes would inherit that. Some tests interrupt them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

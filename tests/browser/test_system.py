@@ -20,8 +20,8 @@ from tests.fixtures.api_process import running_api
 from tests.fixtures.http_inspections import final, submit
 from tests.fixtures.part_images import png
 from tests.fixtures.running_system import System
+from tests.fixtures.waiting import eventually
 from tests.fixtures.webhook_receivers import Reply, Request, running_receiver
-from tests.fixtures.webhook_sending import eventually
 
 REASON = "the MES is full"
 

@@ -14,29 +14,10 @@ from core.training_runs.runs import GOOD
 from core.vision.reviewed_parts.folder import REVIEWED_NG, REVIEWED_OK, PartImage, place, split_images
 from core.vision.reviewed_parts.split import Kind
 from core.vision.training.group_by import GroupBy, names_of_parts
+from worker.training_runs.run_image import RunImage
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/]")
 _LONGEST_NAME = 150  # bytes
-
-
-@dataclass(frozen=True)
-class RunImage:
-    """An image of a run; see `core.training_runs.images.TrainingImage`.
-
-    Attributes:
-        path: of the file in the store.
-        sha256: of the file, in hexadecimal.
-        suffix: the file suffix of its format.
-    """
-
-    path: str
-    sha256: str
-    suffix: str
-    label: str
-    name: str | None = None
-    inspection_id: str | None = None
-    part_ids: Sequence[str] = ()
-    was_rejected: bool = False
 
 
 @dataclass(frozen=True)

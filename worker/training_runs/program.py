@@ -27,8 +27,9 @@ from core.vision.reviewed_parts.comparison import NewVersion, PastInspection, Pr
 from core.vision.train import Progress, train
 from core.vision.training.dataset import in_parallel
 from core.vision.training_options import TrainingOptions
-from worker.training_runs.data_folder import DataFolder, RunImage, make_data_folder
+from worker.training_runs.data_folder import DataFolder, make_data_folder
 from worker.training_runs.files import BUNDLE, CHECKPOINTS, REPORT
+from worker.training_runs.run_image import RunImage
 
 log = logging.getLogger(__name__)
 

@@ -35,8 +35,8 @@ from core.vision.bundle.tar import pack
 from core.vision.errors import InvalidBundle
 from worker.pipeline.leases import keep_renewed, write_when_usable
 from worker.training_runs.child_process import TrainingProcess
-from worker.training_runs.data_folder import RunImage
 from worker.training_runs.files import BUNDLE, REPORT
+from worker.training_runs.run_image import RunImage
 
 log = logging.getLogger(__name__)
 

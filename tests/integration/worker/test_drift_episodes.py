@@ -11,8 +11,9 @@ from core.models import recipes
 from core.settings import Settings
 from tests.fixtures.queued_work import make_recipe
 from tests.fixtures.scored_days import add_version, dispatch, good_scores, insert_scores
+from tests.fixtures.waiting import eventually
 from tests.fixtures.webhook_receivers import running_receiver
-from tests.fixtures.webhook_sending import deliveries_of, eventually, register, sending
+from tests.fixtures.webhook_sending import deliveries_of, register, sending
 
 
 @pytest.fixture

@@ -12,16 +12,9 @@ from core.delivery import deliveries, endpoints
 from core.feed import events
 from core.feed.events import Callback, Event, EventType
 from core.settings import Settings
+from tests.fixtures.waiting import eventually
 from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, HangingReply, Reply, running_receiver
-from tests.fixtures.webhook_sending import (
-    Inspect,
-    deliveries_of,
-    delivery_states,
-    endpoint_state,
-    eventually,
-    register,
-    sending,
-)
+from tests.fixtures.webhook_sending import Inspect, deliveries_of, delivery_states, endpoint_state, register, sending
 from worker.delivery import endpoint_queue, http_sender, webhooks
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from core.settings import Settings
 from core.system import workers
 from core.system.documents import Worker
-from tests.fixtures.webhook_sending import eventually
+from tests.fixtures.waiting import eventually
 from worker.dispatcher import Dispatcher
 from worker.heartbeat import Activity, Heartbeat, process_name
 

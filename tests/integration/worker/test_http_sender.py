@@ -13,8 +13,9 @@ from sqlalchemy import Engine
 
 from core.delivery import allowed_targets
 from core.settings import Settings
+from tests.fixtures.waiting import eventually
 from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, Reply, private_authority, running_receiver
-from tests.fixtures.webhook_sending import Inspect, deliveries_of, eventually, only_delivery, register, sending
+from tests.fixtures.webhook_sending import Inspect, deliveries_of, only_delivery, register, sending
 from worker.delivery import http_sender
 
 

@@ -17,7 +17,7 @@ from core.settings import Settings
 from core.storage.folder_store import FolderStore
 from core.vision.errors import InvalidBundle
 from tests.fixtures.bundles import register_bundle
-from tests.fixtures.webhook_sending import eventually
+from tests.fixtures.waiting import eventually
 from worker import model_checking
 from worker.model_checking import ModelChecker
 from worker.pipeline.faults import WorkerUnfit

@@ -19,9 +19,10 @@ from core.models import model_versions
 from core.settings import Settings
 from core.storage.image_store import image_key, training_folder_key, training_report_key
 from core.training_runs.claims import MAX_RESCUES
+from tests.fixtures.child_processes import children
 from tests.fixtures.rescoring_workers import RECIPE, RescoringPipeline
 from tests.fixtures.training_runs import QUICK, TrainingSite
-from tests.fixtures.webhook_sending import eventually
+from tests.fixtures.waiting import eventually
 from worker.training_runs import child_process, trainer
 
 HANGS = """
@@ -73,9 +74,8 @@ def child_of_training() -> psutil.Process:
     """Wait for the process that trains, and return it."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        for child in psutil.Process().children():
-            if "attempt-" in " ".join(child.cmdline()):
-                return child
+        if matching := children("attempt-"):
+            return matching[0]
         time.sleep(0.02)
     raise AssertionError("nothing is trained")
 

@@ -4,15 +4,9 @@ from sqlalchemy import Engine, text
 
 from core.feed.events import EventType
 from core.settings import Settings
+from tests.fixtures.waiting import eventually
 from tests.fixtures.webhook_receivers import Reply, running_receiver
-from tests.fixtures.webhook_sending import (
-    Inspect,
-    deliveries_of,
-    endpoint_state,
-    eventually,
-    register,
-    sending,
-)
+from tests.fixtures.webhook_sending import Inspect, deliveries_of, endpoint_state, register, sending
 
 
 def make_callbacks(engine: Engine, url: str) -> None:

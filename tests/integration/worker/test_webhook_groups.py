@@ -7,15 +7,9 @@ from sqlalchemy import Engine, text
 
 from core.delivery import deliveries
 from core.settings import Settings
+from tests.fixtures.waiting import eventually
 from tests.fixtures.webhook_receivers import Reply, running_receiver
-from tests.fixtures.webhook_sending import (
-    Inspect,
-    deliveries_of,
-    eventually,
-    only_delivery,
-    register,
-    sending,
-)
+from tests.fixtures.webhook_sending import Inspect, deliveries_of, only_delivery, register, sending
 
 
 def test_groups(engine: Engine, settings: Settings, inspect: Inspect) -> None:

@@ -10,15 +10,9 @@ from sqlalchemy import Engine, text
 from core.delivery import deliveries
 from core.errors import Refused
 from core.settings import Settings
+from tests.fixtures.waiting import eventually
 from tests.fixtures.webhook_receivers import HangingReply, Reply, running_receiver
-from tests.fixtures.webhook_sending import (
-    Inspect,
-    endpoint_state,
-    eventually,
-    only_delivery,
-    register,
-    sending,
-)
+from tests.fixtures.webhook_sending import Inspect, endpoint_state, only_delivery, register, sending
 
 
 def test_a_failed_delivery_is_retried_with_the_same_id(engine: Engine, settings: Settings, inspect: Inspect) -> None:

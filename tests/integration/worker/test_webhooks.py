@@ -16,15 +16,9 @@ from core.models import model_versions
 from core.queue import finishing
 from core.settings import Settings
 from tests.fixtures.queued_work import IMAGE, MANIFEST
+from tests.fixtures.waiting import eventually
 from tests.fixtures.webhook_receivers import DEADLINE_SECONDS, SECRET, Reply, running_receiver
-from tests.fixtures.webhook_sending import (
-    Inspect,
-    deliveries_of,
-    eventually,
-    only_delivery,
-    register,
-    sending,
-)
+from tests.fixtures.webhook_sending import Inspect, deliveries_of, only_delivery, register, sending
 from worker.delivery import webhooks
 from worker.delivery.webhooks import Sender
 

@@ -11,10 +11,11 @@ import redis
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from tests.fixtures.child_processes import children
 from tests.fixtures.part_images import png
 from tests.fixtures.running_system import System
 from tests.fixtures.training_runs import QUICK
-from tests.fixtures.webhook_sending import eventually
+from tests.fixtures.waiting import eventually
 
 PATIENCE = 100.0  # seconds; the machine may be busy
 
@@ -43,11 +44,8 @@ def ended(client: httpx.Client, path: str) -> dict[str, Any]:
     raise AssertionError("the training does not end")
 
 
-def children(worker: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [child for child in worker.children() if "training_runs.program" in " ".join(child.cmdline())]
-    except psutil.NoSuchProcess:
-        return []
+def training_children(worker: psutil.Process) -> list[psutil.Process]:
+    return children("training_runs.program", worker)
 
 
 def test_uploaded_parts_become_a_ready_version(
@@ -82,7 +80,7 @@ def test_a_killed_training_worker_loses_no_training_and_a_cancelled_one_stops(
     path = start(epochs=400)
     eventually(lambda: client.get(path).json()["progress"]["stage"], "training", seconds=PATIENCE)
     worker = system.child("worker.training")
-    [child] = children(worker)
+    [child] = training_children(worker)
     folder = system.data / "store" / "trainings" / path.rpartition("/")[2] / "checkpoints"
     eventually(lambda: any(len(file.stem) == 64 for file in folder.glob("*.checkpoint")), True)
     worker.kill()
@@ -94,7 +92,7 @@ def test_a_killed_training_worker_loses_no_training_and_a_cancelled_one_stops(
         True,
         seconds=PATIENCE,
     )
-    [child] = children(system.child("worker.training"))
+    [child] = training_children(system.child("worker.training"))
     assert client.post(f"{path}/cancel").json()["status"] == "cancelled"
     assert psutil.wait_procs([child], timeout=10)[1] == []
     assert client.get(path).json()["status"] == "cancelled"

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-import psutil
 import pytest
 
 from core.vision.bundle.folder import read_folder
@@ -55,8 +54,7 @@ def create_recipe(client: httpx.Client) -> Callable[[Path], str]:
 
 
 def scoring_workers(system: System) -> list[int]:
-    children = psutil.Process(system.process.pid).children()
-    return [child.pid for child in children if "worker.scoring" in " ".join(child.cmdline())]
+    return [child.pid for child in system.children("worker.scoring")]
 
 
 def test_one_worker_scores_with_every_detector(

@@ -22,6 +22,7 @@ from core.vision.input.bit_depth import DEPTH, decode_visible
 from core.vision.input.preprocessing import prepare
 from core.vision.input.record import Preprocessing, Upright
 from core.vision.input.upright import POSE
+from tests.fixtures.child_processes import children
 from tests.fixtures.deep_images import deep_levels, deep_png
 from tests.fixtures.part_images import encoded, png
 from tests.fixtures.posed_parts import Placement, draw_part, wedge
@@ -45,9 +46,9 @@ def image(tmp_path: Path) -> Path:
     return file
 
 
-def children() -> list[psutil.Process]:
+def decoding_children() -> list[psutil.Process]:
     """Return the decoding child processes of this process."""
-    return [child for child in psutil.Process().children() if "worker.pipeline.decoding_child" in child.cmdline()]
+    return children("worker.pipeline.decoding_child")
 
 
 def test_a_child_decodes_like_the_worker(decoder: IsolatedDecoder, image: Path) -> None:
@@ -56,7 +57,7 @@ def test_a_child_decodes_like_the_worker(decoder: IsolatedDecoder, image: Path) 
         prepared = decoder.prepare(image)
         np.testing.assert_array_equal(prepared.pixels, expected.pixels)
         assert (prepared.width, prepared.height) == (expected.width, expected.height) == (96, 64)
-    assert len(children()) == 1
+    assert len(decoding_children()) == 1
 
 
 def test_a_child_draws_heatmaps(decoder: IsolatedDecoder, image: Path) -> None:
@@ -68,7 +69,7 @@ def test_a_child_draws_heatmaps(decoder: IsolatedDecoder, image: Path) -> None:
     assert (drawn.format, drawn.size) == ("PNG", (96, 64))
     np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
     assert decoder.prepare(image).pixels.shape == (32, 32, 3)
-    assert len(children()) == 1
+    assert len(decoding_children()) == 1
 
 
 def test_a_child_decodes_and_draws_deep_images(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_an_image_whose_child_dies_twice_is_poison_and_affects_no_other(
 
     def kill_blocked_children() -> None:
         while len(killed) < limited_child.DEATHS_TO_BE_POISON:
-            for child in children():
+            for child in decoding_children():
                 if child.pid not in killed and child.status() == psutil.STATUS_SLEEPING:
                     child.kill()
                     killed.append(child.pid)
@@ -162,7 +163,7 @@ def test_a_hanging_image_is_given_up(decoder: IsolatedDecoder, tmp_path: Path, m
 def test_no_child_process_is_left_behind(image: Path) -> None:
     with IsolatedDecoder(SQUARE, max_pixels=LIMIT) as decoder:
         decoder.prepare(image)
-        [child] = children()
+        [child] = decoding_children()
     assert not child.is_running()
 
 
@@ -186,7 +187,7 @@ def test_a_child_inherits_no_passwords(decoder: IsolatedDecoder, image: Path, mo
     for name in secrets:
         monkeypatch.setenv(name, "secret")
     decoder.prepare(image)
-    [child] = children()
+    [child] = decoding_children()
     environment = child.environ()
     assert "secret" not in environment.values()
     assert environment["PATH"] == os.environ["PATH"]
@@ -196,11 +197,11 @@ def test_an_idle_child_lives_on_after_the_limit_of_its_last_image(
     decoder: IsolatedDecoder, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder.prepare(image)
-    [child] = children()
+    [child] = decoding_children()
     monkeypatch.setattr(isolated_decoding, "CPU_SECONDS_PER_IMAGE", 0.2)
     decoder.prepare(image)
     time.sleep(2 * limited_child.WALL_FACTOR * 0.2 + 0.5)
-    assert children() == [child]
+    assert decoding_children() == [child]
     assert child.is_running()
 
 

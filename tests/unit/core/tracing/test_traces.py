@@ -133,9 +133,7 @@ def test_a_collector_that_is_away_costs_two_seconds_at_the_end_and_few_lines() -
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "8",
     }
     command = [sys.executable, "-c", _RECORDING_A_THOUSAND_SPANS]
-    ended = subprocess.run(
-        command, env=os.environ | variables, capture_output=True, text=True, timeout=120, check=True
-    )
+    ended = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=120, check=True)
     assert float(ended.stdout) < 10  # OpenTelemetry alone would take up to 30
     messages = [line for line in ended.stderr.splitlines() if line.startswith(("WARNING ", "ERROR "))]
     assert messages

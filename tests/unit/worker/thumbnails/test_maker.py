@@ -17,6 +17,7 @@ from core.storage.folder_store import FolderStore
 from core.storage.image_store import failure_key
 from core.storage.thumbnails import ThumbnailSource
 from core.vision.evaluation.thumbnail import make_thumbnail
+from tests.fixtures.child_processes import children
 from tests.fixtures.deep_images import deep_levels, deep_png
 from tests.fixtures.part_images import png
 from worker.thumbnails import drawing, maker
@@ -75,9 +76,9 @@ def stored(store: FolderStore, data: bytes, number: int, bit_depth: int | None =
     return source
 
 
-def children() -> list[psutil.Process]:
+def drawing_children() -> list[psutil.Process]:
     """The child processes that make thumbnails."""
-    return [child for child in psutil.Process().children() if "worker.thumbnails.drawing" in child.cmdline()]
+    return children("worker.thumbnails.drawing")
 
 
 def test_each_thumbnail_is_made_once(
@@ -92,7 +93,7 @@ def test_each_thumbnail_is_made_once(
     for source in sources:
         expected = make_thumbnail(store.read(source.image_key), source.bit_depth, max_pixels=1_000_000)
         assert (store.read(source.key), store.read(source.grey_key)) == (expected.jpeg, expected.grey)
-    assert 1 <= len(children()) <= maker.THREADS
+    assert 1 <= len(drawing_children()) <= maker.THREADS
     written_at = store.path(sources[0].key).stat().st_mtime_ns
     made.request(sources[:1])
     notifier.wait_for(len(sources) + 1)
@@ -104,7 +105,7 @@ def test_children_run_with_a_low_priority(
 ) -> None:
     start().request([stored(store, png(1), 1)])
     notifier.wait_for(1)
-    [child] = children()
+    [child] = drawing_children()
     assert child.nice() == min(19, psutil.Process().nice() + drawing.NICENESS)
 
 
@@ -173,7 +174,7 @@ def test_an_idle_child_ends(
         made.request([stored(store, png(number), number)])
         notifier.wait_for(number)
         deadline = time.monotonic() + 20
-        while children():
+        while drawing_children():
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -197,5 +198,5 @@ def test_requests_after_closing_do_nothing(
     made = start()
     made.close()
     made.request([stored(store, png(1), 1)])
-    assert children() == []
+    assert drawing_children() == []
     assert notifier.keys == []

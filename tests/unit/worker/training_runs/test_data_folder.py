@@ -14,7 +14,8 @@ from core.intake.image_formats import has_image_suffix
 from core.vision.training.dataset import read_mvtec_folder
 from core.vision.training.group_by import InvalidGroups
 from tests.fixtures.part_images import png
-from worker.training_runs.data_folder import DataFolder, RunImage, make_data_folder
+from worker.training_runs.data_folder import DataFolder, make_data_folder
+from worker.training_runs.run_image import RunImage
 
 
 def stored(folder: Path, content: bytes, **fields: Any) -> RunImage:
