@@ -41,8 +41,7 @@ def snapshot(engine: Engine) -> Iterator[tuple[Connection, str]]:
     No table or partition of it is dropped or rewritten during the `with` block; rows are written as always.
     """
     with engine.connect() as connection:
-        quote = connection.dialect.identifier_preparer.quote
-        tables = ", ".join(map(quote, connection.execute(_TABLES).scalars()))
+        tables = _tables(connection)
     reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with reading.connect() as connection:
         for limit in ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"):
@@ -77,6 +76,12 @@ def other_processes(connection: Connection) -> list[str]:
     return [name.removeprefix("linewatch ") for name in connection.execute(_OTHER_PROCESSES).scalars()]
 
 
+def lock_all(connection: Connection) -> None:
+    """Lock every table for this transaction, so that nobody else writes or reads."""
+    if tables := _tables(connection):
+        connection.execute(text(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE"))
+
+
 def drop_all(connection: Connection) -> None:
     """Drop every table and function of the schema."""
     for statement in connection.execute(_DROP_ALL).scalars().all():
@@ -103,6 +108,11 @@ def load(program: Path, engine: Engine, dump_file: Path) -> None:
     options = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", str(dump_file))
     if (reason := _failure_of(program, engine, *options)) is not None:
         raise BackupError(f"nothing was loaded into the database: {reason}")
+
+
+def _tables(connection: Connection) -> str:
+    """The names of all tables for a statement."""
+    return ", ".join(map(connection.dialect.identifier_preparer.quote, connection.execute(_TABLES).scalars()))
 
 
 def _failure_of(program: Path, engine: Engine, *arguments: str) -> str | None:

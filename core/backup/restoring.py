@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from core.backup import BackupError, database
 from core.backup.files import Copies, Copy, File, copy_files
@@ -27,12 +27,16 @@ def check_target(engine: Engine, *, replace: bool) -> None:
         BackupError: a process of Linewatch uses it, or it is not empty and should not be replaced.
     """
     with engine.connect() as connection:
-        if running := database.other_processes(connection):
-            raise BackupError(f"Linewatch is running on this database ({', '.join(running)}): stop it first")
-        if not replace and database.is_used(connection):
-            raise BackupError(
-                "the database is not empty: restore into an empty one, or delete what it holds now with --replace"
-            )
+        _check_target(connection, replace=replace)
+
+
+def _check_target(connection: Connection, *, replace: bool) -> None:
+    if running := database.other_processes(connection):
+        raise BackupError(f"Linewatch is running on this database ({', '.join(running)}): stop it first")
+    if not replace and database.is_used(connection):
+        raise BackupError(
+            "the database is not empty: restore into an empty one, or delete what it holds now with --replace"
+        )
 
 
 def check_backup(backup: Backup) -> Manifest:
@@ -85,13 +89,17 @@ def _files_of(backup: Backup, manifest: Manifest) -> Iterator[File]:
     return (file for file in chain(list_images(backup), others) if file.key not in absent)
 
 
-def restore_database(engine: Engine, backup: Backup, manifest: Manifest, *, pg_restore: Path) -> dict[str, int]:
+def restore_database(
+    engine: Engine, backup: Backup, manifest: Manifest, *, pg_restore: Path, replace: bool
+) -> dict[str, int]:
     """Replace the database by the backup's, and return the number of rows of each table.
 
     Raises:
-        BackupError: `pg_restore` failed, or the numbers of rows differ from those of the backup.
+        BackupError: see `check_target`; `pg_restore` failed, or the numbers of rows differ from those of the backup.
     """
     with engine.begin() as connection:
+        database.lock_all(connection)
+        _check_target(connection, replace=replace)  # a system may have been started while files were copied
         database.drop_all(connection)
     database.load(pg_restore, engine, backup.dump)
     with engine.connect() as connection:

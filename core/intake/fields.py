@@ -15,6 +15,8 @@ from pydantic import (
 )
 
 METADATA_BYTES = 16 * 1024
+METADATA_LEVELS = 100
+"""How deep metadata may be nested. pydantic writes documents of up to 255 levels, and metadata lies in others."""
 EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -84,7 +86,19 @@ def _parse_metadata(value: Any) -> Any:
     value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError("must be a JSON object")  # noqa: TRY004 - pydantic takes ValueError
+    if _levels(value) > METADATA_LEVELS:
+        raise ValueError(f"must not be nested deeper than {METADATA_LEVELS} levels")
     return value
+
+
+def _levels(value: Any) -> int:
+    """How many objects and arrays lie in each other."""
+    levels, within = 0, [value]
+    while within:
+        levels += 1
+        inner = (each for outer in within for each in (outer.values() if isinstance(outer, dict) else outer))
+        within = [each for each in inner if isinstance(each, dict | list)]
+    return levels
 
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]

@@ -37,7 +37,9 @@ PAUSE_SECONDS = 5.0
 CONFIRM_SECONDS = 20.0
 _LOCK = 0x4C57_0004  # the advisory lock of the session that publishes
 _CONFIRMED = Counter("linewatch_mqtt_results", "Results that the MQTT broker has confirmed.")
-_NOT_IN_A_LEVEL = re.compile(r"[+#/\x00-\x1f\x7f]")
+_NONCHARACTERS = "\ufdd0-\ufdef" + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_NOT_IN_A_LEVEL = re.compile(rf"[+#/\x00-\x1f\x7f-\x9f{_NONCHARACTERS}]")
+"""Wildcards, the separator, and what brokers refuse in a topic (MQTT 5, section 1.5.4)."""
 
 
 class NotConfirmed(Exception):  # noqa: N818 - named after the event

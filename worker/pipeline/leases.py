@@ -27,15 +27,18 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 1.0
 
 @contextmanager
 def keep_renewed(
-    renew: Callable[[], bool], *, lease_seconds: float, every: float | None = None
+    renew: Callable[[], bool], *, lease_seconds: float, every: float | None = None, stuck_seconds: float | None = None
 ) -> Iterator[threading.Event]:
     """Renew a lease until the `with` block ends, every `every` seconds or after the usual share of its length.
 
     The event that it yields is set once `renew` returns False: the claim is lost, so stop the work.
+
+    Args:
+        stuck_seconds: a block that takes longer is stuck; by default `STUCK_SECONDS`.
     """
     done, lost = threading.Event(), threading.Event()
     pause = every or lease_seconds * RENEW_SHARE
-    max_renewals = int(STUCK_SECONDS / pause)
+    max_renewals = int((STUCK_SECONDS if stuck_seconds is None else stuck_seconds) / pause)
 
     def keep() -> None:
         for _ in range(max_renewals):

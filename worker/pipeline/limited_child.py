@@ -163,7 +163,13 @@ def limit(request: dict[str, Any]) -> None:
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_limit = math.ceil(used.ru_utime + used.ru_stime + request["cpu_seconds"])
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, resource.RLIM_INFINITY))
+    _limit(resource.RLIMIT_CPU, cpu_limit)
     memory = MEMORY_BASE_BYTES + MEMORY_BYTES_PER_PIXEL * request["max_pixels"]
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, resource.RLIM_INFINITY))
+    _limit(resource.RLIMIT_DATA, memory)
     faulthandler.dump_traceback_later(2 * request["wall_seconds"], exit=True)
+
+
+def _limit(kind: int, value: int) -> None:
+    """Set a soft limit, at most to the hard limit that the worker was started with: nobody but root may raise that."""
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))

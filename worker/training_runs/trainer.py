@@ -44,6 +44,8 @@ LEASES = 3
 """The lease of a run is so many times that of inspections: a lost claim costs the work since the last checkpoint."""
 RENEW_SECONDS = 1.0
 """How often progress is stored and a cancellation is noticed."""
+COPY_SECONDS = 6 * 3600.0
+"""Preparing may take so long, as images are copied from a bucket. A read that hangs fails much sooner."""
 PAUSE_SECONDS = 10.0
 """The pause after a crash or a fault of the store, before the next attempt."""
 
@@ -144,10 +146,15 @@ class Trainer:
             self._notifier.finished(Finished([], [], [run.id]))
 
     @contextmanager
-    def _renewed(self, claim: Claim) -> Iterator[None]:
-        """Renew the claim while the block prepares or finishes a training."""
-        with keep_renewed(lambda: self._renew(claim), lease_seconds=self._lease_seconds, every=RENEW_SECONDS) as lost:
-            yield
+    def _renewed(self, claim: Claim) -> Iterator[threading.Event]:
+        """Renew the claim while the block prepares or finishes a training. The event is set once it is lost."""
+        with keep_renewed(
+            lambda: self._renew(claim),
+            lease_seconds=self._lease_seconds,
+            every=RENEW_SECONDS,
+            stuck_seconds=COPY_SECONDS,
+        ) as lost:
+            yield lost
         if lost.is_set():
             raise _ClaimLost
 
@@ -157,12 +164,12 @@ class Trainer:
 
     def _result_of_child(self, claim: Claim, run: Run, folder: Path, attempt: Path) -> dict[str, Any]:
         """Train in a child process, and return the result that it writes."""
-        with self._renewed(claim):
+        with self._renewed(claim) as lost:
             for earlier in folder.glob("attempt-*"):
                 shutil.rmtree(earlier, ignore_errors=True)
             attempt.mkdir(parents=True)
             request = attempt / "request.json"
-            request.write_text(json.dumps(self._request(run, folder, attempt)))
+            request.write_text(json.dumps(self._request(run, folder, attempt, lost)))
         with TrainingProcess(request, self._settings) as child:
             stored: Progress | None = None
             while not child.has_ended(RENEW_SECONDS):
@@ -194,8 +201,8 @@ class Trainer:
             raise _ClaimLost
         return progress
 
-    def _request(self, run: Run, folder: Path, attempt: Path) -> dict[str, Any]:
-        """The request for the child: see `worker.training_runs.program.run_training`."""
+    def _request(self, run: Run, folder: Path, attempt: Path, lost: threading.Event) -> dict[str, Any]:
+        """The request for the child: see `worker.training_runs.program.run_training`. Ends once the claim is lost."""
         gathering.gather(self._engine, run)
         with self._engine.begin() as connection:
             used = images.all_of(connection, run.id)
@@ -205,7 +212,7 @@ class Trainer:
             past = gathering.newest_completed(self._engine, run.recipe, run.compare)
         keys = [image_key(image.day, image.sha256) for image in used]
         past_keys = [image_key(inspection.image_day, inspection.image_sha256) for inspection in past]
-        paths = self._local_paths([*keys, *past_keys], attempt / "images")
+        paths = self._local_paths([*keys, *past_keys], attempt / "images", lost)
         return {
             "recipe": run.recipe,
             "images": [asdict(_run_image(image, paths[key])) for image, key in zip(used, keys, strict=True)],
@@ -227,13 +234,15 @@ class Trainer:
             "attempt": str(attempt),
         }
 
-    def _local_paths(self, keys: Iterable[str], folder: Path) -> dict[str, str]:
+    def _local_paths(self, keys: Iterable[str], folder: Path, lost: threading.Event) -> dict[str, str]:
         """Where the child finds images: in the store if it is a folder, else in copies in this folder."""
         folder.mkdir()
 
         def path(key: str) -> str:
             if self._stopping.is_set():
                 raise _Stopped
+            if lost.is_set():
+                raise _ClaimLost
             return str(self._store.local_path(key, folder))
 
         each = list(dict.fromkeys(keys))

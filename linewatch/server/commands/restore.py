@@ -107,7 +107,7 @@ def _restore(
                 folder, chosen, manifest, store, skip_damaged=skip_damaged, on_progress=progress.update
             )
             progress.update("database", 0, None)
-            rows = restoring.restore_database(engine, chosen, manifest, pg_restore=pg_restore)
+            rows = restoring.restore_database(engine, chosen, manifest, pg_restore=pg_restore, replace=replace)
         migrate(engine)
         restoring.begin_epoch(engine)
     finally:

@@ -13,8 +13,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from core.backup.files import copy_files
+from core.backup import restoring
+from core.backup.files import Copies, copy_files
 from core.backup.folder import BackupFolder
+from core.backup.restoring import restore_files
 from core.errors import Code
 from core.feed import consumers, feed
 from core.settings import settings as read_settings
@@ -24,6 +26,7 @@ from linewatch.server.embedded.binaries import client_program
 from migrations.__main__ import migrate
 from tests.fixtures.feed_reading import cursor_refusal, read_all
 from tests.fixtures.installations import DAY, Installation
+from tests.fixtures.queued_work import make_recipe, make_version
 
 READER = consumers.Reader("key:mes", is_admin=False)
 
@@ -255,6 +258,32 @@ def test_a_running_system_and_a_database_in_use_are_not_replaced(
         assert run(["restore", str(tmp_path / "backups"), "--replace"]) == 1
     assert "Linewatch is running on this database (api): stop it first" in capsys.readouterr().err
     assert source.number("SELECT count(*) FROM inspections") == 1
+
+
+def test_what_was_accepted_while_files_were_copied_is_not_deleted(
+    source: Installation,
+    target: Installation,
+    save: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source.inspect([b"one"])
+    save()
+    target.select()
+
+    def copy_and_accept(*arguments: Any, **options: Any) -> Copies:
+        migrate(target.engine)
+        with target.engine.begin() as connection:
+            make_recipe(connection)
+            make_version(connection)
+        target.inspect([b"two"])
+        return restore_files(*arguments, **options)
+
+    monkeypatch.setattr(restoring, "restore_files", copy_and_accept)
+    assert run(["restore", str(tmp_path / "backups")]) == 1
+    assert "the database is not empty" in capsys.readouterr().err
+    assert target.number("SELECT count(*) FROM inspections") == 1
 
 
 def test_a_backup_of_an_older_version_is_upgraded_and_one_of_a_newer_version_refused(

@@ -150,6 +150,7 @@ def test_a_form_needs_exactly_one_image(client: httpx.Client, recipe: str) -> No
         {"metadata": '{"x": "\\u0000"}'},
         {"metadata": '{"x": "\\ud800"}'},
         {"metadata": "[" * 5000},
+        {"metadata": '{"x":' * 101 + "1" + "}" * 101},
         {"metadata": '{"x": "' + "y" * 16_384 + '"}'},
     ],
     ids=lambda fields: " ".join(f"{name}={value[:12]}" for name, value in fields.items()),

@@ -1,5 +1,6 @@
 """`/v1/results`: the feed over HTTP, with real workers."""
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,17 @@ def test_each_result_appears_once_with_its_own_cursor(client: httpx.Client, reci
         by_one += [item["id"] for item in some]
         cursor = some[-1]["cursor"]
     assert sorted(by_one) == sorted(ids)
+
+
+def test_deeply_nested_metadata_reaches_readers(client: httpx.Client, recipe: str) -> None:
+    begin = page(client, after="now")["next_cursor"]
+    metadata: dict[str, object] = {}
+    for _ in range(99):
+        metadata = {"within": metadata}
+    accepted = submit(client, recipe, png(9), metadata=json.dumps(metadata))
+    final(client, accepted["id"])
+    [item] = page(client, after=begin, recipe=recipe)["items"]
+    assert item["metadata"] == metadata
 
 
 def test_a_waiting_reader_is_woken(client: httpx.Client, recipe: str, system: System) -> None:

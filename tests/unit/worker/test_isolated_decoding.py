@@ -212,6 +212,24 @@ limit({{"cpu_seconds": {cpu_seconds}, "wall_seconds": 240, "max_pixels": 1_000_0
 """
 
 
+LIMITED_BEFORE = """
+import os, resource
+from worker.pipeline.limited_child import limit
+hard = 2 * 1024**3
+for kind in (resource.RLIMIT_CPU, resource.RLIMIT_DATA):
+    resource.setrlimit(kind, (hard, hard))
+if os.getuid() == 0:
+    os.setuid(65534)  # root may raise a hard limit
+limit({"cpu_seconds": 60, "wall_seconds": 240, "max_pixels": 100_000_000})
+assert resource.getrlimit(resource.RLIMIT_DATA) == (hard, hard)
+assert resource.getrlimit(resource.RLIMIT_CPU)[1] == hard
+"""
+
+
+def test_a_child_keeps_to_the_hard_limits_of_its_worker() -> None:
+    assert subprocess.run([sys.executable, "-c", LIMITED_BEFORE], check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("cpu_seconds", "work", "status"),
     [
