@@ -110,16 +110,23 @@ class Publisher:
                 log.exception("could not publish %d messages", len(items))
 
     def _send_all(self, items: Sequence[_Item]) -> None:
+        """Send items until Redis does not answer: each try may take as long as its timeout, while more items come."""
         groups: dict[tuple[int, str], list[_QueuedInspection]] = defaultdict(list)
         for item in items:
-            if isinstance(item, _TaskCall):
-                self._send(item.task, item.arguments, item.queue)
-            elif isinstance(item, _Notification):
-                self._notifier.finished(item.finished)
-            else:
+            if isinstance(item, _QueuedInspection):
                 groups[item.recipe_id, item.priority].append(item)
+        unsent: list[_QueuedInspection] = []
         for (recipe_id, priority), queued in groups.items():
-            self._publish(recipe_id, priority, queued)
+            unsent += queued if unsent else self._publish(recipe_id, priority, queued)
+        if unsent:
+            self._mark_unpublished([each.id for each in unsent])
+            return
+        for item in items:
+            if isinstance(item, _TaskCall) and not self._send(item.task, item.arguments, item.queue):
+                return
+        finished = [item.finished for item in items if isinstance(item, _Notification)]
+        if finished:
+            self._notifier.finished(_joined(finished))
 
     def _take(self) -> tuple[list[_Item], bool]:
         """Wait for an item and take all others in the queue. The second value is False once the publisher stops.
@@ -156,7 +163,8 @@ class Publisher:
         except (RedisError, OSError):
             return False
 
-    def _publish(self, recipe_id: int, priority: str, queued: list[_QueuedInspection]) -> None:
+    def _publish(self, recipe_id: int, priority: str, queued: list[_QueuedInspection]) -> list[_QueuedInspection]:
+        """Send inspections in minibatches. Return those that could not be sent."""
         for start in range(0, len(queued), self._minibatch):
             minibatch = queued[start : start + self._minibatch]
             begun = time.perf_counter()
@@ -165,8 +173,8 @@ class Publisher:
             )
             _trace(minibatch, begun, sent=sent)
             if not sent:
-                self._mark_unpublished([each.id for each in queued[start:]])
-                return
+                return queued[start:]
+        return []
 
     def _mark_unpublished(self, ids: list[UUID]) -> None:
         try:
@@ -188,6 +196,14 @@ class Publisher:
             log.warning("Redis is reachable again")
         self._broker_is_down = False
         return True
+
+
+def _joined(finished: Sequence[Finished]) -> Finished:
+    return Finished(
+        [each for one in finished for each in one.inspections],
+        [each for one in finished for each in one.batches],
+        [each for one in finished for each in one.runs],
+    )
 
 
 def _trace(minibatch: Sequence[_QueuedInspection], begun: float, *, sent: bool) -> None:

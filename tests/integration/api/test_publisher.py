@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
+from celery import Celery
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
@@ -60,6 +61,31 @@ def test_inspections_whose_message_cannot_be_sent_are_left_to_the_dispatcher(
         with engine.begin() as connection:
             found |= {item.id for item in publishing.take_unpublished(connection, at_most=10)}
     publisher.stop()
+
+
+def test_after_a_failure_no_other_message_is_tried(
+    engine: Engine, settings: Settings, recipe_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try may take as long as a timeout, while more and more items wait."""
+    tried = []
+
+    def fail(_: Celery, task: str, **__: object) -> None:
+        tried.append(task)
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(Celery, "send_task", fail)
+    with engine.begin() as connection:
+        ids = submit(connection, 3)
+        connection.execute(text("UPDATE work SET created_at = now() - interval '1 minute'"))
+    publisher = Publisher(settings, engine)
+    publisher.call(Task.HOUSEKEEPING, queue=IO_QUEUE)
+    for number, inspection_id in enumerate(ids):
+        publisher.queued(recipe_id + number, "live", inspection_id)  # a message for each recipe
+    publisher.start()
+    publisher.stop()
+    with engine.begin() as connection:
+        assert {item.id for item in publishing.take_unpublished(connection, at_most=10)} == set(ids)
+    assert tried == [Task.SCORE]
 
 
 def messages(client: redis.Redis) -> list[list[str]]:
