@@ -12,7 +12,7 @@ from pathlib import Path
 
 from api.requests.store_refusals import store_refusal
 from core.errors import Refused
-from core.intake.image_decoding import read_header
+from core.intake.image_decoding import Header, read_header
 from core.intake.submission import NewInspection, StoredImage
 from core.storage.image_store import NewFile, Staged, Store, WholeFile, image_key
 
@@ -29,10 +29,15 @@ class Upload:
 
 @dataclass(frozen=True)
 class WholeUpload:
-    """A small image in memory, which is neither checked nor stored yet, and how to add its fields."""
+    """A small image in memory, which is not stored yet, and how to add its fields.
+
+    Attributes:
+        header: if it was read already; else it is read, and so the image checked, with those of its group.
+    """
 
     content: bytes
     new: Callable[[StoredImage], NewInspection]
+    header: Header | None = None
 
 
 AnyUpload = Upload | WholeUpload
@@ -110,7 +115,7 @@ class ImageStoring:
             draft.files.append((upload.staged, upload.new))
             return
         content = upload.content
-        header = read_header(io.BytesIO(content), max_pixels=self._max_pixels)
+        header = upload.header or read_header(io.BytesIO(content), max_pixels=self._max_pixels)
         sha256 = hashlib.sha256(content).digest()
         new = upload.new(StoredImage(dt.datetime.now(dt.UTC).date(), sha256, len(content), header))
         file = self._store.stage_whole(content)

@@ -2,10 +2,12 @@
 
 import asyncio
 import datetime as dt
+import io
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -15,7 +17,8 @@ from starlette.requests import ClientDisconnect
 from api.requests.file_names import decoded_file_name
 from api.requests.store_refusals import store_refusal
 from core.errors import Code, Refused
-from core.intake.image_decoding import read_header
+from core.intake.decoding_limits import has_short_header
+from core.intake.image_decoding import Header, read_header
 from core.intake.submission import StoredImage
 from core.settings import Settings
 from core.storage.image_store import Staged, Store
@@ -159,6 +162,18 @@ class UploadReceiver:
             await _drain(request, stream, refused)
             raise
         return b"".join(chunks)
+
+    async def long_header(self, content: bytes) -> Header | None:
+        """Read a header that may take long, in a thread of its own; None for others.
+
+        One thread reads those of whole images, for a whole group of requests.
+
+        Raises:
+            Refused: see `core.intake.image_decoding.read_header`.
+        """
+        if has_short_header(content):
+            return None
+        return await self.in_thread(partial(read_header, io.BytesIO(content), max_pixels=self.max_pixels))
 
     @asynccontextmanager
     async def raw(self, request: Request) -> AsyncIterator[Received]:

@@ -61,9 +61,9 @@ class WholeUploads(BaseRoute):
         with services.in_flight.hold(scope["state"]["actor"], request.headers.get("Idempotency-Key")) as key:
             await services.group_commit.check(recipe, fields.priority, key, api_key=api_key)
             await services.group_commit.check_callbacks([fields.callback_url], key)
-            upload = WholeUpload(
-                await services.receiver.whole(request), partial(new_inspection, services, fields=fields)
-            )
+            content = await services.receiver.whole(request)
+            header = await services.receiver.long_header(content)
+            upload = WholeUpload(content, partial(new_inspection, services, fields=fields), header)
             accepted = await services.group_commit.submit([upload], key=key, api_key=api_key)
         document = Inspection.of(accepted.inspections[0])
         response = Response(document.model_dump_json(), 202, media_type="application/json")

@@ -22,10 +22,14 @@ JPEG_SCANNED_PIXELS = 1_000_000_000
 TIFF_STRIPS = 200_000
 """Pillow keeps a Python object for each strip or tile: a million take 10 s."""
 
+SHORT_HEADER_BYTES = 4096
+"""Where the pixels of a usual JPEG or PNG begin. Parsing so much takes less than 10 ms, whatever it contains."""
+
 HEADER_READS = 20_000
 BODY_READS = 2_000_000
 """Python parses some formats read by read: a file made of tiny segments would take minutes."""
 
+_PNG, _JPEG, _SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xda"
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # without stuffed bytes, restarts and fill bytes
 _FIRST_WITH_LENGTH = 0xC0  # decoders skip only two bytes at a reserved marker in a scan: a length would hide scans
 _START_OF_IMAGE = 0xD8
@@ -46,6 +50,26 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
     if max(size) > LONGEST_SIDE:
         detail = f"the image has {width} × {height} pixels, at most {LONGEST_SIDE} are accepted on a side"
         raise Refused(Code.IMAGE_TOO_LARGE, detail)
+
+
+def has_short_header(data: bytes) -> bool:
+    """Whether an image is a JPEG or PNG whose pixels begin early. Other headers may take half a second of a core.
+
+    Segments are skipped by their length, as parsers do.
+    """
+    if data.startswith(_PNG):
+        at = len(_PNG)
+        while at < SHORT_HEADER_BYTES and data[at + 4 : at + 8] != b"IDAT":
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+    elif data.startswith(_JPEG):
+        at = len(_JPEG)
+        while at < SHORT_HEADER_BYTES and data[at : at + 2] != _SCAN:
+            if data[at : at + 1] != b"\xff":
+                return False
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    else:
+        return False
+    return at < min(SHORT_HEADER_BYTES, len(data))
 
 
 def check_scans(jpeg: bytes, size: tuple[int, int]) -> None:

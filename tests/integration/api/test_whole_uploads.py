@@ -1,5 +1,6 @@
 """Small raw images: the route that takes them whole answers as the documented one, to which it leaves all others."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import Engine
 
 from api.requests.uploads import FLUSH_BYTES
@@ -67,6 +70,25 @@ def test_every_way_to_send_an_image_gets_the_same_answer(http: httpx.Client) -> 
     stored = http.get(answers[0].headers["Location"])
     assert stored.json() == documents[0]
     assert http.get(f"{answers[0].headers['Location']}/image").content == image
+
+
+def test_an_image_with_a_long_header_gets_the_same_answer(http: httpx.Client) -> None:
+    """Its header is read in a thread of its own, because the one of the group serves all others."""
+    buffer, comments = io.BytesIO(), PngInfo()
+    for number in range(50):
+        comments.add_text(f"comment {number}", "x" * 1000, zip=True)
+    Image.new("L", (40, 30)).save(buffer, "PNG", pnginfo=comments)
+    Image.new("L", (40, 30)).save(tiff := io.BytesIO(), "TIFF")
+    for image in (buffer.getvalue(), tiff.getvalue()):
+        whole = http.post("/v1/inspections?recipe=ring", content=image)
+        streamed = http.post("/v1/inspections?recipe=ring", content=chunked(image))
+        assert (whole.status_code, streamed.status_code) == (202, 202)
+        assert without_own(whole.json()) == without_own(streamed.json())
+        assert http.get(f"{whole.headers['Location']}/image").content == image
+    cut_off = buffer.getvalue()[:-200]
+    whole = http.post("/v1/inspections?recipe=ring", content=cut_off[:5000])
+    streamed = http.post("/v1/inspections?recipe=ring", content=chunked(cut_off[:5000]))
+    assert (whole.status_code, whole.text) == (streamed.status_code, streamed.text)
 
 
 @pytest.mark.parametrize(

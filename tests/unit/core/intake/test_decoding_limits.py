@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.errors import Code, Failure, Refused
 from core.intake import decoding_limits
-from core.intake.decoding_limits import count_scans
+from core.intake.decoding_limits import count_scans, has_short_header
 from core.intake.image_decoding import Undecodable, decode, read_header
 from tests.fixtures.hostile_images import jpeg, scan_bomb
 
@@ -43,6 +43,43 @@ def png(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     rows = zlib.compress(bytes((width + 1) * height))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def with_chunks(image: bytes, chunks: int, content: bytes) -> bytes:
+    """A PNG with further chunks before its pixels."""
+    chunk = struct.pack(">I", len(content)) + b"zTXt" + content + struct.pack(">I", zlib.crc32(b"zTXt" + content))
+    return image[:33] + chunk * chunks + image[33:]
+
+
+def with_segments(image: bytes, segments: int, content: bytes) -> bytes:
+    """A JPEG with further comments before its pixels."""
+    return image[:2] + (b"\xff\xfe" + struct.pack(">H", len(content) + 2) + content) * segments + image[2:]
+
+
+@pytest.mark.parametrize(
+    ("image", "is_short"),
+    [
+        pytest.param(png(9, 9), True, id="png"),
+        pytest.param(jpeg(), True, id="jpeg"),
+        pytest.param(with_chunks(png(9, 9), 10, b"Comment" + bytes(300)), True, id="png-some-chunks"),
+        pytest.param(with_chunks(png(9, 9), 200, b"Comment" + bytes(1000)), False, id="png-many-chunks"),
+        pytest.param(with_chunks(png(9, 9), 1, b"IDAT" * 2000), False, id="png-decoy"),
+        pytest.param(with_segments(jpeg(), 5, b"camera 7"), True, id="jpeg-some-segments"),
+        pytest.param(with_segments(jpeg(), 2000, b""), False, id="jpeg-many-segments"),
+        pytest.param(with_segments(jpeg(), 1, b"\xff\xda" * 4000), False, id="jpeg-decoy"),
+        pytest.param(b"\xff\xd8" + bytes(100) + jpeg(), False, id="jpeg-broken"),
+        pytest.param(png(9, 9)[:33], False, id="png-cut-off"),
+        pytest.param(tiff(100_000), False, id="tiff"),
+        pytest.param(b"", False, id="empty"),
+    ],
+)
+def test_a_header_is_short_if_the_pixels_begin_early(image: bytes, is_short: bool) -> None:
+    assert has_short_header(image) is is_short
+
+
+@given(st.sampled_from([b"", png(2, 2)[:8], jpeg()[:2], png(2, 2), jpeg()]), st.binary(max_size=64))
+def test_any_bytes_have_a_short_header_or_not(start: bytes, rest: bytes) -> None:
+    assert has_short_header(start + rest) in (True, False)
 
 
 @pytest.mark.parametrize("scans", [1000, 100_000])
