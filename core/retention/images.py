@@ -118,7 +118,9 @@ def remove(scope: Scope, store: Store) -> Iterator[Step]:
 
 def _remove_of_day(scope: Scope, store: Store, day: dt.date) -> Iterator[Step]:
     with scope.engine.begin() as connection:
-        started_at = connection.execute(_START, {"day": day, "today": scope.today}).scalar_one()
+        own = {"day": day, "today": scope.today}
+        has_no_rest = bool(connection.execute(_IS_SETTLED, own).scalar_one_or_none())
+        started_at = connection.execute(_START, own).scalar_one()
     yield []
     marked = IMAGES_AT_ONCE
     while marked == IMAGES_AT_ONCE:
@@ -126,16 +128,17 @@ def _remove_of_day(scope: Scope, store: Store, day: dt.date) -> Iterator[Step]:
             rows = connection.execute(_REMOVABLE_PIECE, _parameters(rules, day) | {"at_most": IMAGES_AT_ONCE}).all()
             _mark(connection, day, rows)
         marked = len(rows)
+        has_no_rest = has_no_rest and not rows
         yield _removals(rows)
-    for folder in (day_folder(day), f"{THUMBNAILS}/{day_folder(day)}"):
-        listing = (file.key for file in store.files(folder))
-        while keys := list(islice(listing, FILES_AT_ONCE)):
-            yield from _delete_files(scope, store, day, keys)
+    if not has_no_rest:  # a listing costs more than all else, and a new hold or policy concerns every day
+        yield from _delete_unrecorded(scope, store, day)
     with scope.engine.begin() as connection:
         _settle(connection, rules, day, started_at)
     yield []
 
 
+# A day that is not due was settled, and nothing was marked since: policies or holds have changed.
+_IS_SETTLED = text("SELECT coalesce(due_on > :today, true) FROM retention_days WHERE day = :day AND rules <> ''")
 _START = text("""
     INSERT INTO retention_days (day, due_on, checked_at) VALUES (:day, :today, clock_timestamp())
     ON CONFLICT (day) DO UPDATE SET due_on = excluded.due_on, checked_at = excluded.checked_at
@@ -164,6 +167,14 @@ def _removals(rows: Iterable[Any]) -> Step:
     return [Removal(recipe_id, "images", number, size) for recipe_id, (number, size) in totals.items()]
 
 
+def _delete_unrecorded(scope: Scope, store: Store, day: dt.date) -> Iterator[Step]:
+    """List the files of a day, and delete those of images that are not recorded."""
+    for folder in (day_folder(day), f"{THUMBNAILS}/{day_folder(day)}"):
+        listing = (file.key for file in store.files(folder))
+        while keys := list(islice(listing, FILES_AT_ONCE)):
+            yield from _delete_files(scope, store, day, keys)
+
+
 _RECORDED = text("SELECT sha256 FROM images WHERE day = :day AND sha256 = ANY(:digests) AND removed_at IS NULL")
 
 
@@ -189,6 +200,10 @@ def _digest_of(key: str) -> bytes | None:
 
 _IS_BLOCKED = text(f"""
     SELECT EXISTS (SELECT FROM work WHERE image_day = :day)
+        OR EXISTS (
+            SELECT FROM inspections
+            WHERE id >= :first AND id < :end AND image_day = :day AND recipe_id = ANY(:busy)
+        )
         OR EXISTS (SELECT {_TRAINS} WHERE trained.image_day = :day AND {_NEEDED_UNTIL_LATER})
 """)  # noqa: S608 - all parts are constants
 
@@ -202,7 +217,7 @@ def _settle(connection: Connection, rules: Rules, day: dt.date, started_at: dt.d
         connection.execute(text("DELETE FROM retention_days WHERE day = :day AND checked_at = :started_at"), own)
         return
     store_usage.count_day(connection, day)
-    blocked = bool(rules.busy) or connection.execute(_IS_BLOCKED, {"day": day, "today": rules.today}).scalar_one()
+    blocked = connection.execute(_IS_BLOCKED, _parameters(rules, day)).scalar_one()
     connection.execute(
         text("""
             UPDATE retention_days SET rules = :digest, due_on = :due_on

@@ -1,10 +1,10 @@
 """Delete the inspections that end in months that cannot be removed as a whole, because others in them are kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from core.retention import months
 from core.retention.removals import Removal, Scope, Step, make_due
@@ -15,8 +15,8 @@ PIECES = 25
 """The most pieces of one recipe in a round."""
 
 _PIECE = text(f"""
-    SELECT id, batch_id, image_day, {HELD} AS is_held FROM inspections AS inspection
-    WHERE recipe_id = :recipe_id AND id < :before AND id > :after ORDER BY id LIMIT :at_most
+    SELECT id, batch_id, image_day FROM inspections AS inspection
+    WHERE recipe_id = :recipe_id AND id < :before AND id > :after AND NOT {HELD} ORDER BY id LIMIT :at_most
 """)  # noqa: S608 - all parts are constants
 
 
@@ -40,17 +40,16 @@ def _remove_of_recipe(scope: Scope, recipe_id: int) -> Iterator[Step]:
             if recipe is None or recipe.rows_before is None or recipe_id in rules.busy:
                 return
             own = {"recipe_id": recipe_id, "before": recipe.rows_before, "after": after, "at_most": ROWS_AT_ONCE}
-            piece = connection.execute(_PIECE, rules.parameters | own).all()
-            ended = [row for row in piece if not row.is_held]
+            ended = connection.execute(_PIECE, rules.parameters | own).all()
             _delete(connection, ended)
             make_due(connection, {row.image_day for row in ended}, scope.today)
         yield [Removal(recipe_id, "inspections", len(ended), 0)] if ended else []
-        if len(piece) < ROWS_AT_ONCE:
+        if len(ended) < ROWS_AT_ONCE:
             return
-        after = piece[-1].id
+        after = ended[-1].id
 
 
-def _delete(connection: Connection, rows: list[Any]) -> None:
+def _delete(connection: Connection, rows: Sequence[Row[Any]]) -> None:
     own = {"ids": [row.id for row in rows]}
     connection.execute(text("DELETE FROM inspections WHERE id = ANY(:ids)"), own)
     connection.execute(text("DELETE FROM review_queue WHERE inspection_id = ANY(:ids)"), own)

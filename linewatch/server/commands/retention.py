@@ -10,10 +10,13 @@ from linewatch.cli.options import data_directory_option, json_option
 from linewatch.cli.terminal import print_json, print_table, remark
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Engine
 
-    from core.retention.removals import Removal
+    from core.retention.removals import Removal, Scope
     from core.settings import Settings
+    from core.storage.image_store import Store
 
 
 @click.command("retention")
@@ -56,7 +59,19 @@ def _removals(settings: "Settings", engine: "Engine", *, dry_run: bool) -> "list
     store = open_store(settings)
     if dry_run:
         return rounds.totals(rounds.plan(scope, store))
-    return rounds.totals(one for step in rounds.steps(scope, store) for one in step)
+    return rounds.totals(_all_removals(scope, store))
+
+
+def _all_removals(scope: "Scope", store: "Store") -> "Iterator[Removal]":
+    """Remove what has ended, in as many rounds as it takes: one removes a limited number of inspections."""
+    from core.retention import rounds
+
+    has_removed = True
+    while has_removed:
+        has_removed = False
+        for one in (one for step in rounds.steps(scope, store) for one in step):
+            has_removed |= one.kind == "inspections"
+            yield one
 
 
 def _names(engine: "Engine") -> dict[int, str]:

@@ -5,9 +5,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from core.models.retention_policies import RetentionPolicy
+from core.retention import rows
 from core.settings import Settings
 from core.settings import settings as read_settings
 from core.storage.folder_store import FolderStore
@@ -52,3 +53,24 @@ def test_the_table_shows_recipe_kind_and_bytes(
     printed = capsys.readouterr()
     assert ["r0", "images", "1", "1000"] in [line.split() for line in printed.out.splitlines()]
     assert "This would free 0.0 MB." in printed.err
+
+
+def test_more_inspections_than_a_round_removes_and_held_ones_before_them(
+    settings: Settings, engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(rows, "PIECES", 1)
+    ended = DAY - dt.timedelta(days=60)
+    held = [Part(0, ended, number, "ok", lot="L-1") for number in range(3)]
+    others = [Part(0, ended, number, "ok") for number in range(3, 8)]
+    of_another_recipe = [Part(1, ended, 8, "ok")]  # so that the month is not removed as a whole
+    plant = Plant(
+        [RetentionPolicy(rows_days=10), None], [*held, *others, *of_another_recipe], held_lots=frozenset({"L-1"})
+    )
+    build(engine, FolderStore(settings.store_url), plant)
+    for arguments in (["--dry-run"], []):
+        assert run(["retention", "--json", *arguments]) == 0
+        removed = json.loads(capsys.readouterr().out)["removed"]
+        assert {"recipe": "r0", "kind": "inspections", "number": 5, "bytes": 0} in removed
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM inspections")).scalar_one() == 4
