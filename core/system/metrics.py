@@ -112,6 +112,12 @@ def _store(system: System) -> Iterator[Metric]:
         "of",
     )
     yield _gauge("store_disk_free_bytes", "Free space on that disk.", [(disk_of, store.disk_free_bytes)], "of")
+    yield _gauge(
+        "store_disk_min_free_bytes",
+        "With less free space on that disk, uploads are refused.",
+        [(disk_of, store.min_free_bytes)],
+        "of",
+    )
     yield _gauge("database_size_bytes", "Size of the database.", [((), system.database_bytes)])
 
 

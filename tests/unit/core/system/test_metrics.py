@@ -34,6 +34,7 @@ def test_every_figure_of_the_document_is_exported() -> None:
         ("store_image_bytes", {}, 700),
         ("store_disk_size_bytes", {"of": "store"}, 1000),
         ("store_disk_free_bytes", {"of": "store"}, 250),
+        ("store_disk_min_free_bytes", {"of": "store"}, 50),
         ("database_size_bytes", {}, 9000),
         ("feed_consumer_lag_entries", {"consumer": "mes"}, 4),
         ("feed_consumer_acknowledged_timestamp_seconds", {"consumer": "mes"}, NOW.timestamp()),
@@ -57,7 +58,7 @@ def test_what_is_unknown_is_left_out() -> None:
     )
     registry = registry_of(system(store=nothing, queues=[queue("live", messages=None)]))
     assert registry.get_sample_value("linewatch_broker_up") == 0
-    for name in ("store_images", "store_disk_free_bytes"):
+    for name in ("store_images", "store_disk_free_bytes", "store_disk_min_free_bytes"):
         assert registry.get_sample_value(f"linewatch_{name}") is None
     assert registry.get_sample_value("linewatch_queue_messages", {"queue": "live"}) is None
 
