@@ -14,7 +14,10 @@ OF_KEDA = "keda.sh/"  # its schemas are not those of Kubernetes
 
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "defaults": {},
-    "a bucket": {"store": {"url": "s3://images/line"}},
+    "a bucket": {
+        "store": {"url": "s3://images/line"},
+        "aws": {"REGION": "eu-central-1", "ENDPOINT_URL": "http://s3.data:8333", "ALLOW_HTTP": True},
+    },
     "an existing volume": {"store": {"volume": {"existingClaim": "images"}}},
     "GPUs": {"scoring": {"gpu": {"enabled": True, "nodeSelector": {"gpu": "l4"}}, "cpu": {"enabled": False}}},
     "KEDA": {"keda": {"enabled": True}},
@@ -122,6 +125,22 @@ def test_secrets_are_referred_to_and_settings_are_set() -> None:
         assert variables["LINEWATCH_DATABASE_URL"] == {"secretKeyRef": {"name": "linewatch", "key": "DATABASE_URL"}}
         assert variables["LINEWATCH_MINIBATCH"] == "16"
         assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
+
+
+@pytest.mark.parametrize("variant", ["defaults", "a bucket"])  # without a bucket, archives may be in one
+def test_credentials_for_buckets_come_from_the_secret(variant: str) -> None:
+    for pod in pod_specs(rendered(variant)).values():
+        variables = environment(pod["containers"][0])
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            assert variables[name] == {"secretKeyRef": {"name": "linewatch", "key": name, "optional": True}}
+
+
+def test_buckets_of_any_region_and_server_are_reached() -> None:
+    for pod in pod_specs(rendered("a bucket")).values():
+        variables = environment(pod["containers"][0])
+        assert variables["AWS_REGION"] == "eu-central-1"
+        assert variables["AWS_ENDPOINT_URL"] == "http://s3.data:8333"
+        assert variables["AWS_ALLOW_HTTP"] == "true"
 
 
 def test_metrics_are_served_where_the_annotations_say() -> None:

@@ -23,11 +23,13 @@ app.kubernetes.io/component: {{ index . 1 }}
   valueFrom: {secretKeyRef: {name: {{ .Values.existingSecret }}, key: DATABASE_URL}}
 - name: LINEWATCH_REDIS_URL
   valueFrom: {secretKeyRef: {name: {{ .Values.existingSecret }}, key: REDIS_URL}}
-{{- if .Values.store.url }}
-{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_SESSION_TOKEN" }}
 - name: {{ . }}
   valueFrom: {secretKeyRef: {name: {{ $.Values.existingSecret }}, key: {{ . }}, optional: true}}
 {{- end }}
+{{- range $name, $value := .Values.aws }}
+- name: AWS_{{ $name }}
+  value: {{ $value | quote }}
 {{- end }}
 - name: LINEWATCH_STORE_URL
   value: {{ .Values.store.url | default "file:///var/lib/linewatch/store" | quote }}
