@@ -20,7 +20,7 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     },
     "an existing volume": {"store": {"volume": {"existingClaim": "images"}}},
     "GPUs": {"scoring": {"gpu": {"enabled": True, "nodeSelector": {"gpu": "l4"}}, "cpu": {"enabled": False}}},
-    "KEDA": {"keda": {"enabled": True}},
+    "KEDA": {"keda": {"enabled": True, "inspectionsPerReplica": 2_000_000}},
     "ingress": {"api": {"ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls"}}},
     "small": {
         "metrics": {"enabled": False},
@@ -30,9 +30,10 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
         "podDisruptionBudgets": False,
     },
     "settings": {
-        "settings": {"MINIBATCH": 16, "AUTH": "on"},
-        "openTelemetry": {"EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
-        "image": {"pullSecrets": [{"name": "registry"}]},
+        "settings": {"MINIBATCH": 16, "MAX_UPLOAD_BYTES": 67_108_864, "BULK_SHARE": 0.25, "AUTH": "on"},
+        "openTelemetry": {"EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "BSP_MAX_QUEUE_SIZE": 1_000_000},
+        "aws": {"ACCOUNT_ID": 12_345_678_901},
+        "image": {"pullSecrets": [{"name": "registry"}], "tag": 20261130},
     },
 }
 
@@ -127,6 +128,18 @@ def test_secrets_are_referred_to_and_settings_are_set() -> None:
         assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
 
 
+def test_numbers_are_passed_as_they_were_written() -> None:
+    objects = rendered("settings")
+    for pod in pod_specs(objects).values():
+        [container] = pod["containers"]
+        variables = environment(container)
+        assert variables["LINEWATCH_MAX_UPLOAD_BYTES"] == "67108864"
+        assert variables["LINEWATCH_BULK_SHARE"] == "0.25"
+        assert variables["OTEL_BSP_MAX_QUEUE_SIZE"] == "1000000"
+        assert variables["AWS_ACCOUNT_ID"] == "12345678901"
+        assert container["image"].endswith(":20261130")
+
+
 @pytest.mark.parametrize("variant", ["defaults", "a bucket"])  # without a bucket, archives may be in one
 def test_credentials_for_buckets_come_from_the_secret(variant: str) -> None:
     for pod in pod_specs(rendered(variant)).values():
@@ -164,4 +177,4 @@ def test_scoring_workers_are_scaled_by_what_waits() -> None:
     scaled = objects["ScaledObject/line-scoring-cpu"]["spec"]
     assert scaled["scaleTargetRef"]["name"] == "line-scoring-cpu"
     assert "replicas" not in objects["Deployment/line-scoring-cpu"]["spec"]  # KEDA decides
-    assert [trigger["metadata"]["targetQueryValue"] for trigger in scaled["triggers"]] == ["200", "5"]
+    assert [trigger["metadata"]["targetQueryValue"] for trigger in scaled["triggers"]] == ["2000000", "5"]

@@ -13,9 +13,15 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
+{{/* A value as text. Helm reads each number of a values file as a float, and writes those from 1e6 on with an exponent. */}}
+{{- define "linewatch.text" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
 {{- define "linewatch.image" -}}
 {{- $root := index . 0 -}}
-{{ $root.Values.image.registry }}/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- $tag := include "linewatch.text" ($root.Values.image.tag | default $root.Chart.AppVersion) -}}
+{{ $root.Values.image.registry }}/{{ index . 1 }}:{{ $tag }}
 {{- end }}
 
 {{- define "linewatch.env" -}}
@@ -29,7 +35,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 {{- range $name, $value := .Values.aws }}
 - name: AWS_{{ $name }}
-  value: {{ $value | quote }}
+  value: {{ include "linewatch.text" $value | quote }}
 {{- end }}
 - name: LINEWATCH_STORE_URL
   value: {{ .Values.store.url | default "file:///var/lib/linewatch/store" | quote }}
@@ -37,11 +43,11 @@ app.kubernetes.io/component: {{ index . 1 }}
   value: /tmp/ready
 {{- range $name, $value := .Values.settings }}
 - name: LINEWATCH_{{ $name }}
-  value: {{ $value | quote }}
+  value: {{ include "linewatch.text" $value | quote }}
 {{- end }}
 {{- range $name, $value := .Values.openTelemetry }}
 - name: OTEL_{{ $name }}
-  value: {{ $value | quote }}
+  value: {{ include "linewatch.text" $value | quote }}
 {{- end }}
 {{- end }}
 
