@@ -12,6 +12,14 @@ from tests.fixtures.helm_chart import KUBERNETES, Object
 
 OF_KEDA = "keda.sh/"  # its schemas are not those of Kubernetes
 
+GPU_CLASS: Mapping[str, Any] = {
+    "enabled": True,
+    "image": "worker",
+    "device": "cuda",
+    "threads": 8,
+    "resources": {"requests": {"cpu": "8", "memory": "8Gi"}, "limits": {"memory": "16Gi", "nvidia.com/gpu": 1}},
+    "replicas": {"min": 1, "max": 2},
+}
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "defaults": {},
     "a bucket": {
@@ -20,6 +28,12 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     },
     "an existing volume": {"store": {"volume": {"existingClaim": "images"}}},
     "GPUs": {"scoring": {"gpu": {"enabled": True, "nodeSelector": {"gpu": "l4"}}, "cpu": {"enabled": False}}},
+    "kinds of GPUs": {
+        "scoring": {
+            "l4": {**GPU_CLASS, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}},
+            "t4": GPU_CLASS,
+        }
+    },
     "KEDA": {"keda": {"enabled": True, "inspectionsPerReplica": 2_000_000}},
     "ingress": {"api": {"ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls"}}},
     "small": {
@@ -170,6 +184,16 @@ def test_metrics_are_served_where_the_annotations_say() -> None:
     [ingress] = objects["NetworkPolicy/line-metrics"]["spec"]["ingress"]
     assert {str(port["port"]) for port in ingress["ports"]} == set(ports.values())
     assert ingress["from"]
+
+
+def test_an_upgrade_needs_no_free_gpu_unless_the_values_say_so() -> None:
+    one_by_one = {"maxSurge": 0, "maxUnavailable": 1}
+    assert rendered("GPUs")["Deployment/line-scoring-gpu"]["spec"]["strategy"] == {"rollingUpdate": one_by_one}
+    objects = rendered("kinds of GPUs")
+    assert objects["Deployment/line-scoring-t4"]["spec"]["strategy"] == {"rollingUpdate": one_by_one}
+    assert objects["Deployment/line-scoring-l4"]["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 1
+    assert objects["Deployment/line-training"]["spec"]["strategy"] == {"rollingUpdate": one_by_one}
+    assert "strategy" not in objects["Deployment/line-scoring-cpu"]["spec"]
 
 
 def test_scoring_workers_are_scaled_by_what_waits() -> None:

@@ -120,6 +120,11 @@ prometheus.io/port: {{ index . 1 | quote }}
 {{- end }}
 {{- end }}
 
+{{/* For pods that may hold a GPU: a new one beside the old would wait for the GPU, and the old one for the new. */}}
+{{- define "linewatch.oneByOne" -}}
+rollingUpdate: {maxSurge: 0, maxUnavailable: 1}
+{{- end }}
+
 {{- define "linewatch.readyFile" -}}
 exec: {command: [test, -f, /tmp/ready]}
 {{- end }}
