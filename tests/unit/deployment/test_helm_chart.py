@@ -196,6 +196,13 @@ def test_an_upgrade_needs_no_free_gpu_unless_the_values_say_so() -> None:
     assert "strategy" not in objects["Deployment/line-scoring-cpu"]["spec"]
 
 
+def test_the_autoscaler_alone_decides_on_the_replicas_of_the_api() -> None:
+    objects = rendered("defaults")
+    assert "replicas" not in objects["Deployment/line-api"]["spec"]
+    assert objects["HorizontalPodAutoscaler/line-api"]["spec"]["minReplicas"] == 2
+    assert rendered("small")["Deployment/line-api"]["spec"]["replicas"] == 2
+
+
 def test_scoring_workers_are_scaled_by_what_waits() -> None:
     objects = rendered("KEDA")
     scaled = objects["ScaledObject/line-scoring-cpu"]["spec"]
