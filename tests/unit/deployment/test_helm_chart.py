@@ -1,16 +1,19 @@
 """The Helm chart, rendered by Helm itself and checked against the schemas of Kubernetes."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import kubernetes_validate
 import pytest
+from ruamel.yaml import YAML
 
 from tests.fixtures import helm_chart
 from tests.fixtures.helm_chart import KUBERNETES, Object
 
-OF_KEDA = "keda.sh/"  # its schemas are not those of Kubernetes
+OF_OPERATORS = ("keda.sh/", "monitoring.coreos.com/")  # their schemas are not among those of Kubernetes
+PAGE = (helm_chart.CHART.parents[2] / "docs" / "kubernetes.md").read_text()
 
 GPU_CLASS: Mapping[str, Any] = {
     "enabled": True,
@@ -35,6 +38,7 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
         }
     },
     "KEDA": {"keda": {"enabled": True, "inspectionsPerReplica": 2_000_000}},
+    "Prometheus Operator": {"metrics": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}},
     "ingress": {"api": {"ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls"}}},
     "small": {
         "metrics": {"enabled": False},
@@ -46,6 +50,7 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     "settings": {
         "settings": {"MINIBATCH": 16, "MAX_UPLOAD_BYTES": 67_108_864, "BULK_SHARE": 0.25, "AUTH": "on"},
         "openTelemetry": {"EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "BSP_MAX_QUEUE_SIZE": 1_000_000},
+        "podAnnotations": {"example.com/team": "vision"},
         "aws": {"ACCOUNT_ID": 12_345_678_901},
         "image": {"pullSecrets": [{"name": "registry"}], "tag": 20261130},
     },
@@ -77,7 +82,7 @@ def test_helm_finds_no_fault(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_object_is_what_kubernetes_accepts(variant: str) -> None:
     for each in rendered(variant).values():
-        if not each["apiVersion"].startswith(OF_KEDA):
+        if not each["apiVersion"].startswith(OF_OPERATORS):
             kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
 
@@ -170,20 +175,73 @@ def test_buckets_of_any_region_and_server_are_reached() -> None:
         assert variables["AWS_ALLOW_HTTP"] == "true"
 
 
-def test_metrics_are_served_where_the_annotations_say() -> None:
-    objects = rendered("defaults")
+def metrics_ports(objects: Mapping[str, Object]) -> dict[str, tuple[str, int]]:
+    """Name and number of the port on which the pods of each Deployment serve metrics."""
     ports = {}
     for name, each in objects.items():
         if each["kind"] == "Deployment":
-            template = each["spec"]["template"]
-            variables = environment(template["spec"]["containers"][0])
-            ports[name] = template["metadata"]["annotations"]["prometheus.io/port"]
-            assert ports[name] == (
-                variables["LINEWATCH_PORT"] if "api" in name else variables["LINEWATCH_METRICS_PORT"]
-            )
+            [container] = each["spec"]["template"]["spec"]["containers"]
+            [port] = container["ports"]
+            ports[name] = (port["name"], port["containerPort"])
+    return ports
+
+
+def test_each_pod_names_the_port_of_its_metrics_and_prometheus_may_connect_to_it() -> None:
+    objects = rendered("defaults")
+    ports = metrics_ports(objects)
+    for name, (port_name, number) in ports.items():
+        variables = environment(objects[name]["spec"]["template"]["spec"]["containers"][0])
+        is_api = name == "Deployment/line-api"
+        assert port_name == ("http" if is_api else "metrics")
+        assert str(number) == variables["LINEWATCH_PORT" if is_api else "LINEWATCH_METRICS_PORT"]
     [ingress] = objects["NetworkPolicy/line-metrics"]["spec"]["ingress"]
-    assert {str(port["port"]) for port in ingress["ports"]} == set(ports.values())
+    assert {port["port"] for port in ingress["ports"]} == {number for _, number in ports.values()}
     assert ingress["from"]
+    selector = objects["NetworkPolicy/line-metrics"]["spec"]["podSelector"]["matchLabels"]
+    assert all(selector.items() <= objects[name]["spec"]["template"]["metadata"]["labels"].items() for name in ports)
+
+
+def test_no_annotation_invites_a_scraper_without_a_key() -> None:
+    for name in metrics_ports(rendered("defaults")):
+        assert "annotations" not in rendered("defaults")[name]["spec"]["template"]["metadata"]
+        annotations = rendered("settings")[name]["spec"]["template"]["metadata"]["annotations"]
+        assert annotations == {"example.com/team": "vision"}
+
+
+def test_the_documented_jobs_scrape_each_pod_once_and_the_api_with_a_key() -> None:
+    [block] = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "scrape_configs" in block]
+    jobs = YAML(typ="safe").load(block)["scrape_configs"]
+    assert [job["job_name"] for job in jobs if "authorization" in job] == ["linewatch-api"]
+    objects = rendered("GPUs")
+    scraped: dict[str, list[str]] = {}
+    for name, (port_name, _) in metrics_ports(objects).items():
+        labels = {
+            f"__meta_kubernetes_pod_label_{re.sub(r'[^a-zA-Z0-9_]', '_', label)}": value
+            for label, value in objects[name]["spec"]["template"]["metadata"]["labels"].items()
+        }
+        labels |= {"__meta_kubernetes_pod_container_port_name": port_name, "__meta_kubernetes_pod_phase": "Running"}
+        for job in jobs:
+            [rule] = job["relabel_configs"]
+            value = ";".join(labels.get(label, "") for label in rule["source_labels"])
+            if rule["action"] == "keep" and re.fullmatch(rule["regex"], value):
+                scraped.setdefault(job["job_name"], []).append(name)
+    assert scraped.pop("linewatch-api") == ["Deployment/line-api"]
+    assert scraped == {"linewatch-workers": [name for name in metrics_ports(objects) if "line-api" not in name]}
+
+
+def test_pod_monitors_scrape_each_pod_once_and_the_api_with_a_key() -> None:
+    objects = rendered("Prometheus Operator")
+    ports = {}
+    for job in ("api", "workers"):
+        monitor = objects[f"PodMonitor/line-{job}"]
+        assert monitor["metadata"]["labels"]["release"] == "prometheus"
+        labels = monitor["spec"]["selector"]["matchLabels"]
+        assert labels.items() <= objects["Deployment/line-io"]["spec"]["template"]["metadata"]["labels"].items()
+        [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": f"linewatch-{job}"}]
+        ports[endpoint["port"]] = endpoint.get("authorization")
+    assert ports == {"http": {"credentials": {"name": "linewatch-metrics", "key": "key"}}, "metrics": None}
+    assert not any(name.startswith("PodMonitor") for name in rendered("defaults"))
 
 
 def test_an_upgrade_needs_no_free_gpu_unless_the_values_say_so() -> None:

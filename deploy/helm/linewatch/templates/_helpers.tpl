@@ -100,15 +100,10 @@ volumeMounts:
     matchLabels: {{- include "linewatch.selector" . | nindent 6 }}
 {{- end }}
 
-{{/* The annotations by which Prometheus finds a pod, and those of the values. Argument: (list root port) */}}
+{{/* The annotations of every pod. */}}
 {{- define "linewatch.podAnnotations" -}}
-{{- $root := index . 0 -}}
-{{- if $root.Values.metrics.enabled }}
-prometheus.io/scrape: "true"
-prometheus.io/port: {{ index . 1 | quote }}
-{{- end }}
-{{- with $root.Values.podAnnotations }}
-{{ toYaml . }}
+{{- with .Values.podAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
@@ -123,6 +118,13 @@ prometheus.io/port: {{ index . 1 | quote }}
 {{/* For pods that may hold a GPU: a new one beside the old would wait for the GPU, and the old one for the new. */}}
 {{- define "linewatch.oneByOne" -}}
 rollingUpdate: {maxSurge: 0, maxUnavailable: 1}
+{{- end }}
+
+{{- define "linewatch.metricsPort" -}}
+{{- if .Values.metrics.enabled }}
+ports:
+  - {name: metrics, containerPort: {{ .Values.metrics.port }}}
+{{- end }}
 {{- end }}
 
 {{- define "linewatch.readyFile" -}}
