@@ -39,6 +39,12 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     },
     "KEDA": {"keda": {"enabled": True, "inspectionsPerReplica": 2_000_000}},
     "Prometheus Operator": {"metrics": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}},
+    "an archive": {
+        "settings": {"ARCHIVE_ROOTS": "/archive"},
+        "extraVolumes": [{"name": "archive", "persistentVolumeClaim": {"claimName": "press", "readOnly": True}}],
+        "extraVolumeMounts": [{"name": "archive", "mountPath": "/archive", "readOnly": True}],
+        "scoring": {"gpu": {"enabled": True}},
+    },
     "ingress": {"api": {"ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls"}}},
     "small": {
         "metrics": {"enabled": False},
@@ -137,6 +143,19 @@ def test_the_store_is_a_volume_or_a_bucket() -> None:
             assert environment(container)["LINEWATCH_STORE_URL"] == url
             mounts = [mount["name"] for mount in container["volumeMounts"]]
             assert ("store" in mounts) == (url.startswith("file:") and "migrate" not in name)
+
+
+def test_archives_are_mounted_where_they_are_read() -> None:
+    readers = set()
+    for name, pod in pod_specs(rendered("an archive")).items():
+        [container] = pod["containers"]
+        assert environment(container)["LINEWATCH_ARCHIVE_ROOTS"] == "/archive"
+        volumes = VARIANTS["an archive"]["extraVolumes"][0] in pod["volumes"]
+        mounts = VARIANTS["an archive"]["extraVolumeMounts"][0] in container["volumeMounts"]
+        assert volumes == mounts
+        if volumes:
+            readers.add(name)
+    assert readers == {f"Deployment/line-{reader}" for reader in ("api", "io", "scoring-cpu", "scoring-gpu")}
 
 
 def test_secrets_are_referred_to_and_settings_are_set() -> None:

@@ -51,7 +51,18 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 {{- end }}
 
-{{/* What every pod has. Argument: (list root uses-the-store) */}}
+{{/* Whether a component has the store. Argument: (list root component) */}}
+{{- define "linewatch.hasStoreVolume" -}}
+{{- if and (ne (index . 1) "migrate") (not (index . 0).Values.store.url) }}true{{ end }}
+{{- end }}
+
+{{/* Whether a component reads archives: the api checks them, the io worker lists them, scoring workers read their images.
+     Argument: (list root component) */}}
+{{- define "linewatch.readsArchives" -}}
+{{- if or (has (index . 1) (list "api" "io")) (hasPrefix "scoring-" (index . 1)) }}true{{ end }}
+{{- end }}
+
+{{/* What every pod has. Argument: (list root component) */}}
 {{- define "linewatch.pod" -}}
 {{- $root := index . 0 -}}
 serviceAccountName: {{ $root.Release.Name }}
@@ -69,14 +80,19 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 volumes:
   - {name: tmp, emptyDir: {}}
-  {{- if and (index . 1) (not $root.Values.store.url) }}
+  {{- if include "linewatch.hasStoreVolume" . }}
   - name: store
     persistentVolumeClaim:
       claimName: {{ $root.Values.store.volume.existingClaim | default (printf "%s-store" $root.Release.Name) }}
   {{- end }}
+  {{- if include "linewatch.readsArchives" . }}
+  {{- with $root.Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- end }}
 {{- end }}
 
-{{/* What every container has. Argument: (list root uses-the-store) */}}
+{{/* What every container has. Argument: (list root component) */}}
 {{- define "linewatch.container" -}}
 {{- $root := index . 0 -}}
 imagePullPolicy: {{ $root.Values.image.pullPolicy }}
@@ -86,8 +102,13 @@ securityContext:
   capabilities: {drop: [ALL]}
 volumeMounts:
   - {name: tmp, mountPath: /tmp}
-  {{- if and (index . 1) (not $root.Values.store.url) }}
+  {{- if include "linewatch.hasStoreVolume" . }}
   - {name: store, mountPath: /var/lib/linewatch/store}
+  {{- end }}
+  {{- if include "linewatch.readsArchives" . }}
+  {{- with $root.Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
   {{- end }}
 {{- end }}
 
