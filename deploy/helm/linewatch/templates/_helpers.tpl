@@ -13,9 +13,15 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
+{{/* A value as text. Helm reads each number of a values file as a float, and writes those from 1e6 on with an exponent. */}}
+{{- define "linewatch.text" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
 {{- define "linewatch.image" -}}
 {{- $root := index . 0 -}}
-{{ $root.Values.image.registry }}/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- $tag := include "linewatch.text" ($root.Values.image.tag | default $root.Chart.AppVersion) -}}
+{{ $root.Values.image.registry }}/{{ index . 1 }}:{{ $tag }}
 {{- end }}
 
 {{- define "linewatch.env" -}}
@@ -23,11 +29,13 @@ app.kubernetes.io/component: {{ index . 1 }}
   valueFrom: {secretKeyRef: {name: {{ .Values.existingSecret }}, key: DATABASE_URL}}
 - name: LINEWATCH_REDIS_URL
   valueFrom: {secretKeyRef: {name: {{ .Values.existingSecret }}, key: REDIS_URL}}
-{{- if .Values.store.url }}
-{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_SESSION_TOKEN" }}
 - name: {{ . }}
   valueFrom: {secretKeyRef: {name: {{ $.Values.existingSecret }}, key: {{ . }}, optional: true}}
 {{- end }}
+{{- range $name, $value := .Values.aws }}
+- name: AWS_{{ $name }}
+  value: {{ include "linewatch.text" $value | quote }}
 {{- end }}
 - name: LINEWATCH_STORE_URL
   value: {{ .Values.store.url | default "file:///var/lib/linewatch/store" | quote }}
@@ -35,15 +43,26 @@ app.kubernetes.io/component: {{ index . 1 }}
   value: /tmp/ready
 {{- range $name, $value := .Values.settings }}
 - name: LINEWATCH_{{ $name }}
-  value: {{ $value | quote }}
+  value: {{ include "linewatch.text" $value | quote }}
 {{- end }}
 {{- range $name, $value := .Values.openTelemetry }}
 - name: OTEL_{{ $name }}
-  value: {{ $value | quote }}
+  value: {{ include "linewatch.text" $value | quote }}
 {{- end }}
 {{- end }}
 
-{{/* What every pod has. Argument: (list root uses-the-store) */}}
+{{/* Whether a component has the store. Argument: (list root component) */}}
+{{- define "linewatch.hasStoreVolume" -}}
+{{- if and (ne (index . 1) "migrate") (not (index . 0).Values.store.url) }}true{{ end }}
+{{- end }}
+
+{{/* Whether a component reads archives: the api checks them, the io worker lists them, scoring workers read their images.
+     Argument: (list root component) */}}
+{{- define "linewatch.readsArchives" -}}
+{{- if or (has (index . 1) (list "api" "io")) (hasPrefix "scoring-" (index . 1)) }}true{{ end }}
+{{- end }}
+
+{{/* What every pod has. Argument: (list root component) */}}
 {{- define "linewatch.pod" -}}
 {{- $root := index . 0 -}}
 serviceAccountName: {{ $root.Release.Name }}
@@ -61,14 +80,19 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 volumes:
   - {name: tmp, emptyDir: {}}
-  {{- if and (index . 1) (not $root.Values.store.url) }}
+  {{- if include "linewatch.hasStoreVolume" . }}
   - name: store
     persistentVolumeClaim:
       claimName: {{ $root.Values.store.volume.existingClaim | default (printf "%s-store" $root.Release.Name) }}
   {{- end }}
+  {{- if include "linewatch.readsArchives" . }}
+  {{- with $root.Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- end }}
 {{- end }}
 
-{{/* What every container has. Argument: (list root uses-the-store) */}}
+{{/* What every container has. Argument: (list root component) */}}
 {{- define "linewatch.container" -}}
 {{- $root := index . 0 -}}
 imagePullPolicy: {{ $root.Values.image.pullPolicy }}
@@ -78,8 +102,13 @@ securityContext:
   capabilities: {drop: [ALL]}
 volumeMounts:
   - {name: tmp, mountPath: /tmp}
-  {{- if and (index . 1) (not $root.Values.store.url) }}
+  {{- if include "linewatch.hasStoreVolume" . }}
   - {name: store, mountPath: /var/lib/linewatch/store}
+  {{- end }}
+  {{- if include "linewatch.readsArchives" . }}
+  {{- with $root.Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
   {{- end }}
 {{- end }}
 
@@ -92,15 +121,10 @@ volumeMounts:
     matchLabels: {{- include "linewatch.selector" . | nindent 6 }}
 {{- end }}
 
-{{/* The annotations by which Prometheus finds a pod, and those of the values. Argument: (list root port) */}}
+{{/* The annotations of every pod. */}}
 {{- define "linewatch.podAnnotations" -}}
-{{- $root := index . 0 -}}
-{{- if $root.Values.metrics.enabled }}
-prometheus.io/scrape: "true"
-prometheus.io/port: {{ index . 1 | quote }}
-{{- end }}
-{{- with $root.Values.podAnnotations }}
-{{ toYaml . }}
+{{- with .Values.podAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
@@ -109,6 +133,18 @@ prometheus.io/port: {{ index . 1 | quote }}
 {{- if .Values.metrics.enabled }}
 - {name: LINEWATCH_METRICS_HOST, value: "0.0.0.0"}
 - {name: LINEWATCH_METRICS_PORT, value: {{ .Values.metrics.port | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* For pods that may hold a GPU: a new one beside the old would wait for the GPU, and the old one for the new. */}}
+{{- define "linewatch.oneByOne" -}}
+rollingUpdate: {maxSurge: 0, maxUnavailable: 1}
+{{- end }}
+
+{{- define "linewatch.metricsPort" -}}
+{{- if .Values.metrics.enabled }}
+ports:
+  - {name: metrics, containerPort: {{ .Values.metrics.port }}}
 {{- end }}
 {{- end }}
 
