@@ -34,8 +34,8 @@ ROUNDS = 6
 SWITCHES = 20
 """In each round. The first one is the warm-up."""
 MEGABYTE = 1_000_000
-A_LEAK = 5 * MEGABYTE
-"""A third of what the weights of so many versions take, 0.75 MB each. A leak shows in each round; the memory of a
+A_LEAK = 2 * MEGABYTE
+"""A seventh of what the weights of so many versions take, 0.75 MB each. A leak shows in each round; the memory of a
 process also grows now and then without one."""
 
 Enter = Callable[[Path], int]
@@ -97,8 +97,8 @@ def test_switching_versions_leaks_no_memory(
             scores.add(score(model))
             references.append(weakref.ref(model))
             del model
+        gc.collect()
         used.append(process.memory_info().rss)
-    gc.collect()
     assert len({id(reference()) for reference in references if reference() is not None}) == 1
     assert len(scores) == len(versions)
     grown = [after - before for before, after in itertools.pairwise(used)]
