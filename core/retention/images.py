@@ -119,7 +119,7 @@ def remove(scope: Scope, store: Store) -> Iterator[Step]:
 def _remove_of_day(scope: Scope, store: Store, day: dt.date) -> Iterator[Step]:
     with scope.engine.begin() as connection:
         own = {"day": day, "today": scope.today}
-        has_no_rest = bool(connection.execute(_IS_SETTLED, own).scalar_one_or_none())
+        may_have_files = not connection.execute(_IS_SETTLED, own).scalar_one_or_none()
         started_at = connection.execute(_START, own).scalar_one()
     yield []
     marked = IMAGES_AT_ONCE
@@ -128,9 +128,9 @@ def _remove_of_day(scope: Scope, store: Store, day: dt.date) -> Iterator[Step]:
             rows = connection.execute(_REMOVABLE_PIECE, _parameters(rules, day) | {"at_most": IMAGES_AT_ONCE}).all()
             _mark(connection, day, rows)
         marked = len(rows)
-        has_no_rest = has_no_rest and not rows
+        may_have_files |= marked > 0
         yield _removals(rows)
-    if not has_no_rest:  # a listing costs more than all else, and a new hold or policy concerns every day
+    if may_have_files:  # to delete; a listing costs more than all else, and a new hold or policy concerns every day
         yield from _delete_unrecorded(scope, store, day)
     with scope.engine.begin() as connection:
         _settle(connection, rules, day, started_at)
