@@ -219,6 +219,26 @@ def test_progress_is_stored_and_a_cancelled_training_ends_within_seconds(
     assert (site.get(run_id).state, files(site, run_id)) == ("cancelled", [])
 
 
+def test_a_run_that_is_cancelled_while_its_images_are_copied_copies_no_more(
+    site: TrainingSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "RENEW_SECONDS", 0.05)
+    run_id = site.start()
+    copied: list[str] = []
+
+    def copy_slowly(key: str, _: Path) -> Path:
+        copied.append(key)
+        if key == copied[0]:
+            site.cancel(run_id)
+        time.sleep(1)
+        return site.store.path(key)
+
+    monkeypatch.setattr(site.store, "local_path", copy_slowly)
+    site.worker().train_queued()
+    assert len(copied) <= site.store.threads  # of a dozen
+    assert (site.get(run_id).state, files(site, run_id)) == ("cancelled", [])
+
+
 def test_a_worker_that_stops_releases_its_run(site: TrainingSite, use_child: Callable[[str], None]) -> None:
     use_child(HANGS)
     run_id = site.start()
