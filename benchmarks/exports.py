@@ -5,7 +5,6 @@ A separate api process streams inspections that SQL inserted. Its resident memor
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from sqlalchemy import Engine, text
 from benchmarks.feed import create_database
 from core.documents.exports import Format
 from linewatch.server.embedded.servers import EmbeddedServers
+from tests.fixtures.servers import free_port
 
 FEW, MANY = 20_000, 200_000
 WARM_UP = 5_000
@@ -56,9 +56,7 @@ class Download:
 @contextmanager
 def run_api(engine: Engine, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Run an api on this database and yield its URL and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         "LINEWATCH_DATABASE_URL": engine.url.render_as_string(hide_password=False),
         "LINEWATCH_STORE_URL": f"file://{folder / 'store'}",

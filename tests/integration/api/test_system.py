@@ -20,6 +20,7 @@ from core.system import workers
 from tests.fixtures.api_process import running_api
 from tests.fixtures.finished_inspections import finish_inspections, make_recipe_with_model
 from tests.fixtures.queued_work import claim, make_recipe, submit
+from tests.fixtures.system_health import faults
 from tests.fixtures.webhook_sending import register
 from worker.housekeeping import Housekeeping
 
@@ -94,7 +95,7 @@ def test_workers_show_what_they_do(http: httpx.Client, engine: Engine, recipe_id
     beat(engine, "io")
     beat(engine, "dispatcher")
     document = system(http)
-    assert document["health"] == {"status": "ok", "reasons": []}
+    assert faults(document) == []
     scoring = document["workers"][0]
     assert (scoring["kind"], scoring["state"], scoring["device"]) == ("scoring", "ready", "cuda")
     assert scoring["models"] == [{"recipe": "ring", "version": 1}]
@@ -106,7 +107,8 @@ def test_workers_show_what_they_do(http: httpx.Client, engine: Engine, recipe_id
     document = system(http)
     assert document["workers"][2]["state"] == "lost"
     assert document["health"]["status"] == "degraded"
-    assert document["health"]["reasons"][0].startswith("No dispatcher is running")
+    [fault] = faults(document)
+    assert fault.startswith("No dispatcher is running")
 
 
 def test_rescues_and_poison_of_the_last_hour(http: httpx.Client, engine: Engine, recipe_id: int) -> None:
