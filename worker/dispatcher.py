@@ -44,6 +44,7 @@ from core.settings import Settings, settings_or_exit
 from core.statistics import counting as statistics
 from core.system import workers
 from core.system.final_counts import FinalCounts
+from core.system.unfinished import is_anything_unfinished
 from core.training_runs import claims
 from worker import metrics_server
 from worker.heartbeat import Activity, Heartbeat
@@ -58,6 +59,7 @@ CHECK_MODELS_SECONDS = 5.0
 OVERDUE_CHECK_SECONDS = 30.0
 """A model version that is not under check this long after its upload is checked in turn with live work."""
 HOUSEKEEPING_SECONDS = 600.0
+SCHEDULES_SECONDS = 5.0
 COUNT_SECONDS = 10.0
 COUNTED_PIECES = 4
 """Finished inspections are counted in pieces, each in its own transaction, up to a limit; the rest is counted later."""
@@ -78,7 +80,7 @@ _REPUBLISHED = Counter(
 
 
 class Dispatcher:
-    """One dispatcher; `round` runs every check once."""
+    """One dispatcher; `round` runs the checks that are due."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -90,6 +92,8 @@ class Dispatcher:
         self._final_counts = FinalCounts()
         self._due: dict[Callable[[], None], float] = {}
         self._newest = 0
+        self._is_busy = True  # whether anything is unfinished, or ended since the last round
+        self._is_behind = True  # whether there are more entries of the feed to count
         self._granted_uploads = False  # whether the last grant went to uploads, not to slices
         self._granted_recipe = 0  # the recipe of the last grant to uploads
         self._unjudged: list[str] = []  # the recipes whose drift is to be judged, one in each round
@@ -107,7 +111,7 @@ class Dispatcher:
         self._engine.dispose()
 
     def round(self) -> None:
-        """Run every check once, over one connection. One that fails does not keep the others from running.
+        """Run the checks that are due, over one connection. One that fails does not keep the others from running.
 
         Raises:
             OperationalError and the like: the database cannot be used.
@@ -117,24 +121,27 @@ class Dispatcher:
             self._run_checks()
         self._rounded_at = time.monotonic()
 
+    def _steps(self) -> Iterator[Callable[[], None]]:
+        """The checks of a round. While nothing is unfinished and nothing ended, most are left out."""
+        yield self._number_feed
+        if self._is_busy:
+            yield self._reclaim_expired_leases
+            yield self._fail_overdue
+            yield self._publish_forgotten
+            yield self._keep_rescoring
+            yield self._grant_share
+            yield self._keep_training
+            yield self._count_inspections
+        yield lambda: self._every(SCHEDULES_SECONDS, self._start_scheduled)
+        yield lambda: self._every(CHECK_MODELS_SECONDS, self._request_model_checks)
+        yield lambda: self._every(HOUSEKEEPING_SECONDS, self._request_housekeeping)
+        yield lambda: self._every(COUNT_SECONDS, self._count_drift)
+        yield lambda: self._every(JUDGE_SECONDS, self._list_unjudged)
+        yield self._judge_drift
+        yield lambda: self._every(REMOVE_WORKERS_SECONDS, self._remove_lost_workers)
+
     def _run_checks(self) -> None:
-        for step in (
-            self._reclaim_expired_leases,
-            self._fail_overdue,
-            self._number_feed,
-            self._publish_forgotten,
-            self._start_scheduled,
-            self._keep_rescoring,
-            self._grant_share,
-            self._keep_training,
-            lambda: self._every(CHECK_MODELS_SECONDS, self._request_model_checks),
-            lambda: self._every(HOUSEKEEPING_SECONDS, self._request_housekeeping),
-            self._count_inspections,
-            lambda: self._every(COUNT_SECONDS, self._count_drift),
-            lambda: self._every(JUDGE_SECONDS, self._list_unjudged),
-            self._judge_drift,
-            lambda: self._every(REMOVE_WORKERS_SECONDS, self._remove_lost_workers),
-        ):
+        for step in self._steps():
             try:
                 step()
             except (*UNUSABLE, *BROKER_DOWN):
@@ -167,11 +174,15 @@ class Dispatcher:
         self._notifier.finished(finished)
 
     def _number_feed(self) -> None:
-        numbered = feed.MAX_NUMBERED_AT_ONCE
+        """Number new entries, and find out whether there is anything for the other checks."""
+        self._is_busy = True  # if this fails
+        before, numbered = self._newest, feed.MAX_NUMBERED_AT_ONCE
         while numbered >= feed.MAX_NUMBERED_AT_ONCE:  # in pieces, each in its own transaction
             with self._transaction() as connection:
                 newest = feed.number_entries(connection).newest
+                is_unfinished = is_anything_unfinished(connection)
             numbered, self._newest = newest - self._newest, newest
+        self._is_busy = is_unfinished or self._newest != before or self._is_behind
 
     def _publish_forgotten(self) -> None:
         # Ask Redis first: while it is down, nothing must be marked as published.
@@ -271,7 +282,7 @@ class Dispatcher:
 
     def _count_inspections(self) -> None:
         with self._transaction() as connection:
-            statistics.count_more(connection)
+            self._is_behind = statistics.count_more(connection)
 
     def _count_drift(self) -> None:
         for _ in range(COUNTED_PIECES):

@@ -50,6 +50,8 @@ LINGER_SECONDS = 0.005
 
 DEPTH_SECONDS = 1.0
 SPACE_SECONDS = 1.0
+IDLE_SECONDS = 5.0
+"""While there is nothing to limit, depth and space are measured after this time, or when an upload arrives."""
 RECIPE_SECONDS = 1.0
 CALLBACK_SECONDS = 1.0
 LOOKUP_THREADS = 2
@@ -225,12 +227,19 @@ class GroupCommit:
                 self._limits.update(await asyncio.to_thread(self._count), accepted_before=accepted_before)
             except Exception as error:  # noqa: BLE001 - this loop must not end
                 log.warning("could not count the inspections in flight: %s", error)
-            await asyncio.sleep(DEPTH_SECONDS)
+            await self._pause(DEPTH_SECONDS, is_idle=self._limits.are_unused)
 
     async def _watch_space(self) -> None:
         while True:
-            await asyncio.sleep(SPACE_SECONDS)
+            await self._pause(SPACE_SECONDS, is_idle=not self.space.is_low)
             await asyncio.to_thread(self.space.measure)
+
+    async def _pause(self, seconds: float, *, is_idle: bool) -> None:
+        await asyncio.sleep(seconds)
+        if is_idle:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_SECONDS - seconds):
+                    await self._has_arrived.wait()
 
     def _count(self) -> Depths:
         with self._engine.begin() as connection:

@@ -95,6 +95,11 @@ class QueueLimits:
         """The number of inspections that this process has accepted, by class."""
         return Counter(self._accepted)
 
+    @property
+    def are_unused(self) -> bool:
+        """Whether nothing is in flight."""
+        return not any(self._depths.values())
+
     def _depth(self, work_class: WorkClass) -> int:
         return sum(number for (counted_class, _, _), number in self._depths.items() if counted_class == work_class)
 

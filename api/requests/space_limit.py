@@ -11,13 +11,17 @@ log = logging.getLogger(__name__)
 
 
 class SpaceLimit:
-    """The free space at the last measurement. Requests only compare it; `measure` is called every second."""
+    """The free space at the last measurement. Requests only compare it; `measure` is called every second.
+
+    Attributes:
+        is_low: whether it is time to make room.
+    """
 
     def __init__(self, store: Store, min_free_bytes: int | None) -> None:
         self._store = store
         self._min_free_bytes = min_free_bytes
         self._disk: Disk | None = None
-        self._was_low = self._was_full = False
+        self.is_low = self._was_full = False
 
     def measure(self) -> None:
         """Measure the free space. Log when it becomes low, when it falls below the limit, and when it rises again."""
@@ -27,11 +31,11 @@ class SpaceLimit:
             return
         if disk.is_full and not self._was_full:
             log.error("%s is full: %s. Uploads are refused until there is more room", _name(disk), _described(disk))
-        elif disk.is_low and not self._was_low:
+        elif disk.is_low and not self.is_low:
             log.warning("%s is almost full: %s. Make room", _name(disk), _described(disk))
         elif self._was_full and not disk.is_full:
             log.warning("%s has room again: %s. Uploads are accepted", _name(disk), _described(disk))
-        self._was_full, self._was_low = disk.is_full, disk.is_low
+        self._was_full, self.is_low = disk.is_full, disk.is_low
 
     def check(self) -> None:
         """Refuse an upload if the store has too little free space.

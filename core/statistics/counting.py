@@ -84,14 +84,14 @@ def read_state(connection: Connection) -> State:
     return State(row.position, row.complete_from if row.position >= row.expired else None)
 
 
-def count_more(connection: Connection) -> None:
+def count_more(connection: Connection) -> bool:
     """Count up to `ENTRIES_AT_ONCE` entries of the feed, and about `BACKWARDS_AT_ONCE` earlier inspections if any.
 
-    Does nothing while another process counts.
+    Returns whether there may be more to count. Does nothing while another process counts.
     """
     row = connection.execute(_STATE).one_or_none()
     if row is None:
-        return
+        return True
     before = State(row.position, row.complete_from)
     if row.position < row.expired:  # retention has removed entries that were not counted: begin anew
         connection.execute(text("TRUNCATE inspection_counts"))
@@ -105,6 +105,7 @@ def count_more(connection: Connection) -> None:
             text("UPDATE inspection_counts_state SET position = :position, complete_from = :complete_from"),
             {"position": state.position, "complete_from": state.complete_from},
         )
+    return state != before
 
 
 def _count_entries(connection: Connection, state: State, *, newest: int) -> State:

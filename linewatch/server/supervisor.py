@@ -25,6 +25,7 @@ from linewatch.server.embedded.children import Command, describe_exit, has_ended
 from linewatch.server.logs import Logs, Output
 
 TICK = 0.1  # seconds between two checks of the children
+CALM_TICK = 0.5  # the same while all are ready; a child that ends is noticed at once, because its output ends
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before an ended service is restarted; doubles each time
 READY_PAUSE = 2.0  # seconds; the longest pause of a service that was ready, because its start works
 PAUSE_RESET_AGE = 60.0  # seconds of running after which the next pause is the first one again
@@ -219,7 +220,7 @@ class Supervisor:
 
     def _step(self) -> None:
         """Check each child once, and start, reap or mark it as ready."""
-        self._read_outputs()
+        self._read_outputs(CALM_TICK if self._is_calm() else TICK)
         for child in list(self._children.values()):
             if child.run is None:
                 if child.start_at is not None and time.monotonic() >= child.start_at:
@@ -228,6 +229,12 @@ class Supervisor:
                 self._handle_end(child, child.run)
             elif not child.run.ready:
                 _check_ready(child, child.run)
+
+    def _is_calm(self) -> bool:
+        """Whether no child waits to be started or to become ready."""
+        return all(
+            child.start_at is None if child.run is None else child.run.ready for child in self._children.values()
+        )
 
     def _start(self, child: _Child) -> None:
         if self._is_blocked(child):
@@ -304,8 +311,8 @@ class Supervisor:
             self._close(run.output)
         return status
 
-    def _read_outputs(self) -> None:
-        for key, _ in self._selector.select(TICK):
+    def _read_outputs(self, seconds: float) -> None:
+        for key, _ in self._selector.select(seconds):
             output: Output = key.data
             if not output.read():  # the child has closed its output; it may still be running
                 self._close(output)
@@ -331,7 +338,7 @@ class Supervisor:
                     _next_stop_step(run)
             if not runs:
                 return
-            self._read_outputs()
+            self._read_outputs(TICK)
 
     def _harden_stop(self) -> None:
         """Stop all services hard, after the second signal."""

@@ -52,6 +52,8 @@ MAX_HELD = 65_536
 """Events that a sender holds at most: some 100 MB of bodies."""
 
 POLL_SECONDS = 1.0
+CALM_POLL_SECONDS = 2.0
+"""The same while no message is held or waits for its time; notifications come without polling."""
 GATHER_SECONDS = 0.05
 """Due messages and results are collected for this long, so that many of them share one transaction."""
 
@@ -90,7 +92,8 @@ def prepare(engine: Engine, held: dict[UUID, EndpointLoad]) -> PreparedBatch:
         messages = sending.claim(connection, held, capacity=HELD_PER_SLOW_QUEUE)
         if not messages:
             due = sending.next_due(connection)
-            return PreparedBatch([], POLL_SECONDS if due is None else min(max(due, 0.0), POLL_SECONDS))
+            longest = POLL_SECONDS if held or due is not None else CALM_POLL_SECONDS
+            return PreparedBatch([], longest if due is None else min(max(due, 0.0), longest))
     with engine.begin() as connection:
         claims = [claim for message in messages for claim in message.claims]
         documents = payloads.load_documents(connection, claims, LOADERS)
@@ -214,12 +217,12 @@ class Sender:
         return await self._loop.run_in_executor(self._database, partial(action, self._engine, *arguments))
 
     async def _listen(self) -> None:
-        """Wake the sender on notifications. While Redis is down, due messages are claimed up to a second later."""
+        """Wake the sender on notifications. While Redis is down, due messages are claimed up to two seconds later."""
         async for _ in notifications.subscribe(self._settings, FINISHED_CHANNEL):
             self._wake.set()
 
     async def _claim_due(self) -> None:
-        """Claim due messages on every notification and every second, and start their calls."""
+        """Claim due messages on every notification and every second or two, and start their calls."""
         pause = 0.0
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):

@@ -47,6 +47,7 @@ class Valkey:
             "daemonize": "no",
             "logfile": "",
             "loglevel": "warning",
+            "hz": "2",  # it wakes so often for what it does in the background
             "maxmemory-policy": "noeviction",
             "save": "",
             "appendonly": "yes",

@@ -1,4 +1,4 @@
-"""A round of the dispatcher runs every check, whichever of them fails, and counts final inspections."""
+"""A round of the dispatcher runs every check that may find something, whichever fails, and counts inspections."""
 
 import json
 from collections.abc import Callable
@@ -9,12 +9,13 @@ import redis
 from sqlalchemy import Engine, text
 
 from core.models import recipes
-from core.queue.broker import IO_QUEUE, TRAINING_QUEUE, Task
+from core.queue.broker import IO_QUEUE, LIVE_QUEUE, TRAINING_QUEUE, Task
 from core.rescoring import schedules
 from core.settings import Settings
 from core.statistics import counting
 from core.training_runs import claims, runs
 from core.training_runs.requests import InspectionSource, TrainingRequest
+from tests.fixtures.queued_work import submit
 from worker.dispatcher import Dispatcher
 
 
@@ -48,6 +49,36 @@ def test_final_inspections_are_counted(engine: Engine, settings: Settings, inspe
     with engine.begin() as connection:
         assert counting.read_state(connection) == counting.State(5, counting.ALWAYS)
         assert connection.execute(text("SELECT sum(number) FROM inspection_counts")).scalar_one() == 5
+
+
+def test_a_system_without_work_writes_nothing_and_sees_new_work_at_once(
+    engine: Engine, settings: Settings, inspect: Callable[..., list[UUID]]
+) -> None:
+    def place_of_share() -> str:  # its row is written in each round that looks for work
+        with engine.begin() as connection:
+            return str(connection.execute(text("SELECT ctid FROM bulk_share")).scalar_one())
+
+    inspect(3)
+    dispatcher = Dispatcher(settings)
+    try:
+        for _ in range(3):
+            dispatcher.round()
+        before = place_of_share()
+        dispatcher.round()
+        assert place_of_share() == before
+        inspect(1)  # what ended between two rounds is counted, too
+        dispatcher.round()
+        assert place_of_share() != before
+        with engine.begin() as connection:
+            assert counting.read_state(connection).position == 4
+            [unpublished] = submit(connection, 1)
+            connection.execute(text("UPDATE work SET published_at = NULL, created_at = now() - interval '2 s'"))
+        dispatcher.round()
+    finally:
+        dispatcher.close()
+    with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        [message] = client.lrange(LIVE_QUEUE, 0, -1)
+    assert str(unpublished) in json.loads(message)["headers"]["argsrepr"]
 
 
 def test_a_training_that_waits_is_published_until_a_worker_claims_it(engine: Engine, settings: Settings) -> None:
