@@ -71,8 +71,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
-            # kombu would keep unacknowledged messages in Redis, too, to deliver them again. A worker whose slots all ended
-            # while Redis was down could then acknowledge nothing, and took no message ever after.
+            # kombu would keep unacknowledged messages in Redis, too, to deliver them again. A worker whose slots all
+            # ended while Redis was down could then acknowledge nothing, and took no message ever after.
             "ack_emulation": False,
             "queue_order_strategy": "priority",
             "socket_timeout": SOCKET_TIMEOUT,
