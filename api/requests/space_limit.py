@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class SpaceLimit:
-    """The free space at the last measurement. Requests only compare it; `measure` is called every second.
+    """The free space at the last measurement. Requests only compare it; `measure` is called every second of uploads.
 
     Attributes:
         is_low: whether it is time to make room.

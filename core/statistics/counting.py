@@ -87,7 +87,7 @@ def read_state(connection: Connection) -> State:
 def count_more(connection: Connection) -> bool:
     """Count up to `ENTRIES_AT_ONCE` entries of the feed, and about `BACKWARDS_AT_ONCE` earlier inspections if any.
 
-    Returns whether there may be more to count. Does nothing while another process counts.
+    Returns whether there may be more to count. Does nothing while another process counts; then there may be.
     """
     row = connection.execute(_STATE).one_or_none()
     if row is None:
